@@ -1,0 +1,54 @@
+# Every target makes its environment by itself. `make help` lists the targets and variables.
+# Paths are quoted and kept out of targets and prerequisites, which cannot hold a space.
+
+PYTHON ?= python3
+VENV ?= .venv
+MODEL ?= faster_rcnn
+ARGS ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint sync check
+
+PY := "$(VENV)/bin/python"
+# The checkout may be read-only: caches lie in the environment.
+export PYTHONDONTWRITEBYTECODE := 1
+export RUFF_CACHE_DIR := $(VENV)/ruff_cache
+PYTEST := $(PY) -m pytest -o cache_dir="$(VENV)/pytest_cache"
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+	@echo
+	@printf '  %s\n' \
+	  'VENV=DIR    the environment (default: .venv, 3 GB)' \
+	  'PYTHON=EXE  the Python 3.11 or 3.12 that makes it (default: python3)' \
+	  'MODEL=NAME  the model of the demo (default: faster_rcnn)' \
+	  'ARGS=...    further options of the demo, or of pytest'
+
+venv: ## make the environment and install the pinned packages, where they are not there yet
+	@stamp="$(VENV)/requirements.installed"; \
+	if cat requirements.txt requirements-dev.txt | cmp -s - "$$stamp"; then exit 0; fi; \
+	if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	  "$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; v in ((3, 11), (3, 12)) or sys.exit( \
+	    "Python 3.11 or 3.12 is needed, this is %d.%d: make PYTHON=python3.11 ..." % v)'; \
+	  "$(PYTHON)" -m venv "$(VENV)"; \
+	fi; \
+	$(PY) -m pip install --disable-pip-version-check --quiet -r requirements-dev.txt; \
+	cat requirements.txt requirements-dev.txt > "$$stamp"
+
+demo: venv ## draw a data set, train MODEL on it, evaluate, export, infer: demo_output/
+	@$(PY) -m utils.demo.run --model "$(MODEL)" $(ARGS)
+
+test: lint ## everything that CI runs
+	@$(PYTEST) tests $(ARGS)
+
+lint: venv ## ruff
+	@$(PY) -m ruff check .
+
+sync: venv ## rewrite the files that are copies of another model's
+	@$(PY) tests/sync_copies.py
+
+check: lint ## the quick checks: ruff, copies, configuration
+	@$(PY) tests/sync_copies.py --check
+	@$(PYTEST) -q tests/unit/test_config.py tests/unit/test_config_values.py

@@ -1,0 +1,1 @@
+"""The network: backbone, neck, region proposals, heads and their losses."""

@@ -1,0 +1,1 @@
+"""Configuration and the device that a run uses."""

@@ -1,0 +1,1 @@
+"""Tests: unit/ (one module each), cli/ (the commands, as processes), benchmarks/ (not collected)."""

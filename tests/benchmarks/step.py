@@ -1,0 +1,128 @@
+"""Time a training step and the inference of one picture; prints one JSON line.
+
+usage: python tests/benchmarks/step.py [--model faster_rcnn] [--height 768] [--width 1280] [--batch 2] [--threads 2] [--steps 5]
+
+The network is that of the model's default config with random weights (norms calibrated, so that numbers stay finite) and 8 objects
+a picture. `compile_s` is the first step less the median of the others, `train_step_s` that median, `train_steps_s` all of them,
+`infer_s` one picture with post-processing, `peak_rss_mb` the peak memory of training. `*_cpu_s` are the CPU seconds of all threads:
+on a machine that others use too, they tell more than the clock. The floor that this is held against: torch_floor.py.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+# Model directory -> module of its network.
+NETWORKS = {"faster_rcnn": "FasterRcnn.faster_rcnn"}
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="faster_rcnn", choices=sorted(NETWORKS))
+    parser.add_argument("--height", type=int, default=768)
+    parser.add_argument("--width", type=int, default=1280)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=5)
+    return parser.parse_args()
+
+
+def timed(function) -> tuple:
+    """Seconds by the clock, and CPU seconds of all threads."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def medians(times) -> tuple:
+    return tuple(statistics.median(column) for column in zip(*times))
+
+
+def random_batch(rng, config, batch: int) -> tuple:
+    """image, image_info, gt_boxes, gt_labels, gt_valid of 8 objects a picture."""
+    import numpy as np
+
+    height, width = config.img_height, config.img_width
+    image = rng.standard_normal((batch, 3, height, width), np.float32)
+    info = np.tile(np.array([height, width, 1, 1, height, width], np.float32), (batch, 1))
+    corner, size = rng.uniform(0, 0.6, (batch, 8, 2)), rng.uniform(0.05, 0.35, (batch, 8, 2))
+    boxes = np.zeros((batch, config.num_gts, 4), np.float32)
+    boxes[:, :8] = np.concatenate([corner, corner + size], 2) * [width, height, width, height]
+    labels = np.zeros((batch, config.num_gts), np.int32)
+    labels[:, :8] = rng.integers(1, config.num_classes, (batch, 8))
+    return image, info, boxes, labels, labels > 0
+
+
+def build(args):
+    """The network with calibrated norms, and its config."""
+    source = f"{args.model}.src"
+    local_adapter = import_module(f"{source}.model_utils.local_adapter")
+    local_adapter.prepare_environment(args.threads)
+    overrides = {"img_height": args.height, "img_width": args.width, "runtime_num_threads": args.threads, "device_target": "CPU"}
+    config = import_module(f"{source}.model_utils.config").load_config(ROOT / args.model / "default_config.yaml", overrides)
+    local_adapter.setup_device(config)
+    net = import_module(f"{source}.{NETWORKS[args.model]}").build_network(config, fast=True)
+
+    import mindspore as ms
+    import numpy as np
+
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    names = [parameter.name for parameter in net.get_parameters()]
+    pictures = ms.Tensor(np.random.default_rng(0).standard_normal((2, 3, 256, 256), np.float32))
+    import_module(f"{source}.FasterRcnn.resnet").calibrate_norms(net.backbone, pictures, names)
+    ms.set_context(mode=ms.GRAPH_MODE)
+    return net, config
+
+
+def time_training(net, config, args) -> dict:
+    import numpy as np
+    from mindspore import Tensor
+
+    source = f"{args.model}.src"
+    rng = np.random.default_rng(0)
+    arrays = [*random_batch(rng, config, args.batch), *(rng.random(s, np.float32) for s in net.noise_shapes(args.batch).values())]
+    inputs = tuple(Tensor(array) for array in arrays)
+    names = import_module(f"{source}.{NETWORKS[args.model]}").LOSS_NAMES
+    step = import_module(f"{source}.network_define").TrainStep(net, names, momentum=config.momentum,
+                                                               weight_decay=config.weight_decay)
+    first, _ = timed(lambda: step(inputs, 1e-4))
+    times = [timed(lambda: step(inputs, 1e-4)) for _ in range(args.steps)]
+    wall, cpu = medians(times)
+    return {"compile_s": round(first - wall, 2), "train_step_s": round(wall, 3), "train_step_cpu_s": round(cpu, 3),
+            "train_steps_s": [round(seconds, 3) for seconds, _ in times],
+            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+
+
+def time_inference(net, config, args) -> dict:
+    import numpy as np
+    from mindspore import Tensor
+
+    infer = import_module(f"{args.model}.src.network_define").InferenceNet(net)
+    image, info, *_ = (Tensor(array) for array in random_batch(np.random.default_rng(0), config, 1))
+
+    def once():
+        for output in infer(image, info):
+            output.asnumpy()
+
+    first, _ = timed(once)
+    times = [timed(once) for _ in range(args.steps)]
+    wall, cpu = medians(times)
+    return {"infer_compile_s": round(first - wall, 2), "infer_s": round(wall, 3), "infer_cpu_s": round(cpu, 3)}
+
+
+def main() -> None:
+    args = parse_arguments()
+    net, config = build(args)
+    result = vars(args) | time_training(net, config, args)
+    print(json.dumps(result | time_inference(net, config, args)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The Makefile, with a stand-in for the environment's Python that writes down what it is asked to do."""
+import shutil
+
+import pytest
+
+FAKE_PYTHON = """#!/bin/bash
+[ "${*: -1}" = --version ] && exit 0
+for item in "$@"; do printf '[%s]' "$item"; done >> "$(dirname "$0")/../calls"
+echo >> "$(dirname "$0")/../calls"
+[ "$1 $2" != "-m ruff" ] || exit "${RUFF_STATUS:-0}"
+"""
+
+
+@pytest.fixture
+def make(repo_dir, run_command, tmp_path):
+    """make(*arguments) -> (CompletedProcess, calls of Python), in a copy of the checkout's scaffolding."""
+    if not shutil.which("make"):
+        pytest.skip("make is not installed")
+    checkout, venv = tmp_path / "a checkout", tmp_path / "an environment"
+    (venv / "bin").mkdir(parents=True)
+    checkout.mkdir()
+    for name in ("Makefile", "requirements.txt", "requirements-dev.txt"):
+        shutil.copy(repo_dir / name, checkout)
+    (venv / "bin" / "python").write_text(FAKE_PYTHON)
+    (venv / "bin" / "python").chmod(0o755)
+
+    def run(*arguments, **env):
+        calls = venv / "calls"
+        calls.unlink(missing_ok=True)
+        unset = dict.fromkeys(("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV", "ARGS", "PYTHON", "MODEL"))
+        done = run_command(["make", "-C", checkout, f"VENV={venv}", *arguments], cwd=tmp_path, env={**unset, **env})
+        return done, calls.read_text().splitlines() if calls.exists() else []
+
+    run.checkout, run.venv = checkout, venv
+    return run
+
+
+def test_help_is_the_default_and_lists_every_target(make):
+    done, calls = make()
+    assert done.returncode == 0
+    assert calls == []
+    for target in ("venv", "demo", "test", "lint", "sync", "check"):
+        assert f"make {target} " in done.stdout
+
+
+def test_packages_are_installed_once_and_again_when_the_pins_change(make):
+    install = "[-m][pip][install][--disable-pip-version-check][--quiet][-r][requirements-dev.txt]"
+    assert make("venv")[1] == [install]
+    assert make("venv")[1] == []
+    with (make.checkout / "requirements.txt").open("a") as stream:
+        stream.write("another==1.0\n")
+    assert make("venv")[1] == [install]
+
+
+def test_targets_pass_their_arguments_on(make):
+    make("venv")
+    cache = f"[-o][cache_dir={make.venv}/pytest_cache]"
+    assert make("demo", "MODEL=refinedet", "ARGS=--seed=3")[1] == ["[-m][utils.demo.run][--model][refinedet][--seed=3]"]
+    assert make("test", "ARGS=-k 'one and two'")[1] == [
+        "[-m][ruff][check][.]", f"[-m][pytest]{cache}[tests][-k][one and two]"]
+    assert make("sync")[1] == ["[tests/sync_copies.py]"]
+    assert make("check")[1] == [
+        "[-m][ruff][check][.]", "[tests/sync_copies.py][--check]",
+        f"[-m][pytest]{cache}[-q][tests/unit/test_config.py][tests/unit/test_config_values.py]"]
+
+
+def test_a_failure_is_the_status_of_make(make):
+    make("venv")
+    done, calls = make("test", RUFF_STATUS="1")
+    assert done.returncode != 0
+    assert calls == ["[-m][ruff][check][.]"]
+
+
+def test_a_python_without_mindspore_wheels_is_refused(make, tmp_path):
+    old = tmp_path / "old python"
+    old.write_text("#!/bin/bash\necho 'Python 3.11 or 3.12 is needed' >&2\nexit 1\n")
+    old.chmod(0o755)
+    (make.venv / "bin" / "python").unlink()
+    done, _ = make("venv", f"PYTHON={old}")
+    assert done.returncode != 0
+    assert "Python 3.11 or 3.12 is needed" in done.stderr
+    assert not (make.venv / "requirements.installed").exists()

@@ -1,0 +1,156 @@
+"""train.py as a command: what a run leaves, going on, signals, and faults of the user. The network is a toy."""
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOY = ROOT / "tests" / "toy_train.py"
+OLD_LINE = (r"epoch: \d+ step: \d+, rpn_loss: \d+\.\d{5}, rcnn_loss: \d+\.\d{5}, rpn_cls_loss: \d+\.\d{5}, "
+            r"rpn_reg_loss: \d+\.\d{5}, rcnn_cls_loss: \d+\.\d{5}, rcnn_reg_loss: \d+\.\d{5}, total_loss: \d+\.\d{5}")
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    """A COCO data set of 6 training and 3 validation pictures, in a folder with a space in its name."""
+    root = tmp_path_factory.mktemp("coco root")
+    (root / "annotations").mkdir()
+    rng = np.random.default_rng(0)
+    for name, count in (("train2017", 6), ("val2017", 3)):
+        (root / name).mkdir()
+        images, annotations = [], []
+        for i in range(count):
+            picture = rng.integers(0, 255, (48, 64, 3), np.uint8)
+            cv2.imwrite(str(root / name / f"{i}.png"), picture)
+            images.append({"id": 10 + i, "file_name": f"{i}.png", "height": 48, "width": 64})
+            annotations.append({"id": i + 1, "image_id": 10 + i, "category_id": 1 + i % 3, "bbox": [4, 6, 20 + i, 30],
+                                "area": (20 + i) * 30, "iscrowd": 0})
+        content = {"images": images, "annotations": annotations,
+                   "categories": [{"id": i, "name": f"thing {i}"} for i in (1, 2, 3)]}
+        (root / "annotations" / f"instances_{name}.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture
+def command(coco, tmp_path):
+    """command(*flags, output=...) -> arguments of a run: 3 steps an epoch."""
+    config = tmp_path / "toy config.yaml"
+    config.write_text("num_classes: 4\ncoco_classes: [background, thing 1, thing 2, thing 3]\n"
+                      "img_width: 64\nimg_height: 64\nnum_gts: 4\nbatch_size: 2\ntest_batch_size: 2\nepoch_size: 2\n"
+                      "log_interval: 1\nwarmup_step: 2\nnum_parallel_workers: 1\ndevice_target: CPU\nbase_lr: 0.002\n")
+
+    def build(*flags, output="out put"):
+        return [sys.executable, str(TOY), f"--config_path={config}", f"--coco_root={coco}", *flags,
+                f"--output_path={tmp_path / output}", f"--mindrecord_dir={coco / 'records'}"]
+
+    return build
+
+
+def run(arguments, cwd, status=0):
+    done = subprocess.run(arguments, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
+
+
+def losses(folder):
+    return (folder / "loss_0.log").read_text(encoding="utf-8").splitlines()
+
+
+def test_what_a_run_leaves(command, tmp_path):
+    done = run(command("--calibrate_norm=always"), tmp_path)
+    output = tmp_path / "out put"
+    assert sorted(path.name for path in (output / "checkpoint").iterdir()) == [
+        "best.ckpt", "faster_rcnn-1_3.ckpt", "faster_rcnn-2_3.ckpt", "last.ckpt", "state.ckpt"]
+    assert "num_classes: 4" in (output / "config.yaml").read_text(encoding="utf-8")
+    assert list(output.glob("events.out.tfevents.*"))
+    assert [bool(re.fullmatch(OLD_LINE, line)) for line in losses(output)] == [True] * 6
+    assert [line.split(",")[0] for line in losses(output)] == [
+        f"epoch: {epoch} step: {step}" for epoch in (1, 2) for step in (1, 2, 3)]
+    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["kind"] for row in rows] == ["train"] * 3 + ["eval"] + ["train"] * 3 + ["eval"]
+    assert {"step", "epoch", "lr", "images_per_s", "grad_norm", "total_loss", "rcnn_cls_loss"} <= rows[4].keys()
+    np.testing.assert_allclose([row["lr"] for row in rows[:3]], [0.002 / 3, 0.002 * 2 / 3, 0.002], rtol=1e-6)
+    assert {"AP", "AP50", "ARl", "images", "epoch"} <= rows[-1].keys()
+    assert (rows[-1]["step"], rows[-1]["images"]) == (6, 3)
+    assert "calibrate (6, 3, 64, 64) 5" in done.stdout
+    assert "last.ckpt, best.ckpt" in done.stderr
+    assert "epoch: 2 AP: " in done.stdout
+    assert not (tmp_path / "rank_0").exists()
+
+
+def test_parts_of_a_run_equal_the_whole(command, tmp_path):
+    run(command("--run_eval=False", output="whole"), tmp_path)
+    first = run(command("--run_eval=False", "--max_steps=2", "--resume=auto", output="parts"), tmp_path)
+    assert "nothing to go on with" in first.stderr
+    second = run(command("--run_eval=False", "--resume=auto", output="parts"), tmp_path)
+    assert "goes on after step 2" in second.stderr
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    path = tmp_path / "parts" / "checkpoint"
+    refused = run(command("--run_eval=False", "--batch_size=3", f"--resume={path}", output="third"), tmp_path, status=2)
+    assert "resume: batch_size was 2 and is 3 now" in refused.stderr
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_leaves_a_run_to_go_on_with(command, tmp_path, number, status):
+    output = tmp_path / "out put"
+    flags = ("--run_eval=False", "--epoch_size=40")
+    # A session of its own, as of a terminal: Ctrl-C goes to every process of it.
+    process = subprocess.Popen([*command(*flags), "--toy_delay=0.2"], cwd=tmp_path, stdin=subprocess.DEVNULL, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (output / "loss_0.log").is_file() or len(losses(output)) < 5:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == status, errors
+    assert "Traceback" not in errors
+    done = len(losses(output))
+    assert f"stopped after step {done} of 120" in errors
+    assert "--resume=auto" in errors
+    went_on = run(command(*flags, f"--max_steps={done + 1}", "--resume=auto"), tmp_path)
+    assert f"goes on after step {done}" in went_on.stderr
+    assert len(losses(output)) == done + 1
+
+
+def test_new_run_sets_the_earlier_aside(command, tmp_path):
+    for _ in range(2):
+        done = run(command("--max_steps=1", "--run_eval=False"), tmp_path)
+    assert "was moved to" in done.stderr
+    assert len(losses(tmp_path / "out put")) == 1
+    assert (tmp_path / "out put" / "earlier" / "1" / "checkpoint" / "last.ckpt").is_file()
+
+
+def test_not_finite_ends_with_status_1(command, tmp_path):
+    done = run(command("--base_lr=1e30", "--warmup_step=0", "--run_eval=False"), tmp_path, status=1)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("train.py: step 2 (epoch 1, batch 2) is not finite: rpn_cls_loss: ")
+    assert "grad_norm: " in last
+    assert "image ids of the batch: 1" in last
+
+
+@pytest.mark.parametrize("flags, told", [
+    (("--pre_trained=nowhere.ckpt",), "pre_trained: no such file: nowhere.ckpt"),
+    (("--resume=nowhere",), "resume: no such file or folder: nowhere"),
+    (("--learning_rate=1",), "--learning_rate: unknown key"),
+    (("--coco_root=nowhere",), "coco_root: no such folder: nowhere"),
+    (("--amp_level=O2",), "amp_level: O2 needs Ascend or GPU"),
+    (("--pad_to=divisor",), "pad_to: divisor is for evaluation"),
+    (("--output_path=/dev/null/x",), "/dev/null/x/config.yaml: cannot be written"),
+])
+def test_faults_are_one_line(command, tmp_path, flags, told):
+    arguments = command()
+    known = {item.partition("=")[0] for item in flags}
+    arguments = [item for item in arguments if item.partition("=")[0] not in known] + list(flags)
+    done = run(arguments, tmp_path, status=2)
+    assert done.stderr.strip().splitlines()[-1].startswith(f"train.py: error: {told}")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,87 @@
+"""The detector of default_config.yaml with an eighth of its widths, small pictures, and what tests feed it."""
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
+
+from faster_rcnn.src.FasterRcnn.faster_rcnn import build_network
+from faster_rcnn.src.FasterRcnn.resnet import calibrate_norms
+from faster_rcnn.src.model_utils.config import load_config
+
+WIDTHS = {
+    "resnet_in_channels": [8, 32, 64, 128], "resnet_out_channels": [32, 64, 128, 256],
+    "fpn_in_channels": [32, 64, 128, 256], "fpn_out_channels": 32, "rpn_in_channels": 32, "rpn_feat_channels": 32,
+    "roi_align_out_channels": 32, "rcnn_in_channels": 32, "rcnn_fc_out_channels": 64,
+}
+SMALL = {
+    "resnet_block": [1, 1, 1, 1], "frozen_stages": 0, "train_norm": True, "img_height": 128, "img_width": 192, "num_gts": 4,
+    "num_classes": 4, "coco_classes": ["background", "disc", "box", "bar"],
+    "num_expected_neg": 64, "num_expected_pos": 32, "num_expected_total_stage2": 64, "num_expected_pos_stage2": 16,
+    "num_expected_neg_stage2": 64, "rpn_proposal_nms_pre": 100, "rpn_proposal_nms_post": 100, "rpn_proposal_max_num": 100,
+    "rpn_nms_pre": 100, "rpn_nms_post": 100, "rpn_max_num": 100, "test_max_per_img": 20, "device_target": "CPU",
+}
+
+
+def narrow_config(**overrides):
+    """default_config.yaml with the overrides above, then these."""
+    return load_config(overrides={**WIDTHS, **SMALL, **overrides})
+
+
+def narrow_network(config, seed: int = 0, fast: bool = False):
+    """Random weights under norms that are calibrated to noise, so that activations are of the order of 1."""
+    ms.set_seed(seed)
+    net = build_network(config, fast)
+    images, _ = pictures(config, 2, seed)
+    calibrate_norms(net.backbone, images, [param.name for param in net.get_parameters()])
+    return net
+
+
+def spread_heads(net, scale: float = 20.0):
+    """Heads that start near 0 multiplied, so that an untrained network answers boxes and classes of all kinds."""
+    for layer in (net.rpn.cls, net.rpn.reg, net.rcnn.cls_score, net.rcnn.bbox_pred):
+        layer.weight.set_data(Tensor(layer.weight.asnumpy() * scale))
+
+
+def pictures(config, n: int, seed: int = 0):
+    """Smooth noise and image_info; each picture fills less of the padded input than the one before."""
+    rng = np.random.default_rng(seed)
+    height, width = config.img_height, config.img_width
+    images = np.zeros((n, 3, height, width), np.float32)
+    infos = []
+    for i in range(n):
+        h, w = height - 16 * i, width - 24 * i
+        images[i, :, :h, :w] = np.kron(rng.standard_normal((3, -(-h // 8), -(-w // 8))), np.ones((8, 8)))[:, :h, :w]
+        images[i, :, :h, :w] += 0.3 * rng.standard_normal((3, h, w))
+        infos.append([h, w, 1, 1, h, w])
+    return Tensor(images), Tensor(np.array(infos, np.float32))
+
+
+def objects(config, boxes_of_pictures):
+    """[[(label, x1, y1, x2, y2), ...], ...] -> gt_boxes, gt_labels, gt_valid."""
+    n, g = len(boxes_of_pictures), config.num_gts
+    boxes, labels = np.zeros((n, g, 4), np.float32), np.zeros((n, g), np.int32)
+    for i, rows in enumerate(boxes_of_pictures):
+        for j, (label, *box) in enumerate(rows):
+            boxes[i, j], labels[i, j] = box, label
+    return Tensor(boxes), Tensor(labels), Tensor(labels > 0)
+
+
+def noise(net, n: int, seed: int = 0):
+    """What decides about the sampling: rpn_noise, roi_noise."""
+    rng = np.random.default_rng([seed, 1])
+    return [Tensor(rng.random(shape, np.float32)) for shape in net.noise_shapes(n).values()]
+
+
+def losses_and_gradients(net, params):
+    """A graph: the network's arguments -> losses (4,), gradients of their sum with respect to `params`."""
+    def forward(*inputs):
+        losses = ops.stack(net(*inputs))
+        return losses.sum(), losses
+
+    value_and_grad = ms.value_and_grad(forward, None, ms.ParameterTuple(params), has_aux=True)
+
+    @ms.jit
+    def compiled(*inputs):
+        (_, losses), grads = value_and_grad(*inputs)
+        return losses, grads
+
+    return compiled

@@ -1,0 +1,123 @@
+"""Keep files that stand in several model directories equal to their originals.
+
+Line 1 of a copy (line 2 below `#!`) names its original, a path from the root, and what is spelt otherwise there:
+
+    # Same as faster_rcnn/src/FasterRcnn/rpn.py with FasterRcnn -> MaskRcnn, faster_rcnn -> mask_rcnn
+
+usage: python tests/sync_copies.py [--check] [--root=DIR]
+Rewrites every copy that differs from its original; with --check it shows the difference and exits 1 instead.
+"""
+import argparse
+import difflib
+import os
+import re
+import sys
+from pathlib import Path
+
+MARKER = re.compile(r"# Same as (?P<original>\S+)(?: with (?P<renames>.+))?\s*")
+SUFFIXES = {".py", ".sh", ".yaml", ".yml", ".toml", ".cfg", ".txt", ".cmake", ""}
+SKIPPED = {"__pycache__", "build", "demo_output", "output", "node_modules"}
+
+
+class SyncError(Exception):
+    """A marker that cannot be followed, told in one line."""
+
+
+def find_copies(root: Path) -> list:
+    """Paths of all files with a marker, sorted."""
+    found = []
+    for folder, folders, names in os.walk(root):
+        here = Path(folder)
+        folders[:] = [name for name in folders if name not in SKIPPED and not name.startswith(".")
+                      and not (here / name / "pyvenv.cfg").exists()]
+        paths = (here / name for name in names if Path(name).suffix in SUFFIXES)
+        found += [path for path in paths if path.is_file() and not path.is_symlink() and _split(path)[1]]
+    return sorted(found)
+
+
+def wanted_text(copy: Path, root: Path) -> str:
+    """What the copy should hold: its own head, then its original with the declared renames."""
+    head, match = _split(copy)
+    name = copy.relative_to(root)
+    original = (root / match["original"]).resolve()
+    if root.resolve() not in original.parents or not original.is_file():
+        raise SyncError(f"{name}: its original {match['original']} is not in the repository")
+    if original == copy.resolve():
+        raise SyncError(f"{name}: names itself as its original")
+    if _split(original)[1]:
+        raise SyncError(f"{name}: its original {match['original']} is a copy too; name the one that it is made from")
+    text = _read(original)
+    renames = _parse_renames(match["renames"], name)
+    for old in renames:
+        if old not in text:
+            raise SyncError(f"{name}: {old!r} is to be renamed, but does not stand in {match['original']}")
+    if renames:  # one pass, so that a new name is never renamed again
+        text = re.sub("|".join(map(re.escape, renames)), lambda found: renames[found[0]], text)
+    if text.startswith("#!"):
+        text = text.partition("\n")[2]
+    return head + text
+
+
+def sync(root: Path, check: bool, out=print) -> int:
+    """Rewrite every copy, or with `check` compare it. The number of faults: copies left wrong, markers not followed."""
+    faults = 0
+    for copy in find_copies(root):
+        name = copy.relative_to(root).as_posix()
+        try:
+            wanted, got = wanted_text(copy, root), _read(copy)
+        except SyncError as error:
+            out(f"error: {error}")
+            faults += 1
+            continue
+        if wanted == got:
+            continue
+        if check:
+            faults += 1
+            lines = difflib.unified_diff(got.splitlines(), wanted.splitlines(), name, f"{name} by its original",
+                                         lineterm="")
+            out("\n".join(lines) or f"{name}: line ends differ from the original's")
+        else:
+            copy.write_bytes(wanted.encode("utf-8"))
+            out(f"rewrote {name}")
+    return faults
+
+
+def _read(path: Path) -> str:
+    return path.read_bytes().decode("utf-8")
+
+
+def _split(path: Path) -> tuple:
+    """(first lines up to and with the marker, match of the marker or None)."""
+    with path.open("rb") as stream:
+        first = stream.readline(2000)
+        second = stream.readline(2000) if first.startswith(b"#!") else b""
+    line = (second or first).decode("utf-8", "replace")
+    return (first + second).decode("utf-8", "replace"), MARKER.fullmatch(line)
+
+
+def _parse_renames(text, name) -> dict:
+    renames = {}
+    for part in (text or "").split(","):
+        if not part.strip():
+            continue
+        old, arrow, new = (item.strip() for item in part.partition("->"))
+        if not (old and arrow and new) or old in renames:
+            raise SyncError(f"{name}: expected `with OLD -> NEW, OLD2 -> NEW2`, got {part.strip()!r}")
+        renames[old] = new
+    return renames
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description="Rewrite the copies of files that stand in several model directories.")
+    parser.add_argument("--check", action="store_true", help="change nothing, show what differs, exit 1")
+    parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[1], help="root of the checkout")
+    options = parser.parse_args(argv)
+    root = options.root.resolve()
+    faults = sync(root, options.check)
+    if faults and options.check:
+        print(f"{faults} copies differ from their originals; `make sync` rewrites them")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""Fixtures of the unit tests."""
+import pytest
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(name, text) -> path of a new file, in a folder with a space in its name."""
+    folder = tmp_path / "with space"
+    folder.mkdir()
+
+    def write_file(name, text):
+        path = folder / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_file
+
+
+@pytest.fixture
+def message():
+    """message(call, *arguments, **options) -> the one line of the user's fault that the call must raise."""
+    def call_and_catch(call, *arguments, **options):
+        with pytest.raises(ValueError) as caught:
+            call(*arguments, **options)
+        assert caught.value.user_error
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return call_and_catch

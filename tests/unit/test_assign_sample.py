@@ -1,0 +1,295 @@
+"""Matching and sampling of both stages against loops in numpy, and against the labels of other frameworks."""
+import json
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from faster_rcnn.src.FasterRcnn import bbox_assign_sample as first
+from faster_rcnn.src.FasterRcnn import bbox_assign_sample_stage2 as second
+from faster_rcnn.src.FasterRcnn.anchor_generator import AnchorGenerator
+
+FASTER = ["detectron2_faster_rcnn_R50_FPN", "torchvision_fasterrcnn_resnet50_fpn", "mmdet_faster_rcnn_r50_fpn"]
+
+
+def compile_with(function, **options):
+    """function(*tensors, **options), compiled, on numpy arrays."""
+    @ms.jit
+    def compiled(*tensors):
+        return function(*tensors, **options)
+
+    def call(*arrays):
+        out = compiled(*(Tensor(array) for array in arrays))
+        return [part.asnumpy() for part in out] if isinstance(out, tuple) else out.asnumpy()
+
+    return call
+
+
+def match_usable(anchors, gt_boxes, gt_valid, anchor_valid, **options):
+    return first.match_anchors(anchors, gt_boxes, gt_valid, anchor_valid=anchor_valid, **options)
+
+
+def iou_matrix(boxes, others):
+    """float32 like the code under test, so that equal overlaps are equal: (B, O)."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    side = np.maximum(np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - low, np.float32(0))
+    inter = side[..., 0] * side[..., 1]
+    area = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, others)]
+    return inter / np.maximum(area[0][:, None] + area[1][None] - inter, np.float32(1e-6))
+
+
+def match_by_hand(anchors, boxes, allowed, pos=0.7, neg=0.3, least=0.0, low_quality=True, takes_gt=False):
+    labels, matched = np.full(len(anchors), -1), np.zeros(len(anchors), int)
+    iou = iou_matrix(anchors, boxes) * allowed[:, None] if len(boxes) else np.zeros((len(anchors), 1))
+    for a in range(len(anchors)):
+        matched[a] = iou[a].argmax()
+        labels[a] = 1 if iou[a].max() >= pos else 0 if iou[a].max() < neg else -1
+    for g in range(len(boxes) if low_quality else 0):
+        if iou[:, g].max() > 0 and iou[:, g].max() >= least:
+            for a in np.flatnonzero(iou[:, g] == iou[:, g].max()):
+                labels[a] = 1
+                matched[a] = g if takes_gt else matched[a]
+    labels[~allowed] = -1
+    return labels, matched
+
+
+def scene():
+    """Anchors, and ground truth of four pictures: some boxes with gaps between the slots, none, one, ties."""
+    anchors = AnchorGenerator([4], [0.5, 1.0, 2.0], [8, 16]).grid([(8, 10), (4, 5)])
+    rng = np.random.default_rng(0)
+    gt, valid = np.zeros((4, 9, 4), np.float32), np.zeros((4, 9), bool)
+    corner = rng.uniform(0, 50, (7, 2))
+    gt[0, [0, 1, 3, 4, 6, 7, 8]] = np.concatenate([corner, corner + rng.uniform(5, 40, (7, 2))], 1)
+    valid[0, [0, 1, 3, 4, 6, 7, 8]] = True
+    gt[0, 2], gt[0, 5] = [0, 0, 60, 60], [8, 8, 30, 30]                            # not valid: must not count
+    gt[2, 0], valid[2, 0] = anchors[77], True
+    gt[3, :4] = [[30, 30, 32, 32], [16, 16, 48, 48], [16, 16, 48, 48], [900, 900, 950, 950]]
+    valid[3, :4] = True
+    return anchors, gt, valid
+
+
+@pytest.mark.parametrize("options", [{}, {"least": 0.3, "takes_gt": True}, {"low_quality": False, "pos": 0.5}])
+def test_match_anchors_matches_loop(options):
+    anchors, gt, valid = scene()
+    allowed = np.random.default_rng(1).uniform(size=(4, len(anchors))) < 0.9
+    names = {"least": "min_pos_iou", "takes_gt": "low_quality_takes_gt", "pos": "pos_thr"}
+    match = compile_with(match_usable, **{names.get(key, key): value for key, value in options.items()})
+    labels, matched = match(anchors, gt, valid, allowed)
+    for i in range(4):
+        slots = np.flatnonzero(valid[i])
+        expected, index = match_by_hand(anchors, gt[i, slots], allowed[i], **options)
+        np.testing.assert_array_equal(labels[i], expected)
+        positive = expected == 1
+        np.testing.assert_array_equal(matched[i][positive], slots[index[positive]] if len(slots) else [])
+    assert (labels[1][allowed[1]] == 0).all()                                      # no ground truth: all background
+    if options.get("low_quality", True) and "least" not in options:
+        assert (labels[3] == 1).sum() > 4                                          # several anchors are equally good
+
+
+def test_match_anchors_without_any_ground_truth():
+    anchors, gt, valid = scene()
+    labels, matched = compile_with(first.match_anchors)(anchors, gt, valid & False)
+    assert (labels == 0).all() and (matched == 0).all()
+
+
+def test_anchor_masks():
+    generator = AnchorGenerator([1], [1.0], [8])
+    anchors, corners = generator.grid([(4, 5)]), np.concatenate(generator.corners([(4, 5)]))
+    sizes = np.array([[32, 40], [17, 24]], np.float32)
+    got = compile_with(first.anchors_in_padding)(corners, sizes).reshape(2, 4, 5)
+    assert got[0].all()
+    assert got[1, :3, :3].all() and got[1].sum() == 9                              # 17 rows reach into the third cell
+    inside = compile_with(first.anchors_in_picture)(anchors, sizes)
+    expected = [[(a[0] >= 0) & (a[1] >= 0) & (a[2] <= w) & (a[3] <= h) for a in anchors] for h, w in sizes]
+    np.testing.assert_array_equal(inside, expected)
+
+
+@pytest.mark.parametrize("positives, negatives", [(40, 500), (5, 500), (40, 3), (0, 500), (0, 0)])
+def test_sample_anchors(positives, negatives):
+    rng = np.random.default_rng(2)
+    labels = rng.permutation([1] * positives + [0] * negatives + [-1] * (600 - positives - negatives)).astype(np.int32)
+    labels = np.stack([labels, rng.permutation(labels)])
+    sample = compile_with(first.sample_anchors, num_pos=16, num_total=32)
+    noise = rng.uniform(size=labels.shape).astype(np.float32)
+    index, positive, negative = sample(labels, noise)
+    assert index.shape == (2, 32)
+    for i in range(2):
+        count = min(positives, 16)
+        assert positive[i].sum() == count and positive[i, :count].all()
+        assert negative[i].sum() == min(negatives, 32 - count)
+        assert (labels[i, index[i, positive[i]]] == 1).all() and (labels[i, index[i, negative[i]]] == 0).all()
+        chosen = index[i, positive[i] | negative[i]]
+        assert len(set(chosen)) == len(chosen)
+    if positives == 40 and negatives == 500:
+        other = sample(labels, rng.uniform(size=labels.shape).astype(np.float32))[0]
+        assert set(other[0]) != set(index[0])                                      # another draw, other anchors
+
+
+def test_sampling_is_uniform():
+    """Each of 40 positives is drawn with probability 1/4: 400 draws, 5 standard deviations."""
+    rng = np.random.default_rng(3)
+    labels = np.array([1] * 40 + [0] * 60, np.int32)[None].repeat(400, 0)
+    index, positive, _ = compile_with(first.sample_anchors, num_pos=10, num_total=20)(
+        labels, rng.uniform(size=labels.shape).astype(np.float32))
+    counts = np.bincount(index[positive], minlength=100)[:40]
+    assert counts.sum() == 4000
+    assert np.abs(counts - 100).max() < 5 * np.sqrt(400 * 0.25 * 0.75)
+
+
+def test_anchor_targets():
+    anchors, gt, valid = scene()
+    match = compile_with(first.match_anchors)
+    labels, matched = match(anchors, gt, valid)
+    index = np.tile(np.flatnonzero(labels[0] == 1)[:6], (4, 1)).astype(np.int32)
+    got = compile_with(first.anchor_targets)(anchors, gt, matched, index)
+    for a, target in zip(index[0], got[0]):
+        anchor, box = anchors[a], gt[0, matched[0, a]]
+        size, box_size = anchor[2:] - anchor[:2], box[2:] - box[:2]
+        shift = ((box[:2] + box[2:]) - (anchor[:2] + anchor[2:])) / 2 / size
+        np.testing.assert_allclose(target, [*shift, *np.log(box_size / size)], atol=1e-5)
+    assert np.isfinite(got).all()
+
+
+def proposals_of(gt, valid, rng, count=60):
+    """Proposals, half of them near to objects."""
+    boxes = np.zeros((len(gt), count, 4), np.float32)
+    for i in range(len(gt)):
+        corner = rng.uniform(0, 60, (count, 2))
+        boxes[i] = np.concatenate([corner, corner + rng.uniform(5, 40, (count, 2))], 1)
+        slots = np.flatnonzero(valid[i])
+        for k in range(count // 2 if len(slots) else 0):
+            boxes[i, k] = gt[i, rng.choice(slots)] + rng.uniform(-2, 2, 4)
+    return boxes
+
+
+@pytest.mark.parametrize("case", ["mixed", "no ground truth", "no proposals", "all padding"])
+def test_sample_rois(case):
+    rng = np.random.default_rng(4)
+    _, gt, valid = scene()
+    proposals = proposals_of(gt, valid, rng)
+    there = rng.uniform(size=proposals.shape[:2]) < 0.8
+    if case in ("no ground truth", "all padding"):
+        valid = valid & False
+    if case in ("no proposals", "all padding"):
+        there = there & False
+    labels = rng.integers(1, 9, valid.shape).astype(np.int32)
+    noise = rng.uniform(size=(4, 60 + 9)).astype(np.float32)
+    sample = compile_with(second.sample_rois, num_pos=8, num_total=32)
+    rois, classes, targets, positive, chosen, matched = sample(proposals, there, gt, labels, valid, noise)
+    assert rois.shape == (4, 32, 4) and matched.shape == (4, 32)
+    for i in range(4):
+        candidates = np.concatenate([proposals[i][there[i]], gt[i][valid[i]]])
+        slots = np.flatnonzero(valid[i])
+        iou = iou_matrix(candidates, gt[i, slots]) if len(slots) else np.zeros((len(candidates), 1))
+        is_object = iou.max(1) >= 0.5 if len(candidates) else np.zeros(0, bool)
+        count = min(is_object.sum(), 8)
+        total = count + min((~is_object).sum(), 32 - count)
+        assert positive[i, :count].all() and positive[i].sum() == count
+        assert chosen[i, :total].all() and chosen[i].sum() == total
+        rows = [np.flatnonzero((candidates == roi).all(1)) for roi in rois[i, :total]]
+        assert all(len(row) for row in rows)
+        assert len({row[0] for row in rows}) >= total - 2                          # each once, but for twins
+        for s in range(total):
+            row = rows[s][0]
+            assert is_object[row] == positive[i, s]
+            if positive[i, s]:
+                own = slots[iou[row].argmax()]
+                assert matched[i, s] == own and classes[i, s] == labels[i, own]
+                size, box_size = rois[i, s, 2:] - rois[i, s, :2], gt[i, own, 2:] - gt[i, own, :2]
+                shift = ((gt[i, own, :2] + gt[i, own, 2:]) - (rois[i, s, :2] + rois[i, s, 2:])) / 2 / size
+                np.testing.assert_allclose(targets[i, s], [*shift * 10, *np.log(box_size / size) * 5], atol=1e-4)
+        for part in (classes, matched, targets):
+            assert (part[i, count:] == 0).all()
+        assert (rois[i, total:] == 0).all()
+
+
+def test_rois_with_low_quality_take_the_object_they_are_best_for():
+    """The box overlaps object 0 more, but is the best one of object 1."""
+    boxes = np.array([[[0, 0, 10, 10], [0, 0, 10, 9]]], np.float32)
+    gt = np.array([[[0, 0, 10, 10], [0, 0, 10, 6], [0, 0, 0, 0]]], np.float32)
+    valid, there = np.array([[True, True, False]]), np.ones((1, 2), bool)
+    _, plain = compile_with(second.match_rois)(boxes, there, gt, valid)
+    _, taken = compile_with(second.match_rois, low_quality=True, min_pos_iou=0.5)(boxes, there, gt, valid)
+    _, strict = compile_with(second.match_rois, low_quality=True, min_pos_iou=0.7)(boxes, there, gt, valid)
+    assert plain.tolist() == [[0, 0]] and taken.tolist() == [[0, 1]] and strict.tolist() == [[0, 0]]
+
+
+def test_matcher_parity(parity_dir):
+    fixture = np.load(parity_dir / "op_fixtures.npz")
+    anchors, gt = fixture["coder/src"], fixture["match/gt"][None]
+    valid = np.ones(gt.shape[:2], bool)
+    labels, matched = compile_with(first.match_anchors)(anchors, gt, valid)
+    np.testing.assert_array_equal(labels[0], fixture["match/rpn_label"])
+    np.testing.assert_array_equal(matched[0], fixture["match/rpn_idx"])
+    torchvision = fixture["match/tv_rpn"]
+    np.testing.assert_array_equal(labels[0], np.where(torchvision >= 0, 1, np.where(torchvision == -1, 0, -1)))
+    np.testing.assert_array_equal(matched[0][torchvision >= 0], torchvision[torchvision >= 0])
+    iou, matched = compile_with(second.match_rois)(anchors[None], np.ones((1, len(anchors)), bool), gt, valid)
+    np.testing.assert_array_equal(iou[0] >= 0.5, fixture["match/roi_label"] == 1)
+    np.testing.assert_array_equal(matched[0], fixture["match/roi_idx"])
+    np.testing.assert_array_equal(np.where(iou[0] >= 0.5, matched[0], -1), fixture["match/tv_roi"])
+
+
+def ground_truth(fixture):
+    """Boxes (2, 8, 4) and valid flags, two slots more than there are objects."""
+    boxes, valid = np.zeros((2, 8, 4), np.float32), np.zeros((2, 8), bool)
+    for i in range(2):
+        own = fixture[f"train/gt_boxes{i}"]
+        boxes[i, :len(own)], valid[i, :len(own)] = own, True
+    return boxes, valid
+
+
+@pytest.mark.parametrize("model", FASTER)
+def test_rpn_labels_parity(parity_dir, model):
+    fixture = np.load(parity_dir / model / "expected.npz")
+    shapes = [fixture[f"rpn/logits_{name}"].shape[2:] for name in ("p2", "p3", "p4", "p5", "p6")]
+    height, width = fixture["input/images"].shape[2:]
+    rounded = model.startswith("torchvision")
+    strides = [(height // h, width // w) for h, w in shapes] if rounded else None
+    generator = AnchorGenerator([8], [0.5, 1.0, 2.0], [4, 8, 16, 32, 64], round_base=rounded)
+    anchors, corners = generator.grid(shapes, strides), np.concatenate(generator.corners(shapes, strides))
+    mmdet = model.startswith("mmdet")
+    padded = fixture["input/pad_shapes"] if mmdet else np.array([[height, width]] * 2)
+    options = {"min_pos_iou": 0.3, "low_quality_takes_gt": True} if mmdet else {}
+    gt, valid = ground_truth(fixture)
+    usable = compile_with(first.anchors_in_padding)(corners, padded.astype(np.float32))
+    labels, matched = compile_with(match_usable, **options)(anchors, gt, valid, usable)
+    for i in range(2):
+        np.testing.assert_array_equal(labels[i], np.maximum(fixture[f"train/rpn_labels_presample{i}"], -1))
+        index = fixture[f"train/rpn_pos_idx{i}"]
+        np.testing.assert_array_equal(gt[i, matched[i, index]], fixture[f"train/rpn_pos_gt{i}"])
+    index = np.stack([fixture[f"train/rpn_pos_idx{i}"][:20] for i in range(2)]).astype(np.int32)
+    targets = compile_with(first.anchor_targets)(anchors, gt, matched, index)
+    for i in range(2):
+        np.testing.assert_allclose(targets[i], fixture[f"train/rpn_pos_targets{i}"][:20], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", FASTER)
+def test_roi_matching_parity(parity_dir, model):
+    """Every RoI that the framework sampled has the class, the object and the target that our matching gives it."""
+    fixture = np.load(parity_dir / model / "expected.npz")
+    background = json.loads((parity_dir / model / "config.json").read_text())["background_index"]
+    gt, valid = ground_truth(fixture)
+    labels = np.zeros(valid.shape, np.int32)
+    for i in range(2):
+        labels[i, valid[i]] = fixture[f"train/gt_classes{i}"] + (0 if background == 0 else 1)
+    proposals = np.stack([fixture[f"train/proposals{i}"] for i in range(2)])
+    there = np.ones(proposals.shape[:2], bool)
+    size = proposals.shape[1] + gt.shape[1]
+    noise = np.random.default_rng(5).uniform(size=(2, size)).astype(np.float32)
+    sample = compile_with(second.sample_rois, num_pos=size, num_total=size)        # all: whatever they drew is there
+    rois, classes, targets, positive, chosen, matched = sample(proposals, there, gt, labels, valid, noise)
+    for i in range(2):
+        theirs = fixture[f"train/roi_boxes{i}"]
+        equal = (theirs[:, None] == rois[i, chosen[i]]).all(-1)
+        assert equal.any(1).all()
+        row = equal.argmax(1)
+        expected = fixture[f"train/roi_classes{i}"]
+        expected = np.where(expected == background, 0, expected + (0 if background == 0 else 1))
+        np.testing.assert_array_equal(classes[i, row], expected)
+        objects = expected > 0
+        np.testing.assert_array_equal(positive[i, row], objects)
+        np.testing.assert_array_equal(gt[i, matched[i, row]][objects], fixture[f"train/roi_gt{i}"][objects])
+        theirs = fixture[f"train/roi_targets{i}"][objects]
+        np.testing.assert_allclose(targets[i, row][objects], theirs, rtol=1e-5, atol=2e-5)

@@ -1,0 +1,123 @@
+"""Proposals against a loop in numpy, and against those of other frameworks from their own RPN output."""
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from faster_rcnn.src.FasterRcnn.anchor_generator import AnchorGenerator
+from faster_rcnn.src.FasterRcnn.proposal_generator import ProposalGenerator
+
+SHAPES = [(6, 8), (3, 4), (2, 2)]
+STRIDES = [8, 16, 32]
+SIZES = np.array([[48, 64], [40, 50]], np.float32)
+
+
+def rpn_output(seed=0):
+    rng = np.random.default_rng(seed)
+    logits = [rng.standard_normal((2, 3, h, w)).astype(np.float32) for h, w in SHAPES]
+    deltas = [0.5 * rng.standard_normal((2, 12, h, w)).astype(np.float32) for h, w in SHAPES]
+    return logits, deltas
+
+
+def naive(logits, deltas, anchors, height, width, nms_pre, nms_post, max_num, threshold, min_size):
+    """One picture: [(score, box), ...], best first."""
+    best = []
+    for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors):
+        _, h, w = level_logits.shape
+        rows = []
+        for number, anchor in enumerate(level_anchors.astype(np.float64)):
+            pixel, a = divmod(number, 3)
+            y, x = divmod(pixel, w)
+            dx, dy, dw, dh = level_deltas[4 * a:4 * a + 4, y, x]
+            size = anchor[2:] - anchor[:2]
+            centre = anchor[:2] + size / 2 + size * [dx, dy]
+            half = size * np.exp(np.minimum([dw, dh], np.log(1000 / 16))) / 2
+            box = np.clip(np.concatenate([centre - half, centre + half]), 0, [width, height] * 2)
+            rows.append((level_logits[a, y, x], box))
+        rows = sorted(rows, key=lambda row: -row[0])[:nms_pre]
+        kept = []
+        for score, box in rows:
+            w, h = box[2:] - box[:2]
+            if w > max(min_size, 1e-9) and h > max(min_size, 1e-9) and all(iou(box, k) <= threshold for _, k in kept):
+                kept.append((score, box))
+        best += kept[:nms_post]
+    return sorted(best, key=lambda row: -row[0])[:max_num]
+
+
+def iou(p, q):
+    w, h = np.maximum(np.minimum(p[2:], q[2:]) - np.maximum(p[:2], q[:2]), 0)
+    return w * h / (np.prod(p[2:] - p[:2]) + np.prod(q[2:] - q[:2]) - w * h)
+
+
+@pytest.mark.parametrize("nms_pre, nms_post, max_num, min_size", [
+    (60, 60, 40, 0.0),      # levels of 144, 36, 12 anchors: k is cut to the level
+    (60, 10, 500, 0.0),     # fewer than asked for: padding; nms_post at work
+    (100, 100, 50, 12.0),   # min_size at work
+])
+def test_proposals_match_loop(nms_pre, nms_post, max_num, min_size):
+    logits, deltas = rpn_output()
+    anchors = AnchorGenerator([2], [0.5, 1.0, 2.0], STRIDES).levels(SHAPES)
+    net = ProposalGenerator(anchors, nms_pre, nms_post, max_num, 0.5, min_size)
+    got = ms.jit(net)(tuple(map(Tensor, logits)), tuple(map(Tensor, deltas)), Tensor(SIZES))
+    boxes, scores, valid = (part.asnumpy() for part in got)
+    assert boxes.shape == (2, max_num, 4)
+    for i in range(2):
+        expected = naive([x[i] for x in logits], [x[i] for x in deltas], anchors, *SIZES[i], nms_pre, nms_post, max_num,
+                         0.5, min_size)
+        count = len(expected)
+        assert valid[i].sum() == count and valid[i, :count].all()
+        np.testing.assert_allclose(scores[i, :count], [row[0] for row in expected])
+        np.testing.assert_allclose(boxes[i, :count], [row[1] for row in expected], atol=1e-4)
+        assert (boxes[i, count:] == 0).all()
+
+
+def test_nothing_is_left_of_a_picture_without_size_or_of_nan():
+    logits, deltas = rpn_output()
+    deltas = [np.concatenate([level[:1], np.full_like(level[1:], np.nan)]) for level in deltas]
+    anchors = AnchorGenerator([2], [0.5, 1.0, 2.0], STRIDES).levels(SHAPES)
+    net = ProposalGenerator(anchors, 60, 60, 40, 0.5)
+    sizes = np.array([[0, 0], [40, 50]], np.float32)
+    boxes, _, valid = ms.jit(net)(tuple(map(Tensor, logits)), tuple(map(Tensor, deltas)), Tensor(sizes))
+    assert not valid.asnumpy().any()
+    assert (boxes.asnumpy() == 0).all()
+
+
+def test_anchors_of_a_call_take_the_place_of_the_constructors():
+    logits, deltas = rpn_output()
+    generator = AnchorGenerator([2], [0.5, 1.0, 2.0], STRIDES)
+    arguments = tuple(map(Tensor, logits)), tuple(map(Tensor, deltas)), Tensor(SIZES)
+    net = ProposalGenerator(generator.levels(SHAPES), 60, 60, 40, 0.5)
+    other = ProposalGenerator(generator.levels([(1, 1)] * 3), 60, 60, 40, 0.5)
+    expected = ms.jit(net)(*arguments)
+    got = ms.jit(other)(*arguments, tuple(map(Tensor, generator.levels(SHAPES))))
+    for a, b in zip(got, expected):
+        np.testing.assert_array_equal(a.asnumpy(), b.asnumpy())
+
+
+@pytest.mark.parametrize("model, options", [
+    ("detectron2_faster_rcnn_R50_FPN", {}),
+    ("torchvision_fasterrcnn_resnet50_fpn", {"min_size": 1e-3}),
+    ("mmdet_faster_rcnn_r50_fpn", {"clamp_both": True}),
+])
+def test_proposals_parity(parity_dir, model, options):
+    fixture = np.load(parity_dir / model / "expected.npz")
+    names = ["p2", "p3", "p4", "p5", "p6"]
+    logits = [fixture[f"rpn/logits_{name}"] for name in names]
+    deltas = [fixture[f"rpn/deltas_{name}"] for name in names]
+    shapes = [level.shape[2:] for level in logits]
+    height, width = fixture["input/images"].shape[2:]
+    rounded = model.startswith("torchvision")
+    strides = [(height // h, width // w) for h, w in shapes] if rounded else None
+    anchors = AnchorGenerator([8], [0.5, 1.0, 2.0], [4, 8, 16, 32, 64], round_base=rounded).levels(shapes, strides)
+    net = ProposalGenerator(anchors, 1000, 1000, 1000, 0.7, **options)
+    sizes = Tensor(fixture["input/image_sizes"].astype(np.float32))
+    got = ms.jit(net)(tuple(map(Tensor, logits)), tuple(map(Tensor, deltas)), sizes)
+    boxes, scores, valid = (part.asnumpy() for part in got)
+    if not model.startswith("detectron2"):
+        scores = 1 / (1 + np.exp(-scores))
+    for i in range(len(boxes)):
+        expected, expected_scores = fixture[f"proposals/boxes{i}"], fixture[f"proposals/scores{i}"]
+        distance = np.abs(boxes[i, valid[i]][:, None] - expected).max(-1)
+        distance = distance + 100 * (np.abs(scores[i, valid[i]][:, None] - expected_scores) > 1e-5)
+        assert distance.shape[0] == distance.shape[1]
+        assert distance.min(0).max() < 1e-3 and distance.min(1).max() < 1e-3

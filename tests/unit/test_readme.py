@@ -1,0 +1,254 @@
+"""The READMEs: what they name exists, what they type is understood, and both languages say the same."""
+import re
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from faster_rcnn.src.model_utils.config import load_config, parse_config
+from faster_rcnn.src.model_utils.config_check import ALIASES, RETIRED
+from faster_rcnn.src.model_utils.config_schema import read_keys
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ROOT / "faster_rcnn"
+KEYS = read_keys(MODEL / "default_config.yaml")
+# Entry points whose flags are the keys of the configuration.
+ENTRY_POINTS = {MODEL / f"{name}.py" for name in ("train", "eval", "export", "infer")}
+FOLDERS = [path.parent for pattern in ("README_CN.md", "*/README_CN.md", "*/*/README_CN.md")
+           for path in sorted(ROOT.glob(pattern)) if not path.relative_to(ROOT).parts[0].startswith(".")]
+READMES = [folder / name for folder in FOLDERS for name in ("README.md", "README_CN.md")]
+# Files that a run writes, so that they are named without being in the repository.
+WRITTEN = {"config.yaml"}
+# In code marks, and yet translated.
+TRANSLATED = {"文件: 位置: 内容": "file: place: what"}
+# Names of the repository's files, for those that are named without their folder.
+NAMES = {path.name for folder in ("faster_rcnn", "tests", "utils") for path in (ROOT / folder).rglob("*.*")}
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
+FILE = re.compile(r"[\w./-]+\.(py|yaml|md|sh|toml)")
+
+
+def named(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def in_every_readme(test):
+    return pytest.mark.parametrize("readme", READMES, ids=named)(test)
+
+
+def in_both_languages(test):
+    return pytest.mark.parametrize("folder", FOLDERS, ids=named)(test)
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def blocks(text):
+    """[(language, content)] of the fenced blocks."""
+    return FENCE.findall(text)
+
+
+def inline_codes(text):
+    return re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+
+
+def sections(text):
+    """[(level of the heading, text until the next heading)]; the first is what stands before any."""
+    parts = re.split(r"^(#+) .*$", FENCE.sub("", text), flags=re.M)
+    return [(0, parts[0]), *((len(mark), part) for mark, part in zip(parts[1::2], parts[2::2]))]
+
+
+def heredocs(content):
+    """(the commands without the bodies of `cat > FILE <<'END'`, {FILE: body})."""
+    pattern = re.compile(r"^cat > (\S+) <<'END'\n(.*?)^END$\n?", re.M | re.S)
+    return pattern.sub("", content), dict(pattern.findall(content))
+
+
+def created(text):
+    return {name: body for language, content in blocks(text) if language == "bash"
+            for name, body in heredocs(content)[1].items()}
+
+
+def commands(readme):
+    """(folder that it runs in, words) of every command; `cd` counts until the end of its block."""
+    for language, content in blocks(readme.read_text(encoding="utf-8")):
+        folder = readme.parent
+        for line in heredocs(content)[0].replace("\\\n", " ").splitlines() if language == "bash" else ():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["cd"]:
+                folder = next(path for path in (folder / words[1], ROOT / words[1]) if path.is_dir())
+            elif words:
+                yield folder, words
+
+
+def script_of(folder, words):
+    """(the script of a python command, its arguments); a README of utils/ types its commands in the root."""
+    module = words[1] == "-m"
+    name = words[2].replace(".", "/") + ".py" if module else words[1]
+    folder = folder if (folder / name).is_file() else ROOT
+    return (folder / name).resolve(), words[3 if module else 2:]
+
+
+@lru_cache
+def flags_of(script):
+    """The flags in a script's own help."""
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(re.findall(r"--\w+", done.stdout))
+
+
+# -------------------------------------------------------------------------------------- what they name exists
+
+
+@in_every_readme
+def test_links_lead_somewhere(readme):
+    text = FENCE.sub("", readme.read_text(encoding="utf-8"))
+    headings = {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-")
+                for line in re.findall(r"^#+ (.*)$", text, re.M)}
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in headings, target
+        elif "://" not in target:
+            assert (readme.parent / target.partition("#")[0]).exists(), target
+
+
+@in_every_readme
+def test_named_files_exist(readme):
+    text = readme.read_text(encoding="utf-8")
+    known = WRITTEN | set(created(text))
+    for code in inline_codes(text):
+        if FILE.fullmatch(code) and Path(code).name not in known:
+            assert code in NAMES or any((folder / code).is_file() for folder in (readme.parent, ROOT)), code
+
+
+@pytest.mark.parametrize("name", ["README.md", "README_CN.md"])
+def test_directory_map(name):
+    tree = next(content for language, content in blocks((ROOT / name).read_text(encoding="utf-8")) if not language)
+    for line in tree.splitlines():
+        assert (ROOT / line.split()[0]).is_dir(), line
+
+
+# ------------------------------------------------------------------------------------- commands are understood
+
+
+@in_every_readme
+def test_commands_are_understood(readme, tmp_path):
+    """Scripts exist, flags are theirs, and the configuration takes the values."""
+    text = readme.read_text(encoding="utf-8")
+    for name, body in created(text).items():
+        (tmp_path / name).write_text(body, encoding="utf-8")
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    for folder, words in commands(readme):
+        if words[0] == "make":
+            assert set(words[1:]) <= targets, words
+        elif words[0] == "python":
+            check_python(*script_of(folder, words), tmp_path)
+        else:
+            assert words[0] in ("source", "cp"), words
+
+
+def check_python(script, arguments, written):
+    """written: folder of the configurations that the README has the reader write."""
+    assert script.is_file(), script
+    flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    if script not in ENTRY_POINTS:
+        assert set(flags) <= flags_of(script), (script.name, flags)
+        return
+    assert set(flags) <= {f"--{name}" for name in (*KEYS, "config_path", "help")}, flags
+    argv = []
+    for argument in arguments:
+        flag, _, value = argument.partition("=")
+        if flag == "--config_path" and (written / value).is_file():
+            argument = f"{flag}={written / value}"
+        if argument not in ("--config_path=output/config.yaml", "--help"):
+            argv.append(argument)
+    parse_config(argv, MODEL / "default_config.yaml")
+
+
+@pytest.mark.parametrize("name", ["README.md", "README_CN.md"])
+def test_written_configurations_hold_what_they_change(name, tmp_path):
+    files = created((MODEL / name).read_text(encoding="utf-8"))
+    assert len(files) == 3
+    for file, body in files.items():
+        (tmp_path / file).write_text(body, encoding="utf-8")
+    configs = {file: load_config(tmp_path / file) for file in files}
+    assert configs["longer.yaml"].coco_classes == configs["mine.yaml"].coco_classes
+    assert len(files["mine.yaml"].splitlines()) == 5      # "in five lines"
+
+
+@in_every_readme
+def test_flags_in_the_text_exist(readme):
+    scripts = {MODEL / "src" / f"{name}.py" for name in ("convert_checkpoint", "split_data", "xml2coco")}
+    scripts |= {ROOT / "utils" / "mindrecord" / f"{name}.py" for name in ("check", "convert")}
+    known = {f"--{name}" for name in (*KEYS, "config_path", "help")}.union(*map(flags_of, scripts))
+    for code in inline_codes(readme.read_text(encoding="utf-8")):
+        for flag in re.findall(r"(?:^|\s)(--\w+)(?=[=\s]|$)", code):
+            assert flag in known, code
+
+
+# ----------------------------------------------------------------------------------------- tables of the keys
+
+
+def table_rows(text, heading):
+    """Cells of the rows under a heading."""
+    part = re.split(rf"^## {heading}$", text, flags=re.M)[1]
+    part = re.split(r"^## ", part, flags=re.M)[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.parametrize(("name", "heading"), [("README.md", "Configuration keys"), ("README_CN.md", "配置项")])
+def test_groups_of_keys(name, heading):
+    rows = table_rows((MODEL / name).read_text(encoding="utf-8"), heading)[1:]
+    assert [re.match(r"[A-Za-z ]+", row[0])[0].strip() for row in rows] == list(
+        dict.fromkeys(key.section for key in KEYS.values()))
+    for group, keys in rows:
+        for key in inline_codes(keys):
+            assert KEYS[key].section == re.match(r"[A-Za-z ]+", group)[0].strip(), key
+
+
+@pytest.mark.parametrize(("name", "heading"), [("README.md", "Coming from the old zoo"), ("README_CN.md", "从旧模型库迁移")])
+def test_names_of_the_old_zoo(name, heading):
+    text = (MODEL / name).read_text(encoding="utf-8")
+    retired = [key for row in table_rows(text, heading) for key in inline_codes(row[0])]
+    assert sorted(key for key in retired if not key.endswith(".py")) == sorted(RETIRED)
+    for old, new in ALIASES.items():
+        assert re.search(rf"`{old}` (is|即) ?\s*`{new}`", text), old
+
+
+# ------------------------------------------------------------------------------------------- both languages
+
+
+@in_both_languages
+def test_both_languages_have_the_same_blocks(folder):
+    english, chinese = (blocks((folder / name).read_text(encoding="utf-8")) for name in ("README.md", "README_CN.md"))
+    assert [language for language, _ in english] == [language for language, _ in chinese]
+    for (language, ours), (_, theirs) in zip(english, chinese):
+        if language:
+            strip = re.compile(r" *#.*$", re.M)
+            assert strip.sub("", ours) == strip.sub("", theirs)
+        else:       # a list of names with their meaning
+            assert [line.split()[0] for line in ours.splitlines()] == [line.split()[0] for line in theirs.splitlines()]
+
+
+@in_both_languages
+def test_both_languages_name_the_same_things(folder):
+    """Section by section: headings, rows of tables, and what stands in code marks."""
+    english, chinese = (sections((folder / name).read_text(encoding="utf-8")) for name in ("README.md", "README_CN.md"))
+    assert [level for level, _ in english] == [level for level, _ in chinese]
+    for (_, ours), (_, theirs) in zip(english, chinese):
+        assert Counter(inline_codes(ours)) == Counter(TRANSLATED.get(code, code) for code in inline_codes(theirs)), ours
+        assert ours.count("\n|") == theirs.count("\n|"), ours
+
+
+@in_every_readme
+def test_every_number_is_filled_in(readme):
+    assert not re.findall(r"TBD[\w-]*", readme.read_text(encoding="utf-8"))
+
+
+@in_every_readme
+def test_no_path_of_one_machine(readme):
+    text = readme.read_text(encoding="utf-8").replace("../shared/data", "")
+    assert not re.findall(r"\.\./shared|/home/|/root/|/work/|/tmp/", text)

@@ -1,0 +1,115 @@
+"""The log of a run: the old zoo's line to the letter, means over an interval, and what is written where."""
+import json
+
+import numpy as np
+import pytest
+
+from faster_rcnn.src.network_define import LossScale, StepResult
+from faster_rcnn.src.train_log import TrainLog, loss_line, with_sums
+
+NAMES = ("rpn_cls_loss", "rpn_reg_loss", "rcnn_cls_loss", "rcnn_reg_loss")
+
+
+def result(*values, norm=1.0, applied=True):
+    losses = dict(zip(NAMES, values))
+    return StepResult(losses, losses, norm, applied, False)
+
+
+def make_log(folder, **options):
+    return TrainLog(folder, **{"total_steps": 8, "done_steps": 0, "images_per_step": 2, "log_interval": 2, **options})
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_line_of_the_old_zoo():
+    losses = dict(zip(NAMES, (0.04025, 0.08032, 0.25854, 0.14746)))
+    assert loss_line(1, 7393, with_sums(losses)) == (
+        "epoch: 1 step: 7393, rpn_loss: 0.12057, rcnn_loss: 0.40600, rpn_cls_loss: 0.04025, rpn_reg_loss: 0.08032, "
+        "rcnn_cls_loss: 0.25854, rcnn_reg_loss: 0.14746, total_loss: 0.52657")
+
+
+def test_mask_loss_joins_the_second_stage():
+    values = with_sums({"rpn_cls_loss": 1.0, "rpn_reg_loss": 2.0, "rcnn_cls_loss": 4.0, "rcnn_mask_loss": 8.0})
+    assert list(values) == ["rpn_loss", "rcnn_loss", "rpn_cls_loss", "rpn_reg_loss", "rcnn_cls_loss", "rcnn_mask_loss",
+                            "total_loss"]
+    assert (values["rpn_loss"], values["rcnn_loss"], values["total_loss"]) == (3.0, 12.0, 15.0)
+
+
+def test_lines_come_at_intervals_and_ends_and_hold_means(tmp_path, capsys):
+    log, scale = make_log(tmp_path), LossScale()
+    for step in range(1, 6):    # an epoch of 5
+        log.step(step, 1, step, result(step, 0, 0, 10 * step, norm=100 * step), 0.5 / step, scale, step == 5)
+    log.close()
+    found = rows(tmp_path)
+    assert [(row["step"], row["batch"]) for row in found] == [(2, 2), (4, 4), (5, 5)]
+    np.testing.assert_allclose([row["rpn_loss"] for row in found], [1.5, 3.5, 5])
+    np.testing.assert_allclose([row["total_loss"] for row in found], [16.5, 38.5, 55])
+    np.testing.assert_allclose([row["grad_norm"] for row in found], [150, 350, 500])
+    np.testing.assert_allclose([row["lr"] for row in found], [0.25, 0.125, 0.1])
+    assert "loss_scale" not in found[0]
+    written = (tmp_path / "loss_0.log").read_text().splitlines()
+    assert written[0].startswith("epoch: 1 step: 2, rpn_loss: 1.50000, rcnn_loss: 15.00000, rpn_cls_loss: 1.50000, ")
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.startswith(old) for line, old in zip(shown, written)] == [True] * 3
+    assert ", lr: 0.250000, " in shown[0]
+    assert "img/s" in shown[0]
+
+
+def test_rate_and_time_left_leave_out_what_is_no_training(tmp_path, capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("faster_rcnn.src.train_log.time.monotonic", lambda: now[0])
+    log = make_log(tmp_path, log_interval=1, total_steps=20)
+    for step, seconds in enumerate((50, 2, 2, 100, 4), 1):     # the first compiles, the fourth follows an evaluation
+        now[0] += seconds
+        if step == 4:
+            log.pause()
+        log.step(step, 1, step, result(1, 1, 1, 1), 0.1, LossScale(), False)
+    log.close()
+    shown = capsys.readouterr().out.splitlines()
+    assert "img/s" not in shown[0]
+    assert shown[1].endswith("1.00 img/s, 0:36 left")           # 18 steps of 2 s
+    assert shown[2].endswith("1.00 img/s, 0:34 left")
+    assert shown[3].endswith("lr: 0.100000, 0:32 left")
+    assert shown[4].endswith("0.50 img/s, 0:40 left")           # 15 steps of 8/3 s
+    assert [row["images_per_s"] for row in rows(tmp_path)] == [None, 1.0, 1.0, None, 0.5]
+
+
+def test_state_carries_the_open_interval(tmp_path):
+    first, second = make_log(tmp_path / "a"), make_log(tmp_path / "a")
+    first.step(1, 1, 1, result(1, 2, 3, 4), 0.1, LossScale(), False)
+    second.load_state(json.loads(json.dumps(first.state())))
+    second.step(2, 1, 2, result(3, 4, 5, 6), 0.1, LossScale(), False)
+    first.close()
+    second.close()
+    assert rows(tmp_path / "a")[0]["rpn_cls_loss"] == 2.0
+
+
+def test_tensorboard_events(tmp_path):
+    log = make_log(tmp_path)
+    log.record("eval", 7, {"epoch": 2, "AP": 0.25, "AP50": float("nan")})
+    log.close()
+    assert rows(tmp_path) == [{"kind": "eval", "step": 7, "epoch": 2, "AP": 0.25, "AP50": None}]
+    events = b"".join(path.read_bytes() for path in tmp_path.glob("events.out.tfevents.*"))
+    assert b"eval/AP" in events
+    assert b"eval/AP50" not in events
+
+
+def test_only_one_device_writes(tmp_path, capsys):
+    log = make_log(tmp_path / "none", writer=False, rank=1)
+    log.step(2, 1, 2, result(1, 2, 3, 4), 0.1, LossScale(), True)
+    log.record("eval", 2, {"AP": 0.1})
+    log.say("hello")
+    log.close()
+    assert not (tmp_path / "none").exists()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("kind", ["loss_0.log", "metrics.jsonl"])
+def test_a_run_that_goes_on_appends(tmp_path, kind):
+    for step in (2, 4):
+        log = make_log(tmp_path, done_steps=step - 2)
+        log.step(step, 1, step, result(1, 2, 3, 4), 0.1, LossScale(), False)
+        log.close()
+    assert len((tmp_path / kind).read_text().splitlines()) == 2

@@ -1,0 +1,341 @@
+"""Pictures and boxes on their way to the network, against literals, plain loops and drawn rectangles."""
+import struct
+import zlib
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from faster_rcnn.src.transforms import (
+    Augmentation,
+    Augmenter,
+    InputSize,
+    Preprocess,
+    augment,
+    clip_boxes,
+    decode_image,
+    flip_boxes,
+    resize,
+    scale_boxes,
+    shift_colours,
+)
+
+
+def picture(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def plain(size):
+    """A Preprocess that leaves the values as they are, blue first."""
+    return Preprocess(size, (0, 0, 0), (1, 1, 1), to_rgb=False)
+
+
+# --------------------------------------------------------------------------------------------------------------- sizes
+
+@pytest.mark.parametrize("shape, expected", [
+    ((480, 640), (768, 1024)), ((427, 640), (768, 1151)), ((640, 480), (768, 576)), ((100, 1000), (128, 1280)),
+    ((768, 1280), (768, 1280)), ((1, 5000), (1, 1280)), ((333, 500), (768, 1153))])
+def test_fixed_size_fits_into_the_input(shape, expected):
+    size = InputSize(768, 1280)
+    assert size.resized(*shape) == expected
+    assert size.padded(*expected) == (768, 1280)
+
+
+@pytest.mark.parametrize("shape, nearest, floor, padded", [
+    ((480, 640), (800, 1067), (800, 1066), (800, 1088)), ((640, 480), (1067, 800), (1066, 800), (1088, 800)),
+    ((427, 640), (800, 1199), (800, 1199), (800, 1216)), ((400, 1000), (533, 1333), (533, 1333), (544, 1344)),
+    ((500, 333), (1201, 800), (1201, 800), (1216, 800)), ((375, 1242), (402, 1333), (402, 1333), (416, 1344))])
+def test_divisor_bounds_the_short_and_the_long_side(shape, nearest, floor, padded):
+    size = InputSize(800, 1333, pad_to="divisor")
+    assert size.resized(*shape) == nearest
+    assert InputSize(800, 1333, pad_to="divisor", rounding="floor").resized(*shape) == floor
+    assert size.padded(*nearest) == padded
+
+
+def resized_by_detectron2(height, width, short=800, long=1333):
+    """ResizeShortestEdge.get_output_shape, in its own order of operations."""
+    scale = short / min(height, width)
+    new = (short, scale * width) if height < width else (scale * height, short)
+    if max(new) > long:
+        scale = long / max(new)
+        new = (new[0] * scale, new[1] * scale)
+    return int(new[0] + 0.5), int(new[1] + 0.5)
+
+
+def test_nearest_rounding_is_that_of_detectron2():
+    size, rng = InputSize(800, 1333, pad_to="divisor"), np.random.default_rng(0)
+    shapes = rng.integers(100, 3000, (3000, 2)).tolist()
+    differ = [shape for shape in shapes if size.resized(*shape) != resized_by_detectron2(*shape)]
+    # It scales twice where the long side decides, which may fall to the other side of an exact half.
+    assert len(differ) <= 3
+    for shape in differ:
+        assert np.abs(np.subtract(size.resized(*shape), resized_by_detectron2(*shape))).max() <= 1
+
+
+def test_padding_to_a_given_size_keeps_the_bounds_and_never_exceeds_it():
+    size = InputSize(192, 288, pad_to="192x288")
+    for shape in ((192, 256), (176, 288)):
+        assert size.resized(*shape) == shape and size.padded(*shape) == (192, 288)
+    assert size.resized(600, 400) == (192, 128)     # upright: 288 x 192 by the bounds, which 192 rows do not hold
+    assert InputSize(800, 1333, pad_to="1344x1344").resized(640, 480) == (1067, 800)
+
+
+def test_stretching_gives_the_exact_target():
+    size = InputSize(768, 1280, keep_ratio=False)
+    assert {size.resized(h, w) for h in range(1, 900, 7) for w in (1, 33, 480, 641, 1999)} == {(768, 1280)}
+    assert InputSize(768, 1280, keep_ratio=False, pad_to="divisor").padded(768, 1280) == (768, 1280)
+    _, info = plain(InputSize(64, 96, keep_ratio=False))(picture(32, 32))
+    assert info.tolist() == [64, 96, 2, 3, 32, 32]
+
+
+@pytest.mark.parametrize("arguments", [{"pad_to": "800"}, {"pad_to": "0x32"}, {"rounding": "ceil"}])
+def test_bad_sizes_are_refused(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        InputSize(768, 1280, **arguments)
+
+
+# ------------------------------------------------------------------------------------------------------------ decoding
+
+def png(rows, colour_type, depth, *chunks):
+    """A PNG by hand, for kinds that OpenCV does not write."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    width = np.size(rows[0]) // {0: 1, 3: 1, 6: 4}[colour_type]     # grey, palette, red green blue alpha
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, colour_type, 0, 0, 0)
+    body = b"".join(b"\0" + np.asarray(row, ">u2" if depth == 16 else "u1").tobytes() for row in rows)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(body)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def test_every_kind_of_picture_decodes_to_three_channels_of_bytes():
+    grey = [[0, 100, 255], [7, 8, 9]]
+    assert decode_image(png(grey, 0, 8)).tolist() == [[[v] * 3 for v in row] for row in grey]
+    deep = np.array(grey) * 257
+    assert decode_image(png(deep.tolist(), 0, 16)).tolist() == [[[v] * 3 for v in row] for row in grey]
+    palette = bytes([10, 20, 30, 200, 100, 50])     # red, green, blue
+    assert decode_image(png([[1, 0]], 3, 8, (b"PLTE", palette))).tolist() == [[[50, 100, 200], [30, 20, 10]]]
+    transparent = [[1, 2, 3, 0, 4, 5, 6, 255]]
+    assert decode_image(png(transparent, 6, 8)).tolist() == [[[3, 2, 1], [6, 5, 4]]]
+    assert decode_image(np.frombuffer(png(grey, 0, 8), np.uint8)).shape == (2, 3, 3)
+
+
+def test_exif_orientation_is_ignored():
+    """Boxes count the pixels as they lie in the file."""
+    tall = np.zeros((40, 16, 3), np.uint8)
+    tall[:8] = 255
+    jpeg = cv2.imencode(".jpg", tall)[1].tobytes()
+    tiff = b"II*\0" + struct.pack("<IH", 8, 1) + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack("<I", 0)
+    exif = b"Exif\0\0" + tiff
+    turned = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (16, 40, 3)     # a tag it is
+    assert np.array_equal(decode_image(turned), decode_image(jpeg)) and decode_image(turned).shape == (40, 16, 3)
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", b"\xff\xd8\xff", np.zeros(0, np.uint8)])
+def test_what_is_no_picture_is_refused(data):
+    with pytest.raises(ValueError, match="not a picture"):
+        decode_image(data)
+
+
+# -------------------------------------------------------------------------------------------------------------- values
+
+def resized_by_hand(image, height, width):
+    """Bilinear at pixel centres, in float64."""
+    def taps(new, old):
+        at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        low = np.floor(at).astype(int)
+        return low, np.minimum(low + 1, old - 1), at - low
+
+    y0, y1, fy = taps(height, image.shape[0])
+    x0, x1, fx = taps(width, image.shape[1])
+    image = image.astype(np.float64)
+    fy, fx = fy[:, None, None], fx[None, :, None]
+    top = image[y0][:, x0] * (1 - fx) + image[y0][:, x1] * fx
+    bottom = image[y1][:, x0] * (1 - fx) + image[y1][:, x1] * fx
+    return top * (1 - fy) + bottom * fy
+
+
+@pytest.mark.parametrize("size", [(24, 40), (9, 7), (13, 50)])
+def test_resize_is_bilinear_at_pixel_centres(size):
+    image = picture(16, 20)
+    got = resize(image, size)
+    assert got.shape == (*size, 3) and got.dtype == np.uint8
+    np.testing.assert_allclose(got, resized_by_hand(image, *size), atol=1.0)    # OpenCV computes in 11 bits
+    assert resize(image, (16, 20)) is image
+
+
+@pytest.mark.parametrize("to_rgb", [True, False])
+def test_preprocess_matches_a_loop(to_rgb):
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    image = picture(5, 7)
+    got, info = Preprocess(InputSize(5, 9), mean, std, to_rgb)(image)
+    assert got.shape == (3, 5, 9) and got.dtype == np.float32 and got.flags.c_contiguous
+    for c in range(3):
+        for y in range(5):
+            for x in range(9):
+                value = 0.0 if x >= 7 else (float(image[y, x, 2 - c if to_rgb else c]) - mean[c]) / std[c]
+                assert abs(got[c, y, x] - value) < 1e-6     # values up to 2.7
+    assert info.tolist() == [5, 7, 1, 1, 5, 7] and info.dtype == np.float32
+
+
+def test_info_holds_the_scale_of_each_axis():
+    _, info = plain(InputSize(768, 1280))(picture(427, 640))
+    np.testing.assert_array_equal(info, np.array([768, 1151, 768 / 427, 1151 / 640, 427, 640], np.float32))
+
+
+@pytest.mark.parametrize("shape, dtype", [((4, 4), np.uint8), ((4, 4, 4), np.uint8), ((4, 4, 3), np.float32)])
+def test_preprocess_refuses_what_is_no_decoded_picture(shape, dtype):
+    with pytest.raises(ValueError, match="uint8"):
+        plain(InputSize(8, 8))(np.zeros(shape, dtype))
+
+
+# --------------------------------------------------------------------------------------------------------------- boxes
+
+def test_boxes_scale_clip_and_flip():
+    boxes = np.array([[1, 2, 3, 4], [-5, 0, 200, 90.5]], np.float32)
+    np.testing.assert_array_equal(scale_boxes(boxes, 2, 3, (10, 20)), [[23, 14, 29, 18], [5, 10, 620, 191]])
+    np.testing.assert_array_equal(clip_boxes(boxes, 50, 100), [[1, 2, 3, 4], [0, 0, 100, 50]])
+    np.testing.assert_array_equal(flip_boxes(boxes, 100), [[97, 2, 99, 4], [-100, 0, 105, 90.5]])
+    assert boxes[1].tolist() == [-5, 0, 200, 90.5]
+    none = np.zeros((0, 4), np.float32)
+    assert scale_boxes(none, 2, 3).shape == clip_boxes(none, 5, 5).shape == flip_boxes(none, 5).shape == (0, 4)
+
+
+def test_flipping_twice_changes_nothing():
+    """Once by the pipeline, once by hand."""
+    size, image, boxes = InputSize(48, 64), picture(24, 30), np.array([[3, 4, 20, 21]], np.float32)
+    straight, _, straight_boxes = augment(image, boxes, plain(size), Augmentation())
+    flipped, _, flipped_boxes = augment(image, boxes, plain(size), Augmentation(flip=True))
+    width = size.resized(24, 30)[1]
+    assert width == 60
+    np.testing.assert_array_equal(flipped[:, :, :width][:, :, ::-1], straight[:, :, :width])
+    assert not flipped[:, :, width:].any()
+    np.testing.assert_allclose(flip_boxes(flipped_boxes, width), straight_boxes, atol=1e-5)
+
+
+AUGMENTATIONS = [
+    Augmentation(),
+    Augmentation(flip=True),
+    Augmentation(factor=0.6),
+    Augmentation(factor=0.7, flip=True),
+    Augmentation(expand=1.7, corner=(0.3, 0.9)),
+    Augmentation(expand=2.5, corner=(0.999, 0.999), flip=True),
+    Augmentation(expand=3.9, factor=0.9),
+    Augmentation(colours=(30.0, 0.6, 1.4, 8.0)),
+    Augmentation(flip=True, factor=0.8, expand=1.3, corner=(0.5, 0.2), colours=(-30.0, 1.4, 0.6, -8.0)),
+]
+SIZES = [InputSize(256, 384), InputSize(256, 384, keep_ratio=False), InputSize(200, 300, pad_to="divisor"),
+         InputSize(150, 300, pad_to="256x384")]
+
+
+@pytest.mark.parametrize("what", AUGMENTATIONS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("shape", [(120, 200), (300, 170)])
+def test_a_box_follows_the_pixels_of_a_white_rectangle(shape, size, what):
+    image, (x1, y1, x2, y2) = np.zeros((*shape, 3), np.uint8), (40, 30, 140, 90)
+    image[y1:y2, x1:x2] = 255
+    got, info, boxes = augment(image, np.array([[x1, y1, x2, y2]], np.float32), plain(size), what)
+    rows, columns = np.nonzero(got[0] > got[0].max() / 2)
+    np.testing.assert_allclose(boxes[0], [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], atol=1.0)
+    height, width = map(int, info[:2])
+    assert got.shape[1:] == size.padded(height, width) and not got[:, height:].any() and not got[:, :, width:].any()
+    np.testing.assert_allclose(boxes[0, 2:] - boxes[0, :2], [100 * info[3], 60 * info[2]], rtol=1e-5)
+
+
+def test_expanding_puts_the_picture_into_the_mean():
+    """The canvas is 2 x the picture: the white picture covers a quarter of what it would have covered."""
+    preprocess = Preprocess(InputSize(64, 64), (100, 100, 100), (1, 1, 1))
+    got, info, boxes = augment(np.full((20, 20, 3), 255, np.uint8), np.array([[0, 0, 20, 20]], np.float32), preprocess,
+                               Augmentation(expand=2.0, corner=(0.5, 0)))
+    assert info.tolist() == [64, 64, np.float32(1.6), np.float32(1.6), 20, 20]
+    expected = np.zeros((64, 64))
+    expected[16:48, :32] = 155
+    np.testing.assert_array_equal(got, np.broadcast_to(expected, (3, 64, 64)))
+    assert boxes.tolist() == [[0, 16, 32, 48]]
+
+
+def test_an_expanded_picture_reaches_all_borders_of_its_canvas():
+    preprocess, boxes = plain(InputSize(64, 64)), np.zeros((0, 4), np.float32)
+    image = np.full((20, 20, 3), 255, np.uint8)
+    for part, first in ((0.0, 0), (0.9999, 32)):
+        got, _, _ = augment(image, boxes, preprocess, Augmentation(expand=2.0, corner=(part, part)))
+        rows, columns = np.nonzero(got[0])
+        assert (rows.min(), rows.max(), columns.min(), columns.max()) == (first, first + 31) * 2
+
+
+def test_boxes_are_clipped_to_the_picture_and_not_to_its_canvas():
+    _, _, boxes = augment(np.zeros((20, 20, 3), np.uint8), np.array([[-9, 5, 99, 99], [30, 0, 40, 9]], np.float32),
+                          plain(InputSize(40, 40)), Augmentation(expand=2.0, corner=(0.5, 0.5)))
+    assert boxes.tolist() == [[10, 15, 30, 30], [30, 10, 30, 19]]       # the second is empty
+
+
+def test_without_augmentation_training_sees_what_inference_sees():
+    preprocess, image = Preprocess(InputSize(96, 160), (1, 2, 3), (4, 5, 6)), picture(50, 70)
+    inferred, trained = preprocess(image), augment(image, np.zeros((0, 4), np.float32), preprocess, Augmentation())
+    np.testing.assert_array_equal(inferred[0], trained[0])
+    np.testing.assert_array_equal(inferred[1], trained[1])
+
+
+# --------------------------------------------------------------------------------------------------- colours and draws
+
+def test_colours_shift_as_told():
+    image = picture(20, 30)
+    np.testing.assert_array_equal(shift_colours(image, 0, 1, 1, 0), image)
+    np.testing.assert_array_equal(shift_colours(image, 10, 1.5, 1, 0), np.clip(np.round(image * 1.5 + 10), 0, 255))
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    np.testing.assert_array_equal(shift_colours(grey, 0, 1, 1.4, 9), grey)       # nothing to saturate or to turn
+    red = np.array([[[0, 0, 255]]], np.uint8)
+    assert shift_colours(red, 0, 1, 1, 60).tolist() == [[[0, 255, 0]]]           # 120 degrees on: green
+    assert shift_colours(red, 0, 1, 1, -60).tolist() == [[[255, 0, 0]]]
+    np.testing.assert_allclose(shift_colours(red, 0, 1, 0.5, 0), [[[127, 127, 255]]], atol=1)
+
+
+def test_draws_keep_their_chances_and_ranges():
+    augmenter = Augmenter(flip_ratio=0.3, expand_ratio=2.0, photo_ratio=0.25, multi_scale=(0.5, 1.0))
+    draws = [augmenter.draw(np.random.default_rng([7, i])) for i in range(2000)]
+    assert abs(np.mean([d.flip for d in draws]) - 0.3) < 0.04                    # 4 standard deviations
+    assert abs(np.mean([bool(d.colours) for d in draws]) - 0.25) < 0.04
+    assert abs(np.mean([d.factor == 0.5 for d in draws]) - 0.5) < 0.045 and {d.factor for d in draws} == {0.5, 1.0}
+    expands = np.array([d.expand for d in draws])
+    assert abs(np.mean(expands == 1) - 0.5) < 0.045 and expands.min() >= 1 and 1.95 < expands.max() <= 2
+    colours = np.array([d.colours for d in draws if d.colours])
+    np.testing.assert_allclose(colours.min(0), [-32, 0.5, 0.5, -9], atol=1.0)
+    np.testing.assert_allclose(colours.max(0), [32, 1.5, 1.5, 9], atol=1.0)
+    idle = [Augmenter().draw(np.random.default_rng(i)) for i in range(9)]
+    assert {replace(what, corner=(0.0, 0.0)) for what in idle} == {Augmentation()}
+
+
+def test_one_switch_leaves_the_other_draws_alone():
+    both = Augmenter(flip_ratio=0.5, photo_ratio=1.0, expand_ratio=3.0, multi_scale=(0.7, 0.8, 0.9))
+    alone = Augmenter(flip_ratio=0.5)
+    flips = [[a.draw(np.random.default_rng([1, i])).flip for i in range(50)] for a in (both, alone)]
+    assert flips[0] == flips[1] and 0 < sum(flips[0]) < 50
+
+
+def test_factors_above_the_input_are_refused():
+    with pytest.raises(ValueError, match="multi_scale.*1.2"):
+        Augmenter(multi_scale=(1.0, 1.2))
+
+
+# ---------------------------------------------------------------------------------------------------- other frameworks
+
+IMAGENET = (np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]))
+
+
+@pytest.mark.parametrize("model, mean, std, to_rgb, tolerance", [
+    ("detectron2_faster_rcnn_R50_FPN", (103.530, 116.280, 123.675), (1, 1, 1), False, 3e-5),
+    ("detectron2_mask_rcnn_R101_FPN", (103.530, 116.280, 123.675), (1, 1, 1), False, 3e-5),
+    ("torchvision_fasterrcnn_resnet50_fpn", 255 * IMAGENET[0], 255 * IMAGENET[1], True, 3e-6),
+    ("torchvision_maskrcnn_resnet50_fpn", 255 * IMAGENET[0], 255 * IMAGENET[1], True, 3e-6),
+    ("mmdet_faster_rcnn_r50_fpn", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), True, 3e-6),
+    ("mmdet_mask_rcnn_r50_fpn", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), True, 3e-6)])
+def test_parity_of_the_network_input(parity_dir, model, mean, std, to_rgb, tolerance):
+    preprocess = Preprocess(InputSize(192, 288, pad_to="192x288"), mean, std, to_rgb)
+    with np.load(parity_dir / model / "expected.npz") as expected:
+        images, sizes = expected["input/images"], expected["input/image_sizes"]
+    for i, path in enumerate(sorted((parity_dir / "images").glob("*.png"))):
+        got, info = preprocess(decode_image(path.read_bytes()))
+        np.testing.assert_allclose(got, images[i], rtol=0, atol=tolerance)
+        assert info.tolist() == [*sizes[i], 1, 1, *sizes[i]]

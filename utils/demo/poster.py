@@ -1,0 +1,150 @@
+"""The demo's result in one picture: validation pictures with what the detector found, under a strip with the figures.
+
+Text is set with Pillow in DejaVu Sans, which Matplotlib brings along. Lengths are in pixels of the finished picture;
+it is drawn for a README about 900 wide on a screen of twice the density.
+"""
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+GROUND, TILE_RIM, LINE = (15, 21, 28), (38, 48, 60), (44, 55, 68)
+BRIGHT, SOFT, FAINT, ACCENT = (242, 245, 248), (170, 182, 196), (120, 133, 148), (72, 199, 190)
+MARGIN, GAP, TILE, COLUMNS, ROWS = 40, 16, 340, 4, 2
+HEADER, FOOTER, CORNER = 168, 64, 12
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the strip says."""
+
+    title: str
+    subtitle: str
+    figures: tuple      # of (value, what it is), both short texts
+    legend: tuple       # of (class name, BGR colour or None)
+    note: str
+
+
+def _font(size, bold=False):
+    matplotlib = importlib.util.find_spec("matplotlib")     # looked up, not imported: that takes half a second
+    if matplotlib is not None and matplotlib.origin:
+        name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+        file = Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / name
+        if file.is_file():
+            return ImageFont.truetype(str(file), size)
+    return ImageFont.load_default(size)
+
+
+def choose_pictures(image_dir, ground_truth, count):
+    """File names of `count` pictures, by the ground truth and not by how the detector did: rich and varied ones.
+
+    Starts with the picture that shows the most objects; each next one differs most in colour from those taken, among
+    the half with the most objects.
+    """
+    objects = {image["id"]: 0 for image in ground_truth["images"]}
+    for annotation in ground_truth["annotations"]:
+        objects[annotation["image_id"]] += 1
+    ranked = sorted(ground_truth["images"], key=lambda image: (-objects[image["id"]], image["id"]))
+    rich = ranked[:max(count, (len(ranked) + 1) // 2)]
+    colours = []
+    for image in rich:
+        picture = cv2.imread(str(Path(image_dir) / image["file_name"]))
+        if picture is None:
+            raise FileNotFoundError(f"{Path(image_dir) / image['file_name']}: no such picture, or it cannot be read")
+        small = cv2.resize(picture, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+        colours.append(np.median(cv2.cvtColor(small, cv2.COLOR_BGR2LAB).reshape(-1, 3), axis=0))
+    taken = [0]
+    while len(taken) < min(count, len(rich)):
+        distance = [min(np.linalg.norm(colour - colours[k]) for k in taken) for colour in colours]
+        taken.append(int(np.argmax([-1 if n in taken else value for n, value in enumerate(distance)])))
+    return [rich[n]["file_name"] for n in taken]
+
+
+def draw_tiles(draw, image_dir, annotations_file, detections_file, score_thr):
+    """The pictures of the grid, each TILE x TILE, BGR; `draw` is draw_detections of the model's src/draw.py."""
+    ground_truth = json.loads(Path(annotations_file).read_text(encoding="utf-8"))
+    labels = {c["id"]: n for n, c in enumerate(ground_truth["categories"], 1)}
+    names = ["background", *(c["name"] for c in ground_truth["categories"])]
+    found = {}
+    for detection in json.loads(Path(detections_file).read_text(encoding="utf-8")):
+        if detection["score"] >= score_thr:
+            found.setdefault(Path(detection["file_name"]).name, []).append(detection)
+    tiles = []
+    for name in choose_pictures(image_dir, ground_truth, COLUMNS * ROWS):
+        picture = cv2.imread(str(Path(image_dir) / name))
+        detections = found.get(name, [])
+        scale = TILE / max(picture.shape[:2])
+        boxes = np.array([d["bbox"] for d in detections], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        masks = None
+        if detections and all("segmentation" in d for d in detections):
+            masks = [_enlarged_mask(d["segmentation"]) for d in detections]
+        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        tiles.append(draw(picture, boxes * scale, [labels[d["category_id"]] for d in detections],
+                          [d["score"] for d in detections], names, masks))
+    return tiles
+
+
+def _enlarged_mask(segmentation):
+    from pycocotools import mask as rle
+    mask = rle.decode(segmentation).astype(np.float32)
+    scale = TILE / max(mask.shape)
+    return cv2.resize(mask, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR) > 0.5
+
+
+def compose(tiles, facts, png):
+    """Set the tiles and the facts, write the picture; its corners are round and transparent."""
+    rows = -(-len(tiles) // COLUMNS)
+    width = 2 * MARGIN + COLUMNS * TILE + (COLUMNS - 1) * GAP
+    height = HEADER + rows * TILE + (rows - 1) * GAP + FOOTER
+    page = Image.new("RGB", (width, height), GROUND)
+    pen = ImageDraw.Draw(page)
+    _header(pen, width, facts)
+    for n, tile in enumerate(tiles):
+        left, top = MARGIN + n % COLUMNS * (TILE + GAP), HEADER + n // COLUMNS * (TILE + GAP)
+        picture = Image.fromarray(cv2.cvtColor(tile, cv2.COLOR_BGR2RGB))
+        page.paste(picture, (left, top), _rounded(picture.size, CORNER))
+        pen.rounded_rectangle((left, top, left + picture.width - 1, top + picture.height - 1), CORNER, outline=TILE_RIM)
+    _footer(pen, width, height, facts)
+    page.putalpha(_rounded(page.size, 2 * CORNER))
+    page.save(png, optimize=True)
+
+
+def _header(pen, width, facts):
+    pen.text((MARGIN, 62), facts.title, fill=BRIGHT, font=_font(44, bold=True), anchor="lm")
+    for row, line in enumerate(facts.subtitle.splitlines()):
+        pen.text((MARGIN + 2, 106 + 24 * row), line, fill=SOFT, font=_font(17), anchor="lm")
+    right = width - MARGIN
+    for n, (value, what) in enumerate(reversed(facts.figures)):
+        big, small = _font(38, bold=True), _font(15)
+        column = max(pen.textlength(value, font=big), pen.textlength(what, font=small))
+        first = n == len(facts.figures) - 1
+        pen.text((right - column, 68), value, fill=ACCENT if first else BRIGHT, font=big, anchor="lm")
+        pen.text((right - column + 1, 106), what, fill=FAINT, font=small, anchor="lm")
+        right -= column + 28
+        if not first:
+            pen.line((right, 48, right, 118), fill=LINE, width=1)
+            right -= 28
+
+
+def _footer(pen, width, height, facts):
+    middle, left, font = height - FOOTER / 2, MARGIN, _font(16)
+    for name, colour in facts.legend:
+        if colour is not None:
+            pen.rounded_rectangle((left, middle - 7, left + 14, middle + 7), 3, fill=tuple(colour[::-1]))
+            left += 22
+        pen.text((left, middle), name, fill=SOFT, font=font, anchor="lm")
+        left += pen.textlength(name, font=font) + 26
+    pen.text((width - MARGIN, middle), facts.note, fill=FAINT, font=font, anchor="rm")
+
+
+def _rounded(size, radius):
+    """A mask of a rounded rectangle with soft edges."""
+    big = Image.new("L", (size[0] * 4, size[1] * 4))
+    ImageDraw.Draw(big).rounded_rectangle((0, 0, big.width - 1, big.height - 1), radius * 4, fill=255)
+    return big.resize(size, Image.Resampling.LANCZOS)

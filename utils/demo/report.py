@@ -1,0 +1,65 @@
+"""The demo's results, out of what its stages left: detections.png, curves.png and metrics.json."""
+
+import importlib
+import json
+import os
+import platform
+from importlib import metadata
+
+from . import poster
+
+TITLES = {"faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN", "refinedet": "RefineDet"}
+NOT_LEARNT = ("moving_mean", "moving_variance")     # parameters of norms that are statistics
+
+
+def duration(seconds):
+    """4.2 s, 3 min 07 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def count_parameters(model, checkpoint):
+    """Numbers that training may change in a checkpoint of `model`."""
+    importlib.import_module(f"{model}.src.model_utils.local_adapter").prepare_environment()     # before MindSpore
+    weights = importlib.import_module(f"{model}.src.network_define").read_weights(checkpoint)
+    return sum(int(value.size) for name, value in weights.items() if not name.endswith(NOT_LEARNT))
+
+
+def write(demo, score_thr):
+    """Write the three files into demo.output; returns what metrics.json holds. `demo`: a run.Demo, all stages done."""
+    plots = importlib.import_module(f"{demo.model}.src.plots")
+    plots.plot_training(demo.output / "train" / "metrics.jsonl", demo.output / "curves.png")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    train, val = demo.pictures
+    values = {"model": demo.model, "seed": demo.seed, "overrides": demo.overrides,
+              **{key: value for key, value in demo.metrics.items() if key not in ("config", "seconds")},
+              "parameters": count_parameters(demo.model, demo.checkpoint()),
+              "pictures": {"train": train, "val": val}, "seconds": {k: round(v, 1) for k, v in demo.seconds.items()},
+              "cpu_cores": cores, "machine": platform.machine(), "python": platform.python_version(),
+              "mindspore": metadata.version("mindspore")}
+    (demo.output / "metrics.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
+    _write_poster(demo, values, score_thr)
+    return values
+
+
+def _write_poster(demo, values, score_thr):
+    draw = importlib.import_module(f"{demo.model}.src.draw")
+    tiles = poster.draw_tiles(draw.draw_detections, demo.data / "val2017", demo.annotations,
+                              demo.output / "infer" / "detections.json", score_thr)
+    kind, what = ("segm", "mask AP") if "segm" in values else ("bbox", "AP")
+    by_class = kind == "bbox"       # with masks, colours tell the objects apart, not the classes
+    minutes, seconds = divmod(round(values["seconds"]["train"]), 60)
+    classes = json.loads(demo.annotations.read_text(encoding="utf-8"))["categories"]
+    facts = poster.Facts(
+        TITLES.get(demo.model, demo.model),
+        f"learnt from {values['pictures']['train']} drawn pictures, from scratch, on {values['cpu_cores']} CPU cores, "
+        f"with MindSpore {values['mindspore']};\nbelow are pictures that it was not trained on",
+        ((f"{values[kind]['AP50']:.3f}", f"{what}50"), (f"{values[kind]['AP']:.3f}", what),
+         (f"{minutes}:{seconds:02d}", "min of training"), (_count(values["parameters"]), "parameters")),
+        tuple((item["name"], draw.colour_of(n) if by_class else None) for n, item in enumerate(classes)),
+        f"detections with a score of {score_thr} or more")
+    poster.compose(tiles, facts, demo.output / "detections.png")
+
+
+def _count(number):
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number / 1e3:.0f} k"

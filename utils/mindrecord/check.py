@@ -1,0 +1,17 @@
+"""The data doctor: list all that is wrong with a data set, and what it looks like.
+
+usage: python utils/mindrecord/check.py --source coco|voc|other --image_dir DIR --anno_path PATH [options]
+   or: python -m utils.mindrecord.check ...
+
+Exit status: 0 nothing is wrong, 1 something is, 2 wrong usage.
+From Python: `from utils.mindrecord.doctor import diagnose`.
+"""
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    if not __package__:     # run as a file: the search path begins with this folder
+        sys.path[0] = str(Path(__file__).resolve().parents[2])
+    from utils.mindrecord.cli import check_main
+
+    sys.exit(check_main())

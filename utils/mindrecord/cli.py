@@ -1,0 +1,123 @@
+"""The command lines of convert.py and check.py."""
+import argparse
+import logging
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from .conversion import convert, ensure
+from .doctor import diagnose
+from .errors import DataError
+from .readers import check_paths
+from .records import BACKGROUND
+
+CONVERT = """Convert a data set to MindRecord.
+What is in OUTPUT_DIR already is kept where it is a whole conversion of just this data."""
+CHECK = """List all that is wrong with a data set, and what it looks like.
+Exit status: 0 nothing is wrong, 1 something is, 2 wrong usage."""
+
+
+def convert_main(argv=None) -> int:
+    parser = _parser("convert.py", CONVERT)
+    parser.add_argument("--output_dir", required=True, help="folder of the conversion")
+    parser.add_argument("--keep_empty", nargs="?", const=True, default=False, type=_boolean, metavar="True|False",
+                        help="also take images without objects (False)")
+    parser.add_argument("--shards", type=_positive, help="number of files (one for each worker)")
+    parser.add_argument("--force", action="store_true", help="convert anew, whatever is there")
+    args = parser.parse_args(argv)
+    return _guard(parser, lambda: _convert(args))
+
+
+def _convert(args) -> int:
+    start = time.monotonic()
+    manifest = (convert if args.force else ensure)(
+        args.source, args.image_dir, args.anno_path, args.output_dir, args.classes, args.image_set, args.workers,
+        args.keep_empty, args.shards)
+    print(f"{args.output_dir}: {manifest['count']} images, {manifest['objects']} objects, "
+          f"{len(manifest['categories'])} classes, {len(manifest['files'])} files, {time.monotonic() - start:.1f} s")
+    for kind, count in manifest["dropped"].items():
+        print(f"    dropped: {count} x {kind}")
+    if manifest["clipped"]:
+        print(f"    clipped: {manifest['clipped']} boxes")
+    return 0
+
+
+def check_main(argv=None) -> int:
+    parser = _parser("check.py", CHECK)
+    args = parser.parse_args(argv)
+    return _guard(parser, lambda: _check(args))
+
+
+def _check(args) -> int:
+    check_paths(args.source, args.image_dir, args.anno_path, args.image_set)
+    try:
+        found = diagnose(args.source, args.image_dir, args.anno_path, args.classes, args.image_set, args.workers)
+    except DataError as error:
+        print(error)
+        print("problems: 1, and the annotations do not read any further")
+        return 1
+    for line in (*found.problems, *found.lines()):
+        print(line)
+    return 1 if found.problems or not found.images else 0
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=name, description=description, allow_abbrev=False)
+    parser.add_argument("--source", "--dataset", required=True, choices=("coco", "voc", "other"),
+                        help="format of the annotations: COCO JSON, Pascal VOC XML, text")
+    parser.add_argument("--image_dir", required=True, help="folder of the pictures")
+    parser.add_argument("--anno_path", required=True,
+                        help="coco: JSON file; voc: folder of XML files; other: text file")
+    parser.add_argument("--image_set", help="voc: list of pictures, or the name of one in ImageSets/Main (all)")
+    parser.add_argument("--classes", type=_classes, metavar="A,B,C|@FILE",
+                        help="names of the classes in the order of their labels, or a file with one a line (all)")
+    parser.add_argument("--workers", type=_positive, help="threads (one for each core, 8 at most)")
+    return parser
+
+
+def _guard(parser: argparse.ArgumentParser, work) -> int:
+    for stream in (sys.stdout, sys.stderr):     # file names need not fit the terminal's encoding
+        stream.reconfigure(errors="backslashreplace")
+    warnings.filterwarnings("ignore", module="PIL")     # of odd tags in pictures that decode
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)       # check.py ... | head
+    try:
+        return work()
+    except DataError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+def _boolean(text: str) -> bool:
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return values[text.lower()]
+
+
+def _classes(text: str) -> list:
+    """Class names, with the background put first where it is not."""
+    if text.startswith("@"):
+        try:
+            names = Path(text[1:]).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise argparse.ArgumentTypeError(f"{text[1:]} does not read: {error}") from error
+    else:
+        names = text.split(",")
+    names = [name.strip() for name in names if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("no class is named")
+    return names if names[0] == BACKGROUND else [BACKGROUND, *names]

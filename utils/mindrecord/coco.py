@@ -1,0 +1,208 @@
+"""Reads COCO annotations: one JSON file with images, annotations and categories."""
+import hashlib
+import json
+from pathlib import Path
+
+from .errors import BAD_IMAGE, BAD_OBJECT, UNKNOWN_IMAGE, DataError, Problem, unknown_category
+from .records import BACKGROUND, Annotations, ObjectList, no_overlap
+
+# bool is an int to isinstance, and no number here. A string is no id either: it is told as one that no image has.
+_NUMBERS, _IDS = frozenset((int, float)), frozenset((int, str))
+_HUGE = 1e18
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(_read(path)).hexdigest()
+
+
+def read(image_dir: Path, path: Path, classes=None, image_set=None) -> Annotations:
+    """`classes` are matched with the categories by name."""
+    data = _read(path)
+    content = _parse(path, data)
+    labels, categories, names = _categories(path, content["categories"], classes)
+    problems = []
+    images, lost = _images(path, content["images"], problems)
+    objects = _objects(path, content["annotations"], images, lost, labels, names, problems)
+    records = []
+    for image_id, image in images.items():
+        found = objects.get(image_id) or ObjectList()
+        records.append(found.record(image["file_name"], image_id, image.get("height"), image.get("width"), str(path),
+                                    "annotation", with_coco=True))
+    return Annotations(records, categories, problems, hashlib.sha256(data).hexdigest())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+
+
+def _parse(path: Path, data: bytes) -> dict:
+    if not data.strip():
+        raise DataError(f"{path}: the file is empty")
+    try:
+        content = json.loads(data)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not valid JSON: byte {error.start} is not UTF-8") from error
+    except ValueError as error:         # a number of thousands of digits
+        raise DataError(f"{path}: not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: not valid JSON: nested too deeply") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {_kind(content)}, expected an object with images, annotations and categories")
+    for key in ("images", "annotations", "categories"):
+        if key not in content:
+            found = ", ".join(map(repr, list(content)[:8])) or "no key at all"
+            raise DataError(f"{path}: has no {key!r}; it has {found}")
+        if not isinstance(content[key], list):
+            raise DataError(f"{path}: {key}: is a {_kind(content[key])}, expected a list")
+    return content
+
+
+def _categories(path: Path, entries: list, classes) -> tuple:
+    """({category id: label}, categories, {category id: name})."""
+    names = {}
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not _is_integer(entry.get("id")) or not isinstance(entry.get("name"), str):
+            raise DataError(f"{path}: categories[{number}]: expected an integer id and a name, got {_short(entry)}")
+        if entry["id"] in names:
+            raise DataError(f"{path}: categories[{number}]: id {entry['id']} is given twice")
+        if entry["name"] in names.values():
+            raise DataError(f"{path}: categories[{number}]: name {entry['name']!r} is given twice")
+        names[entry["id"]] = entry["name"]
+    if not names:
+        raise DataError(f"{path}: categories: is empty")
+    if classes is None:
+        classes = [BACKGROUND] + [names[category_id] for category_id in sorted(names)]
+    ids = {name: category_id for category_id, name in names.items()}
+    if not set(classes[1:]) & set(ids):
+        raise no_overlap(path, classes, ids)
+    categories, labels = [], {}
+    free_id = max(names)
+    for label, name in enumerate(classes[1:], 1):
+        category_id = ids.get(name)
+        if category_id is None:         # the file has no such objects, detections of it need an id all the same
+            free_id += 1
+            category_id = free_id
+        categories.append({"id": category_id, "name": name, "label": label})
+        labels[category_id] = label
+    return labels, categories, names
+
+
+def _images(path: Path, entries: list, problems: list) -> tuple:
+    """({id: entry}, ids of the entries that are not usable)."""
+    images, lost = {}, set()
+    for number, entry in enumerate(entries):
+        what = _image_fault(entry)
+        if what:
+            problems.append(Problem(str(path), f"images[{number}]", what, BAD_IMAGE))
+            lost.update(_possible_ids(entry))
+            continue
+        if entry["id"] in images:
+            names = f"{images[entry['id']]['file_name']} and {entry['file_name']}"
+            raise DataError(f"{path}: images[{number}]: id {entry['id']} is given twice ({names})")
+        images[entry["id"]] = entry
+    return images, lost - set(images)
+
+
+def _image_fault(entry):
+    if not isinstance(entry, dict):
+        return f"is a {_kind(entry)}, expected an object"
+    if not _is_integer(entry.get("id")):
+        return f"id {_short(entry.get('id'))} is not an integer" if "id" in entry else "has no id"
+    if not -2**63 <= entry["id"] < 2**63:
+        return f"id {entry['id']} does not fit into 64 bits"
+    if "file_name" not in entry:
+        return "has no file_name"
+    if not isinstance(entry["file_name"], str) or not entry["file_name"]:
+        return f"file_name {_short(entry['file_name'])} is not a name"
+    for key in ("height", "width"):
+        value = entry.get(key)
+        if value is not None and not (_is_integer(value) and value > 0):
+            return f"{key} {_short(value)} is not a positive integer"
+    return None
+
+
+def _possible_ids(entry) -> set:
+    """What annotations may call an image whose entry is not usable: they are told with it, once."""
+    image_id = entry.get("id") if isinstance(entry, dict) else None
+    if isinstance(image_id, str):
+        return {image_id, int(image_id)} if image_id.isdecimal() else {image_id}
+    return {image_id} if _is_integer(image_id) else set()
+
+
+def _objects(path: Path, entries: list, images: dict, lost: set, labels: dict, names: dict, problems: list) -> dict:
+    """{image id: ObjectList}."""
+    objects = {}
+    for number, entry in enumerate(entries):
+        fault = _object_fault(entry)
+        if fault is None:
+            image_id = entry["image_id"]
+            label = labels.get(entry["category_id"])
+            if image_id not in images:
+                if image_id in lost:
+                    continue
+                fault = UNKNOWN_IMAGE, f"image_id {_short(image_id)} is the id of no image"
+            elif label is None:
+                name = names.get(entry["category_id"], entry["category_id"])
+                fault = unknown_category(name), f"category {name!r} is none of the classes"
+            else:
+                found = objects.get(image_id)
+                if found is None:
+                    found = objects[image_id] = ObjectList()
+                fault = found.add(_corners(entry["bbox"]), label, 1 if entry.get("iscrowd") else 0,
+                                  entry.get("id", number), _area(entry), entry.get("segmentation"))
+        if fault:
+            problems.append(Problem(str(path), _place(entry, number), fault[1], fault[0]))
+    return objects
+
+
+def _object_fault(entry):
+    if type(entry) is not dict:
+        return BAD_OBJECT, f"is a {_kind(entry)}, expected an object"
+    for key in ("image_id", "category_id", "bbox"):
+        if key not in entry:
+            return BAD_OBJECT, f"has no {key}"
+    box = entry["bbox"]
+    if type(box) is not list or len(box) != 4 or not _NUMBERS.issuperset(map(type, box)):
+        return BAD_OBJECT, f"bbox {_short(box)} is not four numbers x, y, width, height"
+    for key in ("image_id", "category_id"):
+        if type(entry[key]) not in _IDS:
+            return BAD_OBJECT, f"{key} {_short(entry[key])} is not an integer"
+    return None
+
+
+def _corners(box: list) -> tuple:
+    x, y, width, height = box
+    try:
+        return x, y, x + width, y + height
+    except OverflowError:       # an integer that no float can hold
+        return x, y, float("inf"), float("inf")
+
+
+def _place(entry, number: int) -> str:
+    if isinstance(entry, dict) and _is_integer(entry.get("id")):
+        return f"annotation {entry['id']}"
+    return f"annotations[{number}]"
+
+
+def _area(entry):
+    area = entry.get("area")
+    return area if type(area) in _NUMBERS and -_HUGE < area < _HUGE else None
+
+
+def _is_integer(value) -> bool:
+    return type(value) is int
+
+
+def _kind(value) -> str:
+    names = {dict: "JSON object", list: "list", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def _short(value) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,345 @@
+"""Converts a data set to MindRecord: picture bytes as they are, boxes, labels, ids, sizes; shard.py has the columns.
+
+    OUTPUT_DIR/manifest.json                the conversion in force; it names its files
+    OUTPUT_DIR/rows-XXXXXXXX/shard-N.mindrecord, shard-N.mindrecord.db, pictures.json
+
+A conversion is written to OUTPUT_DIR/.partial-XXXXXXXX, renamed when whole, and comes into force when manifest.json is
+replaced; then the one before is deleted. So whatever ends the work, the manifest names a whole conversion or none;
+leftovers go with the next one.
+"""
+import errno
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import CLIPPED, LARGE_PICTURE, MISSING_PICTURE, OTHER_SIZE, DataError, Problem, count_kinds, warn_of
+from .manifest import PICTURES, SCHEMA_VERSION, picture_sizes, read_manifest, write_manifest
+from .pictures import Picture, PictureError, inspect, read_picture
+from .progress import Crew, Progress, default_workers
+from .readers import check_paths, nothing_left, read_source, refuse_fatal, source_digest
+from .records import ImageRecord, check_classes, clip_objects, is_dropped
+from .shard import MAX_PICTURE, ShardWriter, plan_layout, row_size
+
+# Bytes of pictures that keep a thread busy for longer than it costs: with less, threads only wait for each other.
+WORTH_A_THREAD = 32 << 20
+PARTIAL, ROWS = ".partial-", "rows-"
+OURS = re.compile(r"(\.partial|rows)-[0-9a-f]{8}")
+log = logging.getLogger(__name__)
+
+
+def convert(source, image_dir, anno_path, output_dir, classes=None, image_set=None, workers=None, keep_empty=False,
+            shards=None, progress=None) -> dict:
+    """Convert, whatever is there already; the manifest. What describes the data set is as for `read_annotations`.
+
+    workers: threads, by default one for each core, 8 at most; few pictures take fewer. shards: files, by default one
+    for each worker. keep_empty: take images without objects too (crowds are none). progress: None shows it on stderr,
+    False nothing, a callable gets (done, total). DataError where there is nothing to convert or no place to write to;
+    single images and objects that cannot be used are dropped, counted and told.
+    """
+    request = _request(source, image_dir, anno_path, classes, image_set, keep_empty)
+    with _folder(output_dir) as folder:
+        return _convert(request, folder, workers, shards, progress)
+
+
+def ensure(source, image_dir, anno_path, output_dir, classes=None, image_set=None, workers=None, keep_empty=False,
+           shards=None, progress=None) -> dict:
+    """The manifest of a whole conversion of just this data; an old or partial one is made anew. Arguments as `convert`.
+
+    Of several processes that call it at once, one converts and the others wait. Where the source is not there (any
+    more), the conversion is taken as it is: on a machine to which only it was brought.
+    """
+    try:
+        request = _request(source, image_dir, anno_path, classes, image_set, keep_empty)
+    except DataError as error:
+        manifest = _alone(source, anno_path, output_dir, _options(source, classes, keep_empty), image_set)
+        if manifest is None:
+            raise
+        log.warning("%s; the conversion in %s is used as it is", error, output_dir)
+        return manifest
+    with _folder(output_dir) as folder:
+        manifest, reason = read_manifest(folder)
+        if manifest:
+            reason = _stale(manifest, request, folder)
+        if not reason:
+            return manifest
+        if (folder / "manifest.json").exists():
+            log.warning("%s: converting anew: %s", folder, reason)
+        return _convert(request, folder, workers, shards, progress)
+
+
+@dataclass(frozen=True)
+class _Request:
+    source: str
+    image_dir: Path
+    anno_path: Path
+    classes: list
+    image_set: str
+    keep_empty: bool
+    options: dict
+
+
+def _request(source, image_dir, anno_path, classes, image_set, keep_empty) -> _Request:
+    image_dir, anno_path = check_paths(source, image_dir, anno_path, image_set)
+    options = _options(source, classes, keep_empty)
+    return _Request(source, image_dir, anno_path, options["classes"], image_set or None, options["keep_empty"], options)
+
+
+def _options(source, classes, keep_empty) -> dict:
+    return {"source": source, "classes": check_classes(classes), "keep_empty": bool(keep_empty)}
+
+
+def _alone(source, anno_path, output_dir, options: dict, image_set):
+    """The manifest of a whole conversion that does not contradict what is there of its source, or None."""
+    manifest, _ = read_manifest(Path(output_dir))
+    if manifest is None or manifest["options"] != options:
+        return None
+    if anno_path and Path(anno_path).exists():
+        same = source_digest(source, anno_path, image_set) == manifest["fingerprint"]["annotations"]
+        return manifest if same else None
+    return manifest
+
+
+def _stale(manifest: dict, request: _Request, folder: Path):
+    """Why a whole conversion is not of this data, or None."""
+    if manifest["options"] != request.options:
+        return "it was made with other options"
+    fingerprint = manifest["fingerprint"]
+    if source_digest(request.source, request.anno_path, request.image_set) != fingerprint["annotations"]:
+        return "the annotations changed"
+    try:
+        names = json.loads((folder / manifest["pictures"]).read_bytes())
+    except (OSError, ValueError) as error:
+        return f"{manifest['pictures']} does not read: {error}"
+    if picture_sizes(request.image_dir, names)[1] != fingerprint["pictures"]:
+        return "pictures changed"
+    return None
+
+
+# ------------------------------------------------------------------------------------------- the folder
+
+
+@contextmanager
+def _folder(output_dir):
+    """The output folder, made, with other conversions to it kept out; errors of the system as DataError."""
+    folder = Path(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder)
+        try:
+            yield folder
+        finally:
+            if lock is not None:
+                os.close(lock)
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: {error.strerror or error}") from error
+
+
+def _lock(folder: Path):
+    """A descriptor that holds the lock until it is closed or the process ends; None where the system has no locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("%s: waiting for another process that converts to it", folder)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError as error:
+        # Those of a file system that has no locks.
+        if error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP):
+            os.close(fd)
+            raise
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _remove_leftovers(folder: Path, keep: str) -> None:
+    for entry in os.scandir(folder):
+        if OURS.fullmatch(entry.name) and entry.name != keep and entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------------------- the work
+
+
+@dataclass
+class _Part:
+    """What one thread converts, and then what came of it."""
+
+    records: list
+    sizes: list
+    path: Path
+    fields: list = field(default_factory=list)
+    problems: list = field(default_factory=list)
+    objects: int = 0
+    with_objects: int = 0
+    writer: ShardWriter = None
+
+
+def _convert(request: _Request, folder: Path, workers, shards, report) -> dict:
+    found = read_source(request.source, request.image_dir, request.anno_path, request.classes, request.image_set)
+    refuse_fatal(found.problems)
+    sizes, fingerprint = picture_sizes(request.image_dir, sorted({record.file_name for record in found.records}))
+    problems, records = list(found.problems), []
+    for record in found.records:
+        fault = size_fault(record, sizes[record.file_name], request.image_dir)
+        if fault:
+            problems.append(fault)
+        elif request.keep_empty or _has_objects(record):
+            records.append(record)
+    if not records:
+        raise _nothing(request, found, problems)
+    workers = max(1, int(workers or default_workers()))
+    token = secrets.token_hex(4)
+    partial = folder / f"{PARTIAL}{token}"
+    partial.mkdir()
+    parts = []
+    try:
+        total = sum(sizes[record.file_name] for record in records)
+        _refuse_full_disk(folder, total)
+        parts = _divide(records, sizes, min(int(shards or workers), len(records)), partial)
+        with Crew(min(workers, 1 + total // WORTH_A_THREAD)) as crew:
+            _write(crew, parts, request, report)
+        problems += [problem for part in parts for problem in part.problems]
+        parts = [part for part in parts if part.fields]
+        if not parts:
+            raise _nothing(request, found, problems)
+        (partial / PICTURES).write_text(json.dumps(sorted(sizes)), encoding="utf-8")
+        manifest = _manifest(request, found, parts, problems, fingerprint, f"{ROWS}{token}")
+        partial.rename(folder / f"{ROWS}{token}")
+        write_manifest(folder, manifest)
+    except BaseException:
+        for part in parts:
+            if part.writer:
+                part.writer.close()
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _remove_leftovers(folder, keep=f"{ROWS}{token}")
+    warn_of(problems, log)
+    return manifest
+
+
+def _write(crew: Crew, parts: list, request: _Request, report) -> None:
+    layout = plan_layout([part.sizes for part in parts])
+    progress = Progress(sum(len(part.records) for part in parts), "MindRecord", report)
+    try:
+        crew.run(lambda part, tick: _write_rows(part, layout, request, tick), parts, progress)
+        start = 0
+        for part in parts:                          # which rows there are is known only now
+            for index, fields in enumerate(part.fields, start):
+                fields["index"] = index
+            start += len(part.fields)
+        crew.run(lambda part, tick: _finish(part), parts)
+        progress.update(progress.total)
+    finally:
+        progress.close()
+
+
+def size_fault(record: ImageRecord, size, image_dir: Path):
+    """The problem of a picture that is not there, or too large to be read; None of others."""
+    if size is None:
+        return Problem(record.origin, record.file_name, f"no such picture in {image_dir}", MISSING_PICTURE)
+    if size > MAX_PICTURE:
+        what = f"the file has {size >> 20} MB, a record holds {MAX_PICTURE >> 20}"
+        return Problem(str(image_dir / record.file_name), "", what, LARGE_PICTURE)
+    return None
+
+
+def _has_objects(record: ImageRecord) -> bool:
+    return 0 in record.crowds
+
+
+def _nothing(request: _Request, found, problems: list) -> DataError:
+    if found.records and not problems and not any(map(_has_objects, found.records)):
+        return DataError(f"{request.anno_path}: none of its {len(found.records)} images has an object (keep_empty "
+                         "takes them all the same)")
+    return nothing_left(request.anno_path, problems)
+
+
+def _refuse_full_disk(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise DataError(f"{folder}: {size / 1e6:.0f} MB are needed, {free / 1e6:.0f} are free")
+
+
+def _divide(records: list, sizes: dict, count: int, folder: Path) -> list:
+    """`count` runs of records, of about the same number of bytes each: file after file gives the records in order."""
+    rows = [row_size(sizes[record.file_name], len(record.labels)) for record in records]
+    total, done, parts, start = sum(rows), 0, [], 0
+    for end, size in enumerate(rows, 1):
+        done += size
+        left = count - len(parts) - 1           # parts after this one: each gets a record at least
+        if end == len(rows) or (left and (done * count >= total * (len(parts) + 1) or len(rows) - end == left)):
+            name = f"shard-{len(parts)}.mindrecord"
+            parts.append(_Part(records[start:end], rows[start:end], folder / name))
+            start = end
+    return parts
+
+
+def _write_rows(part: _Part, layout, request: _Request, tick) -> None:
+    part.writer = ShardWriter(part.path, layout)
+    for record in part.records:
+        tick()
+        try:
+            _write_row(part, record, request)
+        except PictureError as error:
+            part.problems.append(Problem(str(request.image_dir / record.file_name), "", str(error), error.kind))
+
+
+def _write_row(part: _Part, record: ImageRecord, request: _Request) -> None:
+    data = read_picture(os.path.join(request.image_dir, record.file_name))
+    picture = inspect(data)
+    stay, boxes, problems = fit(record, picture)
+    part.problems += problems
+    labels, crowds = record.labels[stay], record.crowds[stay]
+    count = len(boxes)
+    if not request.keep_empty and 0 not in crowds:
+        return
+    if not count:       # empty arrays do not read back: a row of zeros, and count says that it is none
+        boxes, labels, crowds = [[0, 0, 0, 0]], [0], [0]
+    part.writer.add(data, boxes, labels, crowds)
+    part.objects += count
+    part.with_objects += count > 0
+    part.fields.append({"image_id": int(record.image_id), "file_name": record.file_name, "height": picture.height,
+                        "width": picture.width, "count": count})
+
+
+def fit(record: ImageRecord, picture: Picture) -> tuple:
+    """`clip_objects` to the picture's own size, which the annotation may have wrong."""
+    stay, boxes, problems = clip_objects(record, picture.height, picture.width)
+    if record.height and record.width and (record.height, record.width) != (picture.height, picture.width):
+        what = f"annotated as {record.width}x{record.height}, the picture has {picture.width}x{picture.height}"
+        problems.append(Problem(record.origin, record.file_name, what, OTHER_SIZE))
+    return stay, boxes, problems
+
+
+def _finish(part: _Part) -> None:
+    if part.fields:
+        part.writer.finish(part.fields)
+    else:
+        part.writer.close()
+        part.path.unlink()
+
+
+def _manifest(request: _Request, found, parts: list, problems: list, pictures: dict, rows: str) -> dict:
+    counts = count_kinds(problem for problem in problems if is_dropped(problem))
+    kept = count_kinds(problem for problem in problems if not is_dropped(problem))
+    return {
+        "schema": SCHEMA_VERSION, "source": request.source, "files": [f"{rows}/{part.path.name}" for part in parts],
+        "sizes": [part.path.stat().st_size for part in parts], "count": sum(len(part.fields) for part in parts),
+        "images_with_objects": sum(part.with_objects for part in parts), "objects": sum(part.objects for part in parts),
+        "dropped": counts, "clipped": kept.pop(CLIPPED, 0), "told": kept, "categories": found.categories,
+        "options": request.options, "pictures": f"{rows}/{PICTURES}",
+        "fingerprint": {"annotations": found.digest, "pictures": pictures},
+    }

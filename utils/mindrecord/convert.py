@@ -1,0 +1,17 @@
+"""Convert COCO, Pascal VOC or text annotations to MindRecord.
+
+usage: python utils/mindrecord/convert.py --source coco|voc|other --image_dir DIR --anno_path PATH --output_dir DIR
+                                          [options]
+   or: python -m utils.mindrecord.convert ...
+
+This is the command alone; from Python: `from utils.mindrecord import convert, ensure`.
+"""
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    if not __package__:     # run as a file: the search path begins with this folder
+        sys.path[0] = str(Path(__file__).resolve().parents[2])
+    from utils.mindrecord.cli import convert_main
+
+    sys.exit(convert_main())

@@ -1,0 +1,108 @@
+"""The data doctor: reads a data set as conversion does, decodes every picture in full, and tells all that is wrong."""
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .conversion import fit, size_fault
+from .errors import Problem, count_kinds
+from .manifest import picture_sizes
+from .pictures import PictureError, decode_strictly, inspect, read_picture
+from .progress import Crew, Progress, default_workers
+from .readers import read_source
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass
+class Diagnosis:
+    """All problems, and what the usable part of the data set looks like."""
+
+    problems: list
+    categories: list
+    images: int = 0             # as annotated
+    usable: int = 0
+    empty: int = 0              # usable images without objects
+    crowds: int = 0
+    pictures: np.ndarray = None     # (usable, 2) width, height
+    boxes: np.ndarray = None        # (objects, 4) clipped, crowds left out
+    labels: np.ndarray = None       # (objects,)
+
+    def lines(self) -> list:
+        """The summary for people."""
+        text = [f"images: {self.usable} usable of {self.images}, {self.empty} of them without objects",
+                f"objects: {len(self.boxes)}, and {self.crowds} crowd regions"]
+        counts = np.bincount(self.labels, minlength=len(self.categories) + 1)
+        for category in sorted(self.categories, key=lambda item: -counts[item["label"]]):
+            text.append(f"    {counts[category['label']]:8d}  {category['name']}")
+        widths, heights = (self.boxes[:, 2:] - self.boxes[:, :2]).T
+        text.append("quantiles".ljust(26) + "".join(f"{f'{quantile:.0%}':>9}" for quantile in QUANTILES))
+        table = {"picture width": self.pictures[:, 0], "picture height": self.pictures[:, 1], "box width": widths,
+                 "box height": heights, "box side, sqrt(w * h)": np.sqrt(widths * heights),
+                 "box shape, h / w": heights / widths}
+        for name, values in table.items():
+            if len(values):
+                text.append(f"    {name:22}" + "".join(f"{value:9.2f}" for value in np.quantile(values, QUANTILES)))
+        text.append(f"problems: {len(self.problems) or 'none'}")
+        text += [f"    {count:8d}  {kind}" for kind, count in count_kinds(self.problems).items()]
+        return text
+
+
+@dataclass
+class _Part:
+    records: list
+    problems: list = field(default_factory=list)
+    pictures: list = field(default_factory=list)
+    boxes: list = field(default_factory=list)
+    labels: list = field(default_factory=list)
+    empty: int = 0
+    crowds: int = 0
+
+
+def diagnose(source, image_dir, anno_path, classes=None, image_set=None, workers=None, progress=None) -> Diagnosis:
+    """As `convert`, without writing. DataError where the annotations as a whole do not read."""
+    found = read_source(source, image_dir, anno_path, classes, image_set)
+    image_dir = Path(image_dir)
+    workers = max(1, int(workers or default_workers()))
+    sizes, _ = picture_sizes(image_dir, [record.file_name for record in found.records])
+    # Pictures differ in what they take to decode: several parts for each worker level that out.
+    step = max(1, len(found.records) // (workers * 8))
+    parts = [_Part(found.records[start:start + step]) for start in range(0, len(found.records), step)]
+    bar = Progress(len(found.records), "check", progress)
+    try:
+        with Crew(workers) as crew:
+            crew.run(lambda part, tick: _examine(part, image_dir, sizes, tick), parts, bar)
+    finally:
+        bar.close()
+    problems = found.problems + [problem for part in parts for problem in part.problems]
+    pictures = [picture for part in parts for picture in part.pictures]
+    boxes, labels = ([array for part in parts for array in getattr(part, name)] for name in ("boxes", "labels"))
+    return Diagnosis(
+        problems, found.categories, len(found.records), len(pictures), sum(part.empty for part in parts),
+        sum(part.crowds for part in parts), np.array(pictures, np.float64).reshape(-1, 2),
+        np.concatenate([np.zeros((0, 4)), *boxes]), np.concatenate([np.zeros(0, np.int64), *labels]))
+
+
+def _examine(part: _Part, image_dir: Path, sizes: dict, tick) -> None:
+    for record in part.records:
+        tick()
+        problem = size_fault(record, sizes[record.file_name], image_dir)
+        if problem:
+            part.problems.append(problem)
+            continue
+        try:
+            data = read_picture(os.path.join(image_dir, record.file_name))
+            picture = inspect(data)
+            decode_strictly(data)
+        except PictureError as error:
+            part.problems.append(Problem(str(image_dir / record.file_name), "", str(error), error.kind))
+            continue
+        stay, boxes, problems = fit(record, picture)
+        part.problems += problems
+        single = record.crowds[stay] == 0
+        part.pictures.append((picture.width, picture.height))
+        part.boxes.append(boxes[single])
+        part.labels.append(record.labels[stay][single])
+        part.crowds += int((~single).sum())
+        part.empty += not single.any()

@@ -1,0 +1,73 @@
+"""What is wrong with a data set: `DataError` ends the work with one line, a `Problem` is dropped, counted and told."""
+from dataclasses import dataclass
+
+
+class DataError(ValueError):
+    """A fault of the data or of the call that leaves nothing to go on with: one line with file, place and what."""
+
+    user_error = True
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault in the data: `str()` is "file: place: what". Counted by `kind`; a fatal one raises DataError."""
+
+    file: str
+    place: str
+    what: str
+    kind: str
+    fatal: bool = False
+
+    def __str__(self) -> str:
+        text = ": ".join(part for part in (self.file, self.place, self.what) if part)
+        # One line that prints, whatever a file name or a message of a library holds.
+        return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
+
+
+# Kinds of problems. Those of pictures drop the image, those of boxes the object.
+MISSING_PICTURE = "missing picture"
+UNREADABLE_PICTURE = "unreadable picture"
+TRUNCATED_PICTURE = "truncated picture"
+LARGE_PICTURE = "picture too large"
+OTHER_SIZE = "size differs from the annotation"
+TAKEN_PICTURE = "picture of two annotation files"
+BAD_IMAGE = "image entry not usable"
+BAD_XML = "XML not usable"
+MISSING_XML = "no annotation file"
+BAD_LINE = "line not usable"
+BAD_OBJECT = "object not usable"
+UNKNOWN_IMAGE = "annotation of an unknown image"
+NOT_FINITE = "box with a number that is not finite"
+NO_AREA = "box without area"
+OUTSIDE = "box outside the picture"
+CLIPPED = "box partly outside the picture"
+# Problems that cost neither image nor object, and what happens instead.
+KEPT_KINDS = {OTHER_SIZE: "the picture's own counts", TAKEN_PICTURE: "kept", CLIPPED: "clipped"}
+
+
+def unknown_category(name) -> str:
+    """Kind of the problem that a category has no label."""
+    return f"unknown category {name!r}"
+
+
+def count_kinds(problems) -> dict:
+    """{kind: count}, the most frequent first."""
+    counts = {}
+    for problem in problems:
+        counts[problem.kind] = counts.get(problem.kind, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def warn_of(problems, log, examples: int = 3) -> None:
+    """One warning per kind with its count, and the first few of the kind in full."""
+    first = {}
+    for problem in problems:
+        first.setdefault(problem.kind, [])
+        if len(first[problem.kind]) < examples:
+            first[problem.kind].append(problem)
+    for kind, count in count_kinds(problems).items():
+        log.warning("%d x %s: %s", count, kind, KEPT_KINDS.get(kind, "dropped"))
+        for problem in first[kind]:
+            log.warning("    %s", problem)
+        if count > examples:
+            log.warning("    ... and %d more; utils/mindrecord/check.py lists them all", count - examples)

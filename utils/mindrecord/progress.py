@@ -1,0 +1,93 @@
+"""Progress of long work: a bar with rate and time left on a terminal, a plain line every few seconds elsewhere."""
+import os
+import sys
+import time
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+INTERVAL = 5.0      # seconds between plain lines
+
+
+class Progress:
+    """`update` with the count so far. `report`: None shows it on stderr, False nothing, or a callable(done, total)."""
+
+    def __init__(self, total: int, title: str, report=None):
+        self.total, self.title, self.report = total, title, report
+        self.start = self.last = time.monotonic()
+        self.bar = None
+        if report is None and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, desc=title, unit="picture", file=sys.stderr)
+
+    def update(self, done: int) -> None:
+        if callable(self.report):
+            self.report(done, self.total)
+        elif self.bar is not None:
+            self.bar.update(done - self.bar.n)
+        elif self.report is None and time.monotonic() - self.last >= INTERVAL:
+            self.last = time.monotonic()
+            rate = done / (self.last - self.start)
+            left = f"{(self.total - done) / rate:.0f} s left" if rate else "time left unknown"
+            line = f"{self.title}: {done} of {self.total} pictures, {rate:.0f} a second, {left}"
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def default_workers() -> int:
+    """A thread for each core this process may use, 8 at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8)
+
+
+class Crew:
+    """Threads over parts of the work.
+
+    The work reads, writes and decodes pictures, which needs no interpreter: threads do as well as processes, without
+    what these take to start. A part gets `tick`, to be called once an item; it raises where the work was given up.
+    """
+
+    def __init__(self, workers: int):
+        self.pool = ThreadPoolExecutor(workers)
+        self.stopped = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.stopped = True
+        self.pool.shutdown(wait=True)
+
+    def run(self, function, parts: list, progress: Progress = None) -> list:
+        """[function(part, tick)] in the order of the parts. The first exception, and Ctrl-C, stops the others."""
+        counts = [0] * len(parts)
+
+        def tick_of(number):
+            def tick():
+                if self.stopped:
+                    raise Stopped
+                counts[number] += 1
+            return tick
+
+        futures = [self.pool.submit(function, part, tick_of(number)) for number, part in enumerate(parts)]
+        try:
+            pending = futures
+            while pending:
+                done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
+                if progress:
+                    progress.update(sum(counts))
+                if any(future.exception() for future in done):
+                    break
+        finally:
+            self.stopped = any(not future.done() or future.exception() for future in futures)
+        for future in futures:
+            error = future.exception()
+            if error and not isinstance(error, Stopped):
+                raise error
+        return [future.result() for future in futures]
+
+
+class Stopped(Exception):
+    """Another thread failed, or the user gave up."""

@@ -1,0 +1,122 @@
+"""Reads annotations from text: a line a picture, `PATH x1,y1,x2,y2,class[,crowd] x1,y1,x2,y2,class[,crowd] ...`.
+
+A line without boxes is a picture without objects; empty lines and those that start with # are passed over. A class is
+a label (1, 2, ...) or, where classes are given, one of their names.
+"""
+import hashlib
+import re
+from pathlib import Path
+
+from .errors import BAD_LINE, DataError, Problem, unknown_category
+from .records import Annotations, ObjectList, named_categories, no_overlap
+
+MOST_LABELS = 9999      # where no classes are given; a larger number is no label
+FORM = "x1,y1,x2,y2,class[,crowd]"
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(_read(path)).hexdigest()
+
+
+def read(image_dir: Path, path: Path, classes=None, image_set=None) -> Annotations:
+    """Image ids are 1, 2, ... in the order of the lines; without `classes` they are called by their label."""
+    data = _read(path)
+    problems, lines = [], []
+    for number, line in enumerate(_decode(path, data).split("\n"), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            lines.append((number, *_split(line)))
+    if not lines:
+        raise DataError(f"{path}: no line names a picture")
+    parsed = [(number, name, _boxes(path, number, words, classes, problems)) for number, name, words in lines]
+    labels = {box[1] for _, _, boxes in parsed for box in boxes}
+    if classes is None:
+        labels = {label for label in labels if label <= MOST_LABELS}
+        classes = ["background", *(str(label) for label in range(1, max(labels, default=0) + 1))]
+    elif labels and not any(0 < label < len(classes) for label in labels):
+        raise no_overlap(path, classes, map(str, labels))
+    records = []
+    for image_id, (number, name, boxes) in enumerate(parsed, 1):
+        origin, found = f"{path}:{number}", ObjectList()
+        for place, label, box, crowd in boxes:
+            if 0 < label < len(classes):
+                fault = found.add(box, label, crowd, place)
+            else:
+                what = "is the background" if label == 0 else f"is none of the classes (1 to {len(classes) - 1})"
+                fault = unknown_category(str(label)), f"class {label} {what}"
+            if fault:
+                problems.append(Problem(origin, f"box {place}", fault[1], fault[0]))
+        records.append(found.record(name, image_id, None, None, origin, "box"))
+    return Annotations(records, named_categories(classes[1:]), problems, hashlib.sha256(data).hexdigest())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+
+
+def _decode(path: Path, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        what = f"byte {error.start} of the file is {data[error.start]:#04x}"
+        raise DataError(f"{path}:{line}: not text in UTF-8: {what}") from error
+
+
+def _split(line: str) -> tuple:
+    """(path, words of the boxes). A path may hold spaces: the boxes start where a word has a comma, or is a number."""
+    words = list(re.finditer(r"\S+", line))
+    for word in words[1:]:
+        if "," in word.group() or _is_number(word.group()):
+            return line[:word.start()].strip(), line[word.start():].split()
+    return line.strip(), []
+
+
+def _boxes(path: Path, line: int, words: list, classes, problems: list) -> list:
+    """[(number, label, four floats, crowd)]. A word of another form is fatal: the file is not what it was taken for."""
+    boxes = []
+    for number, word in enumerate(words, 1):
+        try:
+            boxes.append((number, *_box(word, classes)))
+        except _WordError as error:
+            what = f"box {number} {word!r} {error}, expected {FORM}"
+            problems.append(Problem(f"{path}:{line}", "", what, BAD_LINE, fatal=True))
+    return boxes
+
+
+class _WordError(Exception):
+    pass
+
+
+def _box(word: str, classes) -> tuple:
+    parts = word.split(",")
+    if not 5 <= len(parts) <= 6:
+        raise _WordError(f"has {len(parts)} number{'s' if len(parts) > 1 else ''}")
+    box = [_number(part) for part in parts[:4]]
+    if classes and parts[4] in classes:
+        label = classes.index(parts[4])
+    else:
+        label = _number(parts[4])
+        if label != label or label in (float("inf"), float("-inf")) or label != int(label):
+            raise _WordError(f"has the class {parts[4]}, which is not an integer")
+    crowd = _number(parts[5]) if len(parts) == 6 else 0
+    if crowd not in (0, 1):
+        raise _WordError(f"has the crowd flag {parts[5]}, which is neither 0 nor 1")
+    return int(label), box, int(crowd)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise _WordError(f"has {text!r}, which is not a number") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,203 @@
+"""Reads Pascal VOC annotations: a folder with an XML file for each picture, perhaps a list of those to take.
+
+Such a list is a file, or NAME where ImageSets/Main/NAME.txt lies beside the folder.
+"""
+import hashlib
+import os
+from pathlib import Path
+from xml.etree.ElementTree import ParseError
+
+import defusedxml.ElementTree
+from defusedxml.common import DefusedXmlException
+
+from .errors import (
+    BAD_OBJECT,
+    BAD_XML,
+    MISSING_PICTURE,
+    MISSING_XML,
+    TAKEN_PICTURE,
+    DataError,
+    Problem,
+    unknown_category,
+)
+from .records import BACKGROUND, Annotations, ObjectList, named_categories, no_overlap
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+def digest(path: Path, image_set=None) -> str:
+    problems = []
+    return _read_all(path, image_set, problems)[1]
+
+
+def read(image_dir: Path, path: Path, classes=None, image_set=None) -> Annotations:
+    """Image ids are 1, 2, ... in the order of the names; without `classes` they are the names found, sorted."""
+    problems = []
+    files, digest_of_all = _read_all(path, image_set, problems)
+    parsed = []
+    for name, data in files:
+        try:
+            parsed.append((name, _parse(data)))
+        except _XmlError as error:
+            problems.append(Problem(str(path / name), error.place, str(error), BAD_XML))
+    found = {item.name for _, image in parsed for item in image.objects if item.name}
+    if classes is None:
+        classes = [BACKGROUND, *sorted(found - {BACKGROUND})]
+    elif found and not found & set(classes[1:]):
+        raise no_overlap(path, classes, found)
+    labels = {name: label for label, name in enumerate(classes) if label}
+    pictures = _PictureFinder(image_dir)
+    records = [_record(number, path / name, image, labels, pictures, problems)
+               for number, (name, image) in enumerate(parsed, 1)]
+    return Annotations([record for record in records if record], named_categories(classes[1:]), problems, digest_of_all)
+
+
+def _read_all(path: Path, image_set, problems: list) -> tuple:
+    """([(name, bytes)], a hash of them all), sorted by name."""
+    try:
+        files = [entry for entry in os.scandir(path) if entry.name.lower().endswith(".xml") and entry.is_file()]
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}: expected a folder of XML files") from error
+    names = sorted(entry.name for entry in files)
+    if not names:
+        raise DataError(f"{path}: holds no XML file")
+    total = hashlib.sha256()
+    if image_set:
+        names = _chosen(path, Path(image_set), names, problems, total)
+    files = []
+    for name in names:
+        data = (path / name).read_bytes()
+        total.update(f"{name}\0{len(data)}\0".encode(errors="surrogateescape") + data)
+        files.append((name, data))
+    return files, total.hexdigest()
+
+
+def _chosen(path: Path, image_set: Path, names: list, problems: list, total) -> list:
+    """The names that the list asks for."""
+    if not image_set.is_file():
+        beside = path.parent / "ImageSets" / "Main" / f"{image_set}.txt"
+        if image_set.name != str(image_set) or not beside.is_file():
+            raise DataError(f"{image_set}: no such list of pictures, and no {beside}")
+        image_set = beside
+    data = image_set.read_bytes()
+    total.update(data)
+    present = {Path(name).stem: name for name in names}
+    chosen = []
+    for number, line in enumerate(data.decode("utf-8-sig", errors="replace").splitlines(), 1):
+        words = line.split()        # a list of one class has a second column
+        if not words:
+            continue
+        if words[0] in present:
+            chosen.append(present[words[0]])
+        else:
+            problems.append(Problem(f"{image_set}:{number}", "", f"{path} holds no {words[0]}.xml", MISSING_XML))
+    if not chosen:
+        raise DataError(f"{image_set}: names no XML file of {path}")
+    return sorted(set(chosen))
+
+
+class _XmlError(Exception):
+    def __init__(self, what: str, place: str = ""):
+        super().__init__(what)
+        self.place = place
+
+
+class _Image:
+    """What one XML file says."""
+
+    def __init__(self, root):
+        self.file_name = (root.findtext("filename") or "").strip()
+        self.height, self.width = (_size(root.findtext(f"size/{side}")) for side in ("height", "width"))
+        self.objects = [_Object(node) for node in root.findall("object")]
+
+
+class _Object:
+    def __init__(self, node):
+        self.name = (node.findtext("name") or "").strip()
+        self.texts = [(node.findtext(f"bndbox/{side}") or "").strip() for side in SIDES]
+        # Stray text between the nodes is passed over: findtext reads that of the node alone.
+
+    def box(self):
+        """Four floats, or what is wrong with them."""
+        if not self.name:
+            return "has no name"
+        box = []
+        for side, text in zip(SIDES, self.texts):
+            try:
+                box.append(float(text))
+            except ValueError:
+                return f"{side} {text!r} is not a number" if text else f"has no {side}"
+        return box
+
+
+def _parse(data: bytes) -> _Image:
+    try:
+        root = defusedxml.ElementTree.fromstring(data)
+    except ParseError as error:
+        line, column = error.position
+        raise _XmlError(f"not valid XML: {str(error).split(':')[0]}", f"line {line}, column {column + 1}") from error
+    except DefusedXmlException as error:
+        raise _XmlError(f"refused, it declares entities: {type(error).__name__}") from error
+    except (ValueError, LookupError) as error:     # an encoding that does not exist or does not fit
+        raise _XmlError(f"not valid XML: {error}") from error
+    if root.tag != "annotation":
+        raise _XmlError(f"the root is <{root.tag}>, expected <annotation>")
+    return _Image(root)
+
+
+def _size(text):
+    """A positive integer, or None: annotation tools write 0 for what they do not know."""
+    try:
+        value = int(float(text))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return value if value > 0 else None
+
+
+class _PictureFinder:
+    """Finds the picture of an XML file: the one that <filename> names, else that with the stem of the XML file."""
+
+    def __init__(self, image_dir: Path):
+        self.names, self.by_stem, self.taken = set(), {}, {}
+        rank = {extension: number for number, extension in enumerate(EXTENSIONS)}
+        for entry in os.scandir(image_dir):
+            stem, extension = os.path.splitext(entry.name)
+            self.names.add(entry.name)
+            if extension.lower() in rank:
+                known = self.by_stem.get(stem)
+                if known is None or rank[extension.lower()] < rank[os.path.splitext(known)[1].lower()]:
+                    self.by_stem[stem] = entry.name
+        self.image_dir = image_dir
+
+    def find(self, file_name: str, stem: str):
+        name = file_name.replace("\\", "/")
+        for candidate in (name, name.rsplit("/", 1)[-1]):
+            if candidate in self.names or ("/" in candidate and (self.image_dir / candidate).is_file()):
+                return candidate
+        return self.by_stem.get(stem)
+
+
+def _record(image_id: int, xml: Path, image: _Image, labels: dict, pictures: _PictureFinder, problems: list):
+    name = pictures.find(image.file_name, xml.stem)
+    if name is None:
+        named = f"{image.file_name!r}, nor one called {xml.stem}" if image.file_name else f"called {xml.stem}"
+        problems.append(Problem(str(xml), "", f"{pictures.image_dir} holds no picture {named}", MISSING_PICTURE))
+        return None
+    if name in pictures.taken:
+        what = f"{name} is the picture of {pictures.taken[name]} too"
+        problems.append(Problem(str(xml), "filename", what, TAKEN_PICTURE))
+    pictures.taken.setdefault(name, xml.name)
+    found = ObjectList()
+    for number, item in enumerate(image.objects, 1):
+        box = item.box()
+        label = labels.get(item.name)
+        if isinstance(box, str):
+            fault = BAD_OBJECT, box
+        elif label is None:
+            fault = unknown_category(item.name), f"category {item.name!r} is none of the classes"
+        else:
+            fault = found.add(box, label, 0, number)
+        if fault:
+            problems.append(Problem(str(xml), f"object {number}", fault[1], fault[0]))
+    return found.record(name, image_id, image.height, image.width, str(xml), "object")
