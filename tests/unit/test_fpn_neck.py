@@ -5,7 +5,7 @@ import pytest
 from mindspore import Tensor
 
 from faster_rcnn.src.FasterRcnn.convolution import Convolution
-from faster_rcnn.src.FasterRcnn.fpn_neck import FeaturePyramid, enlarge
+from faster_rcnn.src.FasterRcnn.fpn_neck import FeaturePyramid, RepeatTwice, enlarge
 from tests.numpy_layers import convolve
 
 CHANNELS, WIDTH = (3, 5, 6, 7), 4
@@ -33,7 +33,7 @@ def naive(weights, features, extra):
     return out
 
 
-@pytest.mark.parametrize("shapes, num_outs, fast", [(EVEN, 5, False), (ODD, 6, False), (ODD, 4, True)])
+@pytest.mark.parametrize("shapes, num_outs, fast", [(EVEN, 5, False), (EVEN, 5, True), (ODD, 6, False), (ODD, 4, True)])
 def test_levels_match_numpy(monkeypatch, shapes, num_outs, fast):
     """Winograd, forced on all widths, rounds ten times as much."""
     monkeypatch.setattr(Convolution, "WINOGRAD_CHANNELS", 1)
@@ -49,13 +49,14 @@ def test_levels_match_numpy(monkeypatch, shapes, num_outs, fast):
         np.testing.assert_allclose(level, wanted, atol=(1e-4 if fast else 1e-5) * expected[0].std())
 
 
-@pytest.mark.parametrize("small, big", [((3, 4), (6, 8)), ((3, 4), (5, 7)), ((2, 2), (3, 4)), ((1, 1), (2, 1))])
-def test_gradient_of_enlarging_adds_up_the_copies(small, big):
-    rng = np.random.default_rng(1)
+@pytest.mark.parametrize("small, big, fast", [((3, 4), (6, 8), False), ((3, 4), (6, 8), True), ((3, 4), (5, 7), False),
+                                              ((2, 2), (3, 4), False), ((1, 1), (2, 1), False)])
+def test_gradient_of_enlarging_adds_up_the_copies(small, big, fast):
+    rng, twice = np.random.default_rng(1), RepeatTwice()
     x, dout = rng.standard_normal((2, 3, *small)).astype(np.float32), rng.standard_normal((2, 3, *big)).astype(np.float32)
 
     def loss(x, dout):
-        out = enlarge(x, big)
+        out = twice(x) if fast else enlarge(x, big)
         return (out * dout).sum(), out
 
     (_, out), dx = ms.jit(ms.value_and_grad(loss, 0, has_aux=True))(Tensor(x), Tensor(dout))

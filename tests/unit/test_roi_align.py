@@ -83,14 +83,15 @@ def value_and_gradient(net, features, rois, upstream):
     (3, 0, True, 5),
     (3, 0, False, 1),
 ])
-def test_matches_loop(monkeypatch, out_size, samples, aligned, parts):
+@pytest.mark.parametrize("fast", [False, True])
+def test_matches_loop(monkeypatch, out_size, samples, aligned, parts, fast):
     rng = np.random.default_rng(0)
     features, rois = pyramid(rng), odd_rois()
     rois = np.stack([rois, rois[::-1] + np.float32(0.37)])
     if parts > 1:
         monkeypatch.setattr(roi_align, "BYTES_AT_ONCE", 4 * 3 * 144 * 24 // parts)
     upstream = rng.standard_normal((24, 3, out_size, out_size)).astype(np.float32)
-    net = RoiAlign(out_size, samples, STRIDES, finest_scale=20, aligned=aligned)
+    net = RoiAlign(out_size, samples, STRIDES, finest_scale=20, aligned=aligned, fast=fast)
     out, grads = value_and_gradient(net, features, rois, upstream)
     np.testing.assert_allclose(out, naive(features, rois, out_size, samples, aligned), atol=2e-5)
     for got, expected in zip(grads, naive(features, rois, out_size, samples, aligned, upstream)):
