@@ -1,11 +1,14 @@
 """Time the way of the data; prints one JSON line.
 
-usage: python tests/benchmarks/data.py [--workers 2] [--rounds 15] [--data_dir DIR] [--work_dir DIR]
+usage: python tests/benchmarks/data.py [--workers 2] [--rounds 15] [--load] [--height 768] [--width 1280] [--batch 2]
+                                       [--data_dir DIR] [--work_dir DIR]
 
 Conversion: the 80 training pictures of coco_mini ($DATA_DIR) to MindRecord, against copying the same files
 (shutil.copy) and parsing the same JSON; by turns, into fresh folders of one file system. `copy_ratio` is the copy's
 median time by the conversion's: the share of the speed of copying. Both find the files in memory. MindSpore is not
 needed, and the start of the interpreter is not counted.
+
+Loading, with --load: batches made of that conversion, see loading.py; to be held against the training step of step.py.
 """
 import argparse
 import json
@@ -57,14 +60,30 @@ def time_conversion(data_dir: Path, work_dir, workers: int, rounds: int) -> dict
             "pictures_per_s": round(pictures / convert_s), "copy_ratio": round(copy_s / convert_s, 2)}
 
 
+def time_loading(args) -> dict:
+    from loading import measure_loading  # imports MindSpore
+
+    with tempfile.TemporaryDirectory(dir=args.work_dir) as folder:
+        coco = args.data_dir / "coco_mini"
+        manifest = convert("coco", coco / "train2017", coco / "annotations" / "instances_train2017.json",
+                           Path(folder) / "converted", workers=args.workers, progress=False)
+        files = [Path(folder) / "converted" / name for name in manifest["files"]]
+        return measure_loading(files, manifest["count"], args.height, args.width, args.batch, args.workers)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--data_dir", type=Path, default=os.environ.get("DATA_DIR") or ROOT.parent / "shared" / "data")
     parser.add_argument("--work_dir", help="where to write (the folder for temporary files)")
+    parser.add_argument("--load", action="store_true", help="time loading too")
+    for name, default in (("height", 768), ("width", 1280), ("batch", 2)):
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"of loading (default: {default})")
     args = parser.parse_args()
     report = time_conversion(args.data_dir, args.work_dir, args.workers, args.rounds)
+    if args.load:
+        report |= time_loading(args)
     print(json.dumps(report))
 
 
