@@ -121,13 +121,15 @@ def train_batches(config, data, transform, rank: int, ranks: int, epoch: int, st
 
 
 def set_first_weights(net, config, batches) -> None:
-    """Those of pre_trained, then the statistics of the norms that it did not fill."""
+    """Those of pre_trained; fresh bottlenecks and the statistics of the norms that it did not fill as configured."""
     import mindspore as ms
-    from src.FasterRcnn.resnet import calibrate_norms
+    from src.FasterRcnn.resnet import begin_as_identity, calibrate_norms
     from src.network_define import load_pretrained
 
     names = [param.name for param in net.get_parameters()]
     missing = load_pretrained(net, config.pre_trained) if config.pre_trained else names
+    if config.zero_init_residual:
+        log.info("zero_init_residual: %d bottlenecks begin as the identity", begin_as_identity(net.backbone, missing))
     wanted = {"never": [], "auto": missing, "always": names}[config.calibrate_norm]
     if not any(name.startswith("backbone.") for name in wanted):
         return

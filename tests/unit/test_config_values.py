@@ -124,6 +124,7 @@ def test_nearest_needs_a_likeness():
     ({"pad_to": "192x290"}, "pad_to: expected a multiple of 32, the stride of the last stage, got 290"),
     ({"pad_to": "big"}, "pad_to: expected fixed, divisor or HEIGHTxWIDTH, got 'big'"),
     ({"roi_layer": {"out_size": 0}}, "roi_layer: expected type RoIAlign, out_size >= 1"),
+    ({"zero_init_residual": True}, "zero_init_residual: needs train_norm"),
     ({"instance_set": "a.json"}, "instance_set: expected one {} where the data type's name goes"),
 ])
 def test_contradictions(message, overrides, expected):

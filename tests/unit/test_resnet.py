@@ -5,7 +5,7 @@ import pytest
 from mindspore import Tensor
 
 from faster_rcnn.src.FasterRcnn.convolution import ConvNorm, Convolution
-from faster_rcnn.src.FasterRcnn.resnet import ResNet, calibrate_norms
+from faster_rcnn.src.FasterRcnn.resnet import ResNet, begin_as_identity, calibrate_norms
 from tests.numpy_layers import batch_norm, convolve, max_pool
 
 BLOCKS, ENTER, LEAVE = (2, 1, 1, 2), (4, 16, 32, 64), (16, 32, 64, 128)
@@ -120,6 +120,19 @@ def outputs_of(net, x):
     for hook in hooks:
         hook.remove()
     return seen
+
+
+@pytest.mark.parametrize("frozen_stages, expected", [(2, ["layer3.0", "layer3.1"]), (4, [])])
+def test_fresh_bottlenecks_begin_as_the_identity(frozen_stages, expected):
+    net = small(blocks=(1, 1, 2, 1), frozen_stages=frozen_stages, train_norm=True)
+    names = [param.name for param in net.get_parameters() if param.name.startswith(("layer1", "layer3"))]
+    assert begin_as_identity(net, names) == len(expected)
+    zero = [param.name for param in net.get_parameters() if param.name.endswith("gamma") and not param.asnumpy().any()]
+    assert zero == [f"{block}.conv3.gamma" for block in expected]
+    x = Tensor(np.random.default_rng(1).random((2, 64, 8, 12), np.float32))
+    if expected:
+        beta = net.layer3[1].conv3.beta.asnumpy().reshape(1, -1, 1, 1)
+        np.testing.assert_allclose(net.layer3[1](x).asnumpy(), np.maximum(x.asnumpy() + beta, 0), atol=1e-6)
 
 
 @pytest.mark.parametrize("place", ["everywhere", "layer3", "one weight"])

@@ -76,6 +76,20 @@ class ResNet(nn.Cell):
                 parameter.requires_grad = index >= self.frozen_stages and learns
 
 
+def begin_as_identity(backbone: ResNet, missing: Sequence[str]) -> int:
+    """Set gamma of the last norm to 0 in bottlenecks that learn and whose last weight is in `missing` (parameter names).
+
+    A fresh residual branch then adds nothing until it has learnt to (Goyal et al., "Accurate, Large Minibatch SGD", 2017,
+    section 5.1). Call before `calibrate_norms`. Returns the number of bottlenecks.
+    """
+    missing = set(missing)
+    fresh = [cell.conv3 for _, cell in backbone.cells_and_names() if isinstance(cell, Bottleneck)
+             and cell.conv3.gamma.requires_grad and cell.conv3.weight.name in missing]
+    for conv in fresh:
+        conv.gamma.set_data(ops.zeros_like(conv.gamma))
+    return len(fresh)
+
+
 def stem_pool(x):
     """The largest of the 3x3 pixels around every second one; x (N, C, H, W) >= 0.
 

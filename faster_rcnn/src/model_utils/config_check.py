@@ -185,6 +185,8 @@ def _input_size(config):
 def _rest(config):
     if config.instance_set.count("{}") != 1:
         yield "instance_set", f"expected one {{}} where the data type's name goes, got {config.instance_set!r}"
+    if config.zero_init_residual and not config.train_norm:
+        yield "zero_init_residual", "needs train_norm: without it fresh bottlenecks stay the identity"
 
 
 def _plain(value):
