@@ -28,7 +28,11 @@ def stand_ins(delay: float) -> dict:
         print(f"calibrate {tuple(images.shape)} {len(missing)}")
         return 0
 
-    resnet.calibrate_norms = calibrate_norms
+    def begin_as_identity(backbone, missing):
+        print(f"identity {len(missing)}")
+        return 3
+
+    resnet.calibrate_norms, resnet.begin_as_identity = calibrate_norms, begin_as_identity
     return {module.__name__: module for module in (detector, resnet)}
 
 

@@ -65,7 +65,7 @@ def losses(folder):
 
 
 def test_what_a_run_leaves(command, tmp_path):
-    done = run(command("--calibrate_norm=always"), tmp_path)
+    done = run(command("--calibrate_norm=always", "--train_norm=True", "--zero_init_residual=True"), tmp_path)
     output = tmp_path / "out put"
     assert sorted(path.name for path in (output / "checkpoint").iterdir()) == [
         "best.ckpt", "faster_rcnn-1_3.ckpt", "faster_rcnn-2_3.ckpt", "last.ckpt", "state.ckpt"]
@@ -80,7 +80,7 @@ def test_what_a_run_leaves(command, tmp_path):
     np.testing.assert_allclose([row["lr"] for row in rows[:3]], [0.002 / 3, 0.002 * 2 / 3, 0.002], rtol=1e-6)
     assert {"AP", "AP50", "ARl", "images", "epoch"} <= rows[-1].keys()
     assert (rows[-1]["step"], rows[-1]["images"]) == (6, 3)
-    assert "calibrate (6, 3, 64, 64) 5" in done.stdout
+    assert "identity 5\ncalibrate (6, 3, 64, 64) 5" in done.stdout
     assert "last.ckpt, best.ckpt" in done.stderr
     assert "epoch: 2 AP: " in done.stdout
     assert not (tmp_path / "rank_0").exists()
