@@ -261,9 +261,10 @@ def prepare_data(config, train: bool, in_training: bool = False) -> DataInfo:
 
 def find_source(config, train: bool, in_training: bool = False) -> dict:
     """The arguments of utils.mindrecord.ensure that the configuration's keys stand for."""
-    values = {name: config[name] for name in ("image_dir", "anno_path", "image_set")}
+    # A model that takes COCO alone has no image_set.
+    values = {name: config.get(name, "") for name in ("image_dir", "anno_path", "image_set")}
     if not train:
-        own = {name: config[f"val_{name}"] for name in values}
+        own = {name: config.get(f"val_{name}", "") for name in values}
         if any(own.values()):   # what is not given is common to both sets, as the folders of VOC are
             values = {name: own[name] or value for name, value in values.items()}
         elif in_training:       # those of the training set, which says nothing about what was learnt
