@@ -61,8 +61,6 @@ def prepare_data(config, train: bool, in_training: bool = False, masks: bool = F
 
 def find_source(config, train: bool, in_training: bool = False, masks: bool = False) -> dict:
     """The arguments of utils.mindrecord.ensure that the configuration's keys stand for."""
-    if masks and config.dataset != "coco":
-        raise InputError(f"dataset: {config.dataset} has boxes alone; masks are in coco")
     # A model that takes COCO alone has no image_set.
     values = {name: config.get(name, "") for name in ("image_dir", "anno_path", "image_set")}
     if not train:

@@ -12,7 +12,7 @@ __all__ = ["ALIASES", "RETIRED", "check_config"]
 # As in config_check_boxes.py.
 RANGES = {
     (1, None): "rcnn_mask_out_channels mask_shape",
-    (3, None): "max_mask_edges",
+    (4, None): "max_mask_edges",
     (0, None): "rcnn_loss_mask_fb_weight",
     (0, 1): "mask_thr_binary",
 }
