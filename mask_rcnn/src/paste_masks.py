@@ -1,7 +1,7 @@
 """Masks of boxes -> run-length encoded masks of the whole picture, on the host.
 
-Shapes: D detections, S side of a mask. Boxes are (x1, y1, x2, y2) in pixels of the original picture. RLE is COCO's: pixels column by
-column from the upper left, runs of 0 and of 1 in turn, beginning with 0.
+Shapes: D detections, S side of a mask. Boxes are (x1, y1, x2, y2) in pixels of the original picture. RLE is COCO's: pixels column
+by column from the upper left, runs of 0 and of 1 in turn, beginning with 0.
 
 As detectron2 pastes masks: the probability at the centre of each pixel, interpolated between the centres of the box's S x S cells
 and 0 outside of them, against a threshold. The interpolation is the product of one along x and one along y, so that two small
@@ -15,8 +15,7 @@ MARGIN = 1  # pixels around a box, where detectron2 looks too
 
 
 def paste_rle(masks, boxes, height: int, width: int, threshold: float = 0.5) -> list:
-    """[{"size": [height, width], "counts": str}, ...] of masks (D, S, S), probabilities, in boxes (D, 4); empty boxes have no pixel.
-    """
+    """[{"size": [height, width], "counts": str}, ...] of probabilities (D, S, S) in boxes (D, 4); an empty box has no pixel."""
     masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float64)
     height, width = int(height), int(width)
     runs = [{"size": [height, width], "counts": runs_of(*pair, height, width, threshold)} for pair in zip(masks, boxes)]

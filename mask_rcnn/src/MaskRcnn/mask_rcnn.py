@@ -1,8 +1,8 @@
 """Mask R-CNN (He et al., 2017): Faster R-CNN, and a head that draws the mask of each box.
 
-Shapes: N images of H x W pixels, G ground-truth slots, E edges of an object's outline, S sampled RoIs a picture of which the first Q
-slots are for objects, D detections a picture. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1; label 0 is
-background.
+Shapes: N images of H x W pixels, G ground-truth slots, E edges of an object's outline, Q slots for objects among the sampled RoIs,
+D detections a picture, s side of the mask head's pooled features. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1;
+label 0 is background.
 """
 
 from mindspore import nn, ops

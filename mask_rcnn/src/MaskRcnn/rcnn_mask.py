@@ -1,7 +1,7 @@
 """Mask head (He et al., "Mask R-CNN", 2017, figure 4 right), and its loss.
 
-Shapes: N images, Q slots for objects a picture, M RoIs in the batch, C channels of the pyramid, O of the head, K foreground classes,
-s side of the pooled features, S = 2s of a mask. Label 0 is background.
+Shapes: N images, Q slots for objects a picture, M RoIs in the batch, C channels of the pyramid, O of the head, K foreground
+classes, s side of the pooled features, S = 2s of a mask. Label 0 is background.
 """
 
 from mindspore import Parameter, nn, ops
