@@ -17,14 +17,14 @@ def still(height, width) -> Placement:
 def fill(edges, height, width) -> np.ndarray:
     """(height, width) bool: pixels whose centre lies inside. A ray to the left crosses an odd number of a part's edges."""
     mask = np.zeros((height, width), bool)
+    rows = np.arange(height)[:, None] + 0.5
     for part in range(PARTS):
-        for y in range(height):
-            crossings = []
-            for x0, y0, x1, y1, number in edges.tolist():
-                if number == part and (y0 <= y + 0.5) != (y1 <= y + 0.5):
-                    crossings.append(x0 + (y + 0.5 - y0) * (x1 - x0) / (y1 - y0))
-            odd = np.searchsorted(np.sort(crossings), np.arange(width) + 0.5) % 2
-            mask[y] |= odd.astype(bool)
+        x0, y0, x1, y1 = edges[edges[:, 4] == part, :4].T.astype(np.float64)
+        row, edge = np.nonzero((y0 <= rows) != (y1 <= rows))
+        x = x0[edge] + (row + 0.5 - y0[edge]) * (x1 - x0)[edge] / (y1 - y0)[edge]
+        crossings = np.zeros((height, width + 1), int)
+        np.add.at(crossings, (row, np.clip(np.floor(x + 0.5), 0, width).astype(int)), 1)
+        mask |= crossings.cumsum(1)[:, :width] % 2 == 1
     return mask
 
 
