@@ -1,8 +1,8 @@
 """Mask R-CNN (He et al., 2017): Faster R-CNN, and a head that draws the mask of each box.
 
 Shapes: N images of H x W pixels, G ground-truth slots, E edges of an object's outline, Q slots for objects among the sampled RoIs,
-D detections a picture, s side of the mask head's pooled features. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1;
-label 0 is background.
+D detections a picture, s side of the mask head's pooled features. Boxes are (x1, y1, x2, y2) in input-image pixels, width =
+x2 - x1; label 0 is background.
 """
 
 from mindspore import nn, ops
@@ -39,16 +39,19 @@ class MaskRcnn(FasterRcnn):
             gt_edges: (N, G, E, 5), the objects' outlines, see mask_targets.
             The others: as of FasterRcnn.
         """
-        losses, cells, samples = self.train_boxes(image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise)
-        return (*losses, self.mask_loss(cells, samples, gt_edges) * self.mask_weight)
+        losses, _, _ = self.train_masks(image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, rpn_noise, roi_noise)
+        return losses
 
-    def mask_loss(self, cells, samples, gt_edges):
+    def train_masks(self, image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, rpn_noise, roi_noise):
+        """The losses, and what the last one is made of: of the slots for objects what `sample_rois` gave, and the mask logits."""
+        losses, cells, samples = self.train_boxes(image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise)
         rois, labels, _, positive, _, matched = samples
         q = min(self.roi_pos, labels.shape[1])                                 # objects stand in the first slots
         rois, labels, positive, matched = rois[:, :q], labels[:, :q], positive[:, :q], matched[:, :q]
-        logits = self.mask_logits(cells, rois, labels)
+        logits = self.mask_logits(cells, rois, labels)                         # (N, Q, 2s, 2s)
         targets = mask_targets(gt_edges, matched, rois, logits.shape[-1], self.precise_targets)
-        return mask_head_loss(logits, targets, positive)
+        loss = mask_head_loss(logits, targets, positive)
+        return (*losses, loss * self.mask_weight), (rois, labels, positive, matched), logits
 
     def mask_logits(self, cells, boxes, labels):
         """The pooled levels, boxes (N, B, 4), labels int32 (N, B) -> logits of the boxes' own classes (N, B, 2s, 2s)."""

@@ -5,6 +5,7 @@ classes, s side of the pooled features, S = 2s of a mask. Label 0 is background.
 """
 
 from mindspore import Parameter, nn, ops
+from mindspore import dtype as mstype
 from mindspore.common.initializer import HeNormal, Normal, initializer
 
 from .bbox_coder import spread
@@ -68,7 +69,7 @@ class ClassLogits(nn.Cell):
         """(M, 4 * O, s, s) as Doubling gives it, labels (M,) -> (M, 2s, 2s)."""
         m, wide, s, _ = x.shape
         classes, channels, _, _ = self.weight.shape
-        own = ops.clamp(labels - 1, 0, classes - 1)
+        own = ops.clamp(labels.astype(mstype.float32) - 1, 0, classes - 1).astype(mstype.int32)    # ONNX 11 clips floats alone
         weight = ops.gather(self.weight.reshape(classes, channels), own, 0)    # (M, O)
         weight = spread(weight.reshape(m, 1, 1, channels), (m, SUB_PIXELS, 1, channels))
         y = ops.BatchMatMul()(weight, x.reshape(m, SUB_PIXELS, wide // SUB_PIXELS, s * s))         # (M, 4, 1, s*s)
