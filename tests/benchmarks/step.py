@@ -4,7 +4,7 @@ usage: python tests/benchmarks/step.py [--model faster_rcnn] [--height 768] [--w
 
 The network is that of the model's default config with random weights (norms calibrated, so that numbers stay finite) and 8 objects
 a picture, twelve-cornered ones where there are masks. `compile_s` is the first step less the median of the others, `train_step_s`
-that median, `train_steps_s` all of them, `infer_s` one picture with post-processing (all masks pasted and encoded), `peak_rss_mb` the
+that median, `train_steps_s` all of them, `infer_s` one picture with post-processing (masks pasted and encoded), `peak_rss_mb` the
 peak memory of training. `*_cpu_s` are the CPU seconds of all threads: on a machine that others use too, they tell more than the
 clock. The floor that this is held against: torch_floor.py.
 """
