@@ -188,8 +188,9 @@ def build_evaluate(net, val, config, device: str):
     from src.outputs import IOU_TYPES, mask_encoder
     from src.util import run_inference
 
+    annotations = val.ground_truth()
     for kind in IOU_TYPES:      # an epoch is not to end in a fault of the annotations
-        clean_ground_truth(val.ground_truth(), kind)
+        clean_ground_truth(annotations, kind)
     infer = mixed_precision(InferenceNet(net), config.amp_level, device)
     batches = EvalBatches(val.files, val.count, build_preprocess(config), config.test_batch_size,
                           workers=config.num_parallel_workers)
