@@ -4,7 +4,7 @@ usage: python eval.py --config_path=F --checkpoint_path=C --coco_root=D [--anno_
        (or --mindir_path, --onnx_path: an exported network)
        python eval.py --detections=RESULTS.json --anno_path=GROUND_TRUTH.json [--scorer=faster|pycocotools]
 
-Writes metrics.json, detections.json and pr_curves.png to output_path.
+Writes metrics.json, detections.json and pr_curves.png to output_path; of masks also segm_pr_curves.png.
 """
 import sys
 import time
@@ -17,8 +17,10 @@ from src.model_utils.local_adapter import prepare_environment
 
 prepare_environment()               # before MindSpore is imported
 
-from src.coco_scores import clean_ground_truth, coco_ap, read_json
+from src.coco_inputs import clean_ground_truth, read_json
+from src.coco_scores import class_table, coco_ap
 from src.model_utils.config import InputError, parse_config, require_path, run_main
+from src.outputs import IOU_TYPES, mask_encoder
 from src.util import run_inference, write_metrics
 
 
@@ -30,8 +32,8 @@ def main() -> None:
     report(scores, config, output, time.monotonic() - start)
 
 
-def score_network(config, output: Path):
-    """Scores of a network on the evaluation set; writes detections.json before they are computed."""
+def score_network(config, output: Path) -> list:
+    """Scores of a network on the evaluation set, of each kind; writes detections.json before they are computed."""
     from src.dataset import EvalBatches, build_preprocess, prepare_data
     from src.model_utils.local_adapter import setup_device
     from src.predictors import find_model, load_predictor
@@ -40,27 +42,38 @@ def score_network(config, output: Path):
     device = setup_device(config)
     data = prepare_data(config, train=False)
     ground_truth = data.ground_truth()
-    clean_ground_truth(ground_truth)    # hours of inference are not to end in a fault of the annotations
+    for kind in IOU_TYPES:      # hours of inference are not to end in a fault of the annotations
+        clean_ground_truth(ground_truth, kind)
     predict = load_predictor(config, device)
     batches = EvalBatches(data.files, data.count, build_preprocess(config), config.test_batch_size,
                           workers=config.num_parallel_workers)
-    predictions = run_inference(predict, batches, data.categories, data.count)
+    predictions = run_inference(predict, batches, data.categories, data.count, encode=mask_encoder(config))
     output.mkdir(parents=True, exist_ok=True)
     predictions.save(output / "detections.json")
-    return coco_ap(ground_truth, predictions, "bbox", config.scorer)
+    return [coco_ap(ground_truth, predictions, kind, config.scorer) for kind in IOU_TYPES]
 
 
-def score_file(config):
-    """Scores of a file of COCO results."""
+def score_file(config) -> list:
+    """Scores of a file of COCO results, of each kind that it has."""
     others = [key for key in ("checkpoint_path", "mindir_path", "onnx_path") if config[key]]
     if others:
         raise InputError(f"give one of --detections and --{others[0]}, not both")
     detections = require_path(config, "detections", "file")
     if config.dataset == "coco":
-        return coco_ap(_limit_classes(_coco_file(config), config.coco_classes), detections, "bbox", config.scorer)
-    from src.dataset import DataInfo, find_source
-    ground_truth = DataInfo((), 0, [], find_source(config, train=False)).ground_truth()
-    return coco_ap(ground_truth, detections, "bbox", config.scorer)
+        ground_truth = _limit_classes(_coco_file(config), config.coco_classes)
+    else:
+        from src.dataset import DataInfo, find_source
+        ground_truth = DataInfo((), 0, [], find_source(config, train=False)).ground_truth()
+    return [coco_ap(ground_truth, detections, kind, config.scorer) for kind in _kinds(detections)]
+
+
+def _kinds(detections: Path) -> tuple:
+    """What of a file is to be scored: other programs may have written boxes alone."""
+    if len(IOU_TYPES) == 1:
+        return IOU_TYPES
+    _, found = read_json(detections, "detections")
+    masks = not found or any(isinstance(item, dict) and "segmentation" in item for item in found)
+    return IOU_TYPES if masks else ("bbox",)
 
 
 def _coco_file(config) -> Path:
@@ -80,18 +93,23 @@ def _limit_classes(path: Path, classes) -> dict:
     return {**truth, "categories": named} if named and len(named) == len(classes) - 1 else truth
 
 
-def report(scores, config, output: Path, seconds: float) -> None:
-    """Print the figures and write metrics.json and pr_curves.png."""
+def report(scores: list, config, output: Path, seconds: float) -> None:
+    """Print the figures and write metrics.json and the curves."""
     from src.plots import plot_pr_curves
 
     output.mkdir(parents=True, exist_ok=True)
     write_metrics(output / "metrics.json", scores, config=config.to_dict(), seconds=round(seconds, 2))
-    plot_pr_curves(scores, output / "pr_curves.png")
-    for line in [*scores.lines(), "", *scores.class_table()]:
-        print(line)
-    for note in scores.notes:
+    for item in scores:
+        plot_pr_curves(item, output / f"{'' if item.iou_type == 'bbox' else item.iou_type + '_'}pr_curves.png")
+        if len(IOU_TYPES) > 1:
+            print(f"Evaluate annotation type *{item.iou_type}*")
+        print("\n".join([*item.lines(), ""]))
+    print("\n".join(class_table(scores)))
+    for note in dict.fromkeys(note for item in scores for note in item.notes):
         print(f"note: {note}")
-    print(f"{scores.images} images, {scores.detections} detections, {seconds:.1f} s; written to {output}")
+    if len(scores) < len(IOU_TYPES):
+        print("note: the detections have no masks: boxes alone are scored")
+    print(f"{scores[0].images} images, {scores[0].detections} detections, {seconds:.1f} s; written to {output}")
 
 
 if __name__ == "__main__":

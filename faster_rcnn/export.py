@@ -2,9 +2,9 @@
 
 usage: python export.py --config_path=F --ckpt_file=C [--file_format=MINDIR|ONNX|AIR] [--file_name=N] [--key=value ...]
 
-The network takes image (N, 3, H, W), normalised, and image_info (N, 6) (dataset.py tells what is in it), and gives
-boxes (N, D, 4), scores, labels and valid (N, D). N is test_batch_size; H x W is the padded input. infer.py and eval.py
-run MINDIR files (--mindir_path) and ONNX files (--onnx_path) with the same configuration.
+The network takes image (N, 3, H, W), normalised, and image_info (N, 6) (src/dataset.py tells what is in it), and gives
+what src/outputs.py lists. N is test_batch_size; H x W is the padded input. infer.py and eval.py run MINDIR files
+(--mindir_path) and ONNX files (--onnx_path) with the same configuration.
 """
 import os
 import sys
@@ -20,9 +20,10 @@ from src.model_utils.local_adapter import prepare_environment
 prepare_environment()               # before MindSpore is imported
 
 from src.model_utils.config import InputError, parse_config, run_main
+from src.outputs import OUTPUTS
 
 ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
-INPUTS, OUTPUTS = ("image", "image_info"), ("boxes", "scores", "labels", "valid")
+INPUTS = ("image", "image_info")
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from src.draw import draw_detections
 from src.media import Video, open_input, read_ahead, writer_of
 from src.model_utils.config import InputError, parse_config, run_main
+from src.outputs import mask_encoder
 from src.util import Progress, ResultsWriter, config_categories, to_results
 
 
@@ -53,6 +54,7 @@ class Detector:
 
     def __init__(self, predict, preprocess, config):
         self.predict, self.preprocess = predict, preprocess
+        self.encode = mask_encoder(config)
         self.batch_size, self.score_thr = config.test_batch_size, config.score_thr
         self.categories = config_categories(config)
         self.names = ["background", *(item["name"] for item in self.categories)]
@@ -85,12 +87,12 @@ class Detector:
         frames = [frame for frame, _ in waiting]
         padding = [waiting[-1][1]] * (self.batch_size - len(waiting))     # networks take batches of one size
         image, info = map(np.stack, zip(*(inputs for _, inputs in waiting), *padding))
-        boxes, scores, labels, valid = self.predict(image, info)
+        boxes, scores, labels, valid, *masks = self.predict(image, info)
         valid = valid & (scores >= self.score_thr)
         for i, frame in enumerate(frames):
             row = slice(i, i + 1)
             found = to_results(boxes[row], scores[row], labels[row], valid[row], info[row], [frame.image_id],
-                               self.categories)
+                               self.categories, *(mask[row] for mask in masks), encode=self.encode)
             results.add({"image_id": frame.image_id, "file_name": frame.file_name, **(frame.where or {}), **result}
                         for result in found)
             self._draw(frame, found, writer)
@@ -105,7 +107,8 @@ class Detector:
         if writer is not None:
             boxes = [(x, y, x + w, y + h) for x, y, w, h in (result["bbox"] for result in found)]
             scores = [result["score"] for result in found]
-            writer.write(frame, draw_detections(frame.image, boxes, labels, scores, self.names))
+            masks = [result["segmentation"] for result in found] if self.encode else None
+            writer.write(frame, draw_detections(frame.image, boxes, labels, scores, self.names, masks))
 
 
 def summary(detector: Detector, source, config) -> None:

@@ -113,7 +113,7 @@ def open_output(config) -> None:
 
 
 def train_batches(config, data, transform, rank: int, ranks: int, epoch: int, start: int):
-    """Batches of an epoch from `start` on, as Tensors: image, image_info, gt_boxes, gt_labels, gt_valid, image_id."""
+    """Batches of an epoch from `start` on, as Tensors: the columns of dataset.py, image_id last."""
     from src.dataset import create_dataset, iterate
 
     return iterate(create_dataset(data.files, data.count, transform, config.batch_size, epoch=epoch, start_batch=start,
@@ -180,12 +180,18 @@ def draw_noise(shapes: dict, seed: int, rank: int, step: int) -> list:
 
 
 def build_evaluate(net, val, config, device: str):
-    """evaluate(check) -> Scores on the evaluation set; check() is called at each batch and may raise."""
+    """evaluate(check) -> [Scores] on the evaluation set, of each of IOU_TYPES; check() is called at each batch and may raise."""
     from mindspore import Tensor
+    from src.coco_inputs import clean_ground_truth
+    from src.coco_scores import coco_ap
     from src.dataset import EvalBatches, build_preprocess
     from src.network_define import InferenceNet, mixed_precision
-    from src.util import evaluate
+    from src.outputs import IOU_TYPES, mask_encoder
+    from src.util import run_inference
 
+    annotations = val.ground_truth()
+    for kind in IOU_TYPES:      # an epoch is not to end in a fault of the annotations
+        clean_ground_truth(annotations, kind)
     infer = mixed_precision(InferenceNet(net), config.amp_level, device)
     batches = EvalBatches(val.files, val.count, build_preprocess(config), config.test_batch_size,
                           workers=config.num_parallel_workers)
@@ -195,7 +201,9 @@ def build_evaluate(net, val, config, device: str):
             check()
             return infer(Tensor(image), Tensor(image_info))
 
-        return evaluate(predict, batches, val.ground_truth(), val.categories, config.scorer, val.count)[0]
+        found = run_inference(predict, batches, val.categories, val.count, encode=mask_encoder(config))
+        truth = val.ground_truth()
+        return [coco_ap(truth, found, kind, config.scorer) for kind in IOU_TYPES]
 
     return run
 

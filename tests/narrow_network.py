@@ -1,4 +1,4 @@
-"""The detector of default_config.yaml with an eighth of its widths, small pictures, and what tests feed it."""
+"""The detectors of default_config.yaml with an eighth of their widths, small pictures, and what tests feed them."""
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
@@ -6,6 +6,8 @@ from mindspore import Tensor, ops
 from faster_rcnn.src.FasterRcnn.faster_rcnn import build_network
 from faster_rcnn.src.FasterRcnn.resnet import calibrate_norms
 from faster_rcnn.src.model_utils.config import load_config
+from mask_rcnn.src.MaskRcnn import mask_rcnn
+from mask_rcnn.src.model_utils.config import load_config as load_mask_config
 
 WIDTHS = {
     "resnet_in_channels": [8, 32, 64, 128], "resnet_out_channels": [32, 64, 128, 256],
@@ -26,10 +28,15 @@ def narrow_config(**overrides):
     return load_config(overrides={**WIDTHS, **SMALL, **overrides})
 
 
+def narrow_mask_config(**overrides):
+    """The same of Mask R-CNN."""
+    return load_mask_config(overrides={**WIDTHS, **SMALL, "rcnn_mask_out_channels": 16, "max_mask_edges": 16, **overrides})
+
+
 def narrow_network(config, seed: int = 0, fast: bool = False):
     """Random weights under norms that are calibrated to noise, so that activations are of the order of 1."""
     ms.set_seed(seed)
-    net = build_network(config, fast)
+    net = (mask_rcnn.build_network if "mask_shape" in config else build_network)(config, fast)
     images, _ = pictures(config, 2, seed)
     calibrate_norms(net.backbone, images, [param.name for param in net.get_parameters()])
     return net
@@ -65,6 +72,24 @@ def objects(config, boxes_of_pictures):
     return Tensor(boxes), Tensor(labels), Tensor(labels > 0)
 
 
+def polygons(boxes_of_pictures):
+    """The corners (P, 2) of the polygons of each object above: a six-cornered one and a triangle that reaches out of it."""
+    six = np.array([[0, 0.5], [0.3, 0], [0.8, 0.1], [0.9, 0.6], [0.6, 1], [0.1, 0.8]])
+    three = np.array([[0.7, 0.3], [1, 0.5], [0.8, 0.7]])
+    return [[[np.array(box[:2]) + part * (np.array(box[2:]) - box[:2]) for part in (six, three)] for _, *box in rows]
+            for rows in boxes_of_pictures]
+
+
+def outlines(config, boxes_of_pictures):
+    """gt_edges of these polygons."""
+    edges = np.zeros((len(boxes_of_pictures), config.num_gts, config.max_mask_edges, 5), np.float32)
+    for i, objects_of_picture in enumerate(polygons(boxes_of_pictures)):
+        for j, parts in enumerate(objects_of_picture):
+            rows = [[*a, *b, part] for part, points in enumerate(parts) for a, b in zip(points, np.roll(points, -1, 0))]
+            edges[i, j, :len(rows)] = rows
+    return Tensor(edges)
+
+
 def noise(net, n: int, seed: int = 0):
     """What decides about the sampling: rpn_noise, roi_noise."""
     rng = np.random.default_rng([seed, 1])
@@ -72,7 +97,7 @@ def noise(net, n: int, seed: int = 0):
 
 
 def losses_and_gradients(net, params):
-    """A graph: the network's arguments -> losses (4,), gradients of their sum with respect to `params`."""
+    """A graph: the network's arguments -> losses, gradients of their sum with respect to `params`."""
     def forward(*inputs):
         losses = ops.stack(net(*inputs))
         return losses.sum(), losses

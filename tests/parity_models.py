@@ -2,7 +2,7 @@
 
 Classes are ours everywhere here: background 0, foreground 1..K.
 """
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import mindspore as ms
 import numpy as np
@@ -19,6 +19,8 @@ from faster_rcnn.src.FasterRcnn.rcnn import BoxHead, Detector
 from faster_rcnn.src.FasterRcnn.resnet import ResNet
 from faster_rcnn.src.FasterRcnn.roi_align import RoiAlign
 from faster_rcnn.src.FasterRcnn.rpn import RpnHead
+from mask_rcnn.src.MaskRcnn.mask_rcnn import MaskRcnn
+from mask_rcnn.src.MaskRcnn.rcnn_mask import MaskHead
 
 LEVELS, CLASSES = ("p2", "p3", "p4", "p5", "p6"), 12
 NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -36,6 +38,8 @@ class Framework:
     background_last: bool = True
     stride_in_1x1: bool = False
     train_norm: bool = False
+    blocks: tuple = (3, 4, 6, 3)
+    masks: bool = False
     round_anchors: bool = False         # and strides of the anchors that follow from the padded size
     proposals: dict = field(default_factory=dict)
     roi_align: dict = field(default_factory=dict)
@@ -64,6 +68,10 @@ class Framework:
     def box_rows(self, array):
         """Rows (or entries) of box deltas: torchvision has four of the background too."""
         return array if self.background_last else array[4:]
+
+    def mask_rows(self, array):
+        """Rows (or entries) of mask logits: torchvision has one of the background too."""
+        return array if self.background_last else array[1:]
 
     def labels(self, theirs):
         """Classes of a fixture -> ours."""
@@ -100,6 +108,26 @@ MMDET = Framework(
     roi_align={"sample_num": 0, "level_rule": "mmdet"})
 
 
+def with_masks(framework: Framework, folder: str, prefixes: dict, **changes) -> Framework:
+    """The framework's Mask R-CNN."""
+    prefixes = {**framework.prefixes, **{f"rcnn_mask.{part}": name for part, name in prefixes.items()}}
+    return replace(framework, folder=folder, prefixes=prefixes, masks=True, **changes)
+
+
+TORCHVISION_MASK = with_masks(
+    TORCHVISION, "torchvision_maskrcnn_resnet50_fpn",
+    {"convs": "roi_heads.mask_head.{}.0", "deconv": "roi_heads.mask_predictor.conv5_mask",
+     "logits": "roi_heads.mask_predictor.mask_fcn_logits"})
+DETECTRON2_MASK = with_masks(
+    DETECTRON2, "detectron2_mask_rcnn_R101_FPN",
+    {**{f"convs.{i}": f"roi_heads.mask_head.mask_fcn{i + 1}" for i in range(4)}, "deconv": "roi_heads.mask_head.deconv",
+     "logits": "roi_heads.mask_head.predictor"}, blocks=(3, 4, 23, 3))
+MMDET_MASK = with_masks(
+    MMDET, "mmdet_mask_rcnn_r50_fpn",
+    {"convs": "roi_head.mask_head.convs.{}.conv", "deconv": "roi_head.mask_head.upsample",
+     "logits": "roi_head.mask_head.conv_logits"})
+
+
 class TorchvisionAnchors(AnchorGenerator):
     """Strides are padded size // feature size."""
 
@@ -109,21 +137,26 @@ class TorchvisionAnchors(AnchorGenerator):
         return super().levels(shapes, [(self.padded[0] // h, self.padded[1] // w) for h, w in shapes])
 
 
-def build(framework: Framework, padded, fast: bool = False) -> FasterRcnn:
-    """The network with random weights, for inputs of `padded` = (height, width)."""
+def build(framework: Framework, padded, fast: bool = False):
+    """FasterRcnn or MaskRcnn with random weights, for inputs of `padded` = (height, width)."""
     stages = (32, 64, 128, 256)
-    backbone = ResNet((3, 4, 6, 3), (8, *stages[:3]), stages, 2, framework.train_norm, fast=fast)
+    backbone = ResNet(framework.blocks, (8, *stages[:3]), stages, 2, framework.train_norm, fast=fast)
     if framework.stride_in_1x1:
         move_strides(backbone, fast)
     anchors = (TorchvisionAnchors if framework.round_anchors else AnchorGenerator)(
         [8], [0.5, 1.0, 2.0], [4, 8, 16, 32, 64], round_base=framework.round_anchors)
     anchors.padded = padded
     proposals = ProposalGenerator((), 1000, 1000, 1000, 0.7, **framework.proposals)
-    return FasterRcnn(
-        backbone, FeaturePyramid(stages, 32, fast=fast), RpnHead(32, 32, 3, fast=fast),
-        RoiAlign(7, strides=(4, 8, 16, 32), **framework.roi_align), BoxHead(32, 7, 64, CLASSES), anchors, proposals, proposals,
-        Detector(ClassNms(0.5, CLASSES, max(padded)), (0.1, 0.1, 0.2, 0.2), (0.0,) * 4, 0.05, 100, 2000),
-        {}, {}, {"num_pos": 128}, betas=framework.betas)
+    roi_align, mask_align = (RoiAlign(side, strides=(4, 8, 16, 32), **framework.roi_align) for side in (7, 14))
+    parts = {
+        "backbone": backbone, "neck": FeaturePyramid(stages, 32, fast=fast), "rpn": RpnHead(32, 32, 3, fast=fast),
+        "roi_align": roi_align, "rcnn": BoxHead(32, 7, 64, CLASSES), "anchors": anchors, "train_proposals": proposals,
+        "test_proposals": proposals, "matching": {}, "anchor_sampling": {}, "roi_sampling": {"num_pos": 128},
+        "betas": framework.betas,
+        "detector": Detector(ClassNms(0.5, CLASSES, max(padded)), (0.1, 0.1, 0.2, 0.2), (0.0,) * 4, 0.05, 100, 2000)}
+    if not framework.masks:
+        return FasterRcnn(**parts)
+    return MaskRcnn(mask_align, MaskHead(32, 32, CLASSES, fast=fast), precise_targets=True, **parts)
 
 
 def move_strides(backbone: ResNet, fast: bool):
@@ -134,7 +167,7 @@ def move_strides(backbone: ResNet, fast: bool):
         stage[0].conv2.conv = Convolution(width, width, 3, fast=fast)
 
 
-def load(net: FasterRcnn, framework: Framework, folder):
+def load(net, framework: Framework, folder):
     """Fill the network with the weights of the fixture."""
     arrays = read_checkpoint(folder / framework.checkpoint).arrays
     for param in net.get_parameters():
@@ -143,6 +176,8 @@ def load(net: FasterRcnn, framework: Framework, folder):
             array = framework.class_rows(array)
         elif param.name.startswith("rcnn.bbox_pred"):
             array = framework.box_rows(array)
+        elif param.name.startswith("rcnn_mask.logits"):
+            array = framework.mask_rows(array)
         assert array.shape == tuple(param.shape), param.name
         param.set_data(Tensor(np.array(array, np.float32, order="C"), ms.float32))
 

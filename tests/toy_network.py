@@ -3,6 +3,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 LOSS_NAMES = ("rpn_cls_loss", "rpn_reg_loss", "rcnn_cls_loss", "rcnn_reg_loss")
+MASK_LOSS_NAMES = (*LOSS_NAMES, "rcnn_mask_loss")
 
 
 def _parameter(shape, name, seed, requires_grad=True):
@@ -55,6 +56,9 @@ class ToyDetector(nn.Cell):
         return ops.tanh(ops.matmul(image.mean((2, 3)), self.backbone.weight.T) * self.backbone.gamma)   # (N, width)
 
     def construct(self, image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise):
+        return self.box_losses(image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise)
+
+    def box_losses(self, image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise):
         x = self.features(image)
         logits = ops.matmul(x, self.rcnn.cls_score.weight.T) + self.rcnn.cls_score.bias                  # (N, classes)
         sizes = (gt_boxes[..., 2] - gt_boxes[..., 0]) * gt_valid.astype(gt_boxes.dtype)
@@ -64,6 +68,9 @@ class ToyDetector(nn.Cell):
                 ops.square(logits.mean(1) - roi_noise.mean(1)).mean() + 1e-3 * image_info.mean() * ops.square(x).mean())
 
     def predict(self, image, image_info):
+        return self.quarters(image, image_info)
+
+    def quarters(self, image, image_info):
         """Four boxes a picture, each a quarter of it, of classes 1, 2, 3, 1."""
         n = image.shape[0]
         height, width = image_info[:, 0:1], image_info[:, 1:2]
@@ -72,6 +79,20 @@ class ToyDetector(nn.Cell):
         scores = ops.sigmoid(self.features(image)[:, :4])
         labels = ops.tile(Tensor(np.array([[1, 2, 3, 1]], np.int32)), (n, 1))
         return boxes, scores, labels, scores > -1
+
+
+class ToyMaskDetector(ToyDetector):
+    """The same with the interface of Mask R-CNN; each mask is the left half of its box."""
+
+    def construct(self, image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, rpn_noise, roi_noise):
+        losses = self.box_losses(image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise)
+        outline = ops.abs(gt_edges).mean((1, 2, 3))
+        return *losses, ops.square(self.features(image).mean(1) - 0.01 * outline).mean()
+
+    def predict(self, image, image_info):
+        boxes, scores, labels, valid = self.quarters(image, image_info)
+        left = Tensor((np.arange(28) < 14).astype(np.float32))
+        return boxes, scores, labels, valid, ops.tile(left, (image.shape[0], 4, 28, 1))
 
 
 def toy_batch(seed: int = 0, n: int = 2, g: int = 3) -> tuple:

@@ -30,7 +30,7 @@ class Wish:
 
 
 class ToyRun:
-    """A run of a toy network in `folder`; `aps` are what its evaluations find."""
+    """A run of a toy network in `folder`; `aps` are what its evaluations find, a pair that of boxes and that of masks."""
 
     def __init__(self, folder, aps=(), poison=None, **overrides):
         overrides = {"epoch_size": 3, "log_interval": 3, "output_path": str(folder), "run_eval": bool(aps), **overrides}
@@ -68,7 +68,10 @@ class ToyRun:
         if self.evaluations == self.wish.evaluation:
             self.wish.here = True
         check()
-        return Scores("bbox", {"AP": next(self.aps), "AP50": 0.5}, {}, 2, 3)
+        ap = next(self.aps)
+        if not isinstance(ap, tuple):       # of boxes alone
+            ap = (ap,)
+        return [Scores(kind, {"AP": value, "AP50": 0.5}, {}, 2, 3) for kind, value in zip(("bbox", "segm"), ap)]
 
     def resume(self, where="auto"):
         path = find_state(where, self.config.output_path)

@@ -1,6 +1,6 @@
 """train.py with a toy network in place of the detector, so that a run takes seconds.
 
-usage: python tests/toy_train.py [--toy_delay=SECONDS] --key=value ...
+usage: python tests/toy_train.py [--toy_model=faster_rcnn|mask_rcnn] [--toy_delay=SECONDS] --key=value ...
 """
 import runpy
 import sys
@@ -9,19 +9,21 @@ import types
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MODEL = ROOT / "faster_rcnn"
+PACKAGES = {"faster_rcnn": "src.FasterRcnn", "mask_rcnn": "src.MaskRcnn"}
 
 
-def stand_ins(delay: float) -> dict:
+def stand_ins(model: str, delay: float) -> dict:
     """Modules that train.py imports, by name. delay: seconds that a step takes longer."""
-    from tests.toy_network import LOSS_NAMES, ToyDetector
+    from tests import toy_network
 
-    class SlowDetector(ToyDetector):
+    masks = model == "mask_rcnn"
+
+    class SlowDetector(toy_network.ToyMaskDetector if masks else toy_network.ToyDetector):
         def noise_shapes(self, batch_size):
             return _SlowShapes(super().noise_shapes(batch_size), delay)
 
-    detector, resnet = types.ModuleType("src.FasterRcnn.faster_rcnn"), types.ModuleType("src.FasterRcnn.resnet")
-    detector.LOSS_NAMES = LOSS_NAMES
+    detector, resnet = (types.ModuleType(f"{PACKAGES[model]}.{name}") for name in (model, "resnet"))
+    detector.LOSS_NAMES = toy_network.MASK_LOSS_NAMES if masks else toy_network.LOSS_NAMES
     detector.build_network = lambda config, fast: SlowDetector(config.num_classes)
 
     def calibrate_norms(backbone, images, missing):
@@ -49,13 +51,13 @@ class _SlowShapes(dict):
 
 
 if __name__ == "__main__":
-    script = MODEL / "train.py"
-    arguments = sys.argv[1:]
-    slow = [item for item in arguments if item.startswith("--toy_delay=")]
-    sys.argv = [str(script), *(item for item in arguments if item not in slow)]
-    sys.path[:1] = [str(MODEL), str(ROOT)]
+    own = dict(item[len("--toy_"):].split("=", 1) for item in sys.argv[1:] if item.startswith("--toy_"))
+    model = own.get("model", "faster_rcnn")
+    script = ROOT / model / "train.py"
+    sys.argv = [str(script), *(item for item in sys.argv[1:] if not item.startswith("--toy_"))]
+    sys.path[:1] = [str(script.parent), str(ROOT)]
     from src.model_utils.local_adapter import prepare_environment
 
     prepare_environment()
-    sys.modules.update(stand_ins(float(slow[0].partition("=")[2]) if slow else 0.0))
+    sys.modules.update(stand_ins(model, float(own.get("delay", 0))))
     runpy.run_path(str(script), run_name="__main__")

@@ -1,8 +1,8 @@
 """COCO average precision of detections, through faster-coco-eval or pycocotools.
 
-Both libraries only match and accumulate. The ground truth is cleaned here, and the figures are taken here from their
-precision and recall arrays: both give the same numbers, and neither sees what makes it fail (no detections, annotation
-ids of 0 or given twice).
+Both libraries only match and accumulate. Ground truth and results are cleaned before (coco_inputs.py), and the figures
+are taken from their precision and recall arrays here: both give the same numbers, and neither sees what makes it fail (no
+detections, annotation ids of 0 or given twice).
 
 Axes: T IoU thresholds 0.50:0.05:0.95, R recall points 0:0.01:1, K classes, A areas (all, small, medium, large),
 M detections per image (1, 10, 100). -1 stands for "no object of this kind in the ground truth", as in pycocotools.
@@ -10,16 +10,12 @@ M detections per image (1, 10, 100). -1 stands for "no object of this kind in th
 import contextlib
 import gc
 import io
-import json
-import math
-import os
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
+from .coco_inputs import clean_ground_truth, clean_results
 from .model_utils.config import InputError
 
 AREAS = ("all", "small", "medium", "large")
@@ -55,20 +51,24 @@ class Scores:
         return [_format_line(self.figures[name], kind, iou, AREAS[area], MAX_DETECTIONS[most])
                 for name, kind, iou, area, most in FIGURES]
 
-    def class_table(self) -> list:
-        """One line per class: AP, AP50, objects in the ground truth; `-` where there are none."""
-        width = max([len("class"), *map(len, self.per_class)])
-        rows = [f"{'class':<{width}}  {'AP':>6}  {'AP50':>6}  {'objects':>7}"]
-        for name, row in self.per_class.items():
-            cells = ["-" if row[key] < 0 else f"{row[key]:.3f}" for key in ("AP", "AP50")]
-            rows.append(f"{name:<{width}}  {cells[0]:>6}  {cells[1]:>6}  {row['objects']:>7}")
-        return rows
-
     def to_dict(self) -> dict:
         """What metrics.json holds; plain Python numbers."""
         per_class = {name: dict(row) for name, row in self.per_class.items()}
         return {self.iou_type: dict(self.figures), "per_class": per_class, "images": self.images,
                 "detections": self.detections, "notes": list(self.notes)}
+
+
+def class_table(scores: list) -> list:
+    """One line per class: AP and AP50 of each Scores in the list, objects in the ground truth; `-` where there are none."""
+    width = max([len("class"), *map(len, scores[0].per_class)])
+    titles = [key if item.iou_type == "bbox" else f"{item.iou_type} {key}" for item in scores for key in ("AP", "AP50")]
+    rows = ["  ".join([f"{'class':<{width}}", *(f"{title:>6}" for title in titles), "objects"])]
+    for name, row in scores[0].per_class.items():
+        values = [item.per_class[name][key] for item in scores for key in ("AP", "AP50")]
+        cells = ["-" if value < 0 else f"{value:.3f}" for value in values]
+        cells = [f"{cell:>{max(6, len(title))}}" for cell, title in zip(cells, titles)]
+        rows.append("  ".join([f"{name:<{width}}", *cells, f"{row['objects']:>7}"]))
+    return rows
 
 
 def coco_ap(ground_truth, results, iou_type: str = "bbox", scorer: str = "faster") -> Scores:
@@ -84,7 +84,7 @@ def coco_ap(ground_truth, results, iou_type: str = "bbox", scorer: str = "faster
         raise InputError(f"scorer: expected one of {', '.join(_LIBRARIES)}, got {scorer!r}")
     with _no_garbage_collection():
         truth, notes = clean_ground_truth(ground_truth, iou_type)
-        found = _clean_results(results, truth, iou_type, notes)
+        found = clean_results(results, truth, iou_type, notes)
         precision, recall = _run(scorer, truth, found, iou_type)
     figures = {name: _mean((precision if kind == "AP" else recall)[_threshold_index(iou), ..., area, most])
                for name, kind, iou, area, most in FIGURES}
@@ -102,170 +102,6 @@ def _no_garbage_collection():
     finally:
         if enabled:
             gc.enable()
-
-
-def clean_ground_truth(ground_truth, iou_type: str = "bbox") -> tuple:
-    """(copy without what the scorers stumble over, notes); InputError where it cannot be scored."""
-    where, truth = read_json(ground_truth, "ground truth")
-    if not isinstance(truth, Mapping):
-        raise InputError(f"{where}: expected an object with images, annotations and categories, got {_kind(truth)}")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(truth.get(key), (list, tuple)):
-            raise InputError(f"{where}: no list {key!r}: not COCO ground truth")
-    categories = _with_ids(truth["categories"], f"{where}: categories")
-    images = _with_ids(truth["images"], f"{where}: images")
-    for key, items in (("categories", categories), ("images", images)):
-        twice = [number for number, count in Counter(item["id"] for item in items).items() if count > 1]
-        if twice:
-            raise InputError(f"{where}: {key}: id {twice[0]} is given twice")
-        if not items:
-            raise InputError(f"{where}: {key} is empty: nothing to score")
-    if iou_type == "segm" and any("height" not in image or "width" not in image for image in images):
-        raise InputError(f"{where}: images need height and width to score masks")
-    annotations, notes = _clean_annotations(where, truth["annotations"], images, categories, iou_type)
-    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}, notes
-
-
-def _with_ids(items, where: str) -> list:
-    copies = []
-    for i, item in enumerate(items):
-        try:
-            copies.append({**item, "id": _int(item, "id")})
-        except (InputError, TypeError) as error:
-            raise InputError(f"{where}[{i}]: {error}") from None
-    return copies
-
-
-def _clean_annotations(where, source, images, categories, iou_type) -> tuple:
-    known = {"image_id": {image["id"] for image in images}, "category_id": {item["id"] for item in categories}}
-    kept, dropped = [], Counter()
-    for i, item in enumerate(source):
-        try:
-            ids = {key: _int(item, key) for key in known}
-            strange = [key for key in known if ids[key] not in known[key]]
-            if strange:
-                dropped[strange[0]] += 1
-                continue
-            box = _box(item)
-        except InputError as error:
-            raise InputError(f"{where}: annotations[{i}]: {error}") from None
-        if iou_type == "segm" and not item.get("segmentation"):
-            raise InputError(f"{where}: annotations[{i}]: no segmentation, so masks cannot be scored")
-        # Renumbered: an id of 0 means "not matched" inside the scorers, and one given twice would hide the first.
-        entry = {**ids, "id": len(kept) + 1, "bbox": box, "iscrowd": int(item.get("iscrowd") or 0),
-                 "area": float(item["area"] if item.get("area") is not None else box[2] * box[3])}
-        if iou_type == "segm":
-            entry["segmentation"] = item["segmentation"]
-        kept.append(entry)
-    notes = [f"{count} annotations of the ground truth left out: {key} not listed" for key, count in dropped.items()]
-    if not kept:
-        notes.append("the ground truth has no objects: every figure is -1")
-    return kept, notes
-
-
-def _clean_results(results, truth, iou_type, notes) -> list:
-    where, results = read_json(results, "detections")
-    if isinstance(results, Mapping):
-        raise InputError(f"{where}: expected a list of COCO results, got an object")
-    images = {image["id"] for image in truth["images"]}
-    categories = {item["id"] for item in truth["categories"]}
-    kept, strangers = [], Counter()
-    for i, item in enumerate(results):
-        try:
-            entry = _clean_result(item, iou_type)
-        except InputError as error:
-            raise InputError(f"{where}: result {i}: {error}") from None
-        if entry["image_id"] not in images:
-            raise InputError(f"{where}: result {i}: image_id {entry['image_id']} is not in the ground truth "
-                             f"({len(images)} images)")
-        if entry["category_id"] not in categories:
-            strangers[entry["category_id"]] += 1
-            continue
-        entry["id"] = len(kept) + 1
-        kept.append(entry)
-    if iou_type == "segm" and kept:
-        from pycocotools import mask as mask_utils
-        for entry, area in zip(kept, mask_utils.area([entry["segmentation"] for entry in kept])):
-            entry["area"] = float(area)
-    if strangers:
-        some = ", ".join(map(str, sorted(strangers)[:5])) + (" ..." if len(strangers) > 5 else "")
-        notes.append(f"{sum(strangers.values())} detections not counted: category_id {some} not in the ground truth")
-    if not kept:
-        notes.append("no detections: AP and AR are 0 wherever the ground truth has objects")
-    return kept
-
-
-def _clean_result(item, iou_type: str) -> dict:
-    entry = {"image_id": _int(item, "image_id"), "category_id": _int(item, "category_id"), "score": _score(item),
-             "iscrowd": 0}
-    if iou_type == "segm":
-        return {**entry, "segmentation": _rle(item)}
-    entry["bbox"] = box = _box(item)
-    entry["area"] = box[2] * box[3]
-    return entry
-
-
-def read_json(source, what: str) -> tuple:
-    """(name for messages, content) of a path, or of the content itself; InputError names file and line."""
-    if not isinstance(source, (str, os.PathLike)):
-        return what, source
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file ({what})")
-    try:
-        return str(path), json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not JSON: {error.reason} at byte {error.start}") from error
-
-
-def _kind(value) -> str:
-    return "a list" if isinstance(value, list) else type(value).__name__
-
-
-def _int(item, key: str) -> int:
-    """The id under `key`; whole numbers written as text or float are taken too, since such files are about."""
-    try:
-        value = item[key]
-    except (TypeError, KeyError):
-        value = None
-    if type(value) is int:
-        return value
-    try:
-        number = int(value)
-        if isinstance(value, str) or number == value:
-            return number
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise InputError(f"{key}: expected a whole number, got {value!r}")
-
-
-def _box(item) -> list:
-    try:
-        x, y, width, height = map(float, item["bbox"])
-        if math.isfinite(x + y + width + height) and width >= 0 and height >= 0:
-            return [x, y, width, height]
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise InputError(f"bbox: expected [x, y, width, height], got {item.get('bbox')!r}")
-
-
-def _score(item) -> float:
-    try:
-        score = float(item["score"])
-        if math.isfinite(score):
-            return score
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise InputError(f"score: expected a number, got {item.get('score')!r}")
-
-
-def _rle(item) -> dict:
-    rle = item.get("segmentation")
-    if not isinstance(rle, Mapping) or not isinstance(rle.get("counts"), (str, bytes)) or "size" not in rle:
-        raise InputError("segmentation: expected a compressed RLE (size, counts)")
-    return dict(rle)
 
 
 def _load_faster() -> tuple:

@@ -1,7 +1,7 @@
 """A training step around a network, the network as inference calls it, and weights out of a checkpoint.
 
-The network is an nn.Cell: `net(image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise)` gives the
-weighted losses as a tuple of scalars, `net.predict(image, image_info)` the detections.
+The network is an nn.Cell: called with the columns of a training batch and what random numbers its sampling takes, it
+gives the weighted losses as a tuple of scalars; `net.predict(image, image_info)` gives the detections.
 """
 import contextlib
 import logging
@@ -28,7 +28,7 @@ OPTIMISER_PREFIXES = ("moments.", "accum.", "stat.", "momentum.")
 STATE_KEY = "run_state"
 BACKBONE = "backbone."
 # Layers whose outputs follow from the number of classes.
-CLASS_LAYERS = ("rcnn.cls_score.", "rcnn.bbox_pred.")
+CLASS_LAYERS = ("rcnn.cls_score.", "rcnn.bbox_pred.", "rcnn_mask.logits.")
 log = logging.getLogger(__name__)
 
 
@@ -215,7 +215,7 @@ def same_on_all_ranks(net: nn.Cell, rank_size: int) -> None:
 
 
 class InferenceNet(nn.Cell):
-    """The network with `predict` as its call: (image, image_info) -> (boxes, scores, labels, valid)."""
+    """The network with `predict` as its call: (image, image_info) -> detections, fixed in number, and which are valid."""
 
     def __init__(self, net: nn.Cell):
         super().__init__(auto_prefix=False)  # the parameters keep their names

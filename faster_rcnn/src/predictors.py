@@ -1,13 +1,14 @@
 """Ways to run a network: from a checkpoint, a MINDIR or an ONNX file, all behind one call.
 
-A predictor is called as predict(image, image_info) -> (boxes, scores, labels, valid), all NumPy arrays:
-image (N, 3, H, W) float32, normalised; image_info (N, 6).
+A predictor is called as predict(image, image_info) and gives NumPy arrays, those that outputs.py names: image (N, 3, H, W)
+float32, normalised; image_info (N, 6).
 """
 from pathlib import Path
 
 import numpy as np
 
 from .model_utils.config import InputError
+from .outputs import OUTPUTS
 
 __all__ = ["load_predictor", "predictor_of"]
 
@@ -25,7 +26,11 @@ class Predictor:
             n, height, width = self.input_shape
             raise InputError(f"the exported network takes {n} x 3 x {height} x {width}, the configuration gives "
                              f"{' x '.join(map(str, image.shape))}: pass the --config_path that it was exported with")
-        return tuple(value.asnumpy() if hasattr(value, "asnumpy") else value for value in self.run(image, image_info))
+        outputs = tuple(value.asnumpy() if hasattr(value, "asnumpy") else value for value in self.run(image, image_info))
+        if len(outputs) != len(OUTPUTS):
+            raise InputError(f"the network gives {len(outputs)} outputs, not {', '.join(OUTPUTS)}: was it exported from "
+                             "another model?")
+        return outputs
 
 
 def predictor_of(net, amp_level: str = "O0", device: str = "CPU") -> Predictor:

@@ -106,14 +106,20 @@ class TrainLog:
         return shown + (f", {format_seconds(left)} left" if step < self.total_steps else "")
 
     def record(self, kind: str, step: int, values: dict) -> None:
-        """A line of metrics.jsonl and its numbers for TensorBoard; a number that is not finite is null."""
+        """A line of metrics.jsonl and its numbers for TensorBoard; a number that is not finite is null.
+
+        A value may be a dict of numbers: of TensorBoard's scalars `segm/AP` is one.
+        """
         if not self.writer:
             return
         values = {name: None if isinstance(value, float) and not math.isfinite(value) else value
                   for name, value in values.items()}
         self._metrics.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._metrics.flush()
+        flat = {}
         for name, value in values.items():
+            flat.update({f"{name}/{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value})
+        for name, value in flat.items():
             if isinstance(value, (int, float)) and name not in ("epoch", "batch"):
                 self._board.add_scalar(f"{kind}/{name}", value, step)
         self._board.flush()

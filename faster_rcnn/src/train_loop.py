@@ -14,7 +14,8 @@ class TrainLoop:
 
     train_step: a TrainStep. batches(epoch, start): the batches of an epoch from batch `start` on, each the network's
     arguments but the noise, then the image ids. noise(step): the other arguments. rate(step): the learning rate.
-    evaluate(check): Scores, or None in place of the function; check() may raise. folder: a CheckpointFolder. config:
+    evaluate(check): a list of Scores, the last of which decides which weights are best; check() may raise. None in place
+    of the function: there is nothing to evaluate on. folder: a CheckpointFolder. config:
     intervals of checkpoints and evaluations. facts: see check_same_run.
     """
 
@@ -109,15 +110,20 @@ class TrainLoop:
             scores = self.evaluate(self.check)
         self.evaluated = self.step
         seconds = time.monotonic() - start
-        self.log.record("eval", self.step, {"epoch": epoch + 1, **scores.figures, "images": scores.images,
-                                            "detections": scores.detections, "seconds": round(seconds, 3)})
-        best = scores["AP"] >= self.best_ap     # of equals the later, which was trained longer
+        boxes, *others = scores
+        self.log.record("eval", self.step, {"epoch": epoch + 1, **boxes.figures,
+                                            **{item.iou_type: item.figures for item in others}, "images": boxes.images,
+                                            "detections": boxes.detections, "seconds": round(seconds, 3)})
+        ap = scores[-1]["AP"]
+        best = ap >= self.best_ap               # of equals the later, which was trained longer
         if best:
-            self.best_ap, self.best_epoch = scores["AP"], epoch + 1
+            self.best_ap, self.best_epoch = ap, epoch + 1
             if self.config.save_checkpoint and self.config.save_best_ckpt:
                 self.folder.save_best(self.train_step)
-        self.log.say(f"epoch: {epoch + 1} AP: {scores['AP']:.4f}, AP50: {scores['AP50']:.4f} on {scores.images} images "
-                     f"in {seconds:.1f} s" + (", the best so far" if best else f"; best: {self.best_ap:.4f}"))
+        figures = [f"{'' if item is boxes else item.iou_type + ' '}{name}: {item[name]:.4f}"
+                   for item in scores for name in ("AP", "AP50")]
+        self.log.say(f"epoch: {epoch + 1} {', '.join(figures)} on {boxes.images} images in {seconds:.1f} s"
+                     + (", the best so far" if best else f"; best: {self.best_ap:.4f}"))
         self.log.pause()
 
     def state(self) -> dict:

@@ -137,21 +137,8 @@ def image_info(original, size, inner) -> np.ndarray:
     return np.array([*size, inner[0] / height, inner[1] / width, height, width], np.float32)
 
 
-def scale_boxes(boxes: np.ndarray, scale_y: float, scale_x: float, corner: tuple = (0, 0)) -> np.ndarray:
-    """Boxes of a picture that was resized by these factors and put at `corner` (y, x)."""
-    y, x = corner
-    return (boxes.astype(np.float64) * (scale_x, scale_y, scale_x, scale_y) + (x, y, x, y)).astype(np.float32)
-
-
 def clip_boxes(boxes: np.ndarray, height: float, width: float) -> np.ndarray:
     return np.clip(boxes, np.float32(0), np.array([width, height, width, height], np.float32))
-
-
-def flip_boxes(boxes: np.ndarray, width: float) -> np.ndarray:
-    """Boxes of a picture of this width that was mirrored left to right."""
-    flipped = boxes.copy()
-    flipped[:, 0], flipped[:, 2] = width - boxes[:, 2], width - boxes[:, 0]
-    return flipped
 
 
 def shift_colours(image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float) -> np.ndarray:
@@ -208,23 +195,49 @@ class Augmenter:
             if photo < self.photo_ratio else ())
 
 
-def augment(image: np.ndarray, boxes: np.ndarray, preprocess: Preprocess, what: Augmentation) -> tuple:
-    """(chw, info, boxes) of a training picture; boxes are clipped to it, and those outside become empty.
+@dataclass(frozen=True)
+class Placement:
+    """Where a training picture lies: resized to `inner`, at `corner` (y, x) of a canvas of `size`, mirrored with it."""
 
-    Expanding is done by resizing to less and leaving the mean around: the canvas itself, up to expand^2 as large as the
-    picture, is never made. It has the size that the picture would have had, so it is resized just as without.
+    original: tuple
+    size: tuple
+    inner: tuple
+    corner: tuple
+    flip: bool = False
+
+    def points(self, points: np.ndarray) -> np.ndarray:
+        """(n, 2) x, y in pixels of the picture as it came -> (n, 2) float64 in those of the input."""
+        scale = self.inner[1] / self.original[1], self.inner[0] / self.original[0]
+        points = points.astype(np.float64) * scale + self.corner[::-1]
+        if self.flip:
+            points[:, 0] = self.size[1] - points[:, 0]
+        return points
+
+    def boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """(n, 4) likewise, float32, clipped to the picture (around it is nothing): those outside become empty."""
+        boxes = self.points(clip_boxes(boxes, *self.original).reshape(-1, 2)).reshape(-1, 4)
+        return (boxes[:, [2, 1, 0, 3]] if self.flip else boxes).astype(np.float32)
+
+
+def place(original: tuple, size: InputSize, what: Augmentation) -> Placement:
+    """Where a picture of this height and width lies.
+
+    Expanding is resizing to less and leaving the mean around: the canvas itself, up to expand^2 as large as the picture,
+    is never made. It has the size that the picture would have had, so it is resized just as without.
     """
-    size = preprocess.size.resized(*image.shape[:2], what.factor)
-    inner = tuple(min(side, scaled_side(side, 1 / what.expand)) for side in size)
-    corner = tuple(int(part * (outer - side + 1)) for part, outer, side in zip(what.corner, size, inner))
-    info = image_info(image.shape, size, inner)
-    boxes = clip_boxes(boxes, *image.shape[:2])     # to the picture: the canvas around it holds nothing
-    boxes = scale_boxes(boxes, inner[0] / image.shape[0], inner[1] / image.shape[1], corner)
-    resized = resize(image, inner)
+    outer = size.resized(*original, what.factor)
+    inner = tuple(min(side, scaled_side(side, 1 / what.expand)) for side in outer)
+    corner = tuple(int(part * (whole - side + 1)) for part, whole, side in zip(what.corner, outer, inner))
+    return Placement(tuple(original), outer, inner, corner, what.flip)
+
+
+def augment(image: np.ndarray, preprocess: Preprocess, what: Augmentation) -> tuple:
+    """(chw, info, placement) of a training picture."""
+    placed = place(image.shape[:2], preprocess.size, what)
+    resized, (y, x) = resize(image, placed.inner), placed.corner
     if what.colours:
         resized = shift_colours(resized, *what.colours)
     if what.flip:
         resized = cv2.flip(resized, 1)
-        corner = corner[0], size[1] - corner[1] - inner[1]
-        boxes = flip_boxes(boxes, size[1])
-    return preprocess.pack(resized, size, corner), info, boxes
+        x = placed.size[1] - x - placed.inner[1]
+    return preprocess.pack(resized, placed.size, (y, x)), image_info(image.shape, placed.size, placed.inner), placed

@@ -1,4 +1,4 @@
-"""Detections -> COCO results -> COCO AP: what evaluation, inference and evaluation during training share.
+"""Detections -> COCO results: what evaluation, inference and evaluation during training share.
 
 Shapes: N images, D detections per image (fixed; `valid` tells which are meant).
 Boxes are (x1, y1, x2, y2) in pixels of the network input; label 0 is background. Results hold bbox (x, y, width,
@@ -12,10 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .coco_scores import Scores, coco_ap
-
-__all__ = ["Predictions", "Progress", "ResultsWriter", "Scores", "coco_ap", "config_categories", "evaluate",
-           "run_inference", "to_results", "write_metrics"]
+__all__ = ["Predictions", "Progress", "ResultsWriter", "config_categories", "run_inference", "to_results", "write_metrics"]
 
 # Digits written: far less than a pixel, and more than float32 tells apart in a score, so that no new ties appear.
 BOX_DECIMALS, SCORE_DECIMALS = 4, 8
@@ -23,14 +20,13 @@ BOX_DECIMALS, SCORE_DECIMALS = 4, 8
 COCO_IDS = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
 
 
-def to_results(boxes, scores, labels, valid, image_info, image_ids, categories, masks=None) -> list:
+def to_results(boxes, scores, labels, valid, image_info, image_ids, categories, masks=None, encode=None) -> list:
     """COCO results (a list of dicts that `json.dumps` takes) of a batch, in the order of images and detections.
 
     boxes (N, D, 4), scores, labels and valid (N, D), image_info (N, 6), image_ids (N,); categories: {"id", "name",
-    "label"} of each class. masks[n][d]: RLE of a detection in pixels of the original image. Boxes that are empty after
-    clipping are left out.
+    "label"} of each class. masks and encode: see Predictions. Boxes that are empty after clipping are left out.
     """
-    predictions = Predictions(categories)
+    predictions = Predictions(categories, encode)
     predictions.add(boxes, scores, labels, valid, image_info, image_ids, masks)
     return list(predictions)
 
@@ -46,9 +42,15 @@ def config_categories(config) -> list:
 
 
 class Predictions:
-    """Detections of a whole set, 56 bytes each; iterates over COCO results."""
+    """Detections of a whole set, 56 bytes each and their masks' RLE; iterates over COCO results.
 
-    def __init__(self, categories):
+    encode(masks (K, ...), boxes (K, 4), height, width) -> K RLE: turns what the network gives as the masks of one image
+    into RLE of the original image, whose pixels the boxes (x1, y1, x2, y2) are in. It is called for the detections alone
+    that are kept.
+    """
+
+    def __init__(self, categories, encode=None):
+        self._encode = encode
         self._category_of_label = np.full(1 + max(item["label"] for item in categories), -1, np.int64)
         for item in categories:
             self._category_of_label[item["label"]] = item["id"]
@@ -64,11 +66,15 @@ class Predictions:
             for i, (image_id, category_id, box, score) in enumerate(rows):
                 result = {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
                 if masks is not None:
-                    result["segmentation"] = masks[i]
+                    size, counts = masks[i]
+                    result["segmentation"] = {"size": list(size), "counts": counts}
                 yield result
 
     def add(self, boxes, scores, labels, valid, image_info, image_ids, masks=None) -> None:
-        """Take a batch: see `to_results`. An image with an id below 0 is padding of the batch and left out."""
+        """Take a batch: see `to_results`. An image with an id below 0 is padding of the batch and left out.
+
+        masks (N, D, ...): what `encode` takes.
+        """
         info = np.asarray(image_info, np.float64)[:, :, None]       # (N, 6, 1)
         image_ids = np.asarray(image_ids, np.int64)
         boxes = np.asarray(boxes, np.float64)                       # (N, D, 4)
@@ -77,26 +83,31 @@ class Predictions:
         found = np.stack([left, top, right - left, bottom - top], -1).round(BOX_DECIMALS)   # (N, D, 4)
         # Written so that a NaN is left out too.
         keep = np.asarray(valid, bool) & (found[..., 2] > 0) & (found[..., 3] > 0) & (image_ids[:, None] >= 0)
-        image, slot = np.nonzero(keep)
+        image, _ = np.nonzero(keep)
         labels = np.asarray(labels)[keep]
         known = len(self._category_of_label)
         bad = labels[(labels < 1) | (labels >= known) | (self._category_of_label[np.clip(labels, 0, known - 1)] < 0)]
         if bad.size:
             raise ValueError(f"the network gave label {bad[0]}; the data's classes have labels 1 to {known - 1}")
-        rles = None if masks is None else [_text_rle(masks[n][d]) for n, d in zip(image.tolist(), slot.tolist())]
+        rles = None
+        if masks is not None:
+            corners = np.stack([left, top, right, bottom], -1)      # (N, D, 4)
+            rles = [rle for n in np.unique(image).tolist() for rle in self._encode_image(
+                masks[n][keep[n]], corners[n][keep[n]], info[n, 4:, 0])]
         score = np.asarray(scores, np.float64)[keep].round(SCORE_DECIMALS)
         self._chunks.append((image_ids[image], self._category_of_label[labels], found[keep], score, rles))
         self._count += len(image)
+
+    def _encode_image(self, masks, boxes, size) -> list:
+        """((height, width), counts) of each mask of an image."""
+        size = tuple(int(round(side)) for side in size.tolist())
+        counts = [rle["counts"] for rle in self._encode(masks, boxes, *size)]
+        return [(size, text.decode("ascii") if isinstance(text, bytes) else text) for text in counts]
 
     def save(self, path) -> None:
         """Write all as a JSON list, one result a line."""
         with ResultsWriter(path) as writer:
             writer.add(self)
-
-
-def _text_rle(rle: dict) -> dict:
-    counts = rle["counts"].decode("ascii") if isinstance(rle["counts"], bytes) else rle["counts"]
-    return {"size": [int(side) for side in rle["size"]], "counts": counts}
 
 
 class ResultsWriter:
@@ -186,13 +197,13 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def run_inference(predict, batches, categories, total=None, label: str = "evaluate") -> Predictions:
+def run_inference(predict, batches, categories, total=None, label: str = "evaluate", encode=None) -> Predictions:
     """Run `predict(image, image_info) -> (boxes, scores, labels, valid[, masks])` over batches; collect what it finds.
 
     batches: tuples in the order of the dataset's columns (image, image_info, ..., image_id last), NumPy arrays or
-    Tensors. total: images, for the progress.
+    Tensors. total: images, for the progress. encode: see Predictions; masks become RLE as the batches come.
     """
-    predictions = Predictions(categories)
+    predictions = Predictions(categories, encode)
     with Progress(total, label) as progress:
         for image, image_info, *_, image_id in batches:
             boxes, scores, labels, valid, *masks = (_to_numpy(output) for output in predict(image, image_info))
@@ -206,16 +217,8 @@ def _to_numpy(value):
     return value.asnumpy() if hasattr(value, "asnumpy") else value
 
 
-def evaluate(predict, batches, ground_truth, categories, scorer: str = "faster", total=None,
-             label: str = "evaluate") -> tuple:
-    """(Scores of the boxes, Predictions) of a network on a set; evaluation during training and eval.py share it."""
-    predictions = run_inference(predict, batches, categories, total, label)
-    return coco_ap(ground_truth, predictions, "bbox", scorer), predictions
-
-
-def write_metrics(path, scores, **more) -> dict:
-    """Write metrics.json; return its content. scores: one Scores, or those of boxes and masks (`segm_AP` per class)."""
-    scores = [scores] if isinstance(scores, Scores) else list(scores)
+def write_metrics(path, scores: list, **more) -> dict:
+    """Write metrics.json; return its content. scores: those of the boxes, then of the masks (`segm_AP` per class)."""
     content = scores[0].to_dict()
     for extra in scores[1:]:
         content[extra.iou_type] = dict(extra.figures)

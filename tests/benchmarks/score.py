@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from faster_rcnn.src.util import Predictions, coco_ap  # noqa: E402
+from faster_rcnn.src.coco_scores import coco_ap  # noqa: E402
+from faster_rcnn.src.util import Predictions  # noqa: E402
 
 SIZE = 640.0    # side of an image
 

@@ -3,9 +3,10 @@
 usage: python tests/benchmarks/step.py [--model faster_rcnn] [--height 768] [--width 1280] [--batch 2] [--threads 2] [--steps 5]
 
 The network is that of the model's default config with random weights (norms calibrated, so that numbers stay finite) and 8 objects
-a picture. `compile_s` is the first step less the median of the others, `train_step_s` that median, `train_steps_s` all of them,
-`infer_s` one picture with post-processing, `peak_rss_mb` the peak memory of training. `*_cpu_s` are the CPU seconds of all threads:
-on a machine that others use too, they tell more than the clock. The floor that this is held against: torch_floor.py.
+a picture, twelve-cornered ones where there are masks. `compile_s` is the first step less the median of the others, `train_step_s`
+that median, `train_steps_s` all of them, `infer_s` one picture with post-processing (masks pasted and encoded), `peak_rss_mb` the
+peak memory of training. `*_cpu_s` are the CPU seconds of all threads: on a machine that others use too, they tell more than the
+clock. The floor that this is held against: torch_floor.py.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 # Model directory -> module of its network.
-NETWORKS = {"faster_rcnn": "FasterRcnn.faster_rcnn"}
+NETWORKS = {"faster_rcnn": "FasterRcnn.faster_rcnn", "mask_rcnn": "MaskRcnn.mask_rcnn"}
+CORNERS = 12  # of an object's outline
 
 
 def parse_arguments():
@@ -45,8 +47,8 @@ def medians(times) -> tuple:
     return tuple(statistics.median(column) for column in zip(*times))
 
 
-def random_batch(rng, config, batch: int) -> tuple:
-    """image, image_info, gt_boxes, gt_labels, gt_valid of 8 objects a picture."""
+def random_batch(rng, config, args, batch: int) -> tuple:
+    """image, image_info, gt_boxes, gt_labels, gt_valid of 8 objects a picture; with masks gt_edges."""
     import numpy as np
 
     height, width = config.img_height, config.img_width
@@ -57,7 +59,15 @@ def random_batch(rng, config, batch: int) -> tuple:
     boxes[:, :8] = np.concatenate([corner, corner + size], 2) * [width, height, width, height]
     labels = np.zeros((batch, config.num_gts), np.int32)
     labels[:, :8] = rng.integers(1, config.num_classes, (batch, 8))
-    return image, info, boxes, labels, labels > 0
+    columns = image, info, boxes, labels, labels > 0
+    if args.model != "mask_rcnn":
+        return columns
+    angle = np.arange(CORNERS) * (2 * np.pi / CORNERS)
+    points = 0.5 + 0.5 * np.stack([np.cos(angle), np.sin(angle)], 1)                     # in a square of side 1
+    points = boxes[:, :8, None, :2] + points * (boxes[:, :8, None, 2:] - boxes[:, :8, None, :2])
+    edges = np.zeros((batch, config.num_gts, config.max_mask_edges, 5), np.float32)
+    edges[:, :8, :CORNERS, :4] = np.concatenate([points, np.roll(points, -1, 2)], -1)
+    return (*columns, edges)
 
 
 def build(args):
@@ -76,7 +86,7 @@ def build(args):
     ms.set_context(mode=ms.PYNATIVE_MODE)
     names = [parameter.name for parameter in net.get_parameters()]
     pictures = ms.Tensor(np.random.default_rng(0).standard_normal((2, 3, 256, 256), np.float32))
-    import_module(f"{source}.FasterRcnn.resnet").calibrate_norms(net.backbone, pictures, names)
+    import_module(f"{source}.{NETWORKS[args.model].split('.')[0]}.resnet").calibrate_norms(net.backbone, pictures, names)
     ms.set_context(mode=ms.GRAPH_MODE)
     return net, config
 
@@ -87,8 +97,8 @@ def time_training(net, config, args) -> dict:
 
     source = f"{args.model}.src"
     rng = np.random.default_rng(0)
-    arrays = [*random_batch(rng, config, args.batch), *(rng.random(s, np.float32) for s in net.noise_shapes(args.batch).values())]
-    inputs = tuple(Tensor(array) for array in arrays)
+    noise = (rng.random(shape, np.float32) for shape in net.noise_shapes(args.batch).values())
+    inputs = tuple(Tensor(array) for array in (*random_batch(rng, config, args, args.batch), *noise))
     names = import_module(f"{source}.{NETWORKS[args.model]}").LOSS_NAMES
     step = import_module(f"{source}.network_define").TrainStep(net, names, momentum=config.momentum,
                                                                weight_decay=config.weight_decay)
@@ -105,11 +115,13 @@ def time_inference(net, config, args) -> dict:
     from mindspore import Tensor
 
     infer = import_module(f"{args.model}.src.network_define").InferenceNet(net)
-    image, info, *_ = (Tensor(array) for array in random_batch(np.random.default_rng(0), config, 1))
+    image, info, *_ = (Tensor(array) for array in random_batch(np.random.default_rng(0), config, args, 1))
 
     def once():
-        for output in infer(image, info):
-            output.asnumpy()
+        outputs = [output.asnumpy() for output in infer(image, info)]
+        if args.model == "mask_rcnn":
+            paste = import_module(f"{args.model}.src.paste_masks").paste_rle
+            paste(outputs[4][0], outputs[0][0], config.img_height, config.img_width, config.mask_thr_binary)
 
     first, _ = timed(once)
     times = [timed(once) for _ in range(args.steps)]

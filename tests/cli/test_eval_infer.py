@@ -10,49 +10,17 @@ import cv2
 import numpy as np
 import pytest
 
-SIZES = ((120, 200), (300, 161), (90, 90))      # height, width
+from tests.toy_data import SIZES, export_toy, quarters
+
 NAMES = "[background, cat, dog, bird]"
-CATEGORIES = [{"id": 11, "name": "cat"}, {"id": 5, "name": "dog"}, {"id": 7, "name": "bird"}]
-
-
-def quarters(height: int, width: int) -> list:
-    return [[x, y, width / 2, height / 2] for y in (0, height / 2) for x in (0, width / 2)]
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     """Folder with toy.mindir and toy.onnx, for one picture of 96 x 128."""
-    import mindspore as ms
-
-    from faster_rcnn.src.network_define import InferenceNet
     from tests.toy_network import ToyDetector
 
-    plain, folder = tmp_path_factory.mktemp("export"), tmp_path_factory.mktemp("toy net")
-    net = InferenceNet(ToyDetector(4)).set_train(False)
-    inputs = ms.Tensor(np.zeros((1, 3, 96, 128), np.float32)), ms.Tensor(np.ones((1, 6), np.float32))
-    for kind in ("MINDIR", "ONNX"):
-        ms.export(net, *inputs, file_name=str(plain / "toy"), file_format=kind)    # it refuses a path with a space
-        (plain / f"toy.{kind.lower()}").rename(folder / f"toy.{kind.lower()}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A data set in COCO's layout whose objects are the quarters of its pictures."""
-    root = tmp_path_factory.mktemp("my data")
-    (root / "val2017").mkdir()
-    (root / "annotations").mkdir()
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
-    for image_id, (height, width) in enumerate(SIZES, 31):
-        cv2.imwrite(str(root / "val2017" / f"{image_id:012d}.png"), rng.integers(0, 255, (height, width, 3), np.uint8))
-        images.append({"id": image_id, "file_name": f"{image_id:012d}.png", "height": height, "width": width})
-        for box, category in zip(quarters(height, width), (11, 5, 7, 11)):
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id, "category_id": category, "bbox": box,
-                                "area": box[2] * box[3], "iscrowd": 0})
-    truth = {"images": images, "annotations": annotations, "categories": CATEGORIES}
-    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(truth))
-    return root
+    return export_toy(ToyDetector(4), tmp_path_factory.mktemp("export"), tmp_path_factory.mktemp("toy net"))
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +52,6 @@ def call(run_command, repo_dir, tmp_path):
 def toy_options(**more) -> dict:
     return {"num_classes": 4, "coco_classes": NAMES, "img_height": 96, "img_width": 128, "device_target": "CPU",
             "num_parallel_workers": 1, **more}
-
-
-def one_line(result, program: str) -> str:
-    """The line of a user's fault."""
-    assert result.returncode == 2, result.stdout + result.stderr
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith(f"{program}: error: "), result.stderr
-    return lines[0]
 
 
 # eval.py
@@ -146,7 +106,7 @@ def test_eval_of_a_network_finds_every_quarter(call, toy, pictures, tmp_path):
     ({"detections": __file__, "anno_path": __file__}, "not JSON"),
     ({"scorer": "coco"}, "scorer"),
 ])
-def test_eval_names_what_is_wrong(call, options, message):
+def test_eval_names_what_is_wrong(call, options, message, one_line):
     assert message in one_line(call("eval", **options), "eval.py")
 
 
@@ -211,12 +171,12 @@ def test_infer_on_a_video(call, toy, tmp_path):
     assert [drawn.read()[0] for _ in range(6)] == [True] * 5 + [False]
 
 
-def test_infer_says_when_the_size_is_not_the_exported_one(call, toy, pictures):
+def test_infer_says_when_the_size_is_not_the_exported_one(call, toy, pictures, one_line):
     options = toy_options(onnx_path=toy / "toy.onnx", input=pictures / "val2017", img_height=64)
     assert "takes 1 x 3 x 96 x 128" in one_line(call("infer", **options), "infer.py")
 
 
-def test_infer_says_that_onnxruntime_is_missing(call, toy, pictures, tmp_path):
+def test_infer_says_that_onnxruntime_is_missing(call, toy, pictures, tmp_path, one_line):
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('No module named onnxruntime')")
     options = toy_options(onnx_path=toy / "toy.onnx", input=pictures / "val2017")
     line = one_line(call("infer", env={"PYTHONPATH": tmp_path}, **options), "infer.py")
@@ -232,7 +192,7 @@ def test_infer_says_that_onnxruntime_is_missing(call, toy, pictures, tmp_path):
     ({"onnx_path": __file__, "input": __file__}, "neither a picture nor a video"),
     ({"score_thr": 2}, "score_thr"),
 ])
-def test_infer_names_what_is_wrong(call, options, message):
+def test_infer_names_what_is_wrong(call, options, message, one_line):
     assert message in one_line(call("infer", **options), "infer.py")
 
 
@@ -262,7 +222,7 @@ def test_infer_finds_in_a_checkpoint_what_eval_finds(call, checkpoint, pictures,
         np.testing.assert_allclose([r[key] for r in evaluated], [r[key] for r in inferred], atol=1e-3)
 
 
-def test_a_checkpoint_of_other_classes_is_named(call, checkpoint, pictures):
+def test_a_checkpoint_of_other_classes_is_named(call, checkpoint, pictures, one_line):
     options = {"config_path": "demo_config_cpu.yaml", "checkpoint_path": checkpoint, "input": pictures / "val2017"}
     result = call("infer", num_classes=3, coco_classes="[background, cat, dog]", **options)
     assert "num_classes" in one_line(result, "infer.py")

@@ -8,35 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ROOT / "tests" / "toy_train.py"
-OLD_LINE = (r"epoch: \d+ step: \d+, rpn_loss: \d+\.\d{5}, rcnn_loss: \d+\.\d{5}, rpn_cls_loss: \d+\.\d{5}, "
-            r"rpn_reg_loss: \d+\.\d{5}, rcnn_cls_loss: \d+\.\d{5}, rcnn_reg_loss: \d+\.\d{5}, total_loss: \d+\.\d{5}")
-
-
-@pytest.fixture(scope="module")
-def coco(tmp_path_factory):
-    """A COCO data set of 6 training and 3 validation pictures, in a folder with a space in its name."""
-    root = tmp_path_factory.mktemp("coco root")
-    (root / "annotations").mkdir()
-    rng = np.random.default_rng(0)
-    for name, count in (("train2017", 6), ("val2017", 3)):
-        (root / name).mkdir()
-        images, annotations = [], []
-        for i in range(count):
-            picture = rng.integers(0, 255, (48, 64, 3), np.uint8)
-            cv2.imwrite(str(root / name / f"{i}.png"), picture)
-            images.append({"id": 10 + i, "file_name": f"{i}.png", "height": 48, "width": 64})
-            annotations.append({"id": i + 1, "image_id": 10 + i, "category_id": 1 + i % 3, "bbox": [4, 6, 20 + i, 30],
-                                "area": (20 + i) * 30, "iscrowd": 0})
-        content = {"images": images, "annotations": annotations,
-                   "categories": [{"id": i, "name": f"thing {i}"} for i in (1, 2, 3)]}
-        (root / "annotations" / f"instances_{name}.json").write_text(json.dumps(content))
-    return root
+BOX_LOSSES = ("rpn_loss", "rcnn_loss", "rpn_cls_loss", "rpn_reg_loss", "rcnn_cls_loss", "rcnn_reg_loss")
+# Of the old zoo's log lines.
+LOSSES = {"faster_rcnn": (*BOX_LOSSES, "total_loss"), "mask_rcnn": (*BOX_LOSSES, "rcnn_mask_loss", "total_loss")}
 
 
 @pytest.fixture
@@ -64,14 +43,17 @@ def losses(folder):
     return (folder / "loss_0.log").read_text(encoding="utf-8").splitlines()
 
 
-def test_what_a_run_leaves(command, tmp_path):
-    done = run(command("--calibrate_norm=always", "--train_norm=True", "--zero_init_residual=True"), tmp_path)
+@pytest.mark.parametrize("model", LOSSES)
+def test_what_a_run_leaves(command, tmp_path, model):
+    flags = "--calibrate_norm=always", "--train_norm=True", "--zero_init_residual=True"
+    done = run(command(f"--toy_model={model}", *flags), tmp_path)
     output = tmp_path / "out put"
-    assert sorted(path.name for path in (output / "checkpoint").iterdir()) == [
-        "best.ckpt", "faster_rcnn-1_3.ckpt", "faster_rcnn-2_3.ckpt", "last.ckpt", "state.ckpt"]
+    assert sorted(path.name for path in (output / "checkpoint").iterdir()) == sorted([
+        "best.ckpt", f"{model}-1_3.ckpt", f"{model}-2_3.ckpt", "last.ckpt", "state.ckpt"])
     assert "num_classes: 4" in (output / "config.yaml").read_text(encoding="utf-8")
     assert list(output.glob("events.out.tfevents.*"))
-    assert [bool(re.fullmatch(OLD_LINE, line)) for line in losses(output)] == [True] * 6
+    old_line = r"epoch: \d+ step: \d+, " + ", ".join(rf"{name}: \d+\.\d{{5}}" for name in LOSSES[model])
+    assert [bool(re.fullmatch(old_line, line)) for line in losses(output)] == [True] * 6
     assert [line.split(",")[0] for line in losses(output)] == [
         f"epoch: {epoch} step: {step}" for epoch in (1, 2) for step in (1, 2, 3)]
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -79,6 +61,8 @@ def test_what_a_run_leaves(command, tmp_path):
     assert {"step", "epoch", "lr", "images_per_s", "grad_norm", "total_loss", "rcnn_cls_loss"} <= rows[4].keys()
     np.testing.assert_allclose([row["lr"] for row in rows[:3]], [0.002 / 3, 0.002 * 2 / 3, 0.002], rtol=1e-6)
     assert {"AP", "AP50", "ARl", "images", "epoch"} <= rows[-1].keys()
+    assert ("segm" in rows[-1]) == (model == "mask_rcnn")
+    assert "segm" not in rows[-1] or {"AP", "AP50", "ARl"} <= rows[-1]["segm"].keys()
     assert (rows[-1]["step"], rows[-1]["images"]) == (6, 3)
     assert "identity 5\ncalibrate (6, 3, 64, 64) 5" in done.stdout
     assert "last.ckpt, best.ckpt" in done.stderr

@@ -68,12 +68,13 @@ def txt_set(folder: Path, text: str, pictures: tuple = ("a.jpg", "b.jpg")) -> tu
     return folder / "pictures", path
 
 
-def read_back(output_dir: Path) -> list:
+def read_back(output_dir: Path, masks: bool = False) -> list:
     """The rows of a conversion as MindSpore reads them, in the order of the files."""
     import mindspore.dataset as ds
 
     manifest = json.loads((output_dir / "manifest.json").read_text(encoding="utf-8"))
     files = [str(output_dir / name) for name in manifest["files"]]
     rows = list(ds.MindDataset(files, shuffle=False).create_dict_iterator(num_epochs=1, output_numpy=True))
-    assert all(sorted(row) == sorted(COLUMNS) for row in rows)
+    columns = sorted([*COLUMNS, *["masks"] * masks])
+    assert all(sorted(row) == columns for row in rows)
     return rows

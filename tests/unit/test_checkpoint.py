@@ -151,6 +151,15 @@ def test_best_is_kept_when_the_run_gets_worse(tmp_path):
     assert np.array_equal(best.backbone.weight.asnumpy(), second.backbone.weight.asnumpy())
 
 
+def test_with_masks_their_ap_decides_which_is_best(tmp_path, capsys):
+    run = ToyRun(tmp_path, aps=((0.2, 0.1), (0.3, 0.5), (0.9, 0.4))).run()
+    assert (run.loop.best_ap, run.loop.best_epoch) == (0.5, 2)
+    assert [(row["AP"], row["segm"]["AP"]) for row in metrics(tmp_path, "eval")] == [(0.2, 0.1), (0.3, 0.5), (0.9, 0.4)]
+    said = [line for line in capsys.readouterr().out.splitlines() if " AP: " in line]
+    assert said[2].startswith("epoch: 3 AP: 0.9000, AP50: 0.5000, segm AP: 0.4000, segm AP50: 0.5000 on 2 images in ")
+    assert said[2].endswith("; best: 0.5000")
+
+
 def test_checkpoints_hold_the_averaged_weights(tmp_path):
     run, net = ToyRun(tmp_path, max_steps=4, ema_decay=0.9).run(), ToyDetector()
     load_checkpoint_into(net, tmp_path / "checkpoint" / "last.ckpt")

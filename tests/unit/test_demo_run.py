@@ -18,6 +18,7 @@ STAND_IN = '''
 import json, os, sys, time
 from pathlib import Path
 name = Path(sys.argv[0]).stem
+masks = Path(sys.argv[0]).parent.name == "mask_rcnn"
 flags = dict(item[2:].split("=", 1) for item in sys.argv[1:])
 out = Path(flags["output_path"])
 out.mkdir(parents=True, exist_ok=True)
@@ -38,13 +39,16 @@ if name == "train":
 if name == "eval":
     ap50 = float(flags.get("ap50", 0.9))
     metrics = {"bbox": {"AP": ap50 / 2, "AP50": ap50}, "per_class": {}, "images": 1}
+    if masks:
+        metrics["segm"] = {"AP": ap50 / 2 - 0.1, "AP50": ap50 - 0.1}
     (out / "metrics.json").write_text(json.dumps(metrics))
 if name == "export":
     Path(flags["file_name"] + "." + flags["file_format"].lower()).write_bytes(b"graph")
 if name == "infer":
     truth = json.loads((Path(flags["input"]).parent / "annotations/instances_val2017.json").read_text())
     names = {image["id"]: image["file_name"] for image in truth["images"]}
-    found = [{**{key: item[key] for key in ("image_id", "category_id", "bbox")}, "score": 0.9,
+    keys = ("image_id", "category_id", "bbox", *(["segmentation"] if masks else []))
+    found = [{**{key: item[key] for key in keys}, "score": 0.9,
               "file_name": names[item["image_id"]]} for item in truth["annotations"]]
     (out / "detections.json").write_text(json.dumps(found))
 '''
@@ -53,12 +57,13 @@ if name == "infer":
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A repository whose entry points are stand-ins, in a path with a space."""
-    folder = tmp_path / "a repository" / "faster_rcnn"
-    folder.mkdir(parents=True)
-    for name in ("train", "eval", "export", "infer"):
-        (folder / f"{name}.py").write_text(STAND_IN)
-    for name in ("default_config.yaml", "demo_config_cpu.yaml"):
-        (folder / name).write_text("batch_size: 8\n")
+    for model in ("faster_rcnn", "mask_rcnn"):
+        folder = tmp_path / "a repository" / model
+        folder.mkdir(parents=True)
+        for name in ("train", "eval", "export", "infer"):
+            (folder / f"{name}.py").write_text(STAND_IN)
+        for name in ("default_config.yaml", "demo_config_cpu.yaml"):
+            (folder / name).write_text("batch_size: 8\n")
     monkeypatch.setattr(run, "ROOT", folder.parent)
     monkeypatch.setattr(report, "count_parameters", lambda model, checkpoint: 1234567)
     monkeypatch.chdir(tmp_path)
@@ -88,6 +93,16 @@ def test_whole_demo(root, tmp_path, capsys):
 def test_too_low_an_ap50_fails(root, capsys):
     assert demo("--ap50=0.79") == 1
     assert "FAILED: AP50 is 0.790" in capsys.readouterr().out
+
+
+def test_demo_with_masks_is_judged_by_their_ap50(root, tmp_path, capsys):
+    assert demo("--model=mask_rcnn", "--ap50=0.84") == 1    # that of masks is 0.1 less
+    assert "FAILED: mask AP50 is 0.740; a detector that works reaches 0.75" in capsys.readouterr().out
+    assert demo("--model=mask_rcnn", "--ap50=0.86") == 0
+    text = capsys.readouterr().out
+    assert "AP50 0.860, AP 0.430, mask AP50 0.760, mask AP 0.330" in text
+    assert "It works: mask AP50 0.760" in text
+    assert cv2.imread(str(tmp_path / "demo output/detections.png")).std() > 20
 
 
 @pytest.mark.parametrize("stage", ["train", "eval", "export", "infer"])

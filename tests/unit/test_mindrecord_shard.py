@@ -21,7 +21,7 @@ from utils.mindrecord.shard import (
 )
 
 
-def random_rows(count: int, seed: int = 0, largest: int = 9000) -> list:
+def random_rows(count: int, seed: int = 0, largest: int = 9000, masks: bool = False) -> list:
     """What the columns can hold: large ids, long and foreign names, negative labels, zero bytes at the end."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -33,21 +33,24 @@ def random_rows(count: int, seed: int = 0, largest: int = 9000) -> list:
             "boxes": rng.normal(0, 1000, (objects, 4)).astype(np.float32),
             "labels": rng.integers(-2**31, 2**31, objects).astype(np.int32),
             "crowds": rng.integers(0, 2, objects).astype(np.int32), "count": objects})
+        if masks:
+            rows[-1]["masks"] = b"[%s]" % rng.bytes(int(rng.integers(0, 3000)))
     return rows
 
 
 def write_ours(path, rows, layout) -> None:
-    writer = ShardWriter(path, layout)
+    writer = ShardWriter(path, layout, masks="masks" in rows[0])
     for row in rows:
-        writer.add(row["image"], row["boxes"], row["labels"], row["crowds"])
-    writer.finish([{name: value for name, value in row.items() if name not in BLOB_FIELDS} for row in rows])
+        writer.add(row["image"], row["boxes"], row["labels"], row["crowds"], row.get("masks", b""))
+    blobs = [*BLOB_FIELDS, "masks"]
+    writer.finish([{name: value for name, value in row.items() if name not in blobs} for row in rows])
 
 
 def write_theirs(path, rows, layout) -> None:
     writer = FileWriter(str(path), 1)
     writer.set_header_size(layout.header_size)
     writer.set_page_size(layout.page_size)
-    writer.add_schema(SCHEMA, DESCRIPTION)
+    writer.add_schema({**SCHEMA, "masks": {"type": "bytes"}} if "masks" in rows[0] else SCHEMA, DESCRIPTION)
     writer.add_index([INDEX_FIELD])
     writer.write_raw_data(rows)
     writer.commit()
@@ -76,10 +79,10 @@ def assert_same_rows(got, want) -> None:
                 assert ours[name].item() == value, name
 
 
-@pytest.mark.parametrize("count, page", [(1, 1 << 16), (40, 1 << 15), (400, 1 << 15)])
-def test_rows_read_back_as_from_file_writer(tmp_path, count, page):
+@pytest.mark.parametrize("count, page, masks", [(1, 1 << 16, False), (40, 1 << 15, True), (400, 1 << 15, False)])
+def test_rows_read_back_as_from_file_writer(tmp_path, count, page, masks):
     """One page, several, and several of those that hold the numbers and names."""
-    rows, layout = random_rows(count), Layout(page, 1 << 18)
+    rows, layout = random_rows(count, masks=masks), Layout(page, 1 << 18)
     write_ours(tmp_path / "ours.mindrecord", rows, layout)
     write_theirs(tmp_path / "theirs.mindrecord", [dict(row) for row in rows], layout)
     for name in ("ours", "theirs"):
@@ -89,8 +92,9 @@ def test_rows_read_back_as_from_file_writer(tmp_path, count, page):
     assert (kinds.count("BLOB_DATA") > 1, kinds.count("RAW_DATA") > 1) == (count > 1, count == 400)
 
 
-def test_header_and_index_are_those_of_file_writer(tmp_path):
-    rows, layout = random_rows(30), Layout(1 << 20, 1 << 15)      # one page of each kind: laid out the same way
+@pytest.mark.parametrize("masks", [False, True])
+def test_header_and_index_are_those_of_file_writer(tmp_path, masks):
+    rows, layout = random_rows(30, masks=masks), Layout(1 << 20, 1 << 15)      # one page of each kind: laid out the same way
     for name, write in (("ours", write_ours), ("theirs", write_theirs)):
         (tmp_path / name).mkdir()
         write(tmp_path / name / "a.mindrecord", [dict(row) for row in rows], layout)

@@ -96,6 +96,15 @@ def test_tensorboard_events(tmp_path):
     assert b"eval/AP50" not in events
 
 
+def test_figures_of_masks_lie_in_a_group_of_their_own(tmp_path):
+    log = make_log(tmp_path)
+    log.record("eval", 7, {"AP": 0.25, "segm": {"AP": 0.5}})
+    log.close()
+    assert rows(tmp_path) == [{"kind": "eval", "step": 7, "AP": 0.25, "segm": {"AP": 0.5}}]
+    events = b"".join(path.read_bytes() for path in tmp_path.glob("events.out.tfevents.*"))
+    assert b"eval/AP" in events and b"eval/segm/AP" in events
+
+
 def test_only_one_device_writes(tmp_path, capsys):
     log = make_log(tmp_path / "none", writer=False, rank=1)
     log.step(2, 1, 2, result(1, 2, 3, 4), 0.1, LossScale(), True)

@@ -11,13 +11,12 @@ from faster_rcnn.src.transforms import (
     Augmentation,
     Augmenter,
     InputSize,
+    Placement,
     Preprocess,
     augment,
     clip_boxes,
     decode_image,
-    flip_boxes,
     resize,
-    scale_boxes,
     shift_colours,
 )
 
@@ -29,6 +28,12 @@ def picture(height, width, seed=0):
 def plain(size):
     """A Preprocess that leaves the values as they are, blue first."""
     return Preprocess(size, (0, 0, 0), (1, 1, 1), to_rgb=False)
+
+
+def augment_boxes(image, boxes, preprocess, what):
+    """(chw, info, boxes)."""
+    got, info, placed = augment(image, preprocess, what)
+    return got, info, placed.boxes(np.array(boxes, np.float32))
 
 
 # --------------------------------------------------------------------------------------------------------------- sizes
@@ -193,26 +198,32 @@ def test_preprocess_refuses_what_is_no_decoded_picture(shape, dtype):
 
 # --------------------------------------------------------------------------------------------------------------- boxes
 
-def test_boxes_scale_clip_and_flip():
-    boxes = np.array([[1, 2, 3, 4], [-5, 0, 200, 90.5]], np.float32)
-    np.testing.assert_array_equal(scale_boxes(boxes, 2, 3, (10, 20)), [[23, 14, 29, 18], [5, 10, 620, 191]])
+def test_boxes_and_points_scale_clip_and_flip():
+    boxes, points = np.array([[1, 2, 3, 4], [-5, 0, 200, 90.5]], np.float32), np.array([[1, 2], [-5, 90.5]])
+    straight = Placement(original=(50, 100), size=(130, 340), inner=(100, 300), corner=(10, 20))
+    flipped = replace(straight, flip=True)
     np.testing.assert_array_equal(clip_boxes(boxes, 50, 100), [[1, 2, 3, 4], [0, 0, 100, 50]])
-    np.testing.assert_array_equal(flip_boxes(boxes, 100), [[97, 2, 99, 4], [-100, 0, 105, 90.5]])
-    assert boxes[1].tolist() == [-5, 0, 200, 90.5]
+    np.testing.assert_array_equal(straight.boxes(boxes), [[23, 14, 29, 18], [20, 10, 320, 110]])
+    np.testing.assert_array_equal(flipped.boxes(boxes), [[311, 14, 317, 18], [20, 10, 320, 110]])
+    np.testing.assert_array_equal(straight.points(points), [[23, 14], [5, 191]])
+    np.testing.assert_array_equal(flipped.points(points), [[317, 14], [335, 191]])
+    assert boxes[1].tolist() == [-5, 0, 200, 90.5] and points[1].tolist() == [-5, 90.5]
     none = np.zeros((0, 4), np.float32)
-    assert scale_boxes(none, 2, 3).shape == clip_boxes(none, 5, 5).shape == flip_boxes(none, 5).shape == (0, 4)
+    assert flipped.boxes(none).shape == clip_boxes(none, 5, 5).shape == (0, 4)
+    assert flipped.boxes(none).dtype == np.float32 and flipped.points(none[:, :2]).shape == (0, 2)
 
 
 def test_flipping_twice_changes_nothing():
     """Once by the pipeline, once by hand."""
     size, image, boxes = InputSize(48, 64), picture(24, 30), np.array([[3, 4, 20, 21]], np.float32)
-    straight, _, straight_boxes = augment(image, boxes, plain(size), Augmentation())
-    flipped, _, flipped_boxes = augment(image, boxes, plain(size), Augmentation(flip=True))
+    straight, _, straight_boxes = augment_boxes(image, boxes, plain(size), Augmentation())
+    flipped, _, flipped_boxes = augment_boxes(image, boxes, plain(size), Augmentation(flip=True))
     width = size.resized(24, 30)[1]
     assert width == 60
     np.testing.assert_array_equal(flipped[:, :, :width][:, :, ::-1], straight[:, :, :width])
     assert not flipped[:, :, width:].any()
-    np.testing.assert_allclose(flip_boxes(flipped_boxes, width), straight_boxes, atol=1e-5)
+    back = np.stack([width - flipped_boxes[:, 2], flipped_boxes[:, 1], width - flipped_boxes[:, 0], flipped_boxes[:, 3]], 1)
+    np.testing.assert_allclose(back, straight_boxes, atol=1e-5)
 
 
 AUGMENTATIONS = [
@@ -236,7 +247,7 @@ SIZES = [InputSize(256, 384), InputSize(256, 384, keep_ratio=False), InputSize(2
 def test_a_box_follows_the_pixels_of_a_white_rectangle(shape, size, what):
     image, (x1, y1, x2, y2) = np.zeros((*shape, 3), np.uint8), (40, 30, 140, 90)
     image[y1:y2, x1:x2] = 255
-    got, info, boxes = augment(image, np.array([[x1, y1, x2, y2]], np.float32), plain(size), what)
+    got, info, boxes = augment_boxes(image, [[x1, y1, x2, y2]], plain(size), what)
     rows, columns = np.nonzero(got[0] > got[0].max() / 2)
     np.testing.assert_allclose(boxes[0], [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], atol=1.0)
     height, width = map(int, info[:2])
@@ -247,8 +258,8 @@ def test_a_box_follows_the_pixels_of_a_white_rectangle(shape, size, what):
 def test_expanding_puts_the_picture_into_the_mean():
     """The canvas is 2 x the picture: the white picture covers a quarter of what it would have covered."""
     preprocess = Preprocess(InputSize(64, 64), (100, 100, 100), (1, 1, 1))
-    got, info, boxes = augment(np.full((20, 20, 3), 255, np.uint8), np.array([[0, 0, 20, 20]], np.float32), preprocess,
-                               Augmentation(expand=2.0, corner=(0.5, 0)))
+    got, info, boxes = augment_boxes(np.full((20, 20, 3), 255, np.uint8), [[0, 0, 20, 20]], preprocess,
+                                     Augmentation(expand=2.0, corner=(0.5, 0)))
     assert info.tolist() == [64, 64, np.float32(1.6), np.float32(1.6), 20, 20]
     expected = np.zeros((64, 64))
     expected[16:48, :32] = 155
@@ -257,23 +268,23 @@ def test_expanding_puts_the_picture_into_the_mean():
 
 
 def test_an_expanded_picture_reaches_all_borders_of_its_canvas():
-    preprocess, boxes = plain(InputSize(64, 64)), np.zeros((0, 4), np.float32)
+    preprocess = plain(InputSize(64, 64))
     image = np.full((20, 20, 3), 255, np.uint8)
     for part, first in ((0.0, 0), (0.9999, 32)):
-        got, _, _ = augment(image, boxes, preprocess, Augmentation(expand=2.0, corner=(part, part)))
+        got, _, _ = augment(image, preprocess, Augmentation(expand=2.0, corner=(part, part)))
         rows, columns = np.nonzero(got[0])
         assert (rows.min(), rows.max(), columns.min(), columns.max()) == (first, first + 31) * 2
 
 
 def test_boxes_are_clipped_to_the_picture_and_not_to_its_canvas():
-    _, _, boxes = augment(np.zeros((20, 20, 3), np.uint8), np.array([[-9, 5, 99, 99], [30, 0, 40, 9]], np.float32),
-                          plain(InputSize(40, 40)), Augmentation(expand=2.0, corner=(0.5, 0.5)))
+    _, _, boxes = augment_boxes(np.zeros((20, 20, 3), np.uint8), [[-9, 5, 99, 99], [30, 0, 40, 9]],
+                                plain(InputSize(40, 40)), Augmentation(expand=2.0, corner=(0.5, 0.5)))
     assert boxes.tolist() == [[10, 15, 30, 30], [30, 10, 30, 19]]       # the second is empty
 
 
 def test_without_augmentation_training_sees_what_inference_sees():
     preprocess, image = Preprocess(InputSize(96, 160), (1, 2, 3), (4, 5, 6)), picture(50, 70)
-    inferred, trained = preprocess(image), augment(image, np.zeros((0, 4), np.float32), preprocess, Augmentation())
+    inferred, trained = preprocess(image), augment(image, preprocess, Augmentation())
     np.testing.assert_array_equal(inferred[0], trained[0])
     np.testing.assert_array_equal(inferred[1], trained[1])
 

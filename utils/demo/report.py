@@ -9,6 +9,7 @@ from importlib import metadata
 from . import poster
 
 TITLES = {"faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN", "refinedet": "RefineDet"}
+KINDS = {"bbox": "", "segm": "mask "}      # of AP, and what stands before it; of two the last is the one that counts
 NOT_LEARNT = ("moving_mean", "moving_variance")     # parameters of norms that are statistics
 
 
@@ -16,6 +17,11 @@ def duration(seconds):
     """4.2 s, 3 min 07 s."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def main_kind(metrics):
+    """The kind of AP that the demo is judged by."""
+    return [kind for kind in KINDS if kind in metrics][-1]
 
 
 def count_parameters(model, checkpoint):
@@ -46,7 +52,8 @@ def _write_poster(demo, values, score_thr):
     draw = importlib.import_module(f"{demo.model}.src.draw")
     tiles = poster.draw_tiles(draw.draw_detections, demo.data / "val2017", demo.annotations,
                               demo.output / "infer" / "detections.json", score_thr)
-    kind, what = ("segm", "mask AP") if "segm" in values else ("bbox", "AP")
+    kind = main_kind(values)
+    what = f"{KINDS[kind]}AP"
     by_class = kind == "bbox"       # with masks, colours tell the objects apart, not the classes
     minutes, seconds = divmod(round(values["seconds"]["train"]), 60)
     classes = json.loads(demo.annotations.read_text(encoding="utf-8"))["categories"]

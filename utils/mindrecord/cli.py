@@ -10,7 +10,7 @@ from pathlib import Path
 from .conversion import convert, ensure
 from .doctor import diagnose
 from .errors import DataError
-from .readers import check_paths
+from .readers import check_paths, check_source
 from .records import BACKGROUND
 
 CONVERT = """Convert a data set to MindRecord.
@@ -34,9 +34,10 @@ def _convert(args) -> int:
     start = time.monotonic()
     manifest = (convert if args.force else ensure)(
         args.source, args.image_dir, args.anno_path, args.output_dir, args.classes, args.image_set, args.workers,
-        args.keep_empty, args.shards)
+        args.keep_empty, args.shards, masks=args.masks)
     print(f"{args.output_dir}: {manifest['count']} images, {manifest['objects']} objects, "
-          f"{len(manifest['categories'])} classes, {len(manifest['files'])} files, {time.monotonic() - start:.1f} s")
+          f"{len(manifest['categories'])} classes, {'masks, ' if args.masks else ''}{len(manifest['files'])} files, "
+          f"{time.monotonic() - start:.1f} s")
     for kind, count in manifest["dropped"].items():
         print(f"    dropped: {count} x {kind}")
     if manifest["clipped"]:
@@ -51,9 +52,11 @@ def check_main(argv=None) -> int:
 
 
 def _check(args) -> int:
+    check_source(args.source, args.masks)
     check_paths(args.source, args.image_dir, args.anno_path, args.image_set)
     try:
-        found = diagnose(args.source, args.image_dir, args.anno_path, args.classes, args.image_set, args.workers)
+        found = diagnose(args.source, args.image_dir, args.anno_path, args.classes, args.image_set, args.workers,
+                         masks=args.masks)
     except DataError as error:
         print(error)
         print("problems: 1, and the annotations do not read any further")
@@ -73,6 +76,8 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--image_set", help="voc: list of pictures, or the name of one in ImageSets/Main (all)")
     parser.add_argument("--classes", type=_classes, metavar="A,B,C|@FILE",
                         help="names of the classes in the order of their labels, or a file with one a line (all)")
+    parser.add_argument("--masks", nargs="?", const=True, default=False, type=_boolean, metavar="True|False",
+                        help="coco: masks too; objects without a usable one are dropped (False)")
     parser.add_argument("--workers", type=_positive, help="threads (one for each core, 8 at most)")
     return parser
 

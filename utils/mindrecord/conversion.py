@@ -18,12 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import CLIPPED, LARGE_PICTURE, MISSING_PICTURE, OTHER_SIZE, DataError, Problem, count_kinds, warn_of
+from .errors import CLIPPED, LARGE_PICTURE, MISSING_PICTURE, DataError, Problem, count_kinds, warn_of
+from .fitting import fit
 from .manifest import PICTURES, SCHEMA_VERSION, picture_sizes, read_manifest, write_manifest
-from .pictures import Picture, PictureError, inspect, read_picture
+from .masks import encode_masks, most_bytes
+from .pictures import PictureError, inspect, read_picture
 from .progress import Crew, Progress, default_workers
-from .readers import check_paths, nothing_left, read_source, refuse_fatal, source_digest
-from .records import ImageRecord, check_classes, clip_objects, is_dropped
+from .readers import check_paths, check_source, nothing_left, read_source, refuse_fatal, source_digest
+from .records import ImageRecord, check_classes, is_dropped
 from .shard import MAX_PICTURE, ShardWriter, plan_layout, row_size
 
 # Bytes of pictures that keep a thread busy for longer than it costs: with less, threads only wait for each other.
@@ -34,30 +36,32 @@ log = logging.getLogger(__name__)
 
 
 def convert(source, image_dir, anno_path, output_dir, classes=None, image_set=None, workers=None, keep_empty=False,
-            shards=None, progress=None) -> dict:
+            shards=None, progress=None, masks=False) -> dict:
     """Convert, whatever is there already; the manifest. What describes the data set is as for `read_annotations`.
 
     workers: threads, by default one for each core, 8 at most; few pictures take fewer. shards: files, by default one
     for each worker. keep_empty: take images without objects too (crowds are none). progress: None shows it on stderr,
-    False nothing, a callable gets (done, total). DataError where there is nothing to convert or no place to write to;
-    single images and objects that cannot be used are dropped, counted and told.
+    False nothing, a callable gets (done, total). masks ("coco" alone): keep the objects' masks too, and drop those that
+    have none. DataError where there is nothing to convert or no place to write to; single images and objects that cannot
+    be used are dropped, counted and told.
     """
-    request = _request(source, image_dir, anno_path, classes, image_set, keep_empty)
+    request = _request(source, image_dir, anno_path, _options(source, classes, keep_empty, masks), image_set)
     with _folder(output_dir) as folder:
         return _convert(request, folder, workers, shards, progress)
 
 
 def ensure(source, image_dir, anno_path, output_dir, classes=None, image_set=None, workers=None, keep_empty=False,
-           shards=None, progress=None) -> dict:
+           shards=None, progress=None, masks=False) -> dict:
     """The manifest of a whole conversion of just this data; an old or partial one is made anew. Arguments as `convert`.
 
     Of several processes that call it at once, one converts and the others wait. Where the source is not there (any
     more), the conversion is taken as it is: on a machine to which only it was brought.
     """
+    options = _options(source, classes, keep_empty, masks)
     try:
-        request = _request(source, image_dir, anno_path, classes, image_set, keep_empty)
+        request = _request(source, image_dir, anno_path, options, image_set)
     except DataError as error:
-        manifest = _alone(source, anno_path, output_dir, _options(source, classes, keep_empty), image_set)
+        manifest = _alone(source, anno_path, output_dir, options, image_set)
         if manifest is None:
             raise
         log.warning("%s; the conversion in %s is used as it is", error, output_dir)
@@ -81,17 +85,21 @@ class _Request:
     classes: list
     image_set: str
     keep_empty: bool
+    masks: bool
     options: dict
 
 
-def _request(source, image_dir, anno_path, classes, image_set, keep_empty) -> _Request:
+def _request(source, image_dir, anno_path, options: dict, image_set) -> _Request:
     image_dir, anno_path = check_paths(source, image_dir, anno_path, image_set)
-    options = _options(source, classes, keep_empty)
-    return _Request(source, image_dir, anno_path, options["classes"], image_set or None, options["keep_empty"], options)
+    return _Request(source, image_dir, anno_path, options["classes"], image_set or None, options["keep_empty"],
+                    "masks" in options, options)
 
 
-def _options(source, classes, keep_empty) -> dict:
-    return {"source": source, "classes": check_classes(classes), "keep_empty": bool(keep_empty)}
+def _options(source, classes, keep_empty, masks) -> dict:
+    """What a conversion is asked for, as the manifest holds it."""
+    check_source(source, masks)
+    options = {"source": source, "classes": check_classes(classes), "keep_empty": bool(keep_empty)}
+    return {**options, "masks": True} if masks else options
 
 
 def _alone(source, anno_path, output_dir, options: dict, image_set):
@@ -208,7 +216,9 @@ def _convert(request: _Request, folder: Path, workers, shards, report) -> dict:
     try:
         total = sum(sizes[record.file_name] for record in records)
         _refuse_full_disk(folder, total)
-        parts = _divide(records, sizes, min(int(shards or workers), len(records)), partial)
+        rows = [row_size(sizes[record.file_name], len(record.labels),
+                         most_bytes(record.segmentations) if request.masks else 0) for record in records]
+        parts = _divide(records, rows, min(int(shards or workers), len(records)), partial)
         with Crew(min(workers, 1 + total // WORTH_A_THREAD)) as crew:
             _write(crew, parts, request, report)
         problems += [problem for part in parts for problem in part.problems]
@@ -273,9 +283,8 @@ def _refuse_full_disk(folder: Path, size: int) -> None:
         raise DataError(f"{folder}: {size / 1e6:.0f} MB are needed, {free / 1e6:.0f} are free")
 
 
-def _divide(records: list, sizes: dict, count: int, folder: Path) -> list:
+def _divide(records: list, rows: list, count: int, folder: Path) -> list:
     """`count` runs of records, of about the same number of bytes each: file after file gives the records in order."""
-    rows = [row_size(sizes[record.file_name], len(record.labels)) for record in records]
     total, done, parts, start = sum(rows), 0, [], 0
     for end, size in enumerate(rows, 1):
         done += size
@@ -288,7 +297,7 @@ def _divide(records: list, sizes: dict, count: int, folder: Path) -> list:
 
 
 def _write_rows(part: _Part, layout, request: _Request, tick) -> None:
-    part.writer = ShardWriter(part.path, layout)
+    part.writer = ShardWriter(part.path, layout, request.masks)
     for record in part.records:
         tick()
         try:
@@ -300,7 +309,7 @@ def _write_rows(part: _Part, layout, request: _Request, tick) -> None:
 def _write_row(part: _Part, record: ImageRecord, request: _Request) -> None:
     data = read_picture(os.path.join(request.image_dir, record.file_name))
     picture = inspect(data)
-    stay, boxes, problems = fit(record, picture)
+    stay, boxes, masks, problems = fit(record, picture, request.masks)
     part.problems += problems
     labels, crowds = record.labels[stay], record.crowds[stay]
     count = len(boxes)
@@ -308,20 +317,11 @@ def _write_row(part: _Part, record: ImageRecord, request: _Request) -> None:
         return
     if not count:       # empty arrays do not read back: a row of zeros, and count says that it is none
         boxes, labels, crowds = [[0, 0, 0, 0]], [0], [0]
-    part.writer.add(data, boxes, labels, crowds)
+    part.writer.add(data, boxes, labels, crowds, encode_masks(masks) if request.masks else b"")
     part.objects += count
     part.with_objects += count > 0
     part.fields.append({"image_id": int(record.image_id), "file_name": record.file_name, "height": picture.height,
                         "width": picture.width, "count": count})
-
-
-def fit(record: ImageRecord, picture: Picture) -> tuple:
-    """`clip_objects` to the picture's own size, which the annotation may have wrong."""
-    stay, boxes, problems = clip_objects(record, picture.height, picture.width)
-    if record.height and record.width and (record.height, record.width) != (picture.height, picture.width):
-        what = f"annotated as {record.width}x{record.height}, the picture has {picture.width}x{picture.height}"
-        problems.append(Problem(record.origin, record.file_name, what, OTHER_SIZE))
-    return stay, boxes, problems
 
 
 def _finish(part: _Part) -> None:

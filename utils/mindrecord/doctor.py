@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .conversion import fit, size_fault
+from .conversion import size_fault
 from .errors import Problem, count_kinds
+from .fitting import fit
 from .manifest import picture_sizes
 from .pictures import PictureError, decode_strictly, inspect, read_picture
 from .progress import Crew, Progress, default_workers
-from .readers import read_source
+from .readers import check_source, read_source
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -60,8 +61,10 @@ class _Part:
     crowds: int = 0
 
 
-def diagnose(source, image_dir, anno_path, classes=None, image_set=None, workers=None, progress=None) -> Diagnosis:
+def diagnose(source, image_dir, anno_path, classes=None, image_set=None, workers=None, progress=None,
+             masks=False) -> Diagnosis:
     """As `convert`, without writing. DataError where the annotations as a whole do not read."""
+    check_source(source, masks)
     found = read_source(source, image_dir, anno_path, classes, image_set)
     image_dir = Path(image_dir)
     workers = max(1, int(workers or default_workers()))
@@ -72,7 +75,7 @@ def diagnose(source, image_dir, anno_path, classes=None, image_set=None, workers
     bar = Progress(len(found.records), "check", progress)
     try:
         with Crew(workers) as crew:
-            crew.run(lambda part, tick: _examine(part, image_dir, sizes, tick), parts, bar)
+            crew.run(lambda part, tick: _examine(part, image_dir, sizes, masks, tick), parts, bar)
     finally:
         bar.close()
     problems = found.problems + [problem for part in parts for problem in part.problems]
@@ -84,7 +87,7 @@ def diagnose(source, image_dir, anno_path, classes=None, image_set=None, workers
         np.concatenate([np.zeros((0, 4)), *boxes]), np.concatenate([np.zeros(0, np.int64), *labels]))
 
 
-def _examine(part: _Part, image_dir: Path, sizes: dict, tick) -> None:
+def _examine(part: _Part, image_dir: Path, sizes: dict, masks: bool, tick) -> None:
     for record in part.records:
         tick()
         problem = size_fault(record, sizes[record.file_name], image_dir)
@@ -98,7 +101,7 @@ def _examine(part: _Part, image_dir: Path, sizes: dict, tick) -> None:
         except PictureError as error:
             part.problems.append(Problem(str(image_dir / record.file_name), "", str(error), error.kind))
             continue
-        stay, boxes, problems = fit(record, picture)
+        stay, boxes, _, problems = fit(record, picture, masks)
         part.problems += problems
         single = record.crowds[stay] == 0
         part.pictures.append((picture.width, picture.height))

@@ -41,6 +41,17 @@ NOT_FINITE = "box with a number that is not finite"
 NO_AREA = "box without area"
 OUTSIDE = "box outside the picture"
 CLIPPED = "box partly outside the picture"
+# Those of masks drop a polygon, and the object where none is left.
+NO_MASK = "object without segmentation"
+EMPTY_MASK = "empty segmentation"
+UNUSABLE_MASK = "segmentation not usable"
+TEXT_POLYGON = "polygon with what is no number"
+ODD_POLYGON = "polygon with an odd number of coordinates"
+SHORT_POLYGON = "polygon of fewer than 3 points"
+OUTSIDE_POLYGON = "polygon outside the picture"
+FLAT_POLYGON = "polygon without area"
+BROKEN_RLE = "broken RLE"
+OTHER_RLE_SIZE = "RLE of another size than the picture"
 # Problems that cost neither image nor object, and what happens instead.
 KEPT_KINDS = {OTHER_SIZE: "the picture's own counts", TAKEN_PICTURE: "kept", CLIPPED: "clipped"}
 

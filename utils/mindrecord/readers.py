@@ -41,8 +41,7 @@ def source_digest(source, anno_path, image_set=None) -> str:
 
 def check_paths(source, image_dir, anno_path, image_set=None) -> tuple:
     """(image_dir, anno_path) as Path; DataError that names what is not there."""
-    if source not in SOURCES:
-        raise DataError(f"source: {source!r} is none of {', '.join(SOURCES)}")
+    check_source(source)
     if image_set and source != "voc":
         raise DataError(f"image_set: is for voc, not for {source}")
     for name, value in (("image_dir", image_dir), ("anno_path", anno_path)):
@@ -56,6 +55,13 @@ def check_paths(source, image_dir, anno_path, image_set=None) -> tuple:
     if source != "voc" and not anno_path.is_file():
         raise DataError(f"anno_path: {_missing(anno_path, 'file')}")
     return image_dir, anno_path
+
+
+def check_source(source, masks: bool = False) -> None:
+    if source not in SOURCES:
+        raise DataError(f"source: {source!r} is none of {', '.join(SOURCES)}")
+    if masks and source != "coco":
+        raise DataError(f"masks: only coco has them, {source} has boxes alone")
 
 
 def _missing(path: Path, kind: str) -> str:

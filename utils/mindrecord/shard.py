@@ -34,6 +34,7 @@ SCHEMA = {
     "count": {"type": "int32"},
 }
 BLOB_FIELDS = ["boxes", "crowds", "image", "labels"]    # in the order in which the format stores them
+MASKS = "masks"             # one more of them, bytes, where it is asked for
 DESCRIPTION = "detection: one row an image"
 INDEX_FIELD = "index"
 MAX_PICTURE = 192 << 20     # a row must fit into a page, and MindSpore's largest is 256 MB
@@ -67,16 +68,19 @@ def plan_layout(shard_rows: list) -> Layout:
     return Layout(page_size, 16384 + 512 * pages)
 
 
-def row_size(picture_size: int, objects: int) -> int:
+def row_size(picture_size: int, objects: int, mask_size: int = 0) -> int:
     """Upper bound of the bytes that a row takes on a blob page."""
-    return picture_size + 64 + 32 * max(objects, 1)
+    return picture_size + 64 + 32 * max(objects, 1) + mask_size
 
 
 class ShardWriter:
-    """Writes one file: `add` for each picture, then `finish` with the fields that are known only after all shards."""
+    """Writes one file: `add` for each picture, then `finish` with the fields that are known only after all shards.
 
-    def __init__(self, path, layout: Layout):
-        self.path, self.layout = Path(path), layout
+    masks: the rows have that column too.
+    """
+
+    def __init__(self, path, layout: Layout, masks: bool = False):
+        self.path, self.layout, self.masks = Path(path), layout, masks
         self.rows = []          # (group, start, end) on the blob pages
         self._groups = [0]      # first row of each group, that is of each blob page
         self._end = 0           # of the last row on its page
@@ -88,11 +92,14 @@ class ShardWriter:
             os.close(self._fd)
             self._fd = None
 
-    def add(self, picture: bytes, boxes, labels, crowds) -> None:
+    def add(self, picture: bytes, boxes, labels, crowds, masks: bytes = b"") -> None:
         """Append a row. boxes (n, 4), labels and crowds (n,), n >= 1."""
         boxes = np.ascontiguousarray(boxes, "<f4").tobytes()
         crowds, labels = _packed_integers(crowds), _packed_integers(labels)
-        length = 4 * 8 + len(boxes) + len(crowds) + len(picture) + len(labels)
+        after = struct.pack(">Q", len(labels)) + labels
+        if self.masks:
+            after += struct.pack(">Q", len(masks)) + masks
+        length = 3 * 8 + len(boxes) + len(crowds) + len(picture) + len(after)
         if 8 + length > self.layout.page_size:      # more than was planned for
             raise OSError(errno.EFBIG, "a picture grew while it was converted", str(self.path))
         start, group = self._end, len(self._groups) - 1
@@ -102,7 +109,7 @@ class ShardWriter:
             os.lseek(self._fd, self.layout.header_size + group * self.layout.page_size, os.SEEK_SET)
         before = b"".join((struct.pack("<Q", length), struct.pack(">Q", len(boxes)), boxes,
                            struct.pack(">Q", len(crowds)), crowds, struct.pack(">Q", len(picture))))
-        _write(self._fd, before, picture, struct.pack(">Q", len(labels)) + labels)
+        _write(self._fd, before, picture, after)
         self._end = start + 8 + length
         self.rows.append((group, start, self._end))
 
@@ -154,10 +161,13 @@ class ShardWriter:
             pages.append({
                 "end_row_id": 0, "page_id": page, "page_size": size, "page_type": "RAW_DATA", "page_type_id": number,
                 "row_group_ids": groups, "shard_id": 0, "start_row_id": 0})
+        schema, blobs = dict(sorted(SCHEMA.items())), BLOB_FIELDS
+        if self.masks:
+            schema, blobs = dict(sorted({**schema, MASKS: {"type": "bytes"}}.items())), [*blobs, MASKS]
         return {
             "header_size": self.layout.header_size, "index_fields": [{"index_field": INDEX_FIELD, "schema_id": 0}],
             "page": pages, "page_size": self.layout.page_size, "compression_size": 0,
-            "schema": [{"blob_fields": BLOB_FIELDS, "desc": DESCRIPTION, "schema": dict(sorted(SCHEMA.items()))}],
+            "schema": [{"blob_fields": blobs, "desc": DESCRIPTION, "schema": schema}],
             "shard_addresses": [self.path.name], "shard_id": 0, "statistics": None, "version": "3.0",
         }
 

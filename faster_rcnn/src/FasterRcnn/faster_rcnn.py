@@ -56,6 +56,11 @@ class FasterRcnn(nn.Cell):
             gt_boxes: (N, G, 4); gt_labels: int32 (N, G); gt_valid: bool (N, G).
             rpn_noise: (N, anchors), roi_noise: (N, P + G): uniform in [0, 1), they decide what is sampled.
         """
+        losses, _, _ = self.train_boxes(image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise)
+        return losses
+
+    def train_boxes(self, image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise):
+        """For networks with more heads: the losses, the pooled levels as RoiAlign.table_of gives them, what `sample_rois` gave."""
         image_sizes = image_info[:, :2]
         features = self.neck(self.backbone(image))
         still = [ops.stop_gradient(feature) for feature in features]
@@ -64,9 +69,12 @@ class FasterRcnn(nn.Cell):
         proposals, _, proposal_valid = self.train_proposals(logits, deltas, image_sizes, anchors)
 
         rpn_cls, rpn_reg = self.rpn_loss(features, ops.cat(anchors), gt_boxes, gt_valid, rpn_noise)
-        rcnn_cls, rcnn_reg = self.rcnn_loss(features, proposals, proposal_valid, gt_boxes, gt_labels, gt_valid, roi_noise)
+        samples = sample_rois(proposals, proposal_valid, gt_boxes, gt_labels, gt_valid, roi_noise, **self.roi_sampling)
+        cells = self.roi_align.table_of(features[:self.pooled_levels])
+        rcnn_cls, rcnn_reg = self.rcnn_loss(cells, samples)
         weights = self.loss_weights
-        return rpn_cls * weights[0], rpn_reg * weights[1], rcnn_cls * weights[2], rcnn_reg * weights[3]
+        losses = rpn_cls * weights[0], rpn_reg * weights[1], rcnn_cls * weights[2], rcnn_reg * weights[3]
+        return losses, cells, samples
 
     def rpn_loss(self, features, anchors, gt_boxes, gt_valid, noise):
         labels, matched = match_anchors(anchors, gt_boxes, gt_valid, **self.matching)
@@ -75,24 +83,29 @@ class FasterRcnn(nn.Cell):
         logits, deltas = self.rpn.at_anchors(features, index.astype(mstype.int32))
         return rpn_losses(logits, deltas, targets, positive, negative, self.betas[0])
 
-    def rcnn_loss(self, features, proposals, proposal_valid, gt_boxes, gt_labels, gt_valid, noise):
-        rois, labels, targets, positive, valid, _ = sample_rois(proposals, proposal_valid, gt_boxes, gt_labels, gt_valid, noise,
-                                                                **self.roi_sampling)
+    def rcnn_loss(self, cells, samples):
+        rois, labels, targets, positive, valid, _ = samples
         n, s = labels.shape
-        logits, deltas = self.rcnn(self.roi_align(features[:self.pooled_levels], rois))
+        logits, deltas = self.rcnn(self.roi_align.from_table(*cells, rois))
         q = min(self.roi_pos, s)                                               # objects stand in the first slots
         return box_head_losses(logits.reshape(n, s, -1), deltas.reshape(n, s, -1)[:, :q], labels, targets[:, :q],
                                positive[:, :q], valid, self.betas[1])
 
     def predict(self, image, image_info):
         """Detections, best first: boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D)."""
+        detections, _ = self.find_boxes(image, image_info)
+        return detections
+
+    def find_boxes(self, image, image_info):
+        """For networks with more heads: the detections, and the pooled levels as RoiAlign.table_of gives them."""
         image_sizes = image_info[:, :2]
         features = self.neck(self.backbone(image))
         logits, deltas = self.rpn(features)
         proposals, _, valid = self.test_proposals(logits, deltas, image_sizes, self.anchors_of(features))
         n, p = valid.shape
-        logits, deltas = self.rcnn(self.roi_align(features[:self.pooled_levels], proposals))
-        return self.detector(logits.reshape(n, p, -1), deltas.reshape(n, p, -1), proposals, valid, image_sizes)
+        cells = self.roi_align.table_of(features[:self.pooled_levels])
+        logits, deltas = self.rcnn(self.roi_align.from_table(*cells, proposals))
+        return self.detector(logits.reshape(n, p, -1), deltas.reshape(n, p, -1), proposals, valid, image_sizes), cells
 
     def anchors_of(self, features):
         """Anchors (A_l, 4) per level."""
@@ -117,7 +130,12 @@ def constant_anchors(generator: AnchorGenerator):
 
 
 def build_network(config, fast: bool = False) -> FasterRcnn:
-    """The network that the config describes.
+    """The network that the config describes; see `build_parts`."""
+    return FasterRcnn(**build_parts(config, fast))
+
+
+def build_parts(config, fast: bool = False) -> dict:
+    """What the config says of the arguments of FasterRcnn.
 
     Args:
         config: see default_config.yaml.
@@ -151,20 +169,21 @@ def build_network(config, fast: bool = False) -> FasterRcnn:
     }
     shapes = [(-(-config.img_height // stride), -(-config.img_width // stride)) for stride in config.anchor_strides]
     noise_sizes = (len(anchors.grid(shapes)), config.rpn_proposal_max_num + config.num_gts)
-    return FasterRcnn(
-        backbone,
-        FeaturePyramid(config.fpn_in_channels, config.fpn_out_channels, config.fpn_num_outs, fast=fast),
-        RpnHead(config.rpn_in_channels, config.rpn_feat_channels, per_cell, fast=fast),
-        roi_align,
-        BoxHead(config.rcnn_in_channels, roi["out_size"], config.rcnn_fc_out_channels, classes, config.rcnn_num_layers),
-        anchors,
-        train_proposals,
-        test_proposals,
-        detector,
-        matching,
-        anchor_sampling,
-        roi_sampling,
-        (config.rpn_loss_cls_weight, config.rpn_loss_reg_weight, config.rcnn_loss_cls_weight, config.rcnn_loss_reg_weight),
-        (config.rpn_smooth_l1_beta, config.rcnn_smooth_l1_beta),
-        noise_sizes,
-    )
+    return {
+        "backbone": backbone,
+        "neck": FeaturePyramid(config.fpn_in_channels, config.fpn_out_channels, config.fpn_num_outs, fast=fast),
+        "rpn": RpnHead(config.rpn_in_channels, config.rpn_feat_channels, per_cell, fast=fast),
+        "roi_align": roi_align,
+        "rcnn": BoxHead(config.rcnn_in_channels, roi["out_size"], config.rcnn_fc_out_channels, classes, config.rcnn_num_layers),
+        "anchors": anchors,
+        "train_proposals": train_proposals,
+        "test_proposals": test_proposals,
+        "detector": detector,
+        "matching": matching,
+        "anchor_sampling": anchor_sampling,
+        "roi_sampling": roi_sampling,
+        "loss_weights": (config.rpn_loss_cls_weight, config.rpn_loss_reg_weight, config.rcnn_loss_cls_weight,
+                         config.rcnn_loss_reg_weight),
+        "betas": (config.rpn_smooth_l1_beta, config.rcnn_smooth_l1_beta),
+        "noise_sizes": noise_sizes,
+    }

@@ -66,11 +66,18 @@ class RoiAlign(nn.Cell):
 
     def construct(self, features: Sequence, rois):
         """features (N, C, H_l, W_l) per level, rois (N, R, 4) -> (N*R, C, S, S)."""
-        channels = features[0].shape[1]
+        table, shapes = self.table_of(features)
+        return self.from_table(table, shapes, rois)
+
+    def table_of(self, features: Sequence):
+        """features (N, C, H_l, W_l) per level -> all cells (cells, C), ((H_l, W_l), ...): for layers of several sizes."""
         table = ops.cat([self.rows_of(level) for level in features])                     # (cells, C)
-        shapes = tuple((level.shape[2], level.shape[3]) for level in features)
+        return table, tuple((level.shape[2], level.shape[3]) for level in features)
+
+    def from_table(self, table, shapes, rois):
+        """What `table_of` gave and rois (N, R, 4) -> (N*R, C, S, S)."""
         out = self.pool(table, shapes, ops.stop_gradient(rois))                # (M, S*S, C)
-        return out.swapaxes(1, 2).reshape(-1, channels, self.out_size, self.out_size)
+        return out.swapaxes(1, 2).reshape(-1, table.shape[1], self.out_size, self.out_size)
 
     def rows_of(self, level):
         """(N, C, H, W) -> (N*H*W, C)."""

@@ -1,7 +1,5 @@
-"""Names of the old zoo's keys, and what must hold between the keys of this model.
-
-Not a copy of another model's file: the keys differ.
-"""
+"""Names of the old zoo's keys, and what must hold between the keys."""
+import itertools
 import re
 
 # Another name of a key -> the key.
@@ -95,12 +93,13 @@ ORDERED = (
 
 def check_config(config):
     """(key, what is wrong with it) where a value is out of range or keys contradict each other, else None."""
-    checks = (_ranges, _lengths, _order, _classes, _widths, _levels, _input_size, _rest)
-    return next((fault for check in checks for fault in check(config)), None)
+    checks = (_lengths, _order, _classes, _widths, _levels, _input_size, _rest)
+    return next(itertools.chain(check_ranges(config, RANGES), *(check(config) for check in checks)), None)
 
 
-def _ranges(config):
-    for (lowest, highest), names in RANGES.items():
+def check_ranges(config, ranges: dict):
+    """Faults, as `check_config` gives one, of values outside their range; ranges: as RANGES."""
+    for (lowest, highest), names in ranges.items():
         limits = f"{lowest:g} to {highest:g}" if highest is not None else f"at least {lowest:g}"
         limits = f"{lowest:g}" if lowest == highest else limits
         for name in names.split():

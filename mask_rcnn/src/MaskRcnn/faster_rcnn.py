@@ -1,0 +1,190 @@
+# Same as faster_rcnn/src/FasterRcnn/faster_rcnn.py
+"""Faster R-CNN with a feature pyramid (Ren et al., 2015; Lin et al., 2017): the parts put together.
+
+Shapes: N images of H x W pixels, G ground-truth slots, P proposals, S sampled RoIs and D detections a picture, K foreground
+classes. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1; label 0 is background.
+"""
+
+from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
+from mindspore.ops import constexpr
+
+from .anchor_generator import AnchorGenerator
+from .bbox_assign_sample import anchor_targets, match_anchors, sample_anchors
+from .bbox_assign_sample_stage2 import sample_rois
+from .fpn_neck import FeaturePyramid
+from .nms import ClassNms
+from .proposal_generator import ProposalGenerator
+from .rcnn import BoxHead, Detector, box_head_losses
+from .resnet import ResNet
+from .roi_align import RoiAlign
+from .rpn import RpnHead, rpn_losses
+
+LOSS_NAMES = ("rpn_cls_loss", "rpn_reg_loss", "rcnn_cls_loss", "rcnn_reg_loss")
+
+
+class FasterRcnn(nn.Cell):
+    """`construct` gives the training losses, `predict` the detections.
+
+    Args:
+        backbone, neck, rpn, roi_align, rcnn: the parts that compute features and predictions.
+        anchors: anchors per level from the shapes of the features.
+        train_proposals, test_proposals: of training and of inference.
+        detector: the last step of inference.
+        matching: arguments of `match_anchors`; anchor_sampling: of `sample_anchors`; roi_sampling: of `sample_rois`.
+        loss_weights: of the four losses, in the order of LOSS_NAMES.
+        betas: corners of the smooth L1 of both stages.
+        noise_sizes: random numbers that the sampling of a training picture takes: (anchors, P + G).
+    """
+
+    def __init__(self, backbone, neck, rpn, roi_align, rcnn, anchors: AnchorGenerator, train_proposals, test_proposals,
+                 detector, matching: dict, anchor_sampling: dict, roi_sampling: dict, loss_weights=(1.0, 1.0, 1.0, 1.0),
+                 betas=(1 / 9, 1.0), noise_sizes=(0, 0)):
+        super().__init__()
+        self.backbone, self.neck, self.rpn, self.roi_align, self.rcnn = backbone, neck, rpn, roi_align, rcnn
+        self.anchors = constant_anchors(anchors)
+        self.train_proposals, self.test_proposals, self.detector = train_proposals, test_proposals, detector
+        self.matching, self.anchor_sampling, self.roi_sampling = matching, anchor_sampling, roi_sampling
+        self.roi_pos, self.pooled_levels = roi_sampling["num_pos"], len(roi_align.strides)
+        self.loss_weights, self.betas, self.noise_sizes = tuple(loss_weights), tuple(betas), tuple(noise_sizes)
+        self.rpn_stds, self.rpn_means = train_proposals.stds, train_proposals.means
+
+    def construct(self, image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise):
+        """The losses of LOSS_NAMES, weighted.
+
+        Args:
+            image: (N, 3, H, W); image_info: (N, 6), of which height and width without padding come first.
+            gt_boxes: (N, G, 4); gt_labels: int32 (N, G); gt_valid: bool (N, G).
+            rpn_noise: (N, anchors), roi_noise: (N, P + G): uniform in [0, 1), they decide what is sampled.
+        """
+        losses, _, _ = self.train_boxes(image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise)
+        return losses
+
+    def train_boxes(self, image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise):
+        """For networks with more heads: the losses, the pooled levels as RoiAlign.table_of gives them, what `sample_rois` gave."""
+        image_sizes = image_info[:, :2]
+        features = self.neck(self.backbone(image))
+        still = [ops.stop_gradient(feature) for feature in features]
+        logits, deltas = self.rpn(still)
+        anchors = self.anchors_of(features)
+        proposals, _, proposal_valid = self.train_proposals(logits, deltas, image_sizes, anchors)
+
+        rpn_cls, rpn_reg = self.rpn_loss(features, ops.cat(anchors), gt_boxes, gt_valid, rpn_noise)
+        samples = sample_rois(proposals, proposal_valid, gt_boxes, gt_labels, gt_valid, roi_noise, **self.roi_sampling)
+        cells = self.roi_align.table_of(features[:self.pooled_levels])
+        rcnn_cls, rcnn_reg = self.rcnn_loss(cells, samples)
+        weights = self.loss_weights
+        losses = rpn_cls * weights[0], rpn_reg * weights[1], rcnn_cls * weights[2], rcnn_reg * weights[3]
+        return losses, cells, samples
+
+    def rpn_loss(self, features, anchors, gt_boxes, gt_valid, noise):
+        labels, matched = match_anchors(anchors, gt_boxes, gt_valid, **self.matching)
+        index, positive, negative = sample_anchors(labels, noise, **self.anchor_sampling)
+        targets = anchor_targets(anchors, gt_boxes, matched, index, self.rpn_stds, self.rpn_means)
+        logits, deltas = self.rpn.at_anchors(features, index.astype(mstype.int32))
+        return rpn_losses(logits, deltas, targets, positive, negative, self.betas[0])
+
+    def rcnn_loss(self, cells, samples):
+        rois, labels, targets, positive, valid, _ = samples
+        n, s = labels.shape
+        logits, deltas = self.rcnn(self.roi_align.from_table(*cells, rois))
+        q = min(self.roi_pos, s)                                               # objects stand in the first slots
+        return box_head_losses(logits.reshape(n, s, -1), deltas.reshape(n, s, -1)[:, :q], labels, targets[:, :q],
+                               positive[:, :q], valid, self.betas[1])
+
+    def predict(self, image, image_info):
+        """Detections, best first: boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D)."""
+        detections, _ = self.find_boxes(image, image_info)
+        return detections
+
+    def find_boxes(self, image, image_info):
+        """For networks with more heads: the detections, and the pooled levels as RoiAlign.table_of gives them."""
+        image_sizes = image_info[:, :2]
+        features = self.neck(self.backbone(image))
+        logits, deltas = self.rpn(features)
+        proposals, _, valid = self.test_proposals(logits, deltas, image_sizes, self.anchors_of(features))
+        n, p = valid.shape
+        cells = self.roi_align.table_of(features[:self.pooled_levels])
+        logits, deltas = self.rcnn(self.roi_align.from_table(*cells, proposals))
+        return self.detector(logits.reshape(n, p, -1), deltas.reshape(n, p, -1), proposals, valid, image_sizes), cells
+
+    def anchors_of(self, features):
+        """Anchors (A_l, 4) per level."""
+        shapes = ()
+        for feature in features:
+            shapes += (feature.shape[2:],)
+        return self.anchors(shapes)
+
+    def noise_shapes(self, batch_size: int) -> dict:
+        """Shapes of the two noise inputs of `construct`."""
+        return {"rpn_noise": (batch_size, self.noise_sizes[0]), "roi_noise": (batch_size, self.noise_sizes[1])}
+
+
+def constant_anchors(generator: AnchorGenerator):
+    """A function of feature shapes whose anchors are constants of the graph."""
+
+    @constexpr
+    def anchors(shapes):
+        return tuple(Tensor(level) for level in generator.levels(shapes))
+
+    return anchors
+
+
+def build_network(config, fast: bool = False) -> FasterRcnn:
+    """The network that the config describes; see `build_parts`."""
+    return FasterRcnn(**build_parts(config, fast))
+
+
+def build_parts(config, fast: bool = False) -> dict:
+    """What the config says of the arguments of FasterRcnn.
+
+    Args:
+        config: see default_config.yaml.
+        fast: the CPU's fast convolutions; False for other devices and for export.
+    """
+    backbone = ResNet(config.resnet_block, config.resnet_in_channels, config.resnet_out_channels, config.frozen_stages,
+                      config.train_norm, fast=fast)
+    anchors = AnchorGenerator(config.anchor_scales, config.anchor_ratios, config.anchor_strides)
+    per_cell = len(config.anchor_scales) * len(config.anchor_ratios)
+    roi = config.roi_layer
+    roi_align = RoiAlign(roi["out_size"], roi["sample_num"], config.roi_align_featmap_strides, config.roi_align_finest_scale,
+                         fast=fast)
+    classes = config.num_classes - 1
+    coding = {"stds": tuple(config.rpn_target_stds), "means": tuple(config.rpn_target_means)}
+    train_proposals = ProposalGenerator((), config.rpn_proposal_nms_pre, config.rpn_proposal_nms_post, config.rpn_proposal_max_num,
+                                        config.rpn_proposal_nms_thr, config.rpn_proposal_min_bbox_size, **coding)
+    test_proposals = ProposalGenerator((), config.rpn_nms_pre, config.rpn_nms_post, config.rpn_max_num, config.rpn_nms_thr,
+                                       config.rpn_min_bbox_min_size, **coding)
+    nms = ClassNms(config.test_iou_thr, classes, max(config.img_height, config.img_width))
+    detector = Detector(nms, config.rcnn_target_stds, config.rcnn_target_means, config.test_score_thr, config.test_max_per_img,
+                        config.test_nms_pre)
+    matching = {"pos_thr": config.pos_iou_thr, "neg_thr": config.neg_iou_thr, "min_pos_iou": config.min_pos_iou}
+    anchor_sampling = {"num_pos": config.num_expected_pos, "num_total": config.num_expected_neg}
+    roi_sampling = {
+        "num_pos": config.num_expected_pos_stage2,
+        "num_total": config.num_expected_total_stage2,
+        "pos_thr": config.pos_iou_thr_stage2,
+        "neg_thr": config.neg_iou_thr_stage2,
+        "stds": tuple(config.rcnn_target_stds),
+        "means": tuple(config.rcnn_target_means),
+    }
+    shapes = [(-(-config.img_height // stride), -(-config.img_width // stride)) for stride in config.anchor_strides]
+    noise_sizes = (len(anchors.grid(shapes)), config.rpn_proposal_max_num + config.num_gts)
+    return {
+        "backbone": backbone,
+        "neck": FeaturePyramid(config.fpn_in_channels, config.fpn_out_channels, config.fpn_num_outs, fast=fast),
+        "rpn": RpnHead(config.rpn_in_channels, config.rpn_feat_channels, per_cell, fast=fast),
+        "roi_align": roi_align,
+        "rcnn": BoxHead(config.rcnn_in_channels, roi["out_size"], config.rcnn_fc_out_channels, classes, config.rcnn_num_layers),
+        "anchors": anchors,
+        "train_proposals": train_proposals,
+        "test_proposals": test_proposals,
+        "detector": detector,
+        "matching": matching,
+        "anchor_sampling": anchor_sampling,
+        "roi_sampling": roi_sampling,
+        "loss_weights": (config.rpn_loss_cls_weight, config.rpn_loss_reg_weight, config.rcnn_loss_cls_weight,
+                         config.rcnn_loss_reg_weight),
+        "betas": (config.rpn_smooth_l1_beta, config.rcnn_smooth_l1_beta),
+        "noise_sizes": noise_sizes,
+    }

@@ -1,0 +1,66 @@
+# Same as faster_rcnn/src/FasterRcnn/fpn_neck.py
+"""Feature pyramid network (Lin et al., "Feature Pyramid Networks for Object Detection", 2017)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from .convolution import Conv2d
+
+
+class FeaturePyramid(nn.Cell):
+    """C2..C5 -> P2..P6, `out_channels` each; strides 4 to 64.
+
+    Lateral 1x1, plus the coarser level enlarged by repetition, then 3x3. P6 is every second pixel of P5 (a max pool of size 1).
+    """
+
+    def __init__(self, in_channels: Sequence[int], out_channels: int, num_outs: int = 5, fast: bool = False):
+        super().__init__()
+        self.laterals = nn.CellList([Conv2d(channels, out_channels, 1, fast=fast) for channels in in_channels])
+        self.outputs = nn.CellList([Conv2d(out_channels, out_channels, 3, fast=fast) for _ in in_channels])
+        self.extra = num_outs - len(in_channels)
+        self.repeat_twice = RepeatTwice() if fast else None
+
+    def construct(self, features):
+        merged, outputs = None, ()
+        for level in range(len(features) - 1, -1, -1):                         # from the coarsest
+            lateral = self.laterals[level](features[level])
+            merged = lateral if merged is None else lateral + self.larger(merged, lateral.shape[2:])
+            outputs = (self.outputs[level](merged), *outputs)
+        for _ in range(self.extra):
+            outputs = (*outputs, ops.MaxPool(1, 2)(outputs[-1]))               # ops.max_pool2d does not export to ONNX
+        return outputs
+
+    def larger(self, x, size):
+        if self.repeat_twice is not None and size == (2 * x.shape[2], 2 * x.shape[3]):
+            return self.repeat_twice(x)
+        return enlarge(x, size)
+
+
+def enlarge(x, size):
+    """Nearest-neighbour enlargement of (N, C, h, w) to `size` = (H, W); exact repetition where H = 2h."""
+    return ops.ResizeNearestNeighbor(size)(x)
+
+
+class RepeatTwice(nn.Cell):
+    """(N, C, H, W) -> (N, C, 2H, 2W): `enlarge` on the CPU, whose resizing takes one thread and 171 ms to double 1x256x96x160.
+
+    A transposed convolution of each channel with a 2x2 kernel of ones does it in 13.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.ones = Tensor(np.ones((1, 1, 2, 2), np.float32))
+
+    def construct(self, x):
+        n, c, height, width = x.shape
+        size = (n * c, 1, 2 * height, 2 * width)
+        y = ops.Conv2DTranspose(1, 2, pad_mode="valid", stride=2)(x.reshape(n * c, 1, height, width), self.ones, size)
+        return y.reshape(n, c, 2 * height, 2 * width)
+
+    def bprop(self, x, out, dout):
+        """The sum of the copies; the operator's own gradient would keep more memory."""
+        n, c, height, width = x.shape
+        y = ops.Conv2D(1, (2, 2), pad_mode="valid", stride=2)(dout.reshape(n * c, 1, 2 * height, 2 * width), self.ones)
+        return (y.reshape(n, c, height, width),)

@@ -1,0 +1,80 @@
+"""Mask R-CNN (He et al., 2017): Faster R-CNN, and a head that draws the mask of each box.
+
+Shapes: N images of H x W pixels, G ground-truth slots, E edges of an object's outline, Q slots for objects among the sampled RoIs,
+D detections a picture, s side of the mask head's pooled features. Boxes are (x1, y1, x2, y2) in input-image pixels, width =
+x2 - x1; label 0 is background.
+"""
+
+from mindspore import nn, ops
+
+from .faster_rcnn import LOSS_NAMES as BOX_LOSS_NAMES
+from .faster_rcnn import FasterRcnn, build_parts
+from .mask_targets import mask_targets
+from .rcnn_mask import MaskHead, mask_head_loss
+from .roi_align import RoiAlign
+
+LOSS_NAMES = (*BOX_LOSS_NAMES, "rcnn_mask_loss")
+
+
+class MaskRcnn(FasterRcnn):
+    """`construct` gives the training losses, `predict` the detections with their masks.
+
+    Args:
+        mask_align: pools the features of a mask, from the levels that roi_align pools from.
+        rcnn_mask: the mask head.
+        mask_weight: of the mask loss.
+        precise_targets: see mask_targets.
+        parts: arguments of FasterRcnn.
+    """
+
+    def __init__(self, mask_align: RoiAlign, rcnn_mask: nn.Cell, mask_weight: float = 1.0, precise_targets: bool = False, **parts):
+        super().__init__(**parts)
+        self.mask_align, self.rcnn_mask, self.mask_weight = mask_align, rcnn_mask, mask_weight
+        self.precise_targets = precise_targets
+
+    def construct(self, image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, rpn_noise, roi_noise):
+        """The losses of LOSS_NAMES, weighted.
+
+        Args:
+            gt_edges: (N, G, E, 5), the objects' outlines, see mask_targets.
+            The others: as of FasterRcnn.
+        """
+        losses, _, _ = self.train_masks(image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, rpn_noise, roi_noise)
+        return losses
+
+    def train_masks(self, image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, rpn_noise, roi_noise):
+        """The losses, and what the last one is made of: of the slots for objects what `sample_rois` gave, and the mask logits."""
+        losses, cells, samples = self.train_boxes(image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise)
+        rois, labels, _, positive, _, matched = samples
+        q = min(self.roi_pos, labels.shape[1])                                 # objects stand in the first slots
+        rois, labels, positive, matched = rois[:, :q], labels[:, :q], positive[:, :q], matched[:, :q]
+        logits = self.mask_logits(cells, rois, labels)                         # (N, Q, 2s, 2s)
+        targets = mask_targets(gt_edges, matched, rois, logits.shape[-1], self.precise_targets)
+        loss = mask_head_loss(logits, targets, positive)
+        return (*losses, loss * self.mask_weight), (rois, labels, positive, matched), logits
+
+    def mask_logits(self, cells, boxes, labels):
+        """The pooled levels, boxes (N, B, 4), labels int32 (N, B) -> logits of the boxes' own classes (N, B, 2s, 2s)."""
+        n, count = labels.shape
+        logits = self.rcnn_mask(self.mask_align.from_table(*cells, boxes), labels.reshape(n * count))
+        return logits.reshape(n, count, *logits.shape[1:])
+
+    def predict(self, image, image_info):
+        """Detections, best first: boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D), masks
+        (N, D, 2s, 2s): the probability of the detection's class in equal cells of its box."""
+        (boxes, scores, labels, valid), cells = self.find_boxes(image, image_info)
+        return boxes, scores, labels, valid, ops.sigmoid(self.mask_logits(cells, boxes, labels))
+
+
+def build_network(config, fast: bool = False) -> MaskRcnn:
+    """The network that the config describes.
+
+    Args:
+        config: see default_config.yaml.
+        fast: the CPU's fast convolutions, and mask targets in float64; False for other devices and for export.
+    """
+    roi = config.roi_layer
+    mask_align = RoiAlign(roi["mask_out_size"], roi["sample_num"], config.roi_align_featmap_strides,
+                          config.roi_align_finest_scale, fast=fast)
+    rcnn_mask = MaskHead(config.roi_align_out_channels, config.rcnn_mask_out_channels, config.num_classes - 1, fast=fast)
+    return MaskRcnn(mask_align, rcnn_mask, config.rcnn_loss_mask_fb_weight, fast, **build_parts(config, fast))

@@ -1,0 +1,90 @@
+# Same as faster_rcnn/src/FasterRcnn/proposal_generator.py
+"""Proposals: the best boxes of the region proposal network, without near copies.
+
+Shapes: N images; level l has A_l = H_l * W_l * A anchors, in the order (y, x, anchor); K best of a level; P proposals
+a picture. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from .bbox_coder import MAX_LOG_RATIO, UNIT_STDS, ZERO_MEANS, clip_boxes, decode, spread, take_rows
+from .nms import Nms
+
+NOTHING = -1e30  # score of what is no proposal
+
+
+class ProposalGenerator(nn.Cell):
+    """Per level: the best by score, decoded, clipped, without empty ones, NMS. Then the best of all levels.
+
+    Only the best `nms_pre` of a level are decoded. No gradient passes.
+
+    Args:
+        anchors: float32 (A_l, 4) per level.
+        nms_pre: candidates per level; a smaller level gives all of its anchors.
+        nms_post: survivors per level.
+        max_num: proposals a picture, over all levels.
+        min_size: candidates of a smaller width or height are dropped, and those without any.
+        stds, means, max_log_ratio, clamp_both, offset: as in `decode`.
+    """
+
+    def __init__(self, anchors: Sequence, nms_pre: int, nms_post: int, max_num: int, nms_thr: float,
+                 min_size: float = 0.0, stds=UNIT_STDS, means=ZERO_MEANS, max_log_ratio: float = MAX_LOG_RATIO,
+                 clamp_both: bool = False, offset: int = 0):
+        super().__init__()
+        self.anchors = tuple(Tensor(np.asarray(level, np.float32)) for level in anchors)
+        self.nms_pre, self.nms_post, self.max_num, self.min_size = nms_pre, nms_post, max_num, min_size
+        self.stds, self.means = tuple(stds), tuple(means)
+        self.max_log_ratio, self.clamp_both, self.offset = max_log_ratio, clamp_both, offset
+        self.nms = Nms(nms_thr)
+
+    def construct(self, logits: Sequence, deltas: Sequence, image_sizes, anchors: Sequence = None):
+        """Proposals, best first.
+
+        Args:
+            logits: (N, A, H_l, W_l) per level; deltas: (N, 4A, H_l, W_l), channel = anchor * 4 + coordinate.
+            image_sizes: (N, 2), height and width without padding.
+            anchors: (A_l, 4) per level in place of the constructor's, for pictures of another size.
+
+        Returns:
+            boxes (N, P, 4), logits (N, P), valid bool (N, P). What is not valid has box 0 and comes last.
+        """
+        levels_boxes, levels_scores = [], []
+        for level in zip(logits, deltas, self.anchors if anchors is None else anchors):
+            boxes, scores = self.candidates(ops.stop_gradient(level[0]), ops.stop_gradient(level[1]), level[2],
+                                            image_sizes)
+            levels_boxes.append(boxes)
+            levels_scores.append(scores)
+        boxes, scores = ops.cat(levels_boxes, 1), ops.cat(levels_scores, 1)
+        missing = self.max_num - scores.shape[1]
+        if missing > 0:
+            boxes = ops.cat((boxes, ops.zeros((boxes.shape[0], missing, 4), boxes.dtype)), 1)
+            scores = ops.cat((scores, ops.zeros((boxes.shape[0], missing), scores.dtype) + NOTHING), 1)
+        scores, index = ops.topk(scores, self.max_num)                         # (N, P)
+        valid = scores > 0.5 * NOTHING
+        return self.or_zero(take_rows(boxes, index), valid), scores, valid
+
+    def candidates(self, logits, deltas, anchors, image_sizes):
+        """One level -> boxes (N, K, 4), scores (N, K), best first, NOTHING where dropped."""
+        n = logits.shape[0]
+        logits = logits.transpose(0, 2, 3, 1).reshape(n, -1)                   # (N, A_l)
+        deltas = deltas.transpose(0, 2, 3, 1).reshape(n, -1, 4)                # (N, A_l, 4)
+        scores, index = ops.topk(logits, min(self.nms_pre, logits.shape[1]))   # (N, K)
+        boxes = decode(ops.gather(anchors, index, 0), take_rows(deltas, index), self.stds, self.means,
+                       self.max_log_ratio, self.clamp_both, self.offset)
+        boxes = clip_boxes(boxes, image_sizes, self.offset)
+        size = boxes[..., 2:] - boxes[..., :2] + self.offset
+        large = ops.logical_and(size > 0, size >= self.min_size)               # false for nan as well
+        keep = self.nms(boxes, ops.logical_and(large[..., 0], large[..., 1]))
+        scores = ops.select(keep, scores, ops.zeros_like(scores) + NOTHING)
+        if self.nms_post < scores.shape[1]:
+            scores, index = ops.topk(scores, self.nms_post)
+            boxes = take_rows(boxes, index)
+        return boxes, scores
+
+    @staticmethod
+    def or_zero(boxes, valid):
+        """Not a product: nan * 0 is nan."""
+        return ops.select(spread(valid.expand_dims(-1), boxes.shape), boxes, ops.zeros_like(boxes))

@@ -1,0 +1,129 @@
+# Same as faster_rcnn/src/FasterRcnn/resnet.py
+"""ResNet v1.5 backbone (He et al., "Deep Residual Learning for Image Recognition", 2016; stride in the 3x3, as torchvision).
+
+Shapes: N images of H x W pixels; stage l = 2..5 has stride 2^l.
+"""
+
+from collections.abc import Sequence
+
+from mindspore import nn, ops
+
+from .convolution import ConvNorm
+
+
+class Bottleneck(nn.Cell):
+    """1x1 reduce, 3x3, 1x1 expand, plus the identity or its projection."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, eps: float, fast: bool):
+        super().__init__()
+        width = out_channels // 4
+        self.conv1 = ConvNorm(in_channels, width, 1, eps=eps, fast=fast)
+        self.conv2 = ConvNorm(width, width, 3, stride, eps=eps, fast=fast)
+        self.conv3 = ConvNorm(width, out_channels, 1, eps=eps, fast=fast)
+        self.downsample = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = ConvNorm(in_channels, out_channels, 1, stride, eps=eps, fast=fast)
+
+    def construct(self, x):
+        identity = x if self.downsample is None else self.downsample(x)
+        y = ops.relu(self.conv1(x))
+        y = ops.relu(self.conv2(y))
+        return ops.relu(self.conv3(y) + identity)
+
+
+class ResNet(nn.Cell):
+    """Stem and four stages of bottlenecks; `construct(x (N, 3, H, W))` gives C2..C5, strides 4 to 32.
+
+    Args:
+        blocks: bottlenecks per stage, (3, 4, 6, 3) for ResNet-50.
+        in_channels: channels that enter each stage; the first is the stem's width.
+        out_channels: channels that leave each stage, four times the width inside.
+        frozen_stages: stages without training, the stem counted first (2 = stem and layer1).
+        train_norm: whether gamma and beta of the other stages learn (their statistics stay fixed).
+        eps: of the batch norm.
+        fast: the CPU's fast convolutions (see convolution.py).
+    """
+
+    def __init__(self, blocks: Sequence[int], in_channels: Sequence[int], out_channels: Sequence[int], frozen_stages: int = 2,
+                 train_norm: bool = False, eps: float = 1e-5, fast: bool = False):
+        super().__init__()
+        self.frozen_stages = frozen_stages
+        self.conv1 = ConvNorm(3, in_channels[0], 7, 2, eps=eps, fast=fast)
+        layers = []
+        for stage, (count, entering, leaving) in enumerate(zip(blocks, in_channels, out_channels)):
+            stride = 1 if stage == 0 else 2
+            first = Bottleneck(entering, leaving, stride, eps, fast)
+            layers.append(nn.SequentialCell(first, *(Bottleneck(leaving, leaving, 1, eps, fast) for _ in range(count - 1))))
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers
+        self._freeze([self.conv1, *layers], train_norm)
+
+    def construct(self, x):
+        x = stem_pool(ops.relu(self.conv1(x)))
+        c2 = self.layer1(self._cut(x, 1))
+        c3 = self.layer2(self._cut(c2, 2))
+        c4 = self.layer3(self._cut(c3, 3))
+        c5 = self.layer4(self._cut(c4, 4))
+        return self._cut(c2, 2), self._cut(c3, 3), self._cut(c4, 4), self._cut(c5, 5)
+
+    def _cut(self, x, stages_before: int):
+        """No gradient goes back into frozen stages."""
+        return ops.stop_gradient(x) if stages_before <= self.frozen_stages else x
+
+    def _freeze(self, stages: Sequence[nn.Cell], train_norm: bool):
+        for index, stage in enumerate(stages):
+            for parameter in stage.get_parameters():
+                leaf = parameter.name.rsplit(".", 1)[-1]
+                learns = leaf == "weight" or (train_norm and leaf in ("gamma", "beta"))
+                parameter.requires_grad = index >= self.frozen_stages and learns
+
+
+def begin_as_identity(backbone: ResNet, missing: Sequence[str]) -> int:
+    """Set gamma of the last norm to 0 in bottlenecks that learn and whose last weight is in `missing` (parameter names).
+
+    A fresh residual branch then adds nothing until it has learnt to (Goyal et al., "Accurate, Large Minibatch SGD", 2017,
+    section 5.1). Call before `calibrate_norms`. Returns the number of bottlenecks.
+    """
+    missing = set(missing)
+    fresh = [cell.conv3 for _, cell in backbone.cells_and_names() if isinstance(cell, Bottleneck)
+             and cell.conv3.gamma.requires_grad and cell.conv3.weight.name in missing]
+    for conv in fresh:
+        conv.gamma.set_data(ops.zeros_like(conv.gamma))
+    return len(fresh)
+
+
+def stem_pool(x):
+    """The largest of the 3x3 pixels around every second one; x (N, C, H, W) >= 0.
+
+    So 0 pads as well as -inf. `nn.MaxPool2d` with padding is an operator that keeps the places of the largest, takes
+    more than twice as long on the CPU, and does not export to ONNX.
+    """
+    n, c, height, width = x.shape
+    row = ops.zeros((n, c, 1, width), x.dtype)
+    x = ops.cat((row, x, row) if height % 2 else (row, x), 2)
+    column = ops.zeros((n, c, x.shape[2], 1), x.dtype)
+    x = ops.cat((column, x, column) if width % 2 else (column, x), 3)
+    return ops.MaxPool(3, 2)(x)
+
+
+def calibrate_norms(backbone: ResNet, images, missing: Sequence[str]) -> int:
+    """Set the fixed statistics of the layers named in `missing` to those of `images`; call in PyNative mode.
+
+    Args:
+        backbone: the network whose layers are meant.
+        images: Tensor (N, 3, H, W), normalised; a handful of training pictures.
+        missing: parameter names; a layer is calibrated if its "moving_mean" or "weight" is among them.
+
+    Returns:
+        The number of layers calibrated.
+    """
+    missing = set(missing)
+    layers = [cell for _, cell in backbone.cells_and_names() if isinstance(cell, ConvNorm)]
+    chosen = [cell for cell in layers if cell.moving_mean.name in missing or cell.weight.name in missing]
+    for cell in chosen:
+        cell.calibrating = True
+    try:
+        backbone(images)
+    finally:
+        for cell in chosen:
+            cell.calibrating = False
+    return len(chosen)

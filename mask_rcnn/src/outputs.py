@@ -1,0 +1,20 @@
+"""What the network gives, and what of it is scored.
+
+Not a copy of another model's file: others give no masks.
+"""
+import functools
+
+# In the order in which `predict` gives them. Shapes: N images, D detections an image, best first; `valid` tells which are
+# meant, the others are padding. boxes (N, D, 4) float32: x1, y1, x2, y2 in pixels of the network input; scores (N, D)
+# float32; labels (N, D) int32, from 1 on; valid (N, D) bool; masks (N, D, 28, 28) float32: probability that a cell of the
+# detection's box belongs to the object.
+OUTPUTS = ("boxes", "scores", "labels", "valid", "masks")
+# Kinds of COCO AP; the last decides which checkpoint is the best.
+IOU_TYPES = ("bbox", "segm")
+
+
+def mask_encoder(config):
+    """encode(masks (K, 28, 28), boxes (K, 4), height, width) -> K RLE of the original image, boxes in its pixels."""
+    from .paste_masks import paste_rle
+
+    return functools.partial(paste_rle, threshold=config.mask_thr_binary)

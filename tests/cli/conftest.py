@@ -1,0 +1,28 @@
+"""Fixtures of the tests of commands: data sets that are read alone, and what a user sees of a fault."""
+import pytest
+
+from tests import toy_data
+
+
+@pytest.fixture(scope="session")
+def coco(tmp_path_factory):
+    """A data set to train on, in a folder with a space in its name."""
+    return toy_data.write_noise(tmp_path_factory.mktemp("coco root"))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A data set to evaluate on, of which toy networks find every object."""
+    return toy_data.write_quarters(tmp_path_factory.mktemp("my data"))
+
+
+@pytest.fixture(scope="session")
+def one_line():
+    """one_line(CompletedProcess, program) -> the line of a user's fault."""
+    def check(result, program: str) -> str:
+        assert result.returncode == 2, result.stdout + result.stderr
+        lines = result.stderr.strip().splitlines()
+        assert len(lines) == 1 and lines[0].startswith(f"{program}: error: "), result.stderr
+        return lines[0]
+
+    return check

@@ -1,0 +1,84 @@
+"""export.py of mask_rcnn: infer.py draws the same masks with each exported file as with the checkpoint; and the hub's entry."""
+import json
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as mask_utils
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Folder with small.ckpt, a detector of random weights for 64 x 96, its small.yaml, and pictures in in/."""
+    import mindspore as ms
+
+    from mask_rcnn.src.model_utils.config import save_config
+    from tests.narrow_network import narrow_mask_config, narrow_network, spread_heads
+
+    folder = tmp_path_factory.mktemp("a model")
+    config = narrow_mask_config(img_height=64, img_width=96, test_score_thr=0.3, test_max_per_img=8)
+    net = narrow_network(config)
+    spread_heads(net)
+    net.rcnn_mask.logits.weight.set_data(net.rcnn_mask.logits.weight * 500)     # masks with insides and outsides
+    ms.save_checkpoint(net, str(folder / "small.ckpt"))
+    save_config(config, folder / "small.yaml")
+    (folder / "in").mkdir()
+    rng = np.random.default_rng(3)
+    for name, size in (("wide", (64, 180)), ("high", (150, 100))):
+        coarse = rng.integers(0, 256, (*(side // 10 + 1 for side in size), 3)).astype(np.uint8)
+        cv2.imwrite(str(folder / "in" / f"{name}.png"), cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def call(model, run_command, repo_dir):
+    def run(script, **options):
+        flags = [f"--{name}={value}" for name, value in {"config_path": model / "small.yaml", **options}.items()]
+        result = run_command(["python", repo_dir / "mask_rcnn" / f"{script}.py", *flags], cwd=model)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def infer(model, call):
+    def run(key, path):
+        call("infer", **{key: path}, input=model / "in", draw=False, score_thr=0.35, output_path=model / key)
+        return json.loads((model / key / "detections.json").read_text())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def wanted(model, infer):
+    found = infer("checkpoint_path", model / "small.ckpt")
+    areas = [mask_utils.area(r["segmentation"]) / (r["bbox"][2] * r["bbox"][3]) for r in found]
+    assert {r["file_name"] for r in found} == {"wide.png", "high.png"} and len(found) > 5
+    assert 0.2 < min(areas) <= max(areas) < 0.8      # neither empty nor mere boxes
+    return found
+
+
+@pytest.mark.parametrize(("file_format", "key"), [("MINDIR", "mindir_path"), ("ONNX", "onnx_path")])
+def test_exported_network_gives_the_same_masks(model, call, infer, wanted, file_format, key):
+    told = call("export", ckpt_file=model / "small.ckpt", file_format=file_format, file_name=model / "net")
+    assert "outputs boxes, scores, labels, valid, masks" in told
+    found = infer(key, model / f"net.{file_format.lower()}")
+    for name in ("file_name", "category_id"):
+        assert [r[name] for r in found] == [r[name] for r in wanted]
+    for got, want in zip(found, wanted):
+        np.testing.assert_allclose(got["bbox"], want["bbox"], atol=0.02)
+        masks = [mask_utils.decode(r["segmentation"]) for r in (got, want)]
+        assert (masks[0] != masks[1]).mean() < 1e-3
+
+
+def test_hub_makes_the_network_that_its_keys_describe(run_command, repo_dir, model):
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); import mindspore_hub_conf as hub\n"
+            "net = hub.create_network('maskrcnn_resnet50', config_path=sys.argv[2], rcnn_mask_out_channels=24)\n"
+            "shapes = {param.name: param.shape for param in net.get_parameters()}\n"
+            "print(shapes['rcnn.cls_score.weight'], [s for n, s in shapes.items() if n.startswith('rcnn_mask.')][0][0])\n"
+            "hub.create_network('maskrcnn_resnet101')")
+    result = run_command(["python", "-c", code, repo_dir / "mask_rcnn", model / "small.yaml"], cwd=model)
+    assert result.stdout == "(4, 64) 24\n", result.stderr
+    assert result.stderr.strip().endswith(
+        "NotImplementedError: maskrcnn_resnet101 is not in this model's directory: expected one of maskrcnn_resnet50, maskrcnn")

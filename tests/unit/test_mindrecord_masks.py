@@ -1,0 +1,261 @@
+"""Conversion with masks: what is read back equals what was there; what cannot be a mask is dropped, counted and told."""
+import json
+import logging
+
+import numpy as np
+import pytest
+from pycocotools import mask as mask_utils
+
+from tests.unit.mindrecord_samples import annotation, coco_set, draw, read_back, txt_set
+from utils.mindrecord import convert, ensure, load_manifest
+from utils.mindrecord.cli import check_main, convert_main
+from utils.mindrecord.doctor import diagnose
+from utils.mindrecord.masks import encode_masks, most_bytes, run_lengths, usable_mask
+
+SQUARE = [1, 1, 9, 1, 9, 9, 1, 9]
+LEFT_HALF = {"size": [30, 40], "counts": [0, 600, 600]}     # columns of 30, as those of the pictures of coco_set
+
+
+def with_masks(paths, output, **more) -> dict:
+    return convert("coco", *paths, output, progress=False, masks=True, **more)
+
+
+def masked(number, segmentation, image_id=1, **more) -> dict:
+    return annotation(number, image_id, [1, 1, 8, 8], segmentation=segmentation, **more)
+
+
+def masks_of(row) -> list:
+    return json.loads(row["masks"].tobytes())
+
+
+def compressed(dense) -> str:
+    return mask_utils.encode(np.asfortranarray(dense, np.uint8))["counts"].decode()
+
+
+# ------------------------------------------------------------------------------------------- what is kept
+
+
+def test_coco_masks_read_back_as_json_has_them(data_dir, tmp_path):
+    image_dir = data_dir / "coco_mini" / "train2017"
+    path = data_dir / "coco_mini" / "annotations" / "instances_train2017.json"
+    manifest = with_masks((image_dir, path), tmp_path / "o", keep_empty=True, shards=3)
+    content = json.loads(path.read_text())
+    assert manifest["options"]["masks"] is True and manifest["dropped"] == {}
+    kinds = set()
+    for row in read_back(tmp_path / "o", masks=True):
+        found = [item for item in content["annotations"] if item["image_id"] == row["image_id"]]
+        masks = masks_of(row)
+        assert row["count"] == len(found) == len(masks)
+        for item, mask in zip(found, masks):
+            kinds.add((type(item["segmentation"]), item["iscrowd"]))
+            if item["iscrowd"]:     # run lengths as a list
+                want = mask_utils.frPyObjects(item["segmentation"], int(row["height"]), int(row["width"]))
+                assert mask == {"size": want["size"], "counts": want["counts"].decode()}
+            else:
+                assert mask == item["segmentation"]
+    assert kinds == {(list, 0), (dict, 1)}
+
+
+def test_compressed_run_lengths_are_taken_as_they_are(data_dir, tmp_path):
+    folder = data_dir / "pennfudan"
+    path = folder / "annotations" / "instances_val2017.json"
+    manifest = with_masks((folder / "val2017", path), tmp_path / "o")
+    assert (manifest["count"], manifest["objects"], manifest["dropped"]) == (34, 84, {})
+    wanted = {}
+    for item in json.loads(path.read_text())["annotations"]:
+        wanted.setdefault(item["image_id"], []).append(item["segmentation"])
+    assert {int(row["image_id"]): masks_of(row) for row in read_back(tmp_path / "o", masks=True)} == wanted
+
+
+def test_an_image_without_objects_has_no_mask(tmp_path):
+    paths = coco_set(tmp_path, [masked(1, [SQUARE])], images=2)
+    with_masks(paths, tmp_path / "o", keep_empty=True)
+    rows = read_back(tmp_path / "o", masks=True)
+    assert [(int(row["count"]), masks_of(row)) for row in rows] == [(1, [[SQUARE]]), (0, [])]
+
+
+def test_boxes_and_masks_stay_beside_each_other(tmp_path):
+    """Of five objects a box and a mask are dropped, and a box is clipped."""
+    boxes = [[1, 2, 3, 4], [50, 1, 5, 5], [30, 2, 30, 4], [2, 3, 4, 5], [5, 6, 7, 8]]
+    masks = [[[*SQUARE[:-1], 5 + k]] for k in range(5)]
+    masks[3] = None
+    paths = coco_set(tmp_path, [annotation(k, 1, boxes[k], segmentation=masks[k]) for k in range(5)])
+    manifest = with_masks(paths, tmp_path / "o")
+    (row,) = read_back(tmp_path / "o", masks=True)
+    assert row["boxes"].tolist() == [[1, 2, 4, 6], [30, 2, 40, 6], [5, 6, 12, 14]] and row["count"] == 3
+    assert masks_of(row) == [masks[0], masks[2], masks[4]] and len(row["labels"]) == len(row["crowds"]) == 3
+    assert manifest["dropped"] == {"box outside the picture": 1, "object without segmentation": 1}
+
+
+# ------------------------------------------------------------------------------------------- which conversion
+
+
+def test_a_conversion_without_masks_is_not_taken_for_one_with(tmp_path, caplog):
+    paths = coco_set(tmp_path, [masked(1, [SQUARE]), masked(2, None)])
+    plain = convert("coco", *paths, tmp_path / "o", progress=False)
+    assert "masks" not in plain["options"] and plain["objects"] == 2
+    assert len(read_back(tmp_path / "o")) == 1       # the columns are as ever
+    with caplog.at_level(logging.WARNING):
+        made = ensure("coco", *paths, tmp_path / "o", progress=False, masks=True)
+    assert "it was made with other options" in caplog.text and made["objects"] == 1
+    assert masks_of(*read_back(tmp_path / "o", masks=True)) == [[SQUARE]]
+    assert ensure("coco", *paths, tmp_path / "o", progress=False, masks=True) == made == load_manifest(tmp_path / "o")
+    assert ensure("coco", *paths, tmp_path / "o", progress=False) == load_manifest(tmp_path / "o") != made
+
+
+def test_other_sources_have_no_masks(tmp_path, message):
+    paths = txt_set(tmp_path, "a.jpg 1,1,5,5,1\n")
+    for call in (convert, ensure):
+        told = message(call, "other", *paths, tmp_path / "o", masks=True)
+        assert told == "masks: only coco has them, other has boxes alone"
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_commands_take_masks(tmp_path, capsys):
+    image_dir, path = coco_set(tmp_path, [masked(1, [SQUARE]), masked(2, None)])
+    options = ["--source=coco", f"--image_dir={image_dir}", f"--anno_path={path}"]
+    assert check_main(options) == 0
+    capsys.readouterr()
+    assert check_main([*options, "--masks"]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"{path}: annotation 2: segmentation is null or missing (1.png)"
+    assert told[-2:] == ["problems: 1", "           1  object without segmentation"]
+    assert convert_main([*options, "--masks", f"--output_dir={tmp_path / 'o'}"]) == 0
+    told = capsys.readouterr().out
+    assert "1 images, 1 objects, 2 classes, masks, " in told and "dropped: 1 x object without segmentation" in told
+    assert convert_main(["--source=voc", "--masks", *options[1:], f"--output_dir={tmp_path / 'p'}"]) == 2
+    assert "masks: only coco has them" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------- bad masks
+
+BAD = {
+    "null": (None, "object without segmentation", "segmentation is null or missing"),
+    "empty": ([], "empty segmentation", "segmentation is empty"),
+    "text": ("polygon", "segmentation not usable", 'segmentation is neither polygons nor run lengths: "polygon"'),
+    "flat": (SQUARE, "segmentation not usable", f"segmentation is no list of polygons: {SQUARE}"),
+    "2 points": ([[1, 1, 9, 9]], "polygon of fewer than 3 points", "polygon 1 of 1 has 2 points, it takes 3"),
+    "no point": ([[]], "polygon of fewer than 3 points", "polygon 1 of 1 has 0 points, it takes 3"),
+    "odd": ([SQUARE[:7]], "polygon with an odd number of coordinates", "polygon 1 of 1 has 7 coordinates, an odd number"),
+    "words": ([[1, 1, 9, 1, 9, "9"]], "polygon with what is no number",
+              'polygon 1 of 1 is no list of numbers: [1, 1, 9, 1, 9, "9"]'),
+    "nulls": ([[1, 1, 9, 1, 9, None]], "polygon with what is no number",
+              "polygon 1 of 1 is no list of numbers: [1, 1, 9, 1, 9, null]"),
+    "nan": ([[1, 1, float("nan"), 1, 9, 9]], "polygon with what is no number",
+            "polygon 1 of 1 has a number that is not finite, or beyond all sense"),
+    "huge": ([[1, 1, 9, 1, 9, 10**400]], "polygon with what is no number",
+             "polygon 1 of 1 has a number that is not finite, or beyond all sense"),
+    "outside": ([[40, 1, 50, 1, 50, 9]], "polygon outside the picture", "polygon 1 of 1 lies outside the picture of 40x30"),
+    "above": ([[1, -9, 9, -9, 9, 0]], "polygon outside the picture", "polygon 1 of 1 lies outside the picture of 40x30"),
+    "line": ([[1, 5, 9, 5, 20, 5]], "polygon without area", "polygon 1 of 1 has no area"),
+    "no size": ({"counts": "abc"}, "broken RLE", "size null of the run lengths is not [height, width]"),
+    "other size": ({"size": [40, 30], "counts": [0, 600, 600]}, "RLE of another size than the picture",
+                   "run lengths are of 30x40 pixels, the picture has 40x30"),
+    "no counts": ({"size": [30, 40]}, "broken RLE", "run lengths are neither a list nor a string: null"),
+    "short": ({"size": [30, 40], "counts": [0, 600, 599]}, "broken RLE", "run lengths cover 1199 of 1200 pixels"),
+    "negative": ({"size": [30, 40], "counts": [0, 1300, -100]}, "broken RLE", "run lengths hold what is no length"),
+    "cut off": ({"size": [30, 40], "counts": "0Pc"}, "broken RLE",
+                "run lengths are a string that is cut off, or holds what pycocotools does not write"),
+    "foreign": ({"size": [30, 40], "counts": "0 1"}, "broken RLE",
+                "run lengths are a string that is cut off, or holds what pycocotools does not write"),
+    "long": ({"size": [30, 40], "counts": "0" + "o" * 30 + "0"}, "broken RLE",
+             "run lengths have a number of too many digits"),
+    "wrong": ({"size": [30, 40], "counts": "O1"}, "broken RLE",
+              "run lengths have one that no picture of this size can have"),
+    "no string": ({"size": [30, 40], "counts": ""}, "broken RLE", "run lengths are an empty string"),
+    "no pixel": ({"size": [30, 40], "counts": [1200]}, "empty segmentation", "run lengths hold no pixel"),
+}
+PARTS = [name for name, (segmentation, _, _) in BAD.items() if type(segmentation) is list and segmentation
+         and type(segmentation[0]) is list]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_an_object_without_a_usable_mask_is_dropped(tmp_path, caplog, name):
+    segmentation, kind, what = BAD[name]
+    paths = coco_set(tmp_path, [masked(7, segmentation), masked(8, LEFT_HALF)])
+    with caplog.at_level(logging.WARNING):
+        manifest = with_masks(paths, tmp_path / "o")
+    (row,) = read_back(tmp_path / "o", masks=True)
+    dense = np.arange(40) < np.full((30, 1), 20)
+    assert masks_of(row) == [{"size": [30, 40], "counts": compressed(dense)}] and row["count"] == 1
+    expected = {kind: 1}
+    if name in PARTS:
+        expected["segmentation not usable"] = 1
+        assert f"    {paths[1]}: annotation 7: none of its polygons is usable (1.png)" in caplog.messages
+    assert manifest["dropped"] == expected and manifest["objects"] == 1
+    assert f"1 x {kind}: dropped" in caplog.messages
+    assert f"    {paths[1]}: annotation 7: {what} (1.png)" in caplog.messages
+    found = diagnose("coco", *paths, progress=False, masks=True)
+    assert {problem.kind for problem in found.problems} == set(expected) and len(found.boxes) == 1
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_polygon_that_is_not_usable_is_dropped_from_its_object(tmp_path, name):
+    (polygon,), kind, what = BAD[name]
+    paths = coco_set(tmp_path, [masked(7, [SQUARE, polygon, SQUARE[::-1]])])
+    manifest = with_masks(paths, tmp_path / "o")
+    assert masks_of(*read_back(tmp_path / "o", masks=True)) == [[SQUARE, SQUARE[::-1]]]
+    assert manifest["dropped"] == {kind: 1} and manifest["objects"] == 1
+    (problem,) = diagnose("coco", *paths, progress=False, masks=True).problems
+    assert problem.what == f"{what.replace('1 of 1', '2 of 3')} (1.png)"
+
+
+def test_all_masks_are_bad(tmp_path, message):
+    paths = coco_set(tmp_path, [masked(1, None), masked(2, [[1, 2]])])
+    told = message(with_masks, paths, tmp_path / "o")
+    assert told == (f"{paths[1]}: no usable image: {paths[1]}: annotation 1: segmentation is null or missing (1.png) "
+                    "(and 2 more problems)")
+    assert with_masks(paths, tmp_path / "o", keep_empty=True)["objects"] == 0
+
+
+def test_the_size_that_counts_is_the_pictures_own(tmp_path):
+    """The JSON has 400x300, and the run lengths are those of the picture."""
+    image_dir, path = coco_set(tmp_path, [masked(1, LEFT_HALF), masked(2, [[50, 1, 60, 1, 60, 9]])])
+    content = json.loads(path.read_text())
+    content["images"][0].update(width=400, height=300)
+    path.write_text(json.dumps(content))
+    manifest = with_masks((image_dir, path), tmp_path / "o")
+    assert manifest["objects"] == 1 and manifest["dropped"]["polygon outside the picture"] == 1
+
+
+# ------------------------------------------------------------------------------------------- run lengths
+
+
+def test_run_lengths_are_those_of_pycocotools():
+    """Long and short runs, and such that are shorter than the one before the last: their difference is negative."""
+    rng = np.random.default_rng(0)
+    for density in (0.001, 0.1, 0.5, 0.97):
+        for shape in ((1, 1), (300, 500), (7, 900), (1500, 1100)):
+            dense = rng.random(shape) < density
+            flat = dense.ravel("F").astype(np.int8)
+            changes = np.flatnonzero(np.diff(np.concatenate([[0], flat]))).tolist()
+            lengths = np.diff([0, *changes, flat.size])
+            np.testing.assert_array_equal(run_lengths(compressed(dense)), lengths)
+            if dense.any():
+                by_list = {"size": list(shape), "counts": lengths.tolist()}
+                assert usable_mask(by_list, *shape) == ({"size": list(shape), "counts": compressed(dense)}, [])
+
+
+def test_the_bound_of_a_rows_bytes_holds():
+    """Numbers of all lengths, run lengths of many characters that JSON escapes, and what is no mask at all."""
+    rng = np.random.default_rng(1)
+    polygons = [[float(value) for value in rng.normal(0, 1, 40) * 10.0 ** rng.integers(-300, 9, 40)] for _ in range(3)]
+    lengths = rng.integers(0, 2**20, 99).tolist()
+    total = int(np.sum(lengths))
+    runs = {"size": [1, total], "counts": lengths}
+    taken = [usable_mask(polygons, 10**9, 10**9)[0], usable_mask(runs, 1, total)[0], [SQUARE] * 9]
+    assert None not in taken
+    assert len(encode_masks(taken)) <= most_bytes([polygons, runs, [SQUARE] * 9])
+    escaped = {"size": [30, 40], "counts": "\\" * 200}
+    assert len(encode_masks([escaped])) <= most_bytes([escaped])
+    for strange in (None, "x", 5, [None, [], {}, [[]]], {}, {"counts": None}):
+        assert most_bytes([strange]) > 0
+
+
+def test_a_row_of_long_masks_gets_room(tmp_path):
+    """More than the smallest page holds beside pictures of a few kilobytes."""
+    long = np.stack([np.linspace(1, 9, 30000), 5 + 3 * np.sin(np.arange(30000))], 1).ravel().tolist()
+    image_dir, path = coco_set(tmp_path, [masked(k, [long], image_id=1 + k % 2) for k in range(4)], images=2)
+    draw(image_dir / "1.png", seed=9)
+    with_masks((image_dir, path), tmp_path / "o", shards=1)
+    assert [masks_of(row) for row in read_back(tmp_path / "o", masks=True)] == [[[long]] * 2] * 2

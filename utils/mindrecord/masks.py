@@ -1,0 +1,146 @@
+"""The masks of COCO annotations: which of them are usable, and how a record holds them.
+
+A mask is a list of polygons [[x1, y1, x2, y2, ...], ...] in pixels, or run lengths {"size": [height, width], "counts"},
+column after column, beginning with those outside; `counts` is a list, or the string that pycocotools makes of it.
+"""
+import json
+import math
+
+import numpy as np
+
+from .errors import (
+    BROKEN_RLE,
+    EMPTY_MASK,
+    FLAT_POLYGON,
+    NO_MASK,
+    ODD_POLYGON,
+    OTHER_RLE_SIZE,
+    OUTSIDE_POLYGON,
+    SHORT_POLYGON,
+    TEXT_POLYGON,
+    UNUSABLE_MASK,
+)
+from .records import HUGE
+
+_NUMBERS = frozenset((int, float))      # bool is an int to isinstance, and no number here
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+def usable_mask(segmentation, height: int, width: int) -> tuple:
+    """(polygons or compressed run lengths that a picture of this size can have, or None; [(kind, what is wrong)])."""
+    if segmentation is None:
+        return None, [(NO_MASK, "segmentation is null or missing")]
+    if type(segmentation) is dict:
+        return _usable_runs(segmentation, height, width)
+    if type(segmentation) is not list:
+        return None, [(UNUSABLE_MASK, f"segmentation is neither polygons nor run lengths: {_short(segmentation)}")]
+    if not segmentation:
+        return None, [(EMPTY_MASK, "segmentation is empty")]
+    if type(segmentation[0]) in _NUMBERS:
+        return None, [(UNUSABLE_MASK, f"segmentation is no list of polygons: {_short(segmentation)}")]
+    faults, usable = [], []
+    for number, polygon in enumerate(segmentation, 1):
+        fault = _polygon_fault(polygon, height, width)
+        if fault is None:
+            usable.append(polygon)
+        else:
+            faults.append((fault[0], f"polygon {number} of {len(segmentation)} {fault[1]}"))
+    if not usable:
+        faults.append((UNUSABLE_MASK, "none of its polygons is usable"))
+    return usable or None, faults
+
+
+def _polygon_fault(polygon, height: int, width: int):
+    """None, or (kind, what)."""
+    if type(polygon) is not list or not _NUMBERS.issuperset(map(type, polygon)):
+        return TEXT_POLYGON, f"is no list of numbers: {_short(polygon)}"
+    if len(polygon) % 2:
+        return ODD_POLYGON, f"has {len(polygon)} coordinates, an odd number"
+    if len(polygon) < 6:
+        return SHORT_POLYGON, f"has {len(polygon) // 2} points, it takes 3"
+    xs, ys = polygon[::2], polygon[1::2]
+    left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
+    # In plain Python, because arrays take longer to make than to use; nan compares as false, and sums to nan.
+    bounded = all(-HUGE < side < HUGE for side in (left, right, top, bottom))
+    if not bounded or math.isnan(sum(polygon)):
+        return TEXT_POLYGON, "has a number that is not finite, or beyond all sense"
+    if left >= width or right <= 0 or top >= height or bottom <= 0:
+        return OUTSIDE_POLYGON, f"lies outside the picture of {width}x{height}"
+    if left == right or top == bottom:
+        return FLAT_POLYGON, "has no area"
+    return None
+
+
+def _usable_runs(runs: dict, height: int, width: int) -> tuple:
+    size, counts = runs.get("size"), runs.get("counts")
+    if type(size) is not list or len(size) != 2 or any(type(side) is not int for side in size):
+        return None, [(BROKEN_RLE, f"size {_short(size)} of the run lengths is not [height, width]")]
+    if size != [height, width]:
+        what = f"run lengths are of {_short(size[1])}x{_short(size[0])} pixels, the picture has {width}x{height}"
+        return None, [(OTHER_RLE_SIZE, what)]
+    try:
+        lengths = run_lengths(counts)
+    except ValueError as error:
+        return None, [(BROKEN_RLE, f"run lengths {error}")]
+    if (lengths < 0).any() or (lengths > height * width).any():
+        return None, [(BROKEN_RLE, "run lengths have one that no picture of this size can have")]
+    if lengths.sum() != height * width:
+        return None, [(BROKEN_RLE, f"run lengths cover {lengths.sum()} of {height * width} pixels")]
+    if not lengths[1::2].any():
+        return None, [(EMPTY_MASK, "run lengths hold no pixel")]
+    return {"size": size, "counts": counts if type(counts) is str else _compress(lengths, size)}, []
+
+
+def run_lengths(counts) -> np.ndarray:
+    """int64 run lengths of `counts`; ValueError says what is wrong with it."""
+    if type(counts) is list:
+        if any(type(length) is not int or not 0 <= length < 2**31 for length in counts):
+            raise ValueError("hold what is no length")
+        return np.array(counts, np.int64)
+    if type(counts) is not str:
+        raise ValueError(f"are neither a list nor a string: {_short(counts)}")
+    # pycocotools writes a number as characters of 5 bits, the lowest first; 32 says that more follow, and 16 of the last
+    # is the sign. From the fourth on they are differences to the length two before.
+    codes = np.frombuffer(counts.encode("utf-8", "replace"), np.uint8).astype(np.int64) - 48
+    if not len(codes):
+        raise ValueError("are an empty string")
+    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        raise ValueError("are a string that is cut off, or holds what pycocotools does not write")
+    ends = np.flatnonzero(codes & 32 == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    if (ends - starts).max() > 6:       # 35 bits: more than any picture's
+        raise ValueError("have a number of too many digits")
+    shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, ends - starts + 1))
+    values = np.add.reduceat((codes & 31) << shifts, starts)
+    values -= (codes[ends] >> 4 & 1) << (5 * (ends - starts + 1))
+    for first in (1, 2):
+        values[first::2] = np.cumsum(values[first::2])
+    return values
+
+
+def _compress(lengths: np.ndarray, size: list) -> str:
+    from pycocotools import mask as mask_utils
+
+    return mask_utils.frPyObjects({"size": size, "counts": lengths.tolist()}, *size)["counts"].decode()
+
+
+def encode_masks(masks: list) -> bytes:
+    """What a record holds of its objects' masks."""
+    return _encode(masks).encode()
+
+
+def most_bytes(segmentations) -> int:
+    """Upper bound of the bytes of `encode_masks`, whatever the annotations hold: 25 for a number that is in bounds."""
+    return 2 + sum(map(_most_bytes, segmentations))
+
+
+def _most_bytes(segmentation) -> int:
+    if type(segmentation) is list:
+        return 3 + sum(3 + 25 * len(polygon) for polygon in segmentation if type(polygon) is list)
+    counts = segmentation.get("counts") if type(segmentation) is dict else None
+    return 96 + 14 * len(counts) if type(counts) in (str, list) else 8      # 7 characters, each as 2: JSON escapes one
+
+
+def _short(value) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:37]}..."
