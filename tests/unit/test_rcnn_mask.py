@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from mask_rcnn.src.MaskRcnn import rcnn_mask
 from mask_rcnn.src.MaskRcnn.convolution import Convolution
 from mask_rcnn.src.MaskRcnn.rcnn_mask import MaskHead, mask_head_loss
 from tests.numpy_layers import convolve
@@ -77,6 +78,28 @@ def test_loss_matches_loop(case):
     got = float(ms.jit(mask_head_loss)(Tensor(logits), Tensor(targets), Tensor(positive)))
     np.testing.assert_allclose(got, total / max(positive.sum(), 1), rtol=1e-5)
     assert (got > 0) == (case != "no objects")
+
+
+def test_parts_equal_the_whole(monkeypatch):
+    """Values and gradients of 7 RoIs at once and in parts of 3."""
+    rng = np.random.default_rng(5)
+    feats, upstream = (rng.standard_normal(shape).astype(np.float32) for shape in ((7, CHANNELS, 3, 3), (7, 6, 6)))
+
+    def run(size):
+        monkeypatch.setattr(rcnn_mask, "ROIS_AT_ONCE", size)
+        net = random_head()
+
+        def loss(feats, labels, upstream):
+            out = net(feats, labels)
+            return (out * upstream).sum(), out
+
+        graph = ms.jit(ms.value_and_grad(loss, 0, ms.ParameterTuple(net.trainable_params()), has_aux=True))
+        (_, out), (dfeats, dparams) = graph(Tensor(feats), Tensor([1, 2, 3, 4, 4, 2, 1], ms.int32), Tensor(upstream))
+        return [x.asnumpy() for x in (out, dfeats, *dparams)]
+
+    for whole, parts in zip(run(64), run(3)):
+        assert np.abs(whole).max() > 0
+        np.testing.assert_allclose(parts, whole, atol=1e-5 * np.abs(whole).max())
 
 
 def test_gradient_reaches_only_own_classes_of_positive_slots():

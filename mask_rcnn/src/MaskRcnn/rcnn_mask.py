@@ -13,14 +13,13 @@ from .convolution import Conv2d
 from .losses import binary_cross_entropy
 
 SUB_PIXELS = 4  # that a 2x2 kernel of stride 2 makes of each pixel
+ROIS_AT_ONCE = 64  # whose doubled features stand in memory, 0.8 MB each with 256 channels
 
 
 class MaskHead(nn.Cell):
     """3x3 convolutions, a transposed convolution to twice the side, one logit per class and pixel.
 
-    Only the logits of each RoI's own class are computed: the others enter neither the loss nor a detection. A transposed
-    convolution of stride 2 with a 2x2 kernel is a 1x1 convolution to four times the channels, one quarter for each sub-pixel.
-    These change places with pixels when one channel is left, not O of them.
+    Only the logits of each RoI's own class are computed: the others enter neither the loss nor a detection.
     """
 
     def __init__(self, in_channels: int, channels: int, num_classes: int, num_convs: int = 4, fast: bool = False):
@@ -28,54 +27,102 @@ class MaskHead(nn.Cell):
         init = HeNormal(mode="fan_out", nonlinearity="relu")
         widths = [in_channels] + [channels] * num_convs
         self.convs = nn.CellList([Conv2d(a, b, 3, init, fast=fast) for a, b in zip(widths, widths[1:])])
-        self.deconv = Doubling(channels, channels)
+        self.deconv = Deconvolution(channels, channels)
         self.logits = ClassLogits(channels, num_classes)
+        self.double = DoubledLogits(channels)
 
     def construct(self, roi_feats, labels):
         """roi_feats (M, C, s, s), labels int32 (M,) in 1..K, or anything where the answer will not be used -> (M, S, S)."""
         x = roi_feats
         for conv in self.convs:
             x = ops.relu(conv(x))
-        return self.logits(ops.relu(self.deconv(x)), labels)
+        weight, bias = self.logits.own(labels)
+        y = self.double(x, *self.deconv.kernel(), weight)                      # (M, 4, s*s)
+        m, _, s, _ = x.shape
+        y = y.reshape(m, 2, 2, s, s).transpose(0, 3, 1, 4, 2).reshape(m, 4 * s * s)
+        return (y + spread(bias.expand_dims(1), y.shape)).reshape(m, 2 * s, 2 * s)
 
 
-class Doubling(nn.Cell):
-    """A transposed convolution, 2x2, stride 2, with bias; sub-pixels stay apart. The weight is that of other frameworks."""
+class Deconvolution(nn.Cell):
+    """Weights of a transposed convolution, 2x2, stride 2, as other frameworks have them."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         init = HeNormal(mode="fan_in", nonlinearity="relu")
         self.weight = Parameter(initializer(init, (in_channels, out_channels, 2, 2)), name="weight")
         self.bias = Parameter(initializer("zeros", (out_channels,)), name="bias")
-        self.conv = ops.Conv2D(SUB_PIXELS * out_channels, (1, 1))
 
-    def construct(self, x):
-        """(M, C, s, s) -> (M, 4 * O, s, s): the sub-pixels upper left, upper right, lower left, lower right."""
+    def kernel(self):
+        """The same as a 1x1 convolution to O channels of each sub-pixel in turn: (4 * O, C, 1, 1), (4 * O,)."""
         entering, leaving, _, _ = self.weight.shape
         weight = self.weight.reshape(entering, leaving, SUB_PIXELS).transpose(2, 1, 0)
-        y = self.conv(x, weight.reshape(SUB_PIXELS * leaving, entering, 1, 1))
-        return ops.bias_add(y, ops.tile(self.bias, (SUB_PIXELS,)))
+        return weight.reshape(SUB_PIXELS * leaving, entering, 1, 1), ops.tile(self.bias, (SUB_PIXELS,))
 
 
 class ClassLogits(nn.Cell):
-    """A 1x1 convolution to K classes, of which each RoI gets its own."""
+    """Weights of a 1x1 convolution to K classes."""
 
     def __init__(self, in_channels: int, num_classes: int):
         super().__init__()
         self.weight = Parameter(initializer(Normal(0.001), (num_classes, in_channels, 1, 1)), name="weight")
         self.bias = Parameter(initializer("zeros", (num_classes,)), name="bias")
 
-    def construct(self, x, labels):
-        """(M, 4 * O, s, s) as Doubling gives it, labels (M,) -> (M, 2s, 2s)."""
-        m, wide, s, _ = x.shape
+    def own(self, labels):
+        """Those of each RoI's class: (M, O), (M,)."""
         classes, channels, _, _ = self.weight.shape
-        own = ops.clamp(labels.astype(mstype.float32) - 1, 0, classes - 1).astype(mstype.int32)    # ONNX 11 clips floats alone
-        weight = ops.gather(self.weight.reshape(classes, channels), own, 0)    # (M, O)
-        weight = spread(weight.reshape(m, 1, 1, channels), (m, SUB_PIXELS, 1, channels))
-        y = ops.BatchMatMul()(weight, x.reshape(m, SUB_PIXELS, wide // SUB_PIXELS, s * s))         # (M, 4, 1, s*s)
-        y = y.reshape(m, 2, 2, s, s).transpose(0, 3, 1, 4, 2).reshape(m, 4 * s * s)
-        bias = ops.gather(self.bias, own, 0).expand_dims(1)
-        return (y + spread(bias, y.shape)).reshape(m, 2 * s, 2 * s)
+        index = ops.clamp(labels.astype(mstype.float32) - 1, 0, classes - 1).astype(mstype.int32)  # ONNX 11 clips floats alone
+        return ops.gather(self.weight.reshape(classes, channels), index, 0), ops.gather(self.bias, index, 0)
+
+
+class DoubledLogits(nn.Cell):
+    """Transposed convolution, ReLU, one logit, some RoIs at a time.
+
+    Sub-pixels take their places when one channel is left, not O of them. The gradient computes the doubled features again: kept
+    for 256 RoIs of 256 channels, they and their gradient would take 0.4 GB; CPU time is the same. Operators are attributes:
+    `ops.tile` and others that are Python inside do not compile within `bprop`.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.part = DoubledPart(channels)
+        self.grad = ops.GradOperation(get_all=True, sens_param=True)
+        self.depend = ops.Depend()
+
+    def construct(self, x, kernel, bias, own):
+        """x (M, C, s, s), kernel (4 * O, C, 1, 1), bias (4 * O,), weights of the own class (M, O) -> (M, 4, s*s)."""
+        parts = []
+        for start in range(0, x.shape[0], ROIS_AT_ONCE):
+            if parts:    # one after the other: side by side they would need the memory of all
+                x = self.depend(x, parts[-1])
+            parts.append(self.part(x[start:start + ROIS_AT_ONCE], kernel, bias, own[start:start + ROIS_AT_ONCE]))
+        return ops.cat(parts) if len(parts) > 1 else parts[0]
+
+    def bprop(self, x, kernel, bias, own, out, dout):
+        dx, down, dkernel, dbias = [], [], None, None
+        for start in range(0, x.shape[0], ROIS_AT_ONCE):
+            x = self.depend(x, dx[-1] if dx else dout)
+            stop = start + ROIS_AT_ONCE
+            grads = self.grad(self.part)(x[start:stop], kernel, bias, own[start:stop], dout[start:stop])
+            dx.append(grads[0])
+            down.append(grads[3])
+            dkernel = grads[1] if dkernel is None else dkernel + grads[1]
+            dbias = grads[2] if dbias is None else dbias + grads[2]
+        return ops.cat(dx), dkernel, dbias, ops.cat(down)
+
+
+class DoubledPart(nn.Cell):
+    """DoubledLogits of some RoIs."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv, self.product = ops.Conv2D(SUB_PIXELS * channels, (1, 1)), ops.BatchMatMul()
+        self.relu, self.bias_add, self.tile = ops.ReLU(), ops.BiasAdd(), ops.Tile()
+
+    def construct(self, x, kernel, bias, own):
+        m, channels = own.shape
+        y = self.relu(self.bias_add(self.conv(x, kernel), bias)).reshape(m, SUB_PIXELS, channels, -1)
+        own = self.tile(own.reshape(m, 1, 1, channels), (1, SUB_PIXELS, 1, 1))
+        return self.product(own, y).reshape(m, SUB_PIXELS, -1)
 
 
 def mask_head_loss(logits, targets, positive):
