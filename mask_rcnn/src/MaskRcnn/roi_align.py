@@ -160,7 +160,7 @@ def window_cells(shapes, limits) -> int:
 
 @ops.constexpr
 def grid_is_cheaper(bins: int, samples: int, window: int) -> bool:
-    """Whether the cells next to the samples, pooled along one axis after the other, cost less than a window of cells, pooled at once.
+    """Whether the cells next to the samples, pooled along one axis, then the other, cost less than a window pooled at once.
 
     Per cell and channel: a multiplication for each bin or for each pair of bins, and the moving of the cell, worth GATHER of them.
     """
