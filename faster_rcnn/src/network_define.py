@@ -13,6 +13,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from .model_utils.config import InputError
+from .outputs import CLASS_LAYERS
 from .precision import LossScale, mixed_precision
 
 __all__ = ["InferenceNet", "LossScale", "NotFiniteError", "StepResult", "TrainStep", "check_shapes",
@@ -27,8 +28,6 @@ OPTIMISER_PREFIXES = ("moments.", "accum.", "stat.", "momentum.")
 # A checkpoint with this entry is the state of a run.
 STATE_KEY = "run_state"
 BACKBONE = "backbone."
-# Layers whose outputs follow from the number of classes.
-CLASS_LAYERS = ("rcnn.cls_score.", "rcnn.bbox_pred.", "rcnn_mask.logits.")
 log = logging.getLogger(__name__)
 
 

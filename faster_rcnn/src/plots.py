@@ -9,12 +9,12 @@ import numpy as np
 
 from .coco_scores import IOU_THRESHOLDS, RECALLS, Scores
 from .model_utils.config import InputError
+from .outputs import LOSS_SUMS
 
 INK, PALE = "#222222", "#8a8f98"
 # Told apart by people who do not see all colours, too; from dark to light within a family.
 LINES = ("#0b6bcb", "#e4572e", "#1b9e77", "#a05eb5", "#d9a400", "#00a1b0", "#c2185b", "#6b8e23", "#7a5c3e", "#5b6abf")
 EXTREMES = 5            # of more classes than 2 x this, the best and the worst are shown
-SUMS = ("rpn_loss", "rcnn_loss")    # of losses that are drawn themselves
 MOST_POINTS = 150       # of a training curve; more are averaged in groups
 
 
@@ -71,7 +71,7 @@ def plot_training(metrics_jsonl, png) -> Path:
     rows = read_jsonl(metrics_jsonl)
     unit = "step" if any("step" in row for row in rows) else "epoch"
     series = _series(rows, unit)
-    losses = [name for name in series if name.endswith("_loss") and name not in SUMS]
+    losses = [name for name in series if name.endswith("_loss") and name not in LOSS_SUMS]
     losses.sort(key=lambda name: name != "total_loss")
     figures = [name for name in series if name.split(" ")[-1] in ("AP", "AP50", "AP75")]
     panels = [names for names in (losses, figures, [name for name in series if name == "lr"]) if names]

@@ -11,6 +11,19 @@ import functools
 OUTPUTS = ("boxes", "scores", "labels", "valid", "masks")
 # Kinds of COCO AP; the last decides which checkpoint is the best.
 IOU_TYPES = ("bbox", "segm")
+# Sums that the log gives besides the losses themselves: name -> how the names begin that it adds up.
+LOSS_SUMS = {"rpn_loss": "rpn_", "rcnn_loss": "rcnn_"}
+# Beginnings of the parameters whose shapes follow from the number of classes.
+CLASS_LAYERS = ("rcnn.cls_score.", "rcnn.bbox_pred.", "rcnn_mask.logits.")
+
+
+def loss_line(epoch: int, batch: int, values: dict) -> str:
+    """The line of loss_{rank}.log: `epoch: 1 step: 7393, rpn_loss: 0.12054, ..., total_loss: 0.52655`."""
+    return f"epoch: {epoch} step: {batch}, " + ", ".join(f"{name}: {value:.5f}" for name, value in values.items())
+
+
+def epoch_line(steps: int, step_time: float):
+    """None: the log has no line at the end of an epoch."""
 
 
 def mask_encoder(config):

@@ -66,11 +66,11 @@ def find_model(config, *others: str) -> tuple:
 
 
 def _from_checkpoint(config, path, device) -> Predictor:
+    from . import network_define
     from .MaskRcnn.mask_rcnn import build_network
-    from .network_define import load_checkpoint_into
 
     net = build_network(config, fast=device == "CPU")
-    load_checkpoint_into(net, path)
+    network_define.load_checkpoint_into(net, path)
     return predictor_of(net, config.amp_level, device)
 
 

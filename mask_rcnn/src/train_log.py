@@ -9,21 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+from .outputs import LOSS_SUMS, epoch_line, loss_line
 from .util import format_seconds
-
-# Sums that the log gives besides the losses themselves: name -> how the names begin that it adds up.
-SUMS = {"rpn_loss": "rpn_", "rcnn_loss": "rcnn_"}
 
 
 def with_sums(losses: dict) -> dict:
-    """The losses between their sums: rpn_loss, rcnn_loss, each loss, total_loss."""
-    sums = {name: sum(value for key, value in losses.items() if key.startswith(start)) for name, start in SUMS.items()}
+    """The losses between their sums: those of LOSS_SUMS, each loss, total_loss."""
+    sums = {name: sum(value for key, value in losses.items() if key.startswith(start)) for name, start in LOSS_SUMS.items()}
     return {**sums, **losses, "total_loss": sum(losses.values())}
-
-
-def loss_line(epoch: int, batch: int, values: dict) -> str:
-    """The line of loss_{rank}.log: `epoch: 1 step: 7393, rpn_loss: 0.12054, ..., total_loss: 0.52655`."""
-    return f"epoch: {epoch} step: {batch}, " + ", ".join(f"{name}: {value:.5f}" for name, value in values.items())
 
 
 class TrainLog:
@@ -38,7 +31,8 @@ class TrainLog:
         self.writer, self._bar = writer, None
         self._sums, self._count = {}, 0                     # of the steps since the line before
         self._mark = None                                   # when the step before ended; None: time is not taken
-        self._line_time, self._all_time = [0, 0.0], [0, 0.0]    # steps and seconds since the line before, and in all
+        # Steps and seconds since the line before, of the epoch, and in all.
+        self._line_time, self._epoch_time, self._all_time = [0, 0.0], [0, 0.0], [0, 0.0]
         if not writer:
             return
         from tensorboardX import SummaryWriter
@@ -82,18 +76,30 @@ class TrainLog:
         self._sums, self._count, self._line_time = {}, 0, [0, 0.0]
         if self.writer:
             line = loss_line(epoch, batch, losses)
-            self._losses.write(line + "\n")
-            self._losses.flush()
+            self._write_line(line)
             more = {"lr": lr, "grad_norm": grad_norm, "images_per_s": rate}
             if scale.dynamic:
                 more.update(loss_scale=scale.value, skipped_steps=scale.skipped)
             self.record("train", step, {"epoch": epoch, "batch": batch, **losses, **more})
             self.say(f"{line}, lr: {lr:.6f}{self._pace(step, rate)}")
+        if last:
+            self._end_epoch(batch)
+
+    def _end_epoch(self, steps: int) -> None:
+        (timed, seconds), self._epoch_time = self._epoch_time, [0, 0.0]
+        line = epoch_line(steps, seconds / timed) if timed else None
+        if line and self.writer:
+            self._write_line(line)
+            self.say(line)
+
+    def _write_line(self, line: str) -> None:
+        self._losses.write(line + "\n")
+        self._losses.flush()
 
     def _take_time(self) -> None:
         now = time.monotonic()
         if self._mark is not None:
-            for clock in (self._line_time, self._all_time):
+            for clock in (self._line_time, self._epoch_time, self._all_time):
                 clock[0] += 1
                 clock[1] += now - self._mark
         self._mark = now

@@ -5,15 +5,17 @@
 A fault of the user is an `InputError`: one line that names the key, and the file and line where there is one.
 """
 import argparse
+import itertools
 import logging
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
-from .config_check import ALIASES, RETIRED, check_config
+from .config_check import ALIASES, RETIRED, SEVERAL, check_config
 from .config_schema import Entry, InputError, check_choice, coerce, nearest, parse_text, read_entries, read_keys
 
 __all__ = ["Config", "InputError", "load_config", "parse_config", "require_path", "run_main", "save_config"]
@@ -210,8 +212,7 @@ def _layers(path, default_path: Path) -> list:
 def _apply(values: dict, origins: dict, keys: dict, entries) -> None:
     """Check one layer's entries and put them over `values`."""
     spelt = {}
-    for entry in entries:
-        name = entry.name if entry.name in keys else ALIASES.get(entry.name, entry.name)
+    for name, entry in itertools.chain.from_iterable(_targets(entry, keys) for entry in entries):
         if name not in keys:
             if name not in RETIRED:
                 raise InputError(f"{entry.where}: unknown key{nearest(name, keys)}")
@@ -224,6 +225,17 @@ def _apply(values: dict, origins: dict, keys: dict, entries) -> None:
         check_choice(value, keys[name].choices, entry.where)
         values[name] = {**values[name], **value} if isinstance(value, dict) else value
         origins[name] = entry.where
+
+
+def _targets(entry: Entry, keys: dict) -> list:
+    """[(key, entry)] that an entry stands for: one, or where its name is that of several keys one for each."""
+    names = SEVERAL.get(entry.name)
+    if names is None:
+        return [(entry.name if entry.name in keys else ALIASES.get(entry.name, entry.name), entry)]
+    values = coerce(entry.value, [keys[names[0]].default], entry.where, entry.text)
+    if len(values) != len(names):
+        raise InputError(f"{entry.where}: expected {len(names)} values, {', '.join(names)}, got {len(values)}")
+    return [(name, replace(entry, value=value, text=False)) for name, value in zip(names, values)]
 
 
 def _retire(entry: Entry) -> None:
@@ -257,6 +269,6 @@ def _build_parser(keys: dict, default_path, description) -> argparse.ArgumentPar
         default = default if len(default) <= 60 else f"{default[:56]} ..."
         text = f"{key.help} (default: {default})".replace("%", "%%")
         groups[key.section].add_argument(f"--{key.name}", metavar=key.metavar, help=text)
-    for name in sorted((set(ALIASES) | set(RETIRED)) - set(keys)):
+    for name in sorted(({*ALIASES, *RETIRED, *SEVERAL}) - set(keys)):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser

@@ -11,6 +11,9 @@ ALIASES = {
     "run_distribute": "distribute",
 }
 
+# A name that stands for several keys: its values are theirs, in this order.
+SEVERAL = {}
+
 # Keys that old YAML files hold and nothing reads: (the values that change nothing, None = any; what is used instead).
 _SIGMOID = "objectness is one logit per anchor, scored by a sigmoid"
 _MODELARTS = "ModelArts jobs are not supported"

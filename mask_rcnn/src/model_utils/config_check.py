@@ -5,9 +5,9 @@ Not a copy of another model's file: the keys differ.
 import itertools
 
 from . import config_check_boxes
-from .config_check_boxes import ALIASES, RETIRED
+from .config_check_boxes import ALIASES, RETIRED, SEVERAL
 
-__all__ = ["ALIASES", "RETIRED", "check_config"]
+__all__ = ["ALIASES", "RETIRED", "SEVERAL", "check_config"]
 
 # As in config_check_boxes.py.
 RANGES = {

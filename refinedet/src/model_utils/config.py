@@ -1,0 +1,275 @@
+# Same as faster_rcnn/src/model_utils/config.py
+"""Configuration: default_config.yaml, then a variant's YAML, then the command line.
+
+`load_config` and `parse_config` return a `Config`: frozen, values by attribute, lists as tuples, a mapping such as
+`roi_layer` as a `Config` of its own. The type of a key is that of its default: config_schema.py says what each accepts.
+A fault of the user is an `InputError`: one line that names the key, and the file and line where there is one.
+"""
+import argparse
+import itertools
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from .config_check import ALIASES, RETIRED, SEVERAL, check_config
+from .config_schema import Entry, InputError, check_choice, coerce, nearest, parse_text, read_entries, read_keys
+
+__all__ = ["Config", "InputError", "load_config", "parse_config", "require_path", "run_main", "save_config"]
+
+MODEL_DIR = Path(__file__).resolve().parents[2]
+DEFAULT_CONFIG = MODEL_DIR / "default_config.yaml"
+BASE = "__BASE__"
+# A required key with one of these endings must name a file or folder that exists.
+PATH_ENDINGS = ("_path", "_file", "_dir", "_root")
+log = logging.getLogger(__name__)
+
+
+class Config(Mapping):
+    """Frozen settings: `config.img_width`, `config["img_width"]`, `config.get("img_width", 0)`, `config.to_dict()`."""
+
+    def __init__(self, values: Mapping):
+        object.__setattr__(self, "_values", {name: _freeze(value) for name, value in values.items()})
+
+    def __getattr__(self, name):
+        if name.startswith("_"):  # copy and pickle ask for methods before there is a `_values`
+            raise AttributeError(name)
+        if name not in self._values:
+            raise AttributeError(f"no config key {name!r}{nearest(name, self._values)}")
+        return self._values[name]
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"the configuration is frozen: {name} cannot be set")
+
+    def __delattr__(self, name):
+        raise AttributeError(f"the configuration is frozen: {name} cannot be deleted")
+
+    def __getitem__(self, name):
+        return self._values[name]
+
+    def __iter__(self):
+        return iter(self._values)
+
+    def __len__(self):
+        return len(self._values)
+
+    def __repr__(self):
+        return f"Config({self.to_dict()})"
+
+    def __reduce__(self):
+        return Config, (self.to_dict(),)
+
+    def to_dict(self) -> dict:
+        """Plain dicts and lists, to change or to write."""
+        return {name: _thaw(value) for name, value in self._values.items()}
+
+
+def _freeze(value):
+    if isinstance(value, Mapping):
+        return Config(value)
+    if isinstance(value, (list, tuple)):
+        return tuple(_freeze(item) for item in value)
+    return value
+
+
+def _thaw(value):
+    if isinstance(value, Config):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return [_thaw(item) for item in value]
+    return value
+
+
+def load_config(path=DEFAULT_CONFIG, overrides: Mapping = None, default_path=DEFAULT_CONFIG) -> Config:
+    """The defaults, then the YAML at `path` with what it inherits, then `overrides` ({key: value})."""
+    entries = [Entry(str(name), value, str(name)) for name, value in (overrides or {}).items()]
+    return _resolve(path, entries, default_path)
+
+
+def parse_config(argv=None, default_path=DEFAULT_CONFIG, required=(), description=None) -> Config:
+    """The configuration of a command line (`argv` without the program's name): every key is a flag.
+
+    A key in `required` may not be empty; where its name ends as a path's does, what it names must exist.
+    """
+    keys = read_keys(_existing(default_path, "default_path"))
+    parser = _build_parser(keys, default_path, description)
+    given, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    for argument in unknown:
+        name = argument.partition("=")[0]
+        if not name.startswith("--") or name == "--":
+            raise InputError(f"unexpected argument {argument!r}: options are --key=value")
+        raise InputError(f"{name}: unknown key{nearest(name[2:], keys, prefix='--')}")
+    given = vars(given)
+    config_path = given.pop("config_path", None)
+    entries = [Entry(name, value, f"--{name}", text=True) for name, value in given.items()]
+    config = _resolve(_find_config(config_path, default_path), entries, default_path)
+    for name in required:
+        _check_given(config, name)
+        if name.endswith(PATH_ENDINGS):
+            require_path(config, name)
+    return config
+
+
+def require_path(config: Config, name: str, kind: str = "file or folder") -> Path:
+    """The path that key `name` holds, a `kind` ("file", "folder", "file or folder") that is there; else InputError."""
+    _check_given(config, name)
+    path = Path(config[name])
+    found = {"file": path.is_file, "folder": path.is_dir}.get(kind, path.exists)()
+    if not found:
+        raise InputError(f"{name}: no such {kind}: {path}")
+    return path
+
+
+def save_config(config: Config, path) -> None:
+    """Write the resolved configuration as YAML; `load_config(path)` gives an equal one."""
+    path = Path(path)
+    text = yaml.safe_dump(config.to_dict(), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")  # a reader never sees half a file
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(f"# Every key as the run used it.\n{text}", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def run_main(main) -> None:
+    """Call `main()` and leave the process with its status: 0, or 2 and one line on stderr for a fault of the user."""
+    program = Path(sys.argv[0]).name
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        status = 130
+    except ValueError as error:
+        if not getattr(error, "user_error", False):
+            raise
+        print(f"{program}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        status = 2
+    sys.exit(status or 0)
+
+
+def _check_given(config: Config, name: str) -> None:
+    if config[name] in ("", ()):
+        raise InputError(f"{name} is needed: give --{name}=... or set it in the YAML")
+
+
+def _existing(path, what: str) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{what}: no such file: {path}")
+    return path
+
+
+def _find_config(config_path, default_path) -> Path:
+    """--config_path: relative to the working directory, else to the model's directory."""
+    if not config_path:
+        return Path(default_path)
+    beside = Path(default_path).parent / config_path
+    return beside if not Path(config_path).is_file() and beside.is_file() else _existing(config_path, "--config_path")
+
+
+def _resolve(path, overrides, default_path) -> Config:
+    default_path = _existing(default_path, "default_path")
+    keys = read_keys(default_path)
+    values = {name: key.default for name, key in keys.items()}
+    origins = {}  # key -> how a message about its value begins: file and line, or the flag
+    for layer in [*_layers(path, default_path), overrides]:
+        _apply(values, origins, keys, layer)
+    config = Config(values)
+    fault = check_config(config)
+    if fault:
+        name, message = fault
+        raise InputError(f"{origins.get(name, name)}: {message}")
+    return config
+
+
+def _layers(path, default_path: Path) -> list:
+    """Entries of the file and of what it inherits, base first; the defaults themselves are left out."""
+    layers, seen = [], []
+    path = _existing(path, "config file")
+    while path.resolve() != default_path.resolve():
+        if path.resolve() in seen:
+            chain = " -> ".join(item.name for item in [*seen, path])
+            raise InputError(f"{path}: {BASE} goes in a circle: {chain}")
+        seen.append(path.resolve())
+        entries, skipped = read_entries(path)
+        if skipped:
+            log.warning("%s: only the first YAML document is read (the old zoo kept help texts in the others)", path)
+        base = [entry for entry in entries if entry.name == BASE]
+        layers.insert(0, [entry for entry in entries if entry.name != BASE])
+        if not base:
+            break
+        if not isinstance(base[0].value, str):
+            raise InputError(f"{base[0].where}: expected the name of a YAML file")
+        path = _existing(path.parent / base[0].value, base[0].where)
+    return layers
+
+
+def _apply(values: dict, origins: dict, keys: dict, entries) -> None:
+    """Check one layer's entries and put them over `values`."""
+    spelt = {}
+    for name, entry in itertools.chain.from_iterable(_targets(entry, keys) for entry in entries):
+        if name not in keys:
+            if name not in RETIRED:
+                raise InputError(f"{entry.where}: unknown key{nearest(name, keys)}")
+            _retire(entry)
+            continue
+        if name in spelt:
+            raise InputError(f"{entry.where}: given twice ({spelt[name]} and {entry.name} are one key)")
+        spelt[name] = entry.name
+        value = coerce(entry.value, keys[name].default, entry.where, entry.text)
+        check_choice(value, keys[name].choices, entry.where)
+        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+        origins[name] = entry.where
+
+
+def _targets(entry: Entry, keys: dict) -> list:
+    """[(key, entry)] that an entry stands for: one, or where its name is that of several keys one for each."""
+    names = SEVERAL.get(entry.name)
+    if names is None:
+        return [(entry.name if entry.name in keys else ALIASES.get(entry.name, entry.name), entry)]
+    values = coerce(entry.value, [keys[names[0]].default], entry.where, entry.text)
+    if len(values) != len(names):
+        raise InputError(f"{entry.where}: expected {len(names)} values, {', '.join(names)}, got {len(values)}")
+    return [(name, replace(entry, value=value, text=False)) for name, value in zip(names, values)]
+
+
+def _retire(entry: Entry) -> None:
+    """A key of the old zoo that nothing reads any more: say so, and stop where its value asks for what is not there."""
+    harmless, instead = RETIRED[entry.name]
+    value = parse_text(entry.value, entry.where) if entry.text else entry.value
+    if harmless is not None and value not in harmless:
+        raise InputError(f"{entry.where}: {value!r} is not supported: {instead}")
+    log.warning("%s: not read any more: %s", entry.where, instead)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise InputError(message)
+
+
+def _build_parser(keys: dict, default_path, description) -> argparse.ArgumentParser:
+    defaults = Path(default_path).name
+    parser = _Parser(
+        usage="%(prog)s [-h] [--config_path=YAML] [--key=value ...]", description=description, allow_abbrev=False,
+        argument_default=argparse.SUPPRESS, epilog="Lists and mappings are written as YAML: --sgd_step='[8, 11]'.")
+    parser.add_argument(
+        "--config_path", metavar="YAML",
+        help="a variant, laid over the defaults; a path relative to the working directory, else to the folder of "
+             f"{defaults} (default: {defaults})")
+    groups = {}
+    for key in keys.values():
+        if key.section not in groups:
+            groups[key.section] = parser.add_argument_group(key.section)
+        default = str(key.default) if key.default != "" else "none"
+        default = default if len(default) <= 60 else f"{default[:56]} ..."
+        text = f"{key.help} (default: {default})".replace("%", "%%")
+        groups[key.section].add_argument(f"--{key.name}", metavar=key.metavar, help=text)
+    for name in sorted(({*ALIASES, *RETIRED, *SEVERAL}) - set(keys)):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    return parser

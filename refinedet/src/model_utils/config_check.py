@@ -1,0 +1,158 @@
+"""Names of the old zoo's keys, and what must hold between the keys.
+
+Not a copy of another model's file: the keys differ.
+"""
+import itertools
+
+# Another name of a key -> the key.
+ALIASES = {
+    "ann_file": "anno_path",
+    "checkpoint": "checkpoint_path",
+    "class_num": "num_classes",
+    "classes": "coco_classes",
+    "instances_set": "instance_set",
+    "interval": "eval_interval",
+    "keep_top_k": "test_max_per_img",
+    "lr": "base_lr",
+    "match_threshold": "pos_iou_thr",
+    "max_boxes": "test_max_per_img",
+    "min_score": "test_score_thr",
+    "nms_threshold": "test_iou_thr",
+    "run_distribute": "distribute",
+    "run_platform": "device_target",
+    "steps": "anchor_strides",
+    "top_k": "test_nms_pre",
+    "workers": "num_parallel_workers",
+}
+
+# A name that stands for several keys: its values are theirs, in this order.
+SEVERAL = {
+    "image_shape": ("img_height", "img_width"),
+    "img_shape": ("img_height", "img_width"),
+}
+
+# Keys that old YAML files hold and nothing reads: (the values that change nothing, None = any; what is used instead).
+_ANCHORS = "set anchor_scales, anchor_ratios and anchor_strides"
+_FOCAL = "the class losses are softmax cross entropy with hard negatives (neg_pos_ratio)"
+_LEVELS = "they follow from vgg_channels, fc_channels, extra_channels and tcb_channels"
+_MODELARTS = "ModelArts jobs are not supported"
+_RATE = "set base_lr, warmup_step, warmup_ratio and lr_schedule"
+_WEIGHTS = "pre_trained takes every weight that fits"
+RETIRED = {
+    "alpha": (None, _FOCAL),
+    "arm_source": (None, _LEVELS),
+    "aspect_ratios": (None, _ANCHORS),
+    "checkpoint_url": (None, _MODELARTS),
+    "data_path": (None, _MODELARTS + "; set coco_root, voc_root or image_dir"),
+    "data_url": (None, _MODELARTS),
+    "device_num": (None, "the launcher's environment says it"),
+    "enable_modelarts": ((False,), _MODELARTS),
+    "extra_arm_channels": (None, _LEVELS),
+    "extra_odm_channels": (None, _LEVELS),
+    "feature_extractor_base_param": (None, "set pre_trained"),
+    "feature_size": (None, "it follows from img_height, img_width and anchor_strides"),
+    "filter_weight": ((False,), _WEIGHTS),
+    "freeze_layer": (("none", "", None), "every layer trains"),
+    "gamma": (None, _FOCAL),
+    "L2normalizations": (None, "set l2norm_scales"),
+    "load_path": (None, _MODELARTS + "; set pre_trained"),
+    "lr_end_rate": (None, _RATE),
+    "lr_init": (None, _RATE),
+    "max_scale": (None, _ANCHORS),
+    "min_scale": (None, _ANCHORS),
+    "mode": (None, "steps run as one graph"),
+    "num_default": (None, "it follows from anchor_scales and anchor_ratios"),
+    "num_ssd_boxes": (None, "it follows from the image size and the anchors"),
+    "only_create_dataset": ((False,), "utils/mindrecord/convert.py does that"),
+    "pre_trained_epoch_size": ((0,), "set resume to go on with a run"),
+    "rank_id": (None, "the launcher's environment says it"),
+    "result_path": (None, "set output_path"),
+    "run_online": ((False,), _MODELARTS),
+    "save_checkpoint_path": (None, "checkpoints go to OUTPUT_PATH/checkpoint"),
+    "train_url": (None, _MODELARTS + "; set output_path"),
+    "using_mode": (("refinedet_vgg16_320",), "set img_height and img_width; VGG-16 is the only backbone"),
+    "voc_json": (None, "annotations are read where voc_root or anno_path has them"),
+    "warmup_epochs": (None, _RATE),
+}
+
+# (lowest, highest): keys. Of a list: every element.
+RANGES = {
+    (1, None): """
+        img_width img_height num_gts expand_ratio vgg_channels fc_channels extra_channels tcb_channels anchor_strides
+        test_nms_pre test_nms_total test_max_per_img test_batch_size batch_size epoch_size num_parallel_workers
+        log_interval eval_start_epoch eval_interval save_checkpoint_epochs keep_checkpoint_max""",
+    (0, None): """
+        device_id runtime_num_threads seed warmup_step max_steps lr_reference_batch save_checkpoint_steps clip_grad_norm
+        base_lr weight_decay bias_lr_factor neg_pos_ratio sgd_step""",
+    (0, 1): """
+        flip_ratio photo_ratio crop_ratio pos_iou_thr objectness_thre test_score_thr test_iou_thr warmup_ratio lr_gamma
+        score_thr momentum ema_decay""",
+    (1e-6, None): "image_std l2norm_scales anchor_scales anchor_ratios prior_scaling loss_scale",
+    (2, None): "num_classes",
+}
+
+# Number of values: keys.
+LENGTHS = {
+    2: "extra_channels l2norm_scales prior_scaling",
+    3: "image_mean image_std",
+    4: "anchor_strides",
+    5: "vgg_channels",
+}
+
+# Where the source maps lie: conv4_3, conv5_3, fc7 and conv6_2.
+STRIDES = (8, 16, 32, 64)
+
+
+def check_config(config):
+    """(key, what is wrong with it) where a value is out of range or keys contradict each other, else None."""
+    checks = (_ranges, _lengths, _classes, _levels, _order)
+    return next(itertools.chain.from_iterable(check(config) for check in checks), None)
+
+
+def _ranges(config):
+    for (lowest, highest), names in RANGES.items():
+        limits = f"{lowest:g} to {highest:g}" if highest is not None else f"at least {lowest:g}"
+        for name in names.split():
+            value = config[name]
+            for item in value if isinstance(value, tuple) else (value,):
+                if item < lowest or (highest is not None and item > highest):
+                    yield name, f"expected {limits}, got {item!r}"
+
+
+def _lengths(config):
+    for length, names in LENGTHS.items():
+        for name in names.split():
+            if len(config[name]) != length:
+                yield name, f"expected {length} values, got {len(config[name])}"
+    for name in ("anchor_scales", "anchor_ratios"):
+        if not config[name]:
+            yield name, "expected at least one value"
+
+
+def _classes(config):
+    names = config.coco_classes
+    if not names:  # labels without names
+        return
+    if names[0] != "background":
+        yield "coco_classes", f"the first must be 'background', got {names[0]!r}"
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        yield "coco_classes", f"given twice: {', '.join(twice)}"
+    if config.num_classes != len(names):
+        yield "num_classes", f"{config.num_classes}, but coco_classes has {len(names)} names, the background counted"
+
+
+def _levels(config):
+    """Each source map is half the one before it, so that the transposed convolutions meet them."""
+    if config.anchor_strides != STRIDES:
+        yield "anchor_strides", f"expected the strides of the four source maps, {list(STRIDES)}, got {list(config.anchor_strides)}"
+    for name in ("img_height", "img_width"):
+        if config[name] % STRIDES[-1]:
+            yield name, f"expected a multiple of {STRIDES[-1]}, the stride of the last source map, got {config[name]}"
+
+
+def _order(config):
+    if list(config.sgd_step) != sorted(config.sgd_step):
+        yield "sgd_step", f"expected rising epochs, got {list(config.sgd_step)}"
+    if config.instance_set.count("{}") != 1:
+        yield "instance_set", f"expected one {{}} where the data type's name goes, got {config.instance_set!r}"

@@ -1,0 +1,83 @@
+# Same as faster_rcnn/src/model_utils/local_adapter.py
+"""The machine that a run uses: environment, device, threads, rank.
+
+MindSpore is imported inside the functions alone: `prepare_environment` must run before it is imported anywhere.
+"""
+import os
+import platform
+
+from .config_schema import InputError
+
+
+def prepare_environment(threads: int = 0) -> None:
+    """Set what MindSpore reads while it is imported; what the user has set stays.
+
+    `threads`: of OpenMP, 0 = its own choice.
+    """
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        # MindSpore hands oneDNN plain NCHW; with AVX-512 oneDNN then takes its reference loop for 3x3 convolutions,
+        # 50 to 80 times slower than the AVX2 kernel (MindSpore 2.10.0).
+        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    os.environ.setdefault("GLOG_v", "3")  # errors only: MindSpore warns about plugins of devices that are not there
+    if threads > 0:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def setup_device(config) -> str:
+    """Set graph mode, device, threads, seed and, with `distribute`, join the process group.
+
+    Returns the name of the device: Ascend, GPU or CPU.
+    """
+    import mindspore as ms
+
+    target = _choose_target(config.device_target)
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if config.distribute:
+        device_id = os.environ.get("DEVICE_ID")  # a launcher's, one per process
+        ms.set_device(target, int(device_id) if device_id else None)
+    else:
+        ms.set_device(target, config.device_id if target != "CPU" else 0)
+    if target == "CPU":
+        ms.device_context.cpu.op_tuning.threads_num(config.runtime_num_threads or usable_cores())
+    ms.set_seed(config.seed)
+    if config.distribute:
+        _join_group(ms)
+    return target
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def get_rank_id() -> int:
+    """Number of this process among those that train together."""
+    return int(os.environ.get("RANK_ID") or 0)
+
+
+def get_device_num() -> int:
+    """Number of processes that train together."""
+    return int(os.environ.get("RANK_SIZE") or os.environ.get("MS_WORKER_NUM") or 1)
+
+
+def _choose_target(wanted: str) -> str:
+    import mindspore as ms
+
+    devices = {"Ascend": ms.device_context.ascend, "GPU": ms.device_context.gpu, "CPU": ms.device_context.cpu}
+    if wanted == "auto":
+        return next(name for name, device in devices.items() if device.is_available())
+    if not devices[wanted].is_available():
+        there = ", ".join(name for name, device in devices.items() if device.is_available())
+        raise InputError(f"device_target: MindSpore finds no {wanted} here; there is: {there}")
+    return wanted
+
+
+def _join_group(ms) -> None:
+    if not (os.environ.get("RANK_SIZE") or os.environ.get("MS_WORKER_NUM") or os.environ.get("RANK_TABLE_FILE")):
+        raise InputError("distribute: no launcher's environment (RANK_SIZE or MS_WORKER_NUM); start with msrun")
+    ms.communication.init()
+    # With several hosts the launcher may leave the ranks to the group.
+    os.environ["RANK_ID"] = str(ms.communication.get_rank())
+    os.environ["RANK_SIZE"] = str(ms.communication.get_group_size())
+    ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True,
+                                 device_num=ms.communication.get_group_size())

@@ -1,0 +1,30 @@
+"""What the network gives, what of it is scored, and the lines of the log.
+
+Not a copy of another model's file: others give more, and name their losses otherwise.
+"""
+
+# In the order in which `predict` gives them. Shapes: N images, D detections an image, best first; `valid` tells which are
+# meant, the others are padding. boxes (N, D, 4) float32: x1, y1, x2, y2 in pixels of the network input; scores (N, D)
+# float32; labels (N, D) int32, from 1 on; valid (N, D) bool.
+OUTPUTS = ("boxes", "scores", "labels", "valid")
+# Kinds of COCO AP; the last decides which checkpoint is the best.
+IOU_TYPES = ("bbox",)
+# Sums that the log gives besides the losses themselves: name -> how the names begin that it adds up.
+LOSS_SUMS = {"arm_loss": "arm_", "odm_loss": "odm_"}
+# Beginnings of the parameters whose shapes follow from the number of classes.
+CLASS_LAYERS = ("odm.conf.",)
+
+
+def loss_line(epoch: int, batch: int, values: dict) -> str:
+    """The line of loss_{rank}.log: `epoch: 1 step: 458, loss is 3.1681802, arm_loss: 1.20054, ...`."""
+    parts = ", ".join(f"{name}: {value:.5f}" for name, value in values.items() if name != "total_loss")
+    return f"epoch: {epoch} step: {batch}, loss is {values['total_loss']:.7f}, {parts}"
+
+
+def epoch_line(steps: int, step_time: float):
+    """The line at the end of an epoch. step_time: seconds of a step, without compiling, evaluation and checkpoints."""
+    return f"epoch time: {1e3 * steps * step_time:.3f} ms, per step time: {1e3 * step_time:.3f} ms"
+
+
+def mask_encoder(config):
+    """None: there are no masks to encode."""

@@ -1,0 +1,51 @@
+# Same as faster_rcnn/src/precision.py
+"""Mixed precision: the network in float16 where it pays, and the factor that keeps float16 gradients from vanishing."""
+import mindspore as ms
+from mindspore import nn
+
+from .model_utils.config import InputError
+
+# Dynamic factor: where it begins unless the config says more, after how many good steps it doubles, where it ends.
+DYNAMIC_START, DYNAMIC_WINDOW, DYNAMIC_LIMIT = 2.0 ** 16, 1000, 2.0 ** 24
+
+
+def mixed_precision(net: nn.Cell, level: str, device: str) -> nn.Cell:
+    """The network for amp_level {O0|O2|auto}; O2: convolutions and matrix products in float16, all else in float32."""
+    if level == "auto":
+        level = "O2" if device == "Ascend" else "O0"
+    if level == "O0":
+        return net
+    if device == "CPU":
+        raise InputError("amp_level: O2 needs Ascend or GPU; on the CPU take O0 or auto")
+    # MindSpore's own "O2" casts what enters a cell, boxes too: float16 has whole pixels only from 1024 on.
+    return ms.amp.auto_mixed_precision(net, "auto")
+
+
+class LossScale:
+    """The factor of the loss; a dynamic one halves when a step is not finite and doubles after a run of good ones."""
+
+    def __init__(self, value: float = 1.0, dynamic: bool = False):
+        self.dynamic = dynamic
+        self.value = DYNAMIC_START if dynamic and value <= 1 else float(value)
+        self.good_steps = 0  # since the factor last changed
+        self.skipped = 0     # steps left out in all
+
+    def update(self, finite: bool) -> bool:
+        """Take note of a step; False: it was not finite and a smaller factor will not help."""
+        if finite:
+            self.good_steps += 1
+            if self.dynamic and self.good_steps == DYNAMIC_WINDOW:
+                self.value, self.good_steps = min(self.value * 2, DYNAMIC_LIMIT), 0
+            return True
+        if not self.dynamic or self.value <= 1:
+            return False
+        self.value, self.good_steps = max(self.value / 2, 1.0), 0
+        self.skipped += 1
+        return True
+
+    def state(self) -> dict:
+        """Plain numbers, for `load_state`."""
+        return {"value": self.value, "good_steps": self.good_steps, "skipped": self.skipped}
+
+    def load_state(self, state: dict) -> None:
+        self.value, self.good_steps, self.skipped = state["value"], state["good_steps"], state["skipped"]

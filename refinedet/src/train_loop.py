@@ -1,0 +1,149 @@
+# Same as faster_rcnn/src/train_loop.py
+"""The epochs of a training run: steps, checkpoints, evaluation, and the place where a stopped run goes on."""
+import math
+import time
+
+from .network_define import NotFiniteError
+
+
+class Stopped(Exception):
+    """Somebody asked the run to stop; its state is written."""
+
+
+class TrainLoop:
+    """Trains from `step` to `end`; both count steps of the whole run.
+
+    train_step: a TrainStep. batches(epoch, start): the batches of an epoch from batch `start` on, each the network's
+    arguments but the noise, then the image ids. noise(step): the other arguments. rate(step): the learning rate.
+    evaluate(check): a list of Scores, the last of which decides which weights are best; check() may raise. None in place
+    of the function: there is nothing to evaluate on. folder: a CheckpointFolder. config:
+    intervals of checkpoints and evaluations. facts: see check_same_run.
+    """
+
+    def __init__(self, train_step, *, batches, noise, rate, evaluate, steps_per_epoch: int, log, folder, config,
+                 facts: dict):
+        self.train_step, self.batches, self.noise, self.rate, self.evaluate = train_step, batches, noise, rate, evaluate
+        self.steps_per_epoch, self.log, self.folder = steps_per_epoch, log, folder
+        self.config, self.facts = config, facts
+        self.step = 0
+        self.end = end_step(config, steps_per_epoch)
+        self.best_ap, self.best_epoch = -math.inf, 0
+        self.evaluated = self.saved = 0     # steps after which that was last done
+        self.stop = None
+        self.stopping = False
+
+    def run(self, stop) -> None:
+        """Train to the end; `stop` is a StopRequest. Raises Stopped when it asks to, or NotFiniteError."""
+        self.stop = stop
+        try:
+            # An epoch whose steps are done may still lack its evaluation.
+            for epoch in range(max(self.step - 1, 0) // self.steps_per_epoch, self.config.epoch_size):
+                self.train_one_epoch(epoch)
+                self.finish_epoch(epoch)
+                if self.step >= self.end:
+                    return
+        except Stopped:
+            self.save_state()
+            raise
+
+    def train_one_epoch(self, epoch: int) -> None:
+        first = epoch * self.steps_per_epoch
+        count = min(self.steps_per_epoch, self.end - first)
+        start = self.step - first
+        if start >= count:
+            return
+        for batch, (*inputs, image_ids) in enumerate(self.batches(epoch, start), start + 1):
+            rate = self.rate(self.step)
+            try:
+                result = self.train_step((*inputs, *self.noise(self.step)), rate, bool(self.stop))
+            except NotFiniteError as error:
+                ids = ", ".join(map(str, image_ids.asnumpy().tolist()))
+                raise NotFiniteError(f"step {self.step + 1} (epoch {epoch + 1}, batch {batch}) is not finite: {error}; "
+                                     f"image ids of the batch: {ids}") from error
+            self.stop.renew()
+            self.step += 1
+            self.log.step(self.step, epoch + 1, batch, result, rate, self.train_step.loss_scale, batch == count)
+            # Several devices stop after the same step: the one in which all learn of it.
+            self.stopping = result.stop or bool(self.stop and self.train_step.rank_size == 1)
+            if batch == count:
+                return
+            if self.stopping:
+                raise Stopped
+            every = self.config.save_checkpoint_steps
+            if every and self.step % every == 0:
+                self.save(epoch)
+
+    def finish_epoch(self, epoch: int) -> None:
+        """Checkpoint and evaluation, where the epoch or the end of the run has one."""
+        final, config = self.step >= self.end, self.config
+        if final or (epoch + 1) % config.save_checkpoint_epochs == 0:
+            self.save(epoch)
+        if self.stopping and not final:
+            raise Stopped
+        since = epoch + 1 - config.eval_start_epoch
+        due = since >= 0 and (final or since % config.eval_interval == 0)
+        if self.evaluate and due and self.evaluated < self.step:
+            self.evaluate_now(epoch)
+            if self.saved == self.step:
+                self.save_state()
+
+    def check(self) -> None:
+        """Raise Stopped if somebody asked for it; of several devices none may stop on its own, the rest would wait."""
+        self.stop.renew()
+        if self.stop and self.train_step.rank_size == 1:
+            raise Stopped
+
+    def save(self, epoch: int) -> None:
+        """Weights and state, once per step."""
+        if self.config.save_checkpoint and self.saved < self.step:
+            self.saved = self.step
+            self.folder.save(self.train_step, epoch + 1, self.step - epoch * self.steps_per_epoch)
+            self.save_state()
+            self.log.pause()
+
+    def save_state(self) -> None:
+        if self.config.save_checkpoint:
+            self.folder.save_state(self.train_step, self.state())
+
+    def evaluate_now(self, epoch: int) -> None:
+        start = time.monotonic()
+        with self.train_step.averaged():
+            scores = self.evaluate(self.check)
+        self.evaluated = self.step
+        seconds = time.monotonic() - start
+        boxes, *others = scores
+        self.log.record("eval", self.step, {"epoch": epoch + 1, **boxes.figures,
+                                            **{item.iou_type: item.figures for item in others}, "images": boxes.images,
+                                            "detections": boxes.detections, "seconds": round(seconds, 3)})
+        ap = scores[-1]["AP"]
+        best = ap >= self.best_ap               # of equals the later, which was trained longer
+        if best:
+            self.best_ap, self.best_epoch = ap, epoch + 1
+            if self.config.save_checkpoint and self.config.save_best_ckpt:
+                self.folder.save_best(self.train_step)
+        figures = [f"{'' if item is boxes else item.iou_type + ' '}{name}: {item[name]:.4f}"
+                   for item in scores for name in ("AP", "AP50")]
+        self.log.say(f"epoch: {epoch + 1} {', '.join(figures)} on {boxes.images} images in {seconds:.1f} s"
+                     + (", the best so far" if best else f"; best: {self.best_ap:.4f}"))
+        self.log.pause()
+
+    def state(self) -> dict:
+        """Where the run stands: what JSON can hold, for `load_state`."""
+        epoch, batch = divmod(self.step, self.steps_per_epoch)
+        return {"step": self.step, "epoch": epoch, "batch": batch, "evaluated": self.evaluated, "saved": self.saved,
+                "best_ap": self.best_ap if self.best_epoch else None, "best_epoch": self.best_epoch,
+                "log": self.log.state(), "facts": self.facts, "config": self.config.to_dict()}
+
+    def load_state(self, tensors: dict, values: dict, source) -> None:
+        """Go on where the run stood that wrote them: position, weights and optimiser."""
+        self.step, self.evaluated, self.saved = values["step"], values["evaluated"], values["saved"]
+        self.best_epoch = values["best_epoch"]
+        self.best_ap = values["best_ap"] if self.best_epoch else -math.inf
+        self.log.load_state(values["log"])
+        self.train_step.load_state(tensors, values, source)
+
+
+def end_step(config, steps_per_epoch: int) -> int:
+    """Steps of the whole run."""
+    total = config.epoch_size * steps_per_epoch
+    return min(total, config.max_steps) if config.max_steps else total

@@ -1,0 +1,89 @@
+# Same as faster_rcnn/src/xml2coco.py
+"""Turn VOC XML annotations into one COCO JSON file.
+
+usage: python xml2coco.py --data_path /data/train/ --save_path /data/face_detection/annotations/instances_train2017.json
+                          [--classes with_mask,without_mask,mask_weared_incorrect]
+
+DATA/images holds the pictures, DATA/annotations an XML file for each. Boxes are taken as written, with x2 - x1 as the
+width; those without area are left out, and told. Categories are numbered from 1: as --classes names them, else by name.
+"""
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+class XmlError(ValueError):
+    """A fault of the call, in one line."""
+
+    user_error = True
+
+
+def convert(data_path: Path, classes=None) -> dict:
+    """The COCO data set of a folder with images/ and annotations/."""
+    mindrecord = _import_mindrecord()
+    images = data_path / "images"
+    records, categories, problems = mindrecord.read_annotations(
+        "voc", images, data_path / "annotations", ["background", *classes] if classes else None)
+    kept = []
+    for record in records:
+        try:        # the XML may have the size wrong, and not all tools write it
+            picture = mindrecord.pictures.inspect(mindrecord.pictures.read_picture(images / record.file_name))
+        except mindrecord.pictures.PictureError as error:
+            problems.append(mindrecord.Problem(str(images / record.file_name), "", str(error), error.kind))
+            continue
+        record.height, record.width = picture.height, picture.width
+        kept.append(record)
+    mindrecord.errors.warn_of(problems, log)
+    if not kept:
+        raise mindrecord.DataError(f"{images}: no picture can be read")
+    return mindrecord.records_to_coco(kept, categories)
+
+
+def _import_mindrecord():
+    """utils/mindrecord lies beside the model directory."""
+    root = str(Path(__file__).resolve().parents[2])
+    if root not in sys.path:
+        sys.path.append(root)
+    try:
+        import utils.mindrecord
+        import utils.mindrecord.pictures
+    except ImportError as error:
+        raise XmlError(f"utils/mindrecord of the repository is needed beside the model directory ({error})") from error
+    return utils.mindrecord
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--data_path", required=True, help="folder with images/ and annotations/")
+    parser.add_argument("--save_path", required=True, help="the JSON file to write")
+    parser.add_argument("--classes", type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
+                        help="names of the classes, separated by commas (all that there are, sorted)")
+    args = parser.parse_args(argv)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    save_path = Path(args.save_path)
+    try:
+        coco = convert(Path(args.data_path), args.classes)
+        save_path.parent.mkdir(parents=True, exist_ok=True)
+        partial = save_path.with_name(f"{save_path.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps(coco), encoding="utf-8")
+        partial.replace(save_path)
+    except OSError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        if not getattr(error, "user_error", False):
+            raise
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{save_path}: {len(coco['images'])} images, {len(coco['annotations'])} objects, "
+          f"classes {', '.join(category['name'] for category in coco['categories'])}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
