@@ -5,12 +5,12 @@ Columns: image (N, 3, H, W) float32, normalised; image_info (N, 6) float32: resi
 (resized / original), original height and width; gt_boxes (N, G, 4) float32 in pixels of the input; gt_labels (N, G)
 int32, 0 = padding; gt_valid (N, G) bool; image_id (N,) int64. Evaluation has image, image_info and image_id.
 """
+from .augmentation import build_augmenter
 from .data_source import DataInfo, find_source, prepare_data
 from .loading import (
     EvalBatch,
     EvalBatches,
     RecordTransform,
-    build_augmenter,
     build_preprocess,
     create_dataset,
     epoch_indices,

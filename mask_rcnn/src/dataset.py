@@ -15,12 +15,12 @@ import json
 import numpy as np
 
 from . import data_source
+from .augmentation import build_augmenter
 from .data_source import DataInfo, find_source
 from .loading import (
     EvalBatch,
     EvalBatches,
     RecordTransform,
-    build_augmenter,
     build_preprocess,
     create_dataset,
     epoch_indices,

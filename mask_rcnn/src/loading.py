@@ -16,7 +16,7 @@ import mindspore.dataset as ds
 import numpy as np
 
 from .model_utils.config import InputError
-from .transforms import Augmenter, InputSize, Preprocess, augment, decode_image
+from .transforms import InputSize, Preprocess, decode_image
 
 EVAL_COLUMNS = ["image", "image_info", "image_id"]
 # Batches that wait between two stages; one of 2 at 768x1280 takes 24 MB, and the default of 16 would hold 750 MB.
@@ -33,33 +33,28 @@ def build_preprocess(config, train: bool = False) -> Preprocess:
     return Preprocess(size, config.image_mean, config.image_std, config.to_rgb)
 
 
-def build_augmenter(config) -> Augmenter:
-    """The augmentation that the configuration asks for."""
-    try:
-        return Augmenter(config.flip_ratio, config.expand_ratio, config.photo_ratio, tuple(config.multi_scale))
-    except ValueError as error:
-        raise InputError(str(error)) from error
-
-
 class RecordTransform:
-    """One record -> one row of a training batch: called with the epoch and the columns RECORD, it gives those of ROW."""
+    """One record -> one row of a training batch: called with the epoch and the columns RECORD, it gives those of ROW.
+
+    augmenter(image, boxes, preprocess, rng) -> (chw, info, placement): what is made of a picture, and where its boxes lie.
+    """
 
     RECORD = ["image", "file_name", "index", "boxes", "labels", "crowds", "count"]
     ROW = ["image", "image_info", "gt_boxes", "gt_labels", "gt_valid"]
 
-    def __init__(self, preprocess: Preprocess, augmenter: Augmenter, num_gts: int, seed: int):
+    def __init__(self, preprocess: Preprocess, augmenter, num_gts: int, seed: int):
         self.preprocess, self.augmenter, self.num_gts, self.seed = preprocess, augmenter, num_gts, seed
         self._lock, self._told = threading.Lock(), False
 
     def load(self, epoch, data, file_name, index, boxes, labels, crowds, count) -> tuple:
-        """(the columns ROW as above, index of the n objects in them, Placement of the picture).
+        """(the columns ROW as above, index of the n objects in them, placement of the picture).
 
         Crowds and what is empty once clipped are left out.
         """
         rng = np.random.default_rng([self.seed, int(epoch), int(index)])
         # A record without objects holds a row of zeros.
         chosen = np.flatnonzero((np.arange(len(labels)) < int(count)) & (crowds == 0))
-        image, info, placed = augment(_decode(data, file_name), self.preprocess, self.augmenter.draw(rng))
+        image, info, placed = self.augmenter(_decode(data, file_name), boxes[chosen], self.preprocess, rng)
         boxes = placed.boxes(boxes[chosen])
         solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         boxes, chosen = boxes[solid], chosen[solid]

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/transforms.py
-"""Pictures and boxes on their way to the network: decode, resize, augment, normalise, pad. NumPy and OpenCV only.
+"""Pictures and boxes on their way to the network: decode, resize, normalise, pad. NumPy and OpenCV only.
 
 Pictures are (height, width, 3) uint8, blue, green, red, until `Preprocess` packs them: (3, padded height, padded
 width) float32 in the order that the network takes. Boxes are (n, 4) float32, (x1, y1, x2, y2) in continuous pixels: the
@@ -16,9 +16,6 @@ import numpy as np
 # would miss it. IMREAD_COLOR makes 3 channels of 8 bits of grey, palette, 16-bit and transparent pictures alike (alpha
 # is dropped).
 DECODE_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-
-# How far colours are moved, as in SSD (Liu et al. 2016); hue in OpenCV's units of 2 degrees.
-BRIGHTNESS, CONTRAST, SATURATION, HUE = (-32.0, 32.0), (0.5, 1.5), (0.5, 1.5), (-9.0, 9.0)
 
 
 def decode_image(data) -> np.ndarray:
@@ -156,89 +153,3 @@ def shift_colours(image: np.ndarray, brightness: float, contrast: float, saturat
 
 def _bytes(values: np.ndarray) -> np.ndarray:
     return np.clip(values.round(), 0, 255).astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to one training picture. The default changes nothing."""
-
-    flip: bool = False
-    factor: float = 1.0         # of the target that the picture is resized to
-    expand: float = 1.0         # canvas / picture, per side
-    corner: tuple = (0.0, 0.0)  # where on the canvas, y and x: 0 top or left, 1 bottom or right
-    colours: tuple = ()         # brightness, contrast, saturation, hue
-
-
-@dataclass(frozen=True)
-class Augmenter:
-    """Chances and ranges of the augmentations; the names are those of the configuration."""
-
-    flip_ratio: float = 0.0
-    expand_ratio: float = 1.0
-    photo_ratio: float = 0.0
-    multi_scale: tuple = ()
-
-    def __post_init__(self):
-        if any(factor > 1 for factor in self.multi_scale):
-            raise ValueError(f"multi_scale: expected factors up to 1, the whole input, got {max(self.multi_scale)}")
-
-    def draw(self, rng: np.random.Generator) -> Augmentation:
-        """Always takes the same number of draws, so that one switch leaves what the others draw as it was."""
-        flip, scale, expand_or_not, expand, y, x, photo, *colours = rng.random(11)
-        ranges = (BRIGHTNESS, CONTRAST, SATURATION, HUE)
-        return Augmentation(
-            flip=bool(flip < self.flip_ratio),
-            factor=float(self.multi_scale[int(scale * len(self.multi_scale))]) if self.multi_scale else 1.0,
-            # Every second picture, as in SSD.
-            expand=1.0 + expand * (self.expand_ratio - 1.0) if expand_or_not < 0.5 else 1.0,
-            corner=(y, x),
-            colours=tuple(low + part * (high - low) for part, (low, high) in zip(colours, ranges))
-            if photo < self.photo_ratio else ())
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a training picture lies: resized to `inner`, at `corner` (y, x) of a canvas of `size`, mirrored with it."""
-
-    original: tuple
-    size: tuple
-    inner: tuple
-    corner: tuple
-    flip: bool = False
-
-    def points(self, points: np.ndarray) -> np.ndarray:
-        """(n, 2) x, y in pixels of the picture as it came -> (n, 2) float64 in those of the input."""
-        scale = self.inner[1] / self.original[1], self.inner[0] / self.original[0]
-        points = points.astype(np.float64) * scale + self.corner[::-1]
-        if self.flip:
-            points[:, 0] = self.size[1] - points[:, 0]
-        return points
-
-    def boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """(n, 4) likewise, float32, clipped to the picture (around it is nothing): those outside become empty."""
-        boxes = self.points(clip_boxes(boxes, *self.original).reshape(-1, 2)).reshape(-1, 4)
-        return (boxes[:, [2, 1, 0, 3]] if self.flip else boxes).astype(np.float32)
-
-
-def place(original: tuple, size: InputSize, what: Augmentation) -> Placement:
-    """Where a picture of this height and width lies.
-
-    Expanding is resizing to less and leaving the mean around: the canvas itself, up to expand^2 as large as the picture,
-    is never made. It has the size that the picture would have had, so it is resized just as without.
-    """
-    outer = size.resized(*original, what.factor)
-    inner = tuple(min(side, scaled_side(side, 1 / what.expand)) for side in outer)
-    corner = tuple(int(part * (whole - side + 1)) for part, whole, side in zip(what.corner, outer, inner))
-    return Placement(tuple(original), outer, inner, corner, what.flip)
-
-
-def augment(image: np.ndarray, preprocess: Preprocess, what: Augmentation) -> tuple:
-    """(chw, info, placement) of a training picture."""
-    placed = place(image.shape[:2], preprocess.size, what)
-    resized, (y, x) = resize(image, placed.inner), placed.corner
-    if what.colours:
-        resized = shift_colours(resized, *what.colours)
-    if what.flip:
-        resized = cv2.flip(resized, 1)
-        x = placed.size[1] - x - placed.inner[1]
-    return preprocess.pack(resized, placed.size, (y, x)), image_info(image.shape, placed.size, placed.inner), placed

@@ -8,6 +8,7 @@ import pytest
 from mindspore.mindrecord import FileWriter
 
 from faster_rcnn.src import dataset as module
+from faster_rcnn.src.augmentation import Augmenter
 from faster_rcnn.src.dataset import (
     EvalBatches,
     TrainTransform,
@@ -16,7 +17,7 @@ from faster_rcnn.src.dataset import (
     iterate,
     steps_per_epoch,
 )
-from faster_rcnn.src.transforms import Augmenter, InputSize, Preprocess, decode_image
+from faster_rcnn.src.transforms import InputSize, Preprocess, decode_image
 
 SCHEMA = {"image": {"type": "bytes"}, "image_id": {"type": "int64"}, "file_name": {"type": "string"},
           "index": {"type": "int64"}, "height": {"type": "int32"}, "width": {"type": "int32"},

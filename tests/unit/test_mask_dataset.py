@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
+from mask_rcnn.src.augmentation import Augmenter
 from mask_rcnn.src.dataset import (
     EvalBatches,
     TrainTransform,
@@ -16,7 +17,7 @@ from mask_rcnn.src.dataset import (
     prepare_data,
 )
 from mask_rcnn.src.model_utils.config import load_config
-from mask_rcnn.src.transforms import Augmenter, InputSize, Preprocess
+from mask_rcnn.src.transforms import InputSize, Preprocess
 from tests.unit.test_mask_edges import fill, overlap, runs_of
 from utils import mindrecord
 

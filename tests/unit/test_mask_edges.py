@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
+from mask_rcnn.src.augmentation import Placement
 from mask_rcnn.src.mask_edges import PARTS, loop_edges, mask_edges, outline, simplified
-from mask_rcnn.src.transforms import Placement
 
 
 def still(height, width) -> Placement:

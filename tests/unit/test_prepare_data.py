@@ -6,6 +6,7 @@ import mindspore.dataset as ds
 import numpy as np
 import pytest
 
+from faster_rcnn.src.augmentation import Augmenter
 from faster_rcnn.src.dataset import (
     EvalBatches,
     build_preprocess,
@@ -16,7 +17,7 @@ from faster_rcnn.src.dataset import (
     prepare_data,
 )
 from faster_rcnn.src.model_utils.config import load_config
-from faster_rcnn.src.transforms import Augmenter, InputSize
+from faster_rcnn.src.transforms import InputSize
 
 
 def encoded(height, width, kind, seed):

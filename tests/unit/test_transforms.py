@@ -7,13 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
+from faster_rcnn.src.augmentation import Augmentation, Augmenter, Placement, augment
 from faster_rcnn.src.transforms import (
-    Augmentation,
-    Augmenter,
     InputSize,
-    Placement,
     Preprocess,
-    augment,
     clip_boxes,
     decode_image,
     resize,
