@@ -20,7 +20,7 @@ prepare_environment()               # before MindSpore is imported
 from src.coco_inputs import clean_ground_truth, read_json
 from src.coco_scores import class_table, coco_ap
 from src.model_utils.config import InputError, parse_config, require_path, run_main
-from src.outputs import IOU_TYPES, mask_encoder
+from src.outputs import IOU_TYPES, mask_encoder, own_scores
 from src.util import run_inference, write_metrics
 
 
@@ -28,12 +28,12 @@ def main() -> None:
     config = parse_config(default_path=HERE / "default_config.yaml", description=__doc__.splitlines()[0])
     output = Path(config.output_path)
     start = time.monotonic()
-    scores = score_file(config) if config.detections else score_network(config, output)
-    report(scores, config, output, time.monotonic() - start)
+    scores, others = score_file(config) if config.detections else score_network(config, output)
+    report(scores, others, config, output, time.monotonic() - start)
 
 
-def score_network(config, output: Path) -> list:
-    """Scores of a network on the evaluation set, of each kind; writes detections.json before they are computed."""
+def score_network(config, output: Path) -> tuple:
+    """`score` of a network on the evaluation set; writes detections.json before."""
     from src.dataset import EvalBatches, build_preprocess, prepare_data
     from src.model_utils.local_adapter import setup_device
     from src.predictors import find_model, load_predictor
@@ -50,11 +50,16 @@ def score_network(config, output: Path) -> list:
     predictions = run_inference(predict, batches, data.categories, data.count, encode=mask_encoder(config))
     output.mkdir(parents=True, exist_ok=True)
     predictions.save(output / "detections.json")
-    return [coco_ap(ground_truth, predictions, kind, config.scorer) for kind in IOU_TYPES]
+    return score(ground_truth, predictions, IOU_TYPES, config)
 
 
-def score_file(config) -> list:
-    """Scores of a file of COCO results, of each kind that it has."""
+def score(ground_truth, results, kinds, config) -> tuple:
+    """(COCO AP of each kind, what else the data set is scored by: see outputs.own_scores)."""
+    return [coco_ap(ground_truth, results, kind, config.scorer) for kind in kinds], own_scores(config, ground_truth, results)
+
+
+def score_file(config) -> tuple:
+    """`score` of a file of COCO results, of the kinds that it has."""
     others = [key for key in ("checkpoint_path", "mindir_path", "onnx_path") if config[key]]
     if others:
         raise InputError(f"give one of --detections and --{others[0]}, not both")
@@ -64,7 +69,7 @@ def score_file(config) -> list:
     else:
         from src.dataset import DataInfo, find_source
         ground_truth = DataInfo((), 0, [], find_source(config, train=False)).ground_truth()
-    return [coco_ap(ground_truth, detections, kind, config.scorer) for kind in _kinds(detections)]
+    return score(ground_truth, detections, _kinds(detections), config)
 
 
 def _kinds(detections: Path) -> tuple:
@@ -93,18 +98,21 @@ def _limit_classes(path: Path, classes) -> dict:
     return {**truth, "categories": named} if named and len(named) == len(classes) - 1 else truth
 
 
-def report(scores: list, config, output: Path, seconds: float) -> None:
+def report(scores: list, others: dict, config, output: Path, seconds: float) -> None:
     """Print the figures and write metrics.json and the curves."""
     from src.plots import plot_pr_curves
 
     output.mkdir(parents=True, exist_ok=True)
-    write_metrics(output / "metrics.json", scores, config=config.to_dict(), seconds=round(seconds, 2))
+    more = {key: item.to_dict() for key, item in others.items()}
+    write_metrics(output / "metrics.json", scores, **more, config=config.to_dict(), seconds=round(seconds, 2))
     for item in scores:
         plot_pr_curves(item, output / f"{'' if item.iou_type == 'bbox' else item.iou_type + '_'}pr_curves.png")
         if len(IOU_TYPES) > 1:
             print(f"Evaluate annotation type *{item.iou_type}*")
         print("\n".join([*item.lines(), ""]))
     print("\n".join(class_table(scores)))
+    for item in others.values():
+        print("\n".join(["", *item.lines()]))
     for note in dict.fromkeys(note for item in scores for note in item.notes):
         print(f"note: {note}")
     if len(scores) < len(IOU_TYPES):

@@ -72,6 +72,11 @@ def find_source(config, train: bool, in_training: bool = False, masks: bool = Fa
         root, data_type = Path(config.coco_root), config.train_data_type if train else config.val_data_type
         values["image_dir"] = values["image_dir"] or str(root / data_type)
         values["anno_path"] = values["anno_path"] or str(root / config.instance_set.format(data_type))
+    # Not every model has voc_root. What no list limits is the training set too.
+    if config.get("voc_root") and config.dataset == "voc" and (train or not in_training or values["image_set"]):
+        root = Path(config.voc_root)
+        values["image_dir"] = values["image_dir"] or str(root / "JPEGImages")
+        values["anno_path"] = values["anno_path"] or str(root / "Annotations")
     return {"source": config.dataset, **values, "image_set": values["image_set"] or None,
             "classes": list(config.coco_classes) or None,
             # An evaluation counts what is found where nothing is.
@@ -82,12 +87,17 @@ def _require_source(config, source: dict, prefix: str, converted: bool) -> None:
     """InputError that names the key where the source is not given or not there; to train, a conversion will do."""
     if converted:
         return
-    if config.dataset == "coco" and config.coco_root and not Path(config.coco_root).is_dir():
-        raise InputError(f"coco_root: no such folder: {config.coco_root}")
-    for name in ("image_dir", "anno_path"):
-        if not source[name]:
-            choice = f"--coco_root or --{prefix}{name}" if config.dataset == "coco" else f"--{prefix}{name}"
-            raise InputError(f"{prefix}{name} is needed{' for run_eval' if prefix else ''}: give {choice}")
+    key = {"coco": "coco_root", "voc": "voc_root"}.get(config.dataset)
+    root = config.get(key)      # None: the model has no such key
+    if root and not Path(root).is_dir():
+        raise InputError(f"{key}: no such folder: {root}")
+    missing = next((name for name in ("image_dir", "anno_path") if not source[name]), None)
+    if missing and key == "voc_root" and root:
+        missing = "image_set"   # the folders follow from voc_root
+    if missing:
+        choice = "" if root is None or missing == "image_set" else f"--{key} or "
+        needed = f"{prefix}{missing} is needed{' for run_eval' if prefix else ''}"
+        raise InputError(f"{needed}: give {choice}--{prefix}{missing}")
 
 
 def _conversion_folder(config, source: dict, train: bool) -> Path:

@@ -26,3 +26,24 @@ def epoch_line(steps: int, step_time: float):
 
 def mask_encoder(config):
     """None: there are no masks to encode."""
+
+
+def own_scores(config, ground_truth, results) -> dict:
+    """{key of metrics.json: scores that the data set has beside COCO AP, with `lines` and `to_dict`}."""
+    if config.dataset != "voc":
+        return {}
+    from .eval_utils import voc_ap
+
+    return {"voc": voc_ap(ground_truth, results)}
+
+
+def exported(net, config) -> tuple:
+    """(what export.py writes of the network, the names of its outputs)."""
+    from .network_define import InferenceNet
+
+    return InferenceNet(net), OUTPUTS
+
+
+def host_steps(config) -> dict:
+    """Number of outputs of an exported file -> function that makes OUTPUTS of these on the host; none are needed here."""
+    return {}

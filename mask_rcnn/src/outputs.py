@@ -31,3 +31,20 @@ def mask_encoder(config):
     from .paste_masks import paste_rle
 
     return functools.partial(paste_rle, threshold=config.mask_thr_binary)
+
+
+def own_scores(config, ground_truth, results) -> dict:
+    """{key of metrics.json: scores that the data set has beside COCO AP}: no other data set than COCO has masks."""
+    return {}
+
+
+def exported(net, config) -> tuple:
+    """(what export.py writes of the network, the names of its outputs)."""
+    from .network_define import InferenceNet
+
+    return InferenceNet(net), OUTPUTS
+
+
+def host_steps(config) -> dict:
+    """Number of outputs of an exported file -> function that makes OUTPUTS of these on the host; none are needed here."""
+    return {}

@@ -2,11 +2,14 @@
 
 Not a copy of another model's file: others give more, and name their losses otherwise.
 """
+import functools
 
 # In the order in which `predict` gives them. Shapes: N images, D detections an image, best first; `valid` tells which are
 # meant, the others are padding. boxes (N, D, 4) float32: x1, y1, x2, y2 in pixels of the network input; scores (N, D)
 # float32; labels (N, D) int32, from 1 on; valid (N, D) bool.
 OUTPUTS = ("boxes", "scores", "labels", "valid")
+# What a file exported with with_nms=False gives: all boxes (N, A, 4), and the scores (N, A, K) of their foreground classes.
+RAW_OUTPUTS = ("boxes", "scores")
 # Kinds of COCO AP; the last decides which checkpoint is the best.
 IOU_TYPES = ("bbox",)
 # Sums that the log gives besides the losses themselves: name -> how the names begin that it adds up.
@@ -28,3 +31,29 @@ def epoch_line(steps: int, step_time: float):
 
 def mask_encoder(config):
     """None: there are no masks to encode."""
+
+
+def own_scores(config, ground_truth, results) -> dict:
+    """{key of metrics.json: scores that the data set has beside COCO AP, with `lines` and `to_dict`}."""
+    if config.dataset != "voc":
+        return {}
+    from .eval_utils import voc_ap
+
+    return {"voc": voc_ap(ground_truth, results)}
+
+
+def exported(net, config) -> tuple:
+    """(what export.py writes of the network, the names of its outputs)."""
+    from .decoding_net import DecodingNet
+    from .network_define import InferenceNet
+
+    return (InferenceNet(net), OUTPUTS) if config.with_nms else (DecodingNet(net), RAW_OUTPUTS)
+
+
+def host_steps(config) -> dict:
+    """Number of outputs of an exported file -> function that makes OUTPUTS of these on the host."""
+    from .host_nms import detections_of
+
+    return {len(RAW_OUTPUTS): functools.partial(
+        detections_of, score_thr=config.test_score_thr, iou_thr=config.test_iou_thr, per_class=config.test_nms_pre,
+        total=config.test_nms_total, max_per_img=config.test_max_per_img)}

@@ -71,6 +71,13 @@ class Predictions:
                     result["segmentation"] = {"size": list(size), "counts": counts}
                 yield result
 
+    def columns(self) -> tuple:
+        """image ids (n,), category ids (n,), boxes xywh (n, 4), scores (n,), n of (size, counts) or None without masks."""
+        if not self._chunks:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), [] if self._encode else None
+        *arrays, masks = zip(*self._chunks)
+        return *map(np.concatenate, arrays), None if masks[0] is None else [rle for chunk in masks for rle in chunk]
+
     def add(self, boxes, scores, labels, valid, image_info, image_ids, masks=None) -> None:
         """Take a batch: see `to_results`. An image with an id below 0 is padding of the batch and left out.
 

@@ -5,9 +5,10 @@ import re
 import numpy as np
 import pytest
 
+from faster_rcnn.src import coco_scores
 from faster_rcnn.src.coco_scores import class_table, coco_ap
 from faster_rcnn.src.model_utils.config import InputError
-from faster_rcnn.src.util import write_metrics
+from faster_rcnn.src.util import Predictions, write_metrics
 
 SCORERS = ("faster", "pycocotools")
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -56,6 +57,48 @@ def test_published_figures(data_dir, scorer, iou_type):
     assert (scores.images, scores.detections, scores.notes) == (100, 734, [])
     per_class = [row["AP"] for row in scores.per_class.values() if row["AP"] >= 0]
     assert np.mean(per_class) == pytest.approx(scores["AP"], abs=1e-9)
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_a_few_classes_at_a_time_give_the_same(data_dir, monkeypatch, scorer, iou_type):
+    folder = data_dir / "coco_known_answer"
+    paths = folder / "instances_val2014_100.json", folder / f"instances_val2014_fake{iou_type}100_results.json"
+    whole = coco_ap(*paths, iou_type, scorer)
+    calls, run_part = [], coco_scores._run_part
+    monkeypatch.setattr(coco_scores, "PART", 50)
+    monkeypatch.setattr(coco_scores, "_run_part", lambda *args: calls.append(len(args[2])) or run_part(*args))
+    parts = coco_ap(*paths, iou_type, scorer)
+    assert len(calls) > 8 and sum(calls) == 734
+    assert parts.figures == whole.figures and parts.per_class == whole.per_class
+    np.testing.assert_array_equal(parts.precision, whole.precision)
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_predictions_score_as_the_dicts_that_they_give(iou_type):
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 60, (2, 5, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(10, 40, (2, 5, 2))], 2)
+    info = np.array([[100, 200, 1, 1, 100, 200]] * 2)
+    predictions = Predictions(CATEGORIES, lambda masks, boxes, *_: [
+        encoded(slice(int(y1), int(y2) + 1), slice(int(x1), int(x2) + 1)) for x1, y1, x2, y2 in boxes.tolist()])
+    for image in (0, 1):
+        predictions.add(boxes[image:image + 1], rng.random((1, 5)), [[1, 2, 1, 2, 1]], np.ones((1, 5), bool),
+                        info[:1], [image + 1], np.zeros((1, 5, 1)))
+    truth = ground_truth([(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes[0].tolist()])
+    for item, (x, y, width, height) in zip(truth["annotations"], [item["bbox"] for item in truth["annotations"]]):
+        item["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+    got, want = coco_ap(truth, predictions, iou_type), coco_ap(truth, list(predictions), iou_type)
+    assert got.to_dict() == want.to_dict() and got.detections == 10 and got["AP"] > 0.1
+    np.testing.assert_array_equal(got.precision, want.precision)
+
+
+def test_predictions_with_a_score_that_is_no_number_are_named():
+    predictions = Predictions(CATEGORIES)
+    predictions.add([[[1, 1, 5, 5], [2, 2, 9, 9]]], [[0.5, np.nan]], [[1, 1]], [[True, True]],
+                    [[100, 200, 1, 1, 100, 200]], [1])
+    with pytest.raises(InputError, match="result 1: score: expected a number, got nan"):
+        coco_ap(ground_truth(), predictions)
 
 
 @pytest.mark.parametrize("scorer", SCORERS)
@@ -141,6 +184,7 @@ def test_unknown_categories_are_told():
     (found((1, 2, float("nan"), 4)), "result 1: bbox"),
     (found(score=None), "result 1: score: expected a number, got None"),
     (found(image_id=1.5), "result 1: image_id: expected a whole number, got 1.5"),
+    (found(image_id=10 ** 20), "result 1: "),
     ("text", "result 1: image_id"),
 ])
 def test_bad_results_are_named(result, message):

@@ -159,8 +159,11 @@ def test_voc_difficult_parts_and_stray_text(tmp_path):
     <object><name> dog </name><difficult>1</difficult>
     <part><name>head</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>6</xmax><ymax>6</ymax></bndbox></part>
     <bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox>file:/stray.xml</object></annotation>"""
-    records, _, problems = read("voc", voc_set(tmp_path, {"a": text}))
+    plain = voc_xml("b.jpg", [("dog", 1, 2, 3, 4)])
+    records, categories, problems = read("voc", voc_set(tmp_path, {"a": text, "b": plain}))
     assert not problems and records[0].boxes.tolist() == [[1, 2, 3, 4]] and records[0].crowds.tolist() == [0]
+    first, second = records_to_coco(records, categories)["annotations"]
+    assert first["difficult"] == 1 and not second.get("difficult", 0) and first["iscrowd"] == 0
     assert (records[0].height, records[0].width) == (None, None)
 
 

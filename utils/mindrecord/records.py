@@ -32,6 +32,7 @@ class ImageRecord:
     origin: str = ""                    # the file that annotates it, for messages
     places: tuple = ()                  # where each object stands in it: an annotation's id, a number
     place_word: str = "object"          # what a place is
+    difficult: tuple = ()               # n flags of VOC: not counted when scored as VOC does; () where none is set
 
     def place(self, index: int) -> str:
         """Object `index` in words, with the picture where the file annotates many."""
@@ -54,7 +55,7 @@ class ObjectList:
     def __init__(self):
         self.objects = []
 
-    def add(self, box, label: int, crowd: int, place, area=None, segmentation=None):
+    def add(self, box, label: int, crowd: int, place, area=None, segmentation=None, difficult=False):
         """None, or (kind, what) where the box (four numbers) is not one."""
         x1, y1, x2, y2 = box
         # Written out for speed; nan compares as false.
@@ -63,14 +64,15 @@ class ObjectList:
         if x2 <= x1 or y2 <= y1:
             shape = "is upside down" if x2 < x1 or y2 < y1 else "has no area"
             return NO_AREA, f"box {_numbers(box)} {shape}"
-        self.objects.append((box, label, crowd, place, area, segmentation))
+        self.objects.append((box, label, crowd, place, area, segmentation, difficult))
         return None
 
     def record(self, file_name, image_id, height, width, origin, place_word, with_coco=False) -> ImageRecord:
         """With tuples in place of arrays: see `pack_arrays`."""
-        boxes, labels, crowds, places, areas, segmentations = zip(*self.objects) if self.objects else [()] * 6
+        boxes, labels, crowds, places, areas, segmentations, difficult = zip(*self.objects) if self.objects else [()] * 7
         return ImageRecord(file_name, image_id, height, width, boxes, labels, crowds, areas if with_coco else None,
-                           segmentations if with_coco else None, origin, places, place_word)
+                           segmentations if with_coco else None, origin, places, place_word,
+                           difficult if any(difficult) else ())
 
 
 def pack_arrays(records: list) -> None:
@@ -161,5 +163,7 @@ def records_to_coco(records, categories) -> dict:
             segmentation = record.segmentations[index] if record.segmentations else None
             if segmentation:
                 annotation["segmentation"] = segmentation
+            if record.difficult and record.difficult[index]:
+                annotation["difficult"] = 1
             truth["annotations"].append(annotation)
     return truth

@@ -117,6 +117,7 @@ class _Object:
         self.name = (node.findtext("name") or "").strip()
         self.texts = [(node.findtext(f"bndbox/{side}") or "").strip() for side in SIDES]
         # Stray text between the nodes is passed over: findtext reads that of the node alone.
+        self.difficult = (node.findtext("difficult") or "").strip().lower() in ("1", "true")
 
     def box(self):
         """Four floats, or what is wrong with them."""
@@ -197,7 +198,7 @@ def _record(image_id: int, xml: Path, image: _Image, labels: dict, pictures: _Pi
         elif label is None:
             fault = unknown_category(item.name), f"category {item.name!r} is none of the classes"
         else:
-            fault = found.add(box, label, 0, number)
+            fault = found.add(box, label, 0, number, difficult=item.difficult)
         if fault:
             problems.append(Problem(str(xml), f"object {number}", fault[1], fault[0]))
     return found.record(name, image_id, image.height, image.width, str(xml), "object")
