@@ -128,13 +128,15 @@ class Convolution(nn.Cell):
     # Below this many channels the transforms cost more than they save (measured: 64 channels 1.3 times slower, 128 faster).
     WINOGRAD_CHANNELS = 96
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, fast: bool = False):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, fast: bool = False,
+                 dilation: int = 1):
         super().__init__()
         wide = min(in_channels, out_channels) >= self.WINOGRAD_CHANNELS
-        self.winograd = WinogradConv3x3() if fast and wide and kernel_size == 3 and stride == 1 else None
+        plain = (kernel_size, stride, dilation) == (3, 1, 1)
+        self.winograd = WinogradConv3x3() if fast and wide and plain else None
         # A single number for the kernel does not export to ONNX.
-        self.direct = ops.Conv2D(out_channels, (kernel_size, kernel_size), pad_mode="pad", pad=kernel_size // 2,
-                                 stride=stride)
+        self.direct = ops.Conv2D(out_channels, (kernel_size, kernel_size), pad_mode="pad", pad=kernel_size // 2 * dilation,
+                                 stride=stride, dilation=dilation)
 
     def construct(self, x, weight):
         if self.winograd is not None:
@@ -145,14 +147,15 @@ class Convolution(nn.Cell):
 class Conv2d(nn.Cell):
     """Convolution with bias, "same" padding."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, weight_init=None, fast: bool = False):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, weight_init=None, fast: bool = False,
+                 stride: int = 1, dilation: int = 1):
         super().__init__()
         # Uniform with variance 1 / fan_in, as detectron2's and torchvision's feature pyramids have it.
         weight_init = weight_init or Uniform(math.sqrt(3 / (in_channels * kernel_size * kernel_size)))
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = Parameter(initializer(weight_init, shape), name="weight")
         self.bias = Parameter(initializer("zeros", (out_channels,)), name="bias")
-        self.conv = Convolution(in_channels, out_channels, kernel_size, fast=fast)
+        self.conv = Convolution(in_channels, out_channels, kernel_size, stride, fast, dilation)
 
     def construct(self, x):
         return ops.bias_add(self.conv(x, self.weight), self.bias)

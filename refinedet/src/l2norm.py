@@ -1,0 +1,23 @@
+"""L2 normalisation over the channels of a feature map (Liu et al., "ParseNet", 2015, section 3.3)."""
+
+from mindspore import Parameter, nn, ops
+from mindspore.common.initializer import Constant, initializer
+
+from .box_utils import spread
+
+EPSILON = 1e-10  # inside the root: outside of it the gradient of a pixel that is all zero would be NaN
+
+
+class L2Norm(nn.Cell):
+    """x (N, C, H, W) -> the same, each pixel of length 1 over its channels, then times a learned factor for each channel.
+
+    Written out: the gradient of `ops.L2Normalize` takes seconds on the CPU.
+    """
+
+    def __init__(self, channels: int, scale: float):
+        super().__init__()
+        self.scale = Parameter(initializer(Constant(scale), (channels,)), name="scale")
+
+    def construct(self, x):
+        length = ops.sqrt((x * x).sum(1, keepdims=True) + EPSILON)             # (N, 1, H, W)
+        return x / spread(length, x.shape) * spread(self.scale.reshape(1, -1, 1, 1), x.shape)

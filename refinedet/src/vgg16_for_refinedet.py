@@ -1,0 +1,59 @@
+"""VGG-16 with its fully connected layers made convolutions (Simonyan and Zisserman, 2015; Liu et al., "SSD", 2016).
+
+Shapes: N images of H x W pixels, both multiples of 64. The maps have strides 8, 16, 32, 64.
+"""
+
+from mindspore import nn, ops
+from mindspore.common.initializer import HeNormal
+
+from .convolution import Conv2d
+from .l2norm import L2Norm
+
+STRIDES = (8, 16, 32, 64)
+
+
+class Vgg16(nn.Cell):
+    """The trunk: conv1_1 .. conv5_3, fc6 (3x3, dilation 3), fc7 (1x1), conv6_1 (1x1), conv6_2 (3x3, stride 2).
+
+    All convolutions have a bias and no norm, a ReLU follows each; all five poolings halve the side. (SSD's fifth does not, and
+    its fc6 has dilation 6.) Fresh convolutions are He et al.'s, 2015: the activations keep their size through all layers.
+
+    Args:
+        channels: of the five blocks; fc_channels: of fc6 and fc7; extra_channels: of conv6_1 and conv6_2.
+        l2norm_scales: what the factors of conv4_3's and conv5_3's normalisation begin as.
+    """
+
+    def __init__(self, channels, fc_channels: int, extra_channels, l2norm_scales=(10.0, 8.0), fast: bool = False):
+        super().__init__()
+        one, two, three, four, five = channels
+        squeezed, last = extra_channels
+
+        def conv(entering, leaving, kernel_size=3, **more):
+            return Conv2d(entering, leaving, kernel_size, HeNormal(nonlinearity="relu"), fast, **more)
+
+        self.conv1_1, self.conv1_2 = conv(3, one), conv(one, one)
+        self.conv2_1, self.conv2_2 = conv(one, two), conv(two, two)
+        self.conv3_1, self.conv3_2, self.conv3_3 = conv(two, three), conv(three, three), conv(three, three)
+        self.conv4_1, self.conv4_2, self.conv4_3 = conv(three, four), conv(four, four), conv(four, four)
+        self.conv5_1, self.conv5_2, self.conv5_3 = conv(four, five), conv(five, five), conv(five, five)
+        self.fc6, self.fc7 = conv(five, fc_channels, dilation=3), conv(fc_channels, fc_channels, 1)
+        self.conv6_1, self.conv6_2 = conv(fc_channels, squeezed, 1), conv(squeezed, last, stride=2)
+        self.conv4_3_norm, self.conv5_3_norm = L2Norm(four, l2norm_scales[0]), L2Norm(five, l2norm_scales[1])
+        self.out_channels = (four, five, fc_channels, last)
+        self.pool = ops.MaxPool((2, 2), (2, 2))
+
+    def construct(self, image):
+        """(N, 3, H, W) -> the four source maps; the first two normalised, while the trunk goes on from the plain ones."""
+        x = ops.relu(self.conv1_2(ops.relu(self.conv1_1(image))))
+        x = self.pool(x)                                                       # (N, 64, H/2, W/2)
+        x = ops.relu(self.conv2_2(ops.relu(self.conv2_1(x))))
+        x = self.pool(x)                                                       # (N, 128, H/4, W/4)
+        x = ops.relu(self.conv3_3(ops.relu(self.conv3_2(ops.relu(self.conv3_1(x))))))
+        x = self.pool(x)                                                       # (N, 256, H/8, W/8)
+        conv4_3 = ops.relu(self.conv4_3(ops.relu(self.conv4_2(ops.relu(self.conv4_1(x))))))
+        x = self.pool(conv4_3)                                                 # (N, 512, H/16, W/16)
+        conv5_3 = ops.relu(self.conv5_3(ops.relu(self.conv5_2(ops.relu(self.conv5_1(x))))))
+        x = self.pool(conv5_3)                                                 # (N, 512, H/32, W/32)
+        fc7 = ops.relu(self.fc7(ops.relu(self.fc6(x))))                        # (N, 1024, H/32, W/32)
+        conv6_2 = ops.relu(self.conv6_2(ops.relu(self.conv6_1(fc7))))          # (N, 512, H/64, W/64)
+        return self.conv4_3_norm(conv4_3), self.conv5_3_norm(conv5_3), fc7, conv6_2

@@ -1,0 +1,68 @@
+"""The first weights of RefineDet's trunk."""
+import types
+
+import numpy as np
+import pytest
+from mindspore import Tensor, ops
+
+from refinedet.src import init_params
+from refinedet.src.vgg16_for_refinedet import Vgg16
+
+WIDTHS = ((8, 8, 16, 16, 16), 32, (8, 16))
+
+
+@pytest.fixture
+def pictures():
+    """Bytes less their mean, as they come from the loader: far from variance 1."""
+    return Tensor(np.random.default_rng(0).integers(-110, 140, (3, 3, 64, 64)).astype(np.float32))
+
+
+def outputs_of(backbone, images) -> dict:
+    """Standard deviation of what each convolution gives, walked through by hand."""
+    found, x = {}, images
+    for name in ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3",
+                 "conv5_1", "conv5_2", "conv5_3", "fc6", "fc7", "conv6_1", "conv6_2"):
+        if name in ("conv2_1", "conv3_1", "conv4_1", "conv5_1", "fc6"):
+            x = ops.max_pool2d(x, 2, 2)
+        x = getattr(backbone, name)(x)
+        found[name] = x.asnumpy().std()
+        x = ops.relu(x)
+    return found
+
+
+def config(**values):
+    return types.SimpleNamespace(**{"pre_trained": "", "calibrate_init": "auto", **values})
+
+
+def set_weights(backbone, pictures, **values):
+    net = types.SimpleNamespace(backbone=backbone, get_parameters=backbone.get_parameters)
+    init_params.set_first_weights(net, config(**values), lambda epoch, start: iter([(pictures, None), (pictures, None)] * 9))
+
+
+def test_every_output_gets_variance_1(pictures):
+    backbone = Vgg16(*WIDTHS)
+    before = outputs_of(backbone, pictures)
+    assert before["conv1_1"] > 50
+    set_weights(backbone, pictures)
+    for name, deviation in outputs_of(backbone, pictures).items():
+        assert abs(deviation - 1) < 0.02, name
+
+
+def test_given_weights_stay(pictures, monkeypatch):
+    backbone = Vgg16(*WIDTHS)
+    given = {param.name: param.asnumpy().copy() for param in backbone.get_parameters() if param.name.startswith("conv1")}
+    missing = [param.name for param in backbone.get_parameters() if param.name not in given]
+    monkeypatch.setattr(init_params, "load_pretrained", lambda net, path: missing)
+    set_weights(backbone, pictures, pre_trained="some.ckpt")
+    for param in backbone.get_parameters():
+        if param.name in given:
+            np.testing.assert_array_equal(param.asnumpy(), given[param.name])
+    assert abs(outputs_of(backbone, pictures)["conv5_3"] - 1) < 0.02
+
+
+def test_never_leaves_all_as_it_was(pictures):
+    backbone = Vgg16(*WIDTHS)
+    before = {param.name: param.asnumpy().copy() for param in backbone.get_parameters()}
+    set_weights(backbone, pictures, calibrate_init="never")
+    for param in backbone.get_parameters():
+        np.testing.assert_array_equal(param.asnumpy(), before[param.name])
