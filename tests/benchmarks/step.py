@@ -2,7 +2,7 @@
 
 usage: python tests/benchmarks/step.py [--model faster_rcnn] [--height 768] [--width 1280] [--batch 2] [--threads 2] [--steps 5]
 
-The network is that of the model's default config with random weights (norms calibrated, so that numbers stay finite) and 8 objects
+The network is that of the model's default config with random weights (scaled so that numbers stay finite) and 8 objects
 a picture, twelve-cornered ones where there are masks. `compile_s` is the first step less the median of the others, `train_step_s`
 that median, `train_steps_s` all of them, `infer_s` one picture with post-processing (masks pasted and encoded), `peak_rss_mb` the
 peak memory of training. `*_cpu_s` are the CPU seconds of all threads: on a machine that others use too, they tell more than the
@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 # Model directory -> module of its network.
-NETWORKS = {"faster_rcnn": "FasterRcnn.faster_rcnn", "mask_rcnn": "MaskRcnn.mask_rcnn"}
+NETWORKS = {"faster_rcnn": "FasterRcnn.faster_rcnn", "mask_rcnn": "MaskRcnn.mask_rcnn", "refinedet": "refinedet"}
 CORNERS = 12  # of an object's outline
 
 
@@ -71,7 +71,7 @@ def random_batch(rng, config, args, batch: int) -> tuple:
 
 
 def build(args):
-    """The network with calibrated norms, and its config."""
+    """The network and its config."""
     source = f"{args.model}.src"
     local_adapter = import_module(f"{source}.model_utils.local_adapter")
     local_adapter.prepare_environment(args.threads)
@@ -83,11 +83,8 @@ def build(args):
     import mindspore as ms
     import numpy as np
 
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    names = [parameter.name for parameter in net.get_parameters()]
-    pictures = ms.Tensor(np.random.default_rng(0).standard_normal((2, 3, 256, 256), np.float32))
-    import_module(f"{source}.{NETWORKS[args.model].split('.')[0]}.resnet").calibrate_norms(net.backbone, pictures, names)
-    ms.set_context(mode=ms.GRAPH_MODE)
+    pictures = ms.Tensor(np.random.default_rng(0).standard_normal((8, 3, 256, 256), np.float32))
+    import_module(f"{source}.init_params").set_first_weights(net, config, lambda epoch, start: iter([(pictures,)]))
     return net, config
 
 

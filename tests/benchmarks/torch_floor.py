@@ -1,10 +1,12 @@
-"""Time a plain ResNet-50 in PyTorch on the CPU, the floor that step.py is held against; prints one JSON line.
+"""Time a plain network in PyTorch on the CPU, the floor that step.py is held against; prints one JSON line.
 
-usage: python tests/benchmarks/torch_floor.py [--height 768] [--width 1280] [--batch 2] [--threads 2] [--steps 5]
+usage: python tests/benchmarks/torch_floor.py [--model faster_rcnn] [--height 768] [--width 1280] [--batch 2] [--threads 2]
+                                              [--steps 5]
 
-PyTorch is no dependency of this project: run this with a Python that has it. Norms are folded into the convolutions' biases.
-`fwd_bwd_s`: forward and backward of the batch with the stem and layer1 frozen; `fwd_s`: forward of the batch; `fwd_one_s`: of one
-picture. `*_cpu_s`: CPU seconds of all threads.
+PyTorch is no dependency of this project: run this with a Python that has it. For faster_rcnn and mask_rcnn it is a ResNet-50, its
+norms folded into the convolutions' biases, the stem and layer1 frozen; for refinedet all of its convolutions, without matching,
+losses and NMS. `fwd_bwd_s`: forward and backward of the batch; `fwd_s`: forward of the batch; `fwd_one_s`: of one picture.
+`*_cpu_s`: CPU seconds of all threads.
 """
 
 import argparse
@@ -50,6 +52,45 @@ class ResNet50(nn.Module):
         return self.layer4(self.layer3(self.layer2(x)))
 
 
+class RefineDetConvolutions(nn.Module):
+    """VGG-16, transfer connection blocks and heads with 81 classes; the normalisation of two maps is left out."""
+
+    def __init__(self, classes: int = 81, width: int = 256):
+        super().__init__()
+        channels, layers, taps = 3, [], []
+        for group, repeats in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+            for _ in range(repeats):
+                layers += [nn.Conv2d(channels, group, 3, padding=1), nn.ReLU()]
+                channels = group
+            taps.append(len(layers))
+            layers.append(nn.MaxPool2d(2))
+        layers += [nn.Conv2d(512, 1024, 3, padding=3, dilation=3), nn.ReLU(), nn.Conv2d(1024, 1024, 1), nn.ReLU()]
+        taps.append(len(layers))
+        layers += [nn.Conv2d(1024, 256, 1), nn.ReLU(), nn.Conv2d(256, 512, 3, 2, 1), nn.ReLU()]
+        self.layers, self.taps = nn.ModuleList(layers), (*taps[3:], len(layers))
+        sources = (512, 512, 1024, 512)
+        self.first, self.second, self.last = (nn.ModuleList(nn.Conv2d(c, width, 3, padding=1) for c in entering)
+                                              for entering in (sources, [width] * 4, [width] * 4))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(width, width, 2, 2) for _ in range(3))
+        self.arm = nn.ModuleList(nn.Conv2d(c, outputs, 3, padding=1) for c in sources for outputs in (12, 6))
+        self.odm = nn.ModuleList(nn.Conv2d(width, outputs, 3, padding=1) for _ in sources for outputs in (12, 3 * classes))
+
+    def forward(self, x):
+        sources = []
+        for i, layer in enumerate(self.layers, 1):
+            x = layer(x)
+            if i in self.taps:
+                sources.append(x)
+        outputs, above = [], None
+        for level in (3, 2, 1, 0):
+            x = self.second[level](torch.relu(self.first[level](sources[level])))
+            x = x if above is None else x + self.up[level](above)
+            above = torch.relu(self.last[level](torch.relu(x)))
+            outputs += [head(sources[level]) for head in self.arm[2 * level:2 * level + 2]]
+            outputs += [head(above) for head in self.odm[2 * level:2 * level + 2]]
+        return torch.cat([output.flatten(1) for output in outputs], 1)
+
+
 def median_times(function, steps: int) -> tuple:
     """Medians of the clock and of the CPU seconds, after one call that does not count."""
     function()
@@ -63,11 +104,13 @@ def median_times(function, steps: int) -> tuple:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="faster_rcnn", choices=("faster_rcnn", "mask_rcnn", "refinedet"))
     for name, default in (("height", 768), ("width", 1280), ("batch", 2), ("threads", 2), ("steps", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    net, image = ResNet50(), torch.randn(args.batch, 3, args.height, args.width)
+    net = RefineDetConvolutions() if args.model == "refinedet" else ResNet50()
+    image = torch.randn(args.batch, 3, args.height, args.width)
 
     def forward_backward():
         net.zero_grad()
