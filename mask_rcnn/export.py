@@ -1,5 +1,5 @@
 # Same as faster_rcnn/export.py with FasterRcnn -> MaskRcnn, faster_rcnn -> mask_rcnn
-"""Write a checkpoint's network as MINDIR, ONNX or AIR: the weights and the whole of inference, NMS included, in a file.
+"""Write a checkpoint's network as MINDIR, ONNX or AIR: the weights, and inference with NMS, in a file.
 
 usage: python export.py --config_path=F --ckpt_file=C [--file_format=MINDIR|ONNX|AIR] [--file_name=N] [--key=value ...]
 
@@ -21,7 +21,7 @@ from src.model_utils.local_adapter import prepare_environment
 prepare_environment()               # before MindSpore is imported
 
 from src.model_utils.config import InputError, parse_config, run_main
-from src.outputs import OUTPUTS
+from src.outputs import exported
 
 ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 INPUTS = ("image", "image_info")
@@ -39,12 +39,12 @@ def main() -> None:
         raise InputError(f"file_format: AIR can be written on Ascend only, and the device is {device}: "
                          "take MINDIR or ONNX")
     start = time.monotonic()
-    network = load_network(config, device)
-    write_network(network, shapes, config.file_format, target)
+    network, outputs = load_network(config, device)
+    write_network(network, shapes, outputs, config.file_format, target)
     seconds = time.monotonic() - start
     print(f"{target}: {config.file_format}, {target.stat().st_size / 1e6:.1f} MB, {seconds:.0f} s")
     described = ", ".join(f"{name} {tuple(shape)}" for name, shape in zip(INPUTS, shapes))
-    print(f"inputs {described}; outputs {', '.join(OUTPUTS)}")
+    print(f"inputs {described}; outputs {', '.join(outputs)}")
 
 
 def target_file(file_name: str, file_format: str) -> Path:
@@ -70,15 +70,15 @@ def input_shapes(config) -> tuple:
     return (n, 3, *size), (n, 6)
 
 
-def load_network(config, device: str):
-    """The network that infers, with the checkpoint's weights."""
+def load_network(config, device: str) -> tuple:
+    """(the network that infers, with the checkpoint's weights; the names of its outputs)."""
+    from src import network_define
     from src.MaskRcnn.mask_rcnn import build_network
-    from src.network_define import InferenceNet, load_checkpoint_into
-    from src.precision import mixed_precision
 
     net = build_network(config, fast=False)     # plain operators, which other runtimes know
-    load_checkpoint_into(net, config.ckpt_file)
-    return mixed_precision(InferenceNet(net), config.amp_level, device).set_train(False)
+    network_define.load_checkpoint_into(net, config.ckpt_file)
+    network, outputs = exported(net, config)
+    return network_define.mixed_precision(network, config.amp_level, device).set_train(False), outputs
 
 
 def separate_outputs(network):
@@ -99,7 +99,7 @@ def separate_outputs(network):
     return SeparateOutputs().set_train(False)
 
 
-def write_network(network, shapes, file_format: str, target: Path) -> None:
+def write_network(network, shapes, outputs, file_format: str, target: Path) -> None:
     """Export to `target`, which is there only when it is whole."""
     import mindspore as ms
 
@@ -115,7 +115,7 @@ def write_network(network, shapes, file_format: str, target: Path) -> None:
         try:
             if file_format == "ONNX":
                 ms.onnx.export(separate_outputs(network), *inputs, file_name="network.onnx", input_names=list(INPUTS),
-                               output_names=list(OUTPUTS))
+                               output_names=list(outputs))
             else:
                 ms.export(network, *inputs, file_name="network", file_format=file_format)
         finally:

@@ -22,8 +22,6 @@ prepare_environment()               # before MindSpore is imported
 from src.model_utils.config import parse_config, require_path, run_main, save_config
 
 MODEL = "mask_rcnn"
-# Pictures that the statistics of norms without trained weights are taken from.
-CALIBRATION_PICTURES = 8
 log = logging.getLogger("src.train")
 
 
@@ -55,7 +53,7 @@ def main() -> int:
 
 def build_loop(config):
     """All that training needs, at the step where it begins or goes on."""
-    from src import checkpoint, dataset, network_define
+    from src import checkpoint, dataset, init_params, network_define
     from src.MaskRcnn.mask_rcnn import LOSS_NAMES, build_network
     from src.train_log import TrainLog
     from src.train_loop import TrainLoop, end_step
@@ -75,7 +73,7 @@ def build_loop(config):
     batches = functools.partial(train_batches, config, data, transform, rank, ranks)
     net = network_define.mixed_precision(build_network(config, fast=device == "CPU"), config.amp_level, device)
     if not state:
-        set_first_weights(net, config, batches)
+        init_params.set_first_weights(net, config, batches)
         network_define.same_on_all_ranks(net, ranks)
     train_step = build_train_step(net, LOSS_NAMES, config, ranks)
     steps_per_epoch = dataset.steps_per_epoch(data.count, config.batch_size, ranks)
@@ -121,39 +119,15 @@ def train_batches(config, data, transform, rank: int, ranks: int, epoch: int, st
                                   rank=rank, rank_size=ranks, workers=config.num_parallel_workers))
 
 
-def set_first_weights(net, config, batches) -> None:
-    """Those of pre_trained; fresh bottlenecks and the statistics of the norms that it did not fill as configured."""
-    import mindspore as ms
-    from src.MaskRcnn.resnet import begin_as_identity, calibrate_norms
-    from src.network_define import load_pretrained
-
-    names = [param.name for param in net.get_parameters()]
-    missing = load_pretrained(net, config.pre_trained) if config.pre_trained else names
-    if config.zero_init_residual:
-        log.info("zero_init_residual: %d bottlenecks begin as the identity", begin_as_identity(net.backbone, missing))
-    wanted = {"never": [], "auto": missing, "always": names}[config.calibrate_norm]
-    if not any(name.startswith("backbone.") for name in wanted):
-        return
-    images, count = [], 0
-    for image, *_ in batches(0, 0):
-        images.append(image)
-        count += image.shape[0]
-        if count >= CALIBRATION_PICTURES:
-            break
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    changed = calibrate_norms(net.backbone, ms.ops.concat(images), wanted)
-    ms.set_context(mode=ms.GRAPH_MODE)
-    if changed:
-        log.info("calibrate_norm: statistics of %d norms from %d pictures", changed, count)
-
-
 def build_train_step(net, loss_names, config, ranks: int):
     """Forward, backward, update."""
     from src.network_define import LossScale, TrainStep
 
     return TrainStep(net, loss_names, momentum=config.momentum, weight_decay=config.weight_decay,
                      clip_grad_norm=config.clip_grad_norm, ema_decay=config.ema_decay, rank_size=ranks,
-                     loss_scale=LossScale(config.loss_scale, config.dynamic_loss_scale))
+                     loss_scale=LossScale(config.loss_scale, config.dynamic_loss_scale),
+                     # Of some models alone.
+                     bias_lr_factor=config.get("bias_lr_factor", 1.0), bias_weight_decay=config.get("bias_weight_decay", True))
 
 
 def build_rate(config, steps_per_epoch: int, ranks: int):
@@ -172,7 +146,7 @@ def build_rate(config, steps_per_epoch: int, ranks: int):
 
 
 def draw_noise(shapes: dict, seed: int, rank: int, step: int) -> list:
-    """Uniform numbers in [0, 1) that decide which anchors and proposals a step samples."""
+    """Uniform numbers in [0, 1) that decide what a step samples, where the network samples."""
     import numpy as np
     from mindspore import Tensor
 

@@ -4,6 +4,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 LOSS_NAMES = ("rpn_cls_loss", "rpn_reg_loss", "rcnn_cls_loss", "rcnn_reg_loss")
 MASK_LOSS_NAMES = (*LOSS_NAMES, "rcnn_mask_loss")
+ONE_STAGE_LOSS_NAMES = ("arm_loc_loss", "arm_conf_loss", "odm_loc_loss", "odm_conf_loss")
 
 
 def _parameter(shape, name, seed, requires_grad=True):
@@ -79,6 +80,18 @@ class ToyDetector(nn.Cell):
         scores = ops.sigmoid(self.features(image)[:, :4])
         labels = ops.tile(Tensor(np.array([[1, 2, 3, 1]], np.int32)), (n, 1))
         return boxes, scores, labels, scores > -1
+
+
+class ToyOneStage(ToyDetector):
+    """The same with the interface of RefineDet, which samples nothing."""
+
+    @staticmethod
+    def noise_shapes(batch_size: int) -> dict:
+        return {}
+
+    def construct(self, image, image_info, gt_boxes, gt_labels, gt_valid):
+        still = ops.zeros((image.shape[0], 6))
+        return self.box_losses(image, image_info, gt_boxes, gt_labels, gt_valid, still, still)
 
 
 class ToyMaskDetector(ToyDetector):

@@ -1,6 +1,6 @@
 """train.py with a toy network in place of the detector, so that a run takes seconds.
 
-usage: python tests/toy_train.py [--toy_model=faster_rcnn|mask_rcnn] [--toy_delay=SECONDS] --key=value ...
+usage: python tests/toy_train.py [--toy_model=faster_rcnn|mask_rcnn|refinedet] [--toy_delay=SECONDS] --key=value ...
 """
 import runpy
 import sys
@@ -9,21 +9,24 @@ import types
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = {"faster_rcnn": "src.FasterRcnn", "mask_rcnn": "src.MaskRcnn"}
+PACKAGES = {"faster_rcnn": "src.FasterRcnn", "mask_rcnn": "src.MaskRcnn", "refinedet": "src"}
 
 
 def stand_ins(model: str, delay: float) -> dict:
     """Modules that train.py imports, by name. delay: seconds that a step takes longer."""
     from tests import toy_network
 
-    masks = model == "mask_rcnn"
+    toy, loss_names = {"faster_rcnn": (toy_network.ToyDetector, toy_network.LOSS_NAMES),
+                       "mask_rcnn": (toy_network.ToyMaskDetector, toy_network.MASK_LOSS_NAMES),
+                       "refinedet": (toy_network.ToyOneStage, toy_network.ONE_STAGE_LOSS_NAMES)}[model]
 
-    class SlowDetector(toy_network.ToyMaskDetector if masks else toy_network.ToyDetector):
+    class SlowDetector(toy):
         def noise_shapes(self, batch_size):
             return _SlowShapes(super().noise_shapes(batch_size), delay)
 
-    detector, resnet = (types.ModuleType(f"{PACKAGES[model]}.{name}") for name in (model, "resnet"))
-    detector.LOSS_NAMES = toy_network.MASK_LOSS_NAMES if masks else toy_network.LOSS_NAMES
+    detector, resnet, init_params = (types.ModuleType(name) for name in (
+        f"{PACKAGES[model]}.{model}", f"{PACKAGES[model]}.resnet", "src.init_params"))
+    detector.LOSS_NAMES = loss_names
     detector.build_network = lambda config, fast: SlowDetector(config.num_classes)
 
     def calibrate_norms(backbone, images, missing):
@@ -35,7 +38,9 @@ def stand_ins(model: str, delay: float) -> dict:
         return 3
 
     resnet.calibrate_norms, resnet.begin_as_identity = calibrate_norms, begin_as_identity
-    return {module.__name__: module for module in (detector, resnet)}
+    init_params.set_first_weights = lambda net, config, batches: print(f"first weights of {len(list(net.get_parameters()))}")
+    modules = (detector, init_params) if model == "refinedet" else (detector, resnet)
+    return {module.__name__: module for module in modules}
 
 
 class _SlowShapes(dict):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .model_utils.config import InputError
-from .outputs import OUTPUTS
+from .outputs import OUTPUTS, host_steps
 
 __all__ = ["load_predictor", "predictor_of"]
 
@@ -17,10 +17,13 @@ MODEL_KEYS = ("checkpoint_path", "mindir_path", "onnx_path")
 
 
 class Predictor:
-    """run(image, image_info) gives arrays or Tensors; input_shape: (N, H, W) of a file that takes no other, or None."""
+    """run(image, image_info) gives arrays or Tensors; input_shape: (N, H, W) of a file that takes no other, or None.
 
-    def __init__(self, run, input_shape=None):
-        self.run, self.input_shape = run, input_shape
+    steps: see host_steps of outputs.py.
+    """
+
+    def __init__(self, run, input_shape=None, steps=None):
+        self.run, self.input_shape, self.steps = run, input_shape, steps or {}
 
     def __call__(self, image, image_info) -> tuple:
         if self.input_shape and tuple(image.shape[i] for i in (0, 2, 3)) != self.input_shape:
@@ -28,6 +31,8 @@ class Predictor:
             raise InputError(f"the exported network takes {n} x 3 x {height} x {width}, the configuration gives "
                              f"{' x '.join(map(str, image.shape))}: pass the --config_path that it was exported with")
         outputs = tuple(value.asnumpy() if hasattr(value, "asnumpy") else value for value in self.run(image, image_info))
+        if len(outputs) in self.steps:
+            return self.steps[len(outputs)](*outputs)
         if len(outputs) != len(OUTPUTS):
             raise InputError(f"the network gives {len(outputs)} outputs, not {', '.join(OUTPUTS)}: was it exported from "
                              "another model?")
@@ -92,7 +97,7 @@ def _from_mindir(config, path, device) -> Predictor:
             raise InputError(f"{path}: does not run on an input of {shape}: was it exported with this configuration? "
                              f"({str(error).strip().splitlines()[0]})") from error
 
-    return Predictor(run)
+    return Predictor(run, steps=host_steps(config))
 
 
 def _from_onnx(config, path, device) -> Predictor:
@@ -110,12 +115,12 @@ def _from_onnx(config, path, device) -> Predictor:
     except Exception as error:  # onnxruntime's own classes derive from Exception alone
         raise InputError(f"{path}: not an ONNX file that onnxruntime reads ({str(error).splitlines()[0]})") from error
     names = [item.name for item in session.get_inputs()]
-    if len(names) != 2:
+    if len(names) not in (1, 2):    # the second is not in the file where nothing reads it
         raise InputError(f"{path}: expected the inputs image and image_info, found {', '.join(names) or 'none'}")
     sides = [session.get_inputs()[0].shape[i] for i in (0, 2, 3)]
     fixed = tuple(sides) if all(isinstance(side, int) for side in sides) else None
 
     def run(image, info):
-        return session.run(None, {names[0]: np.asarray(image, np.float32), names[1]: np.asarray(info, np.float32)})
+        return session.run(None, dict(zip(names, (np.asarray(image, np.float32), np.asarray(info, np.float32)))))
 
-    return Predictor(run, fixed)
+    return Predictor(run, fixed, host_steps(config))

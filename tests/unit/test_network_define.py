@@ -28,7 +28,7 @@ def linear_inputs(step: int) -> list:
     return [Tensor(rng.standard_normal(shape).astype(np.float32)) for shape in ((2, 3), (3,), (3,))]
 
 
-def sgd_by_hand(weights, rates, momentum, decay, clip=0.0, ema=0.0):
+def sgd_by_hand(weights, rates, momentum, decay, clip=0.0, ema=0.0, bias_factor=1.0, bias_decay=True):
     """PyTorch's SGD, float64: (weights, averaged weights, norms before clipping) after a step per rate."""
     weights = {name: value.astype(np.float64) for name, value in weights.items()}
     velocity, average, norms = {}, {name: value.copy() for name, value in weights.items()}, []
@@ -39,10 +39,10 @@ def sgd_by_hand(weights, rates, momentum, decay, clip=0.0, ema=0.0):
         for name, grad in grads.items():
             if clip:
                 grad = grad * min(1.0, clip / (norms[-1] + 1e-6))
-            if name != "norm.gamma":
+            if name == "fc.weight" or (name == "fc.bias" and bias_decay):
                 grad = grad + decay * weights[name]
             velocity[name] = grad if name not in velocity else momentum * velocity[name] + grad
-            weights[name] = weights[name] - rate * velocity[name]
+            weights[name] = weights[name] - rate * (bias_factor if name == "fc.bias" else 1) * velocity[name]
         pull = 1 - min(ema, (2 + step) / (11 + step))
         for name in grads:
             average[name] += (weights[name] - average[name]) * pull
@@ -51,15 +51,17 @@ def sgd_by_hand(weights, rates, momentum, decay, clip=0.0, ema=0.0):
 
 @pytest.mark.parametrize("options", [
     {}, {"clip_grad_norm": 1.5}, {"loss_scale": LossScale(512.0)}, {"ema_decay": 0.15},
-    {"clip_grad_norm": 2.0, "loss_scale": LossScale(dynamic=True), "ema_decay": 0.3}],
-    ids=["plain", "clip", "scale", "ema", "all"])
+    {"clip_grad_norm": 2.0, "loss_scale": LossScale(dynamic=True), "ema_decay": 0.3},
+    {"bias_lr_factor": 2.0}, {"bias_weight_decay": False}, {"bias_lr_factor": 3.0, "bias_weight_decay": False, "ema_decay": 0.3}],
+    ids=["plain", "clip", "scale", "ema", "all", "rate of biases", "decay of biases", "Caffe's biases"])
 def test_steps_match_sgd_by_hand(options):
     net = LinearNet()
     start = values(net)
     step = TrainStep(net, LOSS_NAMES, momentum=0.9, weight_decay=0.05, **options)
     results = [step(linear_inputs(i), rate) for i, rate in enumerate(RATES)]
     clip, ema = options.get("clip_grad_norm", 0), options.get("ema_decay", 0)
-    weights, average, norms = sgd_by_hand(start, RATES, 0.9, 0.05, clip, ema)
+    biases = options.get("bias_lr_factor", 1), options.get("bias_weight_decay", True)
+    weights, average, norms = sgd_by_hand(start, RATES, 0.9, 0.05, clip, ema, *biases)
     np.testing.assert_allclose([result.grad_norm for result in results], norms, rtol=1e-5)
     for name, value in values(net).items():
         np.testing.assert_allclose(value, weights[name], rtol=1e-5, atol=1e-6, err_msg=name)

@@ -122,3 +122,26 @@ def test_a_run_that_goes_on_appends(tmp_path, kind):
         log.step(step, 1, step, result(1, 2, 3, 4), 0.1, LossScale(), False)
         log.close()
     assert len((tmp_path / kind).read_text().splitlines()) == 2
+
+
+def test_lines_of_refinedet(tmp_path, capsys, monkeypatch):
+    """The old zoo's line of a step, and its line at the end of an epoch: steps that compile or follow a pause are not timed."""
+    from refinedet.src.train_log import TrainLog as RefineDetLog
+
+    now = [0.0]
+    monkeypatch.setattr("refinedet.src.train_log.time.monotonic", lambda: now[0])
+    log = RefineDetLog(tmp_path, total_steps=6, done_steps=0, images_per_step=2, log_interval=3)
+    losses = {"arm_loc_loss": 0.5, "arm_conf_loss": 1.25, "odm_loc_loss": 0.75, "odm_conf_loss": 0.6681802}
+    for step, seconds in enumerate((50, 2, 3, 100, 1, 1), 1):
+        now[0] += seconds
+        if step == 4:
+            log.pause()
+        given = StepResult(losses, losses, 1.0, True, False)
+        log.step(step, 1 + (step > 3), 1 + (step - 1) % 3, given, 0.1, LossScale(), step % 3 == 0)
+    log.close()
+    line = ("loss is 3.1681802, arm_loss: 1.75000, odm_loss: 1.41818, arm_loc_loss: 0.50000, arm_conf_loss: 1.25000, "
+            "odm_loc_loss: 0.75000, odm_conf_loss: 0.66818")
+    assert (tmp_path / "loss_0.log").read_text().splitlines() == [
+        f"epoch: 1 step: 3, {line}", "epoch time: 7500.000 ms, per step time: 2500.000 ms",
+        f"epoch: 2 step: 3, {line}", "epoch time: 3000.000 ms, per step time: 1000.000 ms"]
+    assert "epoch time: 7500.000 ms, per step time: 2500.000 ms\n" in capsys.readouterr().out

@@ -1,0 +1,145 @@
+"""The commands of refinedet, in what differs from faster_rcnn: flags and log of the old zoo, and two kinds of exports."""
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+OLD_LINE = (r"epoch: \d+ step: \d+, loss is (?P<total>\d+\.\d{7}), arm_loss: (?P<arm>\d+\.\d{5}), odm_loss: (?P<odm>\d+\.\d{5}), "
+            r"arm_loc_loss: \d+\.\d{5}, arm_conf_loss: \d+\.\d{5}, odm_loc_loss: \d+\.\d{5}, odm_conf_loss: \d+\.\d{5}")
+EPOCH_LINE = r"epoch time: (?P<epoch>\d+\.\d{3}) ms, per step time: (?P<step>\d+\.\d{3}) ms"
+
+
+# train.py
+
+def test_a_run_with_the_old_flags(coco, run_command, repo_dir, tmp_path):
+    flags = ["--dataset=coco", "--epoch_size=2", "--lr=0.002", "--image_shape=[64, 128]", "--class_num=4", "--num_gts=4",
+             "--classes=[background, thing 1, thing 2, thing 3]", "--batch_size=2", "--pre_trained_epoch_size=0",
+             "--run_online=False", "--distribute=False", "--lr_reference_batch=0", "--warmup_step=0", "--log_interval=1",
+             "--eval_start_epoch=1", "--num_parallel_workers=1", "--device_target=CPU", f"--coco_root={coco}",
+             f"--output_path={tmp_path / 'out put'}"]
+    done = run_command(["python", repo_dir / "tests" / "toy_train.py", "--toy_model=refinedet", *flags], cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "first weights of 5" in done.stdout
+    lines = (tmp_path / "out put" / "loss_0.log").read_text().splitlines()
+    steps = [re.fullmatch(OLD_LINE, line) for line in (*lines[:3], *lines[4:7])]
+    epochs = [re.fullmatch(EPOCH_LINE, line) for line in (lines[3], lines[7])]
+    assert len(lines) == 8 and all(steps) and all(epochs), lines
+    for found in steps:
+        assert float(found["total"]) == pytest.approx(float(found["arm"]) + float(found["odm"]), abs=2e-5)
+    for found in epochs:
+        assert float(found["epoch"]) == pytest.approx(3 * float(found["step"]), abs=0.003)
+    assert epochs[0][0] in done.stdout
+    rows = [json.loads(line) for line in (tmp_path / "out put" / "metrics.jsonl").read_text().splitlines()]
+    assert {row["lr"] for row in rows if row["kind"] == "train"} == {0.002}
+    assert {"arm_loss", "odm_conf_loss", "total_loss"} <= rows[0].keys()
+    assert sorted(path.name for path in (tmp_path / "out put" / "checkpoint").iterdir()) == [
+        "best.ckpt", "last.ckpt", "refinedet-2_3.ckpt", "state.ckpt"]
+    resolved = (tmp_path / "out put" / "config.yaml").read_text()
+    assert "img_height: 64" in resolved and "img_width: 128" in resolved
+
+
+@pytest.mark.parametrize(("script", "flag", "message"), [
+    ("train", "--image_shape=[320]", "--image_shape: expected 2 values, img_height, img_width, got 1"),
+    ("train", "--image_shape=[320, 300]", "--image_shape: expected a multiple of 64, the stride of the last source map, got 300"),
+    ("eval", "--top_k=0", "--top_k: expected at least 1, got 0"),
+    ("infer", "--using_mode=refinedet_resnet101_320",
+     "--using_mode: 'refinedet_resnet101_320' is not supported: set img_height and img_width; VGG-16 is the only backbone"),
+])
+def test_faults_are_one_line(run_command, repo_dir, tmp_path, one_line, script, flag, message):
+    result = run_command(["python", repo_dir / "refinedet" / f"{script}.py", flag], cwd=tmp_path)
+    assert one_line(result, f"{script}.py") == f"{script}.py: error: {message}"
+
+
+# export.py, and infer.py and eval.py with its files
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Folder with narrow.ckpt, its narrow.yaml, and pictures in in/."""
+    import mindspore as ms
+
+    from refinedet.src.model_utils.config import save_config
+    from tests.narrow_refinedet import narrow_config, narrow_network
+
+    folder = tmp_path_factory.mktemp("a model")
+    config = narrow_config()
+    ms.save_checkpoint(narrow_network(config), str(folder / "narrow.ckpt"))
+    save_config(config, folder / "narrow.yaml")
+    (folder / "in").mkdir()
+    rng = np.random.default_rng(3)
+    for name, size in (("wide", (64, 180)), ("high", (150, 100))):
+        coarse = rng.integers(0, 256, (*(side // 10 + 1 for side in size), 3)).astype(np.uint8)
+        cv2.imwrite(str(folder / "in" / f"{name}.png"), cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def call(model, run_command, repo_dir):
+    def run(script, **options):
+        flags = [f"--{name}={value}" for name, value in {"config_path": model / "narrow.yaml", **options}.items()]
+        result = run_command(["python", repo_dir / "refinedet" / f"{script}.py", *flags], cwd=model)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def inputs(model):
+    from refinedet.src.dataset import build_preprocess
+    from tests.narrow_refinedet import narrow_config
+
+    preprocess = build_preprocess(narrow_config())
+    pairs = [preprocess(cv2.imread(str(path))) for path in sorted((model / "in").iterdir())]
+    return [tuple(value[None] for value in pair) for pair in pairs]
+
+
+@pytest.fixture(scope="module")
+def wanted(model, inputs):
+    from tests.narrow_refinedet import narrow_config
+
+    found = detect(inputs, narrow_config(checkpoint_path=str(model / "narrow.ckpt")))
+    assert all(valid.sum() > 5 for *_, valid in found)
+    return found
+
+
+def detect(inputs, config) -> list:
+    from refinedet.src.predictors import load_predictor
+
+    predict = load_predictor(config, "CPU")
+    return [predict(*pair) for pair in inputs]
+
+
+@pytest.mark.parametrize("with_nms", [True, False])
+@pytest.mark.parametrize(("file_format", "key"), [("MINDIR", "mindir_path"), ("ONNX", "onnx_path")])
+def test_exported_networks_give_the_same_detections(model, call, inputs, wanted, file_format, key, with_nms):
+    from tests.narrow_refinedet import narrow_config
+
+    name = f"net {with_nms}"
+    told = call("export", ckpt_file=model / "narrow.ckpt", file_format=file_format, file_name=model / name, with_nms=with_nms)
+    assert told.endswith(f"outputs boxes, scores{', labels, valid' if with_nms else ''}\n")
+    found = detect(inputs, narrow_config(**{key: str(model / f"{name}.{file_format.lower()}")}))
+    for got, want in zip(found, wanted):
+        valid = want[3]
+        assert np.array_equal(got[3], valid) and np.array_equal(got[2][valid], want[2][valid])
+        np.testing.assert_allclose(got[1][valid], want[1][valid], atol=1e-5)
+        np.testing.assert_allclose(got[0][valid], want[0][valid], atol=0.01)
+
+
+def test_the_file_without_nms_is_what_programs_are_told(model, call, inputs):
+    """Boxes and scores of every anchor, in one file that needs no image_info, as onnxruntime alone sees it."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    call("export", ckpt_file=model / "narrow.ckpt", file_format="ONNX", file_name=model / "plain", with_nms=False)
+    session = onnxruntime.InferenceSession(str(model / "plain.onnx"), providers=["CPUExecutionProvider"])
+    feed = dict(zip(("image", "image_info"), inputs[0]))
+    boxes, scores = session.run(["boxes", "scores"], {item.name: feed[item.name] for item in session.get_inputs()})
+    anchors = 3 * (8 * 16 + 4 * 8 + 2 * 4 + 1 * 2)
+    assert (boxes.shape, scores.shape) == ((1, anchors, 4), (1, anchors, 3))
+
+
+def test_infer_writes_what_it_finds(model, call):
+    call("infer", checkpoint_path=model / "narrow.ckpt", input=model / "in", score_thr=0.1, output_path=model / "out")
+    found = json.loads((model / "out" / "detections.json").read_text())
+    assert {item["file_name"] for item in found} == {"wide.png", "high.png"}
+    assert len(list((model / "out" / "drawn").iterdir())) == 2
