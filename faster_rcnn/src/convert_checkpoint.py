@@ -7,7 +7,6 @@ MindSpore's own .ckpt. Layers that the file lacks are left out and named; traini
 Exit status: 0 a checkpoint was written, 1 nothing in the file could be used, 2 the file or an option is at fault.
 """
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ if not __package__:  # run as a file: make its folder's parent the place to impo
 
 from .checkpoint_io import read_checkpoint
 from .checkpoint_io.resnet_names import BLOCKS, PARAMETERS, PREFIX, UNKNOWN, convert_resnet, translate
+from .checkpoint_io.writer import check_output, write_checkpoint
 from .model_utils.config import InputError, run_main
 from .model_utils.local_adapter import prepare_environment
 
@@ -69,35 +69,6 @@ def _starts(name: str, part: str) -> bool:
     return name.startswith((part, "module." + part, "backbone." + part))
 
 
-def check_output(output: Path, source: Path) -> Path:
-    """The path to write to, checked before anything is read."""
-    output = output or Path(f"backbone_{source.stem}.ckpt")
-    if output.suffix != ".ckpt":
-        raise InputError(f"--output_file: {output} must end with .ckpt")
-    if not output.parent.is_dir():
-        raise InputError(f"--output_file: no such folder: {output.parent}")
-    if output.is_dir():
-        raise InputError(f"--output_file: {output} is a folder")
-    if output.exists() and source.exists() and output.samefile(source):
-        raise InputError(f"--output_file: {output} is the file to convert")
-    return output
-
-
-def write_checkpoint(tensors: dict, output: Path):
-    """Write a MindSpore checkpoint; `output` is there whole or not at all."""
-    import mindspore
-
-    partial = output.with_name(f".{output.stem}.{os.getpid()}.part.ckpt")
-    try:
-        parameters = [{"name": name, "data": mindspore.Tensor(value)} for name, value in tensors.items()]
-        mindspore.save_checkpoint(parameters, str(partial))
-        os.replace(partial, output)
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"--output_file: {output} cannot be written: {str(error).splitlines()[0]}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def report(checkpoint, conversion, backbone: str) -> list:
     """What was used, left out and is missing, one line each."""
     used = len(conversion.tensors)
@@ -136,7 +107,7 @@ def _some(names) -> str:
 
 def main(argv=None) -> int:
     args = parse_arguments(argv)
-    output = check_output(args.output_file, args.ckpt_file)
+    output = check_output(args.output_file or Path(f"backbone_{args.ckpt_file.stem}.ckpt"), args.ckpt_file)
     prepare_environment()
     checkpoint = read_checkpoint(args.ckpt_file)
     check_source(checkpoint.arrays, args.source, checkpoint.path)

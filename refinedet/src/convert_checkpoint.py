@@ -1,0 +1,133 @@
+"""Convert other people's weights: of a VGG-16 to those of the trunk, of a whole RefineDet to a checkpoint and its configuration.
+
+usage: python -m src.convert_checkpoint --ckpt_file=vgg16.pth [--output_file=O.ckpt] [--source=torchvision|reducedfc|refinedet]
+
+torchvision: torchvision's VGG-16 (features.N and, for fc6 and fc7, its classifier); reducedfc: SSD's vgg16_reducedfc.pth;
+refinedet: a detector of luuuyi/RefineDet.PyTorch, which becomes O.ckpt and O.yaml. PyTorch is not needed.
+Not a copy of another model's file: the networks differ.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: make its folder's parent the place to import from, as `python -m` does
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    __package__ = "src"
+
+from .checkpoint_io import read_checkpoint
+from .checkpoint_io.vgg_names import SOURCES, VGG, convert_vgg, find_source
+from .checkpoint_io.writer import check_output, write_checkpoint
+from .model_utils.config import InputError, load_config, run_main, save_config
+from .model_utils.local_adapter import prepare_environment
+
+# Of PASCAL VOC, which detectors of 21 classes are for.
+VOC = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+       "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
+COCO_CLASSES = 81
+CELL_ANCHORS = 3
+PIXELS = "pixels: red, green, blue from 0 to 255, less 123, 117, 104, as default_config.yaml has it"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise InputError(message)
+
+
+def parse_arguments(argv=None) -> argparse.Namespace:
+    parser = _Parser(prog="convert_checkpoint.py", allow_abbrev=False, description=__doc__.split("\n\n")[0])
+    parser.add_argument("--ckpt_file", required=True, type=Path, help="checkpoint to convert")
+    parser.add_argument("--source", default="auto", choices=("auto", *(source for source, _ in SOURCES)),
+                        help="what the file holds; auto tells by the names")
+    parser.add_argument("--output_file", type=Path,
+                        help="checkpoint to write, .ckpt (default: converted_NAME.ckpt in the working directory)")
+    parser.add_argument("--classifier", default="subsample", choices=("subsample", "leave"),
+                        help="torchvision's fully connected layers: every 4th neuron and every 3rd cell of them make fc6 and "
+                             "fc7, as in SSD's reduced VGG-16; or leave fc6 and fc7 to the training")
+    parser.add_argument("--reverse_channels", action="store_true",
+                        help="the weights were trained on blue, green, red (as Caffe does): turn the first convolution")
+    parser.add_argument("--input_size", type=int, default=320, help="of a detector: 320 or 512, which the file does not tell")
+    return parser.parse_args(argv)
+
+
+def read_config(tensors: dict, detector: bool, side: int, place: str):
+    """The configuration whose network has the widths of `tensors`; InputError where they do not tell them."""
+    def width(layer: str, default):
+        value = tensors.get(f"{layer}.bias")
+        return default if value is None else int(value.shape[0])
+
+    default = load_config()
+    keys = {"vgg_channels": [width(f"backbone.conv{i}_1", None) for i in range(1, 6)],
+            "fc_channels": width("backbone.fc7", default.fc_channels), "img_height": side, "img_width": side}
+    if None in keys["vgg_channels"]:
+        raise InputError(f"{place}: not whole: it lacks conv{keys['vgg_channels'].index(None) + 1}_1")
+    if not detector:
+        return load_config(overrides=keys)
+    classes, rest = divmod(width("odm.conf.0", 0), CELL_ANCHORS)
+    if classes < 2 or rest:
+        raise InputError(f"{place}: odm_conf.0.bias is not of {CELL_ANCHORS} anchors and two classes or more")
+    keys.update(num_classes=classes, extra_channels=[width(f"backbone.conv6_{i}", 0) for i in (1, 2)],
+                tcb_channels=width("tcb.last.0", 0), coco_classes=[])
+    if classes == len(VOC):
+        keys.update(coco_classes=list(VOC), dataset="voc")
+    elif classes == COCO_CLASSES:
+        keys.update(coco_classes=list(default.coco_classes))
+    return load_config(overrides=keys)
+
+
+def check_fit(tensors: dict, config, detector: bool, place: str) -> list:
+    """Parameters that training initialises anew; InputError where `tensors` do not fit the network or are not whole."""
+    from .refinedet import build_network
+
+    shapes = {param.name: tuple(param.shape) for param in build_network(config).get_parameters()}
+    wrong = [f"{name} would be {value.shape}, the network has {shapes.get(name, 'no such layer')}"
+             for name, value in tensors.items() if shapes.get(name) != value.shape]
+    if wrong:
+        raise InputError(f"{place}: {len(wrong)} of {len(tensors)} tensors do not fit: " + "; ".join(wrong[:3]))
+    missing = [name for name in shapes if name not in tensors and (detector or name.startswith("backbone."))]
+    needed = [name for name in missing if detector or name.split(".")[1] in VGG.values()]
+    if needed:
+        raise InputError(f"{place}: not whole: it lacks {_some(needed)}")
+    return missing
+
+
+def report(checkpoint, source: str, tensors: dict, left_out: list, missing: list) -> list:
+    """What was used, left out and is missing, one line each."""
+    lines = [f"{checkpoint.path}: {checkpoint.container}, {source}, {len(checkpoint.arrays)} tensors",
+             f"used: {len(tensors)} parameters"]
+    if left_out:
+        lines.append(f"left out: {_some(left_out)}")
+    if missing:
+        lines.append(f"missing: {_some(missing)}: will be initialised anew")
+    return [*lines, PIXELS]
+
+
+def _some(names) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def main(argv=None) -> None:
+    args = parse_arguments(argv)
+    output = check_output(args.output_file or Path(f"converted_{args.ckpt_file.stem}.ckpt"), args.ckpt_file)
+    prepare_environment()
+    checkpoint = read_checkpoint(args.ckpt_file)
+    place = str(checkpoint.path)
+    source = find_source(checkpoint.arrays, place)
+    if args.source not in ("auto", source):
+        raise InputError(f"--source: {args.source}, but the names in {place} are those of {source}")
+    detector = source == "refinedet"
+    tensors, left_out = convert_vgg(checkpoint.arrays, source, place, args.classifier == "subsample", args.reverse_channels)
+    config = read_config(tensors, detector, args.input_size, place)
+    missing = check_fit(tensors, config, detector, place)
+    print("\n".join(report(checkpoint, source, tensors, left_out, missing)))
+    write_checkpoint(tensors, output)
+    written = [str(output)]
+    if detector:
+        save_config(config, output.with_suffix(".yaml"))
+        written.append(str(output.with_suffix(".yaml")))
+        print(f"{config.num_classes} classes, the background counted"
+              + ("" if config.coco_classes else "; their names are not in the file: set coco_classes"))
+    print(f"wrote {' and '.join(written)}")
+
+
+if __name__ == "__main__":
+    run_main(main)
