@@ -36,7 +36,7 @@ def set_first_weights(net, config, batches) -> None:
 
 
 def scale_to_unit_variance(backbone, convolutions, images) -> None:
-    """Divide the weights of each, from the input on, by what makes its output on `images` (N, 3, H, W) of variance 1.
+    """Divide the weights of each, from the input on, by what makes its output on `images` (N, 3, H, W), pooled or not, of variance 1.
 
     Mishkin and Matas, "All you need is a good init", 2016, algorithm 1, with the initial weights as they are. VGG has no norms:
     activations of other sizes would stay with it through all of its layers.

@@ -28,12 +28,12 @@ class Vgg16(nn.Cell):
         one, two, three, four, five = channels
         squeezed, last = extra_channels
 
-        def conv(entering, leaving, kernel_size=3, **more):
-            return Conv2d(entering, leaving, kernel_size, HeNormal(nonlinearity="relu"), fast, **more)
+        def conv(entering, leaving, kernel_size=3, kind=Conv2d, **more):
+            return kind(entering, leaving, kernel_size, HeNormal(nonlinearity="relu"), fast, **more)
 
-        self.conv1_1, self.conv1_2 = conv(3, one), conv(one, one)
-        self.conv2_1, self.conv2_2 = conv(one, two), conv(two, two)
-        self.conv3_1, self.conv3_2, self.conv3_3 = conv(two, three), conv(three, three), conv(three, three)
+        self.conv1_1, self.conv1_2 = conv(3, one), conv(one, one, kind=PooledConv2d)
+        self.conv2_1, self.conv2_2 = conv(one, two), conv(two, two, kind=PooledConv2d)
+        self.conv3_1, self.conv3_2, self.conv3_3 = conv(two, three), conv(three, three), conv(three, three, kind=PooledConv2d)
         self.conv4_1, self.conv4_2, self.conv4_3 = conv(three, four), conv(four, four), conv(four, four)
         self.conv5_1, self.conv5_2, self.conv5_3 = conv(four, five), conv(five, five), conv(five, five)
         self.fc6, self.fc7 = conv(five, fc_channels, dilation=3), conv(fc_channels, fc_channels, 1)
@@ -44,12 +44,9 @@ class Vgg16(nn.Cell):
 
     def construct(self, image):
         """(N, 3, H, W) -> the four source maps; the first two normalised, while the trunk goes on from the plain ones."""
-        x = ops.relu(self.conv1_2(ops.relu(self.conv1_1(image))))
-        x = self.pool(x)                                                       # (N, 64, H/2, W/2)
-        x = ops.relu(self.conv2_2(ops.relu(self.conv2_1(x))))
-        x = self.pool(x)                                                       # (N, 128, H/4, W/4)
-        x = ops.relu(self.conv3_3(ops.relu(self.conv3_2(ops.relu(self.conv3_1(x))))))
-        x = self.pool(x)                                                       # (N, 256, H/8, W/8)
+        x = ops.relu(self.conv1_2(ops.relu(self.conv1_1(image))))              # (N, 64, H/2, W/2)
+        x = ops.relu(self.conv2_2(ops.relu(self.conv2_1(x))))                  # (N, 128, H/4, W/4)
+        x = ops.relu(self.conv3_3(ops.relu(self.conv3_2(ops.relu(self.conv3_1(x))))))      # (N, 256, H/8, W/8)
         conv4_3 = ops.relu(self.conv4_3(ops.relu(self.conv4_2(ops.relu(self.conv4_1(x))))))
         x = self.pool(conv4_3)                                                 # (N, 512, H/16, W/16)
         conv5_3 = ops.relu(self.conv5_3(ops.relu(self.conv5_2(ops.relu(self.conv5_1(x))))))
@@ -57,3 +54,17 @@ class Vgg16(nn.Cell):
         fc7 = ops.relu(self.fc7(ops.relu(self.fc6(x))))                        # (N, 1024, H/32, W/32)
         conv6_2 = ops.relu(self.conv6_2(ops.relu(self.conv6_1(fc7))))          # (N, 512, H/64, W/64)
         return self.conv4_3_norm(conv4_3), self.conv5_3_norm(conv5_3), fc7, conv6_2
+
+
+class PooledConv2d(Conv2d):
+    """A convolution and the largest of each 2x2 of what it gives: (N, C, H, W) -> (N, O, H/2, W/2).
+
+    Neither the bias nor a ReLU changes which is the largest, so both see a quarter of the pixels.
+    """
+
+    def __init__(self, *args, **more):
+        super().__init__(*args, **more)
+        self.pool = ops.MaxPool((2, 2), (2, 2))
+
+    def construct(self, x):
+        return ops.bias_add(self.pool(self.conv(x, self.weight)), self.bias)

@@ -22,7 +22,7 @@ def outputs_of(backbone, images) -> dict:
     found, x = {}, images
     for name in ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3",
                  "conv5_1", "conv5_2", "conv5_3", "fc6", "fc7", "conv6_1", "conv6_2"):
-        if name in ("conv2_1", "conv3_1", "conv4_1", "conv5_1", "fc6"):
+        if name in ("conv5_1", "fc6"):
             x = ops.max_pool2d(x, 2, 2)
         x = getattr(backbone, name)(x)
         found[name] = x.asnumpy().std()
