@@ -143,3 +143,15 @@ def test_infer_writes_what_it_finds(model, call):
     found = json.loads((model / "out" / "detections.json").read_text())
     assert {item["file_name"] for item in found} == {"wide.png", "high.png"}
     assert len(list((model / "out" / "drawn").iterdir())) == 2
+
+
+def test_hub_makes_the_network_that_its_keys_describe(run_command, repo_dir, model):
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); import mindspore_hub_conf as hub\n"
+            "net = hub.create_network('refinedet_vgg16', config_path=sys.argv[2], tcb_channels=24)\n"
+            "shapes = {param.name: param.shape for param in net.get_parameters()}\n"
+            "print(shapes['odm.conf.0.weight'], shapes['arm.conf.0.bias'])\n"
+            "hub.create_network('refinedet_resnet101')")
+    result = run_command(["python", "-c", code, repo_dir / "refinedet", model / "narrow.yaml"], cwd=model)
+    assert result.stdout == "(12, 24, 3, 3) (6,)\n", result.stderr
+    assert result.stderr.strip().endswith(
+        "NotImplementedError: refinedet_resnet101 is not in this model's directory: expected one of refinedet_vgg16, refinedet")

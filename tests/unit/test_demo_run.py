@@ -57,7 +57,7 @@ if name == "infer":
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A repository whose entry points are stand-ins, in a path with a space."""
-    for model in ("faster_rcnn", "mask_rcnn"):
+    for model in ("faster_rcnn", "mask_rcnn", "refinedet"):
         folder = tmp_path / "a repository" / model
         folder.mkdir(parents=True)
         for name in ("train", "eval", "export", "infer"):
@@ -93,6 +93,12 @@ def test_whole_demo(root, tmp_path, capsys):
 def test_too_low_an_ap50_fails(root, capsys):
     assert demo("--ap50=0.79") == 1
     assert "FAILED: AP50 is 0.790" in capsys.readouterr().out
+
+
+def test_the_demo_of_one_stage_asks_for_less(root, capsys):
+    assert demo("--model=refinedet", "--ap50=0.74") == 1
+    assert "FAILED: AP50 is 0.740; a detector that works reaches 0.75" in capsys.readouterr().out
+    assert demo("--model=refinedet", "--ap50=0.76") == 0
 
 
 def test_demo_with_masks_is_judged_by_their_ap50(root, tmp_path, capsys):

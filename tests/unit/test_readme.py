@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from faster_rcnn.src.model_utils import config as faster_config
-from faster_rcnn.src.model_utils.config_check import ALIASES, RETIRED
 from faster_rcnn.src.model_utils.config_schema import read_keys
 from mask_rcnn.src.model_utils import config as mask_config
+from refinedet.src.model_utils import config as refinedet_config
 
 ROOT = Path(__file__).resolve().parents[2]
 # Folder of a model -> its module of configurations.
-MODELS = {ROOT / "faster_rcnn": faster_config, ROOT / "mask_rcnn": mask_config}
+MODELS = {ROOT / "faster_rcnn": faster_config, ROOT / "mask_rcnn": mask_config, ROOT / "refinedet": refinedet_config}
 KEYS = {model: read_keys(model / "default_config.yaml") for model in MODELS}
 # Entry points whose flags are the keys of the configuration.
 ENTRY_POINTS = {model / f"{name}.py" for model in MODELS for name in ("train", "eval", "export", "infer")}
@@ -25,10 +25,13 @@ FOLDERS = [path.parent for pattern in ("README_CN.md", "*/README_CN.md", "*/*/RE
 READMES = [folder / name for folder in FOLDERS for name in ("README.md", "README_CN.md")]
 # Files that a run writes, so that they are named without being in the repository.
 WRITTEN = {"config.yaml"}
+# Configurations that commands of the READMEs write.
+WRITTEN_CONFIGS = ("--config_path=output/config.yaml", "--config_path=detector.yaml")
 # In code marks, and yet translated.
 TRANSLATED = {"文件: 位置: 内容": "file: place: what"}
 # Names of the repository's files, for those that are named without their folder.
-NAMES = {path.name for folder in ("faster_rcnn", "mask_rcnn", "tests", "utils") for path in (ROOT / folder).rglob("*.*")}
+NAMES = {path.name for folder in ("faster_rcnn", "mask_rcnn", "refinedet", "tests", "utils")
+         for path in (ROOT / folder).rglob("*.*")}
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
 FILE = re.compile(r"[\w./-]+\.(py|yaml|md|sh|toml)")
 
@@ -163,19 +166,21 @@ def check_python(script, arguments, written):
     if script not in ENTRY_POINTS:
         assert set(flags) <= flags_of(script), (script.name, flags)
         return
-    assert set(flags) <= {f"--{name}" for name in (*KEYS[script.parent], "config_path", "help")}, flags
+    model = MODELS[script.parent]
+    names = *KEYS[script.parent], *model.ALIASES, *model.SEVERAL, "config_path", "help"
+    assert set(flags) <= {f"--{name}" for name in names}, flags
     argv = []
     for argument in arguments:
         flag, _, value = argument.partition("=")
         if flag == "--config_path" and (written / value).is_file():
             argument = f"{flag}={written / value}"
-        if argument not in ("--config_path=output/config.yaml", "--help"):
+        if argument not in (*WRITTEN_CONFIGS, "--help"):
             argv.append(argument)
-    MODELS[script.parent].parse_config(argv, script.parent / "default_config.yaml")
+    model.parse_config(argv, script.parent / "default_config.yaml")
 
 
 @pytest.mark.parametrize("name", ["README.md", "README_CN.md"])
-@pytest.mark.parametrize(("model", "lines"), zip(MODELS, (5, 4)), ids=["faster_rcnn", "mask_rcnn"])     # "in five lines"
+@pytest.mark.parametrize(("model", "lines"), zip(MODELS, (5, 4, 3)), ids=map(named, MODELS))     # "in five lines"
 def test_written_configurations_hold_what_they_change(name, model, lines, tmp_path):
     files = created((model / name).read_text(encoding="utf-8"))
     assert {"mine.yaml", "longer.yaml"} <= set(files)
@@ -191,7 +196,7 @@ def test_flags_in_the_text_exist(readme):
     models = [readme.parent] if readme.parent in MODELS else MODELS
     scripts = {model / "src" / f"{name}.py" for model in models for name in ("convert_checkpoint", "split_data", "xml2coco")}
     scripts |= {ROOT / "utils" / "mindrecord" / f"{name}.py" for name in ("check", "convert")}
-    keys = {name for model in models for name in KEYS[model]}
+    keys = {name for model in models for name in (*KEYS[model], *MODELS[model].ALIASES, *MODELS[model].RETIRED)}
     known = {f"--{name}" for name in (*keys, "config_path", "help")}.union(
         *(flags_of(script) for script in scripts if script.is_file()))
     for code in inline_codes(readme.read_text(encoding="utf-8")):
@@ -224,10 +229,11 @@ def test_groups_of_keys(model, name, heading):
 @pytest.mark.parametrize(("name", "heading"), [("README.md", "Coming from the old zoo"), ("README_CN.md", "从旧模型库迁移")])
 def test_names_of_the_old_zoo(model, name, heading):
     text = (model / name).read_text(encoding="utf-8")
-    retired = [key for row in table_rows(text, heading) for key in inline_codes(row[0])]
-    assert sorted(key for key in retired if not key.endswith(".py") and key != "COCO_ROOT") == sorted(RETIRED)
-    for old, new in ALIASES.items():        # the models' tables are equal
-        assert re.search(rf"`{old}` (is|即) ?\s*`{new}`", text), old
+    rows = table_rows(text, heading)
+    start = next(number for number, row in enumerate(rows) if row[0] in ("retired key", "已停用的配置项"))
+    assert sorted(key for row in rows[start:] for key in inline_codes(row[0])) == sorted(MODELS[model].RETIRED)
+    for old, new in MODELS[model].ALIASES.items():
+        assert re.search(rf"`{old}`\s*(is|即)\s*`{new}`", text), old
 
 
 # ------------------------------------------------------------------------------------------- both languages
