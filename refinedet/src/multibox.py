@@ -5,6 +5,7 @@ Shapes: N images, level l has H_l x W_l cells with a anchors each, A anchors in 
 """
 
 from mindspore import nn, ops
+from mindspore.common.initializer import Normal
 
 from .convolution import Conv2d, Convolution
 
@@ -12,13 +13,14 @@ from .convolution import Conv2d, Convolution
 class MultiBox(nn.Cell):
     """One 3x3 convolution for deltas and one for logits on each level; no level shares weights with another.
 
-    Both run as one convolution: what it unfolds of the map, most of the work of so few channels, is the same for them.
+    Both run as one convolution: what it unfolds of the map, most of the work of so few channels, is the same for them. Fresh
+    weights are small, so that the first predictions are the anchors themselves: losses of random ones spoil a fresh trunk.
     """
 
     def __init__(self, in_channels, anchors: int, logits: int, fast: bool = False):
         super().__init__()
-        self.loc = nn.CellList([Conv2d(channels, anchors * 4, 3) for channels in in_channels])
-        self.conf = nn.CellList([Conv2d(channels, anchors * logits, 3) for channels in in_channels])
+        self.loc = nn.CellList([Conv2d(channels, anchors * 4, 3, Normal(0.01)) for channels in in_channels])
+        self.conf = nn.CellList([Conv2d(channels, anchors * logits, 3, Normal(0.01)) for channels in in_channels])
         self.anchors, self.logits = anchors, logits
         self.both = nn.CellList([Convolution(channels, anchors * (4 + logits), 3, fast=fast) for channels in in_channels])
 

@@ -129,10 +129,9 @@ def test_masks_of_detections_parity(fixture, answers):
     assert compared >= len(fixture.json) - 2
 
 
+@pytest.mark.parametrize("fixture", ["detectron2", "mmdet"], indirect=True)
 def test_mask_targets_parity(fixture):
     """Of all sampled RoIs, pixel by pixel; torchvision has soft ones, from bitmaps."""
-    if not fixture.framework.background_last:
-        pytest.skip("torchvision's targets are soft")
     for i in range(2):
         boxes, _, gt = fixture.foreground(i)
         polygons = fixture.arrays[f"train/gt_polygons{i}"].reshape(len(fixture.arrays[f"train/gt_boxes{i}"]), -1, 2)
