@@ -25,7 +25,7 @@ from .network_define import STATE_KEY
 VERSION = 1
 # A run cannot go on with another value of these: the weights or the position would not fit.
 FIXED_KEYS = ("backbone", "num_classes", "coco_classes", "batch_size", "dataset", "keep_empty")
-# These may change between two parts of a run: they change nothing that training computes.
+# These, of which a model has a part, may change between two parts of a run: they change nothing that training computes.
 FREE_KEYS = frozenset((
     "device_target", "device_id", "runtime_num_threads", "num_parallel_workers", "output_path", "mindrecord_dir",
     "resume", "pre_trained", "calibrate_init", "calibrate_norm", "zero_init_residual", "max_steps", "log_interval",

@@ -59,12 +59,16 @@ class Vgg16(nn.Cell):
 class PooledConv2d(Conv2d):
     """A convolution and the largest of each 2x2 of what it gives: (N, C, H, W) -> (N, O, H/2, W/2).
 
-    Neither the bias nor a ReLU changes which is the largest, so both see a quarter of the pixels.
+    Neither the bias nor a ReLU changes which is the largest, so with `fast` both see a quarter of the pixels. Without it the
+    bias comes first: MindSpore 2.10 exports none to ONNX that does not follow its convolution.
     """
 
-    def __init__(self, *args, **more):
-        super().__init__(*args, **more)
-        self.pool = ops.MaxPool((2, 2), (2, 2))
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, weight_init=None, fast: bool = False):
+        super().__init__(in_channels, out_channels, kernel_size, weight_init, fast)
+        self.pool, self.fast = ops.MaxPool((2, 2), (2, 2)), fast
 
     def construct(self, x):
-        return ops.bias_add(self.pool(self.conv(x, self.weight)), self.bias)
+        x = self.conv(x, self.weight)
+        if self.fast:
+            return ops.bias_add(self.pool(x), self.bias)
+        return self.pool(ops.bias_add(x, self.bias))
