@@ -18,7 +18,9 @@ def create_network(name, *args, **kwargs):
         raise NotImplementedError(f"{name} is not in this model's directory: expected one of {', '.join(NAMES)}")
     if args:
         raise TypeError(f"create_network takes keys of the configuration by name, got {args}")
-    from src.MaskRcnn.mask_rcnn import build_network
     from src.model_utils.config import DEFAULT_CONFIG, load_config
 
-    return build_network(load_config(kwargs.pop("config_path", DEFAULT_CONFIG), kwargs))
+    config = load_config(kwargs.pop("config_path", DEFAULT_CONFIG), kwargs)
+    from src.MaskRcnn.mask_rcnn import build_network  # MindSpore takes seconds
+
+    return build_network(config)

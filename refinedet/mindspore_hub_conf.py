@@ -1,3 +1,4 @@
+# Same as mask_rcnn/mindspore_hub_conf.py with maskrcnn -> refinedet, resnet50 -> vgg16, MaskRcnn.mask_rcnn -> refinedet
 """What MindSpore Hub calls to make the network: `mindspore_hub.load("refinedet_vgg16", ...)` ends in `create_network`."""
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ def create_network(name, *args, **kwargs):
     if args:
         raise TypeError(f"create_network takes keys of the configuration by name, got {args}")
     from src.model_utils.config import DEFAULT_CONFIG, load_config
-    from src.refinedet import build_network
 
-    return build_network(load_config(kwargs.pop("config_path", DEFAULT_CONFIG), kwargs))
+    config = load_config(kwargs.pop("config_path", DEFAULT_CONFIG), kwargs)
+    from src.refinedet import build_network  # MindSpore takes seconds
+
+    return build_network(config)

@@ -9,6 +9,7 @@ from refinedet.src.model_utils.config import load_config
 from refinedet.src.refinedet import Detector, build_network
 from refinedet.src.refinedet_loss_cell import Bipartite, Matcher, hard_negatives, multibox_losses, overlaps
 from refinedet.src.tcb import TransferConnections
+from tests.narrow_refinedet import narrow_config
 
 
 def pairs_by_hand(iou) -> np.ndarray:
@@ -195,10 +196,7 @@ def test_parameter_count_is_the_literatures(classes, side, count):
 
 
 def small_network(**more):
-    """An eighth of the widths, 128 pixels."""
-    return build_network(load_config(overrides={
-        "img_height": 128, "img_width": 128, "vgg_channels": [8, 8, 16, 16, 16], "fc_channels": 32, "extra_channels": [8, 16],
-        "tcb_channels": 16, "num_classes": 4, "coco_classes": [], "num_gts": 5, **more}))
+    return build_network(narrow_config(img_height=128, img_width=128, num_gts=5, **more))
 
 
 @pytest.mark.parametrize("objects", [3, 0])

@@ -2,6 +2,8 @@
 import itertools
 import re
 
+from .config_rules import check_classes, check_epochs_and_names, check_lengths, check_ranges
+
 # Another name of a key -> the key.
 ALIASES = {
     "ann_file": "anno_path",
@@ -96,51 +98,15 @@ ORDERED = (
 
 def check_config(config):
     """(key, what is wrong with it) where a value is out of range or keys contradict each other, else None."""
-    checks = (_lengths, _order, _classes, _widths, _levels, _input_size, _rest)
-    return next(itertools.chain(check_ranges(config, RANGES), *(check(config) for check in checks)), None)
-
-
-def check_ranges(config, ranges: dict):
-    """Faults, as `check_config` gives one, of values outside their range; ranges: as RANGES."""
-    for (lowest, highest), names in ranges.items():
-        limits = f"{lowest:g} to {highest:g}" if highest is not None else f"at least {lowest:g}"
-        limits = f"{lowest:g}" if lowest == highest else limits
-        for name in names.split():
-            value = config[name]
-            for item in value if isinstance(value, tuple) else (value,):
-                if item < lowest or (highest is not None and item > highest):
-                    yield name, f"expected {limits}, got {item!r}"
-
-
-def _lengths(config):
-    for length, names in LENGTHS.items():
-        for name in names.split():
-            if len(config[name]) != length:
-                yield name, f"expected {length} values, got {len(config[name])}"
-    for name in ("anchor_scales", "anchor_ratios"):
-        if not config[name]:
-            yield name, "expected at least one value"
+    checks = (_order, check_epochs_and_names, check_classes, _widths, _levels, _input_size, _rest)
+    return next(itertools.chain(check_ranges(config, RANGES), check_lengths(config, LENGTHS),
+                                *(check(config) for check in checks)), None)
 
 
 def _order(config):
     for small, large in ORDERED:
         if config[small] > config[large]:
             yield small, f"{config[small]} is more than {large}, {config[large]}"
-    if list(config.sgd_step) != sorted(config.sgd_step):
-        yield "sgd_step", f"expected rising epochs, got {list(config.sgd_step)}"
-
-
-def _classes(config):
-    names = config.coco_classes
-    if not names:  # labels without names
-        return
-    if names[0] != "background":
-        yield "coco_classes", f"the first must be 'background', got {names[0]!r}"
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        yield "coco_classes", f"given twice: {', '.join(twice)}"
-    if config.num_classes != len(names):
-        yield "num_classes", f"{config.num_classes}, but coco_classes has {len(names)} names, the background counted"
 
 
 def _widths(config):
@@ -185,8 +151,6 @@ def _input_size(config):
 
 
 def _rest(config):
-    if config.instance_set.count("{}") != 1:
-        yield "instance_set", f"expected one {{}} where the data type's name goes, got {config.instance_set!r}"
     if config.zero_init_residual and not config.train_norm:
         yield "zero_init_residual", "needs train_norm: without it fresh bottlenecks stay the identity"
 

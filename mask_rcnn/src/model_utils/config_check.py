@@ -6,6 +6,7 @@ import itertools
 
 from . import config_check_boxes
 from .config_check_boxes import ALIASES, RETIRED, SEVERAL
+from .config_rules import check_ranges
 
 __all__ = ["ALIASES", "RETIRED", "SEVERAL", "check_config"]
 
@@ -20,7 +21,7 @@ RANGES = {
 
 def check_config(config):
     """(key, what is wrong with it) where a value is out of range or keys contradict each other, else None."""
-    own = itertools.chain(config_check_boxes.check_ranges(config, RANGES), _masks(config))
+    own = itertools.chain(check_ranges(config, RANGES), _masks(config))
     return config_check_boxes.check_config(config) or next(own, None)
 
 

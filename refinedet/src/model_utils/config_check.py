@@ -4,6 +4,8 @@ Not a copy of another model's file: the keys differ.
 """
 import itertools
 
+from .config_rules import check_classes, check_epochs_and_names, check_lengths, check_ranges
+
 # Another name of a key -> the key.
 ALIASES = {
     "ann_file": "anno_path",
@@ -105,41 +107,9 @@ STRIDES = (8, 16, 32, 64)
 
 def check_config(config):
     """(key, what is wrong with it) where a value is out of range or keys contradict each other, else None."""
-    checks = (_ranges, _lengths, _classes, _levels, _order)
-    return next(itertools.chain.from_iterable(check(config) for check in checks), None)
-
-
-def _ranges(config):
-    for (lowest, highest), names in RANGES.items():
-        limits = f"{lowest:g} to {highest:g}" if highest is not None else f"at least {lowest:g}"
-        for name in names.split():
-            value = config[name]
-            for item in value if isinstance(value, tuple) else (value,):
-                if item < lowest or (highest is not None and item > highest):
-                    yield name, f"expected {limits}, got {item!r}"
-
-
-def _lengths(config):
-    for length, names in LENGTHS.items():
-        for name in names.split():
-            if len(config[name]) != length:
-                yield name, f"expected {length} values, got {len(config[name])}"
-    for name in ("anchor_scales", "anchor_ratios"):
-        if not config[name]:
-            yield name, "expected at least one value"
-
-
-def _classes(config):
-    names = config.coco_classes
-    if not names:  # labels without names
-        return
-    if names[0] != "background":
-        yield "coco_classes", f"the first must be 'background', got {names[0]!r}"
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        yield "coco_classes", f"given twice: {', '.join(twice)}"
-    if config.num_classes != len(names):
-        yield "num_classes", f"{config.num_classes}, but coco_classes has {len(names)} names, the background counted"
+    checks = (check_classes, _levels, check_epochs_and_names)
+    return next(itertools.chain(check_ranges(config, RANGES), check_lengths(config, LENGTHS),
+                                *(check(config) for check in checks)), None)
 
 
 def _levels(config):
@@ -149,10 +119,3 @@ def _levels(config):
     for name in ("img_height", "img_width"):
         if config[name] % STRIDES[-1]:
             yield name, f"expected a multiple of {STRIDES[-1]}, the stride of the last source map, got {config[name]}"
-
-
-def _order(config):
-    if list(config.sgd_step) != sorted(config.sgd_step):
-        yield "sgd_step", f"expected rising epochs, got {list(config.sgd_step)}"
-    if config.instance_set.count("{}") != 1:
-        yield "instance_set", f"expected one {{}} where the data type's name goes, got {config.instance_set!r}"
