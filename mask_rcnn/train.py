@@ -172,6 +172,8 @@ def build_evaluate(net, val, config, device: str):
                           workers=config.num_parallel_workers)
 
     def run(check):
+        infer.set_train(False)      # its layers are those of the training step
+
         def predict(image, image_info):
             check()
             return infer(Tensor(image), Tensor(image_info))

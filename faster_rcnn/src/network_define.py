@@ -82,6 +82,7 @@ class TrainStep:
 
         stop: this device wishes to stop; the result says whether any does, so that all stop after the same step.
         """
+        self.net.set_train()        # an evaluation may have been before
         report, grads = self._gradients(_scalar(self.loss_scale.value), _scalar(stop), *inputs)
         count = len(self.loss_names)
         report = report.asnumpy()

@@ -146,7 +146,8 @@ def build_network(config, fast: bool = False) -> RefineDet:
         config: see default_config.yaml.
         fast: the CPU's fast convolutions; False for other devices and for export.
     """
-    backbone = Vgg16(config.vgg_channels, config.fc_channels, config.extra_channels, config.l2norm_scales, fast)
+    backbone = Vgg16(config.vgg_channels, config.fc_channels, config.extra_channels, config.l2norm_scales, config.batch_norm,
+                     fast)
     channels = backbone.out_channels
     per_cell = len(config.anchor_scales) * len(config.anchor_ratios)
     generator = AnchorGenerator(config.anchor_scales, config.anchor_ratios, config.anchor_strides, center_offset=0.5)
@@ -155,7 +156,7 @@ def build_network(config, fast: bool = False) -> RefineDet:
                         config.test_nms_total, config.test_max_per_img, max(config.img_height, config.img_width))
     return RefineDet(
         backbone=backbone,
-        tcb=TransferConnections(channels, config.tcb_channels, fast),
+        tcb=TransferConnections(channels, config.tcb_channels, config.batch_norm, fast),
         arm=MultiBox(channels, per_cell, 2, fast),
         odm=MultiBox([config.tcb_channels] * len(channels), per_cell, config.num_classes, fast),
         anchors=generator.grid(shapes),

@@ -7,6 +7,7 @@ from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import Uniform, initializer
 
 from .convolution import Conv2d, Convolution
+from .norm_conv import NormConv2d
 
 
 class TransferConnections(nn.Cell):
@@ -15,11 +16,12 @@ class TransferConnections(nn.Cell):
     Level l: P_l = relu(last(relu(second(relu(first(source_l))) + up(P_{l+1})))), the coarsest without the sum.
     """
 
-    def __init__(self, in_channels, out_channels: int, fast: bool = False):
+    def __init__(self, in_channels, out_channels: int, batch_norm: bool = False, fast: bool = False):
         super().__init__()
-        self.first = nn.CellList([Conv2d(channels, out_channels, 3, fast=fast) for channels in in_channels])
-        self.second = nn.CellList([Conv2d(out_channels, out_channels, 3, fast=fast) for _ in in_channels])
-        self.last = nn.CellList([Conv2d(out_channels, out_channels, 3, fast=fast) for _ in in_channels])
+        conv = NormConv2d if batch_norm else Conv2d
+        self.first = nn.CellList([conv(channels, out_channels, 3, fast=fast) for channels in in_channels])
+        self.second = nn.CellList([conv(out_channels, out_channels, 3, fast=fast) for _ in in_channels])
+        self.last = nn.CellList([conv(out_channels, out_channels, 3, fast=fast) for _ in in_channels])
         self.up = nn.CellList([Doubled(out_channels, fast) for _ in in_channels[1:]])
 
     def construct(self, sources):

@@ -8,6 +8,7 @@ from mindspore.common.initializer import HeNormal
 
 from .convolution import Conv2d
 from .l2norm import L2Norm
+from .norm_conv import NormConv2d, PooledNormConv2d
 
 STRIDES = (8, 16, 32, 64)
 
@@ -23,17 +24,19 @@ class Vgg16(nn.Cell):
         l2norm_scales: what the factors of conv4_3's and conv5_3's normalisation begin as.
     """
 
-    def __init__(self, channels, fc_channels: int, extra_channels, l2norm_scales=(10.0, 8.0), fast: bool = False):
+    def __init__(self, channels, fc_channels: int, extra_channels, l2norm_scales=(10.0, 8.0), batch_norm: bool = False,
+                 fast: bool = False):
         super().__init__()
         one, two, three, four, five = channels
         squeezed, last = extra_channels
 
-        def conv(entering, leaving, kernel_size=3, kind=Conv2d, **more):
+        def conv(entering, leaving, kernel_size=3, pooled=False, **more):
+            kind = (PooledNormConv2d if pooled else NormConv2d) if batch_norm else (PooledConv2d if pooled else Conv2d)
             return kind(entering, leaving, kernel_size, HeNormal(nonlinearity="relu"), fast, **more)
 
-        self.conv1_1, self.conv1_2 = conv(3, one), conv(one, one, kind=PooledConv2d)
-        self.conv2_1, self.conv2_2 = conv(one, two), conv(two, two, kind=PooledConv2d)
-        self.conv3_1, self.conv3_2, self.conv3_3 = conv(two, three), conv(three, three), conv(three, three, kind=PooledConv2d)
+        self.conv1_1, self.conv1_2 = conv(3, one), conv(one, one, pooled=True)
+        self.conv2_1, self.conv2_2 = conv(one, two), conv(two, two, pooled=True)
+        self.conv3_1, self.conv3_2, self.conv3_3 = conv(two, three), conv(three, three), conv(three, three, pooled=True)
         self.conv4_1, self.conv4_2, self.conv4_3 = conv(three, four), conv(four, four), conv(four, four)
         self.conv5_1, self.conv5_2, self.conv5_3 = conv(four, five), conv(five, five), conv(five, five)
         self.fc6, self.fc7 = conv(five, fc_channels, dilation=3), conv(fc_channels, fc_channels, 1)

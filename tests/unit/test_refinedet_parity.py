@@ -53,7 +53,7 @@ def build(per_class=400, most=200, fast=False) -> RefineDet:
     channels = backbone.out_channels
     generator = AnchorGenerator([4.0], [1.0, 0.5, 2.0], STRIDES, center_offset=0.5)
     detector = Detector(12, 0.01, 0.45, per_class, 12 * per_class, most, SIDE)
-    return RefineDet(backbone, TransferConnections(channels, 32, fast), MultiBox(channels, 3, 2, fast),
+    return RefineDet(backbone, TransferConnections(channels, 32, fast=fast), MultiBox(channels, 3, 2, fast),
                      MultiBox([32] * 4, 3, 13, fast), generator.grid([(SIDE // s, SIDE // s) for s in STRIDES]), (0.1, 0.2),
                      detector)
 
