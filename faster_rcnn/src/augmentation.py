@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .model_utils.config import InputError
-from .transforms import InputSize, Preprocess, clip_boxes, image_info, resize, scaled_side, shift_colours
+from .transforms import InputSize, Preprocess, clip_boxes, image_info, scaled_side, shift_colours
 
 # How far colours are moved, as in SSD (Liu et al. 2016); hue in OpenCV's units of 2 degrees.
 BRIGHTNESS, CONTRAST, SATURATION, HUE = (-32.0, 32.0), (0.5, 1.5), (0.5, 1.5), (-9.0, 9.0)
@@ -103,8 +103,9 @@ def place(original: tuple, size: InputSize, what: Augmentation) -> Placement:
 def augment(image: np.ndarray, preprocess: Preprocess, what: Augmentation) -> tuple:
     """(chw, info, placement) of a training picture."""
     placed = place(image.shape[:2], preprocess.size, what)
-    resized, (y, x) = resize(image, placed.inner), placed.corner
+    resized, (y, x) = preprocess.resize(image, placed.inner), placed.corner
     if what.colours:
+        resized = resized.round().astype(np.uint8) if resized.dtype != np.uint8 else resized
         resized = shift_colours(resized, *what.colours)
     if what.flip:
         resized = cv2.flip(resized, 1)

@@ -28,8 +28,8 @@ def build_preprocess(config, train: bool = False) -> Preprocess:
     if train and config.pad_to == "divisor":
         raise InputError("pad_to: divisor is for evaluation and inference; training takes inputs of one size: fixed "
                          "or HEIGHTxWIDTH")
-    size = InputSize(config.img_height, config.img_width, config.keep_ratio, config.pad_to)
-    return Preprocess(size, config.image_mean, config.image_std, config.to_rgb)
+    size = InputSize(config.img_height, config.img_width, config.keep_ratio, config.pad_to, rounding=config.size_rounding)
+    return Preprocess(size, config.image_mean, config.image_std, config.to_rgb, config.resize_mode)
 
 
 class RecordTransform:

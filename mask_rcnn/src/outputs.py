@@ -30,7 +30,7 @@ def mask_encoder(config):
     """encode(masks (K, 28, 28), boxes (K, 4), height, width) -> K RLE of the original image, boxes in its pixels."""
     from .paste_masks import paste_rle
 
-    return functools.partial(paste_rle, threshold=config.mask_thr_binary)
+    return functools.partial(paste_rle, threshold=config.mask_thr_binary, rule=config.mask_paste)
 
 
 def own_scores(config, ground_truth, results) -> dict:

@@ -5,7 +5,8 @@ by column from the upper left, runs of 0 and of 1 in turn, beginning with 0.
 
 As detectron2 pastes masks: the probability at the centre of each pixel, interpolated between the centres of the box's S x S cells
 and 0 outside of them, against a threshold. The interpolation is the product of one along x and one along y, so that two small
-matrix products give the pixels of the box; those of the rest of the picture never exist.
+matrix products give the pixels of the box; those of the rest of the picture never exist. torchvision differs in the weights alone:
+it resizes the mask, with a rim of 0 around it, to a box of whole pixels.
 """
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -14,19 +15,24 @@ PIXELS_AT_ONCE = 1 << 20  # of a box, to bound the memory
 MARGIN = 1  # pixels around a box, where detectron2 looks too
 
 
-def paste_rle(masks, boxes, height: int, width: int, threshold: float = 0.5) -> list:
-    """[{"size": [height, width], "counts": str}, ...] of probabilities (D, S, S) in boxes (D, 4); an empty box has no pixel."""
+def paste_rle(masks, boxes, height: int, width: int, threshold: float = 0.5, rule: str = "grid") -> list:
+    """[{"size": [height, width], "counts": str}, ...] of probabilities (D, S, S) in boxes (D, 4); an empty box has no pixel.
+
+    rule: `grid`, detectron2's and mmdet's; `truncated`, torchvision's.
+    """
+    weights = {"grid": cell_weights, "truncated": truncated_weights}[rule]
     masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float64)
     height, width = int(height), int(width)
-    runs = [{"size": [height, width], "counts": runs_of(*pair, height, width, threshold)} for pair in zip(masks, boxes)]
+    runs = [{"size": [height, width], "counts": runs_of(*pair, height, width, threshold, weights)} for pair in zip(masks, boxes)]
     encoded = coco_mask.frPyObjects(runs, height, width) if runs else []
     return [{"size": [height, width], "counts": rle["counts"].decode("ascii")} for rle in encoded]
 
 
-def runs_of(mask, box, height: int, width: int, threshold: float) -> np.ndarray:
-    """Lengths of the runs of one mask (S, S): uint32."""
-    left, right, across = cell_weights(box[0], box[2], width, mask.shape[1])
-    top, bottom, down = cell_weights(box[1], box[3], height, mask.shape[0])
+def runs_of(mask, box, height: int, width: int, threshold: float, weights=None) -> np.ndarray:
+    """Lengths of the runs of one mask (S, S): uint32. weights: `cell_weights` or `truncated_weights`."""
+    weights = weights or cell_weights
+    left, right, across = weights(box[0], box[2], width, mask.shape[1])
+    top, bottom, down = weights(box[1], box[3], height, mask.shape[0])
     if left >= right or top >= bottom:
         return np.array([height * width], np.uint32)
     cells = across @ mask.T                                                    # (columns, S)
@@ -53,3 +59,18 @@ def cell_weights(start: float, stop: float, length: int, cells: int) -> tuple:
     place = (np.arange(first, last) + 0.5 - start) / (stop - start) * cells - 0.5
     weights = np.maximum(1 - np.abs(place[:, None] - np.arange(cells)), 0)
     return first, last, weights.astype(np.float32)
+
+
+def truncated_weights(start: float, stop: float, length: int, cells: int) -> tuple:
+    """As `cell_weights`, of a mask that is resized, with one cell of 0 on each side, to the box that grows with it and whose
+    corners are cut to whole pixels (torchvision's paste_masks_in_image)."""
+    if not (np.isfinite([start, stop]).all() and stop > start):
+        return 0, 0, None
+    start, stop, half = np.float32(start), np.float32(stop), np.float32(0.5)
+    centre, reach = (start + stop) * half, (stop - start) * half * np.float32((cells + 2) / cells)
+    low, high = int(centre - reach), int(centre + reach)       # towards 0
+    pixels = max(high - low + 1, 1)
+    first, last = max(low, 0), min(low + pixels, length)
+    place = np.maximum((np.arange(first, last) - low + 0.5) * ((cells + 2) / pixels) - 0.5, 0)
+    weights = np.maximum(1 - np.abs(np.minimum(place, cells + 1)[:, None] - np.arange(cells + 2)), 0)
+    return first, max(last, first), weights[:, 1:-1].astype(np.float32)

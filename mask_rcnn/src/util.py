@@ -35,10 +35,11 @@ def to_results(boxes, scores, labels, valid, image_info, image_ids, categories, 
 def config_categories(config) -> list:
     """{"id", "name", "label"} of each class, for results without a data set.
 
-    The id is the label; for COCO's 80 classes it is COCO's own, so that the results can be scored.
+    The ids count from first_category_id on; for COCO's 80 classes they are COCO's own, so that the results can be scored.
     """
+    first = config.get("first_category_id", 1)      # of some models alone
     names = config.coco_classes[1:] or [f"class {label}" for label in range(1, config.num_classes)]
-    ids = COCO_IDS if (len(names), names[0], names[-1]) == (80, "person", "toothbrush") else range(1, len(names) + 1)
+    ids = COCO_IDS if (len(names), names[0], names[-1]) == (80, "person", "toothbrush") else range(first, first + len(names))
     return [{"id": number, "name": name, "label": label} for label, (number, name) in enumerate(zip(ids, names), 1)]
 
 

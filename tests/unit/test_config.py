@@ -28,7 +28,7 @@ DEFAULT = Path(config_module.DEFAULT_CONFIG)
 def test_defaults_load_and_keep_known_values():
     config = load_config()
     assert (config.img_width, config.img_height, config.num_classes, len(config.coco_classes)) == (1280, 768, 81, 81)
-    assert config.roi_layer.to_dict() == {"type": "RoIAlign", "out_size": 7, "sample_num": 2}
+    assert config.roi_layer.to_dict() == {"type": "RoIAlign", "out_size": 7, "sample_num": 2, "aligned": True}
     assert config.rcnn_target_stds == (0.1, 0.1, 0.2, 0.2)
     assert config.weight_decay == 1e-4
     assert config.coco_classes[1] == "person"
@@ -67,7 +67,7 @@ def test_base_may_name_the_defaults_by_path(write):
 def test_mapping_keeps_the_sub_keys_that_a_layer_leaves_out(write):
     path = write("variant.yaml", "roi_layer: {out_size: 5}\n")
     config = parse_config(["--config_path", str(path), "--roi_layer={sample_num: 0}"])
-    assert config.roi_layer == {"type": "RoIAlign", "out_size": 5, "sample_num": 0}
+    assert config.roi_layer == {"type": "RoIAlign", "out_size": 5, "sample_num": 0, "aligned": True}
     assert load_config().roi_layer.out_size == 7
 
 

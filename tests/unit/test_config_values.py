@@ -49,7 +49,7 @@ def test_command_line_lists_without_brackets():
     ("train_data_type: 2017", "train_data_type: expected text, got 2017, write it in quotes"),
     ("sgd_step: 8", "sgd_step: expected a list, got 8"),
     ("sgd_step: [8, x]", "sgd_step[1]: expected a whole number, got 'x'"),
-    ("roi_layer: 7", "roi_layer: expected a mapping with the keys type, out_size, sample_num, got 7"),
+    ("roi_layer: 7", "roi_layer: expected a mapping with the keys type, out_size, sample_num, aligned, got 7"),
     ("roi_layer: {out_sise: 7}", "roi_layer.out_sise: unknown key, did you mean out_size?"),
     ("roi_layer: {out_size: x}", "roi_layer.out_size: expected a whole number, got 'x'"),
     ("img_widht: 64", "img_widht: unknown key, did you mean img_width?"),

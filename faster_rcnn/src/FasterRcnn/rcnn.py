@@ -60,13 +60,15 @@ class Detector(nn.Cell):
     """Class scores and box deltas of the proposals -> the best `max_per_img` detections of each picture.
 
     Each class's box is decoded and clipped, what scores above `score_thr` competes within its class (NMS at `iou_thr`), and the
-    best of all classes stay. Of the candidates above the threshold the best `nms_pre` enter the NMS; since a box can only be
-    suppressed by a better one, this changes nothing unless fewer than `max_per_img` of them survive.
+    best of all classes stay. A candidate's sides are at least `min_size` long. Of the candidates above the threshold the best
+    `nms_pre` enter the NMS; since a box can only be suppressed by a better one, this changes nothing unless fewer than `max_per_img`
+    of them survive.
     """
 
     def __init__(self, nms: nn.Cell, stds: Sequence[float], means: Sequence[float], score_thr: float, max_per_img: int,
-                 nms_pre: int):
+                 nms_pre: int, min_size: float = 0.0, clamp_both: bool = False, offset: int = 0):
         super().__init__()
+        self.min_size, self.clamp_both, self.offset = min_size, clamp_both, offset
         self.nms = nms
         self.stds, self.means = tuple(stds), tuple(means)
         self.score_thr, self.max_per_img, self.nms_pre = score_thr, max_per_img, nms_pre
@@ -82,9 +84,14 @@ class Detector(nn.Cell):
         scores, index = ops.topk(scores.reshape(n, p * classes), candidates)   # (N, T)
         roi = index // classes
         label = index - roi * classes                                          # "%" does not export to ONNX
-        boxes = decode(take_rows(proposals, roi), take_rows(deltas.reshape(n, p * classes, 4), index), self.stds, self.means)
-        boxes = clip_boxes(boxes, image_sizes)
-        keep = self.nms(boxes, scores > self.score_thr, label)                 # (N, T) bool
+        boxes = decode(take_rows(proposals, roi), take_rows(deltas.reshape(n, p * classes, 4), index), self.stds, self.means,
+                       clamp_both=self.clamp_both, offset=self.offset)
+        boxes = clip_boxes(boxes, image_sizes, self.offset)
+        candidate = scores > self.score_thr
+        if self.min_size > 0:
+            large = boxes[..., 2:] - boxes[..., :2] + self.offset >= self.min_size
+            candidate = ops.logical_and(candidate, ops.logical_and(large[..., 0], large[..., 1]))
+        keep = self.nms(boxes, candidate, label)                               # (N, T) bool
         scores, order = ops.topk(ops.where(keep, scores, ops.zeros_like(scores)), min(self.max_per_img, candidates))
         label = ops.gather_d(label, 1, order).astype(mstype.int32) + 1
         return take_rows(boxes, order), scores, label, scores > 0

@@ -1,4 +1,4 @@
-"""ResNet v1.5 backbone (He et al., "Deep Residual Learning for Image Recognition", 2016; stride in the 3x3, as torchvision).
+"""ResNet v1.5 backbone (He et al., "Deep Residual Learning for Image Recognition", 2016; stride in the 3x3).
 
 Shapes: N images of H x W pixels; stage l = 2..5 has stride 2^l.
 """
@@ -13,11 +13,12 @@ from .convolution import ConvNorm
 class Bottleneck(nn.Cell):
     """1x1 reduce, 3x3, 1x1 expand, plus the identity or its projection."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, eps: float, fast: bool):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, stride_in_1x1: bool, eps: float, fast: bool):
         super().__init__()
         width = out_channels // 4
-        self.conv1 = ConvNorm(in_channels, width, 1, eps=eps, fast=fast)
-        self.conv2 = ConvNorm(width, width, 3, stride, eps=eps, fast=fast)
+        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = ConvNorm(in_channels, width, 1, first, eps=eps, fast=fast)
+        self.conv2 = ConvNorm(width, width, 3, second, eps=eps, fast=fast)
         self.conv3 = ConvNorm(width, out_channels, 1, eps=eps, fast=fast)
         self.downsample = None
         if stride != 1 or in_channels != out_channels:
@@ -39,20 +40,22 @@ class ResNet(nn.Cell):
         out_channels: channels that leave each stage, four times the width inside.
         frozen_stages: stages without training, the stem counted first (2 = stem and layer1).
         train_norm: whether gamma and beta of the other stages learn (their statistics stay fixed).
+        stride_in_1x1: a stage shrinks in its first 1x1 convolution (He et al., MSRA's weights), not in the 3x3 behind it.
         eps: of the batch norm.
         fast: the CPU's fast convolutions (see convolution.py).
     """
 
     def __init__(self, blocks: Sequence[int], in_channels: Sequence[int], out_channels: Sequence[int], frozen_stages: int = 2,
-                 train_norm: bool = False, eps: float = 1e-5, fast: bool = False):
+                 train_norm: bool = False, stride_in_1x1: bool = False, eps: float = 1e-5, fast: bool = False):
         super().__init__()
         self.frozen_stages = frozen_stages
         self.conv1 = ConvNorm(3, in_channels[0], 7, 2, eps=eps, fast=fast)
         layers = []
         for stage, (count, entering, leaving) in enumerate(zip(blocks, in_channels, out_channels)):
             stride = 1 if stage == 0 else 2
-            first = Bottleneck(entering, leaving, stride, eps, fast)
-            layers.append(nn.SequentialCell(first, *(Bottleneck(leaving, leaving, 1, eps, fast) for _ in range(count - 1))))
+            first = Bottleneck(entering, leaving, stride, stride_in_1x1, eps, fast)
+            others = (Bottleneck(leaving, leaving, 1, stride_in_1x1, eps, fast) for _ in range(count - 1))
+            layers.append(nn.SequentialCell(first, *others))
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
         self._freeze([self.conv1, *layers], train_norm)
 

@@ -3,6 +3,7 @@ import itertools
 import re
 
 from .config_rules import check_classes, check_epochs_and_names, check_lengths, check_ranges
+from .conventions import CONVENTIONS
 
 # Another name of a key -> the key.
 ALIASES = {
@@ -12,6 +13,9 @@ ALIASES = {
     "max_instance_count": "num_gts",
     "run_distribute": "distribute",
 }
+
+# Key whose value stands for those of others: each value -> {key: value}.
+PRESETS = {"convention": CONVENTIONS}
 
 # A name that stands for several keys: its values are theirs, in this order.
 SEVERAL = {}
@@ -68,11 +72,11 @@ RANGES = {
     (0, None): """
         device_id runtime_num_threads seed warmup_step max_steps lr_reference_batch save_checkpoint_steps clip_grad_norm
         base_lr weight_decay rpn_loss_cls_weight rpn_loss_reg_weight rcnn_loss_cls_weight rcnn_loss_reg_weight
-        rpn_proposal_min_bbox_size rpn_min_bbox_min_size sgd_step""",
+        rpn_proposal_min_bbox_size rpn_min_bbox_min_size test_min_bbox_size norm_eps first_category_id sgd_step""",
     (0, 1): """
         flip_ratio photo_ratio neg_iou_thr pos_iou_thr min_pos_iou neg_iou_thr_stage2 pos_iou_thr_stage2
         min_pos_iou_stage2 rpn_proposal_nms_thr rpn_nms_thr test_score_thr test_iou_thr warmup_ratio lr_gamma score_thr
-        momentum ema_decay""",
+        momentum ema_decay anchor_center_offset box_offset""",
     (1e-6, None): """
         image_std rpn_target_stds rcnn_target_stds anchor_scales anchor_ratios multi_scale loss_scale""",
     (0, 5): "frozen_stages",

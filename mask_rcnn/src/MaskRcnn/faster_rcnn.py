@@ -5,12 +5,13 @@ Shapes: N images of H x W pixels, G ground-truth slots, P proposals, S sampled R
 classes. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1; label 0 is background.
 """
 
+import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.ops import constexpr
 
 from .anchor_generator import AnchorGenerator
-from .bbox_assign_sample import anchor_targets, match_anchors, sample_anchors
+from .bbox_assign_sample import anchor_targets, anchors_in_padding, match_anchors, sample_anchors
 from .bbox_assign_sample_stage2 import sample_rois
 from .fpn_neck import FeaturePyramid
 from .nms import ClassNms
@@ -20,6 +21,8 @@ from .resnet import ResNet
 from .roi_align import RoiAlign
 from .rpn import RpnHead, rpn_losses
 
+# Pictures are padded to a multiple of this where they are padded one by one.
+PADDING_DIVISOR = 32
 LOSS_NAMES = ("rpn_cls_loss", "rpn_reg_loss", "rcnn_cls_loss", "rcnn_reg_loss")
 
 
@@ -35,19 +38,23 @@ class FasterRcnn(nn.Cell):
         loss_weights: of the four losses, in the order of LOSS_NAMES.
         betas: corners of the smooth L1 of both stages.
         noise_sizes: random numbers that the sampling of a training picture takes: (anchors, P + G).
+        strides_from_size: the anchors' strides are padded input // size of the level, as torchvision has them.
+        own_divisor: in training, anchors of cells beyond the picture's own size, rounded up to this, count for nothing;
+            0 = all count.
     """
 
     def __init__(self, backbone, neck, rpn, roi_align, rcnn, anchors: AnchorGenerator, train_proposals, test_proposals,
                  detector, matching: dict, anchor_sampling: dict, roi_sampling: dict, loss_weights=(1.0, 1.0, 1.0, 1.0),
-                 betas=(1 / 9, 1.0), noise_sizes=(0, 0)):
+                 betas=(1 / 9, 1.0), noise_sizes=(0, 0), strides_from_size: bool = False, own_divisor: int = 0):
         super().__init__()
         self.backbone, self.neck, self.rpn, self.roi_align, self.rcnn = backbone, neck, rpn, roi_align, rcnn
-        self.anchors = constant_anchors(anchors)
+        self.anchors, self.corners = constant_anchors(anchors, strides_from_size)
+        self.own_divisor = own_divisor
         self.train_proposals, self.test_proposals, self.detector = train_proposals, test_proposals, detector
         self.matching, self.anchor_sampling, self.roi_sampling = matching, anchor_sampling, roi_sampling
         self.roi_pos, self.pooled_levels = roi_sampling["num_pos"], len(roi_align.strides)
         self.loss_weights, self.betas, self.noise_sizes = tuple(loss_weights), tuple(betas), tuple(noise_sizes)
-        self.rpn_stds, self.rpn_means = train_proposals.stds, train_proposals.means
+        self.rpn_coding = train_proposals.stds, train_proposals.means, train_proposals.offset
 
     def construct(self, image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise):
         """The losses of LOSS_NAMES, weighted.
@@ -66,10 +73,11 @@ class FasterRcnn(nn.Cell):
         features = self.neck(self.backbone(image))
         still = [ops.stop_gradient(feature) for feature in features]
         logits, deltas = self.rpn(still)
-        anchors = self.anchors_of(features)
+        anchors = self.anchors_of(features, image)
         proposals, _, proposal_valid = self.train_proposals(logits, deltas, image_sizes, anchors)
 
-        rpn_cls, rpn_reg = self.rpn_loss(features, ops.cat(anchors), gt_boxes, gt_valid, rpn_noise)
+        own = self.anchors_of_pictures(features, image, image_sizes)
+        rpn_cls, rpn_reg = self.rpn_loss(features, ops.cat(anchors), own, gt_boxes, gt_valid, rpn_noise)
         samples = sample_rois(proposals, proposal_valid, gt_boxes, gt_labels, gt_valid, roi_noise, **self.roi_sampling)
         cells = self.roi_align.table_of(features[:self.pooled_levels])
         rcnn_cls, rcnn_reg = self.rcnn_loss(cells, samples)
@@ -77,10 +85,10 @@ class FasterRcnn(nn.Cell):
         losses = rpn_cls * weights[0], rpn_reg * weights[1], rcnn_cls * weights[2], rcnn_reg * weights[3]
         return losses, cells, samples
 
-    def rpn_loss(self, features, anchors, gt_boxes, gt_valid, noise):
-        labels, matched = match_anchors(anchors, gt_boxes, gt_valid, **self.matching)
+    def rpn_loss(self, features, anchors, own, gt_boxes, gt_valid, noise):
+        labels, matched = match_anchors(anchors, gt_boxes, gt_valid, anchor_valid=own, **self.matching)
         index, positive, negative = sample_anchors(labels, noise, **self.anchor_sampling)
-        targets = anchor_targets(anchors, gt_boxes, matched, index, self.rpn_stds, self.rpn_means)
+        targets = anchor_targets(anchors, gt_boxes, matched, index, *self.rpn_coding)
         logits, deltas = self.rpn.at_anchors(features, index.astype(mstype.int32))
         return rpn_losses(logits, deltas, targets, positive, negative, self.betas[0])
 
@@ -102,32 +110,52 @@ class FasterRcnn(nn.Cell):
         image_sizes = image_info[:, :2]
         features = self.neck(self.backbone(image))
         logits, deltas = self.rpn(features)
-        proposals, _, valid = self.test_proposals(logits, deltas, image_sizes, self.anchors_of(features))
+        proposals, _, valid = self.test_proposals(logits, deltas, image_sizes, self.anchors_of(features, image))
         n, p = valid.shape
         cells = self.roi_align.table_of(features[:self.pooled_levels])
         logits, deltas = self.rcnn(self.roi_align.from_table(*cells, proposals))
         return self.detector(logits.reshape(n, p, -1), deltas.reshape(n, p, -1), proposals, valid, image_sizes), cells
 
-    def anchors_of(self, features):
+    def anchors_of(self, features, image):
         """Anchors (A_l, 4) per level."""
-        shapes = ()
-        for feature in features:
-            shapes += (feature.shape[2:],)
-        return self.anchors(shapes)
+        return self.anchors(shapes_of(features), image.shape[2:])
+
+    def anchors_of_pictures(self, features, image, image_sizes):
+        """Which anchors count in training: bool (N, A), None = all."""
+        if self.own_divisor == 0:
+            return None
+        padded = ops.ceil(image_sizes / self.own_divisor) * self.own_divisor
+        return anchors_in_padding(self.corners(shapes_of(features), image.shape[2:]), padded)
 
     def noise_shapes(self, batch_size: int) -> dict:
         """Shapes of the two noise inputs of `construct`."""
         return {"rpn_noise": (batch_size, self.noise_sizes[0]), "roi_noise": (batch_size, self.noise_sizes[1])}
 
 
-def constant_anchors(generator: AnchorGenerator):
-    """A function of feature shapes whose anchors are constants of the graph."""
+def shapes_of(features):
+    """(H_l, W_l) per level."""
+    shapes = ()
+    for feature in features:
+        shapes += (feature.shape[2:],)
+    return shapes
+
+
+def constant_anchors(generator: AnchorGenerator, strides_from_size: bool):
+    """Functions of feature shapes and the input's (height, width): anchors (A_l, 4) per level, and the corners (A, 2) of their
+    cells; constants of the graph."""
+
+    def strides(shapes, padded):
+        return [(padded[0] // height, padded[1] // width) for height, width in shapes] if strides_from_size else None
 
     @constexpr
-    def anchors(shapes):
-        return tuple(Tensor(level) for level in generator.levels(shapes))
+    def anchors(shapes, padded):
+        return tuple(Tensor(level) for level in generator.levels(shapes, strides(shapes, padded)))
 
-    return anchors
+    @constexpr
+    def corners(shapes, padded):
+        return Tensor(np.concatenate(generator.corners(shapes, strides(shapes, padded))))
+
+    return anchors, corners
 
 
 def build_network(config, fast: bool = False) -> FasterRcnn:
@@ -143,22 +171,25 @@ def build_parts(config, fast: bool = False) -> dict:
         fast: the CPU's fast convolutions; False for other devices and for export.
     """
     backbone = ResNet(config.resnet_block, config.resnet_in_channels, config.resnet_out_channels, config.frozen_stages,
-                      config.train_norm, fast=fast)
-    anchors = AnchorGenerator(config.anchor_scales, config.anchor_ratios, config.anchor_strides)
+                      config.train_norm, config.stride_in_1x1, config.norm_eps, fast)
+    offset = config.box_offset
+    anchors = AnchorGenerator(config.anchor_scales, config.anchor_ratios, config.anchor_strides, config.anchor_rounding,
+                              config.anchor_center_offset, offset)
     per_cell = len(config.anchor_scales) * len(config.anchor_ratios)
     roi = config.roi_layer
-    roi_align = RoiAlign(roi["out_size"], roi["sample_num"], config.roi_align_featmap_strides, config.roi_align_finest_scale,
-                         fast=fast)
+    roi_align = build_roi_align(config, roi["out_size"], fast)
     classes = config.num_classes - 1
-    coding = {"stds": tuple(config.rpn_target_stds), "means": tuple(config.rpn_target_means)}
+    coding = {"stds": tuple(config.rpn_target_stds), "means": tuple(config.rpn_target_means),
+              "clamp_both": config.clamp_both_sides, "offset": offset}
     train_proposals = ProposalGenerator((), config.rpn_proposal_nms_pre, config.rpn_proposal_nms_post, config.rpn_proposal_max_num,
                                         config.rpn_proposal_nms_thr, config.rpn_proposal_min_bbox_size, **coding)
     test_proposals = ProposalGenerator((), config.rpn_nms_pre, config.rpn_nms_post, config.rpn_max_num, config.rpn_nms_thr,
                                        config.rpn_min_bbox_min_size, **coding)
     nms = ClassNms(config.test_iou_thr, classes, max(config.img_height, config.img_width))
     detector = Detector(nms, config.rcnn_target_stds, config.rcnn_target_means, config.test_score_thr, config.test_max_per_img,
-                        config.test_nms_pre)
-    matching = {"pos_thr": config.pos_iou_thr, "neg_thr": config.neg_iou_thr, "min_pos_iou": config.min_pos_iou}
+                        config.test_nms_pre, config.test_min_bbox_size, config.clamp_both_sides, offset)
+    matching = {"pos_thr": config.pos_iou_thr, "neg_thr": config.neg_iou_thr, "min_pos_iou": config.min_pos_iou,
+                "low_quality_takes_gt": config.low_quality_takes_gt, "offset": offset}
     anchor_sampling = {"num_pos": config.num_expected_pos, "num_total": config.num_expected_neg}
     roi_sampling = {
         "num_pos": config.num_expected_pos_stage2,
@@ -167,6 +198,7 @@ def build_parts(config, fast: bool = False) -> dict:
         "neg_thr": config.neg_iou_thr_stage2,
         "stds": tuple(config.rcnn_target_stds),
         "means": tuple(config.rcnn_target_means),
+        "offset": offset,
     }
     shapes = [(-(-config.img_height // stride), -(-config.img_width // stride)) for stride in config.anchor_strides]
     noise_sizes = (len(anchors.grid(shapes)), config.rpn_proposal_max_num + config.num_gts)
@@ -187,4 +219,12 @@ def build_parts(config, fast: bool = False) -> dict:
                          config.rcnn_loss_reg_weight),
         "betas": (config.rpn_smooth_l1_beta, config.rcnn_smooth_l1_beta),
         "noise_sizes": noise_sizes,
+        "strides_from_size": config.anchor_strides_from_size,
+        "own_divisor": 0 if config.anchors_in_padding else PADDING_DIVISOR,
     }
+
+
+def build_roi_align(config, out_size: int, fast: bool) -> RoiAlign:
+    roi = config.roi_layer
+    return RoiAlign(out_size, roi["sample_num"], config.roi_align_featmap_strides, config.roi_align_finest_scale, roi["aligned"],
+                    config.roi_level_rule, fast)

@@ -8,7 +8,7 @@ x2 - x1; label 0 is background.
 from mindspore import nn, ops
 
 from .faster_rcnn import LOSS_NAMES as BOX_LOSS_NAMES
-from .faster_rcnn import FasterRcnn, build_parts
+from .faster_rcnn import FasterRcnn, build_parts, build_roi_align
 from .mask_targets import mask_targets
 from .rcnn_mask import MaskHead, mask_head_loss
 from .roi_align import RoiAlign
@@ -73,8 +73,6 @@ def build_network(config, fast: bool = False) -> MaskRcnn:
         config: see default_config.yaml.
         fast: the CPU's fast convolutions, and mask targets in float64; False for other devices and for export.
     """
-    roi = config.roi_layer
-    mask_align = RoiAlign(roi["mask_out_size"], roi["sample_num"], config.roi_align_featmap_strides,
-                          config.roi_align_finest_scale, fast=fast)
+    mask_align = build_roi_align(config, config.roi_layer["mask_out_size"], fast)
     rcnn_mask = MaskHead(config.roi_align_out_channels, config.rcnn_mask_out_channels, config.num_classes - 1, fast=fast)
     return MaskRcnn(mask_align, rcnn_mask, config.rcnn_loss_mask_fb_weight, fast, **build_parts(config, fast))

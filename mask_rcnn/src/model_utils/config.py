@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from .config_check import ALIASES, RETIRED, SEVERAL, check_config
+from .config_check import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
 from .config_schema import Entry, InputError, check_choice, coerce, nearest, parse_text, read_entries, read_keys
 
 __all__ = ["Config", "InputError", "load_config", "parse_config", "require_path", "run_main", "save_config"]
@@ -179,6 +179,7 @@ def _resolve(path, overrides, default_path) -> Config:
     values = {name: key.default for name, key in keys.items()}
     origins = {}  # key -> how a message about its value begins: file and line, or the flag
     for layer in [*_layers(path, default_path), overrides]:
+        _apply(values, origins, keys, _preset(layer, keys))
         _apply(values, origins, keys, layer)
     config = Config(values)
     fault = check_config(config)
@@ -226,6 +227,21 @@ def _apply(values: dict, origins: dict, keys: dict, entries) -> None:
         check_choice(value, keys[name].choices, entry.where)
         values[name] = {**values[name], **value} if isinstance(value, dict) else value
         origins[name] = entry.where
+
+
+def _preset(layer, keys: dict) -> list:
+    """Entries of the keys that a layer's choice among PRESETS stands for; its own entries go over them."""
+    entries = []
+    for entry in layer:
+        presets = PRESETS.get(entry.name)
+        if presets is None:
+            continue
+        check_choice(entry.value, keys[entry.name].choices, entry.where)
+        chosen = presets.get(entry.value)
+        if chosen is None:      # as the defaults have it
+            chosen = {name: keys[name].default for preset in presets.values() for name in preset if name in keys}
+        entries += [Entry(name, value, entry.where) for name, value in chosen.items() if name in keys]
+    return entries
 
 
 def _targets(entry: Entry, keys: dict) -> list:

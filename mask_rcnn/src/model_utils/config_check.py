@@ -5,10 +5,10 @@ Not a copy of another model's file: the keys differ.
 import itertools
 
 from . import config_check_boxes
-from .config_check_boxes import ALIASES, RETIRED, SEVERAL
+from .config_check_boxes import ALIASES, PRESETS, RETIRED, SEVERAL
 from .config_rules import check_ranges
 
-__all__ = ["ALIASES", "RETIRED", "SEVERAL", "check_config"]
+__all__ = ["ALIASES", "PRESETS", "RETIRED", "SEVERAL", "check_config"]
 
 # As in config_check_boxes.py.
 RANGES = {

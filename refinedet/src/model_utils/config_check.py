@@ -27,6 +27,9 @@ ALIASES = {
     "workers": "num_parallel_workers",
 }
 
+# Key whose value stands for those of others: there is none.
+PRESETS = {}
+
 # A name that stands for several keys: its values are theirs, in this order.
 SEVERAL = {
     "image_shape": ("img_height", "img_width"),
