@@ -62,8 +62,8 @@ class Detector(nn.Cell):
 
     Each class's box is decoded and clipped, what scores above `score_thr` competes within its class (NMS at `iou_thr`), and the
     best of all classes stay. A candidate's sides are at least `min_size` long. Of the candidates above the threshold the best
-    `nms_pre` enter the NMS; since a box can only be suppressed by a better one, this changes nothing unless fewer than `max_per_img`
-    of them survive.
+    `nms_pre` enter the NMS; since a box can only be suppressed by a better one, this changes nothing unless fewer than
+    `max_per_img` of them survive.
     """
 
     def __init__(self, nms: nn.Cell, stds: Sequence[float], means: Sequence[float], score_thr: float, max_per_img: int,
