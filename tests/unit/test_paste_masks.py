@@ -88,3 +88,21 @@ def test_pasting_parity(parity_dir):
     expected = fixture["paste/d2"]
     got = paste_rle(fixture["paste/prob"], fixture["paste/boxes"], *expected.shape[1:])
     np.testing.assert_array_equal(np.stack([coco_mask.decode(rle) for rle in got]), expected)
+
+
+def test_truncated_pasting_parity(parity_dir):
+    """torchvision's, before its threshold; pixels within rounding of the threshold may fall on either side."""
+    fixture = np.load(parity_dir / "op_fixtures.npz")
+    soft = fixture["paste/tv_soft"]
+    for threshold in (0.5, 0.2, 0.8):
+        rles = paste_rle(fixture["paste/prob"], fixture["paste/boxes"], *soft.shape[1:], threshold, "truncated")
+        got = np.stack([coco_mask.decode(rle) for rle in rles])
+        sure = np.abs(soft - threshold) > 1e-5
+        np.testing.assert_array_equal(got[sure], (soft >= threshold)[sure])
+        assert sure.mean() > 0.99 and got.any()
+
+
+def test_truncated_boxes_beyond_the_picture_have_no_pixel():
+    boxes = [(70, 10, 90, 30), (-30, -30, -10, -10), (5, 5, 5, 20), (np.nan, 0, 9, 9)]
+    rles = paste_rle(np.ones((4, SIZE, SIZE)), boxes, 45, 60, rule="truncated")
+    assert coco_mask.area(rles).tolist() == [0, 0, 0, 0]

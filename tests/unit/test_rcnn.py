@@ -124,6 +124,24 @@ def detect(arrays, score_thr=0.05, iou_thr=0.5, max_per_img=100, nms_pre=1000):
     return [part.asnumpy() for part in ms.jit(net)(*map(Tensor, arrays))]
 
 
+def test_least_size_both_clamps_and_inclusive_boxes():
+    """One proposal; its box shrinks beyond the clamp."""
+    def boxes(**options):
+        net = Detector(ClassNms(0.5, 1, 110), STDS, (0.0,) * 4, 0.05, 1, 10, **options)
+        arrays = [[0.0, 3.0]], [[0.0, 0.0, -100.0, 0.0]], [[10.0, 10.0, 50.0, 50.0]]
+        found = net(*(Tensor(np.array([x], np.float32)) for x in arrays), Tensor([[True]]), Tensor(np.array([[90, 90]], np.float32)))
+        return [part.asnumpy()[0] for part in found]
+
+    box, _, _, valid = boxes()
+    assert valid.all() and box[0, 2] - box[0, 0] < 1e-3             # 40 * exp(-20)
+    box, *_ = boxes(clamp_both=True)
+    np.testing.assert_allclose(box[0], [29.68, 10, 30.32, 50], atol=1e-4)        # 40 * 16 / 1000 wide
+    assert not boxes(min_size=0.01)[3].any() and boxes(min_size=0.6, clamp_both=True)[3].all()
+    assert not boxes(min_size=0.7, clamp_both=True)[3].any()
+    box, *_ = boxes(clamp_both=True, offset=1)                      # 41 * 16 / 1000 wide, the last pixel counted
+    np.testing.assert_allclose(box[0], [30.172, 10, 29.828, 50], atol=1e-4)
+
+
 @pytest.mark.parametrize("case, options", [
     ("all that survive", {}),                                           # fewer than D: padding
     ("the best", {"max_per_img": 7, "iou_thr": 0.3}),

@@ -168,6 +168,46 @@ def test_resize_is_bilinear_at_pixel_centres(size):
     assert resize(image, (16, 20)) is image
 
 
+def smoothed_by_hand(image, height, width):
+    """Pillow's bilinear filter, in float64: a triangle that is as wide as a pixel of the result, where that is larger."""
+    def weights(new, old):
+        scale = old / new
+        reach = max(scale, 1.0)
+        centre = (np.arange(new) + 0.5) * scale
+        rows = np.maximum(1 - np.abs(np.arange(old) + 0.5 - centre[:, None]) / reach, 0)
+        return rows / rows.sum(1, keepdims=True)
+
+    return np.einsum("yh,xw,hwc->yxc", weights(height, image.shape[0]), weights(width, image.shape[1]), image.astype(np.float64))
+
+
+@pytest.mark.parametrize("size", [(24, 40), (9, 7), (5, 30), (13, 20)])
+@pytest.mark.parametrize("mode, by_hand, dtype, tolerance", [
+    ("pillow", smoothed_by_hand, np.uint8, 1.0), ("float", resized_by_hand, np.float32, 1e-3)])
+def test_other_ways_to_resize(size, mode, by_hand, dtype, tolerance):
+    image = picture(16, 20)
+    got = resize(image, size, mode)
+    assert got.shape == (*size, 3) and got.dtype == dtype
+    np.testing.assert_allclose(got, by_hand(image, *size), atol=tolerance)
+    if size == (9, 7):      # the ways differ where a picture shrinks
+        assert np.abs(smoothed_by_hand(image, *size) - resized_by_hand(image, *size)).max() > 5
+
+
+@pytest.mark.parametrize("mode", ["pillow", "float"])
+def test_preprocess_resizes_as_told_and_normalises_either(mode):
+    mean, std, image = (10.0, 20.0, 30.0), (2.0, 4.0, 5.0), picture(16, 20)
+    got, _ = Preprocess(InputSize(8, 10), mean, std, False, mode)(image)
+    np.testing.assert_allclose(got, ((resize(image, (8, 10), mode) - np.array(mean)) / std).transpose(2, 0, 1), atol=1e-5)
+    trained, *_ = augment(image, Preprocess(InputSize(8, 10), mean, std, False, mode), Augmentation())
+    np.testing.assert_array_equal(trained, got)
+    coloured, *_ = augment(image, Preprocess(InputSize(8, 10), mean, std, False, mode), Augmentation(colours=(9, 1, 1, 0)))
+    assert np.isfinite(coloured).all() and coloured.mean() > got.mean()
+
+
+def test_unknown_way_to_resize_is_refused():
+    with pytest.raises(ValueError, match="resize_mode: expected one of opencv, pillow, float, got 'nearest'"):
+        Preprocess(InputSize(8, 8), (0, 0, 0), (1, 1, 1), True, "nearest")
+
+
 @pytest.mark.parametrize("to_rgb", [True, False])
 def test_preprocess_matches_a_loop(to_rgb):
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

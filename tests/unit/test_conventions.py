@@ -1,0 +1,142 @@
+"""The presets of `convention`: what they stand for, who overrides whom, and that the network obeys each key."""
+import numpy as np
+import pytest
+from mindspore import Tensor
+from pycocotools import mask as coco_mask
+
+from faster_rcnn.src.FasterRcnn.faster_rcnn import build_network
+from faster_rcnn.src.loading import build_preprocess
+from faster_rcnn.src.model_utils.config import InputError, load_config, parse_config
+from faster_rcnn.src.model_utils.config_check import PRESETS
+from faster_rcnn.src.util import config_categories
+from mask_rcnn.src.model_utils.config import load_config as load_mask_config
+from mask_rcnn.src.outputs import mask_encoder
+from tests.narrow_network import narrow_config, narrow_mask_config
+
+CONVENTIONS = PRESETS["convention"]
+NAMES = list(CONVENTIONS)
+
+
+def test_every_preset_names_the_same_keys():
+    first = set(CONVENTIONS["torchvision"])
+    assert all(set(preset) == first for preset in CONVENTIONS.values())
+    assert first - set(load_config()) == {"mask_paste"} and first <= set(load_mask_config())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_sets_its_keys(name):
+    config = load_mask_config(overrides={"convention": name})
+    for key, value in CONVENTIONS[name].items():
+        if isinstance(value, dict):
+            assert {part: config[key][part] for part in value} == value and config[key]["out_size"] == 7
+        else:
+            assert config[key] == (tuple(value) if isinstance(value, list) else value), key
+
+
+def test_presets_differ_where_the_frameworks_do():
+    """In the table of conventions no two frameworks are alike."""
+    differing = {(a, b): sum(CONVENTIONS[a][key] != CONVENTIONS[b][key] for key in CONVENTIONS[a])
+                 for a in NAMES for b in NAMES if a < b}
+    assert min(differing.values()) >= 8, differing
+
+
+def test_keys_of_the_same_source_go_over_the_preset(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("norm_eps: 0.0\nconvention: torchvision\nroi_layer: {sample_num: 3}\n")
+    config = load_config(file)
+    assert (config.norm_eps, config.roi_layer.sample_num, config.roi_layer.aligned) == (0.0, 3, False)
+    assert config.anchor_rounding and config.convention == "torchvision"
+
+
+def test_a_preset_goes_over_what_came_before_and_under_what_comes_after(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("convention: detectron2\nnorm_eps: 0.1\nimg_width: 640\n")
+    config = parse_config(["--config_path", str(file), "--convention=mmdet", "--min_pos_iou=0.2"])
+    assert (config.norm_eps, config.to_rgb, config.min_pos_iou, config.img_width) == (1e-5, True, 0.2, 640)
+    derived = tmp_path / "derived.yaml"
+    derived.write_text("__BASE__: own.yaml\nto_rgb: True\n")
+    config = load_config(derived)
+    assert config.to_rgb and config.stride_in_1x1 and config.norm_eps == 0.1
+
+
+def test_default_sets_everything_back(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("convention: torchvision\n")
+    config = parse_config(["--config_path", str(file), "--convention=default"])
+    assert config == load_config()
+
+
+def test_unknown_convention_is_refused():
+    with pytest.raises(InputError, match="--convention: expected one of default, torchvision, detectron2, mmdet, zoo, got 'keras'"):
+        parse_config(["--convention=keras"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_network_obeys(name):
+    """Each key of the preset, where the network keeps it."""
+    preset = CONVENTIONS[name]
+    config = narrow_config(convention=name, **{key: preset[key] for key in ("train_norm", "frozen_stages")})
+    net = build_network(config)
+    block = net.backbone.layer2[0]
+    assert block.conv1.conv.direct.stride[-1] == (2 if preset["stride_in_1x1"] else 1)
+    assert block.conv2.conv.direct.stride[-1] == (1 if preset["stride_in_1x1"] else 2)
+    assert block.conv1.eps == preset["norm_eps"] and block.conv1.gamma.requires_grad == preset["train_norm"]
+    assert (net.roi_align.sample_num, net.roi_align.aligned) == tuple(preset["roi_layer"].values())
+    assert net.roi_align.rule["offset"] == preset["box_offset"]
+    assert net.betas == (preset["rpn_smooth_l1_beta"], preset["rcnn_smooth_l1_beta"])
+    assert net.matching["low_quality_takes_gt"] == preset["low_quality_takes_gt"]
+    for part in (net.train_proposals, net.test_proposals, net.detector):
+        assert (part.clamp_both, part.offset) == (preset["clamp_both_sides"], preset["box_offset"])
+    assert net.test_proposals.min_size == preset["rpn_min_bbox_min_size"]
+    assert net.detector.min_size == preset["test_min_bbox_size"]
+    assert net.own_divisor == (0 if preset["anchors_in_padding"] else 32)
+    preprocess = build_preprocess(config)
+    assert (preprocess.resize_mode, preprocess.size.rounding) == (preset["resize_mode"], preset["size_rounding"])
+
+
+def test_anchors_follow_the_convention():
+    """Of a 32 x 32 map of stride 4 and a 3 x 3 one of stride 64 in a picture of 128 x 128 pixels."""
+    def anchors(**overrides):
+        levels = build_network(narrow_config(**overrides)).anchors(((32, 32), (16, 16), (8, 8), (4, 4), (3, 3)), (128, 128))
+        return [level.asnumpy() for level in levels]
+
+    plain, torchvision, zoo = anchors(), anchors(convention="torchvision"), anchors(convention="zoo")
+    np.testing.assert_allclose(plain[0][1], [-16, -16, 16, 16])
+    np.testing.assert_allclose(plain[0][0], [-22.627417, -11.313708, 22.627417, 11.313708], rtol=1e-6)
+    np.testing.assert_array_equal(torchvision[0][0], [-23, -11, 23, 11])
+    np.testing.assert_array_equal(torchvision[4][3] - torchvision[4][0], [42, 0, 42, 0])      # 128 // 3, not 64
+    np.testing.assert_array_equal(plain[4][3] - plain[4][0], [64, 0, 64, 0])
+    np.testing.assert_array_equal(zoo[0][1], [-14, -14, 17, 17])    # 32 pixels around 1.5, the last one counted
+
+
+def test_anchors_beyond_a_picture_count_for_nothing():
+    """The second picture is 60 x 100: its cells end at 64 x 128."""
+    net = build_network(narrow_config(convention="mmdet"))
+    shapes = ((32, 48), (16, 24), (8, 12), (4, 6), (2, 3))
+    features, image = [np.zeros((2, 1, *shape)) for shape in shapes], np.zeros((2, 3, 128, 192))
+    sizes = Tensor(np.array([[128, 192], [60, 100]], np.float32))
+    own = net.anchors_of_pictures(features, image, sizes).asnumpy()
+    assert own[0].all()
+    cells = own[1].reshape(-1, 3)
+    start = 0
+    for (height, width), stride in zip(shapes, (4, 8, 16, 32, 64)):
+        level = cells[start:start + height * width, 0].reshape(height, width)
+        rows, columns = -(-64 // stride), -(-128 // stride)
+        assert level[:rows, :columns].all() and level.sum() == rows * columns
+        start += height * width
+    assert build_network(narrow_config()).anchors_of_pictures(features, image, sizes) is None
+
+
+def test_masks_are_pasted_as_told():
+    masks, boxes = np.ones((1, 28, 28), np.float32), [[10.4, 10.4, 20.4, 20.4]]
+    areas = {}
+    for name in ("detectron2", "torchvision"):
+        areas[name] = coco_mask.area(mask_encoder(narrow_mask_config(convention=name))(masks, boxes, 40, 40))[0]
+    assert areas["detectron2"] == 100 and areas["torchvision"] != 100
+
+
+@pytest.mark.parametrize("name, first", [("detectron2", 0), ("mmdet", 0), ("torchvision", 1), ("default", 1)])
+def test_ids_of_classes_without_names(name, first):
+    config = narrow_config(convention=name, coco_classes=[])
+    assert [item["id"] for item in config_categories(config)] == list(range(first, first + 3))
+    assert [item["id"] for item in config_categories(load_config(overrides={"convention": name}))][-1] == 90
