@@ -72,10 +72,13 @@ def find_model(config, *others: str) -> tuple:
 
 def _from_checkpoint(config, path, device) -> Predictor:
     from . import network_define
+    from .MaskRcnn.convolution import keep_filters
     from .MaskRcnn.mask_rcnn import build_network
 
     net = build_network(config, fast=device == "CPU")
     network_define.load_checkpoint_into(net, path)
+    if device == "CPU":
+        keep_filters(net)
     return predictor_of(net, config.amp_level, device)
 
 

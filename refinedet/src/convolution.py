@@ -12,6 +12,7 @@ Rounding: about 8e-5 at an output of standard deviation 1 (direct: 1e-5).
 
 import math
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, Uniform, initializer
@@ -65,8 +66,13 @@ class WinogradConv3x3(nn.Cell):
         self.matmul_tn = ops.MatMul(transpose_a=True)
         self.batch_matmul = ops.BatchMatMul()
         self.batch_matmul_nt = ops.BatchMatMul(transpose_b=True)
+        self.keeping, self.kept = False, None       # see keep_filters
 
     def construct(self, x, weight):
+        if self.kept is not None:
+            return self.apply(self.kept, x)
+        if self.keeping:
+            self.kept = Parameter(self.filters_of(weight), name="filters", requires_grad=False)
         return self.filter(x, weight)
 
     def bprop(self, x, weight, out, dout):
@@ -76,11 +82,18 @@ class WinogradConv3x3(nn.Cell):
         return self.filter(dout, flipped), self.weight_gradient(x, dout)
 
     def filter(self, x, weight):
-        n, channels, height, width = x.shape
-        out_channels = weight.shape[0]
+        return self.apply(self.filters_of(weight), x)
+
+    def filters_of(self, weight):
+        """Weights in the transform domain: (O, C, 3, 3) -> (36, O, C)."""
+        out_channels, channels, _, _ = weight.shape
+        return self.matmul_nt(self.to_filter, weight.reshape(out_channels * channels, 9)).reshape(36, out_channels, channels)
+
+    def apply(self, filters, x):
+        n, _, height, width = x.shape
+        out_channels = filters.shape[1]
         rows, columns = (height + 3) // 4, (width + 3) // 4
-        u = self.matmul_nt(self.to_filter, weight.reshape(out_channels * channels, 9))
-        m = self.batch_matmul(u.reshape(36, out_channels, channels), self.input_tiles(x))      # (36, O, N*T)
+        m = self.batch_matmul(filters, self.input_tiles(x))                    # (36, O, N*T)
         m = permute_rows(m, 36, out_channels, n)
         y = ops.Conv2DTranspose(1, 4, pad_mode="valid", stride=4)(
             m.reshape(n * out_channels, 36, rows, columns), self.from_tiles, (n * out_channels, 1, rows * 4, columns * 4))
@@ -106,6 +119,30 @@ class WinogradConv3x3(nn.Cell):
         pad = (1, 1 + -height % 4, 1, 1 + -width % 4)
         v = ops.Conv2D(36, 6, pad_mode="pad", pad=pad, stride=4)(x.reshape(n * channels, 1, height, width), self.to_tiles)
         return permute_rows(v, n, channels, 36).reshape(36, channels, -1)
+
+
+def keep_filters(net: nn.Cell, side: int = 64) -> int:
+    """Transform the weights of a network's Winograd convolutions once for all calls to come, for inference with weights that stay.
+
+    Of a picture of 320x320 the transforms of the weights are a fifth of a VGG-16's time. They take four times the memory of
+    the weights. `net.dense(image)` calls the layers that are meant; `side`: of the picture that it is shown.
+    Returns the number of layers.
+    """
+    layers = [cell for _, cell in net.cells_and_names() if isinstance(cell, WinogradConv3x3)]
+    mode = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    for layer in layers:
+        layer.keeping = True
+    try:
+        net.dense(Tensor(np.zeros((1, 3, side, side), np.float32)))
+    finally:
+        ms.set_context(mode=mode)
+        for layer in layers:
+            layer.keeping = False
+    kept = [layer for layer in layers if layer.kept is not None]
+    for number, layer in enumerate(kept):
+        layer.kept.name = f"winograd.{number}.filters"
+    return len(kept)
 
 
 def permute_rows(x, a: int, b: int, c: int):

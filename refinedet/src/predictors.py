@@ -1,4 +1,4 @@
-# Same as faster_rcnn/src/predictors.py with FasterRcnn.faster_rcnn -> refinedet
+# Same as faster_rcnn/src/predictors.py with FasterRcnn.faster_rcnn -> refinedet, FasterRcnn.convolution -> convolution
 """Ways to run a network: from a checkpoint, a MINDIR or an ONNX file, all behind one call.
 
 A predictor is called as predict(image, image_info) and gives NumPy arrays, those that outputs.py names: image (N, 3, H, W)
@@ -72,10 +72,13 @@ def find_model(config, *others: str) -> tuple:
 
 def _from_checkpoint(config, path, device) -> Predictor:
     from . import network_define
+    from .convolution import keep_filters
     from .refinedet import build_network
 
     net = build_network(config, fast=device == "CPU")
     network_define.load_checkpoint_into(net, path)
+    if device == "CPU":
+        keep_filters(net)
     return predictor_of(net, config.amp_level, device)
 
 

@@ -89,6 +89,9 @@ class RefineDet(nn.Cell):
         sources = self.backbone(image)
         return (*self.arm(sources), *self.odm(self.tcb(sources)))
 
+    def dense(self, image):
+        return self.heads(image)
+
     def objectness(self, arm_logits):
         return ops.softmax(arm_logits, -1)[..., 1]                             # (N, A)
 

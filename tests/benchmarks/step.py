@@ -111,6 +111,8 @@ def time_inference(net, config, args) -> dict:
     import numpy as np
     from mindspore import Tensor
 
+    package = NETWORKS[args.model].rpartition(".")[0]
+    import_module(".".join(filter(None, (args.model, "src", package, "convolution")))).keep_filters(net)     # as predictors.py does
     infer = import_module(f"{args.model}.src.network_define").InferenceNet(net)
     image, info, *_ = (Tensor(array) for array in random_batch(np.random.default_rng(0), config, args, 1))
 

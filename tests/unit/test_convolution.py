@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from faster_rcnn.src.FasterRcnn.convolution import Conv2d, ConvNorm, Convolution, WinogradConv3x3
+from faster_rcnn.src.FasterRcnn.convolution import Conv2d, ConvNorm, Convolution, WinogradConv3x3, keep_filters
 from tests.numpy_layers import batch_norm, convolve, convolve_gradients
 
 DIRECT, WINOGRAD = 1e-5, 1e-4
@@ -169,3 +169,33 @@ def test_names_of_the_parameters():
     net = nn.SequentialCell(ConvNorm(2, 3, 1))
     assert {p.name: p.requires_grad for p in net.get_parameters()} == {
         "0.weight": True, "0.gamma": True, "0.beta": True, "0.moving_mean": False, "0.moving_variance": False}
+
+
+class Two(nn.Cell):
+    """A layer that `dense` calls, of two kinds, and one that it does not."""
+
+    def __init__(self, fast):
+        super().__init__()
+        self.first, self.second = Conv2d(64, 64, 3, fast=fast), ConvNorm(64, 64, 3, fast=fast)
+        self.other = Conv2d(64, 64, 3, fast=fast)
+        self.stem = Conv2d(3, 64, 3, fast=fast)
+
+    def dense(self, image):
+        return self.second(self.first(self.stem(image)))
+
+    def construct(self, image):
+        return self.other(self.dense(image))
+
+
+def test_kept_filters_change_nothing_but_stay():
+    image = Tensor(np.random.default_rng(0).standard_normal((2, 3, 20, 24)).astype(np.float32))
+    net, mode = Two(True), ms.get_context("mode")
+    before, names = net(image).asnumpy(), {param.name for param in net.get_parameters()}
+    assert keep_filters(net) == 2 and net.other.conv.winograd.kept is None
+    np.testing.assert_allclose(ms.jit(net)(image).asnumpy(), before, rtol=1e-5, atol=1e-5)
+    assert len({param.name for param in net.get_parameters()} - names) == 2
+    assert not any(param.requires_grad for param in net.get_parameters() if param.name not in names)
+    net.first.weight.set_data(net.first.weight.value() * 0)
+    np.testing.assert_allclose(net(image).asnumpy(), before, rtol=1e-5, atol=1e-5)
+    assert keep_filters(Two(False)) == 0
+    assert ms.get_context("mode") == mode

@@ -129,7 +129,8 @@ def test_least_size_both_clamps_and_inclusive_boxes():
     def boxes(**options):
         net = Detector(ClassNms(0.5, 1, 110), STDS, (0.0,) * 4, 0.05, 1, 10, **options)
         arrays = [[0.0, 3.0]], [[0.0, 0.0, -100.0, 0.0]], [[10.0, 10.0, 50.0, 50.0]]
-        found = net(*(Tensor(np.array([x], np.float32)) for x in arrays), Tensor([[True]]), Tensor(np.array([[90, 90]], np.float32)))
+        size = Tensor(np.array([[90, 90]], np.float32))
+        found = net(*(Tensor(np.array([x], np.float32)) for x in arrays), Tensor([[True]]), size)
         return [part.asnumpy()[0] for part in found]
 
     box, _, _, valid = boxes()

@@ -115,6 +115,10 @@ class FasterRcnn(nn.Cell):
         logits, deltas = self.rcnn(self.roi_align.from_table(*cells, proposals))
         return self.detector(logits.reshape(n, p, -1), deltas.reshape(n, p, -1), proposals, valid, image_sizes), cells
 
+    def dense(self, image):
+        """What is computed of every pixel."""
+        return self.rpn(self.neck(self.backbone(image)))
+
     def anchors_of(self, features, image):
         """Anchors (A_l, 4) per level."""
         return self.anchors(shapes_of(features), image.shape[2:])
