@@ -20,7 +20,7 @@ NAMES = list(CONVENTIONS)
 def test_every_preset_names_the_same_keys():
     first = set(CONVENTIONS["torchvision"])
     assert all(set(preset) == first for preset in CONVENTIONS.values())
-    assert first - set(load_config()) == {"mask_paste"} and first <= set(load_mask_config())
+    assert first - set(load_config()) == {"mask_paste", "low_quality_stage2"} and first <= set(load_mask_config())
 
 
 @pytest.mark.parametrize("name", NAMES)
