@@ -1,13 +1,18 @@
 # Same as faster_rcnn/src/convert_checkpoint.py
-"""Convert other people's weights to a checkpoint of the backbone.
+"""Convert other people's weights: of an ImageNet ResNet to a backbone, of a whole detector to a checkpoint and its YAML; and back.
 
-usage: python -m src.convert_checkpoint --ckpt_file=resnet50.pth [--output_file=backbone_resnet50.ckpt]
+usage: python -m src.convert_checkpoint --ckpt_file=F [--source=NAME] [--output_file=O.ckpt] [--partial] [--norm_eps=X]
+       python -m src.convert_checkpoint --ckpt_file=O.ckpt --to=torchvision|detectron2|mmdet [--config_path=O.yaml]
 
-Reads an ImageNet ResNet: PyTorch .pth (both containers; PyTorch is not needed), pickles of NumPy arrays, .npz, and
-MindSpore's own .ckpt. Layers that the file lacks are left out and named; training initialises them anew.
-Exit status: 0 a checkpoint was written, 1 nothing in the file could be used, 2 the file or an option is at fault.
+Reads PyTorch .pth (both containers; PyTorch is not needed), pickles of NumPy arrays, .npz, .safetensors, and MindSpore's own
+.ckpt. A detector of torchvision, detectron2, mmdet or the old MindSpore zoo becomes O.ckpt and O.yaml, with which
+`infer.py --config_path=O.yaml --checkpoint_path=O.ckpt` runs. Layers that a backbone's file lacks are left out and named;
+training initialises them anew.
+Exit status: 0 the result was written, 1 nothing in the file could be used or the detector would not be whole, 2 the file or an
+option is at fault.
 """
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -16,23 +21,34 @@ if not __package__:  # run as a file: make its folder's parent the place to impo
     __package__ = "src"
 
 from .checkpoint_io import read_checkpoint
-from .checkpoint_io.resnet_names import BLOCKS, PARAMETERS, PREFIX, UNKNOWN, convert_resnet, translate
+from .checkpoint_io.detector_names import FRAMEWORKS, find_framework
+from .checkpoint_io.resnet_names import (
+    BLOCKS,
+    CAFFE2,
+    DETECTRON2,
+    PARAMETERS,
+    PREFIX,
+    UNKNOWN,
+    backbone_of,
+    convert_resnet,
+    translate,
+    with_statistics,
+)
 from .checkpoint_io.writer import check_output, write_checkpoint
-from .model_utils.config import InputError, run_main
+from .convert_detector import FRAMEWORK_EPS, SUFFIXES, export_detector, import_detector
+from .model_utils.config import InputError, load_config, run_main
 from .model_utils.local_adapter import prepare_environment
 
-# What names tell that the file holds something else than a ResNet's own names: (what, part of a name).
-OTHERS = (
-    ("a detector of torchvision", ("backbone.body.", "roi_heads.box_head.fc6.")),
-    ("a detector of detectron2", ("backbone.bottom_up.", "proposal_generator.")),
-    ("a detector of mmdet", ("rpn_head.rpn_", "neck.lateral_convs.")),
-    ("a detector of the old MindSpore zoo", ("rpn_with_loss.", "fpn_neck.", "fpn_ncek.")),
-    ("a ResNet with detectron2's names", ("stem.conv1.", "res2.0.conv1.")),
-    ("a ResNet with Caffe2's names", ("conv1_w", "res2_0_branch2a_w")),
-    ("a backbone of this project, converted already", ("conv1.gamma", "layer1.0.conv1.gamma")),
+CONVERTED = ("backbone.conv1.gamma", "backbone.layer1.0.conv1.gamma", "conv1.gamma", "layer1.0.conv1.gamma")
+# What names tell of the pixels that a ResNet was trained on: (names, what to print), the first that fit.
+PIXELS = (
+    (CAFFE2, "pixels: blue, green, red from 0 to 255, less 103.53 116.28 123.675; stages shrink in their first 1x1: "
+             "train with --convention=detectron2"),
+    (DETECTRON2, "pixels: not stored in the file; with these names, MSRA's ResNets are trained on those of detectron2 and shrink in "
+                 "the 1x1 (--convention=detectron2), torchvision's are as the defaults"),
+    (re.compile(""), "pixels: not stored in the file; ImageNet ResNets with these names are trained on RGB / 255, "
+                     "mean 0.485 0.456 0.406, std 0.229 0.224 0.225"),
 )
-PIXELS = ("pixels: not stored in the file; ImageNet ResNets with these names are trained on RGB / 255, "
-          "mean 0.485 0.456 0.406, std 0.229 0.224 0.225")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,31 +59,37 @@ class _Parser(argparse.ArgumentParser):
 def parse_arguments(argv=None) -> argparse.Namespace:
     parser = _Parser(prog="convert_checkpoint.py", allow_abbrev=False, description=__doc__.split("\n\n")[0])
     parser.add_argument("--ckpt_file", required=True, type=Path, help="checkpoint to convert")
-    parser.add_argument("--source", default="auto", choices=("auto", "resnet"),
+    parser.add_argument("--source", default="auto", choices=("auto", "resnet", *FRAMEWORKS),
                         help="what the file holds; auto tells by the names and refuses what it does not know; "
                              "resnet takes every name of a ResNet, out of a whole detector too")
     parser.add_argument("--output_file", type=Path,
-                        help="checkpoint to write, .ckpt (default: backbone_NAME.ckpt in the working directory)")
-    parser.add_argument("--backbone", default="resnet_v1.5_50", choices=sorted(BLOCKS),
-                        help="network that the weights are for")
+                        help="file to write (default: backbone_NAME.ckpt, of a detector converted_NAME.ckpt, with --to "
+                             "NAME_FRAMEWORK and its suffix, in the working directory)")
+    parser.add_argument("--backbone", choices=sorted(BLOCKS),
+                        help="network that the weights of a ResNet are for (default: the one with as many blocks)")
+    parser.add_argument("--partial", action="store_true", help="write a detector that is not whole, to train from")
+    parser.add_argument("--norm_eps", type=float, help="what norms add to a variance, in place of the framework's own")
+    parser.add_argument("--to", choices=sorted(SUFFIXES), help="write one of our checkpoints as a file of this framework")
+    parser.add_argument("--config_path", type=Path,
+                        help="with --to: the network's configuration (default: the YAML beside the checkpoint)")
     return parser.parse_args(argv)
 
 
-def check_source(arrays, source: str, place):
-    """InputError where `auto` finds other names than a ResNet's."""
-    if source != "auto":
-        return
-    for what, parts in OTHERS:
-        name = next((name for name in arrays for part in parts if _starts(name, part)), None)
-        if name is not None:
-            raise InputError(f"{place}: {what} ({name}) is not converted: only an ImageNet ResNet with the names of "
-                             "torchvision or MindSpore is")
+def find_source(arrays, source: str, place):
+    """The framework of the whole detector in a file, or None for a ResNet; InputError for what is neither."""
+    if source == "resnet":
+        return None
+    framework = find_framework(arrays)
+    if source not in ("auto", framework) and framework:
+        raise InputError(f"--source: {source}, but the names in {place} are those of {framework}")
+    if framework:
+        return framework
+    done = next((name for name in arrays if name.removeprefix("module.") in CONVERTED), None)
+    if done:
+        raise InputError(f"{place}: a checkpoint of this project, converted already ({done})")
     if not any(translate(name) for name in arrays):
-        raise InputError(f"{place}: no names of a ResNet; the first are {', '.join(list(arrays)[:3])}")
-
-
-def _starts(name: str, part: str) -> bool:
-    return name.startswith((part, "module." + part, "backbone." + part))
+        raise InputError(f"{place}: no names of a ResNet or of a detector; the first are {', '.join(list(arrays)[:3])}")
+    return None
 
 
 def report(checkpoint, conversion, backbone: str) -> list:
@@ -82,7 +104,11 @@ def report(checkpoint, conversion, backbone: str) -> list:
     for cells in conversion.missing:
         stretch = cells[0] if len(cells) == 1 else f"{cells[0]} ... {cells[-1]}"
         lines.append(f"missing: {stretch} ({_count(cells, 'convolution')}): will be re-initialised")
-    return [*lines, PIXELS] if used else lines
+    if backbone != next(iter(BLOCKS)):
+        lines.append(f"depth: set resnet_block to {list(BLOCKS[backbone])}")
+    if used:
+        lines.append(next(text for names, text in PIXELS if any(names.match(PREFIX.sub("", name)) for name in checkpoint.arrays)))
+    return lines
 
 
 def warnings_of(conversion, backbone: str) -> list:
@@ -108,19 +134,45 @@ def _some(names) -> str:
 
 def main(argv=None) -> int:
     args = parse_arguments(argv)
-    output = check_output(args.output_file or Path(f"backbone_{args.ckpt_file.stem}.ckpt"), args.ckpt_file)
+    if args.norm_eps is not None and not 0 <= args.norm_eps < 1:
+        raise InputError(f"--norm_eps: expected 0 to 1, got {args.norm_eps}")
     prepare_environment()
+    if args.to:
+        return export(args)
+    if args.output_file:
+        check_output(args.output_file, args.ckpt_file)
     checkpoint = read_checkpoint(args.ckpt_file)
-    check_source(checkpoint.arrays, args.source, checkpoint.path)
-    conversion = convert_resnet(checkpoint.arrays, args.backbone, str(checkpoint.path))
-    print("\n".join(report(checkpoint, conversion, args.backbone)))
+    framework = find_source(checkpoint.arrays, args.source, checkpoint.path)
+    default = f"{'converted' if framework else 'backbone'}_{args.ckpt_file.stem}.ckpt"
+    output = args.output_file or check_output(Path(default), args.ckpt_file)
+    if framework:
+        return import_detector(checkpoint, framework, output, args.partial, args.norm_eps)
+    return import_backbone(checkpoint, args, output)
+
+
+def import_backbone(checkpoint, args, output: Path) -> int:
+    arrays = with_statistics(checkpoint.arrays, FRAMEWORK_EPS if args.norm_eps is None else args.norm_eps)
+    backbone = args.backbone or backbone_of(arrays)
+    conversion = convert_resnet(arrays, backbone, str(checkpoint.path))
+    print("\n".join(report(checkpoint, conversion, backbone)))
     if not conversion.tensors:
         print(f"{args.ckpt_file}: nothing in it could be used; no checkpoint was written", file=sys.stderr)
         return 1
     write_checkpoint(conversion.tensors, output)
     print(f"wrote {output}")
-    for line in warnings_of(conversion, args.backbone):
+    for line in warnings_of(conversion, backbone):
         print(f"warning: {args.ckpt_file}: {line}", file=sys.stderr)
+    return 0
+
+
+def export(args) -> int:
+    config_path = args.config_path or args.ckpt_file.with_suffix(".yaml")
+    if not config_path.is_file():
+        raise InputError(f"--config_path: no such file: {config_path}")
+    suffix = SUFFIXES[args.to]
+    output = args.output_file or Path(f"{args.ckpt_file.stem}_{args.to}{suffix}")
+    check_output(output, args.ckpt_file, suffix)
+    export_detector(read_checkpoint(args.ckpt_file), load_config(config_path), args.to, output)
     return 0
 
 

@@ -6,18 +6,21 @@ The container is told by the first bytes; the name of the file counts only where
 import io
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ..model_utils.config import InputError
 from .safe_pickle import Array, load_pickle, shown
+from .safetensors_file import is_safetensors, read_safetensors
 from .torch_file import MAGIC, Parameter, Tensor, TorchStream, TorchZip
 
 # Where frameworks put the tensors within what they save; "blobs" is Caffe2's.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "blobs")
 PICKLE_SUFFIXES = (".pkl", ".pickle")
+# Zip files that unpack to more than this many times their size, and some MB, hold no weights.
+MOST_UNPACKED, FREE_UNPACKED = 50, 2 ** 24
 # Beginnings of files that are often taken for checkpoints -> what they are.
 MISTAKEN = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`",
@@ -33,9 +36,10 @@ class Checkpoint:
     """What a file held. Its arrays are views: not to be written to."""
 
     path: Path
-    container: str  # "PyTorch zip", "PyTorch stream", "pickle", "NumPy npz", "MindSpore checkpoint"
+    container: str  # "PyTorch zip", "PyTorch stream", "pickle", "NumPy npz", "safetensors", "MindSpore checkpoint"
     arrays: dict  # name -> array, in the order of the file
     extras: tuple  # names of what stood beside them and is no array
+    meta: dict = field(default_factory=dict)  # what mmdet's files say about themselves; not checked
 
 
 def read_checkpoint(path) -> Checkpoint:
@@ -64,9 +68,12 @@ def _reader_of(path: Path, head: bytes):
         return _read_stream if stream else _read_pickle
     if head[257:262] == b"ustar":
         raise InputError(f"{path}: a tar file (PyTorch's container of 2016, or an archive to unpack): not read")
+    if is_safetensors(path, head):
+        return _read_safetensors
     if path.suffix.lower() == ".ckpt":
         return _read_mindspore
-    raise InputError(f"{path}: not a known kind of checkpoint (PyTorch .pth, pickle .pkl, NumPy .npz, MindSpore .ckpt)")
+    raise InputError(f"{path}: not a known kind of checkpoint (PyTorch .pth, pickle .pkl, NumPy .npz, safetensors, "
+                     "MindSpore .ckpt)")
 
 
 def _read_zip(path: Path) -> Checkpoint:
@@ -75,10 +82,18 @@ def _read_zip(path: Path) -> Checkpoint:
     except Exception as error:  # zipfile raises struct.error and others beside BadZipFile for damaged directories
         raise InputError(f"{path}: a damaged or truncated zip file: {shown(str(error))}") from error
     with archive:
+        _check_unpacked(path, archive)
         if any(name.endswith(".npy") for name in archive.namelist()):
             return _read_npz(path)
         torch_file = TorchZip(path, archive)
         return _checkpoint(path, "PyTorch zip", torch_file.tree, torch_file.array)
+
+
+def _check_unpacked(path: Path, archive: zipfile.ZipFile) -> None:
+    """InputError for a zip bomb; zipfile gives no more of a member than the directory declares."""
+    declared, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
+    if declared > MOST_UNPACKED * size + FREE_UNPACKED:
+        raise InputError(f"{path}: refused: a zip file of {size} bytes that would unpack to {declared}")
 
 
 def _read_stream(path: Path) -> Checkpoint:
@@ -97,6 +112,11 @@ def _read_npz(path: Path) -> Checkpoint:
     except Exception as error:  # np.load raises zipfile's, zlib's and its own errors for damaged files
         raise InputError(f"{path}: a damaged .npz file, or one with Python objects: {shown(str(error))}") from error
     return _checkpoint(path, "NumPy npz", arrays, None)
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    arrays, metadata = read_safetensors(path)
+    return _checkpoint(path, "safetensors", {**arrays, **({"__metadata__": metadata} if metadata else {})}, None)
 
 
 def _read_mindspore(path: Path) -> Checkpoint:
@@ -133,7 +153,8 @@ def _checkpoint(path: Path, container: str, tree, read_tensor) -> Checkpoint:
             arrays[name] = value
     if not arrays:
         raise InputError(f"{path}: no tensors found; it holds {', '.join(extras[:5]) or 'nothing'}")
-    return Checkpoint(path, container, arrays, tuple(extras))
+    meta = tree.get("meta")
+    return Checkpoint(path, container, arrays, tuple(extras), dict(meta) if isinstance(meta, Mapping) else {})
 
 
 def _array(value, read_tensor):

@@ -178,18 +178,25 @@ class TorchZip(TorchFile):
         self.order = "<" if order == b"little" else ">"
         self.tree = load_pickle(io.BytesIO(self._read("data.pkl")), path, TORCH_GLOBALS, _load_storage)
 
-    def _read(self, name: str) -> bytes:
+    def _read(self, name: str, needed=None) -> bytes:
+        """The bytes of a member; InputError where it has more than `needed`."""
         try:
+            if needed is not None and self.zip.getinfo(self.root + name).file_size > needed:
+                raise InputError(f"{self.path}: damaged: {shown(name)} has more than the {needed} bytes of its storage")
             return self.zip.read(self.root + name)
         except KeyError:
             raise InputError(f"{self.path}: damaged: {shown(name)} is missing in the zip file") from None
+        except InputError:
+            raise
         except Exception as error:  # zipfile raises its own, zlib's, struct's and OSError for damaged members
             raise InputError(f"{self.path}: damaged: {shown(name)}: {shown(str(error))}") from error
 
     def _block(self, storage: Storage) -> np.ndarray:
+        kind = storage.kind.stored.newbyteorder(self.order)
         if storage.key not in self.blocks:
-            self.blocks[storage.key] = self._read(f"data/{storage.key}")
-        raw, kind = self.blocks[storage.key], storage.kind.stored.newbyteorder(self.order)
+            needed = (storage.start + storage.count) * kind.itemsize
+            self.blocks[storage.key] = self._read(f"data/{storage.key}", needed)
+        raw = self.blocks[storage.key]
         return np.frombuffer(raw, kind, len(raw) // kind.itemsize)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from ..model_utils.config import InputError
 
 
-def check_output(output: Path, source: Path) -> Path:
+def check_output(output: Path, source: Path, suffix: str = ".ckpt") -> Path:
     """`output`, a path that can be written to and is not the file to convert; InputError where it is not."""
-    if output.suffix != ".ckpt":
-        raise InputError(f"--output_file: {output} must end with .ckpt")
+    if output.suffix != suffix:
+        raise InputError(f"--output_file: {output} must end with {suffix}")
     if not output.parent.is_dir():
         raise InputError(f"--output_file: no such folder: {output.parent}")
     if output.is_dir():
