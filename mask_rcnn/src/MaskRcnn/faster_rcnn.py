@@ -203,6 +203,8 @@ def build_parts(config, fast: bool = False) -> dict:
         "stds": tuple(config.rcnn_target_stds),
         "means": tuple(config.rcnn_target_means),
         "offset": offset,
+        "low_quality": config.get("low_quality_stage2", False),     # of Mask R-CNN alone
+        "min_pos_iou": config.min_pos_iou_stage2,
     }
     shapes = [(-(-config.img_height // stride), -(-config.img_width // stride)) for stride in config.anchor_strides]
     noise_sizes = (len(anchors.grid(shapes)), config.rpn_proposal_max_num + config.num_gts)
