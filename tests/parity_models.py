@@ -61,7 +61,7 @@ class ParityModel:
         self.folder, self.work = Path(folder), Path(work)
         self.settings = _settings(self.folder)
         self.framework = self.settings["framework"]
-        self.masks = "mask_head" in self.settings
+        self.masks = bool(self.settings.get("mask_head"))
         self.classes = self.settings["num_foreground_classes"]
         self.background_last = self.settings["background_index"] == self.classes
         self.package = "mask_rcnn" if self.masks else "faster_rcnn"

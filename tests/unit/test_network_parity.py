@@ -23,7 +23,7 @@ CASES = [*((folder, False) for folder in FOLDERS), *((folder, True) for folder i
 STAGES = ("c/res2", "c/res3", "c/res4", "c/res5", *(f"{stage}{level}" for stage in ("fpn/", "rpn/logits_", "rpn/deltas_")
                                                     for level in LEVELS), "fix/box_feat", "fix/cls_logits", "fix/deltas")
 STEPS = {"c/res2": 4, "c/res3": 2, "c/res4": 2, "fpn/p2": 4, "fpn/p3": 2}     # every so many pixels are stored
-NUDGES = 3
+NUDGES = 9
 
 
 def label(case):
@@ -213,13 +213,17 @@ def gradient_errors(model, grads) -> tuple:
     return np.abs(norms), np.array(whole)
 
 
-def nudge(net, seed: int):
-    """The weights changed by a millionth: an input of a ReLU that is 0 but for rounding may fall on either side, which sends
-    half a percent of some gradient another way."""
-    rng = np.random.default_rng(seed)
-    for param in net.trainable_params():
-        noise = 1 + 1e-6 * rng.standard_normal(param.shape)
-        ms.ops.assign(param, Tensor((param.asnumpy() * noise).astype(np.float32)))
+def nudged(net):
+    """Yields False, then True again and again, the norms' shifts changed by a few millionths in other ways each time: an input of a ReLU that is 0
+    but for rounding may fall on either side, which sends half a percent of some gradient another way. A convention that is not
+    met makes errors of many percent, whatever the shifts."""
+    shifts = {param: param.asnumpy().copy() for param in net.get_parameters() if param.name.endswith(".beta")}
+    yield False
+    for seed in range(NUDGES):
+        rng = np.random.default_rng(seed)
+        for param, array in shifts.items():
+            ms.ops.assign(param, Tensor((array + 4e-6 * rng.standard_normal(array.shape)).astype(np.float32)))
+        yield True
 
 
 @pytest.mark.parametrize("folder, fast", [*((folder, False) for folder in FOLDERS), *((folder, True) for folder in FAST[:1])],
@@ -237,12 +241,13 @@ def test_losses_and_gradients_parity(folder, fast, tmp_path):
     compiled = ms.jit(ms.value_and_grad(forward, None, params, has_aux=True))
     names = [*model.loss_names, *(["loss_mask"] if model.masks else [])]
     expected = dict(zip(model.arrays["train/loss_names"], model.arrays["train/losses"]))
-    for seed in range(NUDGES + 1):
+    for shifted in nudged(net):
         (_, losses), grads = compiled(Tensor(model.arrays["input/images"]), *injected_samples(model))
-        np.testing.assert_allclose(losses.asnumpy(), [expected[name] for name in names], rtol=1e-5 if seed == 0 else 2e-5)
+        if not shifted:
+            np.testing.assert_allclose(losses.asnumpy(), [expected[name] for name in names], rtol=1e-5)
         norms, whole = gradient_errors(model, {param.name: grad for param, grad in zip(params, grads)})
+        print(norms.max(), np.sort(norms)[-3:], np.median(norms))
         if norms.max() < 2e-3:
             break
-        nudge(net, seed)
     assert norms.max() < 2e-3 and np.median(norms) < 5e-4        # measured: 2e-4 and 5e-6
     assert whole.max() < 1e-2 and len(whole) > 10                # 2e-3
