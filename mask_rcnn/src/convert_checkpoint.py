@@ -44,8 +44,8 @@ CONVERTED = ("backbone.conv1.gamma", "backbone.layer1.0.conv1.gamma", "conv1.gam
 PIXELS = (
     (CAFFE2, "pixels: blue, green, red from 0 to 255, less 103.53 116.28 123.675; stages shrink in their first 1x1: "
              "train with --convention=detectron2"),
-    (DETECTRON2, "pixels: not stored in the file; with these names, MSRA's ResNets are trained on those of detectron2 and shrink in "
-                 "the 1x1 (--convention=detectron2), torchvision's are as the defaults"),
+    (DETECTRON2, "pixels: not stored in the file; with these names, MSRA's ResNets are trained on those of detectron2 and "
+                 "shrink in the 1x1 (--convention=detectron2), torchvision's are as the defaults"),
     (re.compile(""), "pixels: not stored in the file; ImageNet ResNets with these names are trained on RGB / 255, "
                      "mean 0.485 0.456 0.406, std 0.229 0.224 0.225"),
 )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint_io.detector_weights import convert_detector, detector_shapes, to_framework
-from .checkpoint_io.resnet_names import DEPTHS, UNKNOWN, count_blocks
+from .checkpoint_io.detector_weights import UNKNOWN, convert_detector, detector_shapes, to_framework
+from .checkpoint_io.resnet_names import DEPTHS, count_blocks
 from .checkpoint_io.torch_writer import write_pickle, write_torch
 from .checkpoint_io.writer import write_checkpoint
 from .model_utils.config import InputError, load_config, save_config
