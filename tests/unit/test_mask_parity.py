@@ -15,7 +15,7 @@ from mask_rcnn.src.MaskRcnn import convolution
 from mask_rcnn.src.MaskRcnn.mask_targets import mask_targets
 from mask_rcnn.src.MaskRcnn.rcnn_mask import mask_head_loss
 from mask_rcnn.src.paste_masks import paste_rle
-from tests.parity_models import DETECTRON2_MASK, MMDET_MASK, TORCHVISION_MASK, build, load, rows_of_pictures
+from tests.parity_models import DETECTRON2_MASK, MMDET_MASK, TORCHVISION_MASK, build, rows_of_pictures
 
 FRAMEWORKS = {"torchvision": TORCHVISION_MASK, "detectron2": DETECTRON2_MASK, "mmdet": MMDET_MASK}
 
@@ -58,9 +58,8 @@ class Fixture:
         fast = name == "torchvision"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(convolution.Convolution, "WINOGRAD_CHANNELS", 1)
-            self.net = build(self.framework, self.arrays["input/images"].shape[2:], fast)
+            self.net = build(self.framework, folder, self.arrays["input/images"].shape[2:], fast)
         assert (self.net.rcnn_mask.convs[0].conv.winograd is not None) == fast
-        load(self.net, self.framework, folder)
 
     def targets(self, i):
         """Of picture i: (foreground RoIs, 28, 28)."""

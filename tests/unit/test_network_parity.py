@@ -14,7 +14,7 @@ from mindspore import Tensor, nn
 from faster_rcnn.src.FasterRcnn.convolution import Convolution
 from faster_rcnn.src.FasterRcnn.rcnn import box_head_losses
 from faster_rcnn.src.FasterRcnn.rpn import rpn_losses
-from tests.parity_models import DETECTRON2, LEVELS, MMDET, TORCHVISION, build, load, rows_of_pictures
+from tests.parity_models import DETECTRON2, LEVELS, MMDET, TORCHVISION, build, rows_of_pictures
 
 FRAMEWORKS = {"torchvision": TORCHVISION, "detectron2": DETECTRON2, "mmdet": MMDET}
 STAGES = ("c/res2", "c/res3", "c/res4", "c/res5", *(f"{stage}{level}" for stage in ("fpn/", "rpn/logits_", "rpn/deltas_")
@@ -51,8 +51,7 @@ class Fixture:
         with pytest.MonkeyPatch.context() as patch:
             if fast:
                 patch.setattr(Convolution, "WINOGRAD_CHANNELS", 1)
-            self.net = build(self.framework, self.arrays["input/images"].shape[2:], fast)
-        load(self.net, self.framework, folder)
+            self.net = build(self.framework, folder, self.arrays["input/images"].shape[2:], fast)
         self.info = np.concatenate([self.arrays["input/image_sizes"], np.ones((2, 2)), self.arrays["input/image_sizes"]], 1)
 
     def run(self):
