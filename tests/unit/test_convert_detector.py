@@ -2,6 +2,7 @@
 import importlib
 import re
 
+import mindspore as ms
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from faster_rcnn.src.checkpoint_io.torch_writer import write_pickle, write_torch
 from faster_rcnn.src.model_utils.config import InputError, load_config
 from faster_rcnn.src.network_define import load_pretrained
 from mask_rcnn.src import convert_checkpoint as mask_convert
+from mask_rcnn.src.model_utils.config import load_config as load_mask_config
 from tests.narrow_network import narrow_config, narrow_mask_config, narrow_network
 
 WRITTEN = ("torchvision", "detectron2", "mmdet")
@@ -152,6 +154,40 @@ def test_there_and_back(framework, masks, tmp_path):
     second = read_checkpoint(tmp_path / "o.ckpt").arrays
     assert list(first) == list(second) == list(detector_shapes((narrow_mask_config if masks else narrow_config)()))
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def zoo_detector(masks: bool) -> tuple:
+    """(its arrays, what they are here): fully connected weights turned, background last without boxes or first with them."""
+    rng = np.random.default_rng(0)
+    config = (narrow_mask_config if masks else narrow_config)(coco_classes=[])
+    theirs, ours = {}, {name: rng.random(shape, np.float32) for name, shape in detector_shapes(config).items()}
+    for name, array in ours.items():
+        if name.startswith("rcnn.cls_score") and not masks:
+            array = np.roll(array, -1, 0)
+        if masks and name.startswith(("rcnn.bbox_pred", "rcnn_mask.logits")):
+            rows = 4 if "bbox" in name else 1
+            array = np.concatenate([np.ones((rows, *array.shape[1:]), np.float32), array])
+        theirs[FRAMEWORKS["zoo"].theirs(name)] = array.T if array.ndim == 2 else array
+    return theirs, ours
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_checkpoint_of_the_old_zoo(masks, tmp_path, capsys):
+    theirs, ours = zoo_detector(masks)
+    state = {"moments.rcnn.cls_scores.weight": np.zeros(3, np.float32), "learning_rate": np.zeros(1, np.float32)}
+    parameters = [{"name": name, "data": ms.Tensor(np.ascontiguousarray(value))} for name, value in {**theirs, **state}.items()]
+    ms.save_checkpoint(parameters, str(tmp_path / "a.ckpt"))
+    assert convert(tmp_path / "a.ckpt", main=mask_convert.main if masks else convert_checkpoint.main) == 0
+    assert "2 tensors of the optimiser and the training's state (moments.rcnn.cls_scores.weight, " in capsys.readouterr().out
+    found = read_checkpoint(tmp_path / "o.ckpt").arrays
+    assert list(found) == list(ours)
+    for name, value in ours.items():
+        np.testing.assert_array_equal(found[name], value, name, strict=True)
+    load = (load_mask_config if masks else load_config)
+    config, default = load(tmp_path / "o.yaml"), load()
+    assert (config.convention, config.box_offset, config.roi_level_rule) == ("zoo", 1, "zoo")
+    assert [config[key] for key in ("img_height", "img_width", "pad_to")] == [
+        default[key] for key in ("img_height", "img_width", "pad_to")]
 
 
 def test_report_names_what_is_left_out(tmp_path, capsys):
