@@ -34,6 +34,7 @@ from .checkpoint_io.resnet_names import (
     translate,
     with_statistics,
 )
+from .checkpoint_io.safe_pickle import shown
 from .checkpoint_io.writer import check_output, write_checkpoint
 from .convert_detector import FRAMEWORK_EPS, SUFFIXES, export_detector, import_detector
 from .model_utils.config import InputError, load_config, run_main
@@ -86,9 +87,10 @@ def find_source(arrays, source: str, place):
         return framework
     done = next((name for name in arrays if name.removeprefix("module.") in CONVERTED), None)
     if done:
-        raise InputError(f"{place}: a checkpoint of this project, converted already ({done})")
+        raise InputError(f"{place}: a checkpoint of this project, converted already ({done}); --to writes it for a framework")
     if not any(translate(name) for name in arrays):
-        raise InputError(f"{place}: no names of a ResNet or of a detector; the first are {', '.join(list(arrays)[:3])}")
+        raise InputError(f"{place}: no names of a ResNet or of a detector; the first are "
+                         f"{', '.join(map(shown, list(arrays)[:3]))}")
     return None
 
 

@@ -109,7 +109,9 @@ def test_names(framework):
 def test_source_is_told_by_names(names, framework):
     assert convert_checkpoint.find_source(dict.fromkeys(names), "auto", "file") == framework
     assert convert_checkpoint.find_source(dict.fromkeys(names), "resnet", "file") is None
-    if framework:
+    if not framework:
+        assert convert_checkpoint.find_source(dict.fromkeys(names), "zoo", "file") is None
+    else:
         assert convert_checkpoint.find_source(dict.fromkeys(names), framework, "file") == framework
         other = "mmdet" if framework == "zoo" else "zoo"
         with pytest.raises(InputError, match=f"^--source: {other}, but the names in file are those of {framework}"):
