@@ -34,6 +34,7 @@ from .checkpoint_io.resnet_names import (
     translate,
     with_statistics,
 )
+from .checkpoint_io.safe_pickle import shown
 from .checkpoint_io.writer import check_output, write_checkpoint
 from .convert_detector import FRAMEWORK_EPS, SUFFIXES, export_detector, import_detector
 from .model_utils.config import InputError, load_config, run_main
@@ -44,8 +45,8 @@ CONVERTED = ("backbone.conv1.gamma", "backbone.layer1.0.conv1.gamma", "conv1.gam
 PIXELS = (
     (CAFFE2, "pixels: blue, green, red from 0 to 255, less 103.53 116.28 123.675; stages shrink in their first 1x1: "
              "train with --convention=detectron2"),
-    (DETECTRON2, "pixels: not stored in the file; with these names, MSRA's ResNets are trained on those of detectron2 and shrink in "
-                 "the 1x1 (--convention=detectron2), torchvision's are as the defaults"),
+    (DETECTRON2, "pixels: not stored in the file; with these names, MSRA's ResNets are trained on those of detectron2 and "
+                 "shrink in the 1x1 (--convention=detectron2), torchvision's are as the defaults"),
     (re.compile(""), "pixels: not stored in the file; ImageNet ResNets with these names are trained on RGB / 255, "
                      "mean 0.485 0.456 0.406, std 0.229 0.224 0.225"),
 )
@@ -86,9 +87,10 @@ def find_source(arrays, source: str, place):
         return framework
     done = next((name for name in arrays if name.removeprefix("module.") in CONVERTED), None)
     if done:
-        raise InputError(f"{place}: a checkpoint of this project, converted already ({done})")
+        raise InputError(f"{place}: a checkpoint of this project, converted already ({done}); --to writes it for a framework")
     if not any(translate(name) for name in arrays):
-        raise InputError(f"{place}: no names of a ResNet or of a detector; the first are {', '.join(list(arrays)[:3])}")
+        raise InputError(f"{place}: no names of a ResNet or of a detector; the first are "
+                         f"{', '.join(map(shown, list(arrays)[:3]))}")
     return None
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint_io.detector_weights import convert_detector, detector_shapes, to_framework
-from .checkpoint_io.resnet_names import DEPTHS, UNKNOWN, count_blocks
+from .checkpoint_io.detector_weights import UNKNOWN, convert_detector, detector_shapes, to_framework
+from .checkpoint_io.resnet_names import DEPTHS, checked, count_blocks
+from .checkpoint_io.safe_pickle import shown
 from .checkpoint_io.torch_writer import write_pickle, write_torch
 from .checkpoint_io.writer import write_checkpoint
 from .model_utils.config import InputError, load_config, save_config
@@ -162,7 +163,8 @@ def report(checkpoint, framework: str, detector, missing: list, config) -> list:
     lines.append(f"convention: {framework}, norm_eps {config.norm_eps:g}")
     if framework == "torchvision" and config.num_classes == COCO_OUTPUTS and config.norm_eps:
         lines[-1] += "; torchvision's own COCO_V1 weights need --norm_eps=0"
-    if framework == "mmdet" and "caffe" in str(checkpoint.meta.get("cfg", "caffe")):
+    trained = checkpoint.meta.get("cfg")
+    if framework == "mmdet" and (not isinstance(trained, str) or "caffe" in trained):
         lines[-1] += "; if it was trained in caffe style, set to_rgb, image_mean, image_std and stride_in_1x1 to detectron2's"
     if not config.coco_classes:
         lines.append("the names of the classes are not in the file: set coco_classes")
@@ -174,7 +176,7 @@ def _count(items, noun: str) -> str:
 
 
 def _some(names) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(map(shown, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 # --- ours -> theirs ---
@@ -187,6 +189,7 @@ def export_detector(checkpoint, config, framework: str, output: Path) -> None:
     if missing:
         raise InputError(f"{place}: lacks {_some(missing)}: is it a checkpoint of this configuration's network?")
     check_shapes(tensors, shapes, place)
+    tensors = {name: checked(name, array, name.rpartition(".")[2], place) for name, array in tensors.items()}
     layers = config.rcnn_num_layers
     if framework == "torchvision" and layers != 2:
         raise InputError(f"{place}: its box head has {layers} hidden layers, torchvision's has 2")

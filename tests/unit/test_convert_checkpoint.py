@@ -156,32 +156,6 @@ def test_first_of_many_that_do_not_fit_are_named():
     assert str(caught.value).count(", the network has ") == 3
 
 
-@pytest.mark.parametrize("names, framework", [
-    (["backbone.body.conv1.weight"], "torchvision"), (["module.backbone.body.conv1.weight"], "torchvision"),
-    (["backbone.bottom_up.stem.conv1.weight"], "detectron2"), (["proposal_generator.rpn_head.conv.bias"], "detectron2"),
-    (["backbone.conv1.weight", "rpn_head.rpn_conv.weight"], "mmdet"),
-    (["backbone.conv1.weight", "rpn_with_loss.rpn_convs_list.0.rpn_conv.bias"], "zoo"),
-    (["conv1.weight"], None), (["stem.conv1.weight"], None), (["conv1_w", "res2_0_branch2a_w"], None),
-    (["backbone.conv1.weight"], None)])
-def test_source_is_told_by_names(names, framework):
-    assert convert_checkpoint.find_source(dict.fromkeys(names), "auto", "file") == framework
-    assert convert_checkpoint.find_source(dict.fromkeys(names), "resnet", "file") is None
-    if framework:
-        assert convert_checkpoint.find_source(dict.fromkeys(names), framework, "file") == framework
-        other = "mmdet" if framework == "zoo" else "zoo"
-        with pytest.raises(InputError, match=f"^--source: {other}, but the names in file are those of {framework}"):
-            convert_checkpoint.find_source(dict.fromkeys(names), other, "file")
-
-
-@pytest.mark.parametrize("names, said", [
-    (["backbone.conv1.gamma"], "converted already"), (["neck.laterals.0.bias", "backbone.layer1.0.conv1.gamma"], "converted already"),
-    (["features.0.weight", "features.0.bias"], "no names of a ResNet or of a detector; the first are features.0.weight")])
-def test_other_files_are_refused_by_name(names, said):
-    with pytest.raises(InputError, match=f"^file: .*{said}"):
-        convert_checkpoint.find_source(dict.fromkeys(names), "auto", "file")
-    assert convert_checkpoint.find_source(dict.fromkeys(names), "resnet", "file") is None
-
-
 # --- the command ---
 
 def write_torch(container, path, arrays):

@@ -180,9 +180,11 @@ class TorchZip(TorchFile):
     def _read(self, name: str, needed=None) -> bytes:
         """The bytes of a member; InputError where it has more than `needed`."""
         try:
-            if needed is not None and self.zip.getinfo(self.root + name).file_size > needed:
+            size = self.zip.getinfo(self.root + name).file_size
+            if needed is not None and size > needed:
                 raise InputError(f"{self.path}: damaged: {shown(name)} has more than the {needed} bytes of its storage")
-            return self.zip.read(self.root + name)
+            with self.zip.open(self.root + name) as member:
+                return member.read(size)  # without a number, zipfile unpacks all there is, whatever the size says
         except KeyError:
             raise InputError(f"{self.path}: damaged: {shown(name)} is missing in the zip file") from None
         except InputError:

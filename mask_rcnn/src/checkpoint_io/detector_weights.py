@@ -13,13 +13,14 @@ import numpy as np
 
 from ..model_utils.config import InputError
 from .detector_names import FRAMEWORKS, MASKS
-from .resnet_names import LEFT_OUT, PARAMETERS, PREFIX, TORCH_NORM, UNKNOWN, cell_shapes, checked
+from .resnet_names import LEFT_OUT, PARAMETERS, PREFIX, TORCH_NORM, cell_shapes, checked
 
 CLASS_LOGITS = "rcnn.cls_score."
 ROWS_OF_A_CLASS = {"rcnn.bbox_pred.": 4, "rcnn_mask.logits.": 1}
 MASK_CONVS = 4
 # More than any detector of this kind has; a damaged or hostile file may ask for any number in few bytes.
 MOST_ELEMENTS = 2 ** 29
+UNKNOWN = "with names unknown to this network"
 MASK_BRANCH = "of the mask branch, which this network lacks"
 REASONS = (
     *LEFT_OUT,
