@@ -214,9 +214,11 @@ def gradient_errors(model, grads) -> tuple:
 
 
 def nudged(net):
-    """Yields False, then True again and again, the norms' shifts changed by a few millionths in other ways each time: an input of a ReLU that is 0
-    but for rounding may fall on either side, which sends half a percent of some gradient another way. A convention that is not
-    met makes errors of many percent, whatever the shifts."""
+    """Yields False, then True, each time with the norms' shifts changed by a few millionths in another way.
+
+    An input of a ReLU that is 0 but for rounding may fall on either side, which sends half a percent of some gradient another
+    way. A convention that is not met makes errors of many percent, whatever the shifts.
+    """
     shifts = {param: param.asnumpy().copy() for param in net.get_parameters() if param.name.endswith(".beta")}
     yield False
     for seed in range(NUDGES):

@@ -25,8 +25,8 @@ FOLDERS = [path.parent for pattern in ("README_CN.md", "*/README_CN.md", "*/*/RE
 READMES = [folder / name for folder in FOLDERS for name in ("README.md", "README_CN.md")]
 # Files that a run writes, so that they are named without being in the repository.
 WRITTEN = {"config.yaml"}
-# Configurations that commands of the READMEs write.
-WRITTEN_CONFIGS = ("--config_path=output/config.yaml", "--config_path=detector.yaml")
+# How configurations begin that commands of the READMEs write.
+WRITTEN_CONFIGS = ("--config_path=output/config.yaml", "--config_path=detector.yaml", "--config_path=converted_")
 # In code marks, and yet translated.
 TRANSLATED = {"文件: 位置: 内容": "file: place: what"}
 # Names of the repository's files, for those that are named without their folder.
@@ -174,7 +174,7 @@ def check_python(script, arguments, written):
         flag, _, value = argument.partition("=")
         if flag == "--config_path" and (written / value).is_file():
             argument = f"{flag}={written / value}"
-        if argument not in (*WRITTEN_CONFIGS, "--help"):
+        if not argument.startswith((*WRITTEN_CONFIGS, "--help")):
             argv.append(argument)
     model.parse_config(argv, script.parent / "default_config.yaml")
 
