@@ -47,7 +47,7 @@ def fixture_folders(parity_dir, masks=None) -> list:
     """Folders of two-stage detectors, by name; masks: only those with (True) or without (False) a mask branch."""
     folders = [file.parent for file in sorted(Path(parity_dir).glob("*/config.json"))
                if (file.parent / "expected.npz").is_file() and _settings(file.parent).get("framework") in PREFIXES]
-    return [folder for folder in folders if masks in (None, "mask_head" in _settings(folder))]
+    return [folder for folder in folders if masks in (None, bool(_settings(folder).get("mask_head")))]
 
 
 def _settings(folder) -> dict:

@@ -1,0 +1,168 @@
+"""Each convention, set wrong on purpose, is noticed: a stage of the network then differs from the framework's.
+
+Of every Faster R-CNN in $PARITY_DIR. The stages take the framework's own input of that stage where it is stored, so that a wrong
+convention shows where it acts. What a mistake does to the detections is told in the fixtures' README.
+"""
+import os
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from faster_rcnn.src.FasterRcnn.bbox_assign_sample import match_anchors
+from faster_rcnn.src.loading import build_preprocess
+from faster_rcnn.src.transforms import decode_image
+from faster_rcnn.src.util import config_categories
+from tests.parity_models import LEVELS, PARITY_DEFAULT, ParityModel, fixture_folders, rows_of_pictures
+from tests.unit.test_network_parity import InjectedLosses, check_stage, expected_detections, injected_samples, unmatched
+
+FOLDERS = fixture_folders(os.environ.get("PARITY_DIR") or PARITY_DEFAULT, masks=False)
+
+
+@pytest.fixture(scope="module", params=FOLDERS, ids=lambda folder: folder.name)
+def model(request, tmp_path_factory):
+    return ParityModel(request.param, tmp_path_factory.mktemp("converted"))
+
+
+# ------------------------------------------------------------------------------------------------ checks of stages
+
+def check_input(model, overrides):
+    """The padded batch, from the pictures."""
+    preprocess = build_preprocess(model.config(**overrides))
+    for i, path in enumerate(sorted((model.folder.parent / "images").glob("*.png"))):
+        image, _ = preprocess(decode_image(path.read_bytes()))
+        np.testing.assert_allclose(image, model.arrays["input/images"][i], atol=3e-5)
+
+
+def check_backbone(model, overrides):
+    check_stage(model, "c/res3", model.network(**overrides).backbone(Tensor(model.arrays["input/images"]))[1].asnumpy())
+
+
+def shapes_of(model) -> tuple:
+    return tuple(model.arrays[f"rpn/logits_{level}"].shape[2:] for level in LEVELS)
+
+
+def check_anchors(model, overrides):
+    anchors = model.network(**overrides).anchors(shapes_of(model), model.arrays["input/images"].shape[2:])
+    for level, own in zip(LEVELS, anchors):
+        for part, chosen in (("first50", own[:50]), ("last50", own[-50:])):
+            np.testing.assert_allclose(chosen.asnumpy(), model.arrays[f"anchors/{level}_{part}"], atol=1e-4)
+
+
+def check_features_of_boxes(model, overrides):
+    net = model.network(**overrides)
+    rois = model.arrays["fix/rois"]
+    boxes, valid = rows_of_pictures([rois[rois[:, 0] == i, 1:] for i in range(model.count)])
+    features = net.neck(net.backbone(Tensor(model.arrays["input/images"])))
+    check_stage(model, "fix/box_feat", net.roi_align(features[:4], Tensor(boxes)).asnumpy()[valid.ravel()])
+
+
+def check_proposals(model, overrides):
+    net, arrays = model.network(**overrides), model.arrays
+    anchors = net.anchors(shapes_of(model), arrays["input/images"].shape[2:])
+    logits, deltas = ([Tensor(arrays[f"rpn/{name}_{level}"]) for level in LEVELS] for name in ("logits", "deltas"))
+    sizes = Tensor(arrays["input/image_sizes"].astype(np.float32))
+    boxes, _, valid = (part.asnumpy() for part in net.test_proposals(logits, deltas, sizes, anchors))
+    for i in range(model.count):
+        distance = np.abs(boxes[i, valid[i]][:, None] - arrays[f"proposals/boxes{i}"]).max(-1)
+        assert distance.shape[0] == distance.shape[1]
+        assert distance.min(0).max() < 1e-3 and distance.min(1).max() < 1e-3
+
+
+def check_detector(model, overrides):
+    net, arrays = model.network(**overrides), model.arrays
+    pictures = [arrays[f"proposals/boxes{i}"] for i in range(model.count)]
+    places = np.cumsum([len(boxes) for boxes in pictures])[:-1]
+    proposals, valid = rows_of_pictures(pictures)
+    logits, _ = rows_of_pictures(np.split(model.class_rows(arrays["prop/cls_logits"].T).T, places))
+    deltas, _ = rows_of_pictures(np.split(model.box_rows(arrays["prop/deltas"].T).T, places))
+    inputs = logits, deltas, proposals, valid, arrays["input/image_sizes"].astype(np.float32)
+    boxes, scores, labels, found = (x.asnumpy() for x in net.detector(*map(Tensor, inputs)))
+    for i in range(model.count):
+        got = boxes[i][found[i]], scores[i][found[i]], labels[i][found[i]]
+        assert unmatched(got, expected_detections(model, i), 1e-3, 1e-5) == 0
+
+
+def check_matching(model, overrides):
+    """Labels of all anchors before any is sampled, and the objects of those that were."""
+    net, arrays = model.network(**overrides), model.arrays
+    gt, valid = rows_of_pictures([arrays[f"train/gt_boxes{i}"] for i in range(model.count)])
+    image = np.zeros(arrays["input/images"].shape, np.float32)
+    features = [np.zeros((1, 1, *shape)) for shape in shapes_of(model)]
+    own = net.anchors_of_pictures(features, image, Tensor(arrays["input/image_sizes"].astype(np.float32)))
+    anchors = ms.ops.cat(net.anchors(shapes_of(model), image.shape[2:]))
+    labels, matched = match_anchors(anchors, Tensor(gt), Tensor(valid), anchor_valid=own, **net.matching)
+    for i in range(model.count):
+        np.testing.assert_array_equal(labels.asnumpy()[i], np.maximum(arrays[f"train/rpn_labels_presample{i}"], -1))
+        index = arrays[f"train/rpn_pos_idx{i}"]
+        np.testing.assert_array_equal(gt[i, matched.asnumpy()[i, index]], arrays[f"train/rpn_pos_gt{i}"])
+
+
+def check_losses(model, overrides):
+    losses = InjectedLosses(model.network(**overrides), False)(Tensor(model.arrays["input/images"]), *injected_samples(model))
+    expected = dict(zip(model.arrays["train/loss_names"], model.arrays["train/losses"]))
+    np.testing.assert_allclose([float(loss) for loss in losses], [expected[name] for name in model.loss_names], rtol=1e-5)
+
+
+def check_categories(model, overrides):
+    ids = {item["id"] for item in config_categories(model.config(**overrides))}
+    assert {row["category_id"] for row in model.json} <= ids and len(ids) == model.classes
+
+
+CHECKS = {check.__name__.removeprefix("check_"): check for check in (
+    check_input, check_backbone, check_anchors, check_features_of_boxes, check_proposals, check_detector, check_matching,
+    check_losses, check_categories)}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_as_converted_all_is_right_parity(model, check):
+    CHECKS[check](model, {})
+
+
+# --------------------------------------------------------------------------------------------- one thing wrong each
+
+def other(value: bool):
+    return lambda config: not config[value]
+
+
+# Key, another value of it or a function of the configuration that gives one, the check that notices.
+WRONG = [
+    ("to_rgb", other("to_rgb"), "input"),
+    ("image_mean", [120.0, 120.0, 120.0], "input"),
+    ("image_std", [57.0, 57.0, 57.0], "input"),
+    ("stride_in_1x1", other("stride_in_1x1"), "backbone"),
+    ("norm_eps", 0.0, "backbone"),
+    ("norm_eps", 1e-4, "backbone"),
+    ("anchor_rounding", other("anchor_rounding"), "anchors"),
+    ("anchor_strides_from_size", other("anchor_strides_from_size"), "anchors"),
+    ("anchor_center_offset", 0.5, "anchors"),
+    ("box_offset", 1, "proposals"),
+    ("rpn_nms_thr", 0.6, "proposals"),
+    ("rpn_max_num", 200, "proposals"),
+    ("roi_layer", lambda config: {"aligned": not config.roi_layer.aligned}, "features_of_boxes"),
+    ("roi_layer", lambda config: {"sample_num": 2 - config.roi_layer.sample_num}, "features_of_boxes"),
+    ("roi_align_finest_scale", 50, "features_of_boxes"),
+    ("rcnn_target_stds", [1.0, 1.0, 1.0, 1.0], "detector"),
+    ("test_score_thr", 0.1, "detector"),
+    ("test_iou_thr", 0.6, "detector"),
+    ("box_offset", 1, "detector"),
+    ("pos_iou_thr", 0.6, "matching"),
+    ("neg_iou_thr", 0.2, "matching"),
+    ("rpn_smooth_l1_beta", lambda config: 1 / 9 - config.rpn_smooth_l1_beta, "losses"),
+    ("rcnn_smooth_l1_beta", lambda config: 1 / 9 - config.rcnn_smooth_l1_beta, "losses"),
+    ("first_category_id", lambda config: 1 - config.first_category_id, "categories"),
+]
+
+
+@pytest.mark.parametrize("key, value, check", WRONG, ids=lambda value: value if isinstance(value, str) else "")
+def test_one_thing_wrong_is_noticed_parity(model, key, value, check):
+    overrides = {key: value(model.config()) if callable(value) else value}
+    with pytest.raises(AssertionError):
+        CHECKS[check](model, overrides)
+
+
+def test_anchors_in_padding_taken_along_are_noticed_parity(model):
+    if model.framework == "mmdet":
+        with pytest.raises(AssertionError):
+            check_matching(model, {"anchors_in_padding": True})
