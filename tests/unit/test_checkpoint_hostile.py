@@ -15,6 +15,7 @@ from tests.checkpoint_files import (
     call,
     encode,
     name,
+    new,
     ordered,
     pickled,
     storage,
@@ -48,6 +49,7 @@ HOSTILE = {
     "__builtin__.eval": lambda marker: call(name("__builtin__", "eval"), f"open({str(marker)!r}, 'w')"),
     "builtins.open": lambda marker: call(name("builtins", "open"), str(marker), "w"),
     "builtins.getattr": lambda marker: call(name("builtins", "getattr"), "text", "upper"),
+    "__builtin__.getattr": lambda marker: call(name("__builtin__", "getattr"), name("collections", "OrderedDict"), "update"),
     "pathlib.Path.touch": lambda marker: call(attribute("pathlib", "Path.touch"), str(marker)),
     "collections.OrderedDict.__init__": lambda marker: attribute("collections", "OrderedDict.__init__"),
     "torch.storage._load_from_bytes": lambda marker: call(name("torch.storage", "_load_from_bytes"), b"\x80\x02N."),
@@ -79,6 +81,18 @@ def test_hostile_pickle_runs_nothing(asked, place, container, tmp_path):
     refused = "torch._utils._rebuild_parameter" if place == "nested" and container not in ("zip", "stream") else asked
     assert f"asks for {refused};" in text
     assert not marker.exists()
+
+
+def test_what_mmdetection_keeps_of_its_training_is_read_past(tmp_path):
+    """Buffers with numbers and with methods of their own class."""
+    buffers = name("mmengine.logging.history_buffer", "HistoryBuffer")
+    method = call(name("__builtin__", "getattr"), buffers, "mean")
+    buffer = build(new(buffers), {"_log_history": [1, 2], "statistics_methods": {"mean": method}})
+    for container in ("zip", "stream"):
+        checkpoint = read_checkpoint(write_numbers(container, tmp_path, lambda block: {
+            "state_dict": {"x": tensor(block, 0, (2,), (1,))}, "message_hub": {"log_scalars": {"train/loss": buffer}}}))
+        assert list(checkpoint.arrays) == ["x"] and checkpoint.arrays["x"].tolist() == NUMBERS[:2].tolist()
+        assert "message_hub" in checkpoint.extras
 
 
 @pytest.mark.parametrize("asked", ["os.system", "builtins.eval", "builtins.open"])

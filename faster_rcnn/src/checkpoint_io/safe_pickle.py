@@ -44,6 +44,13 @@ class Items(OrderedDict):
         pass
 
 
+class HistoryBuffer(Fixed):
+    """Of mmengine's, which mmdetection's training keeps beside the weights: read past, and nothing kept of it."""
+
+    def __setstate__(self, state):
+        pass
+
+
 class DType:
     """numpy.dtype of a pickle: numbers, booleans and fixed-width text; no Python objects, no records."""
 
@@ -140,8 +147,11 @@ GLOBALS = {
     ("__builtin__", "bytes"): Builder(lambda: b""),  # how protocol 2 writes the empty one
     ("builtins", "set"): Builder(set),
     ("__builtin__", "set"): Builder(set),
+    ("mmengine.logging.history_buffer", "HistoryBuffer"): HistoryBuffer,
     **_numpy_globals(),
 }
+# How protocol 2 names the methods that a HistoryBuffer holds; of anything else it is refused.
+GETATTR = (("builtins", "getattr"), ("__builtin__", "getattr"))
 
 
 class SafeUnpickler(pickle._Unpickler):
@@ -157,11 +167,15 @@ class SafeUnpickler(pickle._Unpickler):
         self.load_storage = load_storage
 
     def find_class(self, module, name):
+        asked = f"{module}.{name}"
+        if (module, name) in GETATTR:
+            return Builder(lambda owner=None, *_: None if owner is HistoryBuffer else self._refuse(asked))
         found = self.allowed.get((module, name))
-        if found is None:
-            raise InputError(f"{self.path}: refused: its pickle asks for {shown(f'{module}.{name}')}; tensors, arrays "
-                             "and plain containers alone are read (save a dictionary of name and tensor, nothing else)")
-        return found
+        return self._refuse(asked) if found is None else found
+
+    def _refuse(self, asked: str):
+        raise InputError(f"{self.path}: refused: its pickle asks for {shown(asked)}; tensors, arrays and plain containers "
+                         "alone are read (save a dictionary of name and tensor, nothing else)")
 
     def persistent_load(self, pid):
         if self.load_storage is None:
