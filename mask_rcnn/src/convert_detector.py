@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint_io.detector_weights import UNKNOWN, convert_detector, detector_shapes, to_framework
+from .checkpoint_io.detector_weights import UNKNOWN, UNUSED, convert_detector, detector_shapes, to_framework
 from .checkpoint_io.resnet_names import DEPTHS, checked, count_blocks
 from .checkpoint_io.safe_pickle import shown
 from .checkpoint_io.torch_writer import write_pickle, write_torch
@@ -47,7 +47,9 @@ def import_detector(checkpoint, framework: str, output: Path, partial: bool, nor
         print(f"{place}: no checkpoint was written: the network would not be whole, {len(missing)} of its {len(shapes)} parameters "
               f"are missing{'' if partial else '; --partial writes what there is, to train from'}", file=sys.stderr)
         return 1
-    write_checkpoint({name: detector.tensors[name] for name in shapes if name in detector.tensors}, output)
+    weights = {name: detector.tensors[name] for name in shapes if name in detector.tensors}
+    back = detector.background if framework in SUFFIXES else {}
+    write_checkpoint({**weights, **back}, output)
     save_config(config, output.with_suffix(".yaml"))
     print(f"wrote {output} and {output.with_suffix('.yaml')}")
     return 0
@@ -193,8 +195,9 @@ def export_detector(checkpoint, config, framework: str, output: Path) -> None:
     layers = config.rcnn_num_layers
     if framework == "torchvision" and layers != 2:
         raise InputError(f"{place}: its box head has {layers} hidden layers, torchvision's has 2")
-    others = [name for name in checkpoint.arrays if name not in shapes]
-    named = to_framework(tensors, framework)
+    background = _background(checkpoint.arrays, tensors, place)
+    others = [name for name in checkpoint.arrays if name not in shapes and name not in background]
+    named = to_framework({**tensors, **background}, framework)
     print(f"{place}: {checkpoint.container}, {len(tensors)} parameters, {config.num_classes - 1} classes and the background")
     if others:
         print(f"left out: {_count(others, 'tensor')} that the network lacks ({_some(others)})")
@@ -209,6 +212,19 @@ def export_detector(checkpoint, config, framework: str, output: Path) -> None:
     else:
         write_torch(named, output)
     print(f"wrote {output}: {_count(named, 'tensor')} with the names of {framework}")
+
+
+def _background(arrays, tensors: dict, place) -> dict:
+    """What a converted file had of the background and the network lacks."""
+    found = {}
+    for name, array in arrays.items():
+        own = tensors.get(name.removeprefix(UNUSED)) if name.startswith(UNUSED) else None
+        if own is None:
+            continue
+        if array.ndim != own.ndim or array.shape[1:] != own.shape[1:]:
+            raise InputError(f"{place}: {name} is {array.shape} beside {own.shape}")
+        found[name] = checked(name, array, name.rpartition(".")[2], place)
+    return found
 
 
 def _differences(config, framework: str) -> list:

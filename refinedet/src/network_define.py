@@ -27,6 +27,8 @@ BIAS_ENDING = ".bias"
 OPTIMISER_NAMES = ("learning_rate", "momentum", "global_step", "scale_sense", "current_iterator_step",
                    "last_overflow_iterator_step")
 OPTIMISER_PREFIXES = ("moments.", "accum.", "stat.", "momentum.")
+# Before the names of what a converted checkpoint holds for the way back to its framework.
+UNUSED = "unused."
 # A checkpoint with this entry is the state of a run.
 STATE_KEY = "run_state"
 BACKBONE = "backbone."
@@ -247,7 +249,7 @@ def read_weights(path) -> dict:
     if STATE_KEY in content:
         raise InputError(f"{path}: the state of a run, for --resume; the weights are in last.ckpt beside it")
     return {name: value for name, value in content.items()
-            if isinstance(value, Parameter) and name not in OPTIMISER_NAMES and not name.startswith(OPTIMISER_PREFIXES)}
+            if isinstance(value, Parameter) and name not in OPTIMISER_NAMES and not name.startswith((*OPTIMISER_PREFIXES, UNUSED))}
 
 
 def load_checkpoint_into(net: nn.Cell, path) -> None:

@@ -16,6 +16,8 @@ from .resnet_names import LEFT_OUT, PARAMETERS, PREFIX, TORCH_NORM, cell_shapes,
 
 CLASS_LOGITS = "rcnn.cls_score."
 ROWS_OF_A_CLASS = {"rcnn.bbox_pred.": 4, "rcnn_mask.logits.": 1}
+# Before the names of tensors that a checkpoint holds for the way back alone; networks pass over them.
+UNUSED = "unused."
 MASK_CONVS = 4
 # More than any detector of this kind has; a damaged or hostile file may ask for any number in few bytes.
 MOST_ELEMENTS = 2 ** 29
@@ -29,10 +31,14 @@ REASONS = (
 
 @dataclass(frozen=True)
 class Detector:
-    """A file's tensors as the network has them, by the network's names; `left_out`: reason -> names in the file."""
+    """A file's tensors as the network has them, by the network's names.
+
+    left_out: reason -> names in the file; background: UNUSED + name -> the rows of that tensor which the network lacks.
+    """
 
     tensors: dict
     left_out: dict
+    background: dict
 
 
 def convert_detector(arrays: Mapping, framework: str, masks: bool, place: str) -> Detector:
@@ -55,7 +61,7 @@ def convert_detector(arrays: Mapping, framework: str, masks: bool, place: str) -
     tensors = {ours: checked(name, array, ours.rpartition(".")[2], place) for ours, (name, array) in named.items()}
     if framework == "zoo":
         tensors = {name: np.ascontiguousarray(array.T) if array.ndim == 2 else array for name, array in tensors.items()}
-    return Detector(_with_our_classes(tensors, framework), left_out)
+    return Detector(*_with_our_classes(tensors, framework, left_out))
 
 
 def _reason(name: str) -> str:
@@ -72,19 +78,19 @@ def background_is_last(tensors: Mapping, framework: str) -> bool:
     return boxes.size == 4 * (logits.size - 1)
 
 
-def _with_our_classes(tensors: dict, framework: str) -> dict:
-    """Background to the front of the class logits, and out of what has an output for each class."""
+def _with_our_classes(tensors: dict, framework: str, left_out: dict) -> tuple:
+    """Background to the front of the class logits, and out of what has an output for each class: arguments of Detector."""
     last, logits = background_is_last(tensors, framework), tensors.get(f"{CLASS_LOGITS}bias")
-    converted = {}
+    converted, background = {}, {}
     for name, array in tensors.items():
         layer = name.rpartition(".")[0] + "."
         rows = ROWS_OF_A_CLASS.get(layer)
         if layer == CLASS_LOGITS and last:
             array = np.concatenate([array[-1:], array[:-1]])
         elif rows and logits is not None and array.shape[:1] == (rows * logits.size,):
-            array = array[:-rows] if last else array[rows:]
+            background[UNUSED + name], array = (array[-rows:], array[:-rows]) if last else (array[:rows], array[rows:])
         converted[name] = array
-    return converted
+    return converted, left_out, background
 
 
 def detector_shapes(config) -> dict:
@@ -123,17 +129,20 @@ def detector_shapes(config) -> dict:
 def to_framework(tensors: Mapping, framework: str) -> dict:
     """The framework's name -> array of our parameters.
 
-    What torchvision has of the background beyond its class logit is never read there, and is 0.
+    What torchvision has of the background beyond its class logit is never read there: it is what a converted file had, else 0.
     """
     table = FRAMEWORKS[framework]
     converted = {}
     for ours, array in tensors.items():
         layer, _, leaf = ours.rpartition(".")
         rows = ROWS_OF_A_CLASS.get(f"{layer}.")
+        if ours.startswith(UNUSED):
+            continue
         if f"{layer}." == CLASS_LOGITS and table.background_last:
             array = np.concatenate([array[1:], array[:1]])
         elif rows and table.background_rows:
-            array = np.concatenate([np.zeros((rows, *array.shape[1:]), array.dtype), array])
+            background = tensors.get(UNUSED + ours, np.zeros((rows, *array.shape[1:]), array.dtype))
+            array = np.concatenate([background, array])
         name = table.theirs(ours)
         converted[name] = array
         if framework == "mmdet" and leaf == "moving_variance":
