@@ -19,11 +19,13 @@ def model(tmp_path_factory):
     config = narrow_mask_config(img_height=64, img_width=96, test_score_thr=0.3, test_max_per_img=8)
     net = narrow_network(config)
     spread_heads(net)
-    net.rcnn_mask.logits.weight.set_data(net.rcnn_mask.logits.weight * 500)     # masks with insides and outsides
+    rng = np.random.default_rng(6)
+    logits = net.rcnn_mask.logits.weight
+    weight = rng.standard_normal(logits.shape).astype(np.float32)
+    logits.set_data(ms.Tensor(weight - weight.mean(1, keepdims=True)))      # masks with insides and outsides
     ms.save_checkpoint(net, str(folder / "small.ckpt"))
     save_config(config, folder / "small.yaml")
     (folder / "in").mkdir()
-    rng = np.random.default_rng(3)
     for name, size in (("wide", (64, 180)), ("high", (150, 100))):
         coarse = rng.integers(0, 256, (*(side // 10 + 1 for side in size), 3)).astype(np.uint8)
         cv2.imwrite(str(folder / "in" / f"{name}.png"), cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC))
