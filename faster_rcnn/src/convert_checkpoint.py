@@ -35,7 +35,7 @@ from .checkpoint_io.resnet_names import (
 )
 from .checkpoint_io.safe_pickle import shown
 from .checkpoint_io.writer import check_output, write_checkpoint
-from .convert_detector import FRAMEWORK_EPS, SUFFIXES, export_detector, import_detector
+from .convert_detector import FRAMEWORK_EPS, SUFFIXES, count_of, export_detector, import_detector
 from .model_utils.config import InputError, load_config, run_main
 from .model_utils.local_adapter import prepare_environment
 
@@ -96,15 +96,15 @@ def find_source(arrays, source: str, place):
 def report(checkpoint, conversion, backbone: str) -> list:
     """What was used, left out and is missing, one line each."""
     used = len(conversion.tensors)
-    lines = [f"{checkpoint.path}: {checkpoint.container}, {conversion.depth}, {_count(checkpoint.arrays, 'tensor')}",
+    lines = [f"{checkpoint.path}: {checkpoint.container}, {conversion.depth}, {count_of(checkpoint.arrays, 'tensor')}",
              f"used: {used} tensors ({used // len(PARAMETERS)} convolutions with their norms) for {backbone}"]
     for reason, names in conversion.left_out.items():
-        lines.append(f"left out: {_count(names, 'tensor')} {reason} ({_some(names)})")
+        lines.append(f"left out: {count_of(names, 'tensor')} {reason} ({_some(names)})")
     if checkpoint.extras:
         lines.append(f"left out: what is no tensor ({_some(checkpoint.extras)})")
     for cells in conversion.missing:
         stretch = cells[0] if len(cells) == 1 else f"{cells[0]} ... {cells[-1]}"
-        lines.append(f"missing: {stretch} ({_count(cells, 'convolution')}): will be re-initialised")
+        lines.append(f"missing: {stretch} ({count_of(cells, 'convolution')}): will be re-initialised")
     if backbone != next(iter(BLOCKS)):
         lines.append(f"depth: set resnet_block to {list(BLOCKS[backbone])}")
     if used:
@@ -117,16 +117,12 @@ def warnings_of(conversion, backbone: str) -> list:
     lines = []
     strange = [name for name in conversion.left_out.get(UNKNOWN, ()) if PREFIX.sub("", name).startswith("layer")]
     if strange:
-        more = _count(strange, "tensor")
+        more = count_of(strange, "tensor")
         lines.append(f"its blocks hold {more} more than a ResNet's ({_some(strange)}); another network?")
     if conversion.missing:
-        missing = _count(sum(conversion.missing, []), "convolution")
+        missing = count_of(sum(conversion.missing, []), "convolution")
         lines.append(f"an incomplete backbone: {missing} of {backbone} not in it; training initialises what is missing")
     return lines
-
-
-def _count(items, noun: str) -> str:
-    return f"{len(items)} {noun}" + "s" * (len(items) != 1)
 
 
 def _some(names) -> str:

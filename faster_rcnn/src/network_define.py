@@ -12,6 +12,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from .checkpoint_io.writer import UNUSED
 from .model_utils.config import InputError
 from .outputs import CLASS_LAYERS
 from .precision import LossScale, mixed_precision
@@ -26,8 +27,6 @@ BIAS_ENDING = ".bias"
 OPTIMISER_NAMES = ("learning_rate", "momentum", "global_step", "scale_sense", "current_iterator_step",
                    "last_overflow_iterator_step")
 OPTIMISER_PREFIXES = ("moments.", "accum.", "stat.", "momentum.")
-# Before the names of what a converted checkpoint holds for the way back to its framework.
-UNUSED = "unused."
 # A checkpoint with this entry is the state of a run.
 STATE_KEY = "run_state"
 BACKBONE = "backbone."

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint_io.detector_weights import UNKNOWN, UNUSED, convert_detector, detector_shapes, to_framework
+from .checkpoint_io.detector_weights import UNKNOWN, convert_detector, detector_shapes, to_framework
 from .checkpoint_io.resnet_names import DEPTHS, checked, count_blocks
 from .checkpoint_io.safe_pickle import shown
 from .checkpoint_io.torch_writer import write_pickle, write_torch
-from .checkpoint_io.writer import write_checkpoint
+from .checkpoint_io.writer import UNUSED, write_checkpoint
 from .model_utils.config import InputError, load_config, save_config
 from .util import COCO_IDS
 
@@ -155,11 +155,11 @@ def report(checkpoint, framework: str, detector, missing: list, config) -> list:
     lines = [f"{checkpoint.path}: {checkpoint.container}, {framework}, {len(checkpoint.arrays)} tensors",
              f"used: {len(detector.tensors)} parameters ({depth}, {config.num_classes - 1} classes and the background)"]
     for reason, names in detector.left_out.items():
-        lines.append(f"left out: {_count(names, 'tensor')} {reason} ({_some(names)})")
+        lines.append(f"left out: {count_of(names, 'tensor')} {reason} ({_some(names)})")
     if checkpoint.extras:
         lines.append(f"left out: what is no tensor ({_some(checkpoint.extras)})")
     if missing:
-        lines.append(f"missing: {_count(missing, 'parameter')} ({_some(missing)})")
+        lines.append(f"missing: {count_of(missing, 'parameter')} ({_some(missing)})")
     if UNKNOWN in detector.left_out:
         lines.append("warning: names unknown to this network: it may compute otherwise than the one that was trained")
     lines.append(f"convention: {framework}, norm_eps {config.norm_eps:g}")
@@ -173,7 +173,8 @@ def report(checkpoint, framework: str, detector, missing: list, config) -> list:
     return lines
 
 
-def _count(items, noun: str) -> str:
+def count_of(items, noun: str) -> str:
+    """2 tensors, 1 tensor."""
     return f"{len(items)} {noun}" + "s" * (len(items) != 1)
 
 
@@ -200,7 +201,7 @@ def export_detector(checkpoint, config, framework: str, output: Path) -> None:
     named = to_framework({**tensors, **background}, framework)
     print(f"{place}: {checkpoint.container}, {len(tensors)} parameters, {config.num_classes - 1} classes and the background")
     if others:
-        print(f"left out: {_count(others, 'tensor')} that the network lacks ({_some(others)})")
+        print(f"left out: {count_of(others, 'tensor')} that the network lacks ({_some(others)})")
     for line in _differences(config, framework):
         print(f"note: {line}")
     if framework == "detectron2":
@@ -211,7 +212,7 @@ def export_detector(checkpoint, config, framework: str, output: Path) -> None:
         write_torch({"meta": meta, "state_dict": named}, output)
     else:
         write_torch(named, output)
-    print(f"wrote {output}: {_count(named, 'tensor')} with the names of {framework}")
+    print(f"wrote {output}: {count_of(named, 'tensor')} with the names of {framework}")
 
 
 def _background(arrays, tensors: dict, place) -> dict:

@@ -6,37 +6,26 @@ VGG-16 has none, and starts from trained weights. From scratch a single-stage de
 
 import math
 
-from mindspore import Parameter, nn, ops
-from mindspore.common.initializer import Uniform, initializer
+from mindspore import ops
+from mindspore.common.initializer import Uniform
 
-from .convolution import Convolution
+from .convolution import ConvNorm
 
 
-class NormConv2d(nn.Cell):
-    """Convolution without bias, "same" padding, and batch norm; in inference both are one convolution."""
+class NormConv2d(ConvNorm):
+    """Convolution without bias, "same" padding, and batch norm; in inference both are one convolution. Arguments as of Conv2d."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, weight_init=None, fast: bool = False,
                  stride: int = 1, dilation: int = 1, eps: float = 1e-5, momentum: float = 0.1):
-        super().__init__()
         weight_init = weight_init or Uniform(math.sqrt(3 / (in_channels * kernel_size * kernel_size)))
-        shape = (out_channels, in_channels, kernel_size, kernel_size)
-        self.weight = Parameter(initializer(weight_init, shape), name="weight")
-        self.gamma = Parameter(initializer("ones", (out_channels,)), name="gamma")
-        self.beta = Parameter(initializer("zeros", (out_channels,)), name="beta")
-        self.moving_mean = Parameter(initializer("zeros", (out_channels,)), name="moving_mean", requires_grad=False)
-        self.moving_variance = Parameter(initializer("ones", (out_channels,)), name="moving_variance", requires_grad=False)
-        self.conv = Convolution(in_channels, out_channels, kernel_size, stride, fast, dilation)
+        super().__init__(in_channels, out_channels, kernel_size, stride, eps, fast, dilation, weight_init)
         self.norm = ops.BatchNorm(is_training=True, epsilon=eps, momentum=momentum)
-        self.eps = eps
 
     def construct(self, x):
         """(N, C, H, W) -> (N, O, H', W'); in training the statistics of the batch, which also move those that are kept."""
         if self.training:
             return self.norm(self.conv(x, self.weight), self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
-        scale = self.gamma / ops.sqrt(self.moving_variance + self.eps)
-        shift = self.beta - self.moving_mean * scale
-        scale = ops.tile(scale.reshape(-1, 1, 1, 1), (1, *self.weight.shape[1:]))
-        return ops.bias_add(self.conv(x, self.weight * scale), shift)
+        return super().construct(x)
 
 
 class PooledNormConv2d(NormConv2d):

@@ -15,7 +15,14 @@ from faster_rcnn.src.loading import build_preprocess
 from faster_rcnn.src.transforms import decode_image
 from faster_rcnn.src.util import config_categories
 from tests.parity_models import LEVELS, PARITY_DEFAULT, ParityModel, fixture_folders, rows_of_pictures
-from tests.unit.test_network_parity import InjectedLosses, check_stage, expected_detections, injected_samples, unmatched
+from tests.unit.test_network_parity import (
+    InjectedLosses,
+    check_stage,
+    detections_of_stored,
+    expected_detections,
+    injected_samples,
+    unmatched,
+)
 
 FOLDERS = fixture_folders(os.environ.get("PARITY_DIR") or PARITY_DEFAULT, masks=False)
 
@@ -71,16 +78,7 @@ def check_proposals(model, overrides):
 
 
 def check_detector(model, overrides):
-    net, arrays = model.network(**overrides), model.arrays
-    pictures = [arrays[f"proposals/boxes{i}"] for i in range(model.count)]
-    places = np.cumsum([len(boxes) for boxes in pictures])[:-1]
-    proposals, valid = rows_of_pictures(pictures)
-    logits, _ = rows_of_pictures(np.split(model.class_rows(arrays["prop/cls_logits"].T).T, places))
-    deltas, _ = rows_of_pictures(np.split(model.box_rows(arrays["prop/deltas"].T).T, places))
-    inputs = logits, deltas, proposals, valid, arrays["input/image_sizes"].astype(np.float32)
-    boxes, scores, labels, found = (x.asnumpy() for x in net.detector(*map(Tensor, inputs)))
-    for i in range(model.count):
-        got = boxes[i][found[i]], scores[i][found[i]], labels[i][found[i]]
+    for i, got in enumerate(detections_of_stored(model, model.network(**overrides).detector)):
         assert unmatched(got, expected_detections(model, i), 1e-3, 1e-5) == 0
 
 
@@ -162,7 +160,8 @@ def test_one_thing_wrong_is_noticed_parity(model, key, value, check):
         CHECKS[check](model, overrides)
 
 
+@pytest.mark.parametrize("model", [folder for folder in FOLDERS if folder.name.startswith("mmdet")], indirect=True,
+                         ids=lambda folder: folder.name)
 def test_anchors_in_padding_taken_along_are_noticed_parity(model):
-    if model.framework == "mmdet":
-        with pytest.raises(AssertionError):
-            check_matching(model, {"anchors_in_padding": True})
+    with pytest.raises(AssertionError):
+        check_matching(model, {"anchors_in_padding": True})

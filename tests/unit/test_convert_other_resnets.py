@@ -72,9 +72,9 @@ def test_depth_is_that_of_the_blocks(backbone):
 def test_caffe2_resnet101(tmp_path, capsys):
     """The names of detectron2's R-101.pkl, with what else such a file holds."""
     rng = np.random.default_rng(0)
-    names = {f"backbone.{cell}.{parameter}": caffe2_name(cell, parameter) for cell in cell_shapes(BLOCKS["resnet_v1.5_101"])
+    names = {f"backbone.{cell}.{parameter}": caffe2_name(cell, parameter) for cell in cell_shapes(BLOCKS["resnet_v1_101"])
              for parameter in ("weight", "gamma", "beta")}
-    arrays = {name: np.array(value) for name, value in weights("resnet_v1.5_101", caffe2_name, ("weight", "gamma", "beta")).items()}
+    arrays = {name: np.array(value) for name, value in weights("resnet_v1_101", caffe2_name, ("weight", "gamma", "beta")).items()}
     arrays["res_conv1_bn_s"] = rng.random(64, np.float32)
     path, output = tmp_path / "R-101.pkl", tmp_path / "o.ckpt"
     extra = {"fc1000_w": np.zeros((2, 2), np.float32), "conv1_w_momentum": np.zeros(2, np.float32)}
@@ -86,7 +86,7 @@ def test_caffe2_resnet101(tmp_path, capsys):
     assert "depth: set resnet_block to [3, 4, 23, 3]" in out
     assert "pixels: blue, green, red from 0 to 255" in out and "--convention=detectron2" in out
     found = read_checkpoint(output).arrays
-    assert len(found) == 5 * len(cell_shapes(BLOCKS["resnet_v1.5_101"]))
+    assert len(found) == 5 * len(cell_shapes(BLOCKS["resnet_v1_101"]))
     for ours, theirs in names.items():
         np.testing.assert_array_equal(found[ours], arrays[theirs], ours, strict=True)
     for name, value in found.items():

@@ -86,11 +86,10 @@ def test_masks_of_detections_parity(model, answers):
     assert many <= (model.count if model.framework == "torchvision" else 0)
 
 
+@pytest.mark.parametrize("model", [folder for folder in FOLDERS if not folder.name.startswith("torchvision")], indirect=True,
+                         ids=lambda folder: folder.name)
 def test_mask_targets_parity(model):
     """Of all sampled RoIs, pixel by pixel; torchvision has soft ones, from bitmaps."""
-    if model.framework == "torchvision":
-        assert "RoIAlign" in model.settings["mask_target_source"]
-        return
     for i in range(model.count):
         chosen = model.labels(model.arrays[f"train/roi_classes{i}"]) > 0
         boxes, gt = (model.arrays[f"train/roi_{name}{i}"][chosen] for name in ("boxes", "gt"))

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from faster_rcnn.src.checkpoint_io import read_checkpoint
 from faster_rcnn.src.model_utils.config import InputError
@@ -43,9 +44,8 @@ def test_bfloat16(tmp_path):
 
 
 def test_files_of_the_library(tmp_path):
-    library = pytest.importorskip("safetensors.numpy")
     arrays = {"b": NUMBERS.reshape(2, 3), "a": NUMBERS.astype(np.float16), "c": np.array(7, np.int64)}
-    library.save_file(arrays, tmp_path / "m.safetensors", {"format": "np"})
+    save_file(arrays, tmp_path / "m.safetensors", {"format": "np"})
     found = read_checkpoint(tmp_path / "m.safetensors").arrays
     assert found.keys() == arrays.keys()
     for name, array in arrays.items():

@@ -207,15 +207,16 @@ class ConvNorm(nn.Cell):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, eps: float = 1e-5,
-                 fast: bool = False):
+                 fast: bool = False, dilation: int = 1, weight_init=None):
         super().__init__()
+        weight_init = weight_init or HeNormal(mode="fan_out", nonlinearity="relu")
         shape = (out_channels, in_channels, kernel_size, kernel_size)
-        self.weight = Parameter(initializer(HeNormal(mode="fan_out", nonlinearity="relu"), shape), name="weight")
+        self.weight = Parameter(initializer(weight_init, shape), name="weight")
         self.gamma = Parameter(initializer("ones", (out_channels,)), name="gamma")
         self.beta = Parameter(initializer("zeros", (out_channels,)), name="beta")
         self.moving_mean = Parameter(initializer("zeros", (out_channels,)), name="moving_mean", requires_grad=False)
         self.moving_variance = Parameter(initializer("ones", (out_channels,)), name="moving_variance", requires_grad=False)
-        self.conv = Convolution(in_channels, out_channels, kernel_size, stride, fast)
+        self.conv = Convolution(in_channels, out_channels, kernel_size, stride, fast, dilation)
         self.eps = eps
         self.calibrating = False
 

@@ -182,15 +182,10 @@ def build_parts(config, fast: bool = False) -> dict:
     roi = config.roi_layer
     roi_align = build_roi_align(config, roi["out_size"], fast)
     classes = config.num_classes - 1
-    coding = {"stds": tuple(config.rpn_target_stds), "means": tuple(config.rpn_target_means),
-              "clamp_both": config.clamp_both_sides, "offset": offset}
-    train_proposals = ProposalGenerator((), config.rpn_proposal_nms_pre, config.rpn_proposal_nms_post, config.rpn_proposal_max_num,
-                                        config.rpn_proposal_nms_thr, config.rpn_proposal_min_bbox_size, **coding)
-    test_proposals = ProposalGenerator((), config.rpn_nms_pre, config.rpn_nms_post, config.rpn_max_num, config.rpn_nms_thr,
-                                       config.rpn_min_bbox_min_size, **coding)
     nms = ClassNms(config.test_iou_thr, classes, max(config.img_height, config.img_width))
     detector = Detector(nms, config.rcnn_target_stds, config.rcnn_target_means, config.test_score_thr, config.test_max_per_img,
                         config.test_nms_pre, config.test_min_bbox_size, config.clamp_both_sides, offset)
+    train_proposals, test_proposals = build_proposals(config)
     matching = {"pos_thr": config.pos_iou_thr, "neg_thr": config.neg_iou_thr, "min_pos_iou": config.min_pos_iou,
                 "low_quality_takes_gt": config.low_quality_takes_gt, "offset": offset}
     anchor_sampling = {"num_pos": config.num_expected_pos, "num_total": config.num_expected_neg}
@@ -227,6 +222,17 @@ def build_parts(config, fast: bool = False) -> dict:
         "strides_from_size": config.anchor_strides_from_size,
         "own_divisor": 0 if config.anchors_in_padding else PADDING_DIVISOR,
     }
+
+
+def build_proposals(config) -> tuple:
+    """The generators of training and of inference."""
+    coding = {"stds": tuple(config.rpn_target_stds), "means": tuple(config.rpn_target_means),
+              "clamp_both": config.clamp_both_sides, "offset": config.box_offset}
+    train = ProposalGenerator((), config.rpn_proposal_nms_pre, config.rpn_proposal_nms_post, config.rpn_proposal_max_num,
+                              config.rpn_proposal_nms_thr, config.rpn_proposal_min_bbox_size, **coding)
+    test = ProposalGenerator((), config.rpn_nms_pre, config.rpn_nms_post, config.rpn_max_num, config.rpn_nms_thr,
+                             config.rpn_min_bbox_min_size, **coding)
+    return train, test
 
 
 def build_roi_align(config, out_size: int, fast: bool) -> RoiAlign:

@@ -13,11 +13,10 @@ import numpy as np
 from ..model_utils.config import InputError
 from .detector_names import FRAMEWORKS, MASKS
 from .resnet_names import LEFT_OUT, PARAMETERS, PREFIX, TORCH_NORM, cell_shapes, checked
+from .writer import UNUSED
 
 CLASS_LOGITS = "rcnn.cls_score."
 ROWS_OF_A_CLASS = {"rcnn.bbox_pred.": 4, "rcnn_mask.logits.": 1}
-# Before the names of tensors that a checkpoint holds for the way back alone; networks pass over them.
-UNUSED = "unused."
 MASK_CONVS = 4
 # More than any detector of this kind has; a damaged or hostile file may ask for any number in few bytes.
 MOST_ELEMENTS = 2 ** 29

@@ -18,7 +18,7 @@ PARAMETERS = ("weight", "gamma", "beta", "moving_mean", "moving_variance")
 NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance",
         "gamma": "gamma", "beta": "beta", "moving_mean": "moving_mean", "moving_variance": "moving_variance"}
 TORCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-BLOCKS = {"resnet_v1.5_50": (3, 4, 6, 3), "resnet_v1.5_101": (3, 4, 23, 3), "resnet_v1.5_152": (3, 8, 36, 3)}
+BLOCKS = {"resnet_v1.5_50": (3, 4, 6, 3), "resnet_v1_101": (3, 4, 23, 3), "resnet_v1_152": (3, 8, 36, 3)}
 DEPTHS = {(3, 4, 6, 3): "ResNet-50", (3, 4, 23, 3): "ResNet-101", (3, 8, 36, 3): "ResNet-152"}
 
 # Before the names of the network: of PyTorch's data-parallel wrapper, of the old zoo's converted checkpoints.

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from ..model_utils.config import InputError
 
+# Before the names of tensors that a checkpoint holds for the way back alone; networks pass over them.
+UNUSED = "unused."
+
 
 def check_output(output: Path, source: Path, suffix: str = ".ckpt") -> Path:
     """`output`, a path that can be written to and is not the file to convert; InputError where it is not."""
