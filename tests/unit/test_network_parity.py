@@ -15,7 +15,7 @@ from faster_rcnn.src.FasterRcnn.rcnn import box_head_losses
 from faster_rcnn.src.FasterRcnn.rpn import rpn_losses
 from mask_rcnn.src.MaskRcnn.rcnn_mask import mask_head_loss
 from tests.parity_models import LEVELS, PARITY_DEFAULT, ParityModel, fixture_folders, rows_of_pictures
-from tests.relu_sides import settle_sides
+from tests.relu_sides import settle_resnet
 
 FOLDERS = fixture_folders(os.environ.get("PARITY_DIR") or PARITY_DEFAULT)
 FAST = [folder for folder in FOLDERS if folder.name.startswith("torchvision")]
@@ -222,7 +222,7 @@ def test_losses_and_gradients_parity(folder, fast, tmp_path):
     """One training step on the framework's samples: each loss, the norm of each gradient, some whole gradients."""
     model = ParityModel(folder, tmp_path)
     detector = model.network(fast)
-    assert settle_sides(detector.backbone, model.arrays["input/images"], model.config().stride_in_1x1) < 100
+    assert settle_resnet(detector.backbone, model.arrays["input/images"], model.config().stride_in_1x1) < 100
     net = InjectedLosses(detector, model.masks)
     params = ms.ParameterTuple(net.trainable_params())
 
