@@ -179,9 +179,9 @@ def pictures(n=2, height=128, width=64, seed=1):
     return np.random.default_rng(seed).normal(0, 1, (n, 3, height, width)).astype(np.float32)
 
 
-@pytest.mark.parametrize("train", [False, True], ids=["inference", "training"])
-@pytest.mark.parametrize("fast", [False, True], ids=["plain", "fast"])
-@pytest.mark.parametrize("like", [{}, TORCHVISION], ids=["MSRA", "torchvision"])
+@pytest.mark.parametrize(("train", "fast", "like"), [
+    (False, False, {}), (False, True, TORCHVISION), (True, False, TORCHVISION), (True, True, {})],
+    ids=["inference-plain-MSRA", "inference-fast-torchvision", "training-plain-torchvision", "training-fast-MSRA"])
 def test_maps_and_predictions_are_those_written_out(train, fast, like, monkeypatch):
     monkeypatch.setattr(Convolution, "WINOGRAD_CHANNELS", 1)
     net, config = random_resnet(**like)
