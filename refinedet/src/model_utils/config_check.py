@@ -38,10 +38,10 @@ SEVERAL = {
 
 # Keys that old YAML files hold and nothing reads: (the values that change nothing, None = any; what is used instead).
 _ANCHORS = "set anchor_scales, anchor_ratios and anchor_strides"
+_CONFIGS = "--config_path=default_config_512.yaml, default_config_resnet101.yaml or default_config_resnet101_512.yaml"
 _FOCAL = "the class losses are softmax cross entropy with hard negatives (neg_pos_ratio)"
 _LEVELS = "they follow from the channels of the trunk and from tcb_channels"
 _MODELARTS = "ModelArts jobs are not supported"
-_CONFIGS = "--config_path=default_config_512.yaml, default_config_resnet101.yaml or default_config_resnet101_512.yaml"
 _RATE = "set base_lr, warmup_step, warmup_ratio and lr_schedule"
 _WEIGHTS = "pre_trained takes every weight that fits"
 RETIRED = {
@@ -84,8 +84,8 @@ RETIRED = {
 # (lowest, highest): keys. Of a list: every element.
 RANGES = {
     (1, None): """
-        img_width img_height num_gts expand_ratio vgg_channels fc_channels extra_channels tcb_channels anchor_strides
         resnet_block resnet_in_channels resnet_out_channels resnet_extra_channels resnet_head_channels
+        img_width img_height num_gts expand_ratio vgg_channels fc_channels extra_channels tcb_channels anchor_strides
         test_nms_pre test_nms_total test_max_per_img test_batch_size batch_size epoch_size num_parallel_workers
         log_interval eval_start_epoch eval_interval save_checkpoint_epochs keep_checkpoint_max""",
     (0, None): """
