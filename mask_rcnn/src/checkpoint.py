@@ -32,7 +32,8 @@ FREE_KEYS = frozenset((
     "resume", "pre_trained", "calibrate_init", "calibrate_norm", "zero_init_residual", "max_steps", "log_interval",
     "save_checkpoint", "save_checkpoint_epochs", "save_checkpoint_steps", "keep_checkpoint_max", "run_eval",
     "eval_start_epoch", "eval_interval", "save_best_ckpt", "checkpoint_path", "detections", "ckpt_file", "file_name",
-    "file_format", "with_nms", "mindir_path", "onnx_path", "input", "score_thr", "draw", "scorer", "test_batch_size"))
+    "file_format", "with_nms", "mindir_path", "onnx_path", "input", "score_thr", "draw", "scorer", "test_batch_size",
+    "enable_modelarts", "data_url", "data_path", "checkpoint_url", "load_path", "train_url"))
 # What a run writes into its output folder, MindRecord files apart.
 RUN_FILES = ("config.yaml", "checkpoint", "loss_*.log", "metrics.jsonl", "events.out.tfevents.*")
 log = logging.getLogger(__name__)
