@@ -100,20 +100,15 @@ def _turn(path: Path, wait_seconds: float):
                     raise InputError(f"{path}: another process has been fetching for {wait_seconds / 60:g} minutes") from None
                 time.sleep(min(0.5, wait_seconds / 10))
         file.seek(0)
-        with contextlib.suppress(ValueError):
-            failure = json.loads(file.read())
-            if failure["time"] > came:
-                raise Failed(failure["told"])
+        failed, _, told = file.read().partition("\n")
+        if failed and float(failed) > came:
+            raise InputError(told)
         try:
             yield
         except InputError as error:
             file.truncate(0)
-            json.dump({"time": time.time(), "told": str(error)}, file)
+            file.write(f"{time.time()}\n{error}")
             raise
-
-
-class Failed(InputError):
-    """What has failed in another process."""
 
 
 def unpack(path: Path, folder: Path, key: str) -> None:
