@@ -30,7 +30,7 @@ WRITTEN_CONFIGS = ("--config_path=output/config.yaml", "--config_path=detector.y
 # In code marks, and yet translated.
 TRANSLATED = {"文件: 位置: 内容": "file: place: what"}
 # Names of the repository's files, for those that are named without their folder.
-NAMES = {path.name for folder in ("faster_rcnn", "mask_rcnn", "refinedet", "tests", "utils")
+NAMES = {path.name for folder in ("docker", "docs", "faster_rcnn", "mask_rcnn", "refinedet", "tests", "utils")
          for path in (ROOT / folder).rglob("*.*")}
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
 FILE = re.compile(r"[\w./-]+\.(py|yaml|md|sh|toml)")
@@ -155,6 +155,10 @@ def test_commands_are_understood(readme, tmp_path):
             assert {word for word in words[1:] if "=" not in word} <= targets, words
         elif words[0] == "python":
             check_python(*script_of(folder, words), tmp_path)
+        elif words[0] == "docker":
+            assert (ROOT / words[words.index("-f") + 1]).is_file(), words
+        elif words[0] == "bash":
+            assert (folder / words[1]).is_file() or (ROOT / words[1]).is_file(), words
         else:
             assert words[0] in ("source", "cp"), words
 
