@@ -168,6 +168,7 @@ def test_msrun_is_started(job, sent):
     assert [(item["RANK_ID"], item["DEVICE_ID"], item["MS_ROLE"], item["MS_WORKER_NUM"]) for item in seen] == [
         ("0", "0", "MS_WORKER", "2"), ("1", "1", "MS_WORKER", "2")]
     assert {"msrun_log/scheduler.log", "msrun_log/worker_0.log", "msrun_log/worker_1.log"} <= set(files)
+    run(job("--distribute=True", MA_NUM_HOSTS="1", MA_NUM_GPUS="2", JOB_END="3"), 3)
 
 
 # ------------------------------------------------------------------------------------------------ Faster R-CNN's commands

@@ -12,8 +12,8 @@ BY_MSRUN = {"MA_NUM_HOSTS": "1", "MA_NUM_GPUS": "8", "MA_RUN_METHOD": "msrun", "
 
 
 def msrun(ranks, cards, master, index):
-    return (f"--worker_num={ranks}", f"--local_worker_num={cards}", f"--master_addr={master}", "--master_port=8118",
-            f"--node_rank={index}", "--log_dir=/out/msrun_log", "--join=True", "--cluster_time_out=3600")
+    return (f"--worker_num={ranks}", f"--local_worker_num={cards}", f"--master_addr={master}",
+            f"--node_rank={index}", "--log_dir=/out/msrun_log", "--cluster_time_out=3600")
 
 
 @pytest.mark.parametrize("environ, launch", [

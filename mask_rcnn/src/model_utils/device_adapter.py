@@ -7,13 +7,12 @@ rank table  once per Ascend card, with RANK_TABLE_FILE, RANK_ID, RANK_SIZE and A
 msrun       by msrun, which sets MS_ROLE, MS_WORKER_NUM, RANK_ID and DEVICE_ID (MA_RUN_METHOD=msrun)
 mpirun      once per GPU, with OMPI_COMM_WORLD_RANK and its family (the MindSpore-GPU engine)
 once        in a job of one card, or in an image of one's own: once per machine, with MA_NUM_HOSTS, MA_NUM_GPUS (cards
-            of a machine), VC_WORKER_HOSTS and VC_TASK_INDEX. With several cards `msrun` is then started here.
+            of a machine), VC_WORKER_HOSTS and VC_TASK_INDEX. With several cards utils/launch then starts msrun.
 """
 from dataclasses import dataclass, field
 
 from .config_schema import InputError
 
-MASTER_PORT = "8118"
 # Machines may differ by this much in fetching their data, seconds.
 CLUSTER_TIMEOUT = "3600"
 
@@ -25,7 +24,7 @@ class Launch:
     rank: int = 0                   # of this process, or of the first that msrun starts
     ranks: int = 1                  # of the whole job
     environment: dict = field(default_factory=dict)     # to set for the command
-    msrun: tuple = ()               # msrun's options, where it is to be started here
+    msrun: tuple = ()               # options of utils/launch, where it is to start msrun here
     scheduler: bool = False         # this is msrun's scheduler, which joins the group and computes nothing
 
     @property
@@ -66,7 +65,7 @@ def _started_already(environ):
 
 
 def _msrun(environ, hosts: int, cards: int, log_dir: str) -> Launch:
-    """msrun on this machine, the same on each: the first of VC_WORKER_HOSTS is the master."""
+    """utils/launch on this machine, the same on each: the first of VC_WORKER_HOSTS is the master."""
     index = _number(environ, "VC_TASK_INDEX", "0") if hosts > 1 else 0
     names = [name for name in environ.get("VC_WORKER_HOSTS", "").split(",") if name]
     if hosts > 1 and len(names) != hosts:
@@ -76,8 +75,8 @@ def _msrun(environ, hosts: int, cards: int, log_dir: str) -> Launch:
     # The name of the master may not lead back to itself; its address does.
     own = environ.get("MA_CURRENT_IP") if index == 0 else None
     master = (own or names[0]) if hosts > 1 else "127.0.0.1"
-    options = {"worker_num": hosts * cards, "local_worker_num": cards, "master_addr": master, "master_port": MASTER_PORT,
-               "node_rank": index, "log_dir": log_dir, "join": True, "cluster_time_out": CLUSTER_TIMEOUT}
+    options = {"worker_num": hosts * cards, "local_worker_num": cards, "master_addr": master, "node_rank": index,
+               "log_dir": log_dir, "cluster_time_out": CLUSTER_TIMEOUT}
     return Launch(index * cards, hosts * cards, msrun=tuple(f"--{name}={value}" for name, value in options.items()))
 
 

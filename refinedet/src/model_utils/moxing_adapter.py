@@ -2,8 +2,8 @@
 """A command as a ModelArts job: input fetched before, results sent after, whatever becomes of the command itself.
 
 With enable_modelarts the process that ModelArts starts does not import MindSpore: it fetches, starts the same command
-anew as a child, msrun in between where the job has several cards and nobody else starts them, waits, sends the results
-and leaves with the child's status. So results are sent also where the child was killed or crashed.
+anew as a child, utils/launch in between where the job has several cards and nobody else starts them, waits, sends the
+results and leaves with the child's status. So results are sent also where the child was killed or crashed.
 """
 import ctypes
 import importlib.util
@@ -44,8 +44,8 @@ def as_job(config: Config, weights: str, data: bool = False) -> Config:
         return localize(config, weights)
     _tell()
     launch = plan_launch(os.environ, config.distribute, str(Path(config.output_path).absolute() / "msrun_log"))
-    if data:
-        _require_tools()
+    for name in (*(["mindrecord"] if data else []), *(["launch"] if launch.msrun else [])):
+        _require_tool(name)
     results = open_storage(config.train_url, "train_url") if config.train_url else None
     if results:     # hours of training are not to end in a wrong address
         results.check_writable()
@@ -65,15 +65,16 @@ def _tell() -> None:
     logging.getLogger(__package__).setLevel(logging.INFO)
 
 
-def _require_tools() -> None:
-    """InputError where utils/ was not uploaded: before the data is fetched, not after."""
+def _require_tool(name: str) -> Path:
+    """The folder utils/NAME; InputError where it was not uploaded, before the data is fetched."""
     try:
-        found = importlib.util.find_spec("utils.mindrecord")
+        found = importlib.util.find_spec(f"utils.{name}")
     except ModuleNotFoundError:
         found = None
     if found is None:
         model = Path(__file__).resolve().parents[2].name
-        raise InputError(f"utils/mindrecord is not in the code directory: upload utils/ too, inside {model}/ or beside it")
+        raise InputError(f"utils/{name} is not in the code directory: upload utils/ too, inside {model}/ or beside it")
+    return Path(found.origin).parent
 
 
 def localize(config: Config, weights: str) -> Config:
@@ -135,17 +136,14 @@ def _find_weights(config: Config, key: str, root: Path) -> Path:
 def run_command(launch: Launch) -> int:
     """Status of this very command, started anew as `launch` says; SIGTERM and SIGINT are passed on."""
     environment = {**os.environ, **launch.environment, CHILD: "1"}
-    arguments = sys.orig_argv[1:]       # with the interpreter's own flags
-    command = [sys.executable, *arguments]
-    if launch.msrun:
-        command = [sys.executable, "-m", "mindspore.parallel.cluster.run", *launch.msrun, "python", *arguments]
-        # That `python` is to be this one.
-        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    script = next(i for i, word in enumerate(sys.orig_argv) if word.endswith(".py"))    # behind the interpreter's flags
+    launcher = [str(_require_tool("launch") / "run.py"), *launch.msrun] if launch.msrun else []
+    command = [sys.executable, *sys.orig_argv[1:script], *launcher, *sys.orig_argv[script:]]
     log.info("starts: %s", " ".join(command))
     # A session of its own: Ctrl-C comes from here alone, not from the terminal too, and a second one would end it at once.
     child = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_end_with_parent)
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda got, _: _pass_on(child, got, bool(launch.msrun))) for number in numbers}
+    before = {number: signal.signal(number, lambda got, _: child.send_signal(got)) for number in numbers}
     try:
         status = child.wait()
     finally:
@@ -158,17 +156,6 @@ def _end_with_parent() -> None:
     """In the child: SIGTERM where this process is killed, so that no card stays taken."""
     set_death_signal = 1    # PR_SET_PDEATHSIG of Linux
     ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
-
-
-def _pass_on(child, number: int, by_msrun: bool) -> None:
-    """msrun would kill its processes or leave them: they get the signal themselves."""
-    if by_msrun:
-        import psutil  # MindSpore needs it too
-
-        for process in psutil.Process(child.pid).children(recursive=True):
-            process.send_signal(number)
-    elif child.poll() is None:
-        child.send_signal(number)
 
 
 def _send(results, launch: Launch, output: Path, status: int) -> int:
