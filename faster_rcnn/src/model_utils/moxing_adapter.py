@@ -153,8 +153,9 @@ def run_command(launch: Launch) -> int:
 
 def _end_with_parent() -> None:
     """In the child: SIGTERM where this process is killed, so that no card stays taken."""
-    set_death_signal = 1    # PR_SET_PDEATHSIG of Linux
-    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+    if sys.platform == "linux":
+        set_death_signal = 1    # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
 
 
 def _send(results, launch: Launch, output: Path, status: int) -> int:

@@ -5,7 +5,6 @@ A folder that holds fetched files says in MARK what they are, so that processes 
 started again, find them whole or fetch them anew. LOCK lets one process at a time in.
 """
 import contextlib
-import fcntl
 import json
 import logging
 import re
@@ -89,6 +88,8 @@ def _read_mark(folder: Path):
 @contextlib.contextmanager
 def _turn(path: Path, wait_seconds: float):
     """Within `with` this is the only process that holds `path`. A failure is that of all who were waiting then."""
+    import fcntl  # not on every system, and only jobs need it
+
     came = time.time()
     with path.open("a+", encoding="utf-8") as file:
         while True:
