@@ -90,10 +90,11 @@ def load_config(path=DEFAULT_CONFIG, overrides: Mapping = None, default_path=DEF
     return _resolve(path, entries, default_path)
 
 
-def parse_config(argv=None, default_path=DEFAULT_CONFIG, required=(), description=None) -> Config:
+def parse_config(argv=None, default_path=DEFAULT_CONFIG, required=(), description=None, prepare=None) -> Config:
     """The configuration of a command line (`argv` without the program's name): every key is a flag.
 
-    A key in `required` may not be empty; where its name ends as a path's does, what it names must exist.
+    A key in `required` may not be empty; where its name ends as a path's does, what it names must exist, once
+    `prepare(config)`, which gives the configuration to go on with, has run.
     """
     keys = read_keys(_existing(default_path, "default_path"))
     parser = _build_parser(keys, default_path, description)
@@ -107,6 +108,7 @@ def parse_config(argv=None, default_path=DEFAULT_CONFIG, required=(), descriptio
     config_path = given.pop("config_path", None)
     entries = [Entry(name, value, f"--{name}", text=True) for name, value in given.items()]
     config = _resolve(_find_config(config_path, default_path), entries, default_path)
+    config = prepare(config) if prepare else config
     for name in required:
         _check_given(config, name)
         if name.endswith(PATH_ENDINGS):
