@@ -244,7 +244,7 @@ def _preset(layer, values: dict, keys: dict) -> list:
         others = {key for preset in PRESETS[name].values() for key in preset if key in keys} if chosen[name] != values[name] else ()
         for key in others:
             value = next((preset[key] for preset in reversed(in_force) if key in preset), keys[key].default)
-            entries[key] = Entry(key, value, entry.where)
+            entries[key] = Entry(key, value, f"{entry.where}: {key}")
     return list(entries.values())
 
 
