@@ -103,7 +103,7 @@ def test_with_a_convention(order, backbone, in_1x1, eps, mean, tmp_path):
     (["--backbone=resnet_v1_101", "--inception_width=0.5"],
      "--inception_width: resnet_v1_101 does not read it: it has resnet_block, resnet_in_channels, resnet_out_channels"),
     (["--backbone=inception_resnet_v2", "--inception_width=0.5"],
-     "--backbone: fpn_in_channels: expected those of inception_resnet_v2 at inception_width 0.5, [96, 160, 544, 768], got [192, 320, 1088, 1536]"),
+     "--backbone: fpn_in_channels: expected those of inception_resnet_v2 at inception_width 0.5, [96, 160, 544, 768], got [192, "),
     (["--backbone=inception_resnet_v2", "--fpn_in_channels=[64, 192, 1088, 2080]"],
      "--fpn_in_channels: expected those of inception_resnet_v2 at inception_width 1, [192, 320, 1088, 1536], got [64, 192, "),
     (["--inception_block=[1, 2]"], "--inception_block: expected 3 values, got 2"),
