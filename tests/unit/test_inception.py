@@ -1,6 +1,7 @@
 """Inception-ResNet-v2 against numpy, forward and backward, the literature's number of parameters, what trains, its norms."""
 import mindspore as ms
 import numpy as np
+import onnxruntime
 import pytest
 from mindspore import Tensor
 
@@ -88,6 +89,16 @@ def test_stages_match_numpy(monkeypatch, fast):
     assert [stage.shape for stage in got] == [(2, 12, 18, 26), (2, 20, 9, 13), (2, 68, 5, 7), (2, 96, 3, 4)]
     for stage, expected in zip(got, naive(arrays_of(net), x)):
         np.testing.assert_allclose(stage, expected, atol=(2e-4 if fast else 2e-5) * expected.std())
+
+
+def test_onnx_computes_the_same(tmp_path, monkeypatch):
+    """Kernels of unequal sides and the average of what is inside go wrong silently where their padding is exported wrongly."""
+    monkeypatch.chdir(tmp_path)
+    net, x = small(), images(64, 96, 1)
+    ms.onnx.export(net.set_train(False), Tensor(x), file_name="net.onnx", input_names=["image"])
+    got = onnxruntime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"]).run(None, {"image": x})
+    for stage, expected in zip(got, naive(arrays_of(net), x), strict=True):
+        np.testing.assert_allclose(stage, expected, atol=2e-5 * expected.std())
 
 
 def test_gradients_match_numpy_and_stop_at_frozen_stages():

@@ -158,7 +158,7 @@ def row_order(a, b, c):
 class Convolution(nn.Cell):
     """Convolution of a given weight with "same" padding; on the CPU, wide 3x3 ones of stride 1 by Winograd.
 
-    kernel_size: a side, or (height, width).
+    kernel_size: a side, or (height, width), odd; unequal ones have stride 1.
 
     `fast` follows the device: exported graphs and other devices keep the plain operator.
     """
@@ -174,9 +174,12 @@ class Convolution(nn.Cell):
         wide = min(in_channels, out_channels) >= self.WINOGRAD_CHANNELS
         plain = (height, width, stride, dilation) == (3, 3, 1, 1)
         self.winograd = WinogradConv3x3() if fast and wide and plain else None
-        y, x = height // 2 * dilation, width // 2 * dilation
-        # A single number for the kernel does not export to ONNX.
-        self.direct = ops.Conv2D(out_channels, (height, width), pad_mode="pad", pad=(y, y, x, x), stride=stride, dilation=dilation)
+        # MindSpore 2.10 exports pads to ONNX in another order than they have there, which shows where they are unequal. For
+        # stride 1 pad_mode "same" is the same. A single number for the kernel does not export.
+        padding = {"pad_mode": "pad", "pad": height // 2 * dilation} if height == width else {"pad_mode": "same"}
+        if height != width and stride != 1:
+            raise ValueError(f"kernel_size {kernel_size}: stride {stride}")
+        self.direct = ops.Conv2D(out_channels, (height, width), **padding, stride=stride, dilation=dilation)
 
     def construct(self, x, weight):
         if self.winograd is not None:
