@@ -241,8 +241,9 @@ def _preset(layer, values: dict, keys: dict) -> list:
     in_force = [PRESETS[name].get(choice, {}) for name, choice in chosen.items()]
     entries = {}
     for name, entry in named.items():
-        others = {key for preset in PRESETS[name].values() for key in preset if key in keys} if chosen[name] != values[name] else ()
-        for key in others:
+        if chosen[name] == values[name]:
+            continue
+        for key in {key for preset in PRESETS[name].values() for key in preset if key in keys}:
             value = next((preset[key] for preset in reversed(in_force) if key in preset), keys[key].default)
             entries[key] = Entry(key, value, f"{entry.where}: {key}")
     return list(entries.values())
