@@ -181,7 +181,7 @@ def _resolve(path, overrides, default_path) -> Config:
     values = {name: key.default for name, key in keys.items()}
     origins = {}  # key -> how a message about its value begins: file and line, or the flag
     for layer in [*_layers(path, default_path), overrides]:
-        _apply(values, origins, keys, _preset(layer, keys))
+        _apply(values, origins, keys, _preset(layer, values, keys))
         _apply(values, origins, keys, layer)
     config = Config(values)
     fault = check_config(config)
@@ -231,19 +231,24 @@ def _apply(values: dict, origins: dict, keys: dict, entries) -> None:
         origins[name] = entry.where
 
 
-def _preset(layer, keys: dict) -> list:
-    """Entries of the keys that a layer's choice among PRESETS stands for; its own entries go over them."""
-    entries = []
-    for entry in layer:
-        presets = PRESETS.get(entry.name)
-        if presets is None:
+def _preset(layer, values: dict, keys: dict) -> list:
+    """Entries of the keys that a layer's choices among PRESETS stand for; its own entries go over them.
+
+    A choice that is in force already changes nothing. What no choice in force names is as in the defaults.
+    """
+    named = {entry.name: entry for entry in layer if entry.name in PRESETS}
+    for name, entry in named.items():
+        check_choice(entry.value, keys[name].choices, entry.where)
+    chosen = {name: named[name].value if name in named else values[name] for name in PRESETS}
+    in_force = [PRESETS[name].get(choice, {}) for name, choice in chosen.items()]
+    entries = {}
+    for name, entry in named.items():
+        if chosen[name] == values[name]:
             continue
-        check_choice(entry.value, keys[entry.name].choices, entry.where)
-        chosen = presets.get(entry.value)
-        if chosen is None:      # as the defaults have it
-            chosen = {name: keys[name].default for preset in presets.values() for name in preset if name in keys}
-        entries += [Entry(name, value, entry.where) for name, value in chosen.items() if name in keys]
-    return entries
+        for key in {key for preset in PRESETS[name].values() for key in preset if key in keys}:
+            value = next((preset[key] for preset in reversed(in_force) if key in preset), keys[key].default)
+            entries[key] = Entry(key, value, f"{entry.where}: {key}")
+    return list(entries.values())
 
 
 def _targets(entry: Entry, keys: dict) -> list:
