@@ -8,9 +8,10 @@ from mindspore import Tensor, int64
 from faster_rcnn.src.checkpoint import CheckpointFolder, find_state, read_state
 from faster_rcnn.src.coco_scores import Scores
 from faster_rcnn.src.model_utils.config import load_config
-from faster_rcnn.src.network_define import LossScale, TrainStep
+from faster_rcnn.src.precision import LossScale
 from faster_rcnn.src.train_log import TrainLog
 from faster_rcnn.src.train_loop import Stopped, TrainLoop, end_step
+from faster_rcnn.src.train_step import TrainStep
 from tests.toy_network import LOSS_NAMES, ToyDetector, toy_batch
 
 STEPS = 4       # per epoch
@@ -57,7 +58,7 @@ class ToyRun:
                 image = image * np.nan
             yield image, *rest, Tensor([100 + step, 200 + step], int64)
 
-    def noise(self, step):
+    def noise(self, step, part=0):
         if step + 1 == self.wish.step:
             self.wish.here = True
         rng = np.random.default_rng([1, step, 0])
