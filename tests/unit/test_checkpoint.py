@@ -21,8 +21,8 @@ from tests.toy_run import ToyRun, Wish, equal, lines, metrics, names
 # ---- going on
 
 @pytest.mark.parametrize("stops, options", [
-    ((5,), {}), ((1, 4, 7), {"loss_scale": 64.0, "dynamic_loss_scale": True, "ema_decay": 0.9})],
-    ids=["plain", "averages and dynamic scale"])
+    ((5,), {}), ((3, 6), {"accumulate_steps": 2}), ((1, 4, 7), {"loss_scale": 64.0, "dynamic_loss_scale": True, "ema_decay": 0.9})],
+    ids=["plain", "accumulation", "averages and dynamic scale"])
 def test_resumed_run_equals_an_unbroken_one_to_the_bit(tmp_path, stops, options):
     whole = ToyRun(tmp_path / "whole", **options).run()
     parts, losses = tmp_path / "the parts", {}
