@@ -11,6 +11,12 @@ NARROW = {
     "test_score_thr": 0.05, "test_nms_pre": 40, "test_nms_total": 90, "test_max_per_img": 25, "device_target": "CPU",
     "num_parallel_workers": 1,
 }
+# With another trunk: as many stages, and one block more in the third.
+NARROW_RESNET = {
+    "backbone": "resnet101", "resnet_block": [1, 1, 2, 1], "resnet_in_channels": [8, 16, 16, 24],
+    "resnet_out_channels": [16, 16, 24, 32], "resnet_extra_channels": 16, "resnet_head_channels": 24,
+}
+HEADS = tuple(f"{head}.{kind}." for head in ("arm", "odm") for kind in ("loc", "conf"))
 
 
 def narrow_config(**overrides):
@@ -23,7 +29,7 @@ def narrow_network(config, seed: int = 0):
     net = build_network(config)
     for param in net.get_parameters():
         if param.name.endswith(".weight"):
-            scale = np.sqrt(2 / np.prod(param.shape[1:])) * (0.3 if param.name.startswith(("arm.", "odm.")) else 1)
+            scale = np.sqrt(2 / np.prod(param.shape[1:])) * (0.3 if param.name.startswith(HEADS) else 1)
             param.set_data(ms.Tensor(rng.normal(0, scale, param.shape).astype(np.float32)))
     for level in range(4):
         bias = net.parameters_dict()[f"arm.conf.{level}.bias"]

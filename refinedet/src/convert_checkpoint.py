@@ -1,9 +1,10 @@
-"""Convert other people's weights: of a VGG-16 to those of the trunk, of a whole RefineDet to a checkpoint and its configuration.
+"""Convert other people's weights: of a VGG-16 or a ResNet to those of the trunk, of a whole RefineDet to a checkpoint and its YAML.
 
-usage: python -m src.convert_checkpoint --ckpt_file=vgg16.pth [--output_file=O.ckpt] [--source=torchvision|reducedfc|refinedet]
+usage: python -m src.convert_checkpoint --ckpt_file=F [--output_file=O.ckpt] [--source=torchvision|reducedfc|refinedet|resnet]
 
 torchvision: torchvision's VGG-16 (features.N and, for fc6 and fc7, its classifier); reducedfc: SSD's vgg16_reducedfc.pth;
-refinedet: a detector of luuuyi/RefineDet.PyTorch, which becomes O.ckpt and O.yaml. PyTorch is not needed.
+refinedet: a detector of luuuyi/RefineDet.PyTorch, which becomes O.ckpt and O.yaml; resnet: a ResNet-101 of PyTorch, MindSpore,
+detectron2 or Caffe2 (R-101.pkl). PyTorch is not needed.
 Not a copy of another model's file: the networks differ.
 """
 import argparse
@@ -15,7 +16,7 @@ if not __package__:  # run as a file: make its folder's parent the place to impo
     __package__ = "src"
 
 from .checkpoint_io import read_checkpoint
-from .checkpoint_io.vgg_names import SOURCES, VGG, convert_vgg, find_source
+from .checkpoint_io.vgg_names import RESNET, SOURCES, VGG, convert_vgg, find_source
 from .checkpoint_io.writer import check_output, write_checkpoint
 from .model_utils.config import InputError, load_config, run_main, save_config
 from .model_utils.local_adapter import prepare_environment
@@ -36,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
 def parse_arguments(argv=None) -> argparse.Namespace:
     parser = _Parser(prog="convert_checkpoint.py", allow_abbrev=False, description=__doc__.split("\n\n")[0])
     parser.add_argument("--ckpt_file", required=True, type=Path, help="checkpoint to convert")
-    parser.add_argument("--source", default="auto", choices=("auto", *(source for source, _ in SOURCES)),
+    parser.add_argument("--source", default="auto", choices=("auto", *(source for source, _ in SOURCES), RESNET),
                         help="what the file holds; auto tells by the names")
     parser.add_argument("--output_file", type=Path,
                         help="checkpoint to write, .ckpt (default: converted_NAME.ckpt in the working directory)")
@@ -44,7 +45,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
                         help="torchvision's fully connected layers: every 4th neuron and every 3rd cell of them make fc6 and "
                              "fc7, as in SSD's reduced VGG-16; or leave fc6 and fc7 to the training")
     parser.add_argument("--reverse_channels", action="store_true",
-                        help="the weights were trained on blue, green, red (as Caffe does): turn the first convolution")
+                        help="a VGG-16's weights were trained on blue, green, red (as Caffe does): turn the first convolution")
     parser.add_argument("--input_size", type=int, default=320, help="of a detector: 320 or 512, which the file does not tell")
     return parser.parse_args(argv)
 
@@ -114,6 +115,14 @@ def main(argv=None) -> None:
     source = find_source(checkpoint.arrays, place)
     if args.source not in ("auto", source):
         raise InputError(f"--source: {args.source}, but the names in {place} are those of {source}")
+    if source == RESNET:
+        if args.reverse_channels:
+            raise InputError("--reverse_channels: for VGG-16 alone; with a ResNet set to_rgb and image_mean")
+        from .convert_resnet import import_resnet  # MindSpore takes seconds
+
+        import_resnet(checkpoint, output)
+        print(f"wrote {output}")
+        return
     detector = source == "refinedet"
     tensors, left_out = convert_vgg(checkpoint.arrays, source, place, args.classifier == "subsample", args.reverse_channels)
     config = read_config(tensors, detector, args.input_size, place)

@@ -1,5 +1,6 @@
 """The weights that training begins with."""
 
+import contextlib
 import logging
 
 import mindspore as ms
@@ -8,14 +9,15 @@ from mindspore import Tensor
 
 from .convolution import Conv2d
 from .network_define import load_pretrained
+from .norm_conv import NormConv2d
 
-# Pictures that the scale of fresh convolutions is taken from.
+# Pictures that the scale of fresh convolutions and the statistics of folded norms are taken from.
 CALIBRATION_PICTURES = 8
 log = logging.getLogger(__name__)
 
 
 def set_first_weights(net, config, batches) -> None:
-    """Those of pre_trained; what it did not fill of trunk and transfer connections is scaled by the first pictures, as configured.
+    """Those of pre_trained, and what they need before training as calibrate_init has it: see standardise and unfold.
 
     batches(epoch, start): training batches, the picture first.
     """
@@ -24,7 +26,8 @@ def set_first_weights(net, config, batches) -> None:
     wanted = set({"never": [], "auto": missing, "always": names}[config.calibrate_init])
     fresh = [cell for part in (net.backbone, net.tcb) for _, cell in part.cells_and_names()
              if isinstance(cell, Conv2d) and cell.weight.name in wanted]
-    if not fresh:
+    folded = find_folded(net.backbone, missing) if config.calibrate_init != "never" else []
+    if not fresh and not folded:
         return
     images, count = [], 0
     for image, *_ in batches(0, 0):
@@ -32,8 +35,39 @@ def set_first_weights(net, config, batches) -> None:
         count += image.shape[0]
         if count >= CALIBRATION_PICTURES:
             break
-    standardise(net, fresh, ms.ops.concat(images)[:CALIBRATION_PICTURES])
-    log.info("calibrate_init: %d convolutions scaled by %d pictures", len(fresh), min(count, CALIBRATION_PICTURES))
+    images, count = ms.ops.concat(images)[:CALIBRATION_PICTURES], min(count, CALIBRATION_PICTURES)
+    if fresh:
+        standardise(net, fresh, images)
+        log.info("calibrate_init: %d convolutions scaled by %d pictures", len(fresh), count)
+    if folded:
+        unfold(net.backbone, folded, images)
+        log.info("calibrate_init: %d folded norms got their statistics from %d pictures", len(folded), count)
+
+
+def find_folded(backbone, missing) -> list:
+    """Norms from a file of scales and shifts alone, as Caffe2's: their mean is 0 and their variance 1 less eps, of all channels.
+
+    missing: names of parameters that were in no file.
+    """
+    missing = set(missing)
+    norms = [cell for _, cell in backbone.cells_and_names() if isinstance(cell, NormConv2d) and cell.weight.name not in missing]
+    return [cell for cell in norms if not cell.moving_mean.asnumpy().any()
+            and np.abs(cell.moving_variance.asnumpy().astype(np.float64) + cell.eps - 1).max() < 1e-6]
+
+
+def unfold(backbone, norms, images) -> None:
+    """Give norms the statistics of `images`, and a scale and shift with which inference computes what it did.
+
+    Training normalises by the statistics of the batch: without this it would begin with another function than the file's.
+    """
+    for norm in norms:
+        norm.calibrating = True
+    try:
+        with pynative():
+            backbone(images)
+    finally:
+        for norm in norms:
+            norm.calibrating = False
 
 
 def standardise(net, convolutions, images) -> None:
@@ -43,14 +77,23 @@ def standardise(net, convolutions, images) -> None:
     would do in the first step. VGG has none, and behind a dozen ReLUs random weights give nearly the same for every pixel.
     """
     handles = [conv.register_forward_hook(_standardise) for conv in convolutions]
-    mode = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)       # hooks are for this mode alone
     try:
-        net.tcb(net.backbone(images))
+        with pynative():        # hooks are for this mode alone
+            net.tcb(net.backbone(images))
     finally:
-        ms.set_context(mode=mode)
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def pynative():
+    """Within, operators run one by one."""
+    mode = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=mode)
 
 
 def _standardise(conv, _, output):

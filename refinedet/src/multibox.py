@@ -15,10 +15,15 @@ class MultiBox(nn.Cell):
 
     Both run as one convolution: what it unfolds of the map, most of the work of so few channels, is the same for them. Fresh
     weights are small, so that the first predictions are the anchors themselves: losses of random ones spoil a fresh trunk.
+
+    Args:
+        in_channels: of the maps that the heads read; anchors, logits: a and K.
+        blocks: a cell for each level that its map goes through first, for both heads; None: they read the maps themselves.
     """
 
-    def __init__(self, in_channels, anchors: int, logits: int, fast: bool = False):
+    def __init__(self, in_channels, anchors: int, logits: int, fast: bool = False, blocks: nn.CellList = None):
         super().__init__()
+        self.blocks = blocks
         self.loc = nn.CellList([Conv2d(channels, anchors * 4, 3, Normal(0.01)) for channels in in_channels])
         self.conf = nn.CellList([Conv2d(channels, anchors * logits, 3, Normal(0.01)) for channels in in_channels])
         self.anchors, self.logits = anchors, logits
@@ -29,7 +34,8 @@ class MultiBox(nn.Cell):
         deltas, logits = (), ()
         for i in range(len(features)):
             loc, conf = self.loc[i], self.conf[i]
-            x = self.both[i](features[i], ops.cat((loc.weight, conf.weight)))
+            x = features[i] if self.blocks is None else self.blocks[i](features[i])
+            x = self.both[i](x, ops.cat((loc.weight, conf.weight)))
             x = ops.bias_add(x, ops.cat((loc.bias, conf.bias)))                # (N, a*4 + a*K, H_l, W_l)
             n, width = x.shape[0], 4 * self.anchors
             x = ops.transpose(x, (0, 2, 3, 1))

@@ -7,12 +7,14 @@ Shapes: N images of H x W pixels, G ground-truth slots, A anchors, K foreground 
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
+from mindspore.common.initializer import Normal
 
 from .anchor_generator import AnchorGenerator
 from .box_utils import decode, spread, take_rows
 from .multibox import MultiBox
 from .nms import ClassNms
 from .refinedet_loss_cell import Matcher, deltas_stds, multibox_losses, overlaps
+from .resnet101_for_refinedet import FRESH_STD, ResNet101, head_blocks
 from .tcb import TransferConnections
 from .vgg16_for_refinedet import Vgg16
 
@@ -149,22 +151,38 @@ def build_network(config, fast: bool = False) -> RefineDet:
         config: see default_config.yaml.
         fast: the CPU's fast convolutions; False for other devices and for export.
     """
-    backbone = Vgg16(config.vgg_channels, config.fc_channels, config.extra_channels, config.l2norm_scales, config.batch_norm,
-                     fast)
+    resnet = config.backbone == "resnet101"
+    backbone = build_backbone(config, fast)
     channels = backbone.out_channels
     per_cell = len(config.anchor_scales) * len(config.anchor_ratios)
     generator = AnchorGenerator(config.anchor_scales, config.anchor_ratios, config.anchor_strides, center_offset=0.5)
     shapes = [(config.img_height // stride, config.img_width // stride) for stride in config.anchor_strides]
     detector = Detector(config.num_classes - 1, config.test_score_thr, config.test_iou_thr, config.test_nms_pre,
                         config.test_nms_total, config.test_max_per_img, max(config.img_height, config.img_width))
+
+    def heads(entering, logits: int) -> MultiBox:
+        if not resnet:
+            return MultiBox(entering, per_cell, logits, fast)
+        width = config.resnet_head_channels
+        return MultiBox([width] * len(entering), per_cell, logits, fast, head_blocks(entering, width, fast))
+
     return RefineDet(
         backbone=backbone,
-        tcb=TransferConnections(channels, config.tcb_channels, config.batch_norm, fast),
-        arm=MultiBox(channels, per_cell, 2, fast),
-        odm=MultiBox([config.tcb_channels] * len(channels), per_cell, config.num_classes, fast),
+        tcb=TransferConnections(channels, config.tcb_channels, resnet or config.batch_norm, fast, norm_up=resnet,
+                                weight_init=Normal(FRESH_STD) if resnet else None),
+        arm=heads(channels, 2),
+        odm=heads([config.tcb_channels] * len(channels), config.num_classes),
         anchors=generator.grid(shapes),
         scaling=config.prior_scaling,
         detector=detector,
         pos_iou_thr=config.pos_iou_thr,
         neg_pos_ratio=config.neg_pos_ratio,
         objectness_thre=config.objectness_thre)
+
+
+def build_backbone(config, fast: bool = False):
+    """The trunk; its `out_channels` are those of the four source maps."""
+    if config.backbone == "resnet101":
+        return ResNet101(config.resnet_block, config.resnet_in_channels, config.resnet_out_channels, config.resnet_extra_channels,
+                         config.stride_in_1x1, config.stem_pool == "ceil", fast)
+    return Vgg16(config.vgg_channels, config.fc_channels, config.extra_channels, config.l2norm_scales, config.batch_norm, fast)

@@ -14,15 +14,20 @@ class TransferConnections(nn.Cell):
     """The blocks of all levels; each adds what the coarser level made, enlarged, to its own map.
 
     Level l: P_l = relu(last(relu(second(relu(first(source_l))) + up(P_{l+1})))), the coarsest without the sum.
+
+    Args:
+        batch_norm: behind first, second and last, in place of their biases; norm_up: behind up too.
+        weight_init: of fresh weights; None: uniform, of variance 1 / fan_in.
     """
 
-    def __init__(self, in_channels, out_channels: int, batch_norm: bool = False, fast: bool = False):
+    def __init__(self, in_channels, out_channels: int, batch_norm: bool = False, fast: bool = False, norm_up: bool = False,
+                 weight_init=None):
         super().__init__()
-        conv = NormConv2d if batch_norm else Conv2d
-        self.first = nn.CellList([conv(channels, out_channels, 3, fast=fast) for channels in in_channels])
-        self.second = nn.CellList([conv(out_channels, out_channels, 3, fast=fast) for _ in in_channels])
-        self.last = nn.CellList([conv(out_channels, out_channels, 3, fast=fast) for _ in in_channels])
-        self.up = nn.CellList([Doubled(out_channels, fast) for _ in in_channels[1:]])
+        conv, up = NormConv2d if batch_norm else Conv2d, NormDoubled if norm_up else Doubled
+        self.first = nn.CellList([conv(channels, out_channels, 3, weight_init, fast) for channels in in_channels])
+        self.second = nn.CellList([conv(out_channels, out_channels, 3, weight_init, fast) for _ in in_channels])
+        self.last = nn.CellList([conv(out_channels, out_channels, 3, weight_init, fast) for _ in in_channels])
+        self.up = nn.CellList([up(out_channels, fast, weight_init) for _ in in_channels[1:]])
 
     def construct(self, sources):
         """Maps (N, C_l, H_l, W_l), fine to coarse -> (N, C, H_l, W_l)."""
@@ -38,27 +43,66 @@ class TransferConnections(nn.Cell):
         return outputs
 
 
-class Doubled(nn.Cell):
-    """Transposed convolution 2x2 of stride 2: (N, C, H, W) -> (N, C, 2H, 2W). Its weight is (in, out, 2, 2).
+class Doubling(nn.Cell):
+    """The operator: x (N, C, H, W), weight (in, out, 2, 2), bias (C,) or None -> (N, C, 2H, 2W).
 
     Unless `fast` it is written as a 1x1 convolution to the four sub-pixels: onnxruntime refuses what MindSpore 2.10 exports
-    of the operator.
+    of the transposed convolution.
     """
 
     def __init__(self, channels: int, fast: bool = False):
         super().__init__()
-        bound = (3 / (4 * channels)) ** 0.5
-        self.weight = Parameter(initializer(Uniform(bound), (channels, channels, 2, 2)), name="weight")
-        self.bias = Parameter(initializer("zeros", (channels,)), name="bias")
         self.fast = fast
         self.deconv = ops.Conv2DTranspose(channels, (2, 2), pad_mode="valid", stride=2)
         self.conv = Convolution(channels, 4 * channels, 1)
 
-    def construct(self, x):
+    def construct(self, x, weight, bias=None):
         n, channels, height, width = x.shape
         if self.fast:
-            return ops.bias_add(self.deconv(x, self.weight, (n, channels, 2 * height, 2 * width)), self.bias)
-        weight = self.weight.reshape(channels, channels, 4).transpose(2, 1, 0).reshape(4 * channels, channels, 1, 1)
-        y = ops.bias_add(self.conv(x, weight), ops.tile(self.bias, (4,)))      # (N, 2*2*C, H, W)
+            y = self.deconv(x, weight, (n, channels, 2 * height, 2 * width))
+            return y if bias is None else ops.bias_add(y, bias)
+        weight = weight.reshape(channels, channels, 4).transpose(2, 1, 0).reshape(4 * channels, channels, 1, 1)
+        y = self.conv(x, weight)                                               # (N, 2*2*C, H, W)
+        if bias is not None:
+            y = ops.bias_add(y, ops.tile(bias, (4,)))
         y = y.reshape(n, 2, 2, channels, height, width).transpose(0, 3, 4, 1, 5, 2)
         return y.reshape(n, channels, 2 * height, 2 * width)
+
+
+class Doubled(nn.Cell):
+    """Transposed convolution 2x2 of stride 2: (N, C, H, W) -> (N, C, 2H, 2W). Its weight is (in, out, 2, 2)."""
+
+    def __init__(self, channels: int, fast: bool = False, weight_init=None):
+        super().__init__()
+        weight_init = weight_init or Uniform((3 / (4 * channels)) ** 0.5)
+        self.weight = Parameter(initializer(weight_init, (channels, channels, 2, 2)), name="weight")
+        self.bias = Parameter(initializer("zeros", (channels,)), name="bias")
+        self.double = Doubling(channels, fast)
+
+    def construct(self, x):
+        return self.double(x, self.weight, self.bias)
+
+
+class NormDoubled(NormConv2d):
+    """The same with a batch norm behind it and no bias. Its weight is (out, in, 2, 2), as of the convolutions with a norm."""
+
+    def __init__(self, channels: int, fast: bool = False, weight_init=None):
+        super().__init__(channels, channels, 2, weight_init)
+        self.conv = DoublingByOutputs(channels, fast)
+
+    def construct(self, x):
+        if self.training:
+            return super().construct(x)
+        # As ConvNorm folds it, but with the shift before the sub-pixels change places: MindSpore 2.10 exports no bias to ONNX
+        # that does not follow its convolution.
+        scale = self.gamma / ops.sqrt(self.moving_variance + self.eps)
+        shift = self.beta - self.moving_mean * scale
+        scale = ops.tile(scale.reshape(-1, 1, 1, 1), (1, *self.weight.shape[1:]))
+        return self.conv(x, self.weight * scale, shift)
+
+
+class DoublingByOutputs(Doubling):
+    """With a weight (out, in, 2, 2)."""
+
+    def construct(self, x, weight, bias=None):
+        return super().construct(x, ops.transpose(weight, (1, 0, 2, 3)), bias)

@@ -1,8 +1,9 @@
 """Time a training step and the inference of one picture; prints one JSON line.
 
-usage: python tests/benchmarks/step.py [--model faster_rcnn] [--height 768] [--width 1280] [--batch 2] [--threads 2] [--steps 5]
+usage: python tests/benchmarks/step.py [--model faster_rcnn] [--config default_config.yaml] [--height 768] [--width 1280]
+       [--batch 2] [--threads 2] [--steps 5]
 
-The network is that of the model's default config with random weights (scaled so that numbers stay finite) and 8 objects
+The network is that of a config of the model's directory with random weights (scaled so that numbers stay finite) and 8 objects
 a picture, twelve-cornered ones where there are masks. `compile_s` is the first step less the median of the others, `train_step_s`
 that median, `train_steps_s` all of them, `infer_s` one picture with post-processing (masks pasted and encoded), `peak_rss_mb` the
 peak memory of training. `*_cpu_s` are the CPU seconds of all threads: on a machine that others use too, they tell more than the
@@ -28,6 +29,7 @@ CORNERS = 12  # of an object's outline
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="faster_rcnn", choices=sorted(NETWORKS))
+    parser.add_argument("--config", default="default_config.yaml", help="YAML file of the model's directory")
     parser.add_argument("--height", type=int, default=768)
     parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("--batch", type=int, default=2)
@@ -76,7 +78,7 @@ def build(args):
     local_adapter = import_module(f"{source}.model_utils.local_adapter")
     local_adapter.prepare_environment(args.threads)
     overrides = {"img_height": args.height, "img_width": args.width, "runtime_num_threads": args.threads, "device_target": "CPU"}
-    config = import_module(f"{source}.model_utils.config").load_config(ROOT / args.model / "default_config.yaml", overrides)
+    config = import_module(f"{source}.model_utils.config").load_config(ROOT / args.model / args.config, overrides)
     local_adapter.setup_device(config)
     net = import_module(f"{source}.{NETWORKS[args.model]}").build_network(config, fast=True)
 

@@ -45,7 +45,8 @@ def test_a_run_with_the_old_flags(coco, run_command, repo_dir, tmp_path):
     ("train", "--image_shape=[320, 300]", "--image_shape: expected a multiple of 64, the stride of the last source map, got 300"),
     ("eval", "--top_k=0", "--top_k: expected at least 1, got 0"),
     ("infer", "--using_mode=refinedet_resnet101_320",
-     "--using_mode: 'refinedet_resnet101_320' is not supported: set img_height and img_width; VGG-16 is the only backbone"),
+     "--using_mode: 'refinedet_resnet101_320' is not supported: take --config_path=default_config_512.yaml, "
+     "default_config_resnet101.yaml or default_config_resnet101_512.yaml"),
 ])
 def test_faults_are_one_line(run_command, repo_dir, tmp_path, one_line, script, flag, message):
     result = run_command(["python", repo_dir / "refinedet" / f"{script}.py", flag], cwd=tmp_path)
@@ -152,13 +153,52 @@ def test_infer_writes_what_it_finds(model, call):
     assert len(list((model / "out" / "drawn").iterdir())) == 2
 
 
+def test_an_exported_resnet_runs_in_onnxruntime(model, call, inputs):
+    """Its norms folded, those behind transposed convolutions too; found are the detections of the checkpoint."""
+    import mindspore as ms
+
+    from refinedet.src.model_utils.config import save_config
+    from tests.narrow_refinedet import HEADS, NARROW_RESNET, narrow_config, narrow_network
+
+    config = narrow_config(**NARROW_RESNET)
+    net, rng = narrow_network(config), np.random.default_rng(4)
+    for param in net.get_parameters():      # values of their own in all norms; scores short of 1, which would be equal
+        if param.name.endswith((".gamma", ".moving_variance")):
+            param.set_data(ms.Tensor(rng.uniform(0.6, 1.5, param.shape).astype(np.float32)))
+        elif param.name.startswith(HEADS) and param.name.endswith(".weight"):
+            param.set_data(param * 0.1)
+    ms.save_checkpoint(net, str(model / "resnet.ckpt"))
+    save_config(config, model / "resnet.yaml")
+    call("export", config_path=model / "resnet.yaml", ckpt_file=model / "resnet.ckpt", file_name=model / "resnet",
+         file_format="ONNX")
+    found = {key: detect(inputs, narrow_config(**NARROW_RESNET, **{key: str(model / f"resnet.{ending}")}))
+             for key, ending in (("checkpoint_path", "ckpt"), ("onnx_path", "onnx"))}
+    for got, want in zip(found["onnx_path"], found["checkpoint_path"]):
+        valid = want[3]
+        assert valid.sum() > 5 and want[1].max() < 0.99
+        assert np.array_equal(got[3], valid) and np.array_equal(got[2][valid], want[2][valid])
+        np.testing.assert_allclose(got[1][valid], want[1][valid], atol=1e-5)
+        np.testing.assert_allclose(got[0][valid], want[0][valid], atol=0.01)
+
+
 def test_hub_makes_the_network_that_its_keys_describe(run_command, repo_dir, model):
     code = ("import sys; sys.path.insert(0, sys.argv[1]); import mindspore_hub_conf as hub\n"
             "net = hub.create_network('refinedet_vgg16', config_path=sys.argv[2], tcb_channels=24)\n"
             "shapes = {param.name: param.shape for param in net.get_parameters()}\n"
             "print(shapes['odm.conf.0.weight'], shapes['arm.conf.0.bias'])\n"
-            "hub.create_network('refinedet_resnet101')")
+            "narrow = dict(resnet_out_channels=[16, 16, 24, 32], resnet_in_channels=[8, 16, 16, 24], tcb_channels=8)\n"
+            "narrow.update(resnet_block=[1, 1, 1, 1], fc_channels=8, vgg_channels=[4] * 5, resnet_head_channels=8)\n"
+            "for name in hub.NAMES:\n"
+            "    net = hub.create_network(name, **narrow)\n"
+            "    print(name, type(net.backbone).__name__, net.anchors.shape[1])\n"
+            "hub.create_network('refinedet_resnet50')")
     result = run_command(["python", "-c", code, repo_dir / "refinedet", model / "narrow.yaml"], cwd=model)
-    assert result.stdout == "(12, 24, 3, 3) (6,)\n", result.stderr
+    first, *lines = result.stdout.splitlines()
+    assert first == "(12, 24, 3, 3) (6,)", result.stderr
+    trunks = {"vgg16": "Vgg16", "resnet101": "ResNet101"}
+    wanted = [f"refinedet_{trunk}{size} {trunks[trunk]} {16320 if size == '_512' else 6375}"
+              for trunk in trunks for size in ("", "_320", "_512")]
+    assert lines == [*wanted, "refinedet Vgg16 6375"]
+    names = ", ".join(line.split()[0] for line in lines)
     assert result.stderr.strip().endswith(
-        "NotImplementedError: refinedet_resnet101 is not in this model's directory: expected one of refinedet_vgg16, refinedet")
+        f"NotImplementedError: refinedet_resnet50 is not in this model's directory: expected one of {names}")

@@ -69,7 +69,15 @@ def test_a_name_of_two_keys(name, tmp_path):
     ({"freeze_layer": "backbone"}, "freeze_layer: 'backbone' is not supported: every layer trains"),
     ({"img_width": 330}, "img_width: expected a multiple of 64, the stride of the last source map, got 330"),
     ({"pad_to": "divisor"}, "pad_to: expected one of fixed, got 'divisor'"),
-    ({"backbone": "resnet101"}, "backbone: expected one of vgg16, got 'resnet101'"),
+    ({"backbone": "resnet50"}, "backbone: expected one of vgg16, resnet101, got 'resnet50', did you mean resnet101?"),
+    ({"using_mode": "refinedet_resnet101_320"}, "using_mode: 'refinedet_resnet101_320' is not supported: take "
+     "--config_path=default_config_512.yaml, default_config_resnet101.yaml or default_config_resnet101_512.yaml"),
+    ({"stem_pool": "floor"}, "stem_pool: expected one of ceil, padded, got 'floor'"),
+    ({"resnet_block": [3, 4, 23]}, "resnet_block: expected 4 values, got 3"),
+    ({"resnet_out_channels": [256, 512, 1024, 2046]}, "resnet_out_channels: expected multiples of 4, got [256, 512, 1024, 2046]"),
+    ({"resnet_head_channels": 10}, "resnet_head_channels: expected multiples of 4, got 10"),
+    ({"resnet_out_channels": [128, 512, 1024, 2048]}, "resnet_in_channels: expected the stem's, then resnet_out_channels of the "
+     "stage before, [64, 128, 512, 1024], got [64, 256, 512, 1024]"),
     ({"anchor_strides": [4, 8, 16, 32]}, "anchor_strides: expected the strides of the four source maps, [8, 16, 32, 64], "
                                          "got [4, 8, 16, 32]"),
     ({"vgg_channels": [64, 128]}, "vgg_channels: expected 5 values, got 2"),
@@ -96,13 +104,24 @@ def test_every_key_has_help_and_a_section():
 def test_rules_are_of_keys_and_old_names_are_no_keys():
     ruled = [name for rules in (RANGES, LENGTHS, TRAINING_RANGES) for names in rules.values() for name in names.split()]
     assert set(ruled) <= set(KEYS) and len(ruled) == len(set(ruled)) + len(
-        {"extra_channels", "l2norm_scales", "prior_scaling", "image_std", "anchor_strides", "vgg_channels"})
+        {"extra_channels", "l2norm_scales", "prior_scaling", "image_std", "anchor_strides", "vgg_channels", "resnet_block",
+         "resnet_in_channels", "resnet_out_channels"})
     numbers = {name for name, key in KEYS.items() if isinstance(key.default, (int, float)) and not isinstance(key.default, bool)}
     assert numbers <= set(ruled)
     assert not (set(ALIASES) | set(RETIRED) | set(SEVERAL)) & set(KEYS)
     assert {*ALIASES.values(), *(name for names in SEVERAL.values() for name in names)} <= set(KEYS)
 
 
+def test_keys_of_one_trunk_say_so():
+    """In their help: with the other they do nothing."""
+    beginnings = {"vgg16": ("vgg_", "fc_", "extra_", "l2norm_", "batch_norm"), "resnet101": ("resnet_", "stride_in", "stem_")}
+    for name, key in KEYS.items():
+        for trunk, mark in beginnings.items():
+            assert key.help.startswith(f"Of {trunk}: ") == name.startswith(mark), name
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in DEFAULT_CONFIG.parent.glob("*.yaml")))
 def test_shipped_configurations_resolve(name):
-    assert load_config(DEFAULT_CONFIG.parent / name).backbone == "vgg16"
+    config = load_config(DEFAULT_CONFIG.parent / name)
+    assert config.backbone == ("resnet101" if "resnet101" in name else "vgg16")
+    assert (config.img_width == 512) == name.endswith("512.yaml")

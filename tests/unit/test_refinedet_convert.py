@@ -109,7 +109,8 @@ def test_channels_are_reversed():
 @pytest.mark.parametrize(("names", "said"), [
     (["features.0.weight", "features.1.running_mean"], "a VGG with batch norm (features.1.running_mean)"),
     (["base.0.weight", "trans_layers.0.0.weight"], "lzx1413's RefineDet"), (["backbone.conv1_1.weight"], "converted already"),
-    (["conv1.weight", "layer1.0.conv1.weight"], "a ResNet (conv1.weight)"), (["x.weight"], "the first names are x.weight")])
+    (["backbone.conv1.weight", "backbone.conv1.gamma"], "converted already (backbone.conv1.gamma)"),
+    (["x.weight"], "the first names are x.weight")])
 def test_other_files_are_refused_by_name(names, said):
     with pytest.raises(InputError, match="^file: .*" + re.escape(said)):
         find_source(dict.fromkeys(names), "file")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..model_utils.config import InputError
+from .resnet_names import translate as translate_resnet
 
 # Index in the list of layers, of torchvision and of SSD's PyTorch ports alike -> the trunk's convolution.
 VGG = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), (
@@ -20,9 +21,9 @@ SOURCES = (("refinedet", "vgg.0.weight"), ("torchvision", "features.0.weight"), 
 OTHERS = (
     ("a VGG with batch norm", r"features\.1\.running_mean"),
     ("lzx1413's RefineDet, another network (dilation 6)", r"(trans_layers|latent_layrs)\."),
-    ("a network of this project, converted already", r"(backbone\.)?conv1_1\.weight"),
-    ("a ResNet", r"(backbone\.)?(layer1\.0\.)?conv1\.weight"),
+    ("a network of this project, converted already", r"(backbone\.)?(conv1_1\.weight|(layer1\.0\.)?conv1\.gamma)"),
 )
+RESNET = "resnet"
 # torchvision's VGG-16 sees (x / 255 - mean) / std, this one x less its own mean.
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MEAN = (123.0, 117.0, 104.0)
@@ -30,7 +31,7 @@ POOLED, FC_STEP, CELL_STEP = 7, 4, 3     # of the classifier: its input's side, 
 
 
 def find_source(arrays: Mapping, place: str) -> str:
-    """The source whose names the file has; InputError where it is none."""
+    """The source whose names the file has, of SOURCES or RESNET; InputError where it is none."""
     names = [_bare(name) for name in arrays]
     for what, pattern in OTHERS:
         name = next((name for name in names if re.match(pattern, name)), None)
@@ -39,7 +40,9 @@ def find_source(arrays: Mapping, place: str) -> str:
     for source, first in SOURCES:
         if first in names:
             return source
-    raise InputError(f"{place}: neither a VGG-16 nor a RefineDet of PyTorch; the first names are {', '.join(names[:3])}")
+    if any(translate_resnet(name) for name in arrays):
+        return RESNET
+    raise InputError(f"{place}: neither a VGG-16, a ResNet nor a RefineDet of PyTorch; the first names are {', '.join(names[:3])}")
 
 
 def translate(name: str, source: str):

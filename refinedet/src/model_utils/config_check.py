@@ -38,8 +38,9 @@ SEVERAL = {
 
 # Keys that old YAML files hold and nothing reads: (the values that change nothing, None = any; what is used instead).
 _ANCHORS = "set anchor_scales, anchor_ratios and anchor_strides"
+_CONFIGS = "--config_path=default_config_512.yaml, default_config_resnet101.yaml or default_config_resnet101_512.yaml"
 _FOCAL = "the class losses are softmax cross entropy with hard negatives (neg_pos_ratio)"
-_LEVELS = "they follow from vgg_channels, fc_channels, extra_channels and tcb_channels"
+_LEVELS = "they follow from the channels of the trunk and from tcb_channels"
 _MODELARTS = "ModelArts jobs are not supported"
 _RATE = "set base_lr, warmup_step, warmup_ratio and lr_schedule"
 _WEIGHTS = "pre_trained takes every weight that fits"
@@ -75,7 +76,7 @@ RETIRED = {
     "run_online": ((False,), _MODELARTS),
     "save_checkpoint_path": (None, "checkpoints go to OUTPUT_PATH/checkpoint"),
     "train_url": (None, _MODELARTS + "; set output_path"),
-    "using_mode": (("refinedet_vgg16_320",), "set img_height and img_width; VGG-16 is the only backbone"),
+    "using_mode": (("refinedet_vgg16_320",), "take " + _CONFIGS),
     "voc_json": (None, "annotations are read where voc_root or anno_path has them"),
     "warmup_epochs": (None, _RATE),
 }
@@ -83,6 +84,7 @@ RETIRED = {
 # (lowest, highest): keys. Of a list: every element.
 RANGES = {
     (1, None): """
+        resnet_block resnet_in_channels resnet_out_channels resnet_extra_channels resnet_head_channels
         img_width img_height num_gts expand_ratio vgg_channels fc_channels extra_channels tcb_channels anchor_strides
         test_nms_pre test_nms_total test_max_per_img test_batch_size batch_size num_parallel_workers
         log_interval eval_start_epoch eval_interval save_checkpoint_epochs keep_checkpoint_max""",
@@ -100,17 +102,17 @@ RANGES = {
 LENGTHS = {
     2: "extra_channels l2norm_scales prior_scaling",
     3: "image_mean image_std",
-    4: "anchor_strides",
+    4: "anchor_strides resnet_block resnet_in_channels resnet_out_channels",
     5: "vgg_channels",
 }
 
-# Where the source maps lie: conv4_3, conv5_3, fc7 and conv6_2.
+# Where the source maps lie: conv4_3, conv5_3, fc7 and conv6_2; res3b3, res4b22, res5c and res6.
 STRIDES = (8, 16, 32, 64)
 
 
 def check_config(config):
     """(key, what is wrong with it) where a value is out of range or keys contradict each other, else None."""
-    checks = (check_classes, _levels, check_epochs_and_names)
+    checks = (check_classes, _levels, _stages, check_epochs_and_names)
     return next(itertools.chain(check_ranges(config, RANGES), check_lengths(config, LENGTHS),
                                 *(check(config) for check in checks)), None)
 
@@ -122,3 +124,15 @@ def _levels(config):
     for name in ("img_height", "img_width"):
         if config[name] % STRIDES[-1]:
             yield name, f"expected a multiple of {STRIDES[-1]}, the stride of the last source map, got {config[name]}"
+
+
+def _stages(config):
+    """Each stage of the ResNet takes what the one before it gives; a bottleneck is a quarter as wide inside."""
+    if config.resnet_in_channels[1:] != config.resnet_out_channels[:-1]:
+        expected = [config.resnet_in_channels[0], *config.resnet_out_channels[:-1]]
+        yield "resnet_in_channels", (f"expected the stem's, then resnet_out_channels of the stage before, {expected}, "
+                                     f"got {list(config.resnet_in_channels)}")
+    for name in ("resnet_out_channels", "resnet_extra_channels", "resnet_head_channels"):
+        value = config[name]
+        if any(item % 4 for item in (value if isinstance(value, tuple) else (value,))):
+            yield name, f"expected multiples of 4, got {list(value) if isinstance(value, tuple) else value}"

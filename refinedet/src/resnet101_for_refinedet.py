@@ -1,0 +1,88 @@
+"""ResNet-101 (He et al., "Deep Residual Learning for Image Recognition", 2016), and the blocks that RefineDet adds to it.
+
+As the authors' Caffe code has them, on the ResNet that MSRA released: batch norms behind all convolutions, which train with the
+statistics of the batch and infer with those that are kept (norm_conv.py).
+
+Shapes: N images of H x W pixels, both multiples of 64. The maps have strides 8, 16, 32, 64.
+"""
+
+from mindspore import nn, ops
+from mindspore.common.initializer import HeNormal, Normal
+
+from .norm_conv import NormConv2d
+
+# Of the convolutions that ImageNet's weights have nothing for.
+FRESH_STD = 0.01
+
+
+class Bottleneck(nn.Cell):
+    """1x1 to a quarter of the channels that leave, 3x3, 1x1, plus the identity or, with `project`, a 1x1 of it."""
+
+    def __init__(self, in_channels: int, out_channels: int, weight_init, stride: int = 1, project: bool = False,
+                 stride_in_1x1: bool = True, fast: bool = False):
+        super().__init__()
+        width = out_channels // 4
+        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = NormConv2d(in_channels, width, 1, weight_init, fast, first)
+        self.conv2 = NormConv2d(width, width, 3, weight_init, fast, second)
+        self.conv3 = NormConv2d(width, out_channels, 1, weight_init, fast)
+        self.downsample = NormConv2d(in_channels, out_channels, 1, weight_init, fast, stride) if project else None
+
+    def construct(self, x):
+        identity = x if self.downsample is None else self.downsample(x)
+        y = ops.relu(self.conv2(ops.relu(self.conv1(x))))
+        return ops.relu(self.conv3(y) + identity)
+
+
+class ResNet101(nn.Cell):
+    """Stem, four stages and res6, one bottleneck more; gives res3b3, res4b22, res5c and res6.
+
+    Args:
+        blocks: bottlenecks per stage, (3, 4, 23, 3) for ResNet-101.
+        in_channels: channels that enter each stage; the first is the stem's width.
+        out_channels: channels that leave each stage, four times the width inside; extra_channels: those that leave res6.
+        stride_in_1x1: a stage shrinks in its first 1x1 convolution (MSRA), not in the 3x3 behind it (torchvision). res6 does.
+        pool_ceil: see stem_pool.
+    """
+
+    def __init__(self, blocks, in_channels, out_channels, extra_channels: int, stride_in_1x1: bool = True,
+                 pool_ceil: bool = True, fast: bool = False):
+        super().__init__()
+        weight_init = HeNormal(mode="fan_out", nonlinearity="relu")
+        self.pool_ceil = pool_ceil
+        self.conv1 = NormConv2d(3, in_channels[0], 7, weight_init, fast, 2)
+        stages = []
+        for index, (count, entering, leaving) in enumerate(zip(blocks, in_channels, out_channels)):
+            first = Bottleneck(entering, leaving, weight_init, 1 if index == 0 else 2, True, stride_in_1x1, fast)
+            others = [Bottleneck(leaving, leaving, weight_init, fast=fast) for _ in range(count - 1)]
+            stages.append(nn.SequentialCell(first, *others))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.res6 = Bottleneck(out_channels[-1], extra_channels, Normal(FRESH_STD), 2, True, fast=fast)
+        self.out_channels = (*out_channels[1:], extra_channels)
+
+    def construct(self, image):
+        """(N, 3, H, W) -> the four source maps."""
+        x = stem_pool(ops.relu(self.conv1(image)), self.pool_ceil)             # (N, 64, H/4, W/4)
+        res3 = self.layer2(self.layer1(x))                                     # (N, 512, H/8, W/8)
+        res4 = self.layer3(res3)                                               # (N, 1024, H/16, W/16)
+        res5 = self.layer4(res4)                                               # (N, 2048, H/32, W/32)
+        return res3, res4, res5, self.res6(res5)                               # (N, 512, H/64, W/64)
+
+
+def head_blocks(in_channels, out_channels: int, fast: bool = False) -> nn.CellList:
+    """A bottleneck for each map, of the same size, before its pair of heads: in the authors' code, though not in the paper."""
+    return nn.CellList([Bottleneck(channels, out_channels, Normal(FRESH_STD), project=True, fast=fast) for channels in in_channels])
+
+
+def stem_pool(x, ceil: bool):
+    """The largest of 3x3 pixels at every second one: (N, C, H, W) >= 0, H and W even -> (N, C, H/2, W/2).
+
+    ceil: windows begin at pixel 0 and the last reaches beyond the end, as Caffe rounds; otherwise they begin at pixel -1, with a
+    padding of 1 as in PyTorch. 0 never wins but where all is 0.
+    """
+    n, c, height, width = x.shape
+    row = ops.zeros((n, c, 1, width), x.dtype)
+    x = ops.cat((x, row) if ceil else (row, x), 2)
+    column = ops.zeros((n, c, height + 1, 1), x.dtype)
+    x = ops.cat((x, column) if ceil else (column, x), 3)
+    return ops.MaxPool(3, 2)(x)
