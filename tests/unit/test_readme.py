@@ -23,6 +23,7 @@ ENTRY_POINTS = {model / f"{name}.py" for model in MODELS for name in ("train", "
 FOLDERS = [path.parent for pattern in ("README_CN.md", "*/README_CN.md", "*/*/README_CN.md")
            for path in sorted(ROOT.glob(pattern)) if not path.relative_to(ROOT).parts[0].startswith(".")]
 READMES = [folder / name for folder in FOLDERS for name in ("README.md", "README_CN.md")]
+LAUNCHER = ROOT / "utils" / "launch" / "run.py"
 # Files that a run writes, so that they are named without being in the repository.
 WRITTEN = {"config.yaml"}
 # How configurations begin that commands of the READMEs write.
@@ -158,7 +159,12 @@ def test_commands_are_understood(readme, tmp_path):
         elif words[:2] == ["bash", "docker/docker_start.sh"]:
             assert len(words) >= 5 and (ROOT / words[1]).is_file(), words
         elif words[0] == "python":
-            check_python(*script_of(folder, words), tmp_path)
+            script, arguments = script_of(folder, words)
+            if script == LAUNCHER:      # what follows its own options is a command too
+                count = next(i for i, argument in enumerate(arguments) if not argument.startswith("--"))
+                check_python(script, arguments[:count], tmp_path)
+                script, arguments = script_of(folder, ["python", *arguments[count:]])
+            check_python(script, arguments, tmp_path)
         else:
             assert words[0] in ("source", "cp"), words
 
@@ -199,7 +205,7 @@ def test_written_configurations_hold_what_they_change(name, model, lines, tmp_pa
 def test_flags_in_the_text_exist(readme):
     models = [readme.parent] if readme.parent in MODELS else MODELS
     scripts = {model / "src" / f"{name}.py" for model in models for name in ("convert_checkpoint", "split_data", "xml2coco")}
-    scripts |= {ROOT / "utils" / "mindrecord" / f"{name}.py" for name in ("check", "convert")}
+    scripts |= {LAUNCHER, *(ROOT / "utils" / "mindrecord" / f"{name}.py" for name in ("check", "convert"))}
     scripts |= {ROOT / "utils" / "hccl_tools" / f"{name}.py" for name in ("hccl_tools", "merge_hccl")}
     keys = {name for model in models for name in (*KEYS[model], *MODELS[model].ALIASES, *MODELS[model].RETIRED)}
     known = {f"--{name}" for name in (*keys, "config_path", "help")}.union(

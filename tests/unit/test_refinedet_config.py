@@ -5,6 +5,7 @@ import pytest
 
 from refinedet.src.model_utils.config import DEFAULT_CONFIG, InputError, load_config, parse_config
 from refinedet.src.model_utils.config_check import ALIASES, LENGTHS, RANGES, RETIRED, SEVERAL
+from refinedet.src.model_utils.config_rules import TRAINING_RANGES
 from refinedet.src.model_utils.config_schema import read_keys
 
 KEYS = read_keys(DEFAULT_CONFIG)
@@ -102,7 +103,7 @@ def test_every_key_has_help_and_a_section():
 
 
 def test_rules_are_of_keys_and_old_names_are_no_keys():
-    ruled = [name for rules in (RANGES, LENGTHS) for names in rules.values() for name in names.split()]
+    ruled = [name for rules in (RANGES, LENGTHS, TRAINING_RANGES) for names in rules.values() for name in names.split()]
     assert set(ruled) <= set(KEYS) and len(ruled) == len(set(ruled)) + len(
         {"extra_channels", "l2norm_scales", "prior_scaling", "image_std", "anchor_strides", "vgg_channels", "resnet_block",
          "resnet_in_channels", "resnet_out_channels"})

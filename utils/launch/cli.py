@@ -21,7 +21,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="run.py", description="Start a program once per device with msrun and watch all of it.", allow_abbrev=False)
+    parser = _Parser(prog="run.py", description="Start a program once per device, with msrun, and watch it.", allow_abbrev=False)
     add = parser.add_argument
     add("--worker_num", type=int, help="processes in all, over all nodes (default: local_worker_num)")
     add("--local_worker_num", type=int, help="processes on this node (default: worker_num)")

@@ -69,7 +69,7 @@ RANGES = {
         rpn_proposal_nms_pre rpn_proposal_nms_post rpn_proposal_max_num rpn_nms_pre rpn_nms_post rpn_max_num
         num_expected_pos_stage2 num_expected_neg_stage2 num_expected_total_stage2 roi_align_out_channels
         roi_align_featmap_strides roi_align_finest_scale rcnn_num_layers rcnn_in_channels rcnn_fc_out_channels
-        test_max_per_img test_batch_size batch_size epoch_size num_parallel_workers log_interval eval_start_epoch
+        test_max_per_img test_batch_size batch_size num_parallel_workers log_interval eval_start_epoch
         eval_interval save_checkpoint_epochs keep_checkpoint_max""",
     (0, None): """
         device_id runtime_num_threads seed warmup_step max_steps lr_reference_batch save_checkpoint_steps clip_grad_norm

@@ -86,7 +86,7 @@ RANGES = {
     (1, None): """
         resnet_block resnet_in_channels resnet_out_channels resnet_extra_channels resnet_head_channels
         img_width img_height num_gts expand_ratio vgg_channels fc_channels extra_channels tcb_channels anchor_strides
-        test_nms_pre test_nms_total test_max_per_img test_batch_size batch_size epoch_size num_parallel_workers
+        test_nms_pre test_nms_total test_max_per_img test_batch_size batch_size num_parallel_workers
         log_interval eval_start_epoch eval_interval save_checkpoint_epochs keep_checkpoint_max""",
     (0, None): """
         device_id runtime_num_threads seed warmup_step max_steps lr_reference_batch save_checkpoint_steps clip_grad_norm
