@@ -21,11 +21,11 @@ train_full() {
   start
 }
 
-# train_performance DEVICES [--flag=value ...]: a fixed number of steps, and their speed. train.py counts them.
+# train_performance DEVICES [--flag=value ...]: a fixed number of steps, and their speed, which train.py prints.
 train_performance() {
   read_flags "$@"
   use_weights optional
-  build_training "--perf_steps=$PERF_STEPS" "--run_eval=False" "--save_checkpoint=False" ${OPTIONS[@]+"${OPTIONS[@]}"}
+  build_training "--perf_steps=$PERF_STEPS" ${OPTIONS[@]+"${OPTIONS[@]}"}
   start
 }
 
@@ -108,7 +108,7 @@ use_weights() {
 convert_weights() {
   local file
   file=$OUTPUT/backbone_$(basename -- "${WEIGHTS%.*}").ckpt
-  if [[ ! $file -nt $WEIGHTS ]]; then
+  if [[ ! -f $file || $WEIGHTS -nt $file ]]; then
     require_program "$PYTHON" "activate the environment, or say PYTHON=..."
     [[ ${DRY_RUN:-0} == 1 ]] || mkdir -p -- "$OUTPUT"
     COMMAND=("$PYTHON" "$MODEL_DIR/src/convert_checkpoint.py" "--ckpt_file=$WEIGHTS" "--output_file=$file")
