@@ -155,6 +155,8 @@ def test_commands_are_understood(readme, tmp_path):
             assert {word for word in words[1:] if "=" not in word} <= targets, words
         elif words[0] == "python":
             check_python(*script_of(folder, words), tmp_path)
+        elif "scripts/" in (script := next((word for word in words if word.endswith(".sh")), "")):
+            assert (folder / script).is_file(), words
         else:
             assert words[0] in ("source", "cp"), words
 
@@ -197,6 +199,8 @@ def test_flags_in_the_text_exist(readme):
     scripts = {model / "src" / f"{name}.py" for model in models for name in ("convert_checkpoint", "split_data", "xml2coco")}
     scripts |= {ROOT / "utils" / "mindrecord" / f"{name}.py" for name in ("check", "convert")}
     keys = {name for model in models for name in (*KEYS[model], *MODELS[model].ALIASES, *MODELS[model].RETIRED)}
+    # Those of the shell scripts.
+    keys |= {name for path in ROOT.glob("*/scripts/*.sh") for name in re.findall(r"--(\w+)=", path.read_text(encoding="utf-8"))}
     known = {f"--{name}" for name in (*keys, "config_path", "help")}.union(
         *(flags_of(script) for script in scripts if script.is_file()))
     for code in inline_codes(readme.read_text(encoding="utf-8")):
