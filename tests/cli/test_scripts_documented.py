@@ -1,12 +1,14 @@
 """The shell scripts: every command line that users of the old zoo know starts the right program with the right arguments."""
 import importlib
+import json
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 
 from faster_rcnn.src.model_utils.config_schema import read_keys
-from tests.script_calls import ROOT, split
+from tests.script_calls import MODELS, ROOT, split
 
 # Model, command as documented with its arguments filled in, what it starts: variables, program of the launcher or of one
 # device, flags. {M} is the model's folder, {RUN} utils/launch/run.py of the checkout.
@@ -191,3 +193,28 @@ def test_the_program_takes_the_flags(caller, model, command, wanted):
 ])
 def test_documented_python_command(model, flags):
     importlib.import_module(f"{model}.src.model_utils.config").parse_config(flags.split())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_commands_of_the_readme(caller, model):
+    """They print what they would start, and that takes its flags."""
+    servers = [{"server_id": "10.0.0.1", "device": [{"device_id": str(n), "rank_id": str(n)} for n in range(8)]}]
+    for name in ("rank_table.json", "hccl_rank_table_8p.json"):
+        (caller.folder / name).write_text(json.dumps({"version": "1.0", "server_list": servers}), encoding="utf-8")
+    for name in ("backbone_resnet50.ckpt", "train/checkpoint/best.ckpt", "LOG0/checkpoint/best.ckpt", "R-101.pkl",
+                 "COCO/annotations/instances_val2017.json"):
+        (caller.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (caller.folder / name).touch()
+    parse_config = importlib.import_module(f"{model}.src.model_utils.config").parse_config
+    text = (ROOT / model / "README.md").read_text(encoding="utf-8").replace("/data/coco", "COCO")
+    commands = re.findall(r"^((?:\w+=\S+ )*)bash scripts/(\w+\.sh .*)$", text, re.M)
+    assert len(commands) >= 7
+    for environment, command in commands:
+        environment = dict(item.split("=") for item in environment.split())
+        done = caller.call(model, f"bash {command}", **{**environment, "DRY_RUN": "1"})
+        assert done.returncode == 0, done.stderr
+        for words in map(shlex.split, done.stdout.splitlines()):
+            flags = split(words)[-1]
+            config = ROOT / model / Path(flags.pop("--config_path", "default_config.yaml")).name
+            if config.is_file() and not words[1].endswith("convert_checkpoint.py"):
+                parse_config([f"--config_path={config}", *(f"{name}={value}" for name, value in flags.items())])

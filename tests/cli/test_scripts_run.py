@@ -45,3 +45,22 @@ def test_training_and_evaluation(run_command, repo_dir, tmp_path, coco, model):
         assert " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = " in done.stdout
         assert json.loads((folder / name / "metrics.json").read_text())["images"] == 3
     assert not (folder / name / "mindrecord").exists() or name == "eval"
+
+
+def test_two_processes(run_command, repo_dir, tmp_path, coco):
+    """RefineDet in two processes on the CPU, by the launcher: a second failure of the data ends both with its status."""
+    if not (repo_dir / "utils" / "launch" / "run.py").is_file():
+        pytest.skip("utils/launch/run.py is not there")
+    config, *_ = MODELS["refinedet"]
+    (tmp_path / "narrow config.yaml").write_text(yaml.safe_dump({**config, **RUN, "runtime_num_threads": 1}), encoding="utf-8")
+
+    def call(*more):
+        return run_command(["bash", repo_dir / "refinedet" / "scripts" / "run_distribute_train.sh", "2", "1", "0.0001", "coco", "none",
+                            "--config_path=narrow config.yaml", "--output_path=an out", *more],
+                           cwd=tmp_path, env={"DEVICE_TARGET": "CPU", "PYTHON": sys.executable})
+
+    done = call(f"--coco_root={coco}", "--max_steps=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "an out" / "loss_0.log").read_text().count("epoch: 1 step: ") == 1
+    assert (tmp_path / "an out" / "checkpoint" / "last.ckpt").is_file()
+    assert sorted(path.name for path in (tmp_path / "an out" / "log").glob("worker_*.log")) == ["worker_0.log", "worker_1.log"]
