@@ -189,6 +189,7 @@ build_many() {
       [[ $TARGET == GPU ]] || fail "LAUNCHER: mpirun is for GPUs; $TARGET takes msrun"
       require_program mpirun "install Open MPI, or leave LAUNCHER out"
       ARGS+=("--device_target=$TARGET")
+      unset DEVICE_ID   # each process takes the device of its own number
       COMMAND=("RANK_SIZE=$WORKERS" mpirun)
       ((EUID != 0)) || COMMAND+=(--allow-run-as-root)
       COMMAND+=(-n "$WORKERS" --output-filename "$log" --merge-stderr-to-stdout "$PYTHON")

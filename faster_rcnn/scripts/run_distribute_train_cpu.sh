@@ -8,6 +8,7 @@
 #   MINDRECORD_DIR    folder of the converted data, written on first use (default: ./train_parallel/mindrecord)
 #   --key=value       any key of the configuration; goes over what the arguments say
 # Writes to ./train_parallel. DRY_RUN=1 prints what would be started.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=arguments.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/arguments.sh"

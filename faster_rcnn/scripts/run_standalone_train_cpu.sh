@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Same as faster_rcnn/scripts/run_standalone_train_ascend.sh with Ascend device -> CPU, Ascend -> CPU, ascend -> cpu
-# Train on one CPU.
+# Same as faster_rcnn/scripts/run_standalone_train_ascend.sh with one Ascend device -> the CPU, Ascend -> CPU, ascend -> cpu
+# Train on the CPU.
 # usage: bash run_standalone_train_cpu.sh PRETRAINED_MODEL BACKBONE COCO_ROOT [DEVICE_ID] [MINDRECORD_DIR] [--key=value ...]
 #   PRETRAINED_MODEL  checkpoint to start from; none or "": without one
 #   BACKBONE          resnet_v1.5_50, resnet_v1_101, resnet_v1_152, resnet_v1_50 or inception_resnet_v2
@@ -10,6 +10,7 @@
 #   --key=value       any key of the configuration; goes over what the arguments say
 # Writes to ./train.
 # DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=arguments.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/arguments.sh"

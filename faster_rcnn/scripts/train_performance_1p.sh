@@ -8,6 +8,7 @@
 #   --key=value    any key of the configuration
 # Writes to ./train_performance_1p.
 # DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=detectron2.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/detectron2.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Same as mask_rcnn/scripts/run_eval_ascend.sh with Ascend device -> GPU, Ascend -> GPU, ascend -> gpu
+# Same as mask_rcnn/scripts/run_eval_ascend.sh with one Ascend device -> one GPU, Ascend -> GPU, ascend -> gpu
 # Score a checkpoint on one GPU: boxes and masks.
 # usage: bash run_eval_gpu.sh VALIDATION_JSON_FILE CHECKPOINT_PATH [COCO_ROOT] [DEVICE_ID] [MINDRECORD_DIR] [--key=value ...]
 #   VALIDATION_JSON_FILE  annotations of the pictures
@@ -10,6 +10,7 @@
 #   --key=value           any key of the configuration; goes over what the arguments say
 # Writes to ./eval, or ./eval_2 and so on where that has results.
 # DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=arguments.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/arguments.sh"

@@ -9,6 +9,7 @@
 # DEVICE_NUM in the environment: number of devices (8).
 # Writes to ./train_full_8p.
 # DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=detectron2.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/detectron2.sh"

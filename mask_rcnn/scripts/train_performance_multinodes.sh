@@ -16,6 +16,7 @@
 # DEVICE_NUM in the environment: number of devices of each machine (8).
 # Writes to ./train_performance_multinodes.
 # DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=detectron2.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/detectron2.sh"

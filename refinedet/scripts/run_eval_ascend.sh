@@ -7,6 +7,7 @@
 #   --key=value      any key of the configuration, or --using_mode=refinedet_{vgg16,resnet101}_{320,512}
 # Writes to ./eval, or ./eval_2 and so on where that has results.
 # DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=arguments.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/arguments.sh"

@@ -181,6 +181,14 @@ def test_own_flags_go_last(caller, model):
 
 
 @of_every_model
+def test_typed_with_sh(caller, model):
+    """As some users do; it may be dash."""
+    for command in (STANDALONE[model], DISTRIBUTE[model], EVAL[model]):
+        assert caller.call(model, f"sh {command}").returncode == 0
+        assert len(caller.started()) == 1
+
+
+@of_every_model
 def test_no_pretrained_model_can_be_said(caller, model):
     for word in ("none", "None", "''"):
         assert caller.call(model, f"bash {STANDALONE[model].replace('{PRE}', word)}").returncode == 0

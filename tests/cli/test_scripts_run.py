@@ -48,18 +48,22 @@ def test_training_and_evaluation(run_command, repo_dir, tmp_path, coco, model):
 
 
 def test_two_processes(run_command, repo_dir, tmp_path, coco):
-    """RefineDet in two processes on the CPU, by the launcher: a second failure of the data ends both with its status."""
+    """RefineDet in two processes on the CPU: both train, and a fault of the user ends both with its status and its line."""
     if not (repo_dir / "utils" / "launch" / "run.py").is_file():
         pytest.skip("utils/launch/run.py is not there")
     config, *_ = MODELS["refinedet"]
     (tmp_path / "narrow config.yaml").write_text(yaml.safe_dump({**config, **RUN, "runtime_num_threads": 1}), encoding="utf-8")
+    script = repo_dir / "refinedet" / "scripts" / "run_distribute_train.sh"
 
-    def call(*more):
-        return run_command(["bash", repo_dir / "refinedet" / "scripts" / "run_distribute_train.sh", "2", "1", "0.0001", "coco", "none",
-                            "--config_path=narrow config.yaml", "--output_path=an out", *more],
+    def call(root):
+        return run_command(["bash", script, "2", "1", "0.0001", "coco", "none", "--config_path=narrow config.yaml", "--max_steps=1",
+                            f"--coco_root={root}", "--output_path=an out"],
                            cwd=tmp_path, env={"DEVICE_TARGET": "CPU", "PYTHON": sys.executable})
 
-    done = call(f"--coco_root={coco}", "--max_steps=1")
+    done = call("no where")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "coco_root: no such folder: no where" in done.stdout + done.stderr
+    done = call(coco)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "an out" / "loss_0.log").read_text().count("epoch: 1 step: ") == 1
     assert (tmp_path / "an out" / "checkpoint" / "last.ckpt").is_file()
