@@ -53,10 +53,10 @@ def copy_checkout(root: Path) -> Path:
     (root / "utils" / "launch").mkdir(parents=True)
     shutil.copy(ROOT / "utils" / "launch" / "rank_table.py", root / "utils" / "launch")
     (root / "utils" / "launch" / "run.py").touch()
-    (root / "bin").mkdir()
-    for name in ("python", "mpirun"):
-        (root / "bin" / name).write_text(STAND_IN)
-        (root / "bin" / name).chmod(0o755)
+    for name in ("bin/python", "bin/mpirun", "docker/docker_start.sh"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(STAND_IN)
+        (root / name).chmod(0o755)
     return root
 
 
