@@ -119,6 +119,7 @@ convert_weights() {
 # build_training [--key=value ...]: COMMAND trains on all devices.
 build_training() {
   ARGS+=("--config_path=$MODEL_DIR/detectron2_config_101.yaml" "--coco_root=$DATA")
+  [[ $TARGET != CPU ]] || ARGS+=("--amp_level=O0")    # the configuration's float16 is not for the CPU
   [[ -z $BATCH ]] || ARGS+=("--batch_size=$((BATCH / WORKERS))")
   COMMAND=()
   if ((WORKERS == 1)); then

@@ -104,6 +104,7 @@ def test_performance_needs_no_weights(caller):
     _, _, _, _, options, _, flags = split(caller.started()[0])
     assert (options["--worker_num"], options["--device_target"]) == ("2", "CPU")
     assert (flags["--pre_trained"], flags["--perf_steps"], flags["--batch_size"]) == ("", "20", "2")
+    assert flags["--amp_level"] == "O0"     # detectron2_config_101.yaml has float16, which the CPU does not take
 
 
 @pytest.mark.parametrize("command", [STANDALONE["faster_rcnn"], "train_full_1p.sh --data_path={DATA} --pre_trained=none"])
