@@ -6,6 +6,8 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 PERF_STEPS=400
+# What its Ascend version says beside the configuration, by detectron2's names; of several the last counts.
+RECIPE=(MODEL.RPN.NMS_THRESH 0.8 MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO 2)
 FLAGS=(data_path batch_size nnodes node_rank local_addr master_addr master_port pre_trained)
 
 # train_full DEVICES [--flag=value ...]: train, then score the last weights.
@@ -119,7 +121,7 @@ convert_weights() {
 
 # build_training [--key=value ...]: COMMAND trains on all devices.
 build_training() {
-  ARGS+=("--config_path=$MODEL_DIR/detectron2_config_101.yaml" "--coco_root=$DATA")
+  ARGS=("${RECIPE[@]}" "--config_path=$MODEL_DIR/detectron2_config_101.yaml" "--coco_root=$DATA" "${ARGS[@]}")
   [[ $TARGET != CPU ]] || ARGS+=("--amp_level=O0")    # the configuration's float16 is not for the CPU
   [[ -z $BATCH ]] || ARGS+=("--batch_size=$((BATCH / WORKERS))")
   COMMAND=()

@@ -34,16 +34,20 @@ PERFORMANCE = "--perf_steps=400"
 CONVERTED = "--pre_trained=./%s/backbone_R-101.ckpt --output_path=./%s"
 
 
+RECIPE = "MODEL.RPN.NMS_THRESH 0.8 MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO 2"
+EIGHTFOLD = f'{RECIPE} SOLVER.MAX_ITER 90000 SOLVER.STEPS "(60000, 80000)"'
+
+
 def d2(out: str, more: str) -> str:
     return f"--config_path={{M}}/detectron2_config_101.yaml --coco_root={{DATA}} {CONVERTED % (out, out)} {more}"
 
 
-def d2_one(out: str, more: str) -> str:
-    return f"python {{M}}/train.py --device_target=Ascend --device_id=0 {d2(out, more)}"
+def d2_one(out: str, more: str, recipe: str = RECIPE) -> str:
+    return f"python {{M}}/train.py {recipe} --device_target=Ascend --device_id=0 {d2(out, more)}"
 
 
 def d2_many(out: str, more: str, launcher: str = "--worker_num=8") -> str:
-    return (f"python {{RUN}} {launcher} --log_dir=./{out}/log --device_target=Ascend {{M}}/train.py --distribute=True "
+    return (f"python {{RUN}} {launcher} --log_dir=./{out}/log --device_target=Ascend {{M}}/train.py {RECIPE} --distribute=True "
             f"{d2(out, more)}")
 
 
@@ -125,7 +129,8 @@ DOCUMENTED = [
     ("mask_rcnn", "bash ./train_performance_8p.sh --data_path={DATA}",
      d2_many("train_performance_8p", PERFORMANCE)),
     ("mask_rcnn", "bash ./train_performance_multinodes.sh " + NODES, D2_NODES),
-    ("faster_rcnn", "bash ./train_faster_rcnn_full_1p.sh --data_path={DATA}", d2_one("train_full_1p", "--run_eval=False")),
+    ("faster_rcnn", "bash ./train_faster_rcnn_full_1p.sh --data_path={DATA}",
+     d2_one("train_full_1p", "--run_eval=False", EIGHTFOLD)),
     ("faster_rcnn", "bash ./train_faster_rcnn_performance_1p.sh --data_path={DATA}",
      d2_one("train_performance_1p", PERFORMANCE)),
     ("faster_rcnn", "bash ./train_faster_rcnn_full_8p.sh --data_path={DATA}",

@@ -101,7 +101,7 @@ def test_performance_needs_no_weights(caller):
                        DEVICE_NUM="2", DEVICE_TARGET="CPU")
     assert done.returncode == 0
     assert "no R-101.pkl beside a coco/" in done.stderr
-    _, _, _, _, options, _, flags = split(caller.started()[0])
+    _, _, _, _, options, _, *_, flags = split(caller.started()[0])
     assert (options["--worker_num"], options["--device_target"]) == ("2", "CPU")
     assert (flags["--pre_trained"], flags["--perf_steps"], flags["--batch_size"]) == ("", "20", "2")
     assert flags["--amp_level"] == "O0"     # detectron2_config_101.yaml has float16, which the CPU does not take
