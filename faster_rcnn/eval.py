@@ -22,12 +22,14 @@ prepare_environment()               # before MindSpore is imported
 from src.coco_inputs import clean_ground_truth, read_json
 from src.coco_scores import class_table, coco_ap
 from src.model_utils.config import InputError, parse_config, require_path, run_main
+from src.model_utils.moxing_adapter import as_job
 from src.outputs import IOU_TYPES, mask_encoder, own_scores
 from src.util import run_inference, write_metrics
 
 
 def main() -> None:
-    config = parse_config(default_path=HERE / "default_config.yaml", description=__doc__.splitlines()[0])
+    config = parse_config(default_path=HERE / "default_config.yaml", description=__doc__.splitlines()[0],
+                          prepare=functools.partial(as_job, weights="checkpoint_path", data=True))
     output = Path(config.output_path)
     start = time.monotonic()
     if config.detections:

@@ -20,13 +20,15 @@ from src.model_utils.local_adapter import get_ranks, prepare_environment, setup_
 prepare_environment()               # before MindSpore is imported
 
 from src.model_utils.config import InputError, parse_config, require_path, run_main, save_config
+from src.model_utils.moxing_adapter import as_job
 
 MODEL = "mask_rcnn"
 log = logging.getLogger("src.train")
 
 
 def main() -> int:
-    config = parse_config(default_path=HERE / "default_config.yaml", description=__doc__.splitlines()[0])
+    config = parse_config(default_path=HERE / "default_config.yaml", description=__doc__.splitlines()[0],
+                          prepare=functools.partial(as_job, weights="pre_trained", data=True))
     if config.pre_trained:
         require_path(config, "pre_trained", "file")
     from src.checkpoint import StopRequest

@@ -23,6 +23,16 @@ SMALL = {
 }
 
 
+def narrow_backbone(name: str) -> dict:
+    """Keys of a narrow and shallow backbone of this name, to go over those above: `narrow_config(**narrow_backbone(name))`."""
+    if name == "inception_resnet_v2":
+        of_resnets = {"resnet_block": [3, 4, 6, 3], "resnet_in_channels": [64, 256, 512, 1024],
+                      "resnet_out_channels": [256, 512, 1024, 2048]}
+        return {"backbone": name, **of_resnets, "inception_block": [1, 1, 1], "inception_width": 1 / 16,
+                "fpn_in_channels": [12, 20, 68, 96]}
+    return {"backbone": name, "resnet_block": [1, 1, 2, 1] if name == "resnet_v1_101" else [1, 1, 1, 1]}
+
+
 def narrow_config(**overrides):
     """default_config.yaml with the overrides above, then these."""
     return load_config(overrides={**WIDTHS, **SMALL, **overrides})

@@ -6,15 +6,15 @@ import numpy as np
 
 
 def convolve(x, weight, stride: int = 1, padding: int = None):
-    """x (N, C, H, W), weight (O, C, k, k) -> (N, O, H', W'); padding k // 2 unless given."""
+    """x (N, C, H, W), weight (O, C, h, w) -> (N, O, H', W'); padding h // 2 and w // 2 unless given."""
     x, weight = np.asarray(x, np.float64), np.asarray(weight, np.float64)
-    k = weight.shape[-1]
-    padding = k // 2 if padding is None else padding
-    height, width = ((side + 2 * padding - k) // stride + 1 for side in x.shape[2:])
-    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    kernel = weight.shape[2:]
+    pads = [k // 2 if padding is None else padding for k in kernel]
+    height, width = ((side + 2 * pad - k) // stride + 1 for side, pad, k in zip(x.shape[2:], pads, kernel))
+    x = np.pad(x, ((0, 0), (0, 0), *((pad, pad) for pad in pads)))
     out = np.zeros((x.shape[0], weight.shape[0], height, width))
-    for i in range(k):
-        for j in range(k):
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
             pixels = x[:, :, i:i + stride * (height - 1) + 1:stride, j:j + stride * (width - 1) + 1:stride]
             out += np.einsum("nchw,oc->nohw", pixels, weight[:, :, i, j])
     return out

@@ -27,6 +27,7 @@ VERSION = 1
 FIXED_KEYS = ("backbone", "num_classes", "coco_classes", "batch_size", "accumulate_steps", "dataset", "keep_empty")
 # These, of which a model has a part, may change between two parts of a run: they change nothing that training computes.
 FREE_KEYS = frozenset((
+    "enable_modelarts", "data_url", "data_path", "checkpoint_url", "load_path", "train_url",
     "device_target", "device_id", "runtime_num_threads", "num_parallel_workers", "output_path", "mindrecord_dir",
     "resume", "pre_trained", "calibrate_init", "calibrate_norm", "zero_init_residual", "max_steps", "log_interval",
     "save_checkpoint", "save_checkpoint_epochs", "save_checkpoint_steps", "keep_checkpoint_max", "run_eval",

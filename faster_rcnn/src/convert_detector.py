@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from .checkpoint_io.detector_weights import UNKNOWN, convert_detector, detector_shapes, to_framework
-from .checkpoint_io.resnet_names import DEPTHS, checked, count_blocks
+from .checkpoint_io.inception_names import KIND, is_inception
+from .checkpoint_io.resnet_names import BLOCKS, DEPTHS, checked, count_blocks
 from .checkpoint_io.safe_pickle import shown
 from .checkpoint_io.torch_writer import write_pickle, write_torch
 from .checkpoint_io.writer import UNUSED, write_checkpoint
@@ -34,6 +35,8 @@ def import_detector(checkpoint, framework: str, output: Path, partial: bool, nor
     norm_eps: in place of the framework's, None = that.
     """
     place = str(checkpoint.path)
+    if is_inception(checkpoint.arrays):
+        raise InputError(f"{place}: a detector on an {KIND}: of those only backbones are converted (--source=resnet)")
     detector = convert_detector(checkpoint.arrays, framework, "rcnn_mask_out_channels" in load_config(), place)
     if norm_eps is None and framework == "torchvision" and PUBLISHED_2019.search(checkpoint.path.name):
         norm_eps = 0.0
@@ -57,6 +60,7 @@ def import_detector(checkpoint, framework: str, output: Path, partial: bool, nor
 def read_config(checkpoint, tensors: dict, framework: str, norm_eps=None):
     """The configuration whose network has the widths of `tensors`, and the conventions of `framework`."""
     keys = {"convention": framework, **_widths(tensors), **_classes(checkpoint, tensors, framework), **_pixels(checkpoint)}
+    keys["backbone"] = _backbone(keys["resnet_block"], framework)
     if framework != "zoo":
         keys.update(TRAINED_SIZE)
     if norm_eps is not None:
@@ -75,6 +79,14 @@ def _check_kind(tensors: dict, place) -> None:
         raise InputError(f"{place}: {anchors.size} anchors a cell; the network has {CELL_ANCHORS}")
     if "backbone.layer1.0.conv2.weight" in tensors and "backbone.layer1.0.conv3.weight" not in tensors:
         raise InputError(f"{place}: blocks of two convolutions (ResNet-18 or ResNet-34); the network's have three")
+
+
+def _backbone(blocks: list, framework: str) -> str:
+    """The name of a ResNet of so many blocks; of other numbers, that of the one whose stride is in the same place."""
+    named = {wanted: name for name, wanted in reversed(BLOCKS.items())}
+    shallow = "resnet_v1_50" if framework == "detectron2" else "resnet_v1.5_50"
+    name = named.get(tuple(blocks), shallow)
+    return shallow if name == "resnet_v1.5_50" else name
 
 
 def _widths(tensors: dict) -> dict:
@@ -185,7 +197,10 @@ def _some(names) -> str:
 
 def export_detector(checkpoint, config, framework: str, output: Path) -> None:
     """Write the network's checkpoint as a file of `framework`."""
-    place, shapes = checkpoint.path, detector_shapes(config)
+    place = checkpoint.path
+    if config.backbone not in BLOCKS:
+        raise InputError(f"{place}: {framework} has no detector on {config.backbone}")
+    shapes = detector_shapes(config)
     tensors = {name: checkpoint.arrays[name] for name in shapes if name in checkpoint.arrays}
     missing = [name for name in shapes if name not in tensors]
     if missing:

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/convert_checkpoint.py
-"""Convert other people's weights: of an ImageNet ResNet to a backbone, of a whole detector to a checkpoint and its YAML; and back.
+"""Convert other people's weights: of an ImageNet network to a backbone, of a whole detector to a checkpoint and its YAML; and back.
 
 usage: python -m src.convert_checkpoint --ckpt_file=F [--source=NAME] [--output_file=O.ckpt] [--partial] [--norm_eps=X]
        python -m src.convert_checkpoint --ckpt_file=O.ckpt --to=torchvision|detectron2|mmdet [--config_path=O.yaml]
@@ -22,11 +22,11 @@ if not __package__:  # run as a file: make its folder's parent the place to impo
 
 from .checkpoint_io import read_checkpoint
 from .checkpoint_io.detector_names import FRAMEWORKS, find_framework
+from .checkpoint_io.inception_names import convert_inception, is_inception
 from .checkpoint_io.resnet_names import (
     BLOCKS,
     CAFFE2,
     DETECTRON2,
-    PARAMETERS,
     PREFIX,
     UNKNOWN,
     backbone_of,
@@ -40,13 +40,18 @@ from .convert_detector import FRAMEWORK_EPS, SUFFIXES, count_of, export_detector
 from .model_utils.config import InputError, load_config, run_main
 from .model_utils.local_adapter import prepare_environment
 
-CONVERTED = ("backbone.conv1.gamma", "backbone.layer1.0.conv1.gamma", "conv1.gamma", "layer1.0.conv1.gamma")
-# What names tell of the pixels that a ResNet was trained on: (names, what to print), the first that fit.
+CONVERTED = ("backbone.conv1.gamma", "backbone.layer1.0.conv1.gamma", "conv1.gamma", "layer1.0.conv1.gamma",
+             "backbone.conv2d_1a.gamma")
+INCEPTION = "inception_resnet_v2"
+# What names tell of the pixels that a network was trained on: (names, what to print), the first that fit.
 PIXELS = (
     (CAFFE2, "pixels: blue, green, red from 0 to 255, less 103.53 116.28 123.675; stages shrink in their first 1x1: "
              "train with --convention=detectron2"),
     (DETECTRON2, "pixels: not stored in the file; with these names, MSRA's ResNets are trained on those of detectron2 and "
                  "shrink in the 1x1 (--convention=detectron2), torchvision's are as the defaults"),
+    (re.compile(r"(conv2d_|mixed_|repeat|block8)"),
+     f"pixels: not stored in the file; networks with these names are trained on RGB / 255, mean 0.5, std 0.5, as "
+     f"--backbone={INCEPTION} sets them"),
     (re.compile(""), "pixels: not stored in the file; ImageNet ResNets with these names are trained on RGB / 255, "
                      "mean 0.485 0.456 0.406, std 0.229 0.224 0.225"),
 )
@@ -62,12 +67,12 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--ckpt_file", required=True, type=Path, help="checkpoint to convert")
     parser.add_argument("--source", default="auto", choices=("auto", "resnet", *FRAMEWORKS),
                         help="what the file holds; auto tells by the names and refuses what it does not know; "
-                             "resnet takes every name of a ResNet, out of a whole detector too")
+                             "resnet takes every name of a backbone, out of a whole detector too")
     parser.add_argument("--output_file", type=Path,
                         help="file to write (default: backbone_NAME.ckpt, of a detector converted_NAME.ckpt, with --to "
                              "NAME_FRAMEWORK and its suffix, in the working directory)")
-    parser.add_argument("--backbone", choices=sorted(BLOCKS),
-                        help="network that the weights of a ResNet are for (default: the one with as many blocks)")
+    parser.add_argument("--backbone", choices=sorted({*BLOCKS, INCEPTION}),
+                        help="network that the weights of a backbone are for (default: the one with as many blocks)")
     parser.add_argument("--partial", action="store_true", help="write a detector that is not whole, to train from")
     parser.add_argument("--norm_eps", type=float, help="what norms add to a variance, in place of the framework's own")
     parser.add_argument("--to", choices=sorted(SUFFIXES), help="write one of our checkpoints as a file of this framework")
@@ -77,7 +82,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
 
 
 def find_source(arrays, source: str, place):
-    """The framework of the whole detector in a file, or None for a ResNet; InputError for what is neither."""
+    """The framework of the whole detector in a file, or None for a backbone; InputError for what is neither."""
     if source == "resnet":
         return None
     framework = find_framework(arrays)
@@ -88,17 +93,18 @@ def find_source(arrays, source: str, place):
     done = next((name for name in arrays if name.removeprefix("module.") in CONVERTED), None)
     if done:
         raise InputError(f"{place}: a checkpoint of this project, converted already ({done}); --to writes it for a framework")
-    if not any(translate(name) for name in arrays):
-        raise InputError(f"{place}: no names of a ResNet or of a detector; the first are "
+    if not any(translate(name) for name in arrays) and not is_inception(arrays):
+        raise InputError(f"{place}: no names of a backbone or of a detector; the first are "
                          f"{', '.join(map(shown, list(arrays)[:3]))}")
     return None
 
 
 def report(checkpoint, conversion, backbone: str) -> list:
     """What was used, left out and is missing, one line each."""
-    used = len(conversion.tensors)
+    used = len({name.rpartition(".")[0] for name in conversion.tensors})
+    belonging = "norms or biases" if backbone == INCEPTION else "norms"
     lines = [f"{checkpoint.path}: {checkpoint.container}, {conversion.depth}, {count_of(checkpoint.arrays, 'tensor')}",
-             f"used: {used} tensors ({used // len(PARAMETERS)} convolutions with their norms) for {backbone}"]
+             f"used: {len(conversion.tensors)} tensors ({used} convolutions with their {belonging}) for {backbone}"]
     for reason, names in conversion.left_out.items():
         lines.append(f"left out: {count_of(names, 'tensor')} {reason} ({_some(names)})")
     if checkpoint.extras:
@@ -107,7 +113,7 @@ def report(checkpoint, conversion, backbone: str) -> list:
         stretch = cells[0] if len(cells) == 1 else f"{cells[0]} ... {cells[-1]}"
         lines.append(f"missing: {stretch} ({count_of(cells, 'convolution')}): will be re-initialised")
     if backbone != next(iter(BLOCKS)):
-        lines.append(f"depth: set resnet_block to {list(BLOCKS[backbone])}")
+        lines.append(f"backbone: train with --backbone={backbone}")
     if used:
         lines.append(next(text for names, text in PIXELS if any(names.match(PREFIX.sub("", name)) for name in checkpoint.arrays)))
     return lines
@@ -116,10 +122,11 @@ def report(checkpoint, conversion, backbone: str) -> list:
 def warnings_of(conversion, backbone: str) -> list:
     """What a user should not overlook in the report."""
     lines = []
-    strange = [name for name in conversion.left_out.get(UNKNOWN, ()) if PREFIX.sub("", name).startswith("layer")]
+    starts, kind = (("mixed_", "repeat", "block8"), "an Inception-ResNet-v2") if backbone == INCEPTION else ("layer", "a ResNet")
+    strange = [name for name in conversion.left_out.get(UNKNOWN, ()) if PREFIX.sub("", name).startswith(starts)]
     if strange:
         more = count_of(strange, "tensor")
-        lines.append(f"its blocks hold {more} more than a ResNet's ({_some(strange)}); another network?")
+        lines.append(f"its blocks hold {more} more than {kind}'s ({_some(strange)}); another network?")
     if conversion.missing:
         missing = count_of(sum(conversion.missing, []), "convolution")
         lines.append(f"an incomplete backbone: {missing} of {backbone} not in it; training initialises what is missing")
@@ -149,9 +156,16 @@ def main(argv=None) -> int:
 
 
 def import_backbone(checkpoint, args, output: Path) -> int:
-    arrays = with_statistics(checkpoint.arrays, FRAMEWORK_EPS if args.norm_eps is None else args.norm_eps)
-    backbone = args.backbone or backbone_of(arrays)
-    conversion = convert_resnet(arrays, backbone, str(checkpoint.path))
+    place, inception = str(checkpoint.path), is_inception(checkpoint.arrays)
+    if args.backbone and inception != (args.backbone == INCEPTION):
+        kind = "an Inception-ResNet-v2" if inception else "no Inception-ResNet-v2"
+        raise InputError(f"--backbone: {args.backbone}, but the names in {place} are those of {kind}")
+    if inception:
+        backbone, conversion = INCEPTION, convert_inception(checkpoint.arrays, place)
+    else:
+        arrays = with_statistics(checkpoint.arrays, FRAMEWORK_EPS if args.norm_eps is None else args.norm_eps)
+        backbone = args.backbone or backbone_of(arrays)
+        conversion = convert_resnet(arrays, backbone, place)
     print("\n".join(report(checkpoint, conversion, backbone)))
     if not conversion.tensors:
         print(f"{args.ckpt_file}: nothing in it could be used; no checkpoint was written", file=sys.stderr)

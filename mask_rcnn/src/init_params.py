@@ -20,7 +20,7 @@ def set_first_weights(net, config, batches) -> None:
     names = [param.name for param in net.get_parameters()]
     missing = network_define.load_pretrained(net, config.pre_trained) if config.pre_trained else names
     if config.zero_init_residual:
-        log.info("zero_init_residual: %d bottlenecks begin as the identity", begin_as_identity(net.backbone, missing))
+        log.info("zero_init_residual: %d blocks begin as the identity", begin_as_identity(net.backbone, missing))
     wanted = {"never": [], "auto": missing, "always": names}[config.calibrate_norm]
     if not any(name.startswith("backbone.") for name in wanted):
         return

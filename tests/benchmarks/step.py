@@ -1,13 +1,14 @@
 """Time a training step and the inference of one picture; prints one JSON line.
 
-usage: python tests/benchmarks/step.py [--model faster_rcnn] [--config default_config.yaml] [--height 768] [--width 1280]
+usage: python tests/benchmarks/step.py [--model faster_rcnn] [--config YAML | --backbone NAME] [--height 768] [--width 1280]
        [--batch 2] [--threads 2] [--steps 5]
 
-The network is that of a config of the model's directory with random weights (scaled so that numbers stay finite) and 8 objects
-a picture, twelve-cornered ones where there are masks. `compile_s` is the first step less the median of the others, `train_step_s`
-that median, `train_steps_s` all of them, `infer_s` one picture with post-processing (masks pasted and encoded), `peak_rss_mb` the
-peak memory of training. `*_cpu_s` are the CPU seconds of all threads: on a machine that others use too, they tell more than the
-clock. The floor that this is held against: torch_floor.py.
+The network is that of the model's default config or of another one in its folder, at the config's size unless told otherwise,
+with random weights (scaled so that numbers stay finite) and 8 objects a picture, twelve-cornered ones where there are masks.
+`compile_s` is the first step less the median of the others, `train_step_s` that median, `train_steps_s` all of them, `infer_s`
+one picture with post-processing (masks pasted and encoded), `peak_rss_mb` the peak memory of training. `*_cpu_s` are the CPU
+seconds of all threads: on a machine that others use too, they tell more than the clock. The floor that this is held against:
+torch_floor.py.
 """
 
 import argparse
@@ -29,9 +30,11 @@ CORNERS = 12  # of an object's outline
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="faster_rcnn", choices=sorted(NETWORKS))
-    parser.add_argument("--config", default="default_config.yaml", help="YAML file of the model's directory")
-    parser.add_argument("--height", type=int, default=768)
-    parser.add_argument("--width", type=int, default=1280)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--config", default="default_config.yaml", help="relative to the model's folder")
+    which.add_argument("--backbone", help="in place of the default config's")
+    parser.add_argument("--height", type=int, help="in place of the config's")
+    parser.add_argument("--width", type=int, help="in place of the config's")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
@@ -77,8 +80,11 @@ def build(args):
     source = f"{args.model}.src"
     local_adapter = import_module(f"{source}.model_utils.local_adapter")
     local_adapter.prepare_environment(args.threads)
-    overrides = {"img_height": args.height, "img_width": args.width, "runtime_num_threads": args.threads, "device_target": "CPU"}
+    given = {"img_height": args.height, "img_width": args.width, "backbone": args.backbone}
+    overrides = {"runtime_num_threads": args.threads, "device_target": "CPU"}
+    overrides |= {key: value for key, value in given.items() if value is not None}
     config = import_module(f"{source}.model_utils.config").load_config(ROOT / args.model / args.config, overrides)
+    args.height, args.width, args.backbone = config.img_height, config.img_width, config.get("backbone")
     local_adapter.setup_device(config)
     net = import_module(f"{source}.{NETWORKS[args.model]}").build_network(config, fast=True)
 
@@ -138,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import_module("faster_rcnn.src.model_utils.config").run_main(main)

@@ -99,7 +99,7 @@ def test_widths_and_depth_are_those_of_the_file():
     assert detector_shapes(config) == detector_shapes(wanted)
     assert (config.convention, config.stride_in_1x1, config.roi_layer.sample_num) == ("detectron2", True, 0)
     assert (config.img_height, config.img_width, config.pad_to) == (800, 1333, "divisor")
-    assert config.backbone == "resnet_v1.5_50"
+    assert config.backbone == "resnet_v1_50"
 
 
 def test_class_names():

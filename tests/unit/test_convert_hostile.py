@@ -88,7 +88,7 @@ def test_pickle_that_calls_the_shell(place, container, tmp_path, fault):
 @pytest.mark.parametrize("names", [["features.0.weight"], ["encoder.layers.0.linear1.bias"], ["backbone.0.body.weight"]])
 def test_another_network(names, tmp_path, fault):
     write_torch({key: np.zeros(2, np.float32) for key in names}, tmp_path / "m.pth")
-    assert f"no names of a ResNet or of a detector; the first are {names[0]}" in fault(tmp_path / "m.pth")
+    assert f"no names of a backbone or of a detector; the first are {names[0]}" in fault(tmp_path / "m.pth")
 
 
 def test_one_number_for_a_whole_layer(tmp_path, fault):

@@ -81,9 +81,20 @@ def test_winograd_knows_a_convolution_by_hand():
     ((256, 256, 3, 2, True), False),
     ((256, 256, 1, 1, True), False),
     ((256, 256, 7, 1, True), False),
+    ((256, 256, (3, 1), 1, True), False),
 ])
 def test_where_winograd_is_taken(arguments, winograd):
     assert (Convolution(*arguments).winograd is not None) == winograd
+
+
+@pytest.mark.parametrize("kernel", [(1, 7), (7, 1), (3, 5)])
+def test_kernels_of_unequal_sides(kernel):
+    x, weight = arrays((2, 3, 9, 11), (4, 3, *kernel))
+    net = ConvNorm(3, 4, kernel, eps=0.0)
+    net.weight.set_data(Tensor(weight))
+    assert error(net(Tensor(x)), convolve(x, weight)) < DIRECT
+    with pytest.raises(ValueError, match="stride 2"):
+        ConvNorm(3, 4, kernel, 2)
 
 
 def test_conv2d_fast_equals_direct(monkeypatch):

@@ -31,7 +31,7 @@ WRITTEN_CONFIGS = ("--config_path=output/config.yaml", "--config_path=detector.y
 # In code marks, and yet translated.
 TRANSLATED = {"文件: 位置: 内容": "file: place: what"}
 # Names of the repository's files, for those that are named without their folder.
-NAMES = {path.name for folder in ("faster_rcnn", "mask_rcnn", "refinedet", "tests", "utils")
+NAMES = {path.name for folder in ("docker", "docs", "faster_rcnn", "mask_rcnn", "refinedet", "tests", "utils")
          for path in (ROOT / folder).rglob("*.*")}
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
 FILE = re.compile(r"[\w./-]+\.(py|yaml|md|sh|toml)")
@@ -154,6 +154,10 @@ def test_commands_are_understood(readme, tmp_path):
     for folder, words in commands(readme):
         if words[0] == "make":
             assert {word for word in words[1:] if "=" not in word} <= targets, words
+        elif words[0] == "docker":
+            assert (ROOT / words[words.index("-f") + 1]).is_file(), words
+        elif words[:2] == ["bash", "docker/docker_start.sh"]:
+            assert len(words) >= 5 and (ROOT / words[1]).is_file(), words
         elif words[0] == "python":
             script, arguments = script_of(folder, words)
             if script == LAUNCHER:      # what follows its own options is a command too
@@ -161,6 +165,8 @@ def test_commands_are_understood(readme, tmp_path):
                 check_python(script, arguments[:count], tmp_path)
                 script, arguments = script_of(folder, ["python", *arguments[count:]])
             check_python(script, arguments, tmp_path)
+        elif "scripts/" in (script := next((word for word in words if word.endswith(".sh")), "")):
+            assert (folder / script).is_file(), words
         else:
             assert words[0] in ("source", "cp"), words
 
@@ -202,7 +208,10 @@ def test_flags_in_the_text_exist(readme):
     models = [readme.parent] if readme.parent in MODELS else MODELS
     scripts = {model / "src" / f"{name}.py" for model in models for name in ("convert_checkpoint", "split_data", "xml2coco")}
     scripts |= {LAUNCHER, *(ROOT / "utils" / "mindrecord" / f"{name}.py" for name in ("check", "convert"))}
+    scripts |= {ROOT / "utils" / "hccl_tools" / f"{name}.py" for name in ("hccl_tools", "merge_hccl")}
     keys = {name for model in models for name in (*KEYS[model], *MODELS[model].ALIASES, *MODELS[model].RETIRED)}
+    # Those of the shell scripts.
+    keys |= {name for path in ROOT.glob("*/scripts/*.sh") for name in re.findall(r"--(\w+)=", path.read_text(encoding="utf-8"))}
     known = {f"--{name}" for name in (*keys, "config_path", "help")}.union(
         *(flags_of(script) for script in scripts if script.is_file()))
     for code in inline_codes(readme.read_text(encoding="utf-8")):

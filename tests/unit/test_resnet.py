@@ -6,16 +6,17 @@ from mindspore import Tensor
 
 from faster_rcnn.src.FasterRcnn.convolution import ConvNorm, Convolution
 from faster_rcnn.src.FasterRcnn.resnet import ResNet, begin_as_identity, calibrate_norms
+from faster_rcnn.src.FasterRcnn.resnet50v1 import ResNet50V1
 from tests.numpy_layers import batch_norm, convolve, max_pool
 
 BLOCKS, ENTER, LEAVE = (2, 1, 1, 2), (4, 16, 32, 64), (16, 32, 64, 128)
 STATISTICS = ("moving_mean", "moving_variance")
 
 
-def small(seed=0, blocks=BLOCKS, **options):
+def small(seed=0, blocks=BLOCKS, kind=ResNet, **options):
     """A network all of whose parameters are random."""
     ms.set_seed(seed)
-    net = ResNet(blocks, ENTER, LEAVE, **options)
+    net = kind(blocks, ENTER, LEAVE, **options)
     rng = np.random.default_rng(seed)
     for param in net.get_parameters():
         name = param.name.rpartition(".")[2]
@@ -29,7 +30,7 @@ def images(height=70, width=101, n=2):
     return np.random.default_rng(5).standard_normal((n, 3, height, width)).astype(np.float32)
 
 
-def naive(weights, x, blocks=BLOCKS, eps=1e-5):
+def naive(weights, x, blocks=BLOCKS, eps=1e-5, stride_in_1x1=False):
     """C2..C5 in float64 from {name: array}."""
     def layer(x, name, stride=1):
         norm = [weights[f"{name}.{part}"] for part in ("gamma", "beta", "moving_mean", "moving_variance")]
@@ -39,8 +40,9 @@ def naive(weights, x, blocks=BLOCKS, eps=1e-5):
     for stage, count in enumerate(blocks, 1):
         for block in range(count):
             name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
-            y = np.maximum(layer(x, f"{name}.conv1"), 0)
-            y = np.maximum(layer(y, f"{name}.conv2", stride), 0)           # v1.5: the stride is in the 3x3
+            first, second = (stride, 1) if stride_in_1x1 else (1, stride)  # v1.5: the stride is in the 3x3
+            y = np.maximum(layer(x, f"{name}.conv1", first), 0)
+            y = np.maximum(layer(y, f"{name}.conv2", second), 0)
             y = layer(y, f"{name}.conv3")
             x = np.maximum(y + (layer(x, f"{name}.downsample", stride) if block == 0 else x), 0)
         out.append(x)
@@ -59,10 +61,26 @@ def test_stages_match_numpy(monkeypatch, fast):
         np.testing.assert_allclose(stage, expected, atol=(1e-4 if fast else 1e-5) * expected.std())
 
 
+@pytest.mark.parametrize(("kind", "blocks", "stride_in_1x1"), [
+    (ResNet50V1, (1, 2, 1, 1), True), (ResNet, (3, 4, 23, 3), False), (ResNet, (3, 8, 36, 3), False)])
+def test_other_resnets_match_numpy(kind, blocks, stride_in_1x1):
+    """The published ResNet-50, and the depths of 101 and 152, whose many blocks let rounding grow. Not compiled."""
+    net, x = small(blocks=blocks, kind=kind), images(33, 50, 1)
+    got = [stage.asnumpy() for stage in net(Tensor(x))]
+    assert [stage.shape[2:] for stage in got] == [(9, 13), (5, 7), (3, 4), (2, 2)]
+    weights = {param.name: param.asnumpy() for param in net.get_parameters()}
+    expected = naive(weights, x, blocks, stride_in_1x1=stride_in_1x1)
+    other = naive(weights, x, blocks, stride_in_1x1=not stride_in_1x1)
+    for level, (stage, right, wrong) in enumerate(zip(got, expected, other)):
+        np.testing.assert_allclose(stage, right, atol=5e-5 * right.std())
+        assert level == 0 or np.abs(stage - wrong).max() > 0.1 * right.std()        # the place of the stride is seen
+
+
 @pytest.mark.parametrize("blocks, expected", [
     # torchvision's models with the classifier (2048 * 1000 + 1000) taken off; running statistics are not counted.
     ((3, 4, 6, 3), 25_557_032 - 2_049_000),
     ((3, 4, 23, 3), 44_549_160 - 2_049_000),
+    ((3, 8, 36, 3), 60_192_808 - 2_049_000),
 ])
 def test_number_of_parameters(blocks, expected):
     net = ResNet(blocks, (64, 256, 512, 1024), (256, 512, 1024, 2048))

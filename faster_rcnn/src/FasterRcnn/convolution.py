@@ -158,6 +158,8 @@ def row_order(a, b, c):
 class Convolution(nn.Cell):
     """Convolution of a given weight with "same" padding; on the CPU, wide 3x3 ones of stride 1 by Winograd.
 
+    kernel_size: a side, or (height, width), odd; unequal ones have stride 1.
+
     `fast` follows the device: exported graphs and other devices keep the plain operator.
     """
 
@@ -165,20 +167,29 @@ class Convolution(nn.Cell):
     # direct one, with the gradient 0.7; of 32 channels at 256x256 1.4 and 0.7).
     WINOGRAD_CHANNELS = 64
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, fast: bool = False,
+    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride: int = 1, fast: bool = False,
                  dilation: int = 1):
         super().__init__()
+        height, width = sides_of(kernel_size)
         wide = min(in_channels, out_channels) >= self.WINOGRAD_CHANNELS
-        plain = (kernel_size, stride, dilation) == (3, 1, 1)
+        plain = (height, width, stride, dilation) == (3, 3, 1, 1)
         self.winograd = WinogradConv3x3() if fast and wide and plain else None
-        # A single number for the kernel does not export to ONNX.
-        self.direct = ops.Conv2D(out_channels, (kernel_size, kernel_size), pad_mode="pad", pad=kernel_size // 2 * dilation,
-                                 stride=stride, dilation=dilation)
+        # MindSpore 2.10 exports pads to ONNX in another order than they have there, which shows where they are unequal. For
+        # stride 1 pad_mode "same" is the same. A single number for the kernel does not export.
+        padding = {"pad_mode": "pad", "pad": height // 2 * dilation} if height == width else {"pad_mode": "same"}
+        if height != width and stride != 1:
+            raise ValueError(f"kernel_size {kernel_size}: stride {stride}")
+        self.direct = ops.Conv2D(out_channels, (height, width), **padding, stride=stride, dilation=dilation)
 
     def construct(self, x, weight):
         if self.winograd is not None:
             return self.winograd(x, weight)
         return self.direct(x, weight)
+
+
+def sides_of(kernel_size) -> tuple:
+    """(height, width) of a kernel given by its side, or by both."""
+    return kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
 
 
 class Conv2d(nn.Cell):
@@ -206,11 +217,11 @@ class ConvNorm(nn.Cell):
     random weights would let activations grow without bound.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, eps: float = 1e-5,
+    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride: int = 1, eps: float = 1e-5,
                  fast: bool = False, dilation: int = 1, weight_init=None):
         super().__init__()
         weight_init = weight_init or HeNormal(mode="fan_out", nonlinearity="relu")
-        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        shape = (out_channels, in_channels, *sides_of(kernel_size))
         self.weight = Parameter(initializer(weight_init, shape), name="weight")
         self.gamma = Parameter(initializer("ones", (out_channels,)), name="gamma")
         self.beta = Parameter(initializer("zeros", (out_channels,)), name="beta")

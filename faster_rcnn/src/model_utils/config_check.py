@@ -2,6 +2,7 @@
 import itertools
 import re
 
+from .backbones import BACKBONES, check_backbone
 from .config_rules import check_classes, check_epochs_and_names, check_lengths, check_ranges
 from .conventions import CONVENTIONS
 
@@ -9,43 +10,42 @@ from .conventions import CONVENTIONS
 ALIASES = {
     "ann_file": "anno_path",
     "checkpoint": "checkpoint_path",
+    "dataset_path": "data_path",
     "interval": "eval_interval",
     "max_instance_count": "num_gts",
     "run_distribute": "distribute",
 }
 
-# Key whose value stands for those of others: each value -> {key: value}.
-PRESETS = {"convention": CONVENTIONS}
+# Key whose value stands for those of others: each value -> {key: value}. Of a key that several name, the last has the say.
+PRESETS = {"convention": CONVENTIONS, "backbone": BACKBONES}
 
 # A name that stands for several keys: its values are theirs, in this order.
 SEVERAL = {}
 
 # Keys that old YAML files hold and nothing reads: (the values that change nothing, None = any; what is used instead).
+# Some of these ModelArts passes on by itself.
+_JOB = "the launcher's environment says it"
 _SIGMOID = "objectness is one logit per anchor, scored by a sigmoid"
-_MODELARTS = "ModelArts jobs are not supported"
 RETIRED = {
     "activate_num_classes": ((2,), _SIGMOID),
     "base_step": (None, "the schedule counts the steps of the data set"),
-    "checkpoint_url": (None, _MODELARTS),
-    "data_path": (None, _MODELARTS + "; set coco_root or image_dir"),
-    "data_url": (None, _MODELARTS),
-    "device_num": (None, "the launcher's environment says it"),
-    "enable_modelarts": ((False,), _MODELARTS),
+    "device_num": (None, _JOB),
     "enable_profiling": ((False,), "use MindSpore's profiler from outside"),
     "feature_shapes": (None, "they follow from img_height, img_width and anchor_strides"),
     "finetune": (None, "pre_trained takes every weight that fits"),
     "grad_clip": ((False,), "set clip_grad_norm"),
-    "load_path": (None, _MODELARTS + "; set pre_trained"),
+    "init_method": (None, _JOB),
     "log_summary": (None, "TensorBoard events are always written"),
     "lr_type": (("dynamic", "multistep"), "set lr_schedule"),
     "num_anchors": (None, "it follows from anchor_scales and anchor_ratios"),
     "num_bboxes": (None, "it follows from the image size and the anchors"),
     "num_bboxes_stage2": (None, "rpn_proposal_max_num says it"),
+    "num_gpus": (None, _JOB),
     "opt_type": (("sgd",), "the optimiser is SGD with momentum"),
     "prefix": (None, "checkpoints are named after the model"),
     "pretrain_epoch_size": ((0,), "set resume to go on with a run"),
     "python_multiprocessing": (None, "num_parallel_workers says how many"),
-    "rank_id": (None, "the launcher's environment says it"),
+    "rank_id": (None, _JOB),
     "result_path": (None, "set output_path"),
     "roi_sample_num": (None, "num_expected_total_stage2 says it"),
     "rpn_head_loss_type": (("CrossEntropyLoss",), _SIGMOID),
@@ -53,17 +53,18 @@ RETIRED = {
     "rpn_head_weight": ((1,), "set rpn_loss_cls_weight and rpn_loss_reg_weight"),
     "save_checkpoint_path": (None, "checkpoints go to OUTPUT_PATH/checkpoint"),
     "sgd_momentum": (None, "momentum says it"),
+    "task_index": (None, _JOB),
     "total_epoch": (None, "epoch_size says it"),
-    "train_url": (None, _MODELARTS + "; set output_path"),
     "use_sigmoid_cls": ((True,), _SIGMOID),
     "without_bg_loss": ((True,), "box losses count objects alone"),
+    "worker_hosts": (None, _JOB),
 }
 
 # (lowest, highest): keys. Of a list: every element.
 RANGES = {
     (1, None): """
-        img_width img_height num_gts expand_ratio resnet_block resnet_in_channels resnet_out_channels fpn_in_channels
-        fpn_out_channels rpn_in_channels rpn_feat_channels anchor_strides num_expected_neg num_expected_pos
+        img_width img_height num_gts expand_ratio resnet_block resnet_in_channels resnet_out_channels inception_block
+        fpn_in_channels fpn_out_channels rpn_in_channels rpn_feat_channels anchor_strides num_expected_neg num_expected_pos
         rpn_proposal_nms_pre rpn_proposal_nms_post rpn_proposal_max_num rpn_nms_pre rpn_nms_post rpn_max_num
         num_expected_pos_stage2 num_expected_neg_stage2 num_expected_total_stage2 roi_align_out_channels
         roi_align_featmap_strides roi_align_finest_scale rcnn_num_layers rcnn_in_channels rcnn_fc_out_channels
@@ -79,6 +80,7 @@ RANGES = {
         momentum ema_decay anchor_center_offset box_offset""",
     (1e-6, None): """
         image_std rpn_target_stds rcnn_target_stds anchor_scales anchor_ratios multi_scale loss_scale""",
+    (0.01, 4): "inception_width",
     (0, 5): "frozen_stages",
     (4, 5): "fpn_num_outs",
     (2, None): "num_classes",
@@ -87,7 +89,7 @@ RANGES = {
 
 # Number of values: keys.
 LENGTHS = {
-    3: "image_mean image_std",
+    3: "image_mean image_std inception_block",
     4: """
         rpn_target_means rpn_target_stds rcnn_target_means rcnn_target_stds resnet_block resnet_in_channels
         resnet_out_channels fpn_in_channels""",
@@ -102,7 +104,7 @@ ORDERED = (
 
 def check_config(config):
     """(key, what is wrong with it) where a value is out of range or keys contradict each other, else None."""
-    checks = (_order, check_epochs_and_names, check_classes, _widths, _levels, _input_size, _rest)
+    checks = (_order, check_epochs_and_names, check_classes, check_backbone, _widths, _levels, _input_size)
     return next(itertools.chain(check_ranges(config, RANGES), check_lengths(config, LENGTHS),
                                 *(check(config) for check in checks)), None)
 
@@ -115,14 +117,10 @@ def _order(config):
 
 def _widths(config):
     """Each part takes what the one before it gives."""
-    if config.resnet_in_channels[1:] != config.resnet_out_channels[:-1]:
-        expected = [config.resnet_in_channels[0], *config.resnet_out_channels[:-1]]
-        yield "resnet_in_channels", (f"expected the stem's, then resnet_out_channels of the stage before, {expected}, "
-                                     f"got {list(config.resnet_in_channels)}")
-    for name, other in (("fpn_in_channels", "resnet_out_channels"), ("rpn_in_channels", "fpn_out_channels"),
-                        ("roi_align_out_channels", "fpn_out_channels"), ("rcnn_in_channels", "roi_align_out_channels")):
+    for name, other in (("rpn_in_channels", "fpn_out_channels"), ("roi_align_out_channels", "fpn_out_channels"),
+                        ("rcnn_in_channels", "roi_align_out_channels")):
         if config[name] != config[other]:
-            yield name, f"expected the same as {other}, {_plain(config[other])}, got {_plain(config[name])}"
+            yield name, f"expected the same as {other}, {config[other]}, got {config[name]}"
 
 
 def _levels(config):
@@ -152,12 +150,3 @@ def _input_size(config):
     for name, size in sizes:
         if size < stride or size % stride:
             yield name, f"expected a multiple of {stride}, the stride of the last stage, got {size}"
-
-
-def _rest(config):
-    if config.zero_init_residual and not config.train_norm:
-        yield "zero_init_residual", "needs train_norm: without it fresh bottlenecks stay the identity"
-
-
-def _plain(value):
-    return list(value) if isinstance(value, tuple) else value

@@ -11,13 +11,13 @@ from mindspore import dtype as mstype
 from mindspore.ops import constexpr
 
 from .anchor_generator import AnchorGenerator
+from .backbones import build_backbone
 from .bbox_assign_sample import anchor_targets, anchors_in_padding, match_anchors, sample_anchors
 from .bbox_assign_sample_stage2 import sample_rois
 from .fpn_neck import FeaturePyramid
 from .nms import ClassNms
 from .proposal_generator import ProposalGenerator
 from .rcnn import BoxHead, Detector, box_head_losses
-from .resnet import ResNet
 from .roi_align import RoiAlign
 from .rpn import RpnHead, rpn_losses
 
@@ -174,8 +174,6 @@ def build_parts(config, fast: bool = False) -> dict:
         config: see default_config.yaml.
         fast: the CPU's fast convolutions; False for other devices and for export.
     """
-    backbone = ResNet(config.resnet_block, config.resnet_in_channels, config.resnet_out_channels, config.frozen_stages,
-                      config.train_norm, config.stride_in_1x1, config.norm_eps, fast)
     offset = config.box_offset
     anchors = AnchorGenerator(config.anchor_scales, config.anchor_ratios, config.anchor_strides, config.anchor_rounding,
                               config.anchor_center_offset, offset)
@@ -204,7 +202,7 @@ def build_parts(config, fast: bool = False) -> dict:
     shapes = [(-(-config.img_height // stride), -(-config.img_width // stride)) for stride in config.anchor_strides]
     noise_sizes = (len(anchors.grid(shapes)), config.rpn_proposal_max_num + config.num_gts)
     return {
-        "backbone": backbone,
+        "backbone": build_backbone(config, fast),
         "neck": FeaturePyramid(config.fpn_in_channels, config.fpn_out_channels, config.fpn_num_outs, fast=fast),
         "rpn": RpnHead(config.rpn_in_channels, config.rpn_feat_channels, per_cell, fast=fast),
         "roi_align": roi_align,

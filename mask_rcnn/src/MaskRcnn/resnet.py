@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/FasterRcnn/resnet.py
-"""ResNet v1.5 backbone (He et al., "Deep Residual Learning for Image Recognition", 2016; stride in the 3x3).
+"""ResNet backbone (He et al., "Deep Residual Learning for Image Recognition", 2016), and what backbones have in common.
 
 Shapes: N images of H x W pixels; stage l = 2..5 has stride 2^l.
 """
@@ -31,6 +31,10 @@ class Bottleneck(nn.Cell):
         y = ops.relu(self.conv2(y))
         return ops.relu(self.conv3(y) + identity)
 
+    def branch_end(self):
+        """(parameter that silences what the block adds, weight that it is fresh with)."""
+        return self.conv3.gamma, self.conv3.weight
+
 
 class ResNet(nn.Cell):
     """Stem and four stages of bottlenecks; `construct(x (N, 3, H, W))` gives C2..C5, strides 4 to 32.
@@ -58,39 +62,42 @@ class ResNet(nn.Cell):
             others = (Bottleneck(leaving, leaving, 1, stride_in_1x1, eps, fast) for _ in range(count - 1))
             layers.append(nn.SequentialCell(first, *others))
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
-        self._freeze([self.conv1, *layers], train_norm)
+        freeze([[self.conv1], *([layer] for layer in layers)], frozen_stages, train_norm)
 
     def construct(self, x):
         x = stem_pool(ops.relu(self.conv1(x)))
-        c2 = self.layer1(self._cut(x, 1))
-        c3 = self.layer2(self._cut(c2, 2))
-        c4 = self.layer3(self._cut(c3, 3))
-        c5 = self.layer4(self._cut(c4, 4))
-        return self._cut(c2, 2), self._cut(c3, 3), self._cut(c4, 4), self._cut(c5, 5)
-
-    def _cut(self, x, stages_before: int):
-        """No gradient goes back into frozen stages."""
-        return ops.stop_gradient(x) if stages_before <= self.frozen_stages else x
-
-    def _freeze(self, stages: Sequence[nn.Cell], train_norm: bool):
-        for index, stage in enumerate(stages):
-            for parameter in stage.get_parameters():
-                leaf = parameter.name.rsplit(".", 1)[-1]
-                learns = leaf == "weight" or (train_norm and leaf in ("gamma", "beta"))
-                parameter.requires_grad = index >= self.frozen_stages and learns
+        frozen = self.frozen_stages
+        c2 = self.layer1(cut(x, 1, frozen))
+        c3 = self.layer2(cut(c2, 2, frozen))
+        c4 = self.layer3(cut(c3, 3, frozen))
+        c5 = self.layer4(cut(c4, 4, frozen))
+        return cut(c2, 2, frozen), cut(c3, 3, frozen), cut(c4, 4, frozen), cut(c5, 5, frozen)
 
 
-def begin_as_identity(backbone: ResNet, missing: Sequence[str]) -> int:
-    """Set gamma of the last norm to 0 in bottlenecks that learn and whose last weight is in `missing` (parameter names).
+def cut(x, stages_before: int, frozen_stages: int):
+    """No gradient goes back into frozen stages."""
+    return ops.stop_gradient(x) if stages_before <= frozen_stages else x
 
-    A fresh residual branch then adds nothing until it has learnt to (Goyal et al., "Accurate, Large Minibatch SGD", 2017,
-    section 5.1). Call before `calibrate_norms`. Returns the number of bottlenecks.
+
+def freeze(stages: Sequence, frozen_stages: int, train_norm: bool) -> None:
+    """Say of each parameter whether it learns; stages: lists of cells, the stem first."""
+    leaves = {"weight", "bias"} | ({"gamma", "beta"} if train_norm else set())
+    for index, cells in enumerate(stages):
+        for parameter in (parameter for cell in cells for parameter in cell.get_parameters()):
+            parameter.requires_grad = index >= frozen_stages and parameter.name.rsplit(".", 1)[-1] in leaves
+
+
+def begin_as_identity(backbone: nn.Cell, missing: Sequence[str]) -> int:
+    """Silence the residual branches that learn and whose last weight is in `missing` (parameter names).
+
+    In a bottleneck gamma of the last norm becomes 0. A fresh branch then adds nothing until it has learnt to (Goyal et al.,
+    "Accurate, Large Minibatch SGD", 2017, section 5.1). Call before `calibrate_norms`. Returns the number of blocks.
     """
     missing = set(missing)
-    fresh = [cell.conv3 for _, cell in backbone.cells_and_names() if isinstance(cell, Bottleneck)
-             and cell.conv3.gamma.requires_grad and cell.conv3.weight.name in missing]
-    for conv in fresh:
-        conv.gamma.set_data(ops.zeros_like(conv.gamma))
+    ends = [cell.branch_end() for _, cell in backbone.cells_and_names() if hasattr(cell, "branch_end")]
+    fresh = [silenced for silenced, weight in ends if silenced.requires_grad and weight.name in missing]
+    for parameter in fresh:
+        parameter.set_data(ops.zeros_like(parameter))
     return len(fresh)
 
 
@@ -108,7 +115,7 @@ def stem_pool(x):
     return ops.MaxPool(3, 2)(x)
 
 
-def calibrate_norms(backbone: ResNet, images, missing: Sequence[str]) -> int:
+def calibrate_norms(backbone: nn.Cell, images, missing: Sequence[str]) -> int:
     """Set the fixed statistics of the layers named in `missing` to those of `images`; call in PyNative mode.
 
     Args:

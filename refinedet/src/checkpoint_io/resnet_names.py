@@ -19,7 +19,9 @@ PARAMETERS = ("weight", "gamma", "beta", "moving_mean", "moving_variance")
 NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance",
         "gamma": "gamma", "beta": "beta", "moving_mean": "moving_mean", "moving_variance": "moving_variance"}
 TORCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-BLOCKS = {"resnet_v1.5_50": (3, 4, 6, 3), "resnet_v1_101": (3, 4, 23, 3), "resnet_v1_152": (3, 8, 36, 3)}
+# The first of equal depth is the one that a file is taken for; names do not tell where the stride is.
+BLOCKS = {"resnet_v1.5_50": (3, 4, 6, 3), "resnet_v1_101": (3, 4, 23, 3), "resnet_v1_152": (3, 8, 36, 3),
+          "resnet_v1_50": (3, 4, 6, 3)}
 DEPTHS = {(3, 4, 6, 3): "ResNet-50", (3, 4, 23, 3): "ResNet-101", (3, 8, 36, 3): "ResNet-152"}
 
 # Before the names of the network: of PyTorch's data-parallel wrapper, of the old zoo's converted checkpoints.
@@ -41,7 +43,8 @@ LEFT_OUT = (
     ("of the optimiser and the training's state",
      re.compile(r"^(moments?[12]?|momentum|accum|stat)\.|^(global_step|learning_rate|momentum|epoch_num|step_num|loss_scale"
                 r"|scale_sense|beta[12]_power|current_iterator_step|last_overflow_iterator_step|lr)$|_momentum$")),
-    ("of the classifier", re.compile(r"^(fc|end_point|classifier|head\.fc|stem\.fc|linear)\.|^(fc\d+|pred)_[wb]$")),
+    ("of the classifier",
+     re.compile(r"^(fc|end_point|classif|classifier|last_linear|head\.fc|stem\.fc|linear)\.|^(fc\d+|pred)_[wb]$")),
     ("that count batches", re.compile(r"\.num_batches_tracked$")),
 )
 
@@ -152,16 +155,22 @@ def count_blocks(cells) -> list:
 
 def convert_resnet(arrays: Mapping, backbone: str, place: str) -> Conversion:
     """Sort `arrays` (name -> array) into the cells of `backbone`; InputError, `place` first, where they disagree."""
-    cells, left_out = _sort(arrays, place)
+    cells, left_out = sort_names(arrays, translate, place)
     shapes = cell_shapes(BLOCKS[backbone])
     depth = _check_blocks(cells, backbone, place)
-    _check_shapes(cells, shapes, backbone, place)
+    check_shapes(cells, shapes, backbone, place)
+    tensors, missing = take_whole(cells, shapes, lambda cell: PARAMETERS, left_out, place)
+    return Conversion(tensors, missing, left_out, depth)
+
+
+def take_whole(cells: dict, shapes: dict, parameters_of, left_out: dict, place) -> tuple:
+    """(tensors, missing) of a Conversion, of the cells in `shapes` that have all of their parameters; adds to `left_out`."""
     tensors, missing, whole = {}, [], True
     for cell in shapes:
         given, whole_before = cells.get(cell, {}), whole
-        whole = len(given) == len(PARAMETERS)
+        whole = len(given) == len(parameters_of(cell))
         if whole:
-            for parameter in PARAMETERS:
+            for parameter in parameters_of(cell):
                 tensors[f"backbone.{cell}.{parameter}"] = checked(*given[parameter], parameter, place)
             continue
         if whole_before:
@@ -170,10 +179,10 @@ def convert_resnet(arrays: Mapping, backbone: str, place: str) -> Conversion:
         if given:
             reason = NOT_WHOLE if "weight" in given else NO_CONVOLUTION
             left_out.setdefault(reason, []).extend(name for name, _ in given.values())
-    return Conversion(tensors, missing, left_out, depth)
+    return tensors, missing
 
 
-def _sort(arrays: Mapping, place: str):
+def sort_names(arrays: Mapping, translate, place: str):
     """cell -> parameter -> (name, array), and reason -> names of what is no part of a backbone."""
     cells, left_out = {}, {}
     for name, array in arrays.items():
@@ -203,7 +212,8 @@ def _check_blocks(cells, backbone, place) -> str:
     return depth or (f"part of a ResNet (blocks {blocks})" if any(counts) else "no blocks of a ResNet")
 
 
-def _check_shapes(cells, shapes, backbone, place):
+def check_shapes(cells, shapes, backbone, place):
+    """InputError where a tensor has another shape than its cell (cell -> shape of the weight) wants."""
     wrong = []
     for cell, given in cells.items():
         for parameter, (name, array) in given.items():

@@ -1,0 +1,16 @@
+"""ResNet-50 as first published (He et al., 2016): a stage shrinks in the first 1x1 of its first bottleneck.
+
+MSRA's and Caffe2's weights are of this kind, and so are detectron2's ResNets of 50 and 101 layers.
+"""
+
+from collections.abc import Sequence
+
+from .resnet import ResNet
+
+
+class ResNet50V1(ResNet):
+    """`ResNet` with the stride in the 1x1."""
+
+    def __init__(self, blocks: Sequence[int], in_channels: Sequence[int], out_channels: Sequence[int], frozen_stages: int = 2,
+                 train_norm: bool = False, eps: float = 1e-5, fast: bool = False):
+        super().__init__(blocks, in_channels, out_channels, frozen_stages, train_norm, True, eps, fast)
