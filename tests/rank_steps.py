@@ -81,6 +81,27 @@ def mask_loss(rank: int = 0, ranks: int = 1) -> list:
     return (both if ranks == 1 else ops.AllReduce()(both) / ranks).asnumpy().tolist()
 
 
+def statistics(rank: int, ranks: int) -> list:
+    """What the ranks keep of statistics that began as [rank, 2] and [10 rank], and of a parameter that is none."""
+    import mindspore as ms
+    from mindspore import Tensor, nn
+
+    from faster_rcnn.src.train_step import TrainStep
+
+    class Norm(nn.Cell):
+        learns_statistics = True
+
+        def __init__(self):
+            super().__init__()
+            self.gamma = ms.Parameter(Tensor([1.0 + rank]), name="gamma")
+            self.moving_mean = ms.Parameter(Tensor([float(rank), 2.0]), name="moving_mean", requires_grad=False)
+            self.moving_variance = ms.Parameter(Tensor([10.0 * rank]), name="moving_variance", requires_grad=False)
+
+    norm = Norm()
+    TrainStep(norm, ("loss",), momentum=0.9, weight_decay=0.0, rank_size=ranks).share_statistics()
+    return [param.asnumpy().tolist() for param in (norm.moving_mean, norm.moving_variance, norm.gamma)]
+
+
 def talk(rank: int, ranks: int) -> dict:
     """What comes of the exchanges between ranks, as JSON."""
     from faster_rcnn.src import ranks as module
@@ -124,6 +145,7 @@ if __name__ == "__main__":
     setup_device(config)
     rank, ranks = get_ranks(config)
     folder = Path(sys.argv[1])
-    (folder / f"told_{rank}.json").write_text(json.dumps({**talk(rank, ranks), "mask loss": mask_loss(rank, ranks)}))
+    (folder / f"told_{rank}.json").write_text(json.dumps({**talk(rank, ranks), "mask loss": mask_loss(rank, ranks),
+                                                            "statistics": statistics(rank, ranks)}))
     for model in MODELS:
         np.savez(folder / f"{model}_{rank}.npz", **train(model, rank, ranks))

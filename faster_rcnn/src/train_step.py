@@ -12,6 +12,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from .network_define import check_shapes
 from .precision import LossScale
+from .ranks import exchange
 
 # Parameters of these names are norms, which weight decay leaves alone (detectron2's way).
 NORM_ENDINGS = (".gamma", ".beta")
@@ -60,6 +61,7 @@ class TrainStep:
         if ema_decay:
             self.averages = ParameterTuple([_copy_of(param, f"ema.{param.name}") for param in self.params])
         self._unit_factor = not clip_grad_norm and not self.loss_scale.dynamic and self.loss_scale.value == 1
+        self.statistics = _learnt_statistics(net)
         self._sums = self.params.clone("sum", init="zeros") if accumulate > 1 else None
         self._gradients, self._clear, self._add = self._build_gradients()
         still = NORM_ENDINGS if bias_weight_decay else (*NORM_ENDINGS, BIAS_ENDING)
@@ -77,6 +79,9 @@ class TrainStep:
             raise ValueError(f"expected {self.accumulate} batches, got {len(more) + 1}")
         self.net.set_train()        # an evaluation may have been before
         scale = _scalar(self.loss_scale.value)
+        # The forward pass moves statistics before anybody knows whether the step counts. Without a factor one that does not
+        # ends the run.
+        kept = [param.asnumpy().copy() for param in self.statistics] if scale.asnumpy() > 1 else []
         if more:
             self._clear()
             losses = self._add(scale, *inputs)
@@ -98,6 +103,9 @@ class TrainStep:
             if self.averages is not None:
                 # Less than ema_decay at first, so that the average does not hold on to the first weights.
                 self._average(_scalar(1 - min(self.ema_decay, (1 + self.updates) / (10 + self.updates))))
+        else:
+            for param, array in zip(self.statistics, kept):
+                ops.assign(param, Tensor(array))
         result = StepResult(self._named(losses), self._named(local_losses), norm, finite, stops > 0)
         if not self.loss_scale.update(finite):
             terms = {**result.local_losses, "grad_norm": norm}
@@ -204,6 +212,19 @@ class TrainStep:
             weights.update({param.name: average for param, average in zip(self.params, self.averages)})
         return weights
 
+    def share_statistics(self) -> None:
+        """Give those that norms learn the mean over the devices, each of which learns from its own pictures; all call it.
+
+        They enter inference alone. As they are running means themselves, it does not matter when and how often that is done.
+        """
+        if self.rank_size == 1 or not self.statistics:
+            return
+        mine = np.concatenate([param.asnumpy().ravel() for param in self.statistics])
+        told = exchange(mine.tobytes(), self.rank_size)
+        mean = np.mean([np.frombuffer(item, mine.dtype) for item in told], 0, np.float64).astype(mine.dtype)
+        for param, end in zip(self.statistics, np.cumsum([param.size for param in self.statistics]).tolist()):
+            ops.assign(param, Tensor(mean[end - param.size:end].reshape(param.shape)))
+
     @contextlib.contextmanager
     def averaged(self):
         """Within, the network has the averaged weights, where they are kept.
@@ -236,6 +257,12 @@ class TrainStep:
             ops.assign(param, Tensor(tensors[name].asnumpy()))          # in place, as in `averaged`
         self.loss_scale.load_state(values["loss_scale"])
         self.updates = values["updates"]
+
+
+def _learnt_statistics(net: nn.Cell) -> list:
+    """The parameters that training moves without a gradient."""
+    return [param for _, cell in net.cells_and_names() if getattr(cell, "learns_statistics", False)
+            for param in (cell.moving_mean, cell.moving_variance)]
 
 
 def _scalar(value) -> Tensor:

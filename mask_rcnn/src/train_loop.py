@@ -124,16 +124,19 @@ class TrainLoop:
         """Weights and state, once per step."""
         if self.config.save_checkpoint and self.saved < self.step:
             self.saved = self.step
+            self.train_step.share_statistics()
             self.folder.save(self.train_step, epoch + 1, self.step - epoch * self.steps_per_epoch)
             self.save_state()
             self.log.pause()
 
     def save_state(self) -> None:
         if self.config.save_checkpoint:
+            self.train_step.share_statistics()
             self.folder.save_state(self.train_step, self.state())
 
     def evaluate_now(self, epoch: int) -> None:
         start = time.monotonic()
+        self.train_step.share_statistics()
         with self.train_step.averaged():
             scores = self.evaluate(self.check)
         self.evaluated = self.step

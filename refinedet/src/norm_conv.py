@@ -24,12 +24,14 @@ class NormConv2d(ConvNorm):
         weight_init = weight_init or Uniform(math.sqrt(3 / (in_channels * kernel_size * kernel_size)))
         super().__init__(in_channels, out_channels, kernel_size, stride, eps, fast, dilation, weight_init)
         self.norm = ops.BatchNorm(is_training=True, epsilon=eps, momentum=momentum)
+        self.learns_statistics = True   # False: training takes those that are kept, and leaves them
 
     def construct(self, x):
         """(N, C, H, W) -> (N, O, H', W'); in training the statistics of the batch, which also move those that are kept."""
-        if self.training:
+        if self.training and self.learns_statistics:
             return self.norm(self.conv(x, self.weight), self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
-        return super().construct(x)
+        # By name: in a graph `super()` of a method that was itself called through `super()` is that method again.
+        return ConvNorm.construct(self, x)
 
     def set_statistics(self, y):
         """Keep those of y (N, O, H', W'), and change gamma and beta along, so that inference gives what it gave.

@@ -11,6 +11,7 @@ from mindspore.common.initializer import Normal
 
 from .anchor_generator import AnchorGenerator
 from .box_utils import decode, spread, take_rows
+from .freezing import freeze
 from .multibox import MultiBox
 from .nms import ClassNms
 from .refinedet_loss_cell import Matcher, deltas_stds, multibox_losses, overlaps
@@ -153,6 +154,7 @@ def build_network(config, fast: bool = False) -> RefineDet:
     """
     resnet = config.backbone == "resnet101"
     backbone = build_backbone(config, fast)
+    freeze(backbone, config.backbone, config.frozen_stages)
     channels = backbone.out_channels
     per_cell = len(config.anchor_scales) * len(config.anchor_ratios)
     generator = AnchorGenerator(config.anchor_scales, config.anchor_ratios, config.anchor_strides, center_offset=0.5)

@@ -70,6 +70,10 @@ def test_masks_count_over_all_ranks(told):
         np.testing.assert_allclose(rank["mask loss"], rank_steps.mask_loss(), rtol=1e-6)
 
 
+def test_learnt_statistics_become_the_mean(told):
+    assert [rank["statistics"] for rank in told] == [[[0.5, 2.0], [5.0], [gamma]] for gamma in (1.0, 2.0)]
+
+
 def test_ranks_tell_each_other(told):
     for rank in told:
         assert rank["texts"] == ["", "xxxxx"]

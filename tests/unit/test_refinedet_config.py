@@ -67,7 +67,7 @@ def test_a_name_of_two_keys(name, tmp_path):
     ({"image_shape": [320, 1.5]}, "image_shape[1]: expected a whole number, got 1.5"),
     ({"image_shape": [320, 320], "img_width": 320}, "img_width: given twice (image_shape and img_width are one key)"),
     ({"lr": 1, "base_lr": 1}, "base_lr: given twice (lr and base_lr are one key)"),
-    ({"freeze_layer": "backbone"}, "freeze_layer: 'backbone' is not supported: every layer trains"),
+    ({"freeze_layer": "backbone"}, "freeze_layer: 'backbone' is not supported: set frozen_stages"),
     ({"img_width": 330}, "img_width: expected a multiple of 64, the stride of the last source map, got 330"),
     ({"pad_to": "divisor"}, "pad_to: expected one of fixed, got 'divisor'"),
     ({"backbone": "resnet50"}, "backbone: expected one of vgg16, resnet101, got 'resnet50', did you mean resnet101?"),

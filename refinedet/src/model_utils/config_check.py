@@ -57,7 +57,7 @@ RETIRED = {
     "feature_extractor_base_param": (None, "set pre_trained"),
     "feature_size": (None, "it follows from img_height, img_width and anchor_strides"),
     "filter_weight": ((False,), _WEIGHTS),
-    "freeze_layer": (("none", "", None), "every layer trains"),
+    "freeze_layer": (("none", "", None), "set frozen_stages"),
     "gamma": (None, _FOCAL),
     "init_method": (None, _JOB),
     "L2normalizations": (None, "set l2norm_scales"),
@@ -95,6 +95,7 @@ RANGES = {
         flip_ratio photo_ratio crop_ratio pos_iou_thr objectness_thre test_score_thr test_iou_thr warmup_ratio lr_gamma
         score_thr momentum ema_decay""",
     (1e-6, None): "image_std l2norm_scales anchor_scales anchor_ratios prior_scaling loss_scale",
+    (0, 5): "frozen_stages",
     (2, None): "num_classes",
 }
 
