@@ -62,8 +62,8 @@ def test_parity_of_detections(fixtures, parity_dir, tmp_path):
 
 # Keys by which a fixture's network is narrower than the shipped configurations, and its number of classes.
 NARROW = ("resnet_in_channels", "resnet_out_channels", "fpn_in_channels", "fpn_out_channels", "rpn_in_channels",
-          "rpn_feat_channels", "roi_align_out_channels", "rcnn_in_channels", "rcnn_fc_out_channels", "rcnn_mask_out_channels", "num_classes",
-          "coco_classes")
+          "rpn_feat_channels", "roi_align_out_channels", "rcnn_in_channels", "rcnn_fc_out_channels", "rcnn_mask_out_channels",
+          "num_classes", "coco_classes")
 
 
 def test_parity_of_the_shipped_recipe(fixtures, parity_dir, tmp_path):
