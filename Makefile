@@ -43,12 +43,13 @@ demo: venv ## draw a data set, train MODEL on it, evaluate, export, infer: demo_
 test: lint ## everything that CI runs
 	@$(PYTEST) tests $(ARGS)
 
-lint: venv ## ruff
+lint: venv ## ruff, shellcheck
 	@$(PY) -m ruff check .
+	@shopt -s nullglob; "$(VENV)/bin/shellcheck" .ci/run */*.sh */scripts/*.sh
 
 sync: venv ## rewrite the files that are copies of another model's
 	@$(PY) tests/sync_copies.py
 
-check: lint ## the quick checks: ruff, copies, configuration
+check: lint ## the quick checks: ruff, shellcheck, copies, configuration
 	@$(PY) tests/sync_copies.py --check
 	@$(PYTEST) -q tests/unit/test_config.py tests/unit/test_config_values.py

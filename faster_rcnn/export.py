@@ -6,6 +6,7 @@ The network takes image (N, 3, H, W), normalised, and image_info (N, 6) (src/dat
 what src/outputs.py lists. N is test_batch_size; H x W is the padded input. infer.py and eval.py run MINDIR files
 (--mindir_path) and ONNX files (--onnx_path) with the same configuration.
 """
+import functools
 import os
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from src.model_utils.local_adapter import prepare_environment
 prepare_environment()               # before MindSpore is imported
 
 from src.model_utils.config import InputError, parse_config, run_main
+from src.model_utils.moxing_adapter import as_job
 from src.outputs import exported
 
 ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
@@ -28,7 +30,7 @@ INPUTS = ("image", "image_info")
 
 def main() -> None:
     config = parse_config(default_path=HERE / "default_config.yaml", required=("ckpt_file", "file_name"),
-                          description=__doc__.splitlines()[0])
+                          description=__doc__.splitlines()[0], prepare=functools.partial(as_job, weights="ckpt_file"))
     target = target_file(config.file_name, config.file_format)
     shapes = input_shapes(config)
     from src.model_utils.local_adapter import setup_device

@@ -6,6 +6,7 @@ usage: python infer.py --config_path=F (--checkpoint_path|--mindir_path|--onnx_p
 Writes D/detections.json: COCO results with file_name, of a video also frame and time in seconds, boxes (x, y, width,
 height) in pixels of the original; and D/drawn: the pictures or the video with the detections drawn in.
 """
+import functools
 import sys
 from collections import Counter
 from pathlib import Path
@@ -21,12 +22,14 @@ import numpy as np
 from src.draw import draw_detections
 from src.media import Video, open_input, read_ahead, writer_of
 from src.model_utils.config import InputError, parse_config, run_main
+from src.model_utils.moxing_adapter import as_job
 from src.outputs import mask_encoder
 from src.util import Progress, ResultsWriter, config_categories, to_results
 
 
 def main() -> None:
-    config = parse_config(default_path=HERE / "default_config.yaml", description=__doc__.splitlines()[0])
+    config = parse_config(default_path=HERE / "default_config.yaml", description=__doc__.splitlines()[0],
+                          prepare=functools.partial(as_job, weights="checkpoint_path"))
     from src.predictors import find_model, load_predictor
 
     find_model(config)

@@ -2,11 +2,13 @@
 """Score a checkpoint, or a file of detections, on annotated pictures: COCO AP.
 
 usage: python eval.py --config_path=F --checkpoint_path=C --coco_root=D [--anno_path=A] [--key=value ...]
-       (or --mindir_path, --onnx_path: an exported network)
+       (with --distribute=True and a launcher such as msrun: the pictures are shared among its processes;
+        or --mindir_path, --onnx_path: an exported network)
        python eval.py --detections=RESULTS.json --anno_path=GROUND_TRUTH.json [--scorer=faster|pycocotools]
 
 Writes metrics.json, detections.json and pr_curves.png to output_path; of masks also segm_pr_curves.png.
 """
+import functools
 import sys
 import time
 from pathlib import Path
@@ -21,34 +23,55 @@ prepare_environment()               # before MindSpore is imported
 from src.coco_inputs import clean_ground_truth, read_json
 from src.coco_scores import class_table, coco_ap
 from src.model_utils.config import InputError, parse_config, require_path, run_main
+from src.model_utils.moxing_adapter import as_job
 from src.outputs import IOU_TYPES, mask_encoder, own_scores
 from src.util import run_inference, write_metrics
 
 
 def main() -> None:
-    config = parse_config(default_path=HERE / "default_config.yaml", description=__doc__.splitlines()[0])
+    config = parse_config(default_path=HERE / "default_config.yaml", description=__doc__.splitlines()[0],
+                          prepare=functools.partial(as_job, weights="checkpoint_path", data=True))
     output = Path(config.output_path)
     start = time.monotonic()
-    scores, others = score_file(config) if config.detections else score_network(config, output)
-    report(scores, others, config, output, time.monotonic() - start)
-
-
-def score_network(config, output: Path) -> tuple:
-    """`score` of a network on the evaluation set; writes detections.json before."""
-    from src.dataset import EvalBatches, build_preprocess, prepare_data
-    from src.model_utils.local_adapter import setup_device
-    from src.predictors import find_model, load_predictor
+    if config.detections:
+        report(*score_file(config), config, output, time.monotonic() - start)
+        return
+    from src.model_utils.local_adapter import get_ranks, setup_device
+    from src.predictors import find_model
+    from src.ranks import from_first
 
     find_model(config, "detections")
     device = setup_device(config)
-    data = prepare_data(config, train=False)
-    ground_truth = data.ground_truth()
-    for kind in IOU_TYPES:      # hours of inference are not to end in a fault of the annotations
+    rank, ranks = get_ranks(config)
+    ground_truth, predictions = infer_all(config, device, rank, ranks)
+
+    def finish():
+        report(*score_network(ground_truth, predictions, config, output), config, output, time.monotonic() - start)
+
+    from_first(finish, rank, ranks, "evaluation")
+
+
+def infer_all(config, device: str, rank: int, ranks: int) -> tuple:
+    """(ground truth, which rank 0 alone has; Predictions of the whole evaluation set)."""
+    from src.dataset import EvalBatches, build_preprocess, prepare_data
+    from src.predictors import load_predictor
+    from src.ranks import exchange, first_then_others
+
+    data = first_then_others(lambda: prepare_data(config, train=False), rank, ranks, "conversion of the data",
+                             config.data_timeout)
+    ground_truth = data.ground_truth() if rank == 0 else None
+    for kind in IOU_TYPES if rank == 0 else ():     # hours of inference are not to end in a fault of the annotations
         clean_ground_truth(ground_truth, kind)
     predict = load_predictor(config, device)
-    batches = EvalBatches(data.files, data.count, build_preprocess(config), config.test_batch_size,
+    batches = EvalBatches(data.files, data.count, build_preprocess(config), config.test_batch_size, rank=rank, rank_size=ranks,
                           workers=config.num_parallel_workers)
-    predictions = run_inference(predict, batches, data.categories, data.count, encode=mask_encoder(config))
+    gather = functools.partial(exchange, ranks=ranks) if ranks > 1 else None
+    return ground_truth, run_inference(predict, batches, data.categories, batches.count, encode=mask_encoder(config),
+                                       gather=gather)
+
+
+def score_network(ground_truth, predictions, config, output: Path) -> tuple:
+    """`score` of what a network found; writes detections.json before."""
     output.mkdir(parents=True, exist_ok=True)
     predictions.save(output / "detections.json")
     return score(ground_truth, predictions, IOU_TYPES, config)

@@ -8,9 +8,10 @@ from mindspore import Tensor, int64
 from faster_rcnn.src.checkpoint import CheckpointFolder, find_state, read_state
 from faster_rcnn.src.coco_scores import Scores
 from faster_rcnn.src.model_utils.config import load_config
-from faster_rcnn.src.network_define import LossScale, TrainStep
+from faster_rcnn.src.precision import LossScale
 from faster_rcnn.src.train_log import TrainLog
 from faster_rcnn.src.train_loop import Stopped, TrainLoop, end_step
+from faster_rcnn.src.train_step import TrainStep
 from tests.toy_network import LOSS_NAMES, ToyDetector, toy_batch
 
 STEPS = 4       # per epoch
@@ -38,7 +39,7 @@ class ToyRun:
         self.net = ToyDetector()
         self.train_step = TrainStep(
             self.net, LOSS_NAMES, momentum=0.9, weight_decay=1e-3, clip_grad_norm=2.0, ema_decay=self.config.ema_decay,
-            loss_scale=LossScale(self.config.loss_scale, self.config.dynamic_loss_scale))
+            loss_scale=LossScale(self.config.loss_scale, self.config.dynamic_loss_scale), accumulate=self.config.accumulate_steps)
         self.aps, self.poison, self.wish = iter(aps), poison, Wish()
         self.evaluations, self.losses = 0, {}
         self.folder = CheckpointFolder(folder, "toy", self.config.keep_checkpoint_max)
@@ -52,15 +53,16 @@ class ToyRun:
     def batches(self, epoch, start):
         for batch in range(start, STEPS):
             step = epoch * STEPS + batch
-            image, *rest = toy_batch(step)[:5]
-            if step == self.poison:
-                image = image * np.nan
-            yield image, *rest, Tensor([100 + step, 200 + step], int64)
+            for first in range(0, 1000 * self.config.accumulate_steps, 1000):
+                image, *rest = toy_batch(first + step)[:5]
+                if first + step == self.poison:
+                    image = image * np.nan
+                yield image, *rest, Tensor([first + 100 + step, first + 200 + step], int64)
 
-    def noise(self, step):
+    def noise(self, step, part=0):
         if step + 1 == self.wish.step:
             self.wish.here = True
-        rng = np.random.default_rng([1, step, 0])
+        rng = np.random.default_rng([1, step, part])
         return [Tensor(rng.random(shape, np.float32)) for shape in ToyDetector.noise_shapes(2).values()]
 
     def evaluate(self, check):

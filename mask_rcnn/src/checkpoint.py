@@ -25,13 +25,15 @@ from .network_define import STATE_KEY
 
 VERSION = 1
 # A run cannot go on with another value of these: the weights or the position would not fit.
-FIXED_KEYS = ("backbone", "num_classes", "coco_classes", "batch_size", "dataset", "keep_empty")
+FIXED_KEYS = ("backbone", "num_classes", "coco_classes", "batch_size", "accumulate_steps", "dataset", "keep_empty")
 # These, of which a model has a part, may change between two parts of a run: they change nothing that training computes.
 FREE_KEYS = frozenset((
+    "enable_modelarts", "data_url", "data_path", "checkpoint_url", "load_path", "train_url",
     "device_target", "device_id", "runtime_num_threads", "num_parallel_workers", "output_path", "mindrecord_dir",
     "resume", "pre_trained", "calibrate_init", "calibrate_norm", "zero_init_residual", "max_steps", "log_interval",
     "save_checkpoint", "save_checkpoint_epochs", "save_checkpoint_steps", "keep_checkpoint_max", "run_eval",
-    "eval_start_epoch", "eval_interval", "save_best_ckpt", "checkpoint_path", "detections", "ckpt_file", "file_name",
+    "eval_start_epoch", "eval_interval", "save_best_ckpt", "early_stop_patience",
+    "perf_steps", "perf_warmup", "data_timeout", "checkpoint_path", "detections", "ckpt_file", "file_name",
     "file_format", "with_nms", "mindir_path", "onnx_path", "input", "score_thr", "draw", "scorer", "test_batch_size"))
 # What a run writes into its output folder, MindRecord files apart.
 RUN_FILES = ("config.yaml", "checkpoint", "loss_*.log", "metrics.jsonl", "events.out.tfevents.*")

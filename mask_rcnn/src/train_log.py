@@ -78,10 +78,11 @@ class TrainLog:
             line = loss_line(epoch, batch, losses)
             self._write_line(line)
             more = {"lr": lr, "grad_norm": grad_norm, "images_per_s": rate}
-            if scale.dynamic:
+            if scale.dynamic or scale.value != 1:
                 more.update(loss_scale=scale.value, skipped_steps=scale.skipped)
             self.record("train", step, {"epoch": epoch, "batch": batch, **losses, **more})
-            self.say(f"{line}, lr: {lr:.6f}{self._pace(step, rate)}")
+            skipped = f", {scale.skipped} steps skipped" if scale.skipped else ""
+            self.say(f"{line}, lr: {lr:.6f}{self._pace(step, rate)}{skipped}")
         if last:
             self._end_epoch(batch)
 

@@ -108,13 +108,16 @@ def epoch_indices(count: int, seed: int, epoch: int, batch_size: int, rank: int 
 
 
 def create_dataset(files, count: int, transform, batch_size: int, *, epoch: int, start_batch: int = 0, rank: int = 0,
-                   rank_size: int = 1, workers: int = 2, drop_remainder: bool = False) -> ds.Dataset:
-    """The batches of one epoch of training, from batch `start_batch` on (0 = the first); see `iterate`.
+                   rank_size: int = 1, workers: int = 2, drop_remainder: bool = False, accumulate: int = 1) -> ds.Dataset:
+    """The batches of one epoch of training, from step `start_batch` on (0 = the first); see `iterate`.
+
+    accumulate: batches of one step, which come one after the other; over all of them and all ranks a step has the pictures
+    of one batch so many times as large.
 
     files: MindRecord files in the order of their records, as the manifest lists them; count: records in all;
     transform: the model's TrainTransform. The columns are its ROW, then image_id.
     """
-    indices = epoch_indices(count, transform.seed, epoch, batch_size, rank, rank_size, drop_remainder)
+    indices = epoch_indices(count, transform.seed, epoch, batch_size * accumulate, rank, rank_size, drop_remainder)
     if not 0 <= start_batch < len(indices):
         raise ValueError(f"start_batch: expected 0 to {len(indices) - 1}, got {start_batch}")
     data = _read(files, count, [*transform.RECORD, "image_id"], indices[start_batch:].ravel().tolist())
@@ -161,15 +164,16 @@ class EvalBatch(NamedTuple):
 class EvalBatches:
     """Every record of this rank once, in batches of one size; iterate as often as you like.
 
-    `count`: pictures of this rank. With pad_to=divisor those of equal padded size share a batch, and the network is
-    compiled once for each of these sizes.
+    The ranks take turns at the batches that one process would make, so that where all pictures have one size the network sees
+    just the same batches. `count`: pictures of this rank. With pad_to=divisor those of equal padded size share a batch, and the
+    network is compiled once for each of these sizes.
     """
 
     def __init__(self, files, count: int, preprocess: Preprocess, batch_size: int = 1, *, rank: int = 0,
                  rank_size: int = 1, workers: int = 2):
         self._files, self._total, self._preprocess = files, count, preprocess
         self._batch_size, self._workers = batch_size, workers
-        self._indices = list(range(rank, count, rank_size))
+        self._indices = [index for index in range(count) if index // batch_size % rank_size == rank]
         self.count = len(self._indices)
 
     def __iter__(self):

@@ -9,6 +9,7 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from .box_utils import encode, pairwise_iou, spread, take_rows
+from .ranks import shared_count
 
 LEAST_IOU = 1e-6  # what overlaps less is never matched
 
@@ -101,6 +102,8 @@ def hard_negatives(loss, candidates, positives, ratio: int):
 def multibox_losses(deltas, logits, anchors, gt_boxes, labels, matched, candidates, ratio: int, scaling):
     """(box loss, class loss) of one of the two stages, each divided by the objects' anchors in the batch, at least 1.
 
+    In the batch over all devices (see shared_count), where the authors' Caffe counts those of each device alone.
+
     Smooth L1 (beta 1) over the four deltas of the matched anchors; cross entropy over these and the hardest negatives, `ratio`
     for each.
 
@@ -111,7 +114,7 @@ def multibox_losses(deltas, logits, anchors, gt_boxes, labels, matched, candidat
     """
     positive = matched >= 0
     weight = positive.astype(deltas.dtype)
-    count = ops.maximum(weight.sum(), 1.0)
+    count = shared_count(weight.sum())
     boxes = take_rows(gt_boxes, ops.maximum(matched, 0))
     targets = ops.stop_gradient(encode(anchors, boxes, deltas_stds(scaling)))
     box_loss = (smooth_l1(deltas - targets).sum(-1) * weight).sum() / count

@@ -1,9 +1,11 @@
 # Same as faster_rcnn/src/train_loop.py
 """The epochs of a training run: steps, checkpoints, evaluation, and the place where a stopped run goes on."""
+import itertools
 import math
 import time
 
-from .network_define import NotFiniteError
+from .ranks import wait_for_all
+from .train_step import NotFiniteError
 
 
 class Stopped(Exception):
@@ -13,11 +15,12 @@ class Stopped(Exception):
 class TrainLoop:
     """Trains from `step` to `end`; both count steps of the whole run.
 
-    train_step: a TrainStep. batches(epoch, start): the batches of an epoch from batch `start` on, each the network's
-    arguments but the noise, then the image ids. noise(step): the other arguments. rate(step): the learning rate.
+    train_step: a TrainStep. batches(epoch, start): the batches of an epoch from step `start` of it on, as many for a step as
+    the TrainStep accumulates, each the network's arguments but the noise, then the image ids. noise(step, part): the other
+    arguments, of a step's batch number `part`. rate(step): the learning rate.
     evaluate(check): a list of Scores, the last of which decides which weights are best; check() may raise. None in place
-    of the function: there is nothing to evaluate on. folder: a CheckpointFolder. config:
-    intervals of checkpoints and evaluations. facts: see check_same_run.
+    of the function: there is nothing to evaluate on. Of several devices all call it, and get the same. folder: a
+    CheckpointFolder. config: intervals of checkpoints and evaluations. facts: see check_same_run.
     """
 
     def __init__(self, train_step, *, batches, noise, rate, evaluate, steps_per_epoch: int, log, folder, config,
@@ -28,6 +31,7 @@ class TrainLoop:
         self.step = 0
         self.end = end_step(config, steps_per_epoch)
         self.best_ap, self.best_epoch = -math.inf, 0
+        self.waited = 0                     # evaluations since the last with a better AP
         self.evaluated = self.saved = 0     # steps after which that was last done
         self.stop = None
         self.stopping = False
@@ -37,14 +41,23 @@ class TrainLoop:
         self.stop = stop
         try:
             # An epoch whose steps are done may still lack its evaluation.
-            for epoch in range(max(self.step - 1, 0) // self.steps_per_epoch, self.config.epoch_size):
+            for epoch in itertools.count(max(self.step - 1, 0) // self.steps_per_epoch):
+                if self.gave_up:            # before it was stopped
+                    return
                 self.train_one_epoch(epoch)
                 self.finish_epoch(epoch)
                 if self.step >= self.end:
                     return
         except Stopped:
             self.save_state()
+            wait_for_all(self.train_step.rank_size)     # the end of one process may be that of the others
             raise
+
+    @property
+    def gave_up(self) -> bool:
+        """The AP has not become better for as many evaluations as the configuration allows."""
+        patience = self.config.early_stop_patience
+        return 0 < patience <= self.waited
 
     def train_one_epoch(self, epoch: int) -> None:
         first = epoch * self.steps_per_epoch
@@ -52,19 +65,8 @@ class TrainLoop:
         start = self.step - first
         if start >= count:
             return
-        for batch, (*inputs, image_ids) in enumerate(self.batches(epoch, start), start + 1):
-            rate = self.rate(self.step)
-            try:
-                result = self.train_step((*inputs, *self.noise(self.step)), rate, bool(self.stop))
-            except NotFiniteError as error:
-                ids = ", ".join(map(str, image_ids.asnumpy().tolist()))
-                raise NotFiniteError(f"step {self.step + 1} (epoch {epoch + 1}, batch {batch}) is not finite: {error}; "
-                                     f"image ids of the batch: {ids}") from error
-            self.stop.renew()
-            self.step += 1
-            self.log.step(self.step, epoch + 1, batch, result, rate, self.train_step.loss_scale, batch == count)
-            # Several devices stop after the same step: the one in which all learn of it.
-            self.stopping = result.stop or bool(self.stop and self.train_step.rank_size == 1)
+        for batch, parts in enumerate(self.steps(epoch, start), start + 1):
+            self.one_step(epoch, batch, parts, batch == count)
             if batch == count:
                 return
             if self.stopping:
@@ -72,6 +74,28 @@ class TrainLoop:
             every = self.config.save_checkpoint_steps
             if every and self.step % every == 0:
                 self.save(epoch)
+
+    def steps(self, epoch: int, start: int):
+        """The batches of each step, from step `start` of the epoch on."""
+        batches = iter(self.batches(epoch, start))
+        while parts := list(itertools.islice(batches, self.train_step.accumulate)):
+            yield parts
+
+    def one_step(self, epoch: int, batch: int, parts: list, last: bool) -> None:
+        """Step number `batch` of the epoch; `last`: of the epoch or of the run."""
+        rate = self.rate(self.step)
+        first, *more = ((*inputs, *self.noise(self.step, part)) for part, (*inputs, _) in enumerate(parts))
+        try:
+            result = self.train_step(first, rate, bool(self.stop), more)
+        except NotFiniteError as error:
+            ids = ", ".join(str(number) for *_, image_ids in parts for number in image_ids.asnumpy().tolist())
+            raise NotFiniteError(f"step {self.step + 1} (epoch {epoch + 1}, batch {batch}) is not finite: {error}; "
+                                 f"image ids of the batch: {ids}") from error
+        self.stop.renew()
+        self.step += 1
+        self.log.step(self.step, epoch + 1, batch, result, rate, self.train_step.loss_scale, last)
+        # Several devices stop after the same step: the one in which all learn of it.
+        self.stopping = result.stop or bool(self.stop and self.train_step.rank_size == 1)
 
     def finish_epoch(self, epoch: int) -> None:
         """Checkpoint and evaluation, where the epoch or the end of the run has one."""
@@ -86,6 +110,9 @@ class TrainLoop:
             self.evaluate_now(epoch)
             if self.saved == self.step:
                 self.save_state()
+            if self.gave_up and not final:
+                self.save(epoch)
+                self.log.say(f"stopped early: no better AP in {self.waited} evaluations (early_stop_patience)")
 
     def check(self) -> None:
         """Raise Stopped if somebody asked for it; of several devices none may stop on its own, the rest would wait."""
@@ -116,6 +143,7 @@ class TrainLoop:
                                             **{item.iou_type: item.figures for item in others}, "images": boxes.images,
                                             "detections": boxes.detections, "seconds": round(seconds, 3)})
         ap = scores[-1]["AP"]
+        self.waited = 0 if ap > self.best_ap else self.waited + 1
         best = ap >= self.best_ap               # of equals the later, which was trained longer
         if best:
             self.best_ap, self.best_epoch = ap, epoch + 1
@@ -131,7 +159,7 @@ class TrainLoop:
         """Where the run stands: what JSON can hold, for `load_state`."""
         epoch, batch = divmod(self.step, self.steps_per_epoch)
         return {"step": self.step, "epoch": epoch, "batch": batch, "evaluated": self.evaluated, "saved": self.saved,
-                "best_ap": self.best_ap if self.best_epoch else None, "best_epoch": self.best_epoch,
+                "best_ap": self.best_ap if self.best_epoch else None, "best_epoch": self.best_epoch, "waited": self.waited,
                 "log": self.log.state(), "facts": self.facts, "config": self.config.to_dict()}
 
     def load_state(self, tensors: dict, values: dict, source) -> None:
@@ -139,11 +167,17 @@ class TrainLoop:
         self.step, self.evaluated, self.saved = values["step"], values["evaluated"], values["saved"]
         self.best_epoch = values["best_epoch"]
         self.best_ap = values["best_ap"] if self.best_epoch else -math.inf
+        self.waited = values.get("waited", 0)       # older states lack it
         self.log.load_state(values["log"])
         self.train_step.load_state(tensors, values, source)
 
 
 def end_step(config, steps_per_epoch: int) -> int:
     """Steps of the whole run."""
-    total = config.epoch_size * steps_per_epoch
+    total = schedule_steps(config, steps_per_epoch)
     return min(total, config.max_steps) if config.max_steps else total
+
+
+def schedule_steps(config, steps_per_epoch: int) -> int:
+    """Steps that the schedule of the learning rate is made for: those of all epochs, or max_steps where that counts alone."""
+    return config.epoch_size * steps_per_epoch or config.max_steps

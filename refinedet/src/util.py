@@ -6,6 +6,8 @@ Boxes are (x1, y1, x2, y2) in pixels of the network input; label 0 is background
 height) in pixels of the original image. image_info rows: resized height and width, scale_y, scale_x (resized /
 original), original height and width.
 """
+import io
+import itertools
 import json
 import sys
 import time
@@ -79,6 +81,19 @@ class Predictions:
         *arrays, masks = zip(*self._chunks)
         return *map(np.concatenate, arrays), None if masks[0] is None else [rle for chunk in masks for rle in chunk]
 
+    def pack(self) -> bytes:
+        """All of them, for `unpack`."""
+        *arrays, masks = self.columns()
+        rles = np.frombuffer(json.dumps(masks).encode("ascii"), np.uint8)
+        buffer = io.BytesIO()
+        np.savez(buffer, np.array([len(chunk[0]) for chunk in self._chunks], np.int64), *arrays, rles)
+        return buffer.getvalue()
+
+    def unpack(self, packed: list) -> None:
+        """Become those of all ranks, of which each packed its own: batch after batch in the order of the data set."""
+        chunks = [chunk for row in itertools.zip_longest(*map(_unpack, packed)) for chunk in row if chunk is not None]
+        self._chunks, self._count = chunks, sum(len(chunk[0]) for chunk in chunks)
+
     def add(self, boxes, scores, labels, valid, image_info, image_ids, masks=None) -> None:
         """Take a batch: see `to_results`. An image with an id below 0 is padding of the batch and left out.
 
@@ -117,6 +132,16 @@ class Predictions:
         """Write all as a JSON list, one result a line."""
         with ResultsWriter(path) as writer:
             writer.add(self)
+
+
+def _unpack(packed: bytes) -> list:
+    """The chunks of Predictions.pack."""
+    with np.load(io.BytesIO(packed)) as content:
+        sizes, *columns, rles = (content[name] for name in content.files)
+    masks = json.loads(rles.tobytes())
+    ends = np.cumsum(sizes).tolist()
+    return [(*(column[start:end] for column in columns), None if masks is None else masks[start:end])
+            for start, end in zip([0, *ends], ends)]
 
 
 class ResultsWriter:
@@ -206,11 +231,12 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def run_inference(predict, batches, categories, total=None, label: str = "evaluate", encode=None) -> Predictions:
+def run_inference(predict, batches, categories, total=None, label: str = "evaluate", encode=None, gather=None) -> Predictions:
     """Run `predict(image, image_info) -> (boxes, scores, labels, valid[, masks])` over batches; collect what it finds.
 
     batches: tuples in the order of the dataset's columns (image, image_info, ..., image_id last), NumPy arrays or
     Tensors. total: images, for the progress. encode: see Predictions; masks become RLE as the batches come.
+    gather(bytes) -> those of all ranks, where several share the set: each then has the predictions of all.
     """
     predictions = Predictions(categories, encode)
     with Progress(total, label) as progress:
@@ -219,6 +245,8 @@ def run_inference(predict, batches, categories, total=None, label: str = "evalua
             image_id = _to_numpy(image_id)
             predictions.add(boxes, scores, labels, valid, _to_numpy(image_info), image_id, *masks)
             progress.update(int((image_id >= 0).sum()))
+    if gather:
+        predictions.unpack(gather(predictions.pack()))
     return predictions
 
 

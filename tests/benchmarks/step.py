@@ -105,8 +105,8 @@ def time_training(net, config, args) -> dict:
     noise = (rng.random(shape, np.float32) for shape in net.noise_shapes(args.batch).values())
     inputs = tuple(Tensor(array) for array in (*random_batch(rng, config, args, args.batch), *noise))
     names = import_module(f"{source}.{NETWORKS[args.model]}").LOSS_NAMES
-    step = import_module(f"{source}.network_define").TrainStep(net, names, momentum=config.momentum,
-                                                               weight_decay=config.weight_decay)
+    step = import_module(f"{source}.train_step").TrainStep(net, names, momentum=config.momentum,
+                                                           weight_decay=config.weight_decay)
     first, _ = timed(lambda: step(inputs, 1e-4))
     times = [timed(lambda: step(inputs, 1e-4)) for _ in range(args.steps)]
     wall, cpu = medians(times)

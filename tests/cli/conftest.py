@@ -1,7 +1,7 @@
 """Fixtures of the tests of commands: data sets that are read alone, and what a user sees of a fault."""
 import pytest
 
-from tests import toy_data
+from tests import script_calls, toy_data
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +26,15 @@ def one_line():
         return lines[0]
 
     return check
+
+
+@pytest.fixture(scope="session")
+def scripts_checkout(tmp_path_factory):
+    """A copy of the repository with the shell scripts alone."""
+    return script_calls.copy_checkout(tmp_path_factory.mktemp("a checkout"))
+
+
+@pytest.fixture
+def caller(scripts_checkout, tmp_path):
+    """caller.call(model, command, **environment), caller.started(): see script_calls.py."""
+    return script_calls.Caller(scripts_checkout, tmp_path)

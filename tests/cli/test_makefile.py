@@ -9,6 +9,13 @@ for item in "$@"; do printf '[%s]' "$item"; done >> "$(dirname "$0")/../calls"
 echo >> "$(dirname "$0")/../calls"
 [ "$1 $2" != "-m ruff" ] || exit "${RUFF_STATUS:-0}"
 """
+FAKE_SHELLCHECK = """#!/bin/bash
+printf 'shellcheck' >> "$(dirname "$0")/../calls"
+for item in "$@"; do printf '[%s]' "$item"; done >> "$(dirname "$0")/../calls"
+echo >> "$(dirname "$0")/../calls"
+exit "${SHELLCHECK_STATUS:-0}"
+"""
+LINT = ["[-m][ruff][check][.]", "shellcheck[.ci/run][model/scripts/run.sh]"]
 
 
 @pytest.fixture
@@ -21,8 +28,11 @@ def make(repo_dir, run_command, tmp_path):
     checkout.mkdir()
     for name in ("Makefile", "requirements.txt", "requirements-dev.txt"):
         shutil.copy(repo_dir / name, checkout)
-    (venv / "bin" / "python").write_text(FAKE_PYTHON)
-    (venv / "bin" / "python").chmod(0o755)
+    for name, text in (("python", FAKE_PYTHON), ("shellcheck", FAKE_SHELLCHECK)):
+        (venv / "bin" / name).write_text(text)
+        (venv / "bin" / name).chmod(0o755)
+    (checkout / "model" / "scripts").mkdir(parents=True)
+    (checkout / "model" / "scripts" / "run.sh").touch()
 
     def run(*arguments, **env):
         calls = venv / "calls"
@@ -57,10 +67,10 @@ def test_targets_pass_their_arguments_on(make):
     cache = f"[-o][cache_dir={make.venv}/pytest_cache]"
     assert make("demo", "MODEL=refinedet", "ARGS=--seed=3")[1] == ["[-m][utils.demo.run][--model][refinedet][--seed=3]"]
     assert make("test", "ARGS=-k 'one and two'")[1] == [
-        "[-m][ruff][check][.]", f"[-m][pytest]{cache}[tests][-k][one and two]"]
+        *LINT, f"[-m][pytest]{cache}[tests][-k][one and two]"]
     assert make("sync")[1] == ["[tests/sync_copies.py]"]
     assert make("check")[1] == [
-        "[-m][ruff][check][.]", "[tests/sync_copies.py][--check]",
+        *LINT, "[tests/sync_copies.py][--check]",
         f"[-m][pytest]{cache}[-q][tests/unit/test_config.py][tests/unit/test_config_values.py]"]
 
 
@@ -68,7 +78,10 @@ def test_a_failure_is_the_status_of_make(make):
     make("venv")
     done, calls = make("test", RUFF_STATUS="1")
     assert done.returncode != 0
-    assert calls == ["[-m][ruff][check][.]"]
+    assert calls == LINT[:1]
+    done, calls = make("test", SHELLCHECK_STATUS="1")
+    assert done.returncode != 0
+    assert calls == LINT
 
 
 def test_a_python_without_mindspore_wheels_is_refused(make, tmp_path):

@@ -114,6 +114,29 @@ def test_new_run_sets_the_earlier_aside(command, tmp_path):
     assert (tmp_path / "out put" / "earlier" / "1" / "checkpoint" / "last.ckpt").is_file()
 
 
+def test_lengths_and_rates_in_steps(command, tmp_path):
+    """As detectron2 counts; the rate is scaled to the batch of 2 x 2 pictures."""
+    done = run(command("--run_eval=False", "--epoch_size=0", "--max_steps=4", "--lr_steps=2,3", "--warmup_step=0",
+                       "--accumulate_steps=2", "--lr_reference_batch=2"), tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "out put" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["lr"] for row in rows] == pytest.approx([0.004, 0.004, 0.0004, 0.00004])
+    assert [(row["epoch"], row["batch"]) for row in rows] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert "learning rate: 0.004 for a batch of 4 (2 on each of 1 devices, 2 times, base_lr 0.002 is for 2)" in done.stderr
+
+
+def test_speed_is_measured(command, tmp_path):
+    done = run(command("--perf_steps=4", "--perf_warmup=2", "--toy_delay=0.05"), tmp_path)
+    line = done.stdout.strip().splitlines()[-1]
+    found = re.fullmatch(r"FPS: ([\d.]+), step time median ([\d.]+) s, 90th percentile [\d.]+ s, over 4 steps after 2 of warm-up, "
+                         "1 devices, batch 2", line)
+    assert found and 0.05 < float(found[2]) < 5 and float(found[1]) < 2 / 0.05
+    output = tmp_path / "out put"
+    rows = [json.loads(text) for text in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["kind"] for row in rows] == ["train"] * 6 + ["speed"]
+    assert rows[-1]["fps"] == pytest.approx(float(found[1]), abs=1e-3) and rows[-1]["steps"] == 4
+    assert not list((output / "checkpoint").iterdir())
+
+
 def test_not_finite_ends_with_status_1(command, tmp_path):
     done = run(command("--base_lr=1e30", "--warmup_step=0", "--run_eval=False"), tmp_path, status=1)
     last = done.stderr.strip().splitlines()[-1]

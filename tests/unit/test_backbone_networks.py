@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from faster_rcnn.src.network_define import InferenceNet, TrainStep
+from faster_rcnn.src.network_define import InferenceNet
+from faster_rcnn.src.train_step import TrainStep
 from tests.narrow_network import (
     narrow_backbone,
     narrow_config,

@@ -12,7 +12,8 @@ from mindspore import Tensor
 from faster_rcnn.src import checkpoint
 from faster_rcnn.src.checkpoint import CheckpointFolder, StopRequest, check_same_run, find_state, read_state, set_aside
 from faster_rcnn.src.model_utils.config import InputError, load_config
-from faster_rcnn.src.network_define import NotFiniteError, TrainStep, load_checkpoint_into
+from faster_rcnn.src.network_define import load_checkpoint_into
+from faster_rcnn.src.train_step import NotFiniteError, TrainStep
 from refinedet.src.model_utils.config import load_config as load_refinedet_config
 from tests.toy_network import LOSS_NAMES, ToyDetector
 from tests.toy_run import ToyRun, Wish, equal, lines, metrics, names
@@ -20,8 +21,8 @@ from tests.toy_run import ToyRun, Wish, equal, lines, metrics, names
 # ---- going on
 
 @pytest.mark.parametrize("stops, options", [
-    ((5,), {}), ((1, 4, 7), {"loss_scale": 64.0, "dynamic_loss_scale": True, "ema_decay": 0.9})],
-    ids=["plain", "averages and dynamic scale"])
+    ((5,), {}), ((3, 6), {"accumulate_steps": 2}), ((1, 4, 7), {"loss_scale": 64.0, "dynamic_loss_scale": True, "ema_decay": 0.9})],
+    ids=["plain", "accumulation", "averages and dynamic scale"])
 def test_resumed_run_equals_an_unbroken_one_to_the_bit(tmp_path, stops, options):
     whole = ToyRun(tmp_path / "whole", **options).run()
     parts, losses = tmp_path / "the parts", {}

@@ -1,6 +1,7 @@
 """Whole detectors of other frameworks, converted: they detect what they detected there, and come back as they were."""
 import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from faster_rcnn.src.checkpoint_io.writer import write_checkpoint
 from faster_rcnn.src.convert_detector import SUFFIXES
 from tests.narrow_network import narrow_config
 
+ROOT = Path(__file__).resolve().parents[2]
 MODELS = {"faster_rcnn": "FasterRcnn.faster_rcnn", "mask_rcnn": "MaskRcnn.mask_rcnn"}
 
 
@@ -56,6 +58,31 @@ def test_parity_of_detections(fixtures, parity_dir, tmp_path):
         unmatched, pixels = compare(results, expected)
         assert unmatched <= 1, fixture.folder.name
         assert sum(count > 8 for count in pixels) <= 2, fixture.folder.name
+
+
+# Keys by which a fixture's network is narrower than the shipped configurations, and its number of classes.
+NARROW = ("resnet_in_channels", "resnet_out_channels", "fpn_in_channels", "fpn_out_channels", "rpn_in_channels", "rpn_feat_channels",
+          "roi_align_out_channels", "rcnn_in_channels", "rcnn_fc_out_channels", "rcnn_mask_out_channels", "num_classes", "coco_classes")
+
+
+def test_parity_of_the_shipped_recipe(fixtures, parity_dir, tmp_path):
+    """detectron2_config_101.yaml, made as narrow as the fixture with 101 layers, and in float32, detects the same."""
+    output = tmp_path / "o.ckpt"
+    for fixture in (fixture for fixture in fixtures if fixture.framework == "detectron2"):
+        assert fixture.convert(fixture.path, f"--output_file={output}") == 0
+        load_config = fixture.part("model_utils.config").load_config
+        converted = load_config(output.with_suffix(".yaml"))
+        if converted.resnet_block != (3, 4, 23, 3):
+            continue
+        size = {"img_height": int(fixture.height), "img_width": int(fixture.width), "pad_to": f"{fixture.height}x{fixture.width}"}
+        recipe = load_config(ROOT / fixture.model / "detectron2_config_101.yaml", {
+            **size, **{key: converted.to_dict()[key] for key in NARROW if key in converted}, "checkpoint_path": str(output),
+            "amp_level": "O0", "device_target": "CPU"})
+        results = detect(fixture, recipe, sorted((parity_dir / "images").iterdir()))
+        unmatched, pixels = compare(results, json.loads((fixture.folder / "expected_detections.json").read_text()))
+        assert unmatched <= 1 and sum(count > 8 for count in pixels) == 0
+        return
+    pytest.skip("no fixture with 101 layers of detectron2")
 
 
 def detect(fixture, config, paths) -> list:

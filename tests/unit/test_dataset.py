@@ -143,6 +143,19 @@ def test_a_resumed_run_sees_what_an_unbroken_one_would(files, rank, rank_size, s
         create_dataset(files, COUNT, transform, 2, epoch=4, rank=rank, rank_size=rank_size, start_batch=len(whole))
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_batches_of_a_step_hold_what_one_large_batch_would(files, ranks):
+    transform = TrainTransform(PLAIN, EVERYTHING, num_gts=2, seed=3)
+    large = batches(files, transform, batch_size=4 * ranks, epoch=4)
+    parts = [batches(files, transform, batch_size=2, epoch=4, rank=rank, rank_size=ranks, accumulate=2) for rank in range(ranks)]
+    for step, expected in enumerate(large):
+        rows = [batch for part in parts for batch in part[2 * step:2 * step + 2]]
+        assert_equal([[np.concatenate(columns) for columns in zip(*rows)]], [expected])
+    assert len(parts[0]) == 2 * len(large)
+    resumed = batches(files, transform, batch_size=2, epoch=4, rank_size=ranks, accumulate=2, start_batch=1)
+    assert_equal(resumed, parts[0][2:])
+
+
 def test_workers_do_not_change_batches(files):
     transform = TrainTransform(PLAIN, EVERYTHING, num_gts=2, seed=3)
     one = batches(files, transform, workers=1)

@@ -8,12 +8,11 @@ from faster_rcnn.src.FasterRcnn.convolution import ConvNorm
 from faster_rcnn.src.model_utils.config import InputError
 from faster_rcnn.src.network_define import (
     InferenceNet,
-    NotFiniteError,
-    TrainStep,
     load_checkpoint_into,
     load_pretrained,
 )
 from faster_rcnn.src.precision import LossScale, mixed_precision
+from faster_rcnn.src.train_step import NotFiniteError, TrainStep
 from tests.toy_network import LOSS_NAMES, LinearNet, ToyDetector, toy_batch
 
 RATES = (0.1, 0.05, 0.2, 0.0, 0.01)
@@ -131,7 +130,7 @@ def test_dynamic_scale_skips_and_counts():
     before = values(net)
     assert not step(poisoned(), 0.1).applied
     assert all(np.array_equal(before[name], value) for name, value in values(net).items())
-    assert scale.state() == {"value": 4.0, "good_steps": 0, "skipped": 1}
+    assert scale.state() == {"value": 4.0, "good_steps": 0, "skipped": 1, "in_a_row": 1}
     assert step(toy_batch(), 0.1).applied
     assert not step(poisoned(), 0.1).applied
     assert not step(poisoned(), 0.1).applied

@@ -23,6 +23,7 @@ ENTRY_POINTS = {model / f"{name}.py" for model in MODELS for name in ("train", "
 FOLDERS = [path.parent for pattern in ("README_CN.md", "*/README_CN.md", "*/*/README_CN.md")
            for path in sorted(ROOT.glob(pattern)) if not path.relative_to(ROOT).parts[0].startswith(".")]
 READMES = [folder / name for folder in FOLDERS for name in ("README.md", "README_CN.md")]
+LAUNCHER = ROOT / "utils" / "launch" / "run.py"
 # Files that a run writes, so that they are named without being in the repository.
 WRITTEN = {"config.yaml"}
 # How configurations begin that commands of the READMEs write.
@@ -30,7 +31,7 @@ WRITTEN_CONFIGS = ("--config_path=output/config.yaml", "--config_path=detector.y
 # In code marks, and yet translated.
 TRANSLATED = {"文件: 位置: 内容": "file: place: what"}
 # Names of the repository's files, for those that are named without their folder.
-NAMES = {path.name for folder in ("faster_rcnn", "mask_rcnn", "refinedet", "tests", "utils")
+NAMES = {path.name for folder in ("docker", "docs", "faster_rcnn", "mask_rcnn", "refinedet", "tests", "utils")
          for path in (ROOT / folder).rglob("*.*")}
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
 FILE = re.compile(r"[\w./-]+\.(py|yaml|md|sh|toml)")
@@ -153,8 +154,19 @@ def test_commands_are_understood(readme, tmp_path):
     for folder, words in commands(readme):
         if words[0] == "make":
             assert {word for word in words[1:] if "=" not in word} <= targets, words
+        elif words[0] == "docker":
+            assert (ROOT / words[words.index("-f") + 1]).is_file(), words
+        elif words[:2] == ["bash", "docker/docker_start.sh"]:
+            assert len(words) >= 5 and (ROOT / words[1]).is_file(), words
         elif words[0] == "python":
-            check_python(*script_of(folder, words), tmp_path)
+            script, arguments = script_of(folder, words)
+            if script == LAUNCHER:      # what follows its own options is a command too
+                count = next(i for i, argument in enumerate(arguments) if not argument.startswith("--"))
+                check_python(script, arguments[:count], tmp_path)
+                script, arguments = script_of(folder, ["python", *arguments[count:]])
+            check_python(script, arguments, tmp_path)
+        elif "scripts/" in (script := next((word for word in words if word.endswith(".sh")), "")):
+            assert (folder / script).is_file(), words
         else:
             assert words[0] in ("source", "cp"), words
 
@@ -195,8 +207,11 @@ def test_written_configurations_hold_what_they_change(name, model, lines, tmp_pa
 def test_flags_in_the_text_exist(readme):
     models = [readme.parent] if readme.parent in MODELS else MODELS
     scripts = {model / "src" / f"{name}.py" for model in models for name in ("convert_checkpoint", "split_data", "xml2coco")}
-    scripts |= {ROOT / "utils" / "mindrecord" / f"{name}.py" for name in ("check", "convert")}
+    scripts |= {LAUNCHER, *(ROOT / "utils" / "mindrecord" / f"{name}.py" for name in ("check", "convert"))}
+    scripts |= {ROOT / "utils" / "hccl_tools" / f"{name}.py" for name in ("hccl_tools", "merge_hccl")}
     keys = {name for model in models for name in (*KEYS[model], *MODELS[model].ALIASES, *MODELS[model].RETIRED)}
+    # Those of the shell scripts.
+    keys |= {name for path in ROOT.glob("*/scripts/*.sh") for name in re.findall(r"--(\w+)=", path.read_text(encoding="utf-8"))}
     known = {f"--{name}" for name in (*keys, "config_path", "help")}.union(
         *(flags_of(script) for script in scripts if script.is_file()))
     for code in inline_codes(readme.read_text(encoding="utf-8")):

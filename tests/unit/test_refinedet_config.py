@@ -5,6 +5,7 @@ import pytest
 
 from refinedet.src.model_utils.config import DEFAULT_CONFIG, InputError, load_config, parse_config
 from refinedet.src.model_utils.config_check import ALIASES, LENGTHS, RANGES, RETIRED, SEVERAL
+from refinedet.src.model_utils.config_rules import TRAINING_RANGES
 from refinedet.src.model_utils.config_schema import read_keys
 
 KEYS = read_keys(DEFAULT_CONFIG)
@@ -14,7 +15,8 @@ OLD = {
     "batch_size": (32, "batch_size"), "pre_trained_epoch_size": (0, None), "save_checkpoint_epochs": (10, "save_checkpoint_epochs"),
     "loss_scale": (1024, "loss_scale"), "class_num": (81, "num_classes"), "mindrecord_dir": ("/data/MindRecord", "mindrecord_dir"),
     "coco_root": ("/data/coco2017", "coco_root"), "voc_root": ("", "voc_root"), "image_dir": ("", "image_dir"),
-    "anno_path": ("", "anno_path"), "run_online": (False, None), "data_url": ("obs://x", None), "train_url": ("obs://y", None),
+    "anno_path": ("", "anno_path"), "run_online": (False, "enable_modelarts"), "data_url": ("obs://x", "data_url"),
+    "train_url": ("obs://y", "train_url"),
     "distribute": (False, "distribute"), "using_mode": ("refinedet_vgg16_320", None), "objectness_thre": (0.01, "objectness_thre"),
     "match_threshold": (0.5, "pos_iou_thr"), "nms_threshold": (0.6, "test_iou_thr"), "min_score": (0.1, "test_score_thr"),
     "max_boxes": (100, "test_max_per_img"), "top_k": (400, "test_nms_pre"), "momentum": (0.9, "momentum"),
@@ -41,11 +43,12 @@ def test_old_keys_are_taken(tmp_path):
 
 
 def test_old_flags_are_taken(caplog):
-    config = parse_config(["--lr=0.02", "--image_shape=[512, 320]", "--run_online=False", "--pre_trained_epoch_size=0",
-                           "--data_url=obs://x", "--keep_top_k=500", "--ann_file=a.json"])
+    config = parse_config(["--lr=0.02", "--image_shape=[512, 320]", "--run_online=True", "--pre_trained_epoch_size=0",
+                           "--data_url=obs://x", "--num_gpus=8", "--keep_top_k=500", "--ann_file=a.json"])
     assert (config.base_lr, config.img_height, config.img_width, config.test_max_per_img, config.anno_path) == (
         0.02, 512, 320, 500, "a.json")
-    assert "--run_online: not read any more: ModelArts jobs are not supported" in caplog.text
+    assert (config.enable_modelarts, config.data_url) == (True, "obs://x")
+    assert "--num_gpus: not read any more: the launcher's environment says it" in caplog.text
 
 
 @pytest.mark.parametrize("name", SEVERAL)
@@ -64,7 +67,6 @@ def test_a_name_of_two_keys(name, tmp_path):
     ({"image_shape": [320, 1.5]}, "image_shape[1]: expected a whole number, got 1.5"),
     ({"image_shape": [320, 320], "img_width": 320}, "img_width: given twice (image_shape and img_width are one key)"),
     ({"lr": 1, "base_lr": 1}, "base_lr: given twice (lr and base_lr are one key)"),
-    ({"run_online": True}, "run_online: True is not supported: ModelArts jobs are not supported"),
     ({"freeze_layer": "backbone"}, "freeze_layer: 'backbone' is not supported: every layer trains"),
     ({"img_width": 330}, "img_width: expected a multiple of 64, the stride of the last source map, got 330"),
     ({"pad_to": "divisor"}, "pad_to: expected one of fixed, got 'divisor'"),
@@ -101,7 +103,7 @@ def test_every_key_has_help_and_a_section():
 
 
 def test_rules_are_of_keys_and_old_names_are_no_keys():
-    ruled = [name for rules in (RANGES, LENGTHS) for names in rules.values() for name in names.split()]
+    ruled = [name for rules in (RANGES, LENGTHS, TRAINING_RANGES) for names in rules.values() for name in names.split()]
     assert set(ruled) <= set(KEYS) and len(ruled) == len(set(ruled)) + len(
         {"extra_channels", "l2norm_scales", "prior_scaling", "image_std", "anchor_strides", "vgg_channels", "resnet_block",
          "resnet_in_channels", "resnet_out_channels"})

@@ -4,8 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from faster_rcnn.src.network_define import LossScale, StepResult
+from faster_rcnn.src.precision import LossScale
 from faster_rcnn.src.train_log import TrainLog, loss_line, with_sums
+from faster_rcnn.src.train_step import StepResult
 
 NAMES = ("rpn_cls_loss", "rpn_reg_loss", "rcnn_cls_loss", "rcnn_reg_loss")
 

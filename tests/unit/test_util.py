@@ -96,6 +96,26 @@ def test_predictions_collect_batches_and_save(tmp_path):
     assert [r["image_id"] for r in predictions] == [4, 5]
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_predictions_of_ranks_become_those_of_one(masks):
+    """Five batches, of which two ranks take every other one; a third rank has found nothing."""
+    def encode(inside, corners, height, width):
+        return [{"counts": f"{int(mask.sum())}/{box[0]:.3f}".encode()} for mask, box in zip(inside, corners)]
+
+    rng = np.random.default_rng(0)
+    whole, *ranks = (Predictions(CATEGORIES, encode if masks else None) for _ in range(4))
+    for number in range(5):
+        box = rng.uniform(0, 100, (2, 3, 4)) + [0, 0, 100, 100]
+        batch = [box, rng.random((2, 3)), rng.integers(1, 3, (2, 3)), rng.random((2, 3)) < 0.7, np.tile(INFO, (2, 1)),
+                 [2 * number, 2 * number + 1], *([rng.random((2, 3, 2, 2)) < 0.5] if masks else [])]
+        for taker in (whole, ranks[number % 2]):
+            taker.add(*batch)
+    packed = [rank.pack() for rank in ranks]
+    for rank in ranks:
+        rank.unpack(packed)
+        assert list(rank) == list(whole) and len(rank) == len(whole) > 10
+
+
 def test_results_file_is_whole_after_every_step(tmp_path):
     path, want = tmp_path / "a b.json", []
     with ResultsWriter(path) as writer:

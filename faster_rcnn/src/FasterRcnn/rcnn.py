@@ -10,6 +10,7 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import Normal, XavierUniform
 
+from ..ranks import shared_count
 from .bbox_coder import clip_boxes, decode, take_rows
 from .losses import smooth_l1
 
@@ -41,11 +42,12 @@ def box_head_losses(logits, deltas, labels, targets, positive, valid, beta: floa
         beta: corner of the smooth L1.
 
     Returns:
-        Cross entropy and smooth L1 of each object's own class, both summed and divided by the number of valid RoIs.
+        Cross entropy and smooth L1 of each object's own class, both summed and divided by the number of valid RoIs,
+        over all devices: see shared_count.
     """
     dtype = logits.dtype
     valid = valid.astype(dtype)
-    count = ops.maximum(valid.sum(), 1.0)
+    count = shared_count(valid.sum())
     log_probability = ops.log_softmax(logits, -1)
     own = ops.one_hot(labels, logits.shape[-1], Tensor(1, dtype), Tensor(0, dtype))
     cls_loss = -((log_probability * own).sum(-1) * valid).sum() / count

@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
+from ..ranks import shared_count
 from .convolution import Conv2d
 from .losses import binary_cross_entropy, smooth_l1
 
@@ -86,11 +87,12 @@ def rpn_losses(logits, deltas, targets, positive, negative, beta: float = 1 / 9)
         beta: corner of the smooth L1.
 
     Returns:
-        Binary cross entropy and smooth L1, both summed and divided by the number of sampled anchors of the batch.
+        Binary cross entropy and smooth L1, both summed and divided by the number of sampled anchors of the batch, over all
+        devices: see shared_count.
     """
     dtype = logits.dtype
     positive, sampled = positive.astype(dtype), ops.logical_or(positive, negative).astype(dtype)
-    count = ops.maximum(sampled.sum(), 1.0)
+    count = shared_count(sampled.sum())
     cls_loss = (binary_cross_entropy(logits, positive) * sampled).sum() / count
     reg_loss = (smooth_l1(deltas, targets, beta).sum(-1) * positive).sum() / count
     return cls_loss, reg_loss

@@ -9,6 +9,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import HeNormal, Normal, initializer
 
+from ..ranks import shared_count
 from .bbox_coder import spread
 from .convolution import Conv2d
 from .losses import binary_cross_entropy
@@ -133,13 +134,13 @@ class DoubledPart(nn.Cell):
 
 
 def mask_head_loss(logits, targets, positive):
-    """Binary cross entropy, the mean over all pixels of the positive slots; 0 without any.
+    """Binary cross entropy, the mean over all pixels of the positive slots of all devices (see shared_count); 0 without any.
 
     Args:
         logits: of each slot's own class, targets: 0 or 1, (N, Q, S, S) both; positive: bool (N, Q).
     """
     n, q, height, width = logits.shape
     positive = positive.astype(logits.dtype)
-    count = ops.maximum(positive.sum(), 1.0) * (height * width)
+    count = shared_count(positive.sum()) * (height * width)
     loss = binary_cross_entropy(logits, targets).reshape(n, q, -1).sum(-1)     # (N, Q)
     return (loss * positive).sum() / count

@@ -18,6 +18,8 @@ import yaml
 
 from .config_check import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
 from .config_schema import Entry, InputError, check_choice, coerce, nearest, parse_text, read_entries, read_keys
+from .local_adapter import get_device_num
+from .solver_names import solver_entries
 
 __all__ = ["Config", "InputError", "load_config", "parse_config", "require_path", "run_main", "save_config"]
 
@@ -90,14 +92,17 @@ def load_config(path=DEFAULT_CONFIG, overrides: Mapping = None, default_path=DEF
     return _resolve(path, entries, default_path)
 
 
-def parse_config(argv=None, default_path=DEFAULT_CONFIG, required=(), description=None) -> Config:
+def parse_config(argv=None, default_path=DEFAULT_CONFIG, required=(), description=None, prepare=None) -> Config:
     """The configuration of a command line (`argv` without the program's name): every key is a flag.
 
-    A key in `required` may not be empty; where its name ends as a path's does, what it names must exist.
+    detectron2's names may follow, each with a value (see solver_names.py). A key in `required` may not be empty; where its
+    name ends as a path's does, what it names must exist, once `prepare(config)`, which gives the configuration to go on
+    with, has run.
     """
     keys = read_keys(_existing(default_path, "default_path"))
     parser = _build_parser(keys, default_path, description)
     given, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    settings, unknown = solver_entries(unknown, keys, get_device_num())
     for argument in unknown:
         name = argument.partition("=")[0]
         if not name.startswith("--") or name == "--":
@@ -106,7 +111,10 @@ def parse_config(argv=None, default_path=DEFAULT_CONFIG, required=(), descriptio
     given = vars(given)
     config_path = given.pop("config_path", None)
     entries = [Entry(name, value, f"--{name}", text=True) for name, value in given.items()]
+    spelt = {ALIASES.get(name, name) for name in given}
+    entries += [entry for entry in settings if entry.name not in spelt]         # a flag goes over them
     config = _resolve(_find_config(config_path, default_path), entries, default_path)
+    config = prepare(config) if prepare else config
     for name in required:
         _check_given(config, name)
         if name.endswith(PATH_ENDINGS):

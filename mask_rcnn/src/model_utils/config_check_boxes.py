@@ -11,6 +11,7 @@ from .conventions import CONVENTIONS
 ALIASES = {
     "ann_file": "anno_path",
     "checkpoint": "checkpoint_path",
+    "dataset_path": "data_path",
     "interval": "eval_interval",
     "max_instance_count": "num_gts",
     "run_distribute": "distribute",
@@ -23,31 +24,29 @@ PRESETS = {"convention": CONVENTIONS, "backbone": BACKBONES}
 SEVERAL = {}
 
 # Keys that old YAML files hold and nothing reads: (the values that change nothing, None = any; what is used instead).
+# Some of these ModelArts passes on by itself.
+_JOB = "the launcher's environment says it"
 _SIGMOID = "objectness is one logit per anchor, scored by a sigmoid"
-_MODELARTS = "ModelArts jobs are not supported"
 RETIRED = {
     "activate_num_classes": ((2,), _SIGMOID),
     "base_step": (None, "the schedule counts the steps of the data set"),
-    "checkpoint_url": (None, _MODELARTS),
-    "data_path": (None, _MODELARTS + "; set coco_root or image_dir"),
-    "data_url": (None, _MODELARTS),
-    "device_num": (None, "the launcher's environment says it"),
-    "enable_modelarts": ((False,), _MODELARTS),
+    "device_num": (None, _JOB),
     "enable_profiling": ((False,), "use MindSpore's profiler from outside"),
     "feature_shapes": (None, "they follow from img_height, img_width and anchor_strides"),
     "finetune": (None, "pre_trained takes every weight that fits"),
     "grad_clip": ((False,), "set clip_grad_norm"),
-    "load_path": (None, _MODELARTS + "; set pre_trained"),
+    "init_method": (None, _JOB),
     "log_summary": (None, "TensorBoard events are always written"),
     "lr_type": (("dynamic", "multistep"), "set lr_schedule"),
     "num_anchors": (None, "it follows from anchor_scales and anchor_ratios"),
     "num_bboxes": (None, "it follows from the image size and the anchors"),
     "num_bboxes_stage2": (None, "rpn_proposal_max_num says it"),
+    "num_gpus": (None, _JOB),
     "opt_type": (("sgd",), "the optimiser is SGD with momentum"),
     "prefix": (None, "checkpoints are named after the model"),
     "pretrain_epoch_size": ((0,), "set resume to go on with a run"),
     "python_multiprocessing": (None, "num_parallel_workers says how many"),
-    "rank_id": (None, "the launcher's environment says it"),
+    "rank_id": (None, _JOB),
     "result_path": (None, "set output_path"),
     "roi_sample_num": (None, "num_expected_total_stage2 says it"),
     "rpn_head_loss_type": (("CrossEntropyLoss",), _SIGMOID),
@@ -55,10 +54,11 @@ RETIRED = {
     "rpn_head_weight": ((1,), "set rpn_loss_cls_weight and rpn_loss_reg_weight"),
     "save_checkpoint_path": (None, "checkpoints go to OUTPUT_PATH/checkpoint"),
     "sgd_momentum": (None, "momentum says it"),
+    "task_index": (None, _JOB),
     "total_epoch": (None, "epoch_size says it"),
-    "train_url": (None, _MODELARTS + "; set output_path"),
     "use_sigmoid_cls": ((True,), _SIGMOID),
     "without_bg_loss": ((True,), "box losses count objects alone"),
+    "worker_hosts": (None, _JOB),
 }
 
 # (lowest, highest): keys. Of a list: every element.
@@ -69,7 +69,7 @@ RANGES = {
         rpn_proposal_nms_pre rpn_proposal_nms_post rpn_proposal_max_num rpn_nms_pre rpn_nms_post rpn_max_num
         num_expected_pos_stage2 num_expected_neg_stage2 num_expected_total_stage2 roi_align_out_channels
         roi_align_featmap_strides roi_align_finest_scale rcnn_num_layers rcnn_in_channels rcnn_fc_out_channels
-        test_max_per_img test_batch_size batch_size epoch_size num_parallel_workers log_interval eval_start_epoch
+        test_max_per_img test_batch_size batch_size num_parallel_workers log_interval eval_start_epoch
         eval_interval save_checkpoint_epochs keep_checkpoint_max""",
     (0, None): """
         device_id runtime_num_threads seed warmup_step max_steps lr_reference_batch save_checkpoint_steps clip_grad_norm

@@ -1,6 +1,12 @@
 # Same as faster_rcnn/src/model_utils/config_rules.py
 """Rules that hold between the keys of every model; config_check.py says which keys they are for."""
 
+# As RANGES of config_check.py, of keys that all models have.
+TRAINING_RANGES = {
+    (1, None): "accumulate_steps",
+    (0, None): "early_stop_patience perf_steps perf_warmup data_timeout epoch_size lr_steps",
+}
+
 
 def check_ranges(config, ranges: dict):
     """Yields faults, as `check_config` gives one, of values outside their range; ranges: as RANGES."""
@@ -41,7 +47,23 @@ def check_classes(config):
 
 def check_epochs_and_names(config):
     """Likewise, of a schedule that goes back, and of an annotation file's name without a place for the data type."""
+    yield from _training(config)
     if list(config.sgd_step) != sorted(config.sgd_step):
         yield "sgd_step", f"expected rising epochs, got {list(config.sgd_step)}"
+    if list(config.lr_steps) != sorted(config.lr_steps):
+        yield "lr_steps", f"expected rising steps, got {list(config.lr_steps)}"
     if config.instance_set.count("{}") != 1:
         yield "instance_set", f"expected one {{}} where the data type's name goes, got {config.instance_set!r}"
+
+
+def _training(config):
+    """Likewise, of how long and in what steps to train."""
+    yield from check_ranges(config, TRAINING_RANGES)
+    if not config.epoch_size and not config.max_steps:
+        yield "epoch_size", "0 means that max_steps ends the run, and max_steps is 0"
+    if config.early_stop_patience and not config.run_eval:
+        yield "early_stop_patience", "nothing is evaluated: run_eval is False"
+    if config.perf_steps and config.resume:
+        yield "perf_steps", "measures a new run: resume must be empty"
+    if config.perf_steps and config.perf_warmup < 1:
+        yield "perf_warmup", "expected at least 1, the step that compiles, got 0"

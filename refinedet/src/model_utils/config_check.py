@@ -12,6 +12,7 @@ ALIASES = {
     "checkpoint": "checkpoint_path",
     "class_num": "num_classes",
     "classes": "coco_classes",
+    "dataset_path": "data_path",
     "instances_set": "instance_set",
     "interval": "eval_interval",
     "keep_top_k": "test_max_per_img",
@@ -21,6 +22,7 @@ ALIASES = {
     "min_score": "test_score_thr",
     "nms_threshold": "test_iou_thr",
     "run_distribute": "distribute",
+    "run_online": "enable_modelarts",
     "run_platform": "device_target",
     "steps": "anchor_strides",
     "top_k": "test_nms_pre",
@@ -40,19 +42,16 @@ SEVERAL = {
 _ANCHORS = "set anchor_scales, anchor_ratios and anchor_strides"
 _CONFIGS = "--config_path=default_config_512.yaml, default_config_resnet101.yaml or default_config_resnet101_512.yaml"
 _FOCAL = "the class losses are softmax cross entropy with hard negatives (neg_pos_ratio)"
+# Some of these ModelArts passes on by itself.
+_JOB = "the launcher's environment says it"
 _LEVELS = "they follow from the channels of the trunk and from tcb_channels"
-_MODELARTS = "ModelArts jobs are not supported"
 _RATE = "set base_lr, warmup_step, warmup_ratio and lr_schedule"
 _WEIGHTS = "pre_trained takes every weight that fits"
 RETIRED = {
     "alpha": (None, _FOCAL),
     "arm_source": (None, _LEVELS),
     "aspect_ratios": (None, _ANCHORS),
-    "checkpoint_url": (None, _MODELARTS),
-    "data_path": (None, _MODELARTS + "; set coco_root, voc_root or image_dir"),
-    "data_url": (None, _MODELARTS),
-    "device_num": (None, "the launcher's environment says it"),
-    "enable_modelarts": ((False,), _MODELARTS),
+    "device_num": (None, _JOB),
     "extra_arm_channels": (None, _LEVELS),
     "extra_odm_channels": (None, _LEVELS),
     "feature_extractor_base_param": (None, "set pre_trained"),
@@ -60,25 +59,26 @@ RETIRED = {
     "filter_weight": ((False,), _WEIGHTS),
     "freeze_layer": (("none", "", None), "every layer trains"),
     "gamma": (None, _FOCAL),
+    "init_method": (None, _JOB),
     "L2normalizations": (None, "set l2norm_scales"),
-    "load_path": (None, _MODELARTS + "; set pre_trained"),
     "lr_end_rate": (None, _RATE),
     "lr_init": (None, _RATE),
     "max_scale": (None, _ANCHORS),
     "min_scale": (None, _ANCHORS),
     "mode": (None, "steps run as one graph"),
     "num_default": (None, "it follows from anchor_scales and anchor_ratios"),
+    "num_gpus": (None, _JOB),
     "num_ssd_boxes": (None, "it follows from the image size and the anchors"),
     "only_create_dataset": ((False,), "utils/mindrecord/convert.py does that"),
     "pre_trained_epoch_size": ((0,), "set resume to go on with a run"),
-    "rank_id": (None, "the launcher's environment says it"),
+    "rank_id": (None, _JOB),
     "result_path": (None, "set output_path"),
-    "run_online": ((False,), _MODELARTS),
     "save_checkpoint_path": (None, "checkpoints go to OUTPUT_PATH/checkpoint"),
-    "train_url": (None, _MODELARTS + "; set output_path"),
+    "task_index": (None, _JOB),
     "using_mode": (("refinedet_vgg16_320",), "take " + _CONFIGS),
     "voc_json": (None, "annotations are read where voc_root or anno_path has them"),
     "warmup_epochs": (None, _RATE),
+    "worker_hosts": (None, _JOB),
 }
 
 # (lowest, highest): keys. Of a list: every element.
@@ -86,7 +86,7 @@ RANGES = {
     (1, None): """
         resnet_block resnet_in_channels resnet_out_channels resnet_extra_channels resnet_head_channels
         img_width img_height num_gts expand_ratio vgg_channels fc_channels extra_channels tcb_channels anchor_strides
-        test_nms_pre test_nms_total test_max_per_img test_batch_size batch_size epoch_size num_parallel_workers
+        test_nms_pre test_nms_total test_max_per_img test_batch_size batch_size num_parallel_workers
         log_interval eval_start_epoch eval_interval save_checkpoint_epochs keep_checkpoint_max""",
     (0, None): """
         device_id runtime_num_threads seed warmup_step max_steps lr_reference_batch save_checkpoint_steps clip_grad_norm

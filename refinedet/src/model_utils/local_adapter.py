@@ -18,6 +18,8 @@ def prepare_environment(threads: int = 0) -> None:
         # MindSpore hands oneDNN plain NCHW; with AVX-512 oneDNN then takes its reference loop for 3x3 convolutions,
         # 50 to 80 times slower than the AVX2 kernel (MindSpore 2.10.0).
         os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    # Seconds that a collective operation on the CPU waits for the others; MindSpore's 30 are less than a step may take.
+    os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", "600")
     os.environ.setdefault("GLOG_v", "3")  # errors only: MindSpore warns about plugins of devices that are not there
     if threads > 0:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
@@ -32,13 +34,16 @@ def setup_device(config) -> str:
 
     target = _choose_target(config.device_target)
     ms.set_context(mode=ms.GRAPH_MODE)
+    if not config.distribute and os.environ.get("MS_ROLE"):
+        raise InputError("distribute: msrun started this, so that each process would do all of the work: give --distribute=True")
     if config.distribute:
         device_id = os.environ.get("DEVICE_ID")  # a launcher's, one per process
         ms.set_device(target, int(device_id) if device_id else None)
     else:
         ms.set_device(target, config.device_id if target != "CPU" else 0)
     if target == "CPU":
-        ms.device_context.cpu.op_tuning.threads_num(config.runtime_num_threads or usable_cores())
+        own = max(1, usable_cores() // _local_processes()) if config.distribute else usable_cores()
+        ms.device_context.cpu.op_tuning.threads_num(config.runtime_num_threads or own)
     ms.set_seed(config.seed)
     if config.distribute:
         _join_group(ms)
@@ -48,6 +53,16 @@ def setup_device(config) -> str:
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _local_processes() -> int:
+    """Of those that train together, the ones on this machine, which share its cores."""
+    return int(os.environ.get("LOCAL_WORKER_NUM") or get_device_num())      # utils/launch sets it
+
+
+def get_ranks(config) -> tuple:
+    """(number of this process, number of processes) of those that train or evaluate together."""
+    return (get_rank_id(), get_device_num()) if config.distribute else (0, 1)
 
 
 def get_rank_id() -> int:

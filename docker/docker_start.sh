@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Start a container with a data and a model directory at their own paths, as the user who calls.
+# usage: bash docker_start.sh IMAGE DATA_DIR MODEL_DIR [COMMAND...]
+# Without COMMAND it is a shell. Ascend cards and NVIDIA GPUs that this machine has are there too; SHM_SIZE (8g) is the
+# shared memory, DEVICE_DIR (/dev) the folder of the cards.
+set -euo pipefail
+
+usage() { sed -n '3,5s/^# //p' "$0" >&2; exit 2; }
+fail() { echo "docker_start.sh: error: $1" >&2; exit 2; }
+
+# The absolute path of folder $2; $1 is its name in the usage.
+folder() {
+  [[ -d $2 ]] || fail "$1: no such folder: $2"
+  local path
+  path=$(cd -- "$2" && pwd -P)
+  [[ $path != *[,\"]* ]] || fail "$1: docker takes no path with a comma or a quote: $path"
+  printf '%s' "$path"
+}
+
+[[ $# -ge 3 ]] || usage
+image=$1
+data=$(folder DATA_DIR "$2")
+model=$(folder MODEL_DIR "$3")
+shift 3
+devices=${DEVICE_DIR:-/dev}
+command -v docker >/dev/null || fail "docker is not installed"
+
+options=(--rm --init --shm-size "${SHM_SIZE:-8g}" --user "$(id -u):$(id -g)" --env HOME=/tmp --workdir "$model"
+         --mount "type=bind,source=$data,target=$data" --mount "type=bind,source=$model,target=$model")
+if [[ -t 0 && -t 1 ]]; then options+=(--interactive --tty); fi
+
+# A model's folder alone needs utils/ beside it.
+utils=$(dirname -- "$model")/utils
+if [[ -f $model/train.py && ! -d $model/utils && -d $utils/mindrecord ]]; then
+  options+=(--mount "type=bind,source=$utils,target=$utils,readonly")
+fi
+
+shopt -s nullglob
+cards=("$devices"/davinci[0-9]*)
+if [[ ${#cards[@]} -gt 0 ]]; then
+  for device in "${cards[@]}" "$devices"/{davinci_manager,devmm_svm,hisi_hdc}; do
+    if [[ -e $device ]]; then options+=(--device "$device"); fi
+  done
+  for path in /usr/local/Ascend/driver /usr/local/dcmi /usr/local/bin/npu-smi /etc/ascend_install.info /etc/hccn.conf; do
+    if [[ -e $path ]]; then options+=(--mount "type=bind,source=$path,target=$path,readonly"); fi
+  done
+  # The cards belong to a group, and the machines of a training reach each other at the host's addresses.
+  options+=(--group-add "$(stat -c %g "${cards[0]}")" --network host)
+fi
+if command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus >/dev/null 2>&1; then options+=(--gpus all); fi
+
+exec docker run "${options[@]}" "$image" "${@:-bash}"

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Train on several GPUs. LAUNCHER=mpirun starts them by mpirun, in place of msrun.
+# usage: bash run_distribute_train_gpu.sh DEVICE_NUM PRETRAINED_MODEL BACKBONE COCO_ROOT [MINDRECORD_DIR] [--key=value ...]
+#   DEVICE_NUM        number of devices of this machine
+#   PRETRAINED_MODEL  checkpoint to start from; none or "": without one
+#   BACKBONE          resnet_v1.5_50, resnet_v1_101, resnet_v1_152, resnet_v1_50 or inception_resnet_v2
+#   COCO_ROOT         folder with annotations/, train2017/ and val2017/
+#   MINDRECORD_DIR    folder of the converted data, written on first use (default: ./train_parallel/mindrecord)
+#   --key=value       any key of the configuration; goes over what the arguments say
+# Writes to ./train_parallel.
+# DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set -euo pipefail
+# shellcheck source=arguments.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/arguments.sh"
+distribute_train GPU "$@"

@@ -1,0 +1,2 @@
+#!/bin/sh
+exec bash "$(dirname -- "$0")/train_performance_multinodes.sh" "$@"

@@ -1,0 +1,133 @@
+# Same as faster_rcnn/scripts/detectron2.sh
+# What train_full_*.sh and train_performance_*.sh share; they source it. The network is that of detectron2_config_101.yaml.
+# shellcheck shell=bash
+
+# shellcheck source=common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+PERF_STEPS=400
+FLAGS=(data_path batch_size nnodes node_rank local_addr master_addr master_port pre_trained)
+
+# train_full DEVICES [--flag=value ...]: train, then score the last weights.
+train_full() {
+  read_flags "$@"
+  use_weights needed
+  build_training "--run_eval=False" ${OPTIONS[@]+"${OPTIONS[@]}"}
+  start_and_wait
+  ((NODE == 0)) || return 0
+  ARGS=("--config_path=$OUTPUT/config.yaml" "--checkpoint_path=$OUTPUT/checkpoint/last.ckpt" "--distribute=False"
+    "--mindrecord_dir=$(option mindrecord_dir "$OUTPUT/mindrecord" ${OPTIONS[@]+"${OPTIONS[@]}"})")
+  build_one eval.py "$(next_folder "$OUTPUT/eval")"
+  start
+}
+
+# train_performance DEVICES [--flag=value ...]: a fixed number of steps, and their speed, which train.py prints.
+train_performance() {
+  read_flags "$@"
+  use_weights optional
+  build_training "--perf_steps=$PERF_STEPS" ${OPTIONS[@]+"${OPTIONS[@]}"}
+  start
+}
+
+# train_performance_nodes DEVICES_PER_MACHINE [--flag=value ...]: likewise, as one of several machines.
+train_performance_nodes() {
+  local flag
+  begin Ascend 0 0 "${@:2}"
+  [[ $# -eq 1 ]] || for flag in data_path batch_size nnodes node_rank local_addr master_addr; do
+    [[ -n $(option "$flag" "" "${@:2}") ]] || fail "--$flag is needed"
+  done
+  train_performance "$@"
+}
+
+# read_flags DEVICES [--flag=value ...]: DATA, NODES, NODE and what follows from them; the others are OPTIONS.
+read_flags() {
+  begin Ascend 0 0 "${@:2}"
+  [[ $# -gt 1 ]] || usage
+  DEVICES=$1
+  DATA='' BATCH='' NODES=1 NODE=0 MASTER='' PORT='' WEIGHTS='' OPTIONS=()
+  local flag local_addr=''
+  for flag in "${@:2}"; do
+    case $flag in
+      --data_path=*) DATA=${flag#*=} ;;
+      --batch_size=*) BATCH=${flag#*=} ;;
+      --nnodes=*) NODES=${flag#*=} ;;
+      --node_rank=*) NODE=${flag#*=} ;;
+      --local_addr=*) local_addr=${flag#*=} ;;
+      --master_addr=*) MASTER=${flag#*=} ;;
+      --master_port=*) PORT=${flag#*=} ;;
+      --pre_trained=*) WEIGHTS=${flag#*=} ;;
+      *)
+        [[ " ${FLAGS[*]/#/--} " != *" $flag "* ]] || fail "$flag: write $flag=VALUE"
+        OPTIONS+=("$flag")
+        ;;
+    esac
+  done
+  check_flags
+  OUTPUT=$(option output_path "./$(basename -- "$0" .sh)" ${OPTIONS[@]+"${OPTIONS[@]}"})
+  [[ -z $local_addr || $TARGET != Ascend ]] || ENVIRONMENT=("HCCL_IF_IP=$local_addr")
+}
+
+check_flags() {
+  [[ -n $DATA ]] || fail "--data_path is needed: the folder of the data set"
+  require_folder --data_path "$DATA"
+  require_number DEVICE_NUM "$DEVICES"
+  require_number --nnodes "$NODES"
+  require_number --node_rank "$NODE"
+  ((DEVICES > 0 && NODES > 0)) || fail "DEVICE_NUM and --nnodes: expected at least 1"
+  ((NODE < NODES)) || fail "--node_rank: expected 0 to $((NODES - 1)), the machines of --nnodes, got $NODE"
+  ((NODES == 1)) || [[ -n $MASTER ]] || fail "--master_addr is needed: the address of machine 0"
+  WORKERS=$((DEVICES * NODES))
+  [[ -n $BATCH ]] || return 0
+  require_number --batch_size "$BATCH"
+  ((BATCH > 0 && BATCH % WORKERS == 0)) || fail "--batch_size: $BATCH over all devices does not divide by their $WORKERS"
+}
+
+# use_weights needed|optional: --pre_trained, else R-101.pkl beside or in the data set; converted where it is not ours yet.
+use_weights() {
+  local file
+  if [[ -z $WEIGHTS ]]; then
+    for file in "$DATA/R-101.pkl" "$DATA/../R-101.pkl" "$(dirname -- "$DATA")/R-101.pkl"; do
+      [[ ! -f $file ]] || WEIGHTS=$file
+    done
+  fi
+  if [[ -z $WEIGHTS && $1 == needed ]]; then
+    fail "no R-101.pkl beside $DATA: put it there, or give --pre_trained=FILE, or --pre_trained=none to begin without"
+  elif [[ -z $WEIGHTS ]]; then
+    WEIGHTS=none
+    echo "$(basename -- "$0"): no R-101.pkl beside $DATA: the weights are random, the speed is the same" >&2
+  fi
+  [[ $WEIGHTS == none || -f $WEIGHTS ]] || fail "--pre_trained: no such file: $WEIGHTS"
+  if [[ $WEIGHTS == none || $WEIGHTS == *.ckpt ]]; then
+    set_pretrained --pre_trained "$WEIGHTS"
+  else
+    convert_weights
+  fi
+}
+
+# Weights of another framework, or a ResNet's: converted into OUTPUT, once.
+convert_weights() {
+  local file
+  file=$OUTPUT/backbone_$(basename -- "${WEIGHTS%.*}").ckpt
+  if [[ ! -f $file || $WEIGHTS -nt $file ]]; then
+    require_program "$PYTHON" "activate the environment, or say PYTHON=..."
+    [[ ${DRY_RUN:-0} == 1 ]] || mkdir -p -- "$OUTPUT"
+    COMMAND=("$PYTHON" "$MODEL_DIR/src/convert_checkpoint.py" "--ckpt_file=$WEIGHTS" "--output_file=$file")
+    start_and_wait
+  fi
+  ARGS+=("--pre_trained=$file")
+}
+
+# build_training [--key=value ...]: COMMAND trains on all devices.
+build_training() {
+  ARGS+=("--config_path=$MODEL_DIR/detectron2_config_101.yaml" "--coco_root=$DATA")
+  [[ -z $BATCH ]] || ARGS+=("--batch_size=$((BATCH / WORKERS))")
+  COMMAND=()
+  if ((WORKERS == 1)); then
+    build_one train.py "$OUTPUT" "$@"
+    return
+  fi
+  LAUNCH=("--worker_num=$WORKERS")
+  ((NODES == 1)) || LAUNCH+=("--local_worker_num=$DEVICES" "--node_rank=$NODE" "--master_addr=$MASTER")
+  [[ -z $PORT ]] || LAUNCH+=("--master_port=$PORT")
+  build_many train.py "$OUTPUT" "$@"
+}

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Train in several processes on the CPU.
+# usage: bash run_distribute_train_cpu.sh DEVICE_NUM [PRETRAINED_CKPT] [COCO_ROOT] [MINDRECORD_DIR] [--key=value ...]
+#   DEVICE_NUM       number of processes
+#   PRETRAINED_CKPT  checkpoint to start from; none or "": without one
+#   COCO_ROOT        folder with annotations/, train2017/ and val2017/ (default: as in the configuration)
+#   MINDRECORD_DIR   folder of the converted data, written on first use (default: ./train_parallel/mindrecord)
+#   --key=value      any key of the configuration; goes over what the arguments say
+# Writes to ./train_parallel. DRY_RUN=1 prints what would be started.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set -euo pipefail
+# shellcheck source=arguments.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/arguments.sh"
+distribute_train CPU "$@"

@@ -1,0 +1,109 @@
+"""utils/launch/run.py: the ends that a run on several devices can come to. The program is a few lines without MindSpore."""
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+LAUNCHER = Path(__file__).resolve().parents[2] / "utils" / "launch" / "run.py"
+PROGRAM = '''
+import os, signal, sys, time
+if os.environ["MS_ROLE"] == "MS_SCHED":
+    time.sleep(100)
+rank, mode = int(os.environ["RANK_ID"]), sys.argv[1]
+print("rank", rank, "has", sys.argv[2:], "of", os.environ["RANK_SIZE"], flush=True)
+def asked(*_):
+    time.sleep(rank / 2)
+    print("stops", flush=True)
+    sys.exit(143)
+signal.signal(signal.SIGTERM, asked)
+if rank == 1 and mode in ("killed", "fails"):
+    time.sleep(0.5)     # as a program takes that imports something
+    print("last words", flush=True)
+    sys.exit(3) if mode == "fails" else os.kill(os.getpid(), signal.SIGKILL)
+if mode != "ends":
+    open(f"ready {rank}", "w").close()
+    time.sleep(100)
+'''
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start(mode, *options) -> the launcher's process, in a folder with a space in its name."""
+    folder = tmp_path / "a run"
+    folder.mkdir()
+    (folder / "program.py").write_text(PROGRAM)
+
+    def launch(mode, *options):
+        return subprocess.Popen([sys.executable, str(LAUNCHER), "--worker_num=2", "--log_dir=the logs", *options, "program.py",
+                                 mode, "one two"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return launch
+
+
+def left_running(folder) -> list:
+    """Processes that were started in this folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.cmdline())
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("mode, status, told", [
+    ("killed", 137, "rank 1 was killed by signal 9 (SIGKILL); all others were ended"),
+    ("fails", 3, "rank 1 ended with status 3; all others were ended")])
+def test_a_rank_that_fails_ends_all(start, tmp_path, mode, status, told):
+    out, errors = (process := start(mode)).communicate(timeout=60)
+    assert process.returncode == status, errors
+    assert "rank 0 has ['one two'] of 2" in out and "rank 1 has" not in out
+    assert told in errors and "    last words" in errors
+    assert not left_running(tmp_path / "a run")
+
+
+def test_asked_to_stop_it_asks_the_ranks(start, tmp_path):
+    """A second start in the same folder keeps the logs of the first."""
+    folder = tmp_path / "a run"
+    (folder / "the logs").mkdir()
+    (folder / "the logs" / "worker_0.log").write_text("of before")
+    process = start("waits", "--show_ranks=all")
+    deadline = time.monotonic() + 60
+    while not all((folder / f"ready {rank}").exists() for rank in (0, 1)):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 143 and "stopped as asked" in errors
+    assert "stops" in out
+    assert (folder / "the logs" / "earlier" / "1" / "worker_0.log").read_text() == "of before"
+    assert not left_running(folder)
+
+
+@pytest.mark.parametrize("options, told", [
+    ((), "worker_num and local_worker_num: give one of them"),
+    (("--worker_num=2", "--local_worker_num=3"), "worker_num and local_worker_num"),
+    (("--worker_num=4", "--local_worker_num=2", "--node_rank=2"), "node_rank: 2 does not fit 4 processes, 2 a node"),
+    (("--worker_num=2", "--show_ranks=first"), "--show_ranks: expected numbers"),
+    (("--worker_num=two",), "argument --worker_num: invalid int value"),
+    (("--log_dir=/dev/null/x", "--worker_num=2"), "--log_dir: /dev/null"),
+])
+def test_faults_are_one_line(run_command, one_line, options, told):
+    assert told in one_line(run_command(["python", LAUNCHER, *options, __file__]), "run.py")
+
+
+def test_missing_program_and_taken_port(run_command, one_line):
+    assert "no such program: nowhere.py" in one_line(run_command(["python", LAUNCHER, "--worker_num=2", "nowhere.py"]), "run.py")
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run_command(["python", LAUNCHER, "--worker_num=2", f"--master_port={port}", __file__])
+    assert f"--master_port: {port} is in use" in one_line(done, "run.py")

@@ -1,0 +1,257 @@
+"""The shell scripts around what test_scripts_documented.py goes through: usage, faults, environment, status, signals."""
+import os
+import shlex
+import shutil
+import subprocess
+
+import pytest
+
+from tests.script_calls import DISTRIBUTE, EVAL, MODELS, ROOT, STANDALONE, split
+
+PROGRAMS = [(model, path.name) for model in MODELS for path in sorted((ROOT / model / "scripts").glob("*.sh"))
+            if path.name.startswith(("run_standa", "run_distribute", "run_eval", "train_"))]
+of_every_model = pytest.mark.parametrize("model", MODELS)
+
+
+def flags_of(caller) -> dict:
+    """Of the only program that was started."""
+    (words,) = caller.started()
+    return split(words)[-1]
+
+
+def fault(done, script: str) -> str:
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"{script}: error: "), line
+    return line
+
+
+# ---------------------------------------------------------------------------------------------------- usage
+
+
+@pytest.mark.parametrize(("model", "name"), PROGRAMS, ids=[f"{model}: {name}" for model, name in PROGRAMS])
+def test_usage(caller, model, name):
+    done = caller.call(model, f"bash {name}")
+    assert (done.returncode, done.stdout, caller.started()) == (2, "", [])
+    first, second = done.stderr.splitlines()[:2]
+    assert first and not first.startswith(("#", "usage", "Same"))
+    called = second.split()[2]      # of a one-line file, the script that it calls
+    assert second.startswith(f"usage: bash {called} ")
+    assert os.access(ROOT / model / "scripts" / name, os.X_OK)
+    text = (ROOT / model / "scripts" / name).read_text(encoding="utf-8")
+    assert called == name or (len(text.splitlines()) == 2 and called in text)
+    assert "DRY_RUN=1" in done.stderr
+    helped = caller.call(model, f"bash {name} --help")
+    assert (helped.returncode, helped.stdout, helped.stderr) == (0, done.stderr, "")
+
+
+def test_every_kind_of_script_is_there():
+    names = [f"run_{what}_{target}.sh" for what in ("standalone_train", "distribute_train", "eval")
+             for target in ("ascend", "gpu", "cpu")]
+    for model in MODELS:
+        assert {*names, "run_standalone_train.sh", "run_distribute_train.sh", "run_eval.sh"} <= {
+            name for owner, name in PROGRAMS if owner == model}
+
+
+@pytest.mark.parametrize(("model", "more"), [
+    ("faster_rcnn", "3 {MR} more"), ("faster_rcnn", "{MR} 3"), ("mask_rcnn", "3 {MR} more"), ("mask_rcnn", "{MR} 3"),
+    ("refinedet", "0 more")])
+def test_too_many_arguments_or_in_another_order(caller, model, more):
+    done = caller.call(model, f"bash {STANDALONE[model]} {more}")
+    assert done.returncode == 2
+    assert "usage: bash run_standalone_train_ascend.sh" in done.stderr
+    assert caller.started() == []
+
+
+# ----------------------------------------------------------------------------------- faults of the arguments
+
+
+@pytest.mark.parametrize(("model", "command", "told"), [
+    ("faster_rcnn", "run_standalone_train_ascend.sh gone.ckpt resnet_v1.5_50 {COCO}", "PRETRAINED_MODEL: no such file: gone.ckpt"),
+    ("faster_rcnn", "run_standalone_train_ascend.sh {PRE} resnet_v1.5_50 'no where'", "COCO_ROOT: no such folder: no where"),
+    ("faster_rcnn", "run_standalone_train_ascend.sh {PRE} resnet50 {COCO}", "BACKBONE: expected one of resnet_v1.5_50, "),
+    ("faster_rcnn", "run_distribute_train_gpu.sh gone.json none resnet_v1.5_50 {COCO}",
+     "expected a rank table or a number of devices, there is no such file: gone.json"),
+    ("faster_rcnn", "run_eval_gpu.sh gone.json {CKPT} resnet_v1.5_50 {COCO}", "VALIDATION_JSON_FILE: no such file: gone.json"),
+    ("faster_rcnn", "run_eval_gpu.sh {JSON} gone.ckpt resnet_v1.5_50 {COCO}", "CHECKPOINT_PATH: no such file: gone.ckpt"),
+    ("mask_rcnn", "run_standalone_train_ascend.sh gone.ckpt", "PRETRAINED_CKPT: no such file: gone.ckpt"),
+    ("mask_rcnn", "run_standalone_train_ascend.sh {PRE} nowhere", "COCO_ROOT: no such folder: nowhere"),
+    ("refinedet", "run_standalone_train_ascend.sh 0 5 0.02 coco gone.ckpt", "PRE_TRAINED: no such file: gone.ckpt"),
+    ("refinedet", "run_standalone_train_ascend.sh 0 5 0.02 cocoa", "DATASET: expected coco, voc or other, got 'cocoa'"),
+    ("refinedet", "run_standalone_train_ascend.sh 0 0.02 5 coco", "EPOCH_SIZE: expected a number, got '0.02'"),
+    ("refinedet", "run_standalone_train_ascend.sh 0 5 coco coco", "LR: expected a number, got 'coco'"),
+    ("refinedet", "run_standalone_train_ascend.sh 0 5 0.1 coco {PRE} 5", "PRE_TRAINED_EPOCH_SIZE: 5 of 5 epochs leave nothing"),
+    ("refinedet", "run_distribute_train.sh 8 5 0.1 coco {TABLE}", "DEVICE_NUM: 8, but my files/rank table.json has 2 devices"),
+    ("refinedet", "run_eval.sh coco gone.ckpt 0", "CHECKPOINT_PATH: no such file: gone.ckpt"),
+    ("refinedet", "run_eval.sh coco {CKPT} --using_mode=vgg",
+     "--using_mode: expected refinedet_{vgg16,resnet101}_{320,512}, got 'vgg'"),
+    ("mask_rcnn", "train_full_1p.sh --data_path=nowhere", "--data_path: no such folder: nowhere"),
+    ("mask_rcnn", "train_full_1p.sh --batch_size=2", "--data_path is needed"),
+    ("mask_rcnn", "train_full_1p.sh --data_path {DATA}", "--data_path: write --data_path=VALUE"),
+    ("mask_rcnn", "train_full_1p.sh --data_path={DATA}", "no R-101.pkl beside a coco/: put it there, or give --pre_trained=FILE"),
+    ("mask_rcnn", "train_full_1p.sh --data_path={DATA} --pre_trained=gone.pkl", "--pre_trained: no such file: gone.pkl"),
+    ("mask_rcnn", "train_performance_8p.sh --data_path={DATA} --batch_size=12",
+     "--batch_size: 12 over all devices does not divide by their 8"),
+    ("faster_rcnn", "train_performance_multinodes.sh --data_path={DATA}", "--batch_size is needed"),
+    ("faster_rcnn", "train_performance_multinodes.sh --data_path={DATA} --batch_size=32 --nnodes=2 --node_rank=2 --local_addr=a "
+     "--master_addr=b", "--node_rank: expected 0 to 1, the machines of --nnodes, got 2"),
+])
+def test_a_fault_is_one_line(caller, model, command, told):
+    done = caller.call(model, f"bash {command}")
+    name = command.split()[0]
+    name = {"run_distribute_train.sh": "run_distribute_train_ascend.sh", "run_eval.sh": "run_eval_ascend.sh"}.get(name, name)
+    assert fault(done, name).startswith(f"{name}: error: {told}")
+    assert caller.started() == []
+
+
+@pytest.mark.parametrize(("environment", "told"), [
+    ({"DEVICE_TARGET": "TPU"}, "DEVICE_TARGET: expected Ascend, GPU or CPU, got 'TPU'"),
+    ({"LAUNCHER": "slurm"}, "LAUNCHER: expected msrun or mpirun, got 'slurm'"),
+    ({"LAUNCHER": "mpirun", "DEVICE_TARGET": "CPU"}, "LAUNCHER: mpirun is for GPUs; CPU takes msrun"),
+    ({"PYTHON": "no python"}, "no python is not on the PATH: activate the environment"),
+])
+def test_faults_of_the_environment(caller, environment, told):
+    done = caller.call("faster_rcnn", f"bash {DISTRIBUTE['faster_rcnn']}", **environment)
+    assert told in fault(done, "run_distribute_train_gpu.sh")
+    assert caller.started() == []
+
+
+def test_utils_are_missed_by_name(caller, tmp_path):
+    """A model's folder alone starts on one device."""
+    shutil.copytree(ROOT / "mask_rcnn" / "scripts", tmp_path / "lonely" / "scripts")
+    caller.checkout = tmp_path
+    assert caller.call("lonely", "bash run_standalone_train_gpu.sh none", DRY_RUN="1").returncode == 0
+    done = caller.call("lonely", "bash run_distribute_train_gpu.sh 2", DRY_RUN="1")
+    assert "utils/launch/run.py is not there: utils/ stands beside the model's folder; copy both" in fault(
+        done, "run_distribute_train_gpu.sh")
+
+
+# ------------------------------------------------------------------------------ environment, own flags, folders
+
+
+@of_every_model
+def test_the_same_commands_on_the_cpu(caller, model):
+    for command in (STANDALONE[model], EVAL[model]):
+        assert caller.call(model, f"bash {command}", DEVICE_TARGET="CPU").returncode == 0
+        assert flags_of(caller)["--device_target"] == "CPU"
+        assert caller.call(model, f"bash {command.replace('ascend', 'cpu')}").returncode == 0
+        assert flags_of(caller)["--device_target"] == "CPU"
+    for command, environment in ((DISTRIBUTE[model], {"DEVICE_TARGET": "CPU"}), (DISTRIBUTE[model].replace("gpu", "cpu"), {})):
+        assert caller.call(model, f"bash {command}", **environment).returncode == 0
+        (words,) = caller.started()
+        _, python, _, launcher, options, _, flags = split(words)
+        assert options == {"--worker_num": "2", "--log_dir": f"./{'LOG' if model == 'refinedet' else 'train_parallel'}/log",
+                           "--device_target": "CPU"}
+        assert flags["--distribute"] == "True"
+
+
+@pytest.mark.parametrize(("model", "command"), [
+    ("faster_rcnn", "run_distribute_train_ascend.sh gone.json none resnet_v1.5_50 {COCO}"),
+    ("mask_rcnn", "run_distribute_train_ascend.sh gone.json"),
+])
+def test_a_rank_table_is_not_needed_off_ascend(caller, model, command):
+    assert caller.call(model, f"bash {command}", DEVICE_TARGET="CPU", DEVICE_NUM="3").returncode == 0
+    assert split(caller.started()[0])[:1] + [split(caller.started()[0])[4]["--worker_num"]] == [{}, "3"]
+    command = command.replace("gone.json", "{TABLE}")
+    assert caller.call(model, f"bash {command}", DEVICE_TARGET="CPU").returncode == 0
+    assert split(caller.started()[0])[:1] + [split(caller.started()[0])[4]["--worker_num"]] == [{}, "2"]
+
+
+@of_every_model
+def test_mpirun_on_request(caller, model):
+    done = caller.call(model, f"bash {DISTRIBUTE[model]}", LAUNCHER="mpirun")
+    assert done.returncode == 0, done.stderr
+    (words,) = caller.started()
+    assert words[:2] == ["RANK_SIZE=2", "mpirun"]
+    words = [word for word in words if word != "--allow-run-as-root"]
+    assert (words[2:4], words[4], words[6:9]) == (["-n", "2"], "--output-filename", [
+        "--merge-stderr-to-stdout", "python", str(caller.checkout / model / "train.py")])
+    assert {"--device_target": "GPU", "--distribute": "True"}.items() <= split(words[9:])[0].items()
+
+
+@of_every_model
+def test_own_flags_go_last(caller, model):
+    mine = "--config_path='my config.yaml' --output_path='an out' --device_id=5 --img_height=128"
+    wanted = {"--config_path": "my config.yaml", "--output_path": "an out", "--device_id": "5", "--img_height": "128"}
+    assert caller.call(model, f"bash {STANDALONE[model]} {mine}").returncode == 0
+    assert wanted.items() <= flags_of(caller).items()
+    assert caller.call(model, f"bash {DISTRIBUTE[model]} {mine}").returncode == 0
+    (words,) = caller.started()
+    assert split(words)[4]["--log_dir"] == "an out/log"
+    assert split(words)[-1]["--output_path"] == "an out"
+
+
+@of_every_model
+def test_typed_with_sh(caller, model):
+    """As some users do; it may be dash."""
+    for command in (STANDALONE[model], DISTRIBUTE[model], EVAL[model]):
+        assert caller.call(model, f"sh {command}").returncode == 0
+        assert len(caller.started()) == 1
+
+
+@of_every_model
+def test_no_pretrained_model_can_be_said(caller, model):
+    for word in ("none", "None", "''"):
+        assert caller.call(model, f"bash {STANDALONE[model].replace('{PRE}', word)}").returncode == 0
+        assert flags_of(caller)["--pre_trained"] == ""
+
+
+def test_device_from_the_environment(caller):
+    caller.call("mask_rcnn", "bash run_standalone_train_gpu.sh none", DEVICE_ID="6")
+    assert flags_of(caller)["--device_id"] == "6"
+    caller.call("mask_rcnn", "bash run_standalone_train_gpu.sh none {COCO} 2 {MR}", DEVICE_ID="6")
+    assert {"--device_id": "2", "--coco_root": "a coco", "--mindrecord_dir": "a mindrecord"}.items() <= flags_of(caller).items()
+
+
+@pytest.mark.parametrize(("mode", "config"), [
+    ("refinedet_vgg16_320", "default_config.yaml"), ("refinedet_vgg16_512", "default_config_512.yaml"),
+    ("refinedet_resnet101_320", "default_config_resnet101.yaml"), ("refinedet_resnet101_512", "default_config_resnet101_512.yaml")])
+def test_networks_of_refinedet(caller, mode, config):
+    for command in (STANDALONE, DISTRIBUTE, EVAL):
+        assert caller.call("refinedet", f"bash {command['refinedet']} --using_mode={mode} --num_gts=9").returncode == 0
+        flags = flags_of(caller)
+        assert (flags["--config_path"], flags["--num_gts"]) == (str(caller.checkout / "refinedet" / config), "9")
+        assert "--using_mode" not in flags
+
+
+@of_every_model
+def test_an_evaluation_leaves_the_earlier_ones(caller, model):
+    assert caller.call(model, f"bash {EVAL[model]}").returncode == 0
+    assert flags_of(caller)["--output_path"] == "./eval"
+    for name in ("eval", "eval_2"):
+        (caller.folder / name).mkdir()
+        (caller.folder / name / "metrics.json").touch()
+    assert caller.call(model, f"bash {EVAL[model]}").returncode == 0
+    assert flags_of(caller)["--output_path"] == "./eval_3"
+    assert flags_of(caller)["--mindrecord_dir"] == "./eval/mindrecord"
+
+
+def test_masks_are_scored_on_the_pictures_beside_the_annotations(caller):
+    (caller.folder / "other.json").touch()
+    assert caller.call("mask_rcnn", "bash run_eval.sh other.json {CKPT}").returncode == 0
+    assert "--coco_root" not in flags_of(caller)
+
+
+@of_every_model
+def test_a_container_is_started_by_the_one_script(caller, model):
+    assert caller.call(model, "bash docker_start.sh fasterrcnn:20.1.0 {DATA} 'a model'").returncode == 0
+    assert caller.started() == [["docker_start.sh", "fasterrcnn:20.1.0", "a coco/", "a model"]]
+
+
+def test_called_from_its_own_folder(caller):
+    words = ["bash", "run_standalone_train_ascend.sh", str(caller.folder / "my files" / "resnet50.ckpt")]
+    done = subprocess.run(words, cwd=caller.checkout / "mask_rcnn" / "scripts", env=caller.environment(CDPATH="/"), check=False)
+    assert done.returncode == 0
+    (words,) = caller.started()
+    assert words[1] == str(caller.checkout / "mask_rcnn" / "train.py")
+
+
+def test_dry_run_quotes(caller):
+    command = "bash run_standalone_train_gpu.sh {PRE} {COCO} --coco_classes='[background, a \"b\"]'"
+    done = caller.call("mask_rcnn", command, DRY_RUN="1")
+    assert caller.started() == []
+    again = subprocess.run(["bash", "-c", done.stdout], cwd=caller.folder, env=caller.environment(), check=False)
+    assert again.returncode == 0
+    assert flags_of(caller)["--coco_classes"] == '[background, a "b"]'
+    assert shlex.split(done.stdout) == caller.started()[0]

@@ -1,0 +1,124 @@
+"""The shell scripts and what they start: rank tables, status, signals, conversion of weights."""
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.script_calls import DISTRIBUTE, EVAL, MODELS, STANDALONE, TABLE, split
+
+of_every_model = pytest.mark.parametrize("model", MODELS)
+
+
+def rank_table(*servers) -> str:
+    """A table of servers, [(address, devices)]."""
+    ranks = iter(range(99))
+    return json.dumps({"version": "1.0", "status": "completed", "server_list": [
+        {"server_id": address, "device": [{"device_id": str(number), "device_ip": "192.1.0.6", "rank_id": str(next(ranks))}
+                                          for number in devices]} for address, devices in servers]})
+
+
+# ------------------------------------------------------------------------------------------------ rank tables
+
+
+def table_of(caller, text, **environment):
+    (caller.folder / "table.json").write_text(text)
+    done = caller.call("mask_rcnn", "bash run_distribute_train_ascend.sh table.json none", **environment)
+    return done, [split(words) for words in caller.started()]
+
+
+def test_devices_of_a_table(caller):
+    done, (started,) = table_of(caller, rank_table(("10.0.0.1", (4, 6))))
+    assert done.returncode == 0, done.stderr
+    assert started[0] == {"RANK_TABLE_FILE": str(caller.folder / "table.json"), "ASCEND_RT_VISIBLE_DEVICES": "4,6"}
+    assert started[4] == {"--worker_num": "2", "--log_dir": "./train_parallel/log", "--device_target": "Ascend"}
+    _, (started,) = table_of(caller, rank_table(("10.0.0.1", (4, 6))), ASCEND_RT_VISIBLE_DEVICES="0,1")
+    assert started[0]["ASCEND_RT_VISIBLE_DEVICES"] == "0,1"
+
+
+def test_this_machine_among_those_of_a_table(caller):
+    """Of two servers, the one with an address of this machine; else NODE_RANK says."""
+    options = {"--worker_num": "4", "--local_worker_num": "2", "--node_rank": "1", "--master_addr": "203.0.113.7"}
+    done, (started,) = table_of(caller, rank_table(("203.0.113.7", (0, 1)), ("127.0.0.1", (0, 1))))
+    assert done.returncode == 0, done.stderr
+    assert options.items() <= started[4].items()
+    far = rank_table(("203.0.113.7", (0, 1)), ("203.0.113.8", (0, 1)))
+    done, started = table_of(caller, far)
+    assert (done.returncode, started) == (2, [])
+    assert done.stderr.startswith("rank_table.py: error: table.json: none of its servers (203.0.113.7, 203.0.113.8) has an address")
+    _, (started,) = table_of(caller, far, NODE_RANK="1")
+    assert options.items() <= started[4].items()
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("", "table.json: not a rank table of version 1.0: Expecting value"),
+    ("{}", "table.json: not a rank table of version 1.0: no 'server_list'"),
+    ("[]", "table.json: not a rank table of version 1.0: "),
+    (TABLE.replace('"rank_id": "1"', '"rank_id": "5"'), "table.json: rank_id should count from 0 over server_list, got [0, 5]"),
+    (rank_table(("203.0.113.7", (0, 1)), ("203.0.113.8", (0,))), "table.json: the servers have different numbers of devices"),
+])
+def test_tables_that_cannot_be_followed(caller, text, told):
+    done, started = table_of(caller, text)
+    assert (done.returncode, started) == (2, [])
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"rank_table.py: error: {told}")
+
+
+# -------------------------------------------------------------------------------------------- status, signals
+
+
+@of_every_model
+def test_the_status_is_passed_on(caller, model):
+    for command, environment in ((STANDALONE[model], {}), (EVAL[model], {}), (DISTRIBUTE[model], {}),
+                                 (DISTRIBUTE[model], {"LAUNCHER": "mpirun"})):
+        done = caller.call(model, f"bash {command}", STAND_IN_STATUS="7", **environment)
+        assert done.returncode == 7
+        assert len(caller.started()) == 1
+
+
+def test_what_failed_is_not_gone_on_from(caller):
+    """Neither a conversion nor a training."""
+    (caller.folder / "R-101.pkl").touch()
+    for flags, program in (("", "convert_checkpoint.py"), (" --pre_trained=none", "run.py")):
+        done = caller.call("faster_rcnn", "bash train_full_8p.sh --data_path={DATA}" + flags, STAND_IN_STATUS="7")
+        assert done.returncode == 7
+        assert [words[1].rpartition("/")[2] for words in caller.started()] == [program]
+
+
+def test_weights_are_converted_once(caller):
+    (caller.folder / "R-101.pkl").touch()
+    (caller.folder / "train_full_1p").mkdir()
+    (caller.folder / "train_full_1p" / "backbone_R-101.ckpt").touch()
+    assert caller.call("faster_rcnn", "bash train_full_1p.sh --data_path={DATA}").returncode == 0
+    train, score = caller.started()
+    assert split(train)[-1]["--pre_trained"] == "./train_full_1p/backbone_R-101.ckpt"
+    assert score[1].endswith("eval.py")
+
+
+def test_performance_needs_no_weights(caller):
+    done = caller.call("faster_rcnn", "bash train_performance_8p.sh --data_path={DATA} --perf_steps=20 --batch_size=4",
+                       DEVICE_NUM="2", DEVICE_TARGET="CPU")
+    assert done.returncode == 0
+    assert "no R-101.pkl beside a coco/" in done.stderr
+    _, _, _, _, options, _, flags = split(caller.started()[0])
+    assert (options["--worker_num"], options["--device_target"]) == ("2", "CPU")
+    assert (flags["--pre_trained"], flags["--perf_steps"], flags["--batch_size"]) == ("", "20", "2")
+
+
+@pytest.mark.parametrize("command", [STANDALONE["faster_rcnn"], "train_full_1p.sh --data_path={DATA} --pre_trained=none"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_reach_the_program(caller, command, number, status):
+    """It ends by itself, the script after it with its status, and nothing is started behind it."""
+    process = subprocess.Popen(caller.words("faster_rcnn", f"bash {command}"), cwd=caller.folder, text=True,
+                               env=caller.environment(STAND_IN_WAITS="1"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    started = caller.calls.with_name("calls.started")
+    deadline = time.monotonic() + 30
+    while not started.exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == status, out + err
+    assert len(caller.started()) == 1

@@ -1,0 +1,70 @@
+"""The shell scripts for real, on the CPU: each model is trained for two steps, narrow, and its weights are scored."""
+import json
+import sys
+
+import pytest
+import yaml
+
+from tests.narrow_network import SMALL, WIDTHS
+from tests.narrow_refinedet import NARROW
+
+DATA = {"num_classes": 4, "coco_classes": ["background", "thing 1", "thing 2", "thing 3"]}
+RUN = {"batch_size": 2, "epoch_size": 1, "max_steps": 2, "run_eval": False, "num_parallel_workers": 1, "log_interval": 1,
+       "warmup_step": 2, **DATA}
+SIDE = {"img_height": 64, "img_width": 64}
+MODELS = {
+    "faster_rcnn": ({**WIDTHS, **SMALL, **SIDE}, "run_standalone_train_ascend.sh none resnet_v1.5_50 {coco}",
+                    "run_eval_gpu.sh {json} {ckpt} resnet_v1.5_50 {coco} 0"),
+    "mask_rcnn": ({**WIDTHS, **SMALL, **SIDE, "rcnn_mask_out_channels": 16, "max_mask_edges": 16},
+                  "run_standalone_train.sh none", "run_eval.sh {json} {ckpt}"),
+    "refinedet": ({**NARROW, **SIDE}, "run_standardalone_train_gpu.sh 0 1 0.0001 coco", "run_eval_gpu.sh coco {ckpt} 0"),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_training_and_evaluation(run_command, repo_dir, tmp_path, coco, model):
+    """The commands are those of Ascend and GPUs; DEVICE_TARGET=CPU runs them here."""
+    config, train, score = MODELS[model]
+    folder = tmp_path / "a caller"
+    folder.mkdir()
+    (folder / "narrow config.yaml").write_text(yaml.safe_dump({**config, **RUN}), encoding="utf-8")
+    output = "LOG0" if model == "refinedet" else "train"
+    words = {"coco": coco, "json": coco / "annotations" / "instances_val2017.json", "ckpt": f"{output}/checkpoint/last.ckpt"}
+
+    def call(command):
+        script, *rest = (word.format(**words) for word in command.split())
+        return run_command(["bash", repo_dir / model / "scripts" / script, *rest, "--config_path=narrow config.yaml",
+                            f"--coco_root={coco}"], cwd=folder, env={"DEVICE_TARGET": "CPU", "PYTHON": sys.executable})
+
+    done = call(train)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / output / "loss_0.log").read_text().count("epoch: 1 step: ") == 2
+    for name in ("eval", "eval_2") if model == "refinedet" else ("eval",):
+        done = call(score)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = " in done.stdout
+        assert json.loads((folder / name / "metrics.json").read_text())["images"] == 3
+    assert not (folder / name / "mindrecord").exists() or name == "eval"
+
+
+def test_two_processes(run_command, repo_dir, tmp_path, coco):
+    """RefineDet in two processes on the CPU: both train, and a fault of the user ends both with its status and its line."""
+    if not (repo_dir / "utils" / "launch" / "run.py").is_file():
+        pytest.skip("utils/launch/run.py is not there")
+    config, *_ = MODELS["refinedet"]
+    (tmp_path / "narrow config.yaml").write_text(yaml.safe_dump({**config, **RUN, "runtime_num_threads": 1}), encoding="utf-8")
+    script = repo_dir / "refinedet" / "scripts" / "run_distribute_train.sh"
+
+    def call(root):
+        return run_command(["bash", script, "2", "1", "0.0001", "coco", "none", "--config_path=narrow config.yaml", "--max_steps=1",
+                            f"--coco_root={root}", "--output_path=an out"],
+                           cwd=tmp_path, env={"DEVICE_TARGET": "CPU", "PYTHON": sys.executable})
+
+    done = call("no where")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "coco_root: no such folder: no where" in done.stdout + done.stderr
+    done = call(coco)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "an out" / "loss_0.log").read_text().count("epoch: 1 step: ") == 1
+    assert (tmp_path / "an out" / "checkpoint" / "last.ckpt").is_file()
+    assert sorted(path.name for path in (tmp_path / "an out" / "log").glob("worker_*.log")) == ["worker_0.log", "worker_1.log"]

@@ -1,0 +1,129 @@
+"""Training steps of narrow networks on two pictures, whole or as one of two ranks, and what ranks tell each other.
+
+usage (by msrun, on two ranks): python tests/rank_steps.py OUTPUT_FOLDER
+"""
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS, PICTURES = 5, 2
+# Objects of the two pictures: label and corners. The pictures differ in how many anchors and boxes they give to count.
+OBJECTS = [[(1, 12, 16, 60, 52), (2, 70, 20, 112, 60), (3, 24, 8, 88, 60), (1, 4, 4, 120, 62)], [(2, 40, 30, 52, 41)]]
+MODELS = ("faster_rcnn", "refinedet")    # of Mask R-CNN what it has besides: mask_loss
+
+
+def build(model: str):
+    """(network, inputs(step) of both pictures, names of the losses)."""
+    from tests import narrow_network, narrow_refinedet
+
+    if model == "refinedet":
+        config = narrow_refinedet.narrow_config(num_gts=4)
+        net = narrow_refinedet.narrow_network(config)
+        names = importlib.import_module("refinedet.src.refinedet").LOSS_NAMES
+    else:
+        config = narrow_network.narrow_config(img_height=64, img_width=128, num_expected_pos_stage2=8)
+        net = narrow_network.narrow_network(config)
+        names = importlib.import_module("faster_rcnn.src.FasterRcnn.faster_rcnn").LOSS_NAMES
+    image, info = narrow_network.pictures(config, PICTURES)
+    columns = [image, info, *narrow_network.objects(config, OBJECTS)]
+
+    def inputs(step):
+        noise = [] if model == "refinedet" else narrow_network.noise(net, PICTURES, step)
+        return [*columns, *noise]
+
+    return net, inputs, names
+
+
+def train(model: str, rank: int = 0, ranks: int = 1) -> dict:
+    """name -> trained weights, and of what began them."""
+    import mindspore as ms
+    from mindspore import Tensor
+
+    TrainStep = importlib.import_module(f"{model}.src.train_step").TrainStep
+    mode = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)       # statistics of norms are taken in it alone
+    net, inputs, names = build(model)
+    ms.set_context(mode=mode)
+    first = {param.name: param.asnumpy().copy() for param in net.trainable_params()}
+    step = TrainStep(net, names, momentum=0.9, weight_decay=1e-4, clip_grad_norm=5.0, rank_size=ranks)
+    share = slice(rank * PICTURES // ranks, (rank + 1) * PICTURES // ranks)
+    for number in range(STEPS):
+        step([Tensor(item.asnumpy()[share]) for item in inputs(number)], 0.005)
+    trained = {param.name: param.asnumpy() for param in net.trainable_params()}
+    return {**trained, **{f"first.{name}": value for name, value in first.items()}}
+
+
+def mask_loss(rank: int = 0, ranks: int = 1) -> list:
+    """The loss of the masks of two pictures, of which one has a single object, and its gradient: means over the ranks."""
+    import mindspore as ms
+    from mindspore import Tensor, ops
+
+    from mask_rcnn.src.MaskRcnn.rcnn_mask import mask_head_loss
+
+    rng = np.random.default_rng(0)
+    logits, targets = rng.standard_normal((PICTURES, 3, 4, 4)), rng.random((PICTURES, 3, 4, 4)) > 0.5
+    positive = np.array([[True, True, True], [False, True, False]])
+    share = slice(rank * PICTURES // ranks, (rank + 1) * PICTURES // ranks)
+    weight = ms.Parameter(Tensor([2.0]), name="weight")
+
+    def forward(logits, targets, positive):
+        return mask_head_loss(logits * weight, targets, positive)
+
+    value_and_grad = ms.jit(ms.value_and_grad(forward, None, ms.ParameterTuple([weight])))
+    loss, (grad,) = value_and_grad(*(Tensor(item[share]) for item in (
+        logits.astype(np.float32), targets.astype(np.float32), positive)))
+    both = ops.concat((loss.reshape(1), grad))
+    return (both if ranks == 1 else ops.AllReduce()(both) / ranks).asnumpy().tolist()
+
+
+def talk(rank: int, ranks: int) -> dict:
+    """What comes of the exchanges between ranks, as JSON."""
+    from faster_rcnn.src import ranks as module
+
+    told = {"texts": [item.decode() for item in module.exchange(b"x" * 5 * rank, ranks)]}
+    big = module.exchange(bytes([rank]) * 3_000_001, ranks)
+    told["big"] = [(len(item), item[0], item[-1]) for item in big]
+    done = []
+
+    def work():
+        done.append(time.sleep(1.5))        # longer than between two looks
+        return {"rank": rank, "of": 0.1 + 0.2}
+
+    told["result"], told["done here"] = module.from_first(work, rank, ranks, "work"), len(done)
+    started = time.time()
+
+    def in_turn():
+        begun = time.time() - started
+        time.sleep(1.5 * (rank == 0))
+        return begun
+
+    told["begun"] = module.first_then_others(in_turn, rank, ranks, "work")
+    for name, bad, timeout in (("fails", lambda: 1 / 0, 0), ("too long", lambda: time.sleep(60), 0.5), ("no JSON", object, 0)):
+        start = time.monotonic()
+        try:
+            module.from_first(bad, rank, ranks, "conversion", timeout)
+        except (module.InputError, ZeroDivisionError, TypeError) as error:
+            told[name] = [type(error).__name__, str(error), time.monotonic() - start]
+    module.wait_for_all(ranks)
+    return told
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)
+    from faster_rcnn.src.model_utils.local_adapter import get_ranks, prepare_environment, setup_device
+
+    prepare_environment()
+    from faster_rcnn.src.model_utils.config import load_config
+
+    config = load_config(overrides={"device_target": "CPU", "distribute": True})
+    setup_device(config)
+    rank, ranks = get_ranks(config)
+    folder = Path(sys.argv[1])
+    (folder / f"told_{rank}.json").write_text(json.dumps({**talk(rank, ranks), "mask loss": mask_loss(rank, ranks)}))
+    for model in MODELS:
+        np.savez(folder / f"{model}_{rank}.npz", **train(model, rank, ranks))

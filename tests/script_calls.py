@@ -1,0 +1,119 @@
+"""What tests of the shell scripts share: a copy of the checkout, stand-ins for what the scripts start, and a folder to call from.
+
+The stand-ins for python and mpirun lie on the PATH and write down how they were called. All paths hold a space.
+"""
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
+VARIABLES = ("RANK_TABLE_FILE", "ASCEND_RT_VISIBLE_DEVICES", "RANK_SIZE", "HCCL_IF_IP")
+STAND_IN = f"""#!/bin/bash
+case ${{1-}} in */rank_table.py) exec {shlex.quote(sys.executable)} "$@" ;; esac
+number=$(find "$CALLS" -type f | wc -l)
+{{
+  for name in {' '.join(VARIABLES)}; do [[ -z ${{!name-}} ]] || printf '%s=%s\\0' "$name" "${{!name}}"; done
+  printf '%s\\0' "${{0##*/}}" "$@"
+}} > "$CALLS/$number"
+if [[ -n ${{STAND_IN_WAITS-}} ]]; then
+  trap 'exit 143' TERM
+  trap 'exit 130' INT
+  touch "$CALLS.started"
+  for _ in {{1..600}}; do sleep 0.1; done
+fi
+exit "${{STAND_IN_STATUS:-0}}"
+"""
+TABLE = """{"version": "1.0", "server_count": "1", "status": "completed", "server_list": [{"server_id": "10.0.0.1", "device": [
+  {"device_id": "0", "device_ip": "192.1.0.6", "rank_id": "0"}, {"device_id": "1", "device_ip": "192.1.0.7", "rank_id": "1"}]}]}"""
+
+# What a command may name in braces, and where it lies below the folder that the commands are called from.
+PLACES = {"PRE": "my files/resnet50.ckpt", "CKPT": "my files/detector.ckpt", "COCO": "a coco",
+          "JSON": "a coco/annotations/val.json", "TABLE": "my files/rank table.json", "DATA": "a coco/"}
+MR = "a mindrecord"
+# A command of each model.
+STANDALONE = {"faster_rcnn": "run_standalone_train_ascend.sh {PRE} resnet_v1.5_50 {COCO}",
+              "mask_rcnn": "run_standalone_train_ascend.sh {PRE} {COCO}",
+              "refinedet": "run_standalone_train_ascend.sh 0 5 0.02 coco {PRE}"}
+DISTRIBUTE = {"faster_rcnn": "run_distribute_train_gpu.sh 2 {PRE} resnet_v1.5_50 {COCO}",
+              "mask_rcnn": "run_distribute_train_gpu.sh 2 {PRE} {COCO}",
+              "refinedet": "run_distribute_train_gpu.sh 2 5 0.02 coco {PRE}"}
+EVAL = {"faster_rcnn": "run_eval_ascend.sh {JSON} {CKPT} resnet_v1.5_50 {COCO}",
+        "mask_rcnn": "run_eval_ascend.sh {JSON} {CKPT} {COCO}",
+        "refinedet": "run_eval_ascend.sh coco {CKPT}"}
+
+
+def copy_checkout(root: Path) -> Path:
+    """The scripts in a copy of the repository, and bin/ with the stand-ins."""
+    for model in MODELS:
+        shutil.copytree(ROOT / model / "scripts", root / model / "scripts")
+    (root / "utils" / "launch").mkdir(parents=True)
+    shutil.copy(ROOT / "utils" / "launch" / "rank_table.py", root / "utils" / "launch")
+    (root / "utils" / "launch" / "run.py").touch()
+    for name in ("bin/python", "bin/mpirun", "docker/docker_start.sh"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(STAND_IN)
+        (root / name).chmod(0o755)
+    return root
+
+
+class Caller:
+    """A folder that commands are called from, with the files that they name, and what they started."""
+
+    def __init__(self, checkout, tmp_path):
+        self.checkout, self.folder, self.calls = checkout, tmp_path / "a caller", tmp_path / "calls"
+        self.calls.mkdir()
+        (self.folder / "a coco" / "annotations").mkdir(parents=True)
+        files = [self.folder / place for name, place in PLACES.items() if name not in ("COCO", "DATA")]
+        files += [self.folder / "ckpt" / "refinedet.ckpt", tmp_path / "ckpt" / "ckpt_0" / "refinedet-500_458.ckpt"]
+        for path in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        (self.folder / PLACES["TABLE"]).write_text(TABLE)
+
+    def environment(self, **more):
+        own = (*VARIABLES, "DEVICE_TARGET", "DEVICE_NUM", "DEVICE_ID", "DRY_RUN", "LAUNCHER", "PYTHON", "NODE_RANK")
+        kept = {name: value for name, value in os.environ.items() if name not in own}
+        return {**kept, "PATH": f"{self.checkout / 'bin'}:{os.environ['PATH']}", "CALLS": str(self.calls), **more}
+
+    def words(self, model, command):
+        shell, script, *rest = shlex.split(self.fill(model, command))
+        return [shell, str(self.checkout / model / "scripts" / script), *rest]
+
+    def fill(self, model, text):
+        """The names in braces replaced, quoted."""
+        names = {**PLACES, "MR": MR, "M": self.checkout / model, "RUN": self.checkout / "utils" / "launch" / "run.py",
+                 "TABLE_PATH": self.folder / PLACES["TABLE"]}
+        for name, value in names.items():
+            text = text.replace(f"{{{name}}}", str(value).replace(" ", "\\ "))
+        return text
+
+    def call(self, model, command, **environment):
+        """A command such as "bash run_eval.sh {JSON} {CKPT}", run from the folder; CompletedProcess."""
+        self.forget()
+        return subprocess.run(self.words(model, command), cwd=self.folder, env=self.environment(**environment), text=True,
+                              capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+
+    def forget(self):
+        for old in self.calls.iterdir():
+            old.unlink()
+
+    def started(self) -> list:
+        """What was called: variables, program, arguments."""
+        paths = sorted(self.calls.iterdir(), key=lambda path: int(path.name))
+        return [path.read_text().split("\0")[:-1] for path in paths]
+
+
+def split(words) -> list:
+    """[{variables}, program, {flags}, program, {flags} ...]: flags by name, the last of a name counts."""
+    parts = [{}]
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name.startswith("--") or (len(parts) == 1 and equals):
+            parts[-1][name] = value
+        else:
+            parts += [word, {}]
+    return parts

@@ -1,0 +1,127 @@
+"""The Dockerfiles, as far as they can be looked at without building, and what docker_start.sh asks docker for."""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKER = ROOT / "docker"
+FILES = sorted(DOCKER.glob("Dockerfile.*"))
+HADOLINT = Path(sys.executable).parent / "hadolint"
+# Versions of Debian's packages are those of the base image.
+LINT = [str(HADOLINT), "--no-color", "--failure-threshold=style", "--ignore=DL3008", "--ignore=DL3059", "--ignore=DL3066"]
+
+of_each = pytest.mark.parametrize("path", FILES, ids=lambda path: path.suffix[1:])
+
+
+def instructions(path) -> list:
+    """[(name, rest)]; comments and line ends are gone."""
+    text = re.sub(r"^#.*\n", "", path.read_text(encoding="utf-8"), flags=re.M).replace("\\\n", " ")
+    return [tuple(line.split(maxsplit=1)) for line in text.splitlines() if line.strip()]
+
+
+def test_there_is_one_for_each_device():
+    assert [path.name for path in FILES] == ["Dockerfile.ascend", "Dockerfile.cpu", "Dockerfile.gpu"]
+
+
+@of_each
+def test_linter_finds_nothing(path):
+    """It parses the file, and the commands in it as shellcheck does."""
+    done = subprocess.run([*LINT, str(path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("line", ["RUNN true", "RUN echo $x*[", "COPY --form=python a b"])
+def test_linter_would_find_it(tmp_path, line):
+    (tmp_path / "Dockerfile").write_text((DOCKER / "Dockerfile.cpu").read_text() + f"{line}\n")
+    assert subprocess.run([*LINT, str(tmp_path / "Dockerfile")], capture_output=True, check=False).returncode == 1
+
+
+@of_each
+def test_what_an_image_holds(path):
+    found = instructions(path)
+    rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    copied = [rest.split()[0] for name, rest in found if name == "COPY" and not rest.startswith("--from")]
+    assert copied == ["requirements.txt"]
+    assert rules[-2:] == ["*", "!requirements.txt"] and (ROOT / "requirements.txt").is_file()
+    commands = [rest for name, rest in found if name == "RUN"]
+    assert [command for command in commands if "pip install" in command] == [
+        "python3 -m pip install --no-cache-dir -r /tmp/requirements.txt"]
+    for command in commands:
+        assert "apt-get install" not in command or "rm -rf /var/lib/apt/lists/*" in command
+    assert [rest for name, rest in found if name == "USER"][-1] == "detector"
+    assert found[0][0] == "ARG" and found[0][1].startswith("FROM_IMAGE_NAME")
+    assert [rest for name, rest in found if name == "FROM"][-1] == "${FROM_IMAGE_NAME}"
+    stages = re.findall(r"\bAS (\w+)$", path.read_text(encoding="utf-8"), re.M)
+    assert {rest.split()[0] for name, rest in found if name == "COPY" and rest.startswith("--")} == {
+        f"--from={stage}" for stage in stages}
+
+
+# ------------------------------------------------------------------------------------------------ docker_start.sh
+
+
+@pytest.fixture
+def start(tmp_path, run_command):
+    """start(*arguments, cards=(), gpus=False) -> CompletedProcess; docker prints its arguments, one a line."""
+    tools, devices = tmp_path / "bin", tmp_path / "dev"
+    tools.mkdir()
+    devices.mkdir()
+    for folder in ("data set", "zoo/faster_rcnn", "zoo/utils/mindrecord"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "zoo" / "faster_rcnn" / "train.py").write_text("")
+
+    def run(*arguments, cards=(), gpus=False):
+        for name, text in (("docker", "printf '%s\\n' \"$@\"; exit 5"), ("nvidia-smi", f"exit {int(not gpus)}")):
+            (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tools / name).chmod(0o755)
+        for name in cards:
+            (devices / name).write_text("")
+        return run_command(["bash", DOCKER / "docker_start.sh", *arguments], cwd=tmp_path,
+                           env={"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "DEVICE_DIR": devices, "SHM_SIZE": None})
+
+    return run
+
+
+def bind(path, *more):
+    return ["--mount", ",".join([f"type=bind,source={path},target={path}", *more])]
+
+
+def test_container(start, tmp_path):
+    done = start("detection:cpu", "data set", "zoo/faster_rcnn", "python", "train.py", "--coco_root=a b")
+    model = tmp_path / "zoo" / "faster_rcnn"
+    assert done.returncode == 5     # that of docker
+    assert done.stdout.splitlines() == [
+        "run", "--rm", "--init", "--shm-size", "8g", "--user", f"{os.getuid()}:{os.getgid()}", "--env", "HOME=/tmp",
+        "--workdir", str(model), *bind(tmp_path / "data set"), *bind(model), *bind(tmp_path / "zoo" / "utils", "readonly"),
+        "detection:cpu", "python", "train.py", "--coco_root=a b"]
+
+
+def test_whole_checkout_brings_its_utils(start, tmp_path):
+    done = start("i", "data set", "zoo")
+    assert "readonly" not in done.stdout
+    assert done.stdout.splitlines()[-2:] == ["i", "bash"]
+
+
+def test_cards(start, tmp_path):
+    done = start("i", "data set", "zoo", cards=("davinci0", "davinci11", "davinci_manager", "hisi_hdc"), gpus=True)
+    found = done.stdout.splitlines()
+    assert [value for flag, value in zip(found, found[1:]) if flag == "--device"] == [
+        str(tmp_path / "dev" / name) for name in ("davinci0", "davinci11", "davinci_manager", "hisi_hdc")]
+    assert found[found.index("--group-add") + 1] == str(os.getgid())
+    assert found[found.index("--network") + 1] == "host"
+    assert found[found.index("--gpus") + 1] == "all"
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (("i", "data set"), "usage: bash docker_start.sh IMAGE DATA_DIR MODEL_DIR [COMMAND...]"),
+    (("i", "none", "zoo"), "docker_start.sh: error: DATA_DIR: no such folder: none"),
+    (("i", "data set", "none"), "docker_start.sh: error: MODEL_DIR: no such folder: none"),
+    (("i", "a,b", "zoo"), "docker_start.sh: error: DATA_DIR: docker takes no path with a comma or a quote: ")])
+def test_faults(start, tmp_path, arguments, told):
+    (tmp_path / "a,b").mkdir()
+    done = start(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(told)

@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Write the rank table of this machine, for training on several of its Ascend cards.
+
+usage: python hccl_tools.py [--device_num "[0,8)"] [--visible_devices 0,1,...] [--server_ip IP] [--output_dir DIR]
+Writes DIR/hccl_8p_01234567_10.0.0.1.json. merge_hccl.py makes one table of those of several machines.
+"""
+import argparse
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+if not __package__:         # run as a file: the search path begins with this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from utils.hccl_tools.rank_table import TableError, guard, new_table, write_table
+
+HCCN_CONF = "/etc/hccn.conf"
+TOOL_SECONDS = 60
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="hccl_tools.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--device_num", default="[0,8)",
+                        help="which of the visible devices: [FIRST,END) without END, or [FIRST,LAST] (%(default)s)")
+    parser.add_argument("--visible_devices", default="",
+                        help="numbers of the devices there are, such as 0,1,2,3 (0, 1, ... up to the end of device_num)")
+    parser.add_argument("--server_ip", default="", help="address of this machine (that of its host name)")
+    parser.add_argument("--hccn_conf", default=os.environ.get("HCCN_CONF", HCCN_CONF),
+                        help="file with the devices' addresses, where hccn_tool does not tell them (%(default)s)")
+    parser.add_argument("--output_dir", default=".", help="folder of the table (the working directory)")
+    args = parser.parse_args(argv)
+    return guard(parser.prog, lambda: print(make_table(args)))
+
+
+def make_table(args) -> Path:
+    """Path of the table that was written."""
+    devices = chosen_devices(args.device_num, args.visible_devices)
+    server_ip = args.server_ip or own_address()
+    table = new_table([(server_ip, [(device, device_address(device, args.hccn_conf)) for device in devices])])
+    return write_table(table, args.output_dir, f"hccl_{len(devices)}p_{''.join(map(str, devices))}_{server_ip}.json")
+
+
+def chosen_devices(device_num: str, visible_devices: str) -> list:
+    """Numbers of the devices that take part: those at the places `device_num` of `visible_devices`."""
+    match = re.fullmatch(r"\s*\[\s*(\d+)\s*,\s*(\d+)\s*([)\]])\s*", device_num)
+    if not match:
+        raise TableError(f"--device_num: expected [FIRST,END), such as [0,8), got {device_num!r}")
+    first, end = int(match[1]), int(match[2]) + (match[3] == "]")
+    if first >= end:
+        raise TableError(f"--device_num: {device_num} holds no device")
+    visible = list(range(end))
+    if visible_devices.strip():
+        if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", visible_devices):
+            raise TableError(f"--visible_devices: expected numbers such as 0,1,2,3, got {visible_devices!r}")
+        visible = [int(item) for item in visible_devices.split(",")]
+    twice = next((item for item in visible if visible.count(item) > 1), None)
+    if twice is not None:
+        raise TableError(f"--visible_devices: {twice} is there twice")
+    if end > len(visible):
+        raise TableError(f"--device_num: {device_num}, but only {len(visible)} devices are visible")
+    return visible[first:end]
+
+
+def device_address(device: int, hccn_conf: str) -> str:
+    """IP address of a device's network port: hccn_tool's answer, else the file's."""
+    told = _ask_tool(device)
+    match = re.search(r"^ipaddr\s*:\s*(\S+)", told, re.M)
+    if match:
+        return match[1]
+    try:
+        text = Path(hccn_conf).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise TableError(f"device {device}: hccn_tool tells no address ({told.strip() or 'no such command'}), and "
+                         f"{hccn_conf}: {error.strerror}".replace("\n", " ")) from None
+    found = re.findall(rf"^\s*address_{device}\s*=\s*(\S+)", text, re.M)
+    if not found:
+        raise TableError(f"device {device}: neither hccn_tool nor {hccn_conf} (address_{device}=...) has its address")
+    return found[-1]
+
+
+def _ask_tool(device: int) -> str:
+    """What `hccn_tool` prints; nothing where there is none."""
+    command = ["hccn_tool", "-i", str(device), "-ip", "-g"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TOOL_SECONDS,
+                              check=False)
+    except FileNotFoundError:
+        return ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return done.stdout if done.returncode == 0 else done.stderr or done.stdout or f"status {done.returncode}"
+
+
+def own_address() -> str:
+    """The address that other machines know this one by."""
+    try:
+        address = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        address = ""
+    if not address or address.startswith("127."):
+        raise TableError("--server_ip is needed: the host name stands for no address that other machines could use")
+    return address
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Rank tables, version 1.0: which card of which machine is which rank. Every value in one is text."""
+import ipaddress
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+
+class TableError(ValueError):
+    """A fault of the call, the machine or a table, told in one line."""
+
+
+def new_table(servers) -> dict:
+    """servers: [(server_id, [(device_id, device_ip), ...])]; ranks count through all of them in this order."""
+    rank, listed = 0, []
+    for server_id, devices in servers:
+        entries = [{"device_id": str(device_id), "device_ip": device_ip, "rank_id": str(rank + i)}
+                   for i, (device_id, device_ip) in enumerate(devices)]
+        rank += len(entries)
+        listed.append({"server_id": server_id, "device": entries, "host_nic_ip": "reserve"})
+    return {"version": "1.0", "server_count": str(len(listed)), "server_list": listed, "status": "completed"}
+
+
+def check_table(table) -> None:
+    """TableError where HCCL could not form a group from `table`."""
+    _expect(isinstance(table, dict), "not a rank table: no mapping")
+    _expect(table.get("version") == "1.0", f"version: expected '1.0', got {table.get('version')!r}")
+    _expect(table.get("status") == "completed", f"status: expected 'completed', got {table.get('status')!r}")
+    servers = table.get("server_list")
+    _expect(isinstance(servers, list) and servers, "server_list: expected at least one server")
+    _expect(table.get("server_count") == str(len(servers)),
+            f"server_count: {table.get('server_count')!r}, but server_list has {len(servers)}")
+    names, addresses, ranks = {}, {}, []
+    for server in servers:
+        _expect(isinstance(server, dict), "server_list: expected mappings")
+        name = server.get("server_id")
+        _check_address(name, "server_id")
+        _expect(name not in names, f"server_id: {name} is there twice")
+        names[name] = True
+        ranks += _check_devices(server, name, addresses)
+    _expect(ranks == [str(rank) for rank in range(len(ranks))],
+            f"rank_id: expected 0 to {len(ranks) - 1} in this order, got {', '.join(map(str, ranks))}")
+
+
+def _check_devices(server: dict, name: str, addresses: dict) -> list:
+    """Ranks of a server's devices; addresses: those of the servers before, and then of this one too."""
+    devices = server.get("device")
+    _expect(isinstance(devices, list) and devices, f"server {name}: no device")
+    seen = set()
+    for device in devices:
+        _expect(isinstance(device, dict), f"server {name}: device: expected mappings")
+        number, address = device.get("device_id"), device.get("device_ip")
+        _expect(isinstance(number, str) and re.fullmatch(r"0|[1-9]\d*", number),
+                f"server {name}: device_id: expected the text of a number, got {number!r}")
+        place = f"server {name}: device {number}"
+        _expect(number not in seen, f"{place} is there twice")
+        seen.add(number)
+        _check_address(address, f"{place}: device_ip")
+        _expect(address not in addresses, f"{place}: device_ip {address} is also that of {addresses.get(address)}")
+        addresses[address] = place
+    return [device.get("rank_id") for device in devices]
+
+
+def _check_address(value, where: str) -> None:
+    try:
+        ipaddress.ip_address(value if isinstance(value, str) else "")
+    except ValueError:
+        raise TableError(f"{where}: expected an IP address, got {value!r}") from None
+
+
+def _expect(holds, message: str) -> None:
+    if not holds:
+        raise TableError(message)
+
+
+def read_table(path) -> dict:
+    """The table in a file, checked."""
+    try:
+        table = json.loads(Path(path).read_text(encoding="utf-8"))
+        check_table(table)
+    except OSError as error:
+        raise TableError(f"{path}: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise TableError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    except ValueError as error:     # not UTF-8, or a TableError
+        raise TableError(f"{path}: {error}") from None
+    return table
+
+
+def write_table(table: dict, folder, name: str) -> Path:
+    """Write FOLDER/NAME, whole or not at all; a faulty table is not written."""
+    check_table(table)
+    path = Path(folder) / name
+    partial = path.with_name(f".{name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(table, indent=4) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise TableError(f"{path}: cannot be written: {error.strerror}") from None
+    return path
+
+
+def guard(program: str, work) -> int:
+    """Exit status of `work()`: 0, or 2 with one line on stderr."""
+    try:
+        work()
+    except TableError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,1 @@
+"""msrun, supervised: see run.py."""

@@ -1,0 +1,123 @@
+"""The command line of run.py."""
+import argparse
+import os
+import socket
+import sys
+from pathlib import Path
+
+from .supervisor import Supervisor
+
+DEFAULT_PORT = 8118     # msrun's
+LOGS = ("worker_*.log", "scheduler.log", "msrun.log")
+
+
+class LaunchError(ValueError):
+    """A fault of the call, told in one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise LaunchError(message)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="run.py", description="Start a program once per device, with msrun, and watch it.", allow_abbrev=False)
+    add = parser.add_argument
+    add("--worker_num", type=int, help="processes in all, over all nodes (default: local_worker_num)")
+    add("--local_worker_num", type=int, help="processes on this node (default: worker_num)")
+    add("--master_addr", default="127.0.0.1", help="IP or name of the node with rank 0 (default: %(default)s)")
+    add("--master_port", type=int, default=0,
+        help=f"port of the scheduler on that node (default: a free one; {DEFAULT_PORT} with several nodes)")
+    add("--node_rank", type=int, default=0, help="number of this node; 0 is the one at master_addr (default: %(default)s)")
+    add("--log_dir", default="msrun_log",
+        help="folder of worker_RANK.log, scheduler.log, msrun.log; earlier ones go to its earlier/N (default: %(default)s)")
+    add("--device_target", choices=("Ascend", "GPU", "CPU"), help="handed to the program (default: not handed on)")
+    add("--show_ranks", default="0", help="ranks whose output is shown: numbers with commas, all, none (default: %(default)s)")
+    add("--cluster_time_out", type=int, default=600, metavar="S",
+        help="seconds in which all processes must have come together (default: %(default)s)")
+    add("--bind_core", choices=("True", "False"), default="False", help="bind the processes to cores (default: %(default)s)")
+    add("--kill_after", type=float, default=20.0, metavar="S",
+        help="seconds from the first failure until what still runs is killed (default: %(default)s)")
+    add("program", help="a Python file; it is given --distribute=True among its own arguments")
+    add("arguments", nargs=argparse.REMAINDER, help="of the program")
+    return parser
+
+
+def parse(argv) -> argparse.Namespace:
+    """The options, complete and sound; LaunchError otherwise."""
+    options = build_parser().parse_args(argv)
+    total, local = options.worker_num or options.local_worker_num, options.local_worker_num or options.worker_num
+    if total is None or total < 1 or not 1 <= local <= total:
+        raise LaunchError("worker_num and local_worker_num: give one of them, at least 1, and no more on this node than in all")
+    options.worker_num, options.local_worker_num = total, local
+    if options.node_rank < 0 or (options.node_rank + 1) * local > total:
+        raise LaunchError(f"node_rank: {options.node_rank} does not fit {total} processes, {local} a node")
+    if not Path(options.program).is_file():
+        raise LaunchError(f"no such program: {options.program}")
+    if options.show_ranks not in ("all", "none") and not all(item.isdigit() for item in options.show_ranks.split(",")):
+        raise LaunchError(f"--show_ranks: expected numbers with commas, all or none, got {options.show_ranks!r}")
+    if options.master_port == 0:
+        options.master_port = free_port() if local == total else DEFAULT_PORT
+    elif options.node_rank == 0 and not _is_free(options.master_port):
+        raise LaunchError(f"--master_port: {options.master_port} is in use; choose another, or 0 on a single node")
+    return options
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except (OSError, OverflowError):
+            return False
+    return True
+
+
+def prepare_logs(folder: Path) -> None:
+    """The folder, made; logs of an earlier start are moved to earlier/N, for msrun would write over them."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        old = [path for pattern in LOGS for path in folder.glob(pattern)]
+        if old:
+            shelf = next(shelf for n in range(1, 10 ** 6) if not (shelf := folder / "earlier" / str(n)).exists())
+            shelf.mkdir(parents=True)
+            for path in old:
+                path.rename(shelf / path.name)
+    except OSError as error:
+        raise LaunchError(f"--log_dir: {error.filename or folder}: {error.strerror}") from None
+
+
+def msrun_command(options) -> list:
+    """msrun of the Python that runs this."""
+    shown = {"all": "-1", "none": "-2"}.get(options.show_ranks, options.show_ranks)     # -2 is no rank
+    target = [f"--device_target={options.device_target}"] if options.device_target else []
+    return [sys.executable, "-m", "mindspore.parallel.cluster.run", f"--worker_num={options.worker_num}",
+            f"--local_worker_num={options.local_worker_num}", f"--master_addr={options.master_addr}",
+            f"--master_port={options.master_port}", f"--node_rank={options.node_rank}", f"--log_dir={options.log_dir}",
+            f"--cluster_time_out={options.cluster_time_out}", f"--bind_core={options.bind_core}", "--join=True",
+            f"--tail_worker_log={shown}", options.program, *options.arguments, *target]
+
+
+def environment(options) -> dict:
+    """What msrun and the ranks inherit."""
+    paths = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]     # msrun starts the ranks with "python"
+    return {"GLOG_v": "3", **os.environ, "PATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1",
+            "LOCAL_WORKER_NUM": str(options.local_worker_num)}
+
+
+def main(argv=None) -> int:
+    try:
+        options = parse(sys.argv[1:] if argv is None else argv)
+        folder = Path(options.log_dir)
+        prepare_logs(folder)
+    except LaunchError as error:
+        print(f"run.py: error: {error}", file=sys.stderr)
+        return 2
+    return Supervisor(msrun_command(options), environment(options), folder, options.local_worker_num,
+                      options.kill_after).run()

@@ -1,0 +1,94 @@
+"""What a rank table says about this machine, as options of run.py and variables of its environment, one a line.
+
+usage: python utils/launch/rank_table.py RANK_TABLE_FILE
+
+Of several servers in the table this machine is the one with its address, or the one whose number NODE_RANK in the environment
+holds. A table is JSON, version 1.0: server_list, of each server_id and device, of each device_id and rank_id.
+"""
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+
+class TableError(ValueError):
+    """A table that cannot be followed, told in one line."""
+
+
+def read_servers(path: Path) -> list:
+    """[(address, [(rank, device)] by rank)] of the servers."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        servers = [(str(server["server_id"]), sorted((int(item["rank_id"]), int(item["device_id"])) for item in server["device"]))
+                   for server in table["server_list"]]
+    except OSError as error:
+        raise TableError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise TableError(f"{path}: not a rank table of version 1.0: {what}") from None
+    ranks = [rank for _, devices in servers for rank, _ in devices]
+    if not ranks or ranks != list(range(len(ranks))):
+        raise TableError(f"{path}: rank_id should count from 0 over server_list, got {ranks}")
+    if len({len(devices) for _, devices in servers}) > 1:
+        raise TableError(f"{path}: the servers have different numbers of devices")
+    return servers
+
+
+def own_number(servers: list, path: Path) -> int:
+    """Which of the servers this machine is."""
+    wanted = os.environ.get("NODE_RANK", "")
+    if wanted:
+        if not wanted.isdigit() or int(wanted) >= len(servers):
+            raise TableError(f"NODE_RANK: expected 0 to {len(servers) - 1}, the servers of {path}, got {wanted!r}")
+        return int(wanted)
+    if len(servers) == 1:
+        return 0
+    number = next((number for number, (address, _) in enumerate(servers) if is_local(address)), None)
+    if number is None:
+        addresses = ", ".join(address for address, _ in servers)
+        raise TableError(f"{path}: none of its servers ({addresses}) has an address of this machine; say which with NODE_RANK")
+    return number
+
+
+def is_local(address: str) -> bool:
+    """Whether a socket of this machine can have the address."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.bind((address, 0))
+            return True
+        except OSError:
+            continue
+    return False
+
+
+def launch_lines(path: Path) -> list:
+    """NAME=VALUE of the environment, then --name=value of run.py."""
+    servers = read_servers(path)
+    number = own_number(servers, path)
+    devices = [device for _, device in servers[number][1]]
+    lines = [f"RANK_TABLE_FILE={path.resolve()}"]
+    # The n-th process takes the n-th device that it sees.
+    if devices != list(range(len(devices))) and "ASCEND_RT_VISIBLE_DEVICES" not in os.environ:
+        lines.append(f"ASCEND_RT_VISIBLE_DEVICES={','.join(map(str, devices))}")
+    lines.append(f"--worker_num={len(devices) * len(servers)}")
+    if len(servers) > 1:
+        lines += [f"--local_worker_num={len(devices)}", f"--node_rank={number}", f"--master_addr={servers[0][0]}"]
+    return lines
+
+
+def main(arguments: list) -> int:
+    if len(arguments) != 1:
+        print("usage: rank_table.py RANK_TABLE_FILE", file=sys.stderr)
+        return 2
+    try:
+        print("\n".join(launch_lines(Path(arguments[0]))))
+    except TableError as error:
+        print(f"rank_table.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

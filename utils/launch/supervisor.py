@@ -1,0 +1,154 @@
+"""msrun and its ranks from start to end: who failed, whom to ask to stop, what to kill.
+
+msrun alone (MindSpore 2.10) ends half a minute after a rank was killed and shows nothing of its log, leaves the ranks running
+when it gets SIGTERM itself, and kills them at Ctrl-C before they have written their state.
+
+msrun starts every rank in a session of its own, as its child; beside them the scheduler and what shows the logs, which are in
+msrun's own session.
+"""
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+# Between two looks at the processes; the shorter until all ranks are known, for one may fail at once.
+POLL_S, SEARCH_S = 0.2, 0.03
+# From the last rank's end until what msrun still waits for is killed: the scheduler gives lost ranks up after half a minute.
+SCHEDULER_S = 3.0
+LINES = 30      # of a failed rank's log
+FAILED = re.compile(r"Worker process (\d+) exit with exception\. Error code: (-?\d+)")
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+class Supervisor:
+    """Runs `command`, an msrun with --join=True that starts `count` ranks here and writes its logs to `folder`."""
+
+    def __init__(self, command: list, env: dict, folder: Path, count: int, kill_after: float):
+        self.command, self.env, self.folder, self.count, self.kill_after = command, env, folder, count, kill_after
+        self.ranks = {}         # pid -> (psutil.Process, number)
+        self.failed = None      # (pid, status) of the rank that failed first, as subprocess gives the status
+        self.asked = 0          # number of the signal that asked to stop
+        self.msrun = None
+
+    def run(self) -> int:
+        before = {number: signal.signal(number, self._take) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        try:
+            with (self.folder / "msrun.log").open("w", encoding="utf-8") as log:
+                # A session of its own: Ctrl-C is for us alone.
+                self.msrun = subprocess.Popen(self.command, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                              stderr=subprocess.PIPE, start_new_session=True)
+                readers = [threading.Thread(target=read, args=(log,), daemon=True) for read in (self._show, self._listen)]
+                for reader in readers:
+                    reader.start()
+                self._watch()
+                for reader in readers:
+                    reader.join(2)
+        finally:
+            self.kill()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return self._conclude()
+
+    def _show(self, log) -> None:
+        """What the ranks say."""
+        for line in self.msrun.stdout:
+            text = line.decode("utf-8", "replace")
+            with contextlib.suppress(OSError, ValueError):      # our own output may be closed
+                (log if text.startswith(("Start worker process", "Start scheduler process")) else sys.stdout).write(text)
+                sys.stdout.flush()
+
+    def _listen(self, log) -> None:
+        """What msrun tells of them."""
+        for line in self.msrun.stderr:
+            text = line.decode("utf-8", "replace")
+            with contextlib.suppress(ValueError):
+                log.write(text)
+                log.flush()
+            found = FAILED.search(text)
+            if found and self.failed is None:
+                self.failed = int(found[1]), int(found[2])
+
+    def _watch(self) -> None:
+        """Until msrun has ended, or has had its time to."""
+        first, last = None, None    # when a rank failed, and when the last of them ended
+        while self.msrun.poll() is None:
+            self._find_ranks()
+            now = time.monotonic()
+            if self.failed is not None:
+                first = now if first is None else first
+                alive = any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+                            for process in self._processes())
+                last = None if alive else (last or now)
+                if now - first > self.kill_after or (last and now - last > SCHEDULER_S):
+                    return
+            time.sleep(POLL_S if len(self.ranks) >= self.count else SEARCH_S)
+
+    def _processes(self) -> list:
+        return [process for process, _ in self.ranks.values() if process.is_running()]
+
+    def _find_ranks(self) -> None:
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(self.msrun.pid).children():
+                if child.pid in self.ranks:
+                    continue
+                with contextlib.suppress(psutil.Error, OSError):
+                    variables = child.environ()
+                    if variables.get("MS_ROLE") == "MS_WORKER" and os.getsid(child.pid) == child.pid:
+                        self.ranks[child.pid] = child, variables.get("RANK_ID", "*")
+
+    def _take(self, number, _frame) -> None:
+        """Hand the wish to stop on to the ranks; a second one ends them."""
+        self._find_ranks()
+        if self.asked or not self.ranks:
+            self.asked = self.asked or number
+            self.kill()
+            return
+        self.asked = number
+        for process in self._processes():
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End at once whatever there is of it."""
+        if self.msrun is None:
+            return
+        self._find_ranks()
+        for pid in (self.msrun.pid, *(process.pid for process in self._processes())):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        self.msrun.wait()
+
+    def _conclude(self) -> int:
+        """The exit status, told where it is not 0."""
+        status = self.msrun.returncode
+        if self.failed is not None:
+            pid, code = self.failed
+            own = 128 - code if code < 0 else code
+            if own in STOPPED and (self.asked or code > 0):
+                print(f"run.py: stopped as asked; logs in {self.folder}", file=sys.stderr)
+                return 128 + self.asked if self.asked else own
+            number = self.ranks[pid][1] if pid in self.ranks else "*"      # gone before it was seen
+            how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
+            self._tell(f"{'a rank' if number == '*' else f'rank {number}'} {how}; all others were ended", f"worker_{number}.log")
+            return own
+        if self.asked and status:
+            print("run.py: ended as asked, at once", file=sys.stderr)
+            return 128 + self.asked
+        if status:
+            self._tell(f"msrun ended with status {status}", "msrun.log")
+            return status if status > 0 else 128 - status
+        return 0
+
+    def _tell(self, what: str, pattern: str) -> None:
+        print(f"run.py: {what}", file=sys.stderr)
+        for path in sorted(self.folder.glob(pattern)):
+            print(f"run.py: the end of {path}:", file=sys.stderr)
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES:]:
+                print(f"    {line}", file=sys.stderr)
