@@ -4,9 +4,10 @@ import importlib
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from faster_rcnn.src.network_define import InferenceNet, TrainStep
+from faster_rcnn.src.network_define import InferenceNet
+from faster_rcnn.src.train_step import TrainStep
 from tests.narrow_network import (
     narrow_backbone,
     narrow_config,
@@ -26,6 +27,31 @@ MODULES = {"faster_rcnn": "FasterRcnn.faster_rcnn", "mask_rcnn": "MaskRcnn.mask_
 BOXES = [[(1, 8, 8, 60, 40), (2, 40, 10, 90, 60)], [(3, 4, 20, 50, 44)]]
 SMALLER = {"img_height": 64, "img_width": 96, "frozen_stages": 1, "rpn_nms_pre": 40, "rpn_nms_post": 40, "rpn_max_num": 40,
            "test_max_per_img": 10}
+
+
+class Many(nn.Cell):
+    """Weights w_i = i (2,), and half the sum of their squares as the loss, times the input."""
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.weights = ParameterTuple([Parameter(Tensor(np.full(2, i, np.float32)), name=f"{i}.weight") for i in range(count)])
+
+    def construct(self, factor):
+        return (ops.addn(ops.HyperMap()(ops.L2Loss(), self.weights)) * factor,)
+
+
+def test_a_step_of_many_parameters():
+    """MindSpore's compiler takes calls within calls 1000 deep; of Inception-ResNet-v2 up to 692 parameters train."""
+    net = Many(400)
+    step = TrainStep(net, ("loss",), momentum=0.9, weight_decay=0.1, ema_decay=0.5)
+    result = step((Tensor(1.0, ms.float32),), 0.5)
+    numbers = np.arange(400.0)
+    assert result.losses["loss"] == pytest.approx((numbers ** 2).sum(), rel=1e-5)
+    assert result.grad_norm == pytest.approx(np.sqrt(2 * (numbers ** 2).sum()), rel=1e-5)
+    after = np.array([weight.asnumpy()[0] for weight in net.weights])
+    np.testing.assert_allclose(after, numbers - 0.5 * 1.1 * numbers, rtol=1e-5)
+    average = np.array([value.asnumpy()[0] for value in step.weights().values()])
+    np.testing.assert_allclose(average, numbers + (after - numbers) * (1 - 2 / 11), rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
