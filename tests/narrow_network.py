@@ -30,7 +30,8 @@ def narrow_backbone(name: str) -> dict:
                       "resnet_out_channels": [256, 512, 1024, 2048]}
         return {"backbone": name, **of_resnets, "inception_block": [1, 1, 1], "inception_width": 1 / 16,
                 "fpn_in_channels": [12, 20, 68, 96]}
-    return {"backbone": name, "resnet_block": [1, 1, 2, 1] if name == "resnet_v1_101" else [1, 1, 1, 1]}
+    blocks = {"resnet_v1_101": [1, 1, 2, 1], "resnet_v1_152": [1, 2, 2, 1]}
+    return {"backbone": name, "resnet_block": blocks.get(name, [1, 1, 1, 1])}
 
 
 def narrow_config(**overrides):

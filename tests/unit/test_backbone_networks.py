@@ -20,9 +20,9 @@ from tests.narrow_network import (
     spread_heads,
 )
 
-# resnet_v1.5_50 is everywhere else, and differs from resnet_v1_101 and resnet_v1_152 in its number of blocks alone. The first
-# two are trained too.
-CASES = [("faster_rcnn", "inception_resnet_v2"), ("mask_rcnn", "resnet_v1_50"), ("faster_rcnn", "resnet_v1_101")]
+# resnet_v1.5_50 is everywhere else.
+CASES = [("faster_rcnn", "inception_resnet_v2"), ("faster_rcnn", "resnet_v1_50"), ("faster_rcnn", "resnet_v1_101"),
+         ("faster_rcnn", "resnet_v1_152"), ("mask_rcnn", "resnet_v1_101")]
 MODULES = {"faster_rcnn": "FasterRcnn.faster_rcnn", "mask_rcnn": "MaskRcnn.mask_rcnn"}
 BOXES = [[(1, 8, 8, 60, 40), (2, 40, 10, 90, 60)], [(3, 4, 20, 50, 44)]]
 SMALLER = {"img_height": 64, "img_width": 96, "frozen_stages": 1, "rpn_nms_pre": 40, "rpn_nms_post": 40, "rpn_max_num": 40,
@@ -78,7 +78,7 @@ def test_inference_and_export(case, tmp_path, monkeypatch):
         np.testing.assert_array_equal(again.asnumpy(), part)
 
 
-@pytest.mark.parametrize("case", CASES[:2], ids=" on ".join, indirect=True)
+@pytest.mark.parametrize("case", CASES, ids=" on ".join, indirect=True)
 def test_training_step(case):
     """A step changes all stages but the frozen stem; nothing is nan; and the loss of the same batch falls."""
     model, config, net = case

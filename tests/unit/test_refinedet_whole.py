@@ -5,7 +5,8 @@ import pytest
 from mindspore import Tensor
 
 from refinedet.src.model_utils.config import DEFAULT_CONFIG, load_config
-from refinedet.src.network_define import InferenceNet, TrainStep
+from refinedet.src.network_define import InferenceNet
+from refinedet.src.train_step import TrainStep
 from refinedet.src.predictors import load_predictor, predictor_of
 from refinedet.src.refinedet import LOSS_NAMES
 from tests.narrow_refinedet import NARROW, NARROW_RESNET, narrow_network
