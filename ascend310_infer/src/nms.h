@@ -1,0 +1,43 @@
+// Greedy non-maximum suppression, for networks that were exported without it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "settings.h"
+
+namespace detect {
+
+using Box = std::array<float, 4>;  // x1, y1, x2, y2 in pixels of the network's input
+
+// What was found in one picture, best first.
+struct Detections {
+  std::vector<Box> boxes;
+  std::vector<float> scores;
+  std::vector<int32_t> labels;  // from 1 on
+};
+
+// The last step of RefineDet, as refinedet/src/host_nms.py does it.
+class ClassNms {
+ public:
+  explicit ClassNms(const Settings &settings);
+
+  // boxes: A x 4; scores: A x K, of the foreground classes. Of each class the best `per_class` above score_thr, of these
+  // the best `total`, of what NMS leaves within a class the best max_per_img.
+  Detections operator()(const std::vector<float> &boxes, const std::vector<float> &scores) const;
+
+ private:
+  struct Candidate {
+    int32_t anchor;
+    int32_t label;  // from 0 on
+    float score;
+  };
+  std::vector<Candidate> Candidates(const std::vector<float> &scores, size_t anchors, size_t classes) const;
+
+  float score_thr_, iou_thr_;
+  size_t per_class_, total_, max_per_img_;
+};
+
+}  // namespace detect
