@@ -26,7 +26,7 @@ def flags(tmp_path, coco, repo_dir):
               "img_width": 64, "coco_classes": ["background", "thing 1", "thing 2", "thing 3"], "num_parallel_workers": 1,
               "runtime_num_threads": 1, "run_eval": False}
     (tmp_path / "narrow config.yaml").write_text(yaml.safe_dump(narrow), encoding="utf-8")
-    return [f"--data_path={coco}", "--batch_size=2", "--perf_steps=5", "--perf_warmup=2", "--config_path=narrow config.yaml",
+    return [f"--data_path={coco}", "--batch_size=2", "--perf_steps=3", "--perf_warmup=2", "--config_path=narrow config.yaml",
             "--output_path=an out"]
 
 
