@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from utils.launch.cli import free_port
+
 LAUNCHER = Path(__file__).resolve().parents[2] / "utils" / "launch" / "run.py"
 PROGRAM = '''
 import os, signal, sys, time
@@ -46,13 +48,20 @@ def start(tmp_path):
     return launch
 
 
-def left_running(folder) -> list:
+def wait_for(path, process) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+
+
+def running(folder) -> list:
     """Processes that were started in this folder."""
     found = []
     for process in psutil.process_iter():
         try:
             if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.cmdline())
+                found.append(process)
         except psutil.Error:
             continue
     return found
@@ -66,7 +75,7 @@ def test_a_rank_that_fails_ends_all(start, tmp_path, mode, status, told):
     assert process.returncode == status, errors
     assert "rank 0 has ['one two'] of 2" in out and "rank 1 has" not in out
     assert told in errors and "    last words" in errors
-    assert not left_running(tmp_path / "a run")
+    assert not running(tmp_path / "a run")
 
 
 def test_asked_to_stop_it_asks_the_ranks(start, tmp_path):
@@ -75,16 +84,33 @@ def test_asked_to_stop_it_asks_the_ranks(start, tmp_path):
     (folder / "the logs").mkdir()
     (folder / "the logs" / "worker_0.log").write_text("of before")
     process = start("waits", "--show_ranks=all")
-    deadline = time.monotonic() + 60
-    while not all((folder / f"ready {rank}").exists() for rank in (0, 1)):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
+    for rank in (0, 1):
+        wait_for(folder / f"ready {rank}", process)
     os.kill(process.pid, signal.SIGTERM)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 143 and "stopped as asked" in errors
     assert "stops" in out
     assert (folder / "the logs" / "earlier" / "1" / "worker_0.log").read_text() == "of before"
-    assert not left_running(folder)
+    assert not running(folder)
+
+
+def test_a_node_that_fails_ends_the_others(start, tmp_path):
+    """Both ways round, the second without a word: its launcher is killed."""
+    for victim, told in ((1, "node 1 ended with status 3"), (0, "node 0 went without a word")):
+        port = free_port()
+        nodes = [start("fails" if victim else "waits", "--local_worker_num=1", f"--node_rank={i}", f"--master_port={port}",
+                       f"--log_dir=logs {victim} {i}") for i in (0, 1)]
+        if victim == 0:
+            wait_for(tmp_path / "a run" / "ready 1", nodes[1])
+            nodes[0].kill()
+        _, errors = nodes[1 - victim].communicate(timeout=60)
+        assert nodes[1 - victim].returncode == (3 if victim else 1), errors
+        assert f"{told}; all ranks here were ended" in errors
+        nodes[victim].communicate(timeout=60)
+        for path in (tmp_path / "a run").glob("ready *"):
+            path.unlink()
+    for process in running(tmp_path / "a run"):     # what the killed launcher has left
+        process.kill()
 
 
 @pytest.mark.parametrize("options, told", [

@@ -5,6 +5,7 @@ import socket
 import sys
 from pathlib import Path
 
+from .nodes import Nodes
 from .supervisor import Supervisor
 
 DEFAULT_PORT = 8118     # msrun's
@@ -119,5 +120,14 @@ def main(argv=None) -> int:
     except LaunchError as error:
         print(f"run.py: error: {error}", file=sys.stderr)
         return 2
-    return Supervisor(msrun_command(options), environment(options), folder, options.local_worker_num,
-                      options.kill_after).run()
+    nodes, status = None, 1
+    if options.local_worker_num < options.worker_num:
+        nodes = Nodes(options.node_rank, options.master_addr, options.master_port, options.cluster_time_out)
+        nodes.start()
+    try:
+        status = Supervisor(msrun_command(options), environment(options), folder, options.local_worker_num, options.kill_after,
+                            nodes).run()
+    finally:
+        if nodes:
+            nodes.finish(status)
+    return status

@@ -28,10 +28,14 @@ STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 class Supervisor:
-    """Runs `command`, an msrun with --join=True that starts `count` ranks here and writes its logs to `folder`."""
+    """Runs `command`, an msrun with --join=True that starts `count` ranks here and writes its logs to `folder`.
 
-    def __init__(self, command: list, env: dict, folder: Path, count: int, kill_after: float):
+    nodes: those of other nodes, see nodes.py; None = there are no others.
+    """
+
+    def __init__(self, command: list, env: dict, folder: Path, count: int, kill_after: float, nodes=None):
         self.command, self.env, self.folder, self.count, self.kill_after = command, env, folder, count, kill_after
+        self.nodes = nodes
         self.ranks = {}         # pid -> (psutil.Process, number)
         self.failed = None      # (pid, status) of the rank that failed first, as subprocess gives the status
         self.asked = 0          # number of the signal that asked to stop
@@ -81,6 +85,8 @@ class Supervisor:
         while self.msrun.poll() is None:
             self._find_ranks()
             now = time.monotonic()
+            if self.nodes and self.nodes.failed and self.failed is None:
+                return
             if self.failed is not None:
                 first = now if first is None else first
                 alive = any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -138,6 +144,11 @@ class Supervisor:
             how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
             self._tell(f"{'a rank' if number == '*' else f'rank {number}'} {how}; all others were ended", f"worker_{number}.log")
             return own
+        if self.nodes and self.nodes.failed and status:
+            node, code = self.nodes.failed
+            print(f"run.py: node {node} {'went without a word' if code is None else f'ended with status {code}'}; all ranks here "
+                  f"were ended", file=sys.stderr)
+            return code or 1
         if self.asked and status:
             print("run.py: ended as asked, at once", file=sys.stderr)
             return 128 + self.asked

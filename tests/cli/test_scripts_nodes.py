@@ -1,0 +1,100 @@
+"""Speed runs of the recipe of detectron2 on several processes and machines of the CPU, narrow: they print their speed.
+
+Two machines are two network namespaces, joined by a pair of virtual cables, where the system lets us make them.
+"""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+
+import pytest
+import yaml
+
+from tests.narrow_network import SMALL, WIDTHS
+
+SPEED = re.compile(r"FPS: (\d+\.\d+), step time median (\d+\.\d+) s, 90th percentile (\d+\.\d+) s, over 3 steps "
+                   r"after 2 of warm-up, 2 devices, batch 2")
+ADDRESSES = ("10.213.7.1", "10.213.7.2")
+
+
+@pytest.fixture
+def flags(tmp_path, coco, repo_dir):
+    """Of a run of five steps; tmp_path is where it is called."""
+    narrow = {"__BASE__": str(repo_dir / "faster_rcnn" / "detectron2_config_101.yaml"), **WIDTHS, **SMALL, "img_height": 64,
+              "img_width": 64, "coco_classes": ["background", "thing 1", "thing 2", "thing 3"], "num_parallel_workers": 1,
+              "runtime_num_threads": 1, "run_eval": False}
+    (tmp_path / "narrow config.yaml").write_text(yaml.safe_dump(narrow), encoding="utf-8")
+    return [f"--data_path={coco}", "--batch_size=2", "--perf_steps=3", "--perf_warmup=2", "--config_path=narrow config.yaml",
+            "--output_path=an out"]
+
+
+@pytest.fixture
+def start(tmp_path, repo_dir):
+    """start(script, flags, devices, before=()) -> the running script, called from tmp_path; `before`: words in front of it."""
+    running = []
+
+    def call(script, flags, devices, before=()):
+        environment = {**os.environ, "DEVICE_TARGET": "CPU", "DEVICE_NUM": str(devices), "PYTHON": sys.executable}
+        words = [*before, "bash", str(repo_dir / "faster_rcnn" / "scripts" / script), *flags]
+        running.append(subprocess.Popen(words, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, text=True))
+        return running[-1]
+
+    yield call
+    for process in running:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(30)
+
+
+def assert_speed(outputs):
+    """The script of the first rank prints it; it is that of the pictures of all."""
+    found = SPEED.search(outputs[0])
+    assert found, "\n".join(outputs)
+    fps, median, slow = map(float, found.groups())
+    assert 0 < median <= slow and 0.2 < fps * median / 2 < 5
+
+
+def test_speed_of_two_devices(start, flags):
+    done = start("train_performance_8p.sh", flags, 2)
+    out, _ = done.communicate(timeout=580)
+    assert done.returncode == 0, out
+    assert_speed([out])
+
+
+@pytest.fixture
+def machines():
+    """Names of two network namespaces whose ends have ADDRESSES."""
+    if not shutil.which("ip") or os.geteuid() != 0:
+        pytest.skip("network namespaces need root and iproute2")
+    key = uuid.uuid4().hex[:6]
+    names = [f"zoo{key}{end}" for end in "ab"]
+    ends = [f"v{key}{end}" for end in "ab"]
+    commands = [*(f"netns add {name}" for name in names), f"link add {ends[0]} type veth peer name {ends[1]}"]
+    for name, end, address in zip(names, ends, ADDRESSES):
+        commands += [f"link set {end} netns {name}", f"-n {name} addr add {address}/24 dev {end}", f"-n {name} link set {end} up",
+                     f"-n {name} link set lo up"]
+    try:
+        for command in commands:
+            done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"network namespaces cannot be made here: ip {command}: {done.stderr.strip()}")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def test_speed_of_two_machines(start, flags, machines):
+    """Each with a network of its own: they reach each other by their addresses alone."""
+    befores = [("ip", "netns", "exec", name) for name in machines]
+    alone = subprocess.run([*befores[0], "ip", "-brief", "addr"], capture_output=True, text=True, check=True).stdout
+    assert ADDRESSES[0] in alone and ADDRESSES[1] not in alone
+    nodes = [start("train_performance_multinodes.sh", [
+        *flags, "--nnodes=2", f"--node_rank={i}", f"--local_addr={ADDRESSES[i]}", f"--master_addr={ADDRESSES[0]}"], 1, before)
+        for i, before in enumerate(befores)]
+    outputs = [node.communicate(timeout=580)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], "\n".join(outputs)
+    assert_speed(outputs)
