@@ -122,8 +122,9 @@ def _move_inputs(node, primitive, constants, pb) -> None:
 
 def main(arguments: list) -> int:
     if len(arguments) != 2:
-        print(__doc__, file=sys.stderr)
-        return 2
+        asked = {"-h", "--help"} & set(arguments)
+        print(__doc__, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
     from mindspore.train import mind_ir_pb2 as pb
 
     source, target = map(Path, arguments)

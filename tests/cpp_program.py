@@ -1,11 +1,13 @@
 """The C++ program of ascend310_infer as tests run it: the Lite package, the build, pictures, and how results are compared."""
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from PIL import Image
 from pycocotools import mask as mask_utils
 
@@ -27,6 +29,9 @@ def lite_home(scratch: Path) -> Path:
 
 def build(folder: Path, lite: Path, *options) -> Path:
     """`folder` with the program in it; stops at the first warning."""
+    missing = [name for name in ("cmake", "c++") if not shutil.which(name)]
+    if missing:
+        pytest.skip(f"not on the PATH: {' and '.join(missing)}")
     for command in (["cmake", "-S", SOURCE, "-B", folder, f"-DMS_LITE_HOME={lite}", "-DWARNINGS_AS_ERRORS=ON",
                      "-DTEST_PROGRAMS=ON", *options], ["cmake", "--build", folder]):
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, check=False)
