@@ -19,6 +19,7 @@ BECOME_ATTRIBUTES = {
     "Concat": ((1, ("axis",)),),
     "MatMul": ((2, ("transpose_a",)), (3, ("transpose_b",))),
     "ReduceSum": ((2, ("keep_dims",)), (3, ())),
+    "ResizeNearestNeighbor": ((1, ("size",)), (2, ("align_corners",)), (3, ("half_pixel_centers",))),
     "Softmax": ((1, ("axis",)),),
     "StridedSlice": ((4, ("begin_mask",)), (5, ("end_mask",)), (6, ("ellipsis_mask",)), (7, ("new_axis_mask",)),
                      (8, ("shrink_axis_mask",))),
@@ -62,6 +63,7 @@ def convert(model, pb) -> None:
                 node.input[i] = extra[-1].output[0]
         _move_inputs(node, primitive, constants, pb)
         node.op_type = REFERENCE + primitive.name
+    _unshare_weights(model)
     # Constants come before what reads them.
     nodes = [type(node).FromString(node.SerializeToString()) for node in model.graph.node]
     first = [node for node in nodes if node.op_type == "Constant"]
@@ -97,6 +99,37 @@ def _as_tensor(node, name: str, pb):
     tensor = attribute.tensors.add()
     tensor.name, tensor.data_type, tensor.raw_data = "value0", pb.TensorProto.FLOAT, struct.pack("<f", number)
     return made
+
+
+def _unshare_weights(model) -> None:
+    """Give each convolution a weight of its own.
+
+    Lite 2.0 packs a weight once, as the algorithm of the first convolution wants it. With maps of another size the next one may
+    take another algorithm, and computes nonsense from it.
+    """
+    parameters = {item.name: item for item in model.graph.parameter}
+    loads = {node.output[0]: node for node in model.graph.node if node.op_type.startswith(REFERENCE + "Load:")}
+    seen, copies = set(), {}
+    for number, node in enumerate(model.graph.node):
+        if not node.op_type.startswith(REFERENCE + "Conv2D:"):
+            continue
+        load = loads.get(node.input[1])
+        weight = load.input[0] if load else node.input[1]
+        if weight not in seen or weight not in parameters:
+            seen.add(weight)
+            continue
+        own = model.graph.parameter.add()
+        own.CopyFrom(parameters[weight])
+        own.name = f"{weight}_{number}"
+        if load:
+            copy = type(load)()
+            copy.CopyFrom(load)
+            copy.name = copy.output[0] = f"{load.output[0]}_{number}"
+            copy.input[0] = own.name
+            copies[number] = copy
+        node.input[1] = copies[number].output[0] if load else own.name
+    for number in sorted(copies, reverse=True):     # each in front of the one that reads it
+        model.graph.node.insert(number, copies[number])
 
 
 def _move_inputs(node, primitive, constants, pb) -> None:

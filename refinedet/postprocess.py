@@ -1,3 +1,4 @@
+# Same as faster_rcnn/postprocess.py
 """Score what the program of ascend310_infer found in annotated pictures; before that, tell it the configuration.
 
 usage: python postprocess.py --settings_path=FILE [--config_path=F] [--key=value ...]
@@ -23,11 +24,12 @@ prepare_environment()               # before MindSpore is imported
 import numpy as np
 from src.data_source import find_source
 from src.model_utils.config import Config, InputError, parse_config, require_path, run_main
+from src.outputs import program_settings
 from src.util import Predictions
 
-# What the program reads.
+# What the program reads of every model.
 SETTINGS = ("num_classes", "img_height", "img_width", "pad_to", "keep_ratio", "size_rounding", "resize_mode", "image_mean",
-            "image_std", "to_rgb", "test_score_thr", "test_iou_thr", "test_nms_pre", "test_nms_total", "test_max_per_img")
+            "image_std", "to_rgb")
 
 
 def main() -> None:
@@ -50,13 +52,11 @@ def main() -> None:
 
 
 def write_settings(config) -> None:
-    """A line `key value` for each of SETTINGS; the numbers of a list stand between spaces."""
+    """A line `name value` for each of SETTINGS and those of the model; the numbers of a list stand between spaces."""
     if config.pad_to == "divisor":
         raise InputError("pad_to: an exported network takes inputs of one size: fixed or HEIGHTxWIDTH")
-    lines = []
-    for key in SETTINGS:
-        value = config[key]
-        lines.append(f"{key} {' '.join(map(str, value)) if isinstance(value, tuple) else value}\n")
+    values = {**{key: config[key] for key in SETTINGS}, **program_settings(config)}
+    lines = [f"{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}\n" for name, value in values.items()]
     try:
         Path(config.settings_path).write_text("".join(lines), encoding="utf-8")
     except OSError as error:

@@ -15,13 +15,23 @@ bool Fits(const Output &output, size_t rank, size_t rows) {
 
 Detector::Detector(const Settings &settings)
     : path_(settings.Text("mindir_path")),
-      classes_(settings.Whole("num_classes", 2)),
-      nms_(settings),
-      model_(path_, settings.Text("device_type"), settings.Whole("device_id", 0), settings.Whole("threads", 1)) {}
+      classes_(settings.Whole("num_classes", 2)) {
+  if (settings.Has("test_nms_total")) {
+    nms_ = std::make_unique<ClassNms>(settings);
+  } else if (IsDensePart(path_)) {
+    two_stage_ = std::make_unique<TwoStage>(settings);
+    return;
+  }
+  model_ = std::make_unique<Model>(path_, settings.Text("device_type"), settings.Whole("device_id", 0),
+                                   settings.Whole("threads", 1));
+}
 
 Detections Detector::operator()(const NetworkInput &input, Size canvas) {
-  const auto outputs = model_.Run(input, canvas);
-  Detections found = outputs.size() == 4 ? OfWholeNetwork(outputs) : OfAllBoxes(outputs);
+  Detections found = two_stage_ ? (*two_stage_)(input, canvas) : OfOneFile(input, canvas);
+  const size_t count = std::min(found.boxes.size(), kMostDetections);
+  found.boxes.resize(count);
+  found.scores.resize(count);
+  found.labels.resize(count);
   for (int32_t label : found.labels) {
     if (label < 1 || label >= classes_) {
       throw InputError(path_ + ": the network gave label " + std::to_string(label) + ", the configuration has " +
@@ -29,6 +39,11 @@ Detections Detector::operator()(const NetworkInput &input, Size canvas) {
     }
   }
   return found;
+}
+
+Detections Detector::OfOneFile(const NetworkInput &input, Size canvas) {
+  const auto outputs = model_->Run({{{1, 3, canvas.height, canvas.width}, input.image.data()}, {{1, 6}, input.info.data()}});
+  return outputs.size() == 4 ? OfWholeNetwork(outputs) : OfAllBoxes(outputs);
 }
 
 // boxes (1, D, 4), scores, labels and valid (1, D)
@@ -40,7 +55,7 @@ Detections Detector::OfWholeNetwork(const std::vector<Output> &outputs) const {
     Refuse(outputs);
   }
   Detections found;
-  for (size_t i = 0; i < count && found.boxes.size() < kMostDetections; ++i) {
+  for (size_t i = 0; i < count; ++i) {
     if (outputs[3].values[i] != 0) {
       const float *row = outputs[0].values.data() + 4 * i;
       found.boxes.push_back({row[0], row[1], row[2], row[3]});
@@ -53,7 +68,7 @@ Detections Detector::OfWholeNetwork(const std::vector<Output> &outputs) const {
 
 // boxes (1, A, 4) and scores (1, A, K) of the foreground classes
 Detections Detector::OfAllBoxes(const std::vector<Output> &outputs) const {
-  const bool fits = outputs.size() == 2 && outputs[0].shape.size() == 3 && outputs[1].shape.size() == 3 &&
+  const bool fits = nms_ && outputs.size() == 2 && outputs[0].shape.size() == 3 && outputs[1].shape.size() == 3 &&
                     outputs[0].shape[2] == 4 && outputs[0].shape[1] == outputs[1].shape[1] &&
                     outputs[0].shape[0] == 1 && outputs[1].shape[0] == 1;
   if (!fits) {
@@ -63,12 +78,7 @@ Detections Detector::OfAllBoxes(const std::vector<Output> &outputs) const {
     throw InputError(path_ + ": the network tells " + std::to_string(outputs[1].shape[2]) + " classes, the configuration " +
                      std::to_string(classes_ - 1) + ": pass the --config_path that it was exported with");
   }
-  Detections found = nms_(outputs[0].values, outputs[1].values);
-  const size_t count = std::min(found.boxes.size(), kMostDetections);
-  found.boxes.resize(count);
-  found.scores.resize(count);
-  found.labels.resize(count);
-  return found;
+  return (*nms_)(outputs[0].values, outputs[1].values);
 }
 
 void Detector::Refuse(const std::vector<Output> &outputs) const {

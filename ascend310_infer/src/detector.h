@@ -1,10 +1,12 @@
 // Input of a picture -> detections: runs the network and what of the model is not in it.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "model.h"
 #include "nms.h"
+#include "two_stage.h"
 
 namespace detect {
 
@@ -18,14 +20,16 @@ class Detector {
   Detections operator()(const NetworkInput &input, Size canvas);
 
  private:
+  Detections OfOneFile(const NetworkInput &input, Size canvas);
   Detections OfWholeNetwork(const std::vector<Output> &outputs) const;
   Detections OfAllBoxes(const std::vector<Output> &outputs) const;
   [[noreturn]] void Refuse(const std::vector<Output> &outputs) const;
 
   std::string path_;
   int classes_;
-  ClassNms nms_;
-  Model model_;
+  std::unique_ptr<TwoStage> two_stage_;  // of a network in parts; else the next two
+  std::unique_ptr<ClassNms> nms_;        // of a network without NMS; none where the configuration is of another model
+  std::unique_ptr<Model> model_;
 };
 
 }  // namespace detect

@@ -1,5 +1,6 @@
 #include "model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -94,24 +95,21 @@ Model::Model(const std::string &path, const std::string &device, int device_id, 
   }
 }
 
-std::vector<Output> Model::Run(const NetworkInput &input, Size canvas) {
-  auto inputs = model_.GetInputs();
-  const std::vector<int64_t> image_shape = {1, 3, canvas.height, canvas.width};
-  for (auto &tensor : inputs) {
-    const bool is_image = tensor.Shape().size() == 4;
-    const std::vector<int64_t> expected = is_image ? image_shape : std::vector<int64_t>{1, 6};
-    if (tensor.Shape() != expected || tensor.DataType() != mindspore::DataType::kNumberTypeFloat32) {
+std::vector<Output> Model::Run(const std::vector<Input> &inputs) {
+  auto wanted = model_.GetInputs();
+  for (auto &tensor : wanted) {
+    const auto same = std::find_if(inputs.begin(), inputs.end(), [&](const Input &i) { return i.shape == tensor.Shape(); });
+    if (same == inputs.end() || tensor.DataType() != mindspore::DataType::kNumberTypeFloat32) {
+      const auto like = std::find_if(inputs.begin(), inputs.end(),
+                                     [&](const Input &i) { return i.shape.size() == tensor.Shape().size(); });
+      const auto &given = like == inputs.end() ? inputs.front() : *like;
       throw InputError(path_ + ": the network takes an input of " + Shape(tensor.Shape()) + ", the configuration gives " +
-                       Shape(expected) + ": pass the --config_path and size that it was exported with");
+                       Shape(given.shape) + ": pass the --config_path and size that it was exported with");
     }
-    const void *source = is_image ? static_cast<const void *>(input.image.data()) : input.info.data();
-    std::memcpy(tensor.MutableData(), source, tensor.DataSize());
-  }
-  if (inputs.empty() || inputs.size() > 2) {
-    throw InputError(path_ + ": expected the inputs image and image_info, found " + std::to_string(inputs.size()));
+    std::memcpy(tensor.MutableData(), same->data, tensor.DataSize());
   }
   std::vector<mindspore::MSTensor> tensors;
-  if (!model_.Predict(inputs, &tensors).IsOk()) {
+  if (!model_.Predict(wanted, &tensors).IsOk()) {
     throw InputError(path_ + ": MindSpore Lite cannot run it");
   }
   std::vector<Output> outputs;

@@ -8,9 +8,15 @@
 
 #include "include/api/model.h"
 
-#include "preprocess.h"
+#include "settings.h"
 
 namespace detect {
+
+// Values of an input; `data` outlives the call.
+struct Input {
+  std::vector<int64_t> shape;
+  const float *data;
+};
 
 // An output of the network as float32, whatever type it came in.
 struct Output {
@@ -23,8 +29,8 @@ class Model {
   // device: Ascend or CPU. InputError where the file is not one that Lite reads on this device.
   Model(const std::string &path, const std::string &device, int device_id, int threads);
 
-  // image: shape (1, 3, height, width), and image_info (1, 6) if the network takes it.
-  std::vector<Output> Run(const NetworkInput &input, Size canvas);
+  // Each of the network's inputs gets the values of the same shape; values that it does not take are left out.
+  std::vector<Output> Run(const std::vector<Input> &inputs);
 
  private:
   std::string path_;

@@ -14,6 +14,28 @@ float Shared(const Box &a, const Box &b) {
 
 }  // namespace
 
+std::vector<size_t> Suppress(const std::vector<Candidate> &candidates, float threshold, size_t most) {
+  std::vector<size_t> kept;
+  for (size_t i = 0; i < candidates.size() && kept.size() < most; ++i) {
+    const Box &box = candidates[i].box;
+    const bool stands = std::all_of(kept.begin(), kept.end(), [&](size_t k) {
+      const Candidate &better = candidates[k];
+      const float shared = Shared(box, better.box);
+      return better.label != candidates[i].label || shared <= threshold * (Area(box) + Area(better.box) - shared);
+    });
+    if (stands) {
+      kept.push_back(i);
+    }
+  }
+  return kept;
+}
+
+void Detections::Add(const Candidate &candidate) {
+  boxes.push_back(candidate.box);
+  scores.push_back(candidate.score);
+  labels.push_back(candidate.label);
+}
+
 ClassNms::ClassNms(const Settings &settings)
     : score_thr_(static_cast<float>(settings.Number("test_score_thr"))),
       iou_thr_(static_cast<float>(settings.Number("test_iou_thr"))),
@@ -21,23 +43,26 @@ ClassNms::ClassNms(const Settings &settings)
       total_(static_cast<size_t>(settings.Whole("test_nms_total", 1))),
       max_per_img_(static_cast<size_t>(settings.Whole("test_max_per_img", 1))) {}
 
-std::vector<ClassNms::Candidate> ClassNms::Candidates(const std::vector<float> &scores, size_t anchors,
-                                                      size_t classes) const {
-  std::vector<Candidate> all, chosen;
+std::vector<Candidate> ClassNms::Candidates(const std::vector<float> &boxes, const std::vector<float> &scores) const {
+  const size_t anchors = boxes.size() / 4, classes = scores.size() / std::max<size_t>(anchors, 1);
+  std::vector<Candidate> all;
+  std::vector<size_t> chosen;
   for (size_t k = 0; k < classes; ++k) {
     chosen.clear();
     for (size_t a = 0; a < anchors; ++a) {
-      const float score = scores[a * classes + k];
-      if (score > score_thr_) {
-        chosen.push_back({static_cast<int32_t>(a), static_cast<int32_t>(k), score});
+      if (scores[a * classes + k] > score_thr_) {
+        chosen.push_back(a);
       }
     }
-    const size_t count = std::min(per_class_, chosen.size());
-    std::partial_sort(chosen.begin(), chosen.begin() + static_cast<std::ptrdiff_t>(count), chosen.end(),
-                      [](const Candidate &a, const Candidate &b) {
-                        return a.score != b.score ? a.score > b.score : a.anchor < b.anchor;
-                      });
-    all.insert(all.end(), chosen.begin(), chosen.begin() + static_cast<std::ptrdiff_t>(count));
+    const auto end = chosen.begin() + static_cast<std::ptrdiff_t>(std::min(per_class_, chosen.size()));
+    std::partial_sort(chosen.begin(), end, chosen.end(), [&](size_t a, size_t b) {
+      const float first = scores[a * classes + k], second = scores[b * classes + k];
+      return first != second ? first > second : a < b;
+    });
+    for (auto a = chosen.begin(); a != end; ++a) {
+      const float *row = boxes.data() + 4 * *a;
+      all.push_back({{row[0], row[1], row[2], row[3]}, scores[*a * classes + k], static_cast<int32_t>(k) + 1});
+    }
   }
   std::stable_sort(all.begin(), all.end(), [](const Candidate &a, const Candidate &b) { return a.score > b.score; });
   all.resize(std::min(total_, all.size()));
@@ -45,25 +70,10 @@ std::vector<ClassNms::Candidate> ClassNms::Candidates(const std::vector<float> &
 }
 
 Detections ClassNms::operator()(const std::vector<float> &boxes, const std::vector<float> &scores) const {
-  const size_t anchors = boxes.size() / 4, classes = scores.size() / std::max<size_t>(anchors, 1);
+  const auto candidates = Candidates(boxes, scores);
   Detections found;
-  for (const Candidate &candidate : Candidates(scores, anchors, classes)) {
-    if (found.boxes.size() == max_per_img_) {
-      break;
-    }
-    const float *row = boxes.data() + 4 * static_cast<size_t>(candidate.anchor);
-    const Box box = {row[0], row[1], row[2], row[3]};
-    bool stands = true;
-    for (size_t i = 0; i < found.boxes.size() && stands; ++i) {
-      const float shared = Shared(box, found.boxes[i]);
-      const float joined = Area(box) + Area(found.boxes[i]) - shared;
-      stands = found.labels[i] != candidate.label + 1 || shared <= iou_thr_ * joined;
-    }
-    if (stands) {
-      found.boxes.push_back(box);
-      found.scores.push_back(candidate.score);
-      found.labels.push_back(candidate.label + 1);
-    }
+  for (size_t i : Suppress(candidates, iou_thr_, max_per_img_)) {
+    found.Add(candidates[i]);
   }
   return found;
 }

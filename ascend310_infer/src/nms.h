@@ -12,12 +12,24 @@ namespace detect {
 
 using Box = std::array<float, 4>;  // x1, y1, x2, y2 in pixels of the network's input
 
+// A box that competes with those of its label.
+struct Candidate {
+  Box box;
+  float score;
+  int32_t label;  // from 1 on
+};
+
 // What was found in one picture, best first.
 struct Detections {
   std::vector<Box> boxes;
   std::vector<float> scores;
   std::vector<int32_t> labels;  // from 1 on
+
+  void Add(const Candidate &candidate);
 };
+
+// Of candidates, best first, the indices of those that no better one of their label overlaps by IoU > threshold; `most` at most.
+std::vector<size_t> Suppress(const std::vector<Candidate> &candidates, float threshold, size_t most);
 
 // The last step of RefineDet, as refinedet/src/host_nms.py does it.
 class ClassNms {
@@ -29,12 +41,7 @@ class ClassNms {
   Detections operator()(const std::vector<float> &boxes, const std::vector<float> &scores) const;
 
  private:
-  struct Candidate {
-    int32_t anchor;
-    int32_t label;  // from 0 on
-    float score;
-  };
-  std::vector<Candidate> Candidates(const std::vector<float> &scores, size_t anchors, size_t classes) const;
+  std::vector<Candidate> Candidates(const std::vector<float> &boxes, const std::vector<float> &scores) const;
 
   float score_thr_, iou_thr_;
   size_t per_class_, total_, max_per_img_;

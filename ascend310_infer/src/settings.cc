@@ -91,12 +91,17 @@ bool Settings::Flag(const std::string &name) const {
   return text == "true";
 }
 
-std::vector<double> Settings::Numbers(const std::string &name, size_t count) const {
-  std::istringstream words(Text(name));
+std::vector<double> Settings::Numbers(const std::string &name) const {
+  std::istringstream words(Has(name) ? values_.at(name) : Text(name));    // may be empty
   std::vector<double> values;
   for (std::string word; words >> word;) {
     values.push_back(ParseNumber(name, word));
   }
+  return values;
+}
+
+std::vector<double> Settings::Numbers(const std::string &name, size_t count) const {
+  const auto values = Numbers(name);
   if (values.size() != count) {
     throw InputError(name + ": expected " + std::to_string(count) + " numbers, got '" + Text(name) + "'");
   }

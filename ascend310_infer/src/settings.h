@@ -27,6 +27,7 @@ class Settings {
   bool Flag(const std::string &name) const;
   // Numbers between spaces, `count` of them.
   std::vector<double> Numbers(const std::string &name, size_t count) const;
+  std::vector<double> Numbers(const std::string &name) const;
 
  private:
   void Read(const std::string &path);

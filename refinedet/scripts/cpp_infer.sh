@@ -1,3 +1,4 @@
+# Same as faster_rcnn/scripts/cpp_infer.sh
 # Inference by the C++ program of ascend310_infer: what run_infer_310.sh and run_infer_cpp.sh share.
 # shellcheck shell=bash
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# Same as faster_rcnn/scripts/run_infer_310.sh
 # Infer on Ascend 310 with the C++ program, and score the result.
 # usage: bash run_infer_310.sh MINDIR_PATH DATA_PATH [ANN_FILE] [IMAGE_WIDTH IMAGE_HEIGHT] [DEVICE_ID] [--key=value ...]
 #   MINDIR_PATH      what export.py --file_format=MINDIR wrote

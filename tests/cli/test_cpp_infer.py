@@ -1,5 +1,4 @@
 """The C++ program of ascend310_infer on the CPU of MindSpore Lite, compared with infer.py and eval.py; and its scripts."""
-import json
 import os
 import shutil
 import subprocess
@@ -8,29 +7,13 @@ import sys
 import numpy as np
 import pytest
 
-from tests.cpp_program import build, lite_home, mutated, smooth_picture, unmatched, write_kinds
+from tests.cpp_program import called, check_against_python, fault, make_model, mutated, run_python, write_kinds
 
 SETTINGS = {"num_classes": 4, "img_height": 64, "img_width": 128, "pad_to": "fixed", "keep_ratio": False,
             "size_rounding": "nearest", "resize_mode": "opencv",
             "image_mean": "123.675 116.28 103.53", "image_std": "58.395 57.12 57.375", "to_rgb": True}
 SIZES = [(64, 128, False, "fixed"), (128, 192, True, "fixed"), (100, 170, True, "128x192")]
 STRICT = {"UBSAN_OPTIONS": "print_stacktrace=1", "GLOG_v": "3"}
-
-
-@pytest.fixture(scope="session")
-def lite(tmp_path_factory):
-    return lite_home(tmp_path_factory.mktemp("lite"))
-
-
-@pytest.fixture(scope="session")
-def program(lite, tmp_path_factory):
-    """The folder of the build."""
-    return build(tmp_path_factory.mktemp("a build"), lite)
-
-
-@pytest.fixture(scope="session")
-def sanitized(lite, tmp_path_factory):
-    return build(tmp_path_factory.mktemp("sanitized"), lite, "-DSANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug")
 
 
 # ---------------------------------------------------------------------------------------------------- preprocessing
@@ -60,7 +43,7 @@ def dumped(program, flag, files, shape, env=None) -> tuple:
 
 
 @pytest.mark.parametrize("mode", ["opencv", "pillow", "float"])
-def test_inputs_are_those_of_python(program, kinds, tmp_path, mode):
+def test_inputs_are_those_of_python(cpp_program, kinds, tmp_path, mode):
     from refinedet.src.transforms import InputSize, Preprocess, decode_image
 
     for height, width, keep_ratio, pad_to in SIZES:
@@ -68,7 +51,7 @@ def test_inputs_are_those_of_python(program, kinds, tmp_path, mode):
                                 True, mode)
         flag = write_settings(tmp_path / "settings.txt", img_height=height, img_width=width, keep_ratio=keep_ratio, pad_to=pad_to,
                               resize_mode=mode)
-        found, told = dumped(program, flag, kinds, (3, *preprocess.size.box()))
+        found, told = dumped(cpp_program, flag, kinds, (3, *preprocess.size.box()))
         for file, got in zip(kinds, found):
             if got is None:
                 assert file.name.startswith("half of ") and str(file) in told
@@ -82,138 +65,51 @@ def test_inputs_are_those_of_python(program, kinds, tmp_path, mode):
     assert sum(got is None for got in found) == 2
 
 
-def test_damaged_pictures_under_sanitizers(sanitized, kinds, tmp_path):
+def test_damaged_pictures_under_sanitizers(cpp_sanitized, kinds, tmp_path):
     """Read or refused, without a report of the sanitizers, leaks included."""
     files = []
     for source in kinds:
         for seed in range(3):
             files.append(tmp_path / f"{seed} {source.name}")
             files[-1].write_bytes(mutated(source.read_bytes(), seed))
-    found, told = dumped(sanitized, write_settings(tmp_path / "settings.txt"), files, (3, 64, 128), STRICT)
+    found, told = dumped(cpp_sanitized, write_settings(tmp_path / "settings.txt"), files, (3, 64, 128), STRICT)
     refused = sum(item is None for item in found)
     assert 5 < refused < len(files) and len(told.splitlines()) == refused
 
 
 # ---------------------------------------------------------------------------------------------------- RefineDet
 
-def run_python(program, *flags, cwd):
-    done = subprocess.run([sys.executable, str(program), *map(str, flags)], cwd=cwd, capture_output=True, text=True, timeout=600,
-                          check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
-
-
-def export(model_dir, folder, repo_dir):
-    """network.mindir in the folder, of the version that Lite 2.0 reads."""
-    run_python(repo_dir / model_dir / "export.py", "--config_path=narrow.yaml", "--ckpt_file=narrow.ckpt", "--with_nms=False",
-               "--file_name=exported", cwd=folder)
-    run_python(repo_dir / "ascend310_infer" / "mindir_v1.py", "exported.mindir", "network.mindir", cwd=folder)
-
-
 @pytest.fixture(scope="module")
-def coco(data_dir, tmp_path_factory):
-    """A COCO folder: 14 real pictures of coco_mini, a PNG, and a file that is no picture."""
-    folder = tmp_path_factory.mktemp("a coco")
-    truth = json.loads((data_dir / "coco_mini" / "annotations" / "instances_val2017.json").read_text())
-    truth["images"] = sorted(truth["images"], key=lambda image: image["file_name"])[:14]
-    for name in ("annotations", "val2017"):
-        (folder / name).mkdir()
-    for image in truth["images"]:
-        shutil.copy(data_dir / "coco_mini" / "val2017" / image["file_name"], folder / "val2017")
-    import cv2
-
-    cv2.imwrite(str(folder / "val2017" / "000000900001.png"), smooth_picture(120, 90))
-    truth["images"].append({"id": 900001, "file_name": "000000900001.png", "height": 120, "width": 90})
-    ids = {image["id"] for image in truth["images"]}
-    truth["annotations"] = [item for item in truth["annotations"] if item["image_id"] in ids]
-    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(truth))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def refinedet(coco, repo_dir, tmp_path_factory):
+def refinedet(cpp_coco, tmp_path_factory):
     """Folder of a narrow RefineDet of 80 classes, its MINDIR, and detections/detections.json of infer.py."""
     import mindspore as ms
 
     from refinedet.src.model_utils.config import save_config
     from tests.narrow_refinedet import narrow_config, narrow_network
 
+    def save(folder, names):
+        config = narrow_config(num_classes=81, coco_classes=names, test_max_per_img=100, test_nms_total=400, test_score_thr=0.0125)
+        ms.save_checkpoint(narrow_network(config), str(folder / "narrow.ckpt"))
+        save_config(config, folder / "narrow.yaml")
+
     folder = tmp_path_factory.mktemp("a model")
-    truth = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
-    names = ["background", *(item["name"] for item in truth["categories"])]
-    config = narrow_config(num_classes=81, coco_classes=names, test_max_per_img=100, test_nms_total=400, test_score_thr=0.0125)
-    ms.save_checkpoint(narrow_network(config), str(folder / "narrow.ckpt"))
-    save_config(config, folder / "narrow.yaml")
-    export("refinedet", folder, repo_dir)
-    run_python(repo_dir / "refinedet" / "infer.py", "--config_path=narrow.yaml", "--checkpoint_path=narrow.ckpt",
-               f"--input={coco / 'val2017'}", "--output_path=detections", "--score_thr=0", "--draw=False", cwd=folder)
+    make_model("refinedet", folder, cpp_coco, save, {"exported": "network"}, "--with_nms=False")
     return folder
 
 
-def called(repo_dir, model, command, cwd, lite, program, **environment):
-    return subprocess.run(["bash", str(repo_dir / model / "scripts" / command[0]), *map(str, command[1:])], cwd=cwd, text=True,
-                          capture_output=True, timeout=600, check=False, env={
-                              **os.environ, "PYTHON": sys.executable, "MS_LITE_HOME": str(lite), "BUILD_DIR": str(program),
-                              **environment})
+def test_refinedet_finds_what_python_finds(refinedet, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path):
+    check_against_python("refinedet", refinedet, "network.mindir", cpp_coco, (cpp_lite, cpp_program), repo_dir, tmp_path)
 
 
-def learnt_truth(folder, coco) -> dict:
-    """Annotations that the network answers in part: two of three of its detections, every second of them shifted."""
-    truth = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
-    found = json.loads((folder / "detections" / "detections.json").read_text())
-    boxes = [item for i, item in enumerate(found) if i % 3]
-    truth["annotations"] = []
-    for number, item in enumerate(boxes, 1):
-        x, y, width, height = item["bbox"]
-        box = [x + (number % 2) * width / 5, y, width, height]
-        truth["annotations"].append({"id": number, "image_id": item["image_id"], "category_id": item["category_id"], "bbox": box,
-                                     "area": width * height, "iscrowd": 0})
-    return truth
-
-
-def test_refinedet_finds_what_python_finds(refinedet, coco, lite, program, repo_dir, tmp_path):
-    """run_infer_cpp.sh: the detections of infer.py; acc.log: the figures of eval.py's code on these."""
-    truth = tmp_path / "learnt truth.json"
-    truth.write_text(json.dumps(learnt_truth(refinedet, coco)))
-    pictures = tmp_path / "some pictures"
-    shutil.copytree(coco / "val2017", pictures)
-    (pictures / "000000900002.jpg").write_text("no picture")
-    command = ["run_infer_cpp.sh", refinedet / "network.mindir", pictures, truth, "CPU",
-               f"--config_path={refinedet / 'narrow.yaml'}"]
-    done = called(repo_dir, "refinedet", command, tmp_path, lite, program)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "000000900002.jpg: neither JPEG nor PNG (10 bytes)" in done.stderr
-    assert "15 pictures, 1 not readable" in done.stdout and "latency of network and NMS in ms: 50%" in done.stdout
-    wanted = json.loads((refinedet / "detections" / "detections.json").read_text())
-    found = json.loads((tmp_path / "infer_result" / "detections.json").read_text())
-    assert len(found) == len(wanted) > 500
-    assert len(unmatched(found, wanted)) <= 0.01 * len(wanted)
-    python = run_python(repo_dir / "refinedet" / "eval.py", f"--detections={refinedet / 'detections' / 'detections.json'}",
-                        f"--anno_path={truth}", f"--config_path={refinedet / 'narrow.yaml'}", cwd=tmp_path).stdout.splitlines()
-    log = (tmp_path / "acc.log").read_text().splitlines()
-    for ours, theirs in zip(log[:12], python[:12]):
-        assert ours[:-5] == theirs[:-5] and abs(float(ours[-5:]) - float(theirs[-5:])) <= 0.002
-    assert 0.2 < float(log[0][-5:]) < 0.9
-    with (tmp_path / "infer_result" / "results.jsonl").open() as stream:
-        rows = [json.loads(line) for line in stream]
-    assert len(rows) == 16 and rows[-1] == {"image_id": 900002, "file_name": "000000900002.jpg",
-                                            "problem": "neither JPEG nor PNG (10 bytes)"}
-
-
-def test_refinedet_by_run_infer_310(refinedet, coco, lite, program, repo_dir, tmp_path):
+def test_refinedet_by_run_infer_310(refinedet, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path):
     """The old arguments: a COCO folder, and no annotation file."""
-    command = ["run_infer_310.sh", refinedet / "network.mindir", coco, "0", f"--config_path={refinedet / 'narrow.yaml'}"]
+    command = ["run_infer_310.sh", refinedet / "network.mindir", cpp_coco, "0", f"--config_path={refinedet / 'narrow.yaml'}"]
     for _ in range(2):
-        done = called(repo_dir, "refinedet", command, tmp_path, lite, program, DEVICE_TARGET="CPU")
+        done = called(repo_dir, "refinedet", command, tmp_path, cpp_lite, cpp_program, DEVICE_TARGET="CPU")
         assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "acc.log").read_text().startswith(" Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ]")
     first, second = (tmp_path / name / "results.jsonl" for name in ("infer_result", "infer_result_2"))
     assert first.read_text() == second.read_text()
-
-
-def fault(done) -> str:
-    assert done.returncode == 2, done.stdout + done.stderr
-    return done.stderr.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(("flags", "message"), [
@@ -226,11 +122,12 @@ def fault(done) -> str:
     (["--readers=0"], "readers: expected a whole number from 1 on, got '0'"),
     (["--colour=red"], "--colour: unknown option"),
 ])
-def test_faults_of_the_program(refinedet, coco, program, tmp_path, flags, message):
+def test_faults_of_the_program(refinedet, cpp_coco, cpp_program, tmp_path, flags, message):
     settings = tmp_path / "settings.txt"
     nms = {"test_score_thr": 0.1, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
     flag = write_settings(settings, **{"num_classes": 81, **nms})
-    command = [program / "detect", flag, f"--mindir_path={refinedet / 'network.mindir'}", f"--input_path={coco / 'val2017'}",
+    command = [cpp_program / "detect", flag, f"--mindir_path={refinedet / 'network.mindir'}",
+               f"--input_path={cpp_coco / 'val2017'}",
                "--output_path=results.jsonl", "--device_type=CPU", *flags]
     done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
                           env={**os.environ, "GLOG_v": "3"})
@@ -242,20 +139,21 @@ def test_faults_of_the_program(refinedet, coco, program, tmp_path, flags, messag
     ({"image_mean": "1 2"}, "image_mean: expected 3 numbers, got '1 2'"),
     ({"test_iou_thr": "half"}, "test_iou_thr: expected a number, got 'half'"),
 ])
-def test_settings_that_do_not_fit(refinedet, coco, program, tmp_path, changes, message):
+def test_settings_that_do_not_fit(refinedet, cpp_coco, cpp_program, tmp_path, changes, message):
     nms = {"test_score_thr": 0.1, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
     flag = write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms, **changes})
-    command = [program / "detect", flag, f"--mindir_path={refinedet / 'network.mindir'}", f"--input_path={coco / 'val2017'}",
+    command = [cpp_program / "detect", flag, f"--mindir_path={refinedet / 'network.mindir'}",
+               f"--input_path={cpp_coco / 'val2017'}",
                f"--output_path={tmp_path / 'results.jsonl'}", "--device_type=CPU"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
     assert message in fault(done)
 
 
-def test_detection_under_sanitizers(refinedet, coco, sanitized, tmp_path):
+def test_detection_under_sanitizers(refinedet, cpp_coco, cpp_sanitized, tmp_path):
     """A few pictures, some of them damaged, and damaged networks. Leaks of the Lite libraries are not looked for."""
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    for number, source in enumerate(sorted((coco / "val2017").iterdir())[:4]):
+    for number, source in enumerate(sorted((cpp_coco / "val2017").iterdir())[:4]):
         shutil.copy(source, pictures)
         (pictures / f"damaged {number}.jpg").write_bytes(mutated(source.read_bytes(), number))
     nms = {"test_score_thr": 0.0125, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
@@ -265,7 +163,7 @@ def test_detection_under_sanitizers(refinedet, coco, sanitized, tmp_path):
     for number, network in enumerate(networks):
         path = tmp_path / f"{number}.mindir"
         path.write_bytes(network)
-        done = subprocess.run([str(sanitized / "detect"), flag, f"--mindir_path={path}", f"--input_path={pictures}",
+        done = subprocess.run([str(cpp_sanitized / "detect"), flag, f"--mindir_path={path}", f"--input_path={pictures}",
                                f"--output_path={tmp_path / 'results.jsonl'}", "--device_type=CPU"], capture_output=True, text=True,
                               timeout=120, check=False, env={**os.environ, **STRICT, "ASAN_OPTIONS": "detect_leaks=0"})
         assert done.returncode == (2 if number else 0), done.stderr
@@ -325,10 +223,10 @@ def test_a_missing_sdk(repo_dir, caller, home, message):
     assert message in fault(called(repo_dir, "refinedet", command, caller, home, caller))
 
 
-def test_dry_run_prints_the_steps(repo_dir, lite, caller):
+def test_dry_run_prints_the_steps(repo_dir, cpp_lite, caller):
     command = ["run_infer_cpp.sh", "a net.mindir", "some pictures", "truth.json", "Ascend", "128", "64", "true", "3",
                "--num_classes=4"]
-    done = called(repo_dir, "refinedet", command, caller, lite, caller / "a build", DRY_RUN="1")
+    done = called(repo_dir, "refinedet", command, caller, cpp_lite, caller / "a build", DRY_RUN="1")
     assert done.returncode == 0, done.stderr
     settings, configure, make, run, score, copy = done.stdout.splitlines()
     sizes = "--img_width=128 --img_height=64 --keep_ratio=True --num_classes=4"
