@@ -39,13 +39,14 @@ def main() -> None:
     if config.file_format == "AIR" and device != "Ascend":
         raise InputError(f"file_format: AIR can be written on Ascend only, and the device is {device}: "
                          "take MINDIR or ONNX")
-    start = time.monotonic()
-    network, outputs = load_network(config, device)
-    write_network(network, shapes, outputs, config.file_format, target)
-    seconds = time.monotonic() - start
-    print(f"{target}: {config.file_format}, {target.stat().st_size / 1e6:.1f} MB, {seconds:.0f} s")
-    described = ", ".join(f"{name} {tuple(shape)}" for name, shape in zip(INPUTS, shapes))
-    print(f"inputs {described}; outputs {', '.join(outputs)}")
+    for suffix, network, inputs, outputs in load_networks(config, device, dict(zip(INPUTS, shapes))):
+        start = time.monotonic()
+        file = target.with_name(f"{target.stem}{suffix}{target.suffix}")
+        write_network(network, inputs, outputs, config.file_format, file)
+        seconds = time.monotonic() - start
+        print(f"{file}: {config.file_format}, {file.stat().st_size / 1e6:.1f} MB, {seconds:.0f} s")
+        described = ", ".join(f"{name} {tuple(shape)}" for name, shape in inputs.items())
+        print(f"inputs {described}; outputs {', '.join(outputs)}")
 
 
 def target_file(file_name: str, file_format: str) -> Path:
@@ -71,15 +72,15 @@ def input_shapes(config) -> tuple:
     return (n, 3, *size), (n, 6)
 
 
-def load_network(config, device: str) -> tuple:
-    """(the network that infers, with the checkpoint's weights; the names of its outputs)."""
+def load_networks(config, device: str, inputs: dict) -> list:
+    """As `exported` of outputs.py, with the checkpoint's weights."""
     from src import network_define
     from src.FasterRcnn.faster_rcnn import build_network
 
     net = build_network(config, fast=False)     # plain operators, which other runtimes know
     network_define.load_checkpoint_into(net, config.ckpt_file)
-    network, outputs = exported(net, config)
-    return network_define.mixed_precision(network, config.amp_level, device).set_train(False), outputs
+    return [(suffix, network_define.mixed_precision(network, config.amp_level, device).set_train(False), shapes, outputs)
+            for suffix, network, shapes, outputs in exported(net, config, inputs)]
 
 
 def separate_outputs(network):
@@ -91,20 +92,20 @@ def separate_outputs(network):
             super().__init__(auto_prefix=False)
             self.network = network
 
-        def construct(self, image, image_info):
+        def construct(self, *inputs):
             outputs = ()
-            for output in self.network(image, image_info):
+            for output in self.network(*inputs):
                 outputs += (ops.Identity()(output),)
             return outputs
 
     return SeparateOutputs().set_train(False)
 
 
-def write_network(network, shapes, outputs, file_format: str, target: Path) -> None:
-    """Export to `target`, which is there only when it is whole."""
+def write_network(network, shapes: dict, outputs, file_format: str, target: Path) -> None:
+    """Export to `target`, which is there only when it is whole. shapes: {input: shape}."""
     import mindspore as ms
 
-    inputs = [ms.ops.zeros(shape, ms.float32) for shape in shapes]
+    inputs = [ms.ops.zeros(shape, ms.float32) for shape in shapes.values()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent)
@@ -115,7 +116,7 @@ def write_network(network, shapes, outputs, file_format: str, target: Path) -> N
         os.chdir(folder)                # MindSpore refuses paths with a space, so it gets a bare name
         try:
             if file_format == "ONNX":
-                ms.onnx.export(separate_outputs(network), *inputs, file_name="network.onnx", input_names=list(INPUTS),
+                ms.onnx.export(separate_outputs(network), *inputs, file_name="network.onnx", input_names=list(shapes),
                                output_names=list(outputs))
             else:
                 ms.export(network, *inputs, file_name="network", file_format=file_format)

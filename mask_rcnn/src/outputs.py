@@ -38,11 +38,14 @@ def own_scores(config, ground_truth, results) -> dict:
     return {}
 
 
-def exported(net, config) -> tuple:
-    """(what export.py writes of the network, the names of its outputs)."""
+def exported(net, config, inputs: dict) -> list:
+    """[(what is added to the file's name, network, {input: shape}, names of its outputs)] that export.py writes.
+
+    inputs: {input: shape} of the whole network.
+    """
     from .network_define import InferenceNet
 
-    return InferenceNet(net), OUTPUTS
+    return [("", InferenceNet(net), inputs, OUTPUTS)]
 
 
 def host_steps(config) -> dict:

@@ -42,12 +42,22 @@ def own_scores(config, ground_truth, results) -> dict:
     return {"voc": voc_ap(ground_truth, results)}
 
 
-def exported(net, config) -> tuple:
-    """(what export.py writes of the network, the names of its outputs)."""
+def exported(net, config, inputs: dict) -> list:
+    """[(what is added to the file's name, network, {input: shape}, names of its outputs)] that export.py writes.
+
+    inputs: {input: shape} of the whole network.
+    """
     from .decoding_net import DecodingNet
     from .network_define import InferenceNet
 
-    return (InferenceNet(net), OUTPUTS) if config.with_nms else (DecodingNet(net), RAW_OUTPUTS)
+    network, outputs = (InferenceNet(net), OUTPUTS) if config.with_nms else (DecodingNet(net), RAW_OUTPUTS)
+    return [("", network, inputs, outputs)]
+
+
+def program_settings(config) -> dict:
+    """{name: value} of what the program of ascend310_infer has to know besides the pictures' size and colours."""
+    keys = ("test_score_thr", "test_iou_thr", "test_nms_pre", "test_nms_total", "test_max_per_img")
+    return {key: config[key] for key in keys}
 
 
 def host_steps(config) -> dict:

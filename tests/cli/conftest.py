@@ -1,7 +1,7 @@
 """Fixtures of the tests of commands: data sets that are read alone, and what a user sees of a fault."""
 import pytest
 
-from tests import script_calls, toy_data
+from tests import cpp_program, script_calls, toy_data
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +38,27 @@ def scripts_checkout(tmp_path_factory):
 def caller(scripts_checkout, tmp_path):
     """caller.call(model, command, **environment), caller.started(): see script_calls.py."""
     return script_calls.Caller(scripts_checkout, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def cpp_lite(tmp_path_factory):
+    """The folder of MindSpore Lite."""
+    return cpp_program.lite_home(tmp_path_factory.mktemp("lite"))
+
+
+@pytest.fixture(scope="session", name="cpp_program")
+def built_program(cpp_lite, tmp_path_factory):
+    """The folder in which ascend310_infer is built."""
+    return cpp_program.build(tmp_path_factory.mktemp("a build"), cpp_lite)
+
+
+@pytest.fixture(scope="session")
+def cpp_sanitized(cpp_lite, tmp_path_factory):
+    """The same with AddressSanitizer and UndefinedBehaviorSanitizer."""
+    return cpp_program.build(tmp_path_factory.mktemp("sanitized"), cpp_lite, "-DSANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug")
+
+
+@pytest.fixture(scope="session")
+def cpp_coco(data_dir, tmp_path_factory):
+    """Real pictures with annotations."""
+    return cpp_program.write_coco(tmp_path_factory.mktemp("a coco"), data_dir / "coco_mini")

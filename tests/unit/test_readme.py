@@ -20,6 +20,7 @@ MODELS = {ROOT / "faster_rcnn": faster_config, ROOT / "mask_rcnn": mask_config, 
 KEYS = {model: read_keys(model / "default_config.yaml") for model in MODELS}
 # Entry points whose flags are the keys of the configuration.
 ENTRY_POINTS = {model / f"{name}.py" for model in MODELS for name in ("train", "eval", "export", "infer")}
+ENTRY_POINTS |= {ROOT / model / "postprocess.py" for model in ("faster_rcnn", "refinedet")}
 FOLDERS = [path.parent for pattern in ("README_CN.md", "*/README_CN.md", "*/*/README_CN.md")
            for path in sorted(ROOT.glob(pattern)) if not path.relative_to(ROOT).parts[0].startswith(".")]
 READMES = [folder / name for folder in FOLDERS for name in ("README.md", "README_CN.md")]
@@ -31,7 +32,7 @@ WRITTEN_CONFIGS = ("--config_path=output/config.yaml", "--config_path=detector.y
 # In code marks, and yet translated.
 TRANSLATED = {"文件: 位置: 内容": "file: place: what"}
 # Names of the repository's files, for those that are named without their folder.
-NAMES = {path.name for folder in ("docker", "docs", "faster_rcnn", "mask_rcnn", "refinedet", "tests", "utils")
+NAMES = {path.name for folder in ("ascend310_infer", "docker", "docs", "faster_rcnn", "mask_rcnn", "refinedet", "tests", "utils")
          for path in (ROOT / folder).rglob("*.*")}
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
 FILE = re.compile(r"[\w./-]+\.(py|yaml|md|sh|toml)")
@@ -166,9 +167,16 @@ def test_commands_are_understood(readme, tmp_path):
                 script, arguments = script_of(folder, ["python", *arguments[count:]])
             check_python(script, arguments, tmp_path)
         elif "scripts/" in (script := next((word for word in words if word.endswith(".sh")), "")):
-            assert (folder / script).is_file(), words
+            assert (folder / script).is_file() or (ROOT / script).is_file(), words
+        elif words[0] == "bash":
+            assert (folder / words[1]).is_file(), words
+        elif words[0] == "cmake":
+            assert words[1] == "--build" or (ROOT / words[words.index("-S") + 1] / "CMakeLists.txt").is_file(), words
+        elif words[0].endswith("build/detect"):
+            source = (ROOT / "ascend310_infer" / "src" / "main.cc").read_text(encoding="utf-8")
+            assert all(f'"{word[2:].partition("=")[0]}"' in source for word in words[1:]), words
         else:
-            assert words[0] in ("source", "cp"), words
+            assert words[0] in ("source", "cp", "export"), words
 
 
 def check_python(script, arguments, written):

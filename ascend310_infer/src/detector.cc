@@ -1,0 +1,89 @@
+#include "detector.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace detect {
+namespace {
+
+// (1, rows, ...) of `rank` sides.
+bool Fits(const Output &output, size_t rank, size_t rows) {
+  return output.shape.size() == rank && output.shape[0] == 1 && output.shape[1] == static_cast<int64_t>(rows);
+}
+
+}  // namespace
+
+Detector::Detector(const Settings &settings)
+    : path_(settings.Text("mindir_path")),
+      classes_(settings.Whole("num_classes", 2)) {
+  if (settings.Has("test_nms_total")) {
+    nms_ = std::make_unique<ClassNms>(settings);
+  } else if (IsDensePart(path_)) {
+    two_stage_ = std::make_unique<TwoStage>(settings);
+    return;
+  }
+  model_ = std::make_unique<Model>(path_, settings.Text("device_type"), settings.Whole("device_id", 0),
+                                   settings.Whole("threads", 1));
+}
+
+Detections Detector::operator()(const NetworkInput &input, Size canvas) {
+  Detections found = two_stage_ ? (*two_stage_)(input, canvas) : OfOneFile(input, canvas);
+  const size_t count = std::min(found.boxes.size(), kMostDetections);
+  found.boxes.resize(count);
+  found.scores.resize(count);
+  found.labels.resize(count);
+  for (int32_t label : found.labels) {
+    if (label < 1 || label >= classes_) {
+      throw InputError(path_ + ": the network gave label " + std::to_string(label) + ", the configuration has " +
+                       std::to_string(classes_ - 1) + " classes");
+    }
+  }
+  return found;
+}
+
+Detections Detector::OfOneFile(const NetworkInput &input, Size canvas) {
+  const auto outputs = model_->Run({{{1, 3, canvas.height, canvas.width}, input.image.data()}, {{1, 6}, input.info.data()}});
+  return outputs.size() == 4 ? OfWholeNetwork(outputs) : OfAllBoxes(outputs);
+}
+
+// boxes (1, D, 4), scores, labels and valid (1, D)
+Detections Detector::OfWholeNetwork(const std::vector<Output> &outputs) const {
+  const size_t count = outputs[1].values.size();
+  const bool same = Fits(outputs[0], 3, count) && outputs[0].values.size() == 4 * count &&
+                    std::all_of(outputs.begin() + 1, outputs.end(), [&](const Output &o) { return Fits(o, 2, count); });
+  if (!same) {
+    Refuse(outputs);
+  }
+  Detections found;
+  for (size_t i = 0; i < count; ++i) {
+    if (outputs[3].values[i] != 0) {
+      const float *row = outputs[0].values.data() + 4 * i;
+      found.boxes.push_back({row[0], row[1], row[2], row[3]});
+      found.scores.push_back(outputs[1].values[i]);
+      found.labels.push_back(static_cast<int32_t>(std::lround(outputs[2].values[i])));
+    }
+  }
+  return found;
+}
+
+// boxes (1, A, 4) and scores (1, A, K) of the foreground classes
+Detections Detector::OfAllBoxes(const std::vector<Output> &outputs) const {
+  const bool fits = nms_ && outputs.size() == 2 && outputs[0].shape.size() == 3 && outputs[1].shape.size() == 3 &&
+                    outputs[0].shape[2] == 4 && outputs[0].shape[1] == outputs[1].shape[1] &&
+                    outputs[0].shape[0] == 1 && outputs[1].shape[0] == 1;
+  if (!fits) {
+    Refuse(outputs);
+  }
+  if (outputs[1].shape[2] != classes_ - 1) {
+    throw InputError(path_ + ": the network tells " + std::to_string(outputs[1].shape[2]) + " classes, the configuration " +
+                     std::to_string(classes_ - 1) + ": pass the --config_path that it was exported with");
+  }
+  return (*nms_)(outputs[0].values, outputs[1].values);
+}
+
+void Detector::Refuse(const std::vector<Output> &outputs) const {
+  throw InputError(path_ + ": the network gives " + std::to_string(outputs.size()) +
+                   " outputs, not those of this model's export.py: was it exported from another model?");
+}
+
+}  // namespace detect

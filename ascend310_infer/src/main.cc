@@ -1,0 +1,170 @@
+// Detects objects in the pictures of a folder with an exported network, on Ascend or the CPU.
+//
+// Reading, decoding and preprocessing (threads), the device (this thread) and writing (a thread) overlap; bounded queues
+// between them keep the order of the pictures and a flat memory.
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <thread>
+
+#include "detector.h"
+#include "files.h"
+#include "queue.h"
+#include "results.h"
+#include "settings.h"
+#include "summary.h"
+
+namespace detect {
+namespace {
+
+constexpr const char *kUsage =
+    "usage: detect --mindir_path=F --settings_path=F --input_path=FOLDER --output_path=RESULTS.jsonl\n"
+    "              [--device_type=Ascend|CPU] [--device_id=N] [--img_width=N --img_height=N] [--keep_ratio=true|false]\n"
+    "              [--threads=N] [--readers=N]\n"
+    "  settings_path  what postprocess.py --settings_path=F writes of the model's configuration; flags go over it\n"
+    "  threads        of the network on the CPU (default: 2)\n"
+    "  readers        threads that read and decode pictures (default: 2)\n";
+
+const std::vector<std::string> kFlags = {"mindir_path", "settings_path", "input_path", "output_path", "device_type",
+                                         "device_id", "img_width", "img_height", "keep_ratio", "threads", "readers"};
+
+struct Loaded {
+  PictureFile file;
+  std::string problem;
+  NetworkInput input;
+};
+
+Loaded Load(const PictureFile &file, const Preprocess &preprocess) {
+  Loaded loaded{file, "", {}};
+  try {
+    loaded.input = preprocess(Decode(ReadFile(file.path)));
+  } catch (const std::exception &error) {
+    loaded.problem = error.what();
+  }
+  return loaded;
+}
+
+// Stages of the run, and the threads of the first and the last of them.
+class Pipeline {
+ public:
+  Pipeline(const std::vector<PictureFile> &files, const Preprocess &preprocess, ResultsWriter *writer, Summary *summary,
+           int readers)
+      : files_(files), loaded_(2 * static_cast<size_t>(readers)), outcomes_(16) {
+    for (int i = 0; i < readers; ++i) {
+      threads_.emplace_back([this, &preprocess] { Read(preprocess); });
+    }
+    threads_.emplace_back([this, writer, summary] { Write(writer, summary); });
+  }
+
+  ~Pipeline() { Stop(); }
+
+  // Infers on this thread. What another thread failed with is thrown here.
+  void Run(Detector *detector, Size canvas) {
+    for (size_t i = 0; i < files_.size(); ++i) {
+      auto loaded = loaded_.Take();
+      if (!loaded) {
+        break;
+      }
+      Outcome outcome{std::move(loaded->file), std::move(loaded->problem), loaded->input.info, {}, 0};
+      if (outcome.problem.empty()) {
+        const auto start = std::chrono::steady_clock::now();
+        outcome.found = (*detector)(loaded->input, canvas);
+        outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      }
+      if (!outcomes_.Put(i, std::move(outcome))) {
+        break;
+      }
+    }
+    Join();
+    if (error_) {
+      std::rethrow_exception(error_);
+    }
+  }
+
+ private:
+  void Read(const Preprocess &preprocess) {
+    for (size_t i = claimed_++; i < files_.size(); i = claimed_++) {
+      if (!loaded_.Put(i, Load(files_[i], preprocess))) {
+        return;
+      }
+    }
+  }
+
+  void Write(ResultsWriter *writer, Summary *summary) {
+    try {
+      for (size_t i = 0; i < files_.size(); ++i) {
+        auto outcome = outcomes_.Take();
+        if (!outcome) {
+          return;
+        }
+        writer->Add(*outcome);
+        summary->Add(*outcome);
+      }
+    } catch (...) {
+      error_ = std::current_exception();
+      loaded_.Close();
+      outcomes_.Close();
+    }
+  }
+
+  void Stop() {
+    loaded_.Close();
+    outcomes_.Close();
+    Join();
+  }
+
+  void Join() {
+    for (auto &thread : threads_) {
+      if (thread.joinable()) {
+        thread.join();
+      }
+    }
+  }
+
+  const std::vector<PictureFile> &files_;
+  OrderedQueue<Loaded> loaded_;
+  OrderedQueue<Outcome> outcomes_;
+  std::atomic<size_t> claimed_{0};
+  std::exception_ptr error_;
+  std::vector<std::thread> threads_;
+};
+
+void Run(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {"--device_type=Ascend", "--device_id=0", "--threads=2", "--readers=2"});
+  const Settings settings(arguments, kFlags);
+  const std::string &device = settings.Text("device_type");
+  if (device != "Ascend" && device != "CPU") {
+    throw InputError("device_type: expected Ascend or CPU, got '" + device + "'");
+  }
+  const auto files = FindPictures(settings.Text("input_path"));
+  const Preprocess preprocess(settings);
+  Detector detector(settings);
+  ResultsWriter writer(settings.Text("output_path"));
+  Summary summary(files.size());
+  Pipeline(files, preprocess, &writer, &summary, settings.Whole("readers", 1)).Run(&detector, preprocess.canvas());
+  if (summary.read() == 0) {
+    throw InputError("input_path: none of the pictures in " + settings.Text("input_path") + " could be read");
+  }
+  std::fputs(summary.Report().c_str(), stdout);
+}
+
+}  // namespace
+}  // namespace detect
+
+int main(int count, char **words) {
+  const std::vector<std::string> arguments(words + 1, words + count);
+  for (const auto &word : arguments) {
+    if (word == "-h" || word == "--help") {
+      std::fputs(detect::kUsage, stdout);
+      return 0;
+    }
+  }
+  try {
+    detect::Run(arguments);
+  } catch (const std::exception &error) {
+    std::fprintf(stderr, "detect: error: %s\n", error.what());
+    return 2;
+  }
+  return 0;
+}

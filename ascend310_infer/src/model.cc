@@ -1,0 +1,122 @@
+#include "model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+
+#include "include/api/context.h"
+
+namespace detect {
+namespace {
+
+std::string Shape(const std::vector<int64_t> &shape) {
+  std::string text;
+  for (int64_t side : shape) {
+    text += (text.empty() ? "" : " x ") + std::to_string(side);
+  }
+  return text;
+}
+
+float OfHalf(uint16_t bits) {
+  const int exponent = (bits >> 10) & 31, fraction = bits & 1023;
+  float value = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
+                              : std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+  if (exponent == 31) {
+    value = fraction == 0 ? INFINITY : NAN;
+  }
+  return (bits & 0x8000) != 0 ? -value : value;
+}
+
+template <typename T>
+std::vector<float> Converted(const void *data, size_t count) {
+  std::vector<float> values(count);
+  const auto *source = static_cast<const uint8_t *>(data);
+  for (size_t i = 0; i < count; ++i) {
+    T value;
+    std::memcpy(&value, source + i * sizeof(T), sizeof(T));
+    values[i] = static_cast<float>(value);
+  }
+  return values;
+}
+
+// A graph of float16 may still give float32: the tensor itself says what it is.
+std::vector<float> Values(mindspore::MSTensor *tensor, const std::string &path) {
+  const auto count = static_cast<size_t>(tensor->ElementNum());
+  const void *data = tensor->Data().get();
+  if (data == nullptr && count > 0) {
+    throw InputError(path + ": an output of the network holds no data");
+  }
+  switch (tensor->DataType()) {
+    case mindspore::DataType::kNumberTypeFloat32:
+      return Converted<float>(data, count);
+    case mindspore::DataType::kNumberTypeInt32:
+      return Converted<int32_t>(data, count);
+    case mindspore::DataType::kNumberTypeInt64:
+      return Converted<int64_t>(data, count);
+    case mindspore::DataType::kNumberTypeBool:
+    case mindspore::DataType::kNumberTypeUInt8:
+      return Converted<uint8_t>(data, count);
+    case mindspore::DataType::kNumberTypeFloat16: {
+      std::vector<float> values(count);
+      for (size_t i = 0; i < count; ++i) {
+        uint16_t bits;
+        std::memcpy(&bits, static_cast<const uint8_t *>(data) + 2 * i, 2);
+        values[i] = OfHalf(bits);
+      }
+      return values;
+    }
+    default:
+      throw InputError(path + ": an output of the network has type " +
+                       std::to_string(static_cast<int>(tensor->DataType())) + ", which is not known here");
+  }
+}
+
+}  // namespace
+
+Model::Model(const std::string &path, const std::string &device, int device_id, int threads) : path_(path) {
+  if (!std::filesystem::is_regular_file(path)) {
+    throw InputError("mindir_path: no such file: " + path);
+  }
+  auto context = std::make_shared<mindspore::Context>();
+  if (device == "Ascend") {
+    auto ascend = std::make_shared<mindspore::AscendDeviceInfo>();
+    ascend->SetDeviceID(static_cast<uint32_t>(device_id));
+    context->MutableDeviceInfo().push_back(ascend);
+  } else {
+    context->SetThreadNum(threads);
+    context->MutableDeviceInfo().push_back(std::make_shared<mindspore::CPUDeviceInfo>());
+  }
+  const auto status = model_.Build(path, mindspore::kMindIR, context);
+  if (!status.IsOk()) {
+    throw InputError(path + ": MindSpore Lite does not build it for " + device +
+                     ": not a MINDIR, one of a newer version (README.md, MINDIR versions), or operators that " + device +
+                     " does not have");
+  }
+}
+
+std::vector<Output> Model::Run(const std::vector<Input> &inputs) {
+  auto wanted = model_.GetInputs();
+  for (auto &tensor : wanted) {
+    const auto same = std::find_if(inputs.begin(), inputs.end(), [&](const Input &i) { return i.shape == tensor.Shape(); });
+    if (same == inputs.end() || tensor.DataType() != mindspore::DataType::kNumberTypeFloat32) {
+      const auto like = std::find_if(inputs.begin(), inputs.end(),
+                                     [&](const Input &i) { return i.shape.size() == tensor.Shape().size(); });
+      const auto &given = like == inputs.end() ? inputs.front() : *like;
+      throw InputError(path_ + ": the network takes an input of " + Shape(tensor.Shape()) + ", the configuration gives " +
+                       Shape(given.shape) + ": pass the --config_path and size that it was exported with");
+    }
+    std::memcpy(tensor.MutableData(), same->data, tensor.DataSize());
+  }
+  std::vector<mindspore::MSTensor> tensors;
+  if (!model_.Predict(wanted, &tensors).IsOk()) {
+    throw InputError(path_ + ": MindSpore Lite cannot run it");
+  }
+  std::vector<Output> outputs;
+  for (auto &tensor : tensors) {
+    outputs.push_back({tensor.Shape(), Values(&tensor, path_)});
+  }
+  return outputs;
+}
+
+}  // namespace detect

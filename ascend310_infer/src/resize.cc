@@ -1,0 +1,207 @@
+// Bilinear resizing as the Python programs do it through OpenCV (equal bit by bit) and Pillow (but for a rounding now and then).
+#include <algorithm>
+#include <cmath>
+
+#include "image.h"
+
+namespace detect {
+namespace {
+
+constexpr int kChannels = 3;
+
+// Which two pixels a pixel of the result lies between, and the weight of the second.
+struct Tap {
+  int first;
+  int second;
+  float weight;
+};
+
+// hold: weights outside the picture are set to those of its border, as OpenCV does along rows; along columns it takes the
+// border's row twice.
+std::vector<Tap> Taps(int from, int to, bool hold) {
+  const double scale = 1.0 / (static_cast<double>(to) / from);
+  std::vector<Tap> taps(static_cast<size_t>(to));
+  for (int i = 0; i < to; ++i) {
+    float place = static_cast<float>((i + 0.5) * scale - 0.5);
+    int first = static_cast<int>(std::floor(place));
+    float weight = place - static_cast<float>(first);
+    if (hold && first < 0) {
+      first = 0;
+      weight = 0;
+    }
+    if (hold && first + 1 >= from) {
+      first = from - 1;
+      weight = 0;
+    }
+    taps[static_cast<size_t>(i)] = {std::clamp(first, 0, from - 1), std::clamp(first + 1, 0, from - 1), weight};
+  }
+  return taps;
+}
+
+// OpenCV takes the mean of 2x2 pixels where both sides are halved.
+bool Halves(Size from, Size to) { return from.height == 2 * to.height && from.width == 2 * to.width; }
+
+template <typename Out, typename Mean>
+void Halve(const Picture &picture, Size size, Out *out, const Mean &mean) {
+  const size_t stride = static_cast<size_t>(picture.size.width) * kChannels;
+  for (int y = 0; y < size.height; ++y) {
+    const uint8_t *row = picture.bgr.data() + 2 * static_cast<size_t>(y) * stride;
+    for (int x = 0; x < size.width; ++x, row += 2 * kChannels) {
+      for (int c = 0; c < kChannels; ++c) {
+        *out++ = mean(row[c] + row[c + kChannels] + row[stride + c] + row[stride + c + kChannels]);
+      }
+    }
+  }
+}
+
+// The two rows of the result's row, resized along x, and what is made of them. Rows are kept while they are needed again.
+template <typename Value, typename RowFunction, typename Combine>
+void ResizeRows(Size from, Size to, const RowFunction &row_of, const Combine &combine) {
+  const auto taps = Taps(from.height, to.height, false);
+  std::vector<Value> rows[2];
+  int held[2] = {-1, -1};
+  for (int y = 0; y < to.height; ++y) {
+    const Tap &tap = taps[static_cast<size_t>(y)];
+    if (held[0] != tap.first && held[1] == tap.first) {
+      std::swap(rows[0], rows[1]);
+      std::swap(held[0], held[1]);
+    }
+    const int wanted[2] = {tap.first, tap.second};
+    for (int i = 0; i < 2; ++i) {
+      if (held[i] != wanted[i]) {
+        rows[i].resize(static_cast<size_t>(to.width) * kChannels);
+        row_of(wanted[i], rows[i].data());
+        held[i] = wanted[i];
+      }
+    }
+    combine(y, tap.weight, rows[0], rows[1]);
+  }
+}
+
+constexpr int kWeightOne = 2048;  // 11 bits
+
+int Fixed(float weight) { return static_cast<int>(std::lrint(weight * kWeightOne)); }
+
+constexpr int kPillowBits = 32 - 8 - 2;
+
+// Weights of a triangle of the width of a pixel of the result, or of the picture where that is larger.
+struct Window {
+  int first;
+  std::vector<int> weights;
+};
+
+std::vector<Window> Windows(int from, int to) {
+  const double scale = static_cast<double>(from) / to;
+  const double support = std::max(scale, 1.0);
+  std::vector<Window> windows;
+  for (int i = 0; i < to; ++i) {
+    const double centre = (i + 0.5) * scale;
+    const int first = std::max(static_cast<int>(centre - support + 0.5), 0);
+    const int last = std::min(static_cast<int>(centre + support + 0.5), from);
+    std::vector<double> weights;
+    double sum = 0;
+    for (int x = first; x < last; ++x) {
+      weights.push_back(std::max(0.0, 1 - std::abs((x - centre + 0.5) * (1 / support))));
+      sum += weights.back();
+    }
+    Window window = {first, {}};
+    for (double weight : weights) {
+      window.weights.push_back(static_cast<int>(0.5 + weight / sum * (1 << kPillowBits)));
+    }
+    windows.push_back(std::move(window));
+  }
+  return windows;
+}
+
+// step: distance of neighbours in bytes.
+uint8_t Weighted(const uint8_t *pixel, size_t step, const std::vector<int> &weights) {
+  int sum = 1 << (kPillowBits - 1);
+  for (int weight : weights) {
+    sum += *pixel * weight;
+    pixel += step;
+  }
+  return static_cast<uint8_t>(std::clamp(sum >> kPillowBits, 0, 255));
+}
+
+}  // namespace
+
+Picture ResizeOpenCv(const Picture &picture, Size size) {
+  Picture out{size, std::vector<uint8_t>(static_cast<size_t>(size.height) * size.width * kChannels)};
+  if (Halves(picture.size, size)) {
+    Halve(picture, size, out.bgr.data(), [](int sum) { return static_cast<uint8_t>((sum + 2) >> 2); });
+    return out;
+  }
+  const auto taps = Taps(picture.size.width, size.width, true);
+  auto row_of = [&](int y, int *row) {
+    const uint8_t *source = picture.bgr.data() + static_cast<size_t>(y) * picture.size.width * kChannels;
+    for (const Tap &tap : taps) {
+      const int left = Fixed(1.0f - tap.weight), right = Fixed(tap.weight);
+      for (int c = 0; c < kChannels; ++c) {
+        *row++ = source[tap.first * kChannels + c] * left + source[tap.second * kChannels + c] * right;
+      }
+    }
+  };
+  auto combine = [&](int y, float weight, const std::vector<int> &above, const std::vector<int> &below) {
+    const int upper = Fixed(1.0f - weight), lower = Fixed(weight);
+    uint8_t *target = out.bgr.data() + static_cast<size_t>(y) * size.width * kChannels;
+    for (size_t i = 0; i < above.size(); ++i) {
+      target[i] = static_cast<uint8_t>((((upper * (above[i] >> 4)) >> 16) + ((lower * (below[i] >> 4)) >> 16) + 2) >> 2);
+    }
+  };
+  ResizeRows<int>(picture.size, size, row_of, combine);
+  return out;
+}
+
+FloatPicture ResizeFloat(const Picture &picture, Size size) {
+  FloatPicture out{size, std::vector<float>(static_cast<size_t>(size.height) * size.width * kChannels)};
+  if (picture.size == size) {
+    out.bgr.assign(picture.bgr.begin(), picture.bgr.end());
+    return out;
+  }
+  if (Halves(picture.size, size)) {
+    Halve(picture, size, out.bgr.data(), [](int sum) { return static_cast<float>(sum) * 0.25f; });
+    return out;
+  }
+  const auto taps = Taps(picture.size.width, size.width, true);
+  auto row_of = [&](int y, float *row) {
+    const uint8_t *source = picture.bgr.data() + static_cast<size_t>(y) * picture.size.width * kChannels;
+    for (const Tap &tap : taps) {
+      for (int c = 0; c < kChannels; ++c) {
+        *row++ = source[tap.first * kChannels + c] * (1.0f - tap.weight) + source[tap.second * kChannels + c] * tap.weight;
+      }
+    }
+  };
+  auto combine = [&](int y, float weight, const std::vector<float> &above, const std::vector<float> &below) {
+    float *target = out.bgr.data() + static_cast<size_t>(y) * size.width * kChannels;
+    for (size_t i = 0; i < above.size(); ++i) {
+      target[i] = above[i] * (1.0f - weight) + below[i] * weight;
+    }
+  };
+  ResizeRows<float>(picture.size, size, row_of, combine);
+  return out;
+}
+
+Picture ResizePillow(const Picture &picture, Size size) {
+  const size_t from_stride = static_cast<size_t>(picture.size.width) * kChannels;
+  const size_t stride = static_cast<size_t>(size.width) * kChannels;
+  Picture wide{{picture.size.height, size.width}, std::vector<uint8_t>(picture.size.height * stride)};
+  const auto columns = Windows(picture.size.width, size.width);
+  for (int y = 0; y < picture.size.height; ++y) {
+    uint8_t *target = wide.bgr.data() + y * stride;
+    for (const Window &window : columns) {
+      for (int c = 0; c < kChannels; ++c) {
+        *target++ = Weighted(picture.bgr.data() + y * from_stride + window.first * kChannels + c, kChannels, window.weights);
+      }
+    }
+  }
+  Picture out{size, std::vector<uint8_t>(size.height * stride)};
+  const auto rows = Windows(picture.size.height, size.height);
+  for (size_t y = 0; y < rows.size(); ++y) {
+    for (size_t x = 0; x < stride; ++x) {
+      out.bgr[y * stride + x] = Weighted(wide.bgr.data() + rows[y].first * stride + x, stride, rows[y].weights);
+    }
+  }
+  return out;
+}
+
+}  // namespace detect

@@ -1,0 +1,41 @@
+// RoIAlign on a feature pyramid, as src/FasterRcnn/roi_align.py of the models does it.
+#pragma once
+
+#include <vector>
+
+#include "model.h"
+#include "nms.h"
+
+namespace detect {
+
+class RoiAlign {
+ public:
+  // out_size: bins along a side.
+  RoiAlign(const Settings &settings, int out_size);
+
+  // features: (1, C, H_l, W_l) per level -> rois.size() x C x S x S, each RoI pooled from the level that its size asks for.
+  std::vector<float> operator()(const std::vector<const Output *> &features, const std::vector<Box> &rois) const;
+
+  // Index of the level of a RoI.
+  size_t Level(const Box &roi) const;
+  size_t levels() const { return strides_.size(); }
+  int bins() const { return bins_; }
+
+ private:
+  // Cells next to the samples of a bin along one axis, and what they count.
+  struct Tap {
+    int cell;
+    float weight;
+  };
+  using Taps = std::vector<std::vector<Tap>>;  // of each bin
+
+  Taps AxisTaps(float start, float end, int length) const;
+  void Pool(const Output &feature, const Box &roi, float scale, float *out) const;
+
+  int bins_, samples_, threads_;
+  bool aligned_;
+  std::vector<double> strides_, borders_;
+  float unit_, inside_, offset_;
+};
+
+}  // namespace detect

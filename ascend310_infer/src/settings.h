@@ -1,0 +1,38 @@
+// What the program is told: flags, and the file of settings that postprocess.py writes of the model's configuration.
+#pragma once
+
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace detect {
+
+// A fault of the user, told in one line.
+class InputError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// Named values. Reading one that is missing or of another kind is an InputError that names it.
+class Settings {
+ public:
+  // --name=value, --name value; --settings_path=FILE is read first: lines `name value`. `known` names the flags.
+  Settings(const std::vector<std::string> &arguments, const std::vector<std::string> &known);
+
+  bool Has(const std::string &name) const { return values_.count(name) > 0; }
+  const std::string &Text(const std::string &name) const;
+  int Whole(const std::string &name, int least) const;
+  double Number(const std::string &name) const;
+  bool Flag(const std::string &name) const;
+  // Numbers between spaces, `count` of them.
+  std::vector<double> Numbers(const std::string &name, size_t count) const;
+  std::vector<double> Numbers(const std::string &name) const;
+
+ private:
+  void Read(const std::string &path);
+
+  std::map<std::string, std::string> values_;
+};
+
+}  // namespace detect

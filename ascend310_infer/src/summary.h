@@ -1,0 +1,35 @@
+// Progress while it runs, and the figures at the end.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "results.h"
+
+namespace detect {
+
+class Summary {
+ public:
+  explicit Summary(size_t total);
+
+  // Counts the picture; names it on stderr where it could not be read, and tells now and then how far the run is.
+  void Add(const Outcome &outcome);
+  // Lines for stdout.
+  std::string Report() const;
+  size_t read() const { return latencies_.size(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  double Elapsed() const;
+  void Line(double elapsed);
+
+  size_t total_, unreadable_ = 0, detections_ = 0;
+  bool terminal_;
+  std::vector<double> latencies_;  // seconds
+  Clock::time_point start_;
+  double told_ = 0;
+};
+
+}  // namespace detect

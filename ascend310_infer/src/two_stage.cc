@@ -1,0 +1,154 @@
+#include "two_stage.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <iterator>
+#include <numeric>
+
+namespace detect {
+namespace {
+
+constexpr const char *kDense = "_dense.mindir";
+constexpr const char *kHeads = "_heads.mindir";
+
+// Cut to the picture, whose height and width come first in `info`.
+Box Clipped(const float *box, const ImageInfo &info, float offset) {
+  const float height = info[0] - offset, width = info[1] - offset;
+  return {std::min(std::max(box[0], 0.0f), width), std::min(std::max(box[1], 0.0f), height),
+          std::min(std::max(box[2], 0.0f), width), std::min(std::max(box[3], 0.0f), height)};
+}
+
+// The `most` best of `values`, best first; of equal ones the first.
+std::vector<size_t> Best(const std::vector<float> &values, size_t count, size_t most) {
+  std::vector<size_t> order(count);
+  std::iota(order.begin(), order.end(), size_t{0});
+  const auto end = order.begin() + static_cast<std::ptrdiff_t>(std::min(most, count));
+  std::partial_sort(order.begin(), end, order.end(),
+                    [&](size_t a, size_t b) { return values[a] != values[b] ? values[a] > values[b] : a < b; });
+  order.erase(end, order.end());
+  return order;
+}
+
+// The file beside the dense part. InputError where it is not there.
+std::string HeadsOf(const std::string &path) {
+  const std::string heads = path.substr(0, path.size() - std::string(kDense).size()) + kHeads;
+  if (!std::filesystem::is_regular_file(heads)) {
+    throw InputError("mindir_path: " + heads + ": no such file: it is the second half of " + path);
+  }
+  return heads;
+}
+
+bool EndsIn(const std::string &text, const std::string &ending) {
+  return text.size() > ending.size() && text.compare(text.size() - ending.size(), ending.size(), ending) == 0;
+}
+
+}  // namespace
+
+bool IsDensePart(const std::string &path) {
+  if (EndsIn(path, kHeads)) {
+    throw InputError("mindir_path: " + path + ": is the second half of a network: give the file that ends in " + kDense);
+  }
+  return EndsIn(path, kDense);
+}
+
+Proposals::Proposals(const Settings &settings)
+    : nms_pre_(static_cast<size_t>(settings.Whole("rpn_nms_pre", 1))),
+      nms_post_(static_cast<size_t>(settings.Whole("rpn_nms_post", 1))),
+      max_num_(static_cast<size_t>(settings.Whole("rpn_max_num", 1))),
+      nms_thr_(static_cast<float>(settings.Number("rpn_nms_thr"))),
+      min_size_(static_cast<float>(settings.Number("rpn_min_bbox_min_size"))),
+      offset_(static_cast<float>(settings.Number("box_offset"))) {}
+
+std::vector<Candidate> Proposals::OfLevel(const Output &logits, const Output &boxes, const ImageInfo &info) const {
+  std::vector<Candidate> candidates, kept;
+  for (size_t i : Best(logits.values, logits.values.size(), nms_pre_)) {
+    const Box box = Clipped(boxes.values.data() + 4 * i, info, offset_);
+    const float width = box[2] - box[0] + offset_, height = box[3] - box[1] + offset_;
+    if (width > 0 && height > 0 && width >= min_size_ && height >= min_size_) {
+      candidates.push_back({box, logits.values[i], 1});
+    }
+  }
+  for (size_t i : Suppress(candidates, nms_thr_, nms_post_)) {
+    kept.push_back(candidates[i]);
+  }
+  return kept;
+}
+
+std::vector<Box> Proposals::operator()(const std::vector<const Output *> &logits, const std::vector<const Output *> &boxes,
+                                       const ImageInfo &info) const {
+  std::vector<Candidate> all;
+  for (size_t level = 0; level < logits.size(); ++level) {
+    const auto some = OfLevel(*logits[level], *boxes[level], info);
+    all.insert(all.end(), some.begin(), some.end());
+  }
+  std::stable_sort(all.begin(), all.end(), [](const Candidate &a, const Candidate &b) { return a.score > b.score; });
+  all.resize(std::min(all.size(), max_num_));
+  std::vector<Box> proposals;
+  std::transform(all.begin(), all.end(), std::back_inserter(proposals), [](const Candidate &c) { return c.box; });
+  return proposals;
+}
+
+BoxNms::BoxNms(const Settings &settings)
+    : score_thr_(static_cast<float>(settings.Number("test_score_thr"))),
+      iou_thr_(static_cast<float>(settings.Number("test_iou_thr"))),
+      min_size_(static_cast<float>(settings.Number("test_min_bbox_size"))),
+      offset_(static_cast<float>(settings.Number("box_offset"))),
+      nms_pre_(static_cast<size_t>(settings.Whole("test_nms_pre", 1))),
+      max_per_img_(static_cast<size_t>(settings.Whole("test_max_per_img", 1))) {}
+
+Detections BoxNms::operator()(const Output &boxes, const Output &scores, size_t count, const ImageInfo &info) const {
+  const auto classes = static_cast<size_t>(scores.shape[1]);
+  std::vector<Candidate> candidates;
+  for (size_t i : Best(scores.values, count * classes, nms_pre_)) {
+    const Box box = Clipped(boxes.values.data() + 4 * i, info, offset_);
+    const bool large = box[2] - box[0] + offset_ >= min_size_ && box[3] - box[1] + offset_ >= min_size_;
+    if (scores.values[i] > score_thr_ && (large || min_size_ <= 0)) {
+      candidates.push_back({box, scores.values[i], static_cast<int32_t>(i % classes) + 1});
+    }
+  }
+  Detections found;
+  for (size_t i : Suppress(candidates, iou_thr_, max_per_img_)) {
+    found.Add(candidates[i]);
+  }
+  return found;
+}
+
+TwoStage::TwoStage(const Settings &settings)
+    : path_(settings.Text("mindir_path")),
+      proposals_(settings),
+      roi_align_(settings, settings.Whole("roi_out_size", 1)),
+      nms_(settings),
+      dense_(path_, settings.Text("device_type"), settings.Whole("device_id", 0), settings.Whole("threads", 1)),
+      heads_(HeadsOf(path_), settings.Text("device_type"), settings.Whole("device_id", 0), settings.Whole("threads", 1)) {}
+
+// The outputs of the dense part: the pooled levels, then logits of all levels, then their boxes.
+Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
+  const auto outputs = dense_.Run({{{1, 3, canvas.height, canvas.width}, input.image.data()}, {{1, 6}, input.info.data()}});
+  const size_t pooled = roi_align_.levels(), levels = (outputs.size() - std::min(outputs.size(), pooled)) / 2;
+  std::vector<const Output *> features, logits, boxes;
+  for (const Output &output : outputs) {
+    auto &kind = output.shape.size() == 4 ? features : output.shape.size() == 2 ? logits : boxes;
+    kind.push_back(&output);
+  }
+  bool fits = features.size() == pooled && logits.size() == levels && boxes.size() == levels && levels > 0;
+  for (size_t i = 0; i < levels && fits; ++i) {
+    fits = boxes[i]->values.size() == 4 * logits[i]->values.size();
+  }
+  if (!fits) {
+    throw InputError(path_ + ": gives " + std::to_string(outputs.size()) + " outputs, not those of export.py --split=True");
+  }
+  auto rois = proposals_(logits, boxes, input.info);
+  const size_t count = rois.size();
+  rois.resize(proposals_.max_num());
+  const auto roi_features = roi_align_(features, rois);
+  const auto rows = static_cast<int64_t>(rois.size()), channels = features[0]->shape[1];
+  const auto side = static_cast<int64_t>(roi_align_.bins());
+  const auto found = heads_.Run({{{rows, channels, side, side}, roi_features.data()}, {{rows, 4}, rois[0].data()}});
+  if (found.size() != 2 || found[0].shape.size() != 3 || found[1].shape.size() != 2 ||
+      found[0].values.size() != 4 * found[1].values.size()) {
+    throw InputError(HeadsOf(path_) + ": gives " + std::to_string(found.size()) + " outputs, not boxes and scores");
+  }
+  return nms_(found[0], found[1], count, input.info);
+}
+
+}  // namespace detect

@@ -1,0 +1,63 @@
+// Faster R-CNN in parts: what its network exported with --split=True leaves to the program that runs it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "model.h"
+#include "nms.h"
+#include "preprocess.h"
+#include "roi_align.h"
+
+namespace detect {
+
+// Candidates of the levels -> proposals, as src/FasterRcnn/proposal_generator.py.
+class Proposals {
+ public:
+  explicit Proposals(const Settings &settings);
+
+  // logits: (1, A_l) and boxes: (1, A_l, 4) per level -> the best, cut to the picture; at most max_num.
+  std::vector<Box> operator()(const std::vector<const Output *> &logits, const std::vector<const Output *> &boxes,
+                              const ImageInfo &info) const;
+  size_t max_num() const { return max_num_; }
+
+ private:
+  std::vector<Candidate> OfLevel(const Output &logits, const Output &boxes, const ImageInfo &info) const;
+
+  size_t nms_pre_, nms_post_, max_num_;
+  float nms_thr_, min_size_, offset_;
+};
+
+// Boxes and scores of each proposal and class -> detections, as Detector of src/FasterRcnn/rcnn.py.
+class BoxNms {
+ public:
+  explicit BoxNms(const Settings &settings);
+
+  // boxes: P x K x 4, scores: P x K, of which the first `count` proposals are meant.
+  Detections operator()(const Output &boxes, const Output &scores, size_t count, const ImageInfo &info) const;
+
+ private:
+  float score_thr_, iou_thr_, min_size_, offset_;
+  size_t nms_pre_, max_per_img_;
+};
+
+// Runs the part before the proposals, then the heads on what RoIAlign gives them.
+class TwoStage {
+ public:
+  // mindir_path: NAME_dense.mindir, beside which NAME_heads.mindir lies.
+  explicit TwoStage(const Settings &settings);
+
+  Detections operator()(const NetworkInput &input, Size canvas);
+
+ private:
+  std::string path_;
+  Proposals proposals_;
+  RoiAlign roi_align_;
+  BoxNms nms_;
+  Model dense_, heads_;
+};
+
+// Whether this is a file that TwoStage takes; InputError where it is the heads' part.
+bool IsDensePart(const std::string &path);
+
+}  // namespace detect

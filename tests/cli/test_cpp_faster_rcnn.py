@@ -1,0 +1,77 @@
+"""Faster R-CNN in the C++ program of ascend310_infer: two networks, with NMS and RoIAlign between them."""
+import subprocess
+
+import numpy as np
+import pytest
+
+from tests.cpp_program import called, check_against_python, fault, make_model
+
+
+def operator(program, *words, data) -> bytes:
+    done = subprocess.run([str(program / "ops"), *map(str, words)], input=b"".join(np.float32(part).tobytes() for part in data),
+                          capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def fixtures(parity_dir):
+    return np.load(parity_dir / "op_fixtures.npz")
+
+
+@pytest.mark.parametrize("bins", [7, 14])
+@pytest.mark.parametrize("samples", [0, 2])
+@pytest.mark.parametrize("aligned", [0, 1])
+def test_roi_align_parity(cpp_program, fixtures, aligned, samples, bins):
+    x, rois = fixtures["roi_align/x"], fixtures["roi_align/rois"]
+    wanted = fixtures[f"roi_align/aligned{aligned}_sr{samples}_o{bins}/y"]
+    for image in (0, 1):
+        mine = rois[:, 0] == image
+        got = operator(cpp_program, "pool", *x.shape[1:], bins, samples, ["false", "true"][aligned], 8,
+                       data=(x[image], rois[mine, 1:]))
+        np.testing.assert_allclose(np.frombuffer(got, np.float32).reshape(wanted[mine].shape), wanted[mine], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
+def test_nms_parity(cpp_program, fixtures, threshold):
+    boxes, scores, classes = (fixtures[f"nms/{name}"] for name in ("boxes", "scores", "classes"))
+    order = np.argsort(-scores, kind="stable")
+    for labels, key in ((np.zeros_like(classes), "keep"), (classes, "batched_keep")):
+        rows = np.column_stack([boxes, labels])[order]
+        kept = order[np.array(operator(cpp_program, "nms", threshold, data=(rows,)).split(), int)]
+        np.testing.assert_array_equal(np.sort(kept), np.sort(fixtures[f"nms/{key}_{threshold}"]))
+
+
+@pytest.fixture(scope="module")
+def faster_rcnn(cpp_coco, tmp_path_factory):
+    """Folder of a narrow Faster R-CNN of 80 classes, its two MINDIR files, and what infer.py finds with it."""
+    import mindspore as ms
+
+    from faster_rcnn.src.model_utils.config import save_config
+    from tests.narrow_network import narrow_config, narrow_network, spread_heads
+
+    def save(folder, names):
+        config = narrow_config(num_classes=81, coco_classes=names, test_max_per_img=100, test_score_thr=0.02)
+        net = narrow_network(config)
+        spread_heads(net)
+        ms.save_checkpoint(net, str(folder / "narrow.ckpt"))
+        save_config(config, folder / "narrow.yaml")
+
+    folder = tmp_path_factory.mktemp("two stages")
+    make_model("faster_rcnn", folder, cpp_coco, save, {"exported_dense": "v1_dense", "exported_heads": "v1_heads"}, "--split=True")
+    return folder
+
+
+def test_faster_rcnn_finds_what_python_finds(faster_rcnn, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path):
+    check_against_python("faster_rcnn", faster_rcnn, "v1_dense.mindir", cpp_coco, (cpp_lite, cpp_program), repo_dir, tmp_path)
+
+
+@pytest.mark.parametrize(("alone", "message"), [
+    ("dense", "lonely_heads.mindir: no such file: it is the second half of lonely_dense.mindir"),
+    ("heads", "lonely_heads.mindir: is the second half of a network: give the file that ends in _dense.mindir"),
+])
+def test_half_a_network(faster_rcnn, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path, alone, message):
+    (tmp_path / f"lonely_{alone}.mindir").write_bytes((faster_rcnn / f"v1_{alone}.mindir").read_bytes())
+    command = ["run_infer_cpp.sh", f"lonely_{alone}.mindir", cpp_coco / "val2017",
+               cpp_coco / "annotations" / "instances_val2017.json", "CPU", f"--config_path={faster_rcnn / 'narrow.yaml'}"]
+    assert fault(called(repo_dir, "faster_rcnn", command, tmp_path, cpp_lite, cpp_program)).endswith(message)

@@ -1,0 +1,239 @@
+"""The C++ program of ascend310_infer on the CPU of MindSpore Lite, compared with infer.py and eval.py; and its scripts."""
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.cpp_program import called, check_against_python, fault, make_model, mutated, run_python, write_kinds
+
+SETTINGS = {"num_classes": 4, "img_height": 64, "img_width": 128, "pad_to": "fixed", "keep_ratio": False,
+            "size_rounding": "nearest", "resize_mode": "opencv",
+            "image_mean": "123.675 116.28 103.53", "image_std": "58.395 57.12 57.375", "to_rgb": True}
+SIZES = [(64, 128, False, "fixed"), (128, 192, True, "fixed"), (100, 170, True, "128x192")]
+STRICT = {"UBSAN_OPTIONS": "print_stacktrace=1", "GLOG_v": "3"}
+
+
+# ---------------------------------------------------------------------------------------------------- preprocessing
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    return write_kinds(tmp_path_factory.mktemp("pictures") / "of all kinds")
+
+
+def write_settings(path, **changes):
+    path.write_text("".join(f"{key} {value}\n" for key, value in {**SETTINGS, **changes}.items()))
+    return f"--settings_path={path}"
+
+
+def dumped(program, flag, files, shape, env=None) -> tuple:
+    """((image, info) of each file, None where it was not read; stderr)."""
+    done = subprocess.run([str(program / "dump_input"), flag], input="".join(f"{file}\n" for file in files).encode(),
+                          capture_output=True, timeout=120, check=False, env={**os.environ, **(env or {})})
+    assert done.returncode == 0, done.stderr.decode()
+    values, found = np.frombuffer(done.stdout, np.float32), []
+    while values.size:
+        count = 1 if np.isnan(values[0]) else 6 + int(np.prod(shape))
+        found.append(None if count == 1 else (values[6:count].reshape(shape), values[:6]))
+        values = values[count:]
+    assert len(found) == len(files)
+    return found, done.stderr.decode()
+
+
+@pytest.mark.parametrize("mode", ["opencv", "pillow", "float"])
+def test_inputs_are_those_of_python(cpp_program, kinds, tmp_path, mode):
+    from refinedet.src.transforms import InputSize, Preprocess, decode_image
+
+    for height, width, keep_ratio, pad_to in SIZES:
+        preprocess = Preprocess(InputSize(height, width, keep_ratio, pad_to), (123.675, 116.28, 103.53), (58.395, 57.12, 57.375),
+                                True, mode)
+        flag = write_settings(tmp_path / "settings.txt", img_height=height, img_width=width, keep_ratio=keep_ratio, pad_to=pad_to,
+                              resize_mode=mode)
+        found, told = dumped(cpp_program, flag, kinds, (3, *preprocess.size.box()))
+        for file, got in zip(kinds, found):
+            if got is None:
+                assert file.name.startswith("half of ") and str(file) in told
+                with pytest.raises(ValueError, match="not a picture"):
+                    decode_image(file.read_bytes())
+                continue
+            image, info = preprocess(decode_image(file.read_bytes()))
+            np.testing.assert_array_equal(got[1], info, file.name)
+            off = np.abs(got[0] - image).max() * 57     # of 255
+            assert off <= {"opencv": 0, "pillow": 1, "float": 0.02}[mode], (file.name, off)
+    assert sum(got is None for got in found) == 2
+
+
+def test_damaged_pictures_under_sanitizers(cpp_sanitized, kinds, tmp_path):
+    """Read or refused, without a report of the sanitizers, leaks included."""
+    files = []
+    for source in kinds:
+        for seed in range(3):
+            files.append(tmp_path / f"{seed} {source.name}")
+            files[-1].write_bytes(mutated(source.read_bytes(), seed))
+    found, told = dumped(cpp_sanitized, write_settings(tmp_path / "settings.txt"), files, (3, 64, 128), STRICT)
+    refused = sum(item is None for item in found)
+    assert 5 < refused < len(files) and len(told.splitlines()) == refused
+
+
+# ---------------------------------------------------------------------------------------------------- RefineDet
+
+@pytest.fixture(scope="module")
+def refinedet(cpp_coco, tmp_path_factory):
+    """Folder of a narrow RefineDet of 80 classes, its MINDIR, and detections/detections.json of infer.py."""
+    import mindspore as ms
+
+    from refinedet.src.model_utils.config import save_config
+    from tests.narrow_refinedet import narrow_config, narrow_network
+
+    def save(folder, names):
+        config = narrow_config(num_classes=81, coco_classes=names, test_max_per_img=100, test_nms_total=400, test_score_thr=0.0125)
+        ms.save_checkpoint(narrow_network(config), str(folder / "narrow.ckpt"))
+        save_config(config, folder / "narrow.yaml")
+
+    folder = tmp_path_factory.mktemp("a model")
+    make_model("refinedet", folder, cpp_coco, save, {"exported": "network"}, "--with_nms=False")
+    return folder
+
+
+def test_refinedet_finds_what_python_finds(refinedet, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path):
+    check_against_python("refinedet", refinedet, "network.mindir", cpp_coco, (cpp_lite, cpp_program), repo_dir, tmp_path)
+
+
+def test_refinedet_by_run_infer_310(refinedet, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path):
+    """The old arguments: a COCO folder, and no annotation file."""
+    command = ["run_infer_310.sh", refinedet / "network.mindir", cpp_coco, "0", f"--config_path={refinedet / 'narrow.yaml'}"]
+    for _ in range(2):
+        done = called(repo_dir, "refinedet", command, tmp_path, cpp_lite, cpp_program, DEVICE_TARGET="CPU")
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "acc.log").read_text().startswith(" Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ]")
+    first, second = (tmp_path / name / "results.jsonl" for name in ("infer_result", "infer_result_2"))
+    assert first.read_text() == second.read_text()
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--img_width=256", "--img_height=64"],
+     "the network takes an input of 1 x 3 x 64 x 128, the configuration gives 1 x 3 x 64 x 256: pass the --config_path and size"),
+    (["--device_type=GPU"], "device_type: expected Ascend or CPU, got 'GPU'"),
+    (["--input_path=nowhere"], "input_path: no such folder: nowhere"),
+    (["--mindir_path=gone.mindir"], "mindir_path: no such file: gone.mindir"),
+    (["--output_path=/no/where.jsonl"], "output_path: /no/where.jsonl cannot be written"),
+    (["--readers=0"], "readers: expected a whole number from 1 on, got '0'"),
+    (["--colour=red"], "--colour: unknown option"),
+])
+def test_faults_of_the_program(refinedet, cpp_coco, cpp_program, tmp_path, flags, message):
+    settings = tmp_path / "settings.txt"
+    nms = {"test_score_thr": 0.1, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
+    flag = write_settings(settings, **{"num_classes": 81, **nms})
+    command = [cpp_program / "detect", flag, f"--mindir_path={refinedet / 'network.mindir'}",
+               f"--input_path={cpp_coco / 'val2017'}",
+               "--output_path=results.jsonl", "--device_type=CPU", *flags]
+    done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+                          env={**os.environ, "GLOG_v": "3"})
+    assert fault(done).startswith("detect: error: ") and message in done.stderr
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"num_classes": 21}, "the network tells 80 classes, the configuration 20"),
+    ({"image_mean": "1 2"}, "image_mean: expected 3 numbers, got '1 2'"),
+    ({"test_iou_thr": "half"}, "test_iou_thr: expected a number, got 'half'"),
+])
+def test_settings_that_do_not_fit(refinedet, cpp_coco, cpp_program, tmp_path, changes, message):
+    nms = {"test_score_thr": 0.1, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
+    flag = write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms, **changes})
+    command = [cpp_program / "detect", flag, f"--mindir_path={refinedet / 'network.mindir'}",
+               f"--input_path={cpp_coco / 'val2017'}",
+               f"--output_path={tmp_path / 'results.jsonl'}", "--device_type=CPU"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
+    assert message in fault(done)
+
+
+def test_detection_under_sanitizers(refinedet, cpp_coco, cpp_sanitized, tmp_path):
+    """A few pictures, some of them damaged, and damaged networks. Leaks of the Lite libraries are not looked for."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, source in enumerate(sorted((cpp_coco / "val2017").iterdir())[:4]):
+        shutil.copy(source, pictures)
+        (pictures / f"damaged {number}.jpg").write_bytes(mutated(source.read_bytes(), number))
+    nms = {"test_score_thr": 0.0125, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
+    flag = write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms})
+    data = (refinedet / "network.mindir").read_bytes()
+    networks = [data, *(mutated(data, seed) for seed in (0, 3)), b""]   # seeds that cut it off
+    for number, network in enumerate(networks):
+        path = tmp_path / f"{number}.mindir"
+        path.write_bytes(network)
+        done = subprocess.run([str(cpp_sanitized / "detect"), flag, f"--mindir_path={path}", f"--input_path={pictures}",
+                               f"--output_path={tmp_path / 'results.jsonl'}", "--device_type=CPU"], capture_output=True, text=True,
+                              timeout=120, check=False, env={**os.environ, **STRICT, "ASAN_OPTIONS": "detect_leaks=0"})
+        assert done.returncode == (2 if number else 0), done.stderr
+        assert "Sanitizer" not in done.stderr and "runtime error" not in done.stderr
+    assert "does not build it for CPU" in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------------- the converter, the scripts
+
+def test_the_converter_refuses_what_it_does_not_know(refinedet, repo_dir, tmp_path):
+    """A whole network holds NMS, which Lite's CPU does not have."""
+    run_python(repo_dir / "refinedet" / "export.py", f"--config_path={refinedet / 'narrow.yaml'}",
+               f"--ckpt_file={refinedet / 'narrow.ckpt'}", "--file_name=whole", cwd=tmp_path)
+    (tmp_path / "text.mindir").write_text("no network")
+    for source, message in (("whole.mindir", "operators that version 1 is not known to take as they are: "),
+                            (refinedet / "network.mindir", "it is of version 1 already"), ("text.mindir", "not a MINDIR"),
+                            ("gone.mindir", "No such file")):
+        done = subprocess.run([sys.executable, str(repo_dir / "ascend310_infer" / "mindir_v1.py"), str(source), "out.mindir"],
+                              cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        assert message in fault(done)
+        if source == "whole.mindir":
+            assert "NMSWithMask" in done.stderr
+    assert not (tmp_path / "out.mindir").exists()
+
+
+@pytest.fixture
+def caller(tmp_path):
+    """Folder with a file or folder of each kind that the scripts take."""
+    for name in ("a net.mindir", "a net.air", "truth.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "some pictures").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ("run_infer_310.sh|gone.mindir|some pictures|truth.json", "MINDIR_PATH: no such file: gone.mindir"),
+    ("run_infer_310.sh|a net.air|some pictures|truth.json", "MINDIR_PATH: expected a file that ends in .mindir, got 'a net.air'"),
+    ("run_infer_310.sh|a net.mindir|nowhere|truth.json", "DATA_PATH: no such folder: nowhere"),
+    ("run_infer_310.sh|a net.mindir|some pictures|gone.json", "ANN_FILE: no such file: gone.json"),
+    ("run_infer_310.sh|a net.mindir|some pictures", "DATA_PATH: some pictures has no val2017/ and annotations/"),
+    ("run_infer_310.sh|a net.mindir|some pictures|truth.json|128", "IMAGE_HEIGHT is needed after IMAGE_WIDTH"),
+    ("run_infer_310.sh|a net.mindir|some pictures|truth.json|128|x", "IMAGE_HEIGHT: expected a number, got 'x'"),
+    ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|GPU", "DEVICE_TYPE: expected Ascend or CPU, got 'GPU'"),
+    ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|CPU|128", "IMAGE_HEIGHT is needed after IMAGE_WIDTH"),
+    ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|CPU|128|64|yes", "KEEP_RATIO: expected true or false, got 'yes'"),
+])
+def test_faults_of_the_scripts(repo_dir, caller, words, message):
+    name, *rest = words.split("|")
+    done = called(repo_dir, "refinedet", [name, *rest], caller, caller, caller, DRY_RUN="1")
+    assert fault(done).startswith(f"{name}: error: {message}") and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("home", "message"), [
+    ("", "MS_LITE_HOME is not set"), ("/no/where", "MS_LITE_HOME: no runtime/include/api/model.h in /no/where")])
+def test_a_missing_sdk(repo_dir, caller, home, message):
+    command = ["run_infer_cpp.sh", "a net.mindir", "some pictures", "truth.json", "CPU"]
+    assert message in fault(called(repo_dir, "refinedet", command, caller, home, caller))
+
+
+def test_dry_run_prints_the_steps(repo_dir, cpp_lite, caller):
+    command = ["run_infer_cpp.sh", "a net.mindir", "some pictures", "truth.json", "Ascend", "128", "64", "true", "3",
+               "--num_classes=4"]
+    done = called(repo_dir, "refinedet", command, caller, cpp_lite, caller / "a build", DRY_RUN="1")
+    assert done.returncode == 0, done.stderr
+    settings, configure, make, run, score, copy = done.stdout.splitlines()
+    sizes = "--img_width=128 --img_height=64 --keep_ratio=True --num_classes=4"
+    assert f"postprocess.py --settings_path=./infer_result/settings.txt {sizes}" in settings
+    assert configure.startswith("cmake -S ") and make.startswith("cmake --build ")
+    assert run.endswith("--mindir_path=a\\ net.mindir --settings_path=./infer_result/settings.txt --input_path=some\\ pictures "
+                        "--output_path=./infer_result/results.jsonl --device_type=Ascend --device_id=3")
+    assert sizes in score and "--results_path=./infer_result/results.jsonl" in score
+    assert copy.endswith("./infer_result/acc.log ./acc.log")
+    assert not (caller / "infer_result").exists()

@@ -1,0 +1,195 @@
+"""The C++ program of ascend310_infer as tests run it: the Lite package, the build, pictures, and how results are compared."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as mask_utils
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "ascend310_infer"
+
+
+def lite_home(scratch: Path) -> Path:
+    """MindSpore Lite: $MS_LITE_HOME, or the one from the package index, kept beside this interpreter if that can be written."""
+    if os.environ.get("MS_LITE_HOME"):
+        return Path(os.environ["MS_LITE_HOME"])
+    folder = Path(sys.prefix if os.access(sys.prefix, os.W_OK) else scratch) / "mindspore-lite-2.0.0"
+    if not folder.is_dir():
+        done = subprocess.run(["bash", str(SOURCE / "get_lite.sh"), str(folder)], env={**os.environ, "PYTHON": sys.executable},
+                              capture_output=True, text=True, timeout=900, check=False)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def build(folder: Path, lite: Path, *options) -> Path:
+    """`folder` with the program in it; stops at the first warning."""
+    missing = [name for name in ("cmake", "c++") if not shutil.which(name)]
+    if missing:
+        pytest.skip(f"not on the PATH: {' and '.join(missing)}")
+    for command in (["cmake", "-S", SOURCE, "-B", folder, f"-DMS_LITE_HOME={lite}", "-DWARNINGS_AS_ERRORS=ON",
+                     "-DTEST_PROGRAMS=ON", *options], ["cmake", "--build", folder]):
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def smooth_picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 9 + 2, width // 9 + 2, 3)).astype(np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def write_kinds(folder: Path) -> list:
+    """Pictures of all kinds of JPEG and PNG that people have, and two that end early."""
+    folder.mkdir()
+    picture = Image.fromarray(smooth_picture(97, 150))
+    turned = Image.Exif()
+    turned[0x112] = 6
+    picture.save(folder / "rgb.jpg", quality=88)
+    picture.save(folder / "full colour.jpg", quality=95, subsampling=0)
+    picture.save(folder / "progressive.jpg", progressive=True)
+    picture.save(folder / "turned.jpg", exif=turned)
+    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(smooth_picture(128, 256)).save(folder / "double.jpg")
+    for mode in ("L", "P", "RGBA", "1", "LA", "RGB"):
+        picture.convert(mode).save(folder / f"{mode}.png")
+    picture.convert("L").save(folder / "grey.jpg")
+    picture.convert("P").save(folder / "with holes.png", transparency=3)
+    rng = np.random.default_rng(1)
+    cv2.imwrite(str(folder / "deep.png"), rng.integers(0, 65536, (50, 60, 3)).astype(np.uint16))
+    cv2.imwrite(str(folder / "deep grey.png"), rng.integers(0, 65536, (50, 60)).astype(np.uint16))
+    for name in ("rgb.jpg", "RGB.png"):
+        data = (folder / name).read_bytes()
+        (folder / f"half of {name}").write_bytes(data[:len(data) // 2])
+    return sorted(folder.iterdir())
+
+
+def mutated(data: bytes, seed: int) -> bytes:
+    """A few bytes changed, or the end cut off."""
+    rng = np.random.default_rng(seed)
+    changed = bytearray(data)
+    for place in rng.integers(0, len(data), rng.integers(1, 12)):
+        changed[place] = rng.integers(0, 256)
+    return bytes(changed[:rng.integers(1, len(data))]) if seed % 3 == 0 else bytes(changed)
+
+
+def unmatched(found: list, wanted: list) -> list:
+    """Of `wanted` those without a partner of its own: same picture and class, box within 0.5 px, score within 1e-3, masks' IoU
+    at least 0.98."""
+    left = {}
+    for result in found:
+        left.setdefault((result["image_id"], result["category_id"]), []).append(result)
+    lonely = []
+    for result in wanted:
+        others = left.get((result["image_id"], result["category_id"]), [])
+        partner = next((other for other in others if _near(other, result)), None)
+        if partner is None:
+            lonely.append(result)
+        else:
+            others.remove(partner)
+    return lonely
+
+
+def _near(a: dict, b: dict) -> bool:
+    if np.abs(np.subtract(a["bbox"], b["bbox"])).max() > 0.5 or abs(a["score"] - b["score"]) > 1e-3:
+        return False
+    return "segmentation" not in b or mask_utils.iou([a["segmentation"]], [b["segmentation"]], [0])[0, 0] >= 0.98
+
+
+def run_python(program, *flags, cwd):
+    done = subprocess.run([sys.executable, str(program), *map(str, flags)], cwd=cwd, capture_output=True, text=True, timeout=600,
+                          check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def write_coco(folder: Path, source: Path) -> Path:
+    """A COCO folder: 14 real pictures of `source`, a COCO folder too, and a PNG."""
+    truth = json.loads((source / "annotations" / "instances_val2017.json").read_text())
+    truth["images"] = sorted(truth["images"], key=lambda image: image["file_name"])[:14]
+    for name in ("annotations", "val2017"):
+        (folder / name).mkdir()
+    for image in truth["images"]:
+        shutil.copy(source / "val2017" / image["file_name"], folder / "val2017")
+    cv2.imwrite(str(folder / "val2017" / "000000900001.png"), smooth_picture(120, 90))
+    truth["images"].append({"id": 900001, "file_name": "000000900001.png", "height": 120, "width": 90})
+    ids = {image["id"] for image in truth["images"]}
+    truth["annotations"] = [item for item in truth["annotations"] if item["image_id"] in ids]
+    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(truth))
+    return folder
+
+
+def make_model(model: str, folder: Path, coco: Path, save, files: dict, *flags) -> None:
+    """Into the folder: what save(folder, class names) writes, narrow.ckpt and narrow.yaml; MINDIR files of the version that Lite
+    2.0 reads, {name as exported: its name}; what infer.py finds, detections/detections.json. flags: of the export."""
+    truth = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
+    save(folder, ["background", *(item["name"] for item in truth["categories"])])
+    run_python(ROOT / model / "export.py", "--config_path=narrow.yaml", "--ckpt_file=narrow.ckpt", "--file_name=exported", *flags,
+               cwd=folder)
+    for exported, name in files.items():
+        run_python(SOURCE / "mindir_v1.py", f"{exported}.mindir", f"{name}.mindir", cwd=folder)
+    run_python(ROOT / model / "infer.py", "--config_path=narrow.yaml", "--checkpoint_path=narrow.ckpt",
+               f"--input={coco / 'val2017'}", "--output_path=detections", "--score_thr=0", "--draw=False", cwd=folder)
+
+
+def called(repo_dir, model, command, cwd, lite, program, **environment):
+    return subprocess.run(["bash", str(repo_dir / model / "scripts" / command[0]), *map(str, command[1:])], cwd=cwd, text=True,
+                          capture_output=True, timeout=600, check=False, env={
+                              **os.environ, "PYTHON": sys.executable, "MS_LITE_HOME": str(lite), "BUILD_DIR": str(program),
+                              **environment})
+
+
+def learnt_truth(folder, coco) -> dict:
+    """Annotations that the network answers in part: two of three of its detections, every second of them shifted."""
+    truth = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
+    found = json.loads((folder / "detections" / "detections.json").read_text())
+    boxes = [item for i, item in enumerate(found) if i % 3]
+    truth["annotations"] = []
+    for number, item in enumerate(boxes, 1):
+        x, y, width, height = item["bbox"]
+        box = [x + (number % 2) * width / 5, y, width, height]
+        truth["annotations"].append({"id": number, "image_id": item["image_id"], "category_id": item["category_id"], "bbox": box,
+                                     "area": width * height, "iscrowd": 0})
+    return truth
+
+
+def fault(done) -> str:
+    assert done.returncode == 2, done.stdout + done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+def check_against_python(model: str, made: Path, mindir: str, coco: Path, tools: tuple, repo_dir: Path, folder: Path) -> None:
+    """run_infer_cpp.sh in the folder: the detections of infer.py; acc.log: the figures of eval.py on these.
+
+    made: what `make_model` made; tools: (Lite, the build).
+    """
+    truth = folder / "learnt truth.json"
+    truth.write_text(json.dumps(learnt_truth(made, coco)))
+    pictures = folder / "some pictures"
+    shutil.copytree(coco / "val2017", pictures)
+    (pictures / "000000900002.jpg").write_text("no picture")
+    command = ["run_infer_cpp.sh", made / mindir, pictures, truth, "CPU", f"--config_path={made / 'narrow.yaml'}"]
+    done = called(repo_dir, model, command, folder, *tools)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "000000900002.jpg: neither JPEG nor PNG (10 bytes)" in done.stderr
+    assert "15 pictures, 1 not readable" in done.stdout and "latency of network and NMS in ms: 50%" in done.stdout
+    wanted = json.loads((made / "detections" / "detections.json").read_text())
+    found = json.loads((folder / "infer_result" / "detections.json").read_text())
+    assert abs(len(found) - len(wanted)) <= 0.01 * len(wanted) and len(wanted) > 500
+    assert len(unmatched(found, wanted)) <= 0.01 * len(wanted)
+    python = run_python(repo_dir / model / "eval.py", f"--detections={made / 'detections' / 'detections.json'}",
+                        f"--anno_path={truth}", f"--config_path={made / 'narrow.yaml'}", cwd=folder).stdout.splitlines()
+    log = (folder / "acc.log").read_text().splitlines()
+    for ours, theirs in zip(log[:12], python[:12]):
+        assert ours[:-5] == theirs[:-5] and abs(float(ours[-5:]) - float(theirs[-5:])) <= 0.002
+    assert 0.2 < float(log[0][-5:]) < 0.9
+    with (folder / "infer_result" / "results.jsonl").open() as stream:
+        rows = [json.loads(line) for line in stream]
+    assert len(rows) == 16 and rows[-1] == {"image_id": 900002, "file_name": "000000900002.jpg",
+                                            "problem": "neither JPEG nor PNG (10 bytes)"}
