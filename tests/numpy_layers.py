@@ -16,7 +16,7 @@ def convolve(x, weight, stride: int = 1, padding: int = None):
     for i in range(kernel[0]):
         for j in range(kernel[1]):
             pixels = x[:, :, i:i + stride * (height - 1) + 1:stride, j:j + stride * (width - 1) + 1:stride]
-            out += np.einsum("nchw,oc->nohw", pixels, weight[:, :, i, j])
+            out += np.einsum("nchw,oc->nohw", pixels, weight[:, :, i, j], optimize=True)
     return out
 
 
@@ -30,8 +30,8 @@ def convolve_gradients(x, weight, dout, stride: int = 1):
     for i in range(k):
         for j in range(k):
             rows, columns = (slice(a, a + stride * (side - 1) + 1, stride) for a, side in ((i, height), (j, width)))
-            dweight[:, :, i, j] = np.einsum("nchw,nohw->oc", x[:, :, rows, columns], dout)
-            dx[:, :, rows, columns] += np.einsum("nohw,oc->nchw", dout, weight[:, :, i, j])
+            dweight[:, :, i, j] = np.einsum("nchw,nohw->oc", x[:, :, rows, columns], dout, optimize=True)
+            dx[:, :, rows, columns] += np.einsum("nohw,oc->nchw", dout, weight[:, :, i, j], optimize=True)
     return dx[:, :, p:x.shape[2] - p, p:x.shape[3] - p], dweight
 
 

@@ -19,25 +19,26 @@ SPEED = re.compile(r"FPS: (\d+\.\d+), step time median (\d+\.\d+) s, 90th percen
 ADDRESSES = ("10.213.7.1", "10.213.7.2")
 
 
-@pytest.fixture
-def flags(tmp_path, coco, repo_dir):
-    """Of a run of five steps; tmp_path is where it is called."""
-    narrow = {"__BASE__": str(repo_dir / "faster_rcnn" / "detectron2_config_101.yaml"), **WIDTHS, **SMALL, "img_height": 64,
-              "img_width": 64, "coco_classes": ["background", "thing 1", "thing 2", "thing 3"], "num_parallel_workers": 1,
-              "runtime_num_threads": 1, "run_eval": False}
-    (tmp_path / "narrow config.yaml").write_text(yaml.safe_dump(narrow), encoding="utf-8")
-    return [f"--data_path={coco}", "--batch_size=2", "--perf_steps=3", "--perf_warmup=2", "--config_path=narrow config.yaml",
-            "--output_path=an out"]
+# Of Mask R-CNN besides.
+MASKS = {"rcnn_mask_out_channels": 16, "max_mask_edges": 16}
 
 
 @pytest.fixture
-def start(tmp_path, repo_dir):
-    """start(script, flags, devices, before=()) -> the running script, called from tmp_path; `before`: words in front of it."""
+def start(tmp_path, coco, repo_dir):
+    """start(model, script, more flags, devices, before=()) -> the running script, called from tmp_path, of five steps.
+
+    before: words in front of it.
+    """
     running = []
 
-    def call(script, flags, devices, before=()):
+    def call(model, script, more, devices, before=()):
+        narrow = {"__BASE__": str(repo_dir / model / "detectron2_config_101.yaml"), **WIDTHS, **SMALL, "img_height": 64,
+                  "img_width": 64, "coco_classes": ["background", "thing 1", "thing 2", "thing 3"], "num_parallel_workers": 1,
+                  "runtime_num_threads": 1, "run_eval": False, **(MASKS if model == "mask_rcnn" else {})}
+        (tmp_path / "narrow config.yaml").write_text(yaml.safe_dump(narrow), encoding="utf-8")
         environment = {**os.environ, "DEVICE_TARGET": "CPU", "DEVICE_NUM": str(devices), "PYTHON": sys.executable}
-        words = [*before, "bash", str(repo_dir / "faster_rcnn" / "scripts" / script), *flags]
+        words = [*before, "bash", str(repo_dir / model / "scripts" / script), f"--data_path={coco}", "--batch_size=2",
+                 "--perf_steps=3", "--perf_warmup=2", "--config_path=narrow config.yaml", "--output_path=an out", *more]
         running.append(subprocess.Popen(words, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, text=True))
         return running[-1]
@@ -57,8 +58,8 @@ def assert_speed(outputs):
     assert 0 < median <= slow and 0.2 < fps * median / 2 < 5
 
 
-def test_speed_of_two_devices(start, flags):
-    done = start("train_performance_8p.sh", flags, 2)
+def test_speed_of_two_devices(start):
+    done = start("mask_rcnn", "train_performance_8p.sh", [], 2)
     out, _ = done.communicate(timeout=580)
     assert done.returncode == 0, out
     assert_speed([out])
@@ -87,13 +88,13 @@ def machines():
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
-def test_speed_of_two_machines(start, flags, machines):
+def test_speed_of_two_machines(start, machines):
     """Each with a network of its own: they reach each other by their addresses alone."""
     befores = [("ip", "netns", "exec", name) for name in machines]
     alone = subprocess.run([*befores[0], "ip", "-brief", "addr"], capture_output=True, text=True, check=True).stdout
     assert ADDRESSES[0] in alone and ADDRESSES[1] not in alone
-    nodes = [start("train_performance_multinodes.sh", [
-        *flags, "--nnodes=2", f"--node_rank={i}", f"--local_addr={ADDRESSES[i]}", f"--master_addr={ADDRESSES[0]}"], 1, before)
+    nodes = [start("faster_rcnn", "train_performance_multinodes.sh", [
+        "--nnodes=2", f"--node_rank={i}", f"--local_addr={ADDRESSES[i]}", f"--master_addr={ADDRESSES[0]}"], 1, before)
         for i, before in enumerate(befores)]
     outputs = [node.communicate(timeout=580)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(outputs)

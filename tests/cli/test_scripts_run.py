@@ -49,8 +49,6 @@ def test_training_and_evaluation(run_command, repo_dir, tmp_path, coco, model):
 
 def test_two_processes(run_command, repo_dir, tmp_path, coco):
     """RefineDet in two processes on the CPU: both train, and a fault of the user ends both with its status and its line."""
-    if not (repo_dir / "utils" / "launch" / "run.py").is_file():
-        pytest.skip("utils/launch/run.py is not there")
     config, *_ = MODELS["refinedet"]
     (tmp_path / "narrow config.yaml").write_text(yaml.safe_dump({**config, **RUN, "runtime_num_threads": 1}), encoding="utf-8")
     script = repo_dir / "refinedet" / "scripts" / "run_distribute_train.sh"
