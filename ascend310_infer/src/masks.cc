@@ -32,7 +32,8 @@ Axis GridAxis(double start, double stop, int length, int cells) {
 // The mask has a rim of one cell of 0, and lies in a box of whole pixels that grows with it.
 Axis TruncatedAxis(double begin, double end, int length, int cells) {
   const float start = static_cast<float>(begin), stop = static_cast<float>(end), half = 0.5f;
-  const float centre = (start + stop) * half, reach = (stop - start) * half * static_cast<float>((cells + 2) / static_cast<double>(cells));
+  const auto growth = static_cast<float>((cells + 2) / static_cast<double>(cells));
+  const float centre = (start + stop) * half, reach = (stop - start) * half * growth;
   const int low = static_cast<int>(centre - reach), high = static_cast<int>(centre + reach);
   const int pixels = std::max(high - low + 1, 1);
   Axis axis;
