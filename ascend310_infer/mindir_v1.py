@@ -17,6 +17,7 @@ BECOME_ATTRIBUTES = {
     "BatchNorm": ((5, ("is_training",)), (6, ("epsilon",)), (7, ("momentum",)), (8, ("format",))),
     "BiasAdd": ((2, ("format", "data_format")),),
     "Concat": ((1, ("axis",)),),
+    "Gather": ((3, ("batch_dims",)),),
     "MatMul": ((2, ("transpose_a",)), (3, ("transpose_b",))),
     "ReduceSum": ((2, ("keep_dims",)), (3, ())),
     "ResizeNearestNeighbor": ((1, ("size",)), (2, ("align_corners",)), (3, ("half_pixel_centers",))),

@@ -74,7 +74,7 @@ def annotated(config) -> tuple:
 
 def read_results(path: Path, categories, ids: dict) -> Predictions:
     """The detections of the pictures that are annotated; says on stderr which are not, and which are missing."""
-    predictions = Predictions(categories)
+    predictions = Predictions(categories, encode=_as_they_are)
     strange, seen = [], set()
     with path.open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, 1):
@@ -99,12 +99,18 @@ def read_results(path: Path, categories, ids: dict) -> Predictions:
     return predictions
 
 
+def _as_they_are(masks, boxes, height: int, width: int) -> list:
+    """The program has encoded them."""
+    return [{"counts": counts} for counts in masks]
+
+
 def add_picture(predictions: Predictions, item: dict, image_id: int) -> None:
     count = len(item["scores"])
+    masks = [np.array([item["masks"]], object)] if "masks" in item else []
     boxes = np.array(item["boxes"], np.float32).reshape(1, count, 4)
     scores, labels = (np.array([item[key]]) for key in ("scores", "labels"))
     predictions.add(boxes, scores.astype(np.float32), labels.astype(np.int64), np.ones((1, count), bool),
-                    np.array([item["image_info"]], np.float32), [image_id])
+                    np.array([item["image_info"]], np.float32), [image_id], *masks)
 
 
 def scored(config, output: Path, start: float) -> str:

@@ -15,7 +15,8 @@ bool Fits(const Output &output, size_t rank, size_t rows) {
 
 Detector::Detector(const Settings &settings)
     : path_(settings.Text("mindir_path")),
-      classes_(settings.Whole("num_classes", 2)) {
+      classes_(settings.Whole("num_classes", 2)),
+      masks_(settings.Has("mask_paste")) {
   if (settings.Has("test_nms_total")) {
     nms_ = std::make_unique<ClassNms>(settings);
   } else if (IsDensePart(path_)) {
@@ -28,10 +29,7 @@ Detector::Detector(const Settings &settings)
 
 Detections Detector::operator()(const NetworkInput &input, Size canvas) {
   Detections found = two_stage_ ? (*two_stage_)(input, canvas) : OfOneFile(input, canvas);
-  const size_t count = std::min(found.boxes.size(), kMostDetections);
-  found.boxes.resize(count);
-  found.scores.resize(count);
-  found.labels.resize(count);
+  found.Cut(kMostDetections);
   for (int32_t label : found.labels) {
     if (label < 1 || label >= classes_) {
       throw InputError(path_ + ": the network gave label " + std::to_string(label) + ", the configuration has " +
@@ -43,24 +41,30 @@ Detections Detector::operator()(const NetworkInput &input, Size canvas) {
 
 Detections Detector::OfOneFile(const NetworkInput &input, Size canvas) {
   const auto outputs = model_->Run({{{1, 3, canvas.height, canvas.width}, input.image.data()}, {{1, 6}, input.info.data()}});
-  return outputs.size() == 4 ? OfWholeNetwork(outputs) : OfAllBoxes(outputs);
+  return outputs.size() == (masks_ ? 5 : 4) ? OfWholeNetwork(outputs) : OfAllBoxes(outputs);
 }
 
-// boxes (1, D, 4), scores, labels and valid (1, D)
+// boxes (1, D, 4), scores, labels and valid (1, D); of a network with masks also masks (1, D, S, S)
 Detections Detector::OfWholeNetwork(const std::vector<Output> &outputs) const {
   const size_t count = outputs[1].values.size();
   const bool same = Fits(outputs[0], 3, count) && outputs[0].values.size() == 4 * count &&
-                    std::all_of(outputs.begin() + 1, outputs.end(), [&](const Output &o) { return Fits(o, 2, count); });
-  if (!same) {
+                    std::all_of(outputs.begin() + 1, outputs.begin() + 4, [&](const Output &o) { return Fits(o, 2, count); });
+  if (!same || (masks_ && (!Fits(outputs[4], 4, count) || outputs[4].shape[2] != outputs[4].shape[3]))) {
     Refuse(outputs);
   }
   Detections found;
+  found.mask_side = masks_ ? static_cast<int>(outputs[4].shape[2]) : 0;
+  const auto cells = static_cast<std::ptrdiff_t>(found.mask_side) * found.mask_side;
   for (size_t i = 0; i < count; ++i) {
     if (outputs[3].values[i] != 0) {
       const float *row = outputs[0].values.data() + 4 * i;
       found.boxes.push_back({row[0], row[1], row[2], row[3]});
       found.scores.push_back(outputs[1].values[i]);
       found.labels.push_back(static_cast<int32_t>(std::lround(outputs[2].values[i])));
+      if (masks_) {
+        const auto mask = outputs[4].values.begin() + static_cast<std::ptrdiff_t>(i) * cells;
+        found.masks.insert(found.masks.end(), mask, mask + cells);
+      }
     }
   }
   return found;

@@ -27,6 +27,7 @@ class Detector {
 
   std::string path_;
   int classes_;
+  bool masks_;  // whether the model has them
   std::unique_ptr<TwoStage> two_stage_;  // of a network in parts; else the next two
   std::unique_ptr<ClassNms> nms_;        // of a network without NMS; none where the configuration is of another model
   std::unique_ptr<Model> model_;

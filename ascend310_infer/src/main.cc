@@ -140,7 +140,7 @@ void Run(std::vector<std::string> arguments) {
   const auto files = FindPictures(settings.Text("input_path"));
   const Preprocess preprocess(settings);
   Detector detector(settings);
-  ResultsWriter writer(settings.Text("output_path"));
+  ResultsWriter writer(settings);
   Summary summary(files.size());
   Pipeline(files, preprocess, &writer, &summary, settings.Whole("readers", 1)).Run(&detector, preprocess.canvas());
   if (summary.read() == 0) {

@@ -36,6 +36,15 @@ void Detections::Add(const Candidate &candidate) {
   labels.push_back(candidate.label);
 }
 
+void Detections::Cut(size_t count) {
+  if (count < boxes.size()) {
+    boxes.resize(count);
+    scores.resize(count);
+    labels.resize(count);
+    masks.resize(count * static_cast<size_t>(mask_side * mask_side));
+  }
+}
+
 ClassNms::ClassNms(const Settings &settings)
     : score_thr_(static_cast<float>(settings.Number("test_score_thr"))),
       iou_thr_(static_cast<float>(settings.Number("test_iou_thr"))),

@@ -25,7 +25,13 @@ struct Detections {
   std::vector<float> scores;
   std::vector<int32_t> labels;  // from 1 on
 
+  // Of networks with masks: mask_side x mask_side probabilities of each detection, in cells of its box.
+  int mask_side = 0;
+  std::vector<float> masks;
+
   void Add(const Candidate &candidate);
+  // The first `count` alone.
+  void Cut(size_t count);
 };
 
 // Of candidates, best first, the indices of those that no better one of their label overlaps by IoU > threshold; `most` at most.

@@ -1,5 +1,6 @@
 #include "results.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
@@ -45,34 +46,56 @@ bool IsFinite(const Box &box, float score) {
   return finite;
 }
 
+// Of detection `i`, in the picture as it was read.
+std::string RleOf(const Outcome &outcome, size_t i, const MaskSettings &masks) {
+  const Box &box = outcome.found.boxes[i];
+  std::array<double, 4> corners{};
+  for (size_t c = 0; c < 4; ++c) {
+    const double scale = outcome.info[c % 2 == 0 ? 3 : 2], side = outcome.info[c % 2 == 0 ? 5 : 4];
+    corners[c] = std::clamp(static_cast<double>(box[c]) / scale, 0.0, side);
+  }
+  const int side = outcome.found.mask_side;
+  const Size size = {static_cast<int>(outcome.info[4]), static_cast<int>(outcome.info[5])};
+  const float *mask = outcome.found.masks.data() + i * static_cast<size_t>(side * side);
+  return PasteRle(mask, side, corners, size, masks.threshold, masks.rule);
+}
+
 }  // namespace
 
-std::string ResultLine(const Outcome &outcome) {
+std::string ResultLine(const Outcome &outcome, const MaskSettings &masks) {
   std::string line = "{\"image_id\": " + std::to_string(outcome.file.id) + ", \"file_name\": " + Quoted(outcome.file.name);
   if (!outcome.problem.empty()) {
     return line + ", \"problem\": " + Quoted(outcome.problem) + "}";
   }
-  std::string boxes, labels;
+  std::string boxes, labels, rles;
   std::vector<float> scores;
   for (size_t i = 0; i < outcome.found.boxes.size(); ++i) {
     if (IsFinite(outcome.found.boxes[i], outcome.found.scores[i])) {   // JSON has no others
       boxes += (boxes.empty() ? "" : ", ") + List(outcome.found.boxes[i]);
       labels += (labels.empty() ? "" : ", ") + std::to_string(outcome.found.labels[i]);
       scores.push_back(outcome.found.scores[i]);
+      if (outcome.found.mask_side > 0) {
+        rles += (rles.empty() ? "" : ", ") + Quoted(RleOf(outcome, i, masks));
+      }
     }
   }
   return line + ", \"image_info\": " + List(outcome.info) + ", \"boxes\": [" + boxes + "], \"scores\": " + List(scores) +
-         ", \"labels\": [" + labels + "]}";
+         ", \"labels\": [" + labels + "]" + (outcome.found.mask_side > 0 ? ", \"masks\": [" + rles + "]" : "") + "}";
 }
 
-ResultsWriter::ResultsWriter(const std::string &path) : path_(path), stream_(path, std::ios::trunc) {
+ResultsWriter::ResultsWriter(const Settings &settings)
+    : path_(settings.Text("output_path")), stream_(path_, std::ios::trunc) {
+  if (settings.Has("mask_paste")) {
+    masks_ = {static_cast<float>(settings.Number("mask_thr_binary")),
+              settings.Text("mask_paste") == "truncated" ? PasteRule::kTruncated : PasteRule::kGrid};
+  }
   if (!stream_) {
-    throw InputError("output_path: " + path + " cannot be written: " + std::strerror(errno));
+    throw InputError("output_path: " + path_ + " cannot be written: " + std::strerror(errno));
   }
 }
 
 void ResultsWriter::Add(const Outcome &outcome) {
-  stream_ << ResultLine(outcome) << '\n' << std::flush;
+  stream_ << ResultLine(outcome, masks_) << '\n' << std::flush;
   if (!stream_) {
     throw InputError("output_path: " + path_ + " cannot be written: " + std::strerror(errno));
   }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "files.h"
+#include "masks.h"
 #include "nms.h"
 #include "preprocess.h"
 
@@ -19,9 +20,15 @@ struct Outcome {
   double seconds = 0;  // that network and NMS took
 };
 
+// How masks are pasted into the picture.
+struct MaskSettings {
+  float threshold = 0;
+  PasteRule rule = PasteRule::kGrid;
+};
+
 class ResultsWriter {
  public:
-  explicit ResultsWriter(const std::string &path);
+  explicit ResultsWriter(const Settings &settings);
 
   // InputError where the line cannot be written.
   void Add(const Outcome &outcome);
@@ -29,9 +36,10 @@ class ResultsWriter {
  private:
   std::string path_;
   std::ofstream stream_;
+  MaskSettings masks_;
 };
 
-// {"image_id": ..., "file_name": ..., then "problem", or "image_info", "boxes", "scores" and "labels"}
-std::string ResultLine(const Outcome &outcome);
+// {"image_id": ..., "file_name": ..., then "problem", or "image_info", "boxes", "scores", "labels" and maybe "masks"}
+std::string ResultLine(const Outcome &outcome, const MaskSettings &masks);
 
 }  // namespace detect

@@ -10,6 +10,7 @@ namespace {
 
 constexpr const char *kDense = "_dense.mindir";
 constexpr const char *kHeads = "_heads.mindir";
+constexpr const char *kMasks = "_masks.mindir";
 
 // Cut to the picture, whose height and width come first in `info`.
 Box Clipped(const float *box, const ImageInfo &info, float offset) {
@@ -30,12 +31,12 @@ std::vector<size_t> Best(const std::vector<float> &values, size_t count, size_t 
 }
 
 // The file beside the dense part. InputError where it is not there.
-std::string HeadsOf(const std::string &path) {
-  const std::string heads = path.substr(0, path.size() - std::string(kDense).size()) + kHeads;
-  if (!std::filesystem::is_regular_file(heads)) {
-    throw InputError("mindir_path: " + heads + ": no such file: it is the second half of " + path);
+std::string Beside(const std::string &path, const char *ending) {
+  const std::string other = path.substr(0, path.size() - std::string(kDense).size()) + ending;
+  if (!std::filesystem::is_regular_file(other)) {
+    throw InputError("mindir_path: " + other + ": no such file: it belongs to " + path);
   }
-  return heads;
+  return other;
 }
 
 bool EndsIn(const std::string &text, const std::string &ending) {
@@ -45,8 +46,8 @@ bool EndsIn(const std::string &text, const std::string &ending) {
 }  // namespace
 
 bool IsDensePart(const std::string &path) {
-  if (EndsIn(path, kHeads)) {
-    throw InputError("mindir_path: " + path + ": is the second half of a network: give the file that ends in " + kDense);
+  if (EndsIn(path, kHeads) || EndsIn(path, kMasks)) {
+    throw InputError("mindir_path: " + path + ": is a later part of a network: give the file that ends in " + kDense);
   }
   return EndsIn(path, kDense);
 }
@@ -119,7 +120,14 @@ TwoStage::TwoStage(const Settings &settings)
       roi_align_(settings, settings.Whole("roi_out_size", 1)),
       nms_(settings),
       dense_(path_, settings.Text("device_type"), settings.Whole("device_id", 0), settings.Whole("threads", 1)),
-      heads_(HeadsOf(path_), settings.Text("device_type"), settings.Whole("device_id", 0), settings.Whole("threads", 1)) {}
+      heads_(Beside(path_, kHeads), settings.Text("device_type"), settings.Whole("device_id", 0), settings.Whole("threads", 1)) {
+  if (settings.Has("mask_paste")) {
+    mask_align_ = std::make_unique<RoiAlign>(settings, settings.Whole("mask_out_size", 1));
+    masks_ = std::make_unique<Model>(Beside(path_, kMasks), settings.Text("device_type"), settings.Whole("device_id", 0),
+                                     settings.Whole("threads", 1));
+    max_per_img_ = static_cast<size_t>(settings.Whole("test_max_per_img", 1));
+  }
+}
 
 // The outputs of the dense part: the pooled levels, then logits of all levels, then their boxes.
 Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
@@ -146,9 +154,29 @@ Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
   const auto found = heads_.Run({{{rows, channels, side, side}, roi_features.data()}, {{rows, 4}, rois[0].data()}});
   if (found.size() != 2 || found[0].shape.size() != 3 || found[1].shape.size() != 2 ||
       found[0].values.size() != 4 * found[1].values.size()) {
-    throw InputError(HeadsOf(path_) + ": gives " + std::to_string(found.size()) + " outputs, not boxes and scores");
+    throw InputError(Beside(path_, kHeads) + ": gives " + std::to_string(found.size()) + " outputs, not boxes and scores");
   }
-  return nms_(found[0], found[1], count, input.info);
+  Detections detections = nms_(found[0], found[1], count, input.info);
+  if (masks_) {
+    AddMasks(features, &detections);
+  }
+  return detections;
+}
+
+void TwoStage::AddMasks(const std::vector<const Output *> &features, Detections *found) {
+  auto boxes = found->boxes;
+  boxes.resize(max_per_img_);
+  std::vector<float> labels(found->labels.begin(), found->labels.end());
+  labels.resize(max_per_img_, 1);
+  const auto pooled = (*mask_align_)(features, boxes);
+  const auto rows = static_cast<int64_t>(max_per_img_), side = static_cast<int64_t>(mask_align_->bins());
+  auto outputs = masks_->Run({{{rows, features[0]->shape[1], side, side}, pooled.data()}, {{rows}, labels.data()}});
+  if (outputs.size() != 1 || outputs[0].shape.size() != 3 || outputs[0].shape[0] != rows) {
+    throw InputError(Beside(path_, kMasks) + ": gives " + std::to_string(outputs.size()) + " outputs, not masks");
+  }
+  found->mask_side = static_cast<int>(outputs[0].shape[1]);
+  found->masks = std::move(outputs[0].values);
+  found->masks.resize(found->boxes.size() * static_cast<size_t>(found->mask_side * found->mask_side));
 }
 
 }  // namespace detect

@@ -1,6 +1,7 @@
-// Faster R-CNN in parts: what its network exported with --split=True leaves to the program that runs it.
+// Faster R-CNN and Mask R-CNN in parts: what a network exported with --split=True leaves to the program that runs it.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -44,17 +45,22 @@ class BoxNms {
 // Runs the part before the proposals, then the heads on what RoIAlign gives them.
 class TwoStage {
  public:
-  // mindir_path: NAME_dense.mindir, beside which NAME_heads.mindir lies.
+  // mindir_path: NAME_dense.mindir, beside which NAME_heads.mindir lies, and of Mask R-CNN NAME_masks.mindir.
   explicit TwoStage(const Settings &settings);
 
   Detections operator()(const NetworkInput &input, Size canvas);
 
  private:
+  void AddMasks(const std::vector<const Output *> &features, Detections *found);
+
   std::string path_;
   Proposals proposals_;
   RoiAlign roi_align_;
   BoxNms nms_;
   Model dense_, heads_;
+  std::unique_ptr<RoiAlign> mask_align_;  // of Mask R-CNN, as what follows
+  std::unique_ptr<Model> masks_;
+  size_t max_per_img_ = 0;
 };
 
 // Whether this is a file that TwoStage takes; InputError where it is the heads' part.

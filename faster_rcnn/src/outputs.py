@@ -2,6 +2,7 @@
 
 Not a copy of another model's file: others give more.
 """
+from .cpp_settings import program_settings  # noqa: F401  (of the model's outputs too)
 
 # In the order in which `predict` gives them. Shapes: N images, D detections an image, best first; `valid` tells which are
 # meant, the others are padding. boxes (N, D, 4) float32: x1, y1, x2, y2 in pixels of the network input; scores (N, D)
@@ -49,21 +50,6 @@ def exported(net, config, inputs: dict) -> list:
     from .network_define import InferenceNet
 
     return [("", InferenceNet(net), inputs, OUTPUTS)]
-
-
-def program_settings(config) -> dict:
-    """{name: value} of what the program of ascend310_infer has to know besides the pictures' size and colours."""
-    from .FasterRcnn.roi_align import LEVEL_RULES
-
-    rule, roi = LEVEL_RULES[config.roi_level_rule], config.roi_layer
-    levels = range(1, len(config.roi_align_featmap_strides))
-    keys = ("test_score_thr", "test_iou_thr", "test_nms_pre", "test_min_bbox_size", "test_max_per_img", "rpn_nms_pre",
-            "rpn_nms_post", "rpn_max_num", "rpn_nms_thr", "rpn_min_bbox_min_size", "box_offset")
-    return {**{key: config[key] for key in keys},
-            "roi_out_size": roi["out_size"], "roi_sample_num": roi["sample_num"], "roi_aligned": roi["aligned"],
-            "roi_strides": config.roi_align_featmap_strides, "roi_unit": config.roi_align_finest_scale * rule["size"],
-            "roi_inside": rule["inside"], "roi_offset": rule["offset"],
-            "roi_borders": tuple(2.0 ** (level - rule["first"] - rule["outside"]) for level in levels)}
 
 
 def host_steps(config) -> dict:

@@ -4,6 +4,8 @@ Not a copy of another model's file: others give no masks.
 """
 import functools
 
+from .cpp_settings import program_settings  # noqa: F401  (of the model's outputs too)
+
 # In the order in which `predict` gives them. Shapes: N images, D detections an image, best first; `valid` tells which are
 # meant, the others are padding. boxes (N, D, 4) float32: x1, y1, x2, y2 in pixels of the network input; scores (N, D)
 # float32; labels (N, D) int32, from 1 on; valid (N, D) bool; masks (N, D, 28, 28) float32: probability that a cell of the
@@ -43,6 +45,10 @@ def exported(net, config, inputs: dict) -> list:
 
     inputs: {input: shape} of the whole network.
     """
+    if config.split:
+        from .MaskRcnn.mask_parts import mask_network_parts
+
+        return mask_network_parts(net, config, inputs)
     from .network_define import InferenceNet
 
     return [("", InferenceNet(net), inputs, OUTPUTS)]

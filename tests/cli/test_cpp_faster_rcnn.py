@@ -67,8 +67,8 @@ def test_faster_rcnn_finds_what_python_finds(faster_rcnn, cpp_coco, cpp_lite, cp
 
 
 @pytest.mark.parametrize(("alone", "message"), [
-    ("dense", "lonely_heads.mindir: no such file: it is the second half of lonely_dense.mindir"),
-    ("heads", "lonely_heads.mindir: is the second half of a network: give the file that ends in _dense.mindir"),
+    ("dense", "lonely_heads.mindir: no such file: it belongs to lonely_dense.mindir"),
+    ("heads", "lonely_heads.mindir: is a later part of a network: give the file that ends in _dense.mindir"),
 ])
 def test_half_a_network(faster_rcnn, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path, alone, message):
     (tmp_path / f"lonely_{alone}.mindir").write_bytes((faster_rcnn / f"v1_{alone}.mindir").read_bytes())

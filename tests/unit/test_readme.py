@@ -20,7 +20,7 @@ MODELS = {ROOT / "faster_rcnn": faster_config, ROOT / "mask_rcnn": mask_config, 
 KEYS = {model: read_keys(model / "default_config.yaml") for model in MODELS}
 # Entry points whose flags are the keys of the configuration.
 ENTRY_POINTS = {model / f"{name}.py" for model in MODELS for name in ("train", "eval", "export", "infer")}
-ENTRY_POINTS |= {ROOT / model / "postprocess.py" for model in ("faster_rcnn", "refinedet")}
+ENTRY_POINTS |= {ROOT / model / "postprocess.py" for model in ("faster_rcnn", "mask_rcnn", "refinedet")}
 FOLDERS = [path.parent for pattern in ("README_CN.md", "*/README_CN.md", "*/*/README_CN.md")
            for path in sorted(ROOT.glob(pattern)) if not path.relative_to(ROOT).parts[0].startswith(".")]
 READMES = [folder / name for folder in FOLDERS for name in ("README.md", "README_CN.md")]

@@ -35,10 +35,13 @@ class MaskHead(nn.Cell):
 
     def construct(self, roi_feats, labels):
         """roi_feats (M, C, s, s), labels int32 (M,) in 1..K, or anything where the answer will not be used -> (M, S, S)."""
+        return self.of_classes(roi_feats, *self.logits.own(labels))
+
+    def of_classes(self, roi_feats, weight, bias):
+        """The same with the last layer's weights of each RoI, (M, O) and (M,)."""
         x = roi_feats
         for conv in self.convs:
             x = ops.relu(conv(x))
-        weight, bias = self.logits.own(labels)
         y = self.double(x, *self.deconv.kernel(), weight)                      # (M, 4, s*s)
         m, _, s, _ = x.shape
         y = y.reshape(m, 2, 2, s, s).transpose(0, 3, 1, 4, 2).reshape(m, 4 * s * s)
@@ -102,7 +105,8 @@ class DoubledLogits(nn.Cell):
         for start in range(0, x.shape[0], ROIS_AT_ONCE):
             if parts:    # one after the other: side by side they would need the memory of all
                 x = self.depend(x, parts[-1])
-            parts.append(self.part(x[start:start + ROIS_AT_ONCE], kernel, bias, own[start:start + ROIS_AT_ONCE]))
+            stop = min(start + ROIS_AT_ONCE, x.shape[0])
+            parts.append(self.part(x[start:stop], kernel, bias, own[start:stop]))
         return ops.cat(parts) if len(parts) > 1 else parts[0]
 
     def bprop(self, x, kernel, bias, own, out, dout):

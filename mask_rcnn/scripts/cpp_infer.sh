@@ -1,0 +1,162 @@
+# Same as faster_rcnn/scripts/cpp_infer.sh
+# Inference by the C++ program of ascend310_infer: what run_infer_310.sh and run_infer_cpp.sh share.
+# shellcheck shell=bash
+
+# shellcheck source=common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+PROGRAM_DIR=$(dirname -- "$MODEL_DIR")/ascend310_infer
+
+# set_device Ascend|CPU
+set_device() {
+  case $1 in
+    Ascend | CPU) TARGET=$1 ;;
+    *) fail "DEVICE_TYPE: expected Ascend or CPU, got '$1'" ;;
+  esac
+}
+
+set_mindir() {
+  require_file MINDIR_PATH "$1"
+  [[ $1 == *.mindir ]] || fail "MINDIR_PATH: expected a file that ends in .mindir, got '$1': export.py --file_format=MINDIR writes it"
+  MINDIR=$1
+}
+
+# set_data DATA_PATH [ANN_FILE]: a folder of pictures and their annotations; or, without ANN_FILE, a COCO folder.
+set_data() {
+  require_folder DATA_PATH "$1"
+  IMAGES=$1
+  local annotations=${2-}
+  if [[ -z $annotations ]]; then
+    IMAGES=$1/val2017
+    annotations=$1/annotations/instances_val2017.json
+    [[ -d $IMAGES && -f $annotations ]] ||
+      fail "DATA_PATH: $1 has no val2017/ and annotations/instances_val2017.json: give ANN_FILE after it"
+  fi
+  [[ -e $annotations ]] || fail "ANN_FILE: no such file: $annotations"
+  # A configuration's own val_ keys would go before the others.
+  DATA=("--image_dir=$IMAGES" "--anno_path=$annotations" "--val_image_dir=$IMAGES" "--val_anno_path=$annotations")
+}
+
+# set_size [IMAGE_WIDTH IMAGE_HEIGHT]
+set_size() {
+  [[ $# -eq 0 ]] && return
+  require_number IMAGE_WIDTH "$1"
+  [[ $# -eq 2 ]] || fail "IMAGE_HEIGHT is needed after IMAGE_WIDTH"
+  require_number IMAGE_HEIGHT "$2"
+  SETTINGS+=("--img_width=$1" "--img_height=$2")
+}
+
+set_keep_ratio() {
+  case $1 in
+    true | True | TRUE) SETTINGS+=("--keep_ratio=True") ;;
+    false | False | FALSE) SETTINGS+=("--keep_ratio=False") ;;
+    *) fail "KEEP_RATIO: expected true or false, got '$1'" ;;
+  esac
+}
+
+set_device_id() {
+  require_number DEVICE_ID "$1"
+  DEVICE=$1
+}
+
+# The words before the first --key=value in WORDS, the rest in OPTIONS.
+split_words() {
+  WORDS=()
+  while is_word "$@"; do
+    WORDS+=("$1")
+    shift
+  done
+  OPTIONS=("$@")
+}
+
+# infer_310 MINDIR_PATH DATA_PATH [ANN_FILE] [IMAGE_WIDTH IMAGE_HEIGHT] [DEVICE_ID] [--key=value ...]: with a single number after
+# the data it is the device.
+infer_310() {
+  begin Ascend 2 6 "$@"
+  set_device "$TARGET"
+  split_words "$@"
+  set_mindir "${WORDS[0]}"
+  local rest=("${WORDS[@]:2}") annotations=
+  if ((${#rest[@]} > 0)) && ! is_number "${rest[0]}"; then
+    annotations=${rest[0]}
+    rest=("${rest[@]:1}")
+  fi
+  set_data "${WORDS[1]}" "$annotations"
+  case ${#rest[@]} in
+    0) ;;
+    1)
+      [[ -z $annotations ]] || set_size "${rest[0]}"    # which says what is missing
+      set_device_id "${rest[0]}"
+      ;;
+    2) set_size "${rest[@]}" ;;
+    3)
+      set_size "${rest[@]:0:2}"
+      set_device_id "${rest[2]}"
+      ;;
+    *) usage ;;
+  esac
+  infer_and_score ${OPTIONS[@]+"${OPTIONS[@]}"}
+}
+
+# infer_cpp MINDIR_PATH DATA_PATH ANNO_PATH DEVICE_TYPE [IMAGE_WIDTH IMAGE_HEIGHT] [KEEP_RATIO] [DEVICE_ID] [--key=value ...]
+infer_cpp() {
+  begin Ascend 4 8 "$@"
+  split_words "$@"
+  set_mindir "${WORDS[0]}"
+  set_data "${WORDS[1]}" "${WORDS[2]}"
+  set_device "${WORDS[3]}"
+  local rest=("${WORDS[@]:4}")
+  if ((${#rest[@]} > 0)); then
+    set_size "${rest[@]:0:2}"
+  fi
+  [[ -z ${rest[2]-} ]] || set_keep_ratio "${rest[2]}"
+  [[ -z ${rest[3]-} ]] || set_device_id "${rest[3]}"
+  infer_and_score ${OPTIONS[@]+"${OPTIONS[@]}"}
+}
+
+require_lite() {
+  [[ -n ${MS_LITE_HOME:-} ]] || fail "MS_LITE_HOME is not set: name the folder of MindSpore Lite (ascend310_infer/README.md)"
+  [[ -f $MS_LITE_HOME/runtime/include/api/model.h ]] ||
+    fail "MS_LITE_HOME: no runtime/include/api/model.h in $MS_LITE_HOME: it is not MindSpore Lite's folder"
+  [[ -d $PROGRAM_DIR ]] || fail "ascend310_infer is not there: it stands beside the model's folder; copy both"
+  require_program cmake "install CMake 3.16 or newer"
+  require_program "${CXX:-c++}" "install a C++17 compiler"
+  BUILD=${BUILD_DIR:-$PROGRAM_DIR/build}
+  [[ -n ${BUILD_DIR:-} || -w $PROGRAM_DIR ]] || BUILD=./ascend310_infer_build
+}
+
+# step COMMAND ...: run it, or print it where that is asked for. With TO set, stdout goes to that file.
+step() {
+  COMMAND=("$@")
+  if [[ ${DRY_RUN:-0} == 1 ]]; then
+    print_command
+  elif [[ -n ${TO:-} ]]; then
+    "$@" >"$TO" 2>&1 || {
+      local status=$?
+      cat -- "$TO" >&2
+      fail "building ascend310_infer failed (status $status)"
+    }
+  else
+    "$@" || exit
+  fi
+}
+
+# infer_and_score [--key=value ...]: build the program, run it, score what it found: ./acc.log.
+infer_and_score() {
+  local output
+  require_lite
+  require_program "$PYTHON" "activate the environment, or say PYTHON=..."
+  output=$(option output_path "$(next_folder ./infer_result)" "$@")
+  [[ ${DRY_RUN:-0} == 1 ]] || mkdir -p -- "$output"
+  step "$PYTHON" "$MODEL_DIR/postprocess.py" "--settings_path=$output/settings.txt" ${SETTINGS[@]+"${SETTINGS[@]}"} "$@"
+  TO=$output/build.log step cmake -S "$PROGRAM_DIR" -B "$BUILD" "-DMS_LITE_HOME=$MS_LITE_HOME"
+  TO=$output/build.log step cmake --build "$BUILD"
+  GLOG_v=${GLOG_v:-3} step "$BUILD/detect" "--mindir_path=$MINDIR" "--settings_path=$output/settings.txt" "--input_path=$IMAGES" \
+    "--output_path=$output/results.jsonl" "--device_type=$TARGET" "--device_id=$DEVICE"
+  step "$PYTHON" "$MODEL_DIR/postprocess.py" "--results_path=$output/results.jsonl" "--output_path=$output" "${DATA[@]}" \
+    ${SETTINGS[@]+"${SETTINGS[@]}"} "$@"
+  step cp -- "$output/acc.log" ./acc.log
+}
+
+SETTINGS=()
+DATA=()

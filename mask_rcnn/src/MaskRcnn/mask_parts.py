@@ -1,0 +1,26 @@
+"""The mask head as a network of its own, for programs that do NMS and RoIAlign by themselves."""
+from mindspore import dtype as mstype
+from mindspore import nn, ops
+
+from .parts import network_parts
+
+
+class MasksPart(nn.Cell):
+    """Features of D detections (D, C, s, s) and their labels as float32 (D,) -> probabilities of their classes (D, 2s, 2s)."""
+
+    def __init__(self, net: nn.Cell):
+        super().__init__(auto_prefix=False)  # the parameters keep their names
+        self.rcnn_mask = net.rcnn_mask
+
+    def construct(self, mask_features, labels):
+        last = self.rcnn_mask.logits
+        index = (labels - 1).astype(mstype.int32)
+        weight = ops.gather(last.weight.reshape(last.weight.shape[:2]), index, 0)
+        return ops.sigmoid(self.rcnn_mask.of_classes(mask_features, weight, ops.gather(last.bias, index, 0)))
+
+
+def mask_network_parts(net, config, inputs: dict) -> list:
+    """As `exported` of outputs.py. inputs: {name: shape} of the whole network."""
+    count, side = config.test_max_per_img, config.roi_layer["mask_out_size"]
+    shapes = {"mask_features": (count, config.roi_align_out_channels, side, side), "labels": (count,)}
+    return [*network_parts(net, config, inputs), ("_masks", MasksPart(net), shapes, ("masks",))]
