@@ -92,7 +92,7 @@ def build_loop(config):
         set_first_weights(net, config, data, transform, rank, ranks)
     train_step = build_train_step(net, LOSS_NAMES, config, ranks)
     batch = total_batch(config, ranks)
-    steps_per_epoch = dataset.steps_per_epoch(data.count, batch)
+    steps_per_epoch = dataset.steps_per_epoch(dataset.epoch_pictures(data.count, data.repeats), batch)
     end = config.perf_warmup + config.perf_steps if config.perf_steps else end_step(config, steps_per_epoch)
     if rank == 0 and not state:
         open_output(config)
@@ -166,7 +166,7 @@ def train_batches(config, data, transform, rank: int, ranks: int, epoch: int, st
 
     return iterate(create_dataset(data.files, data.count, transform, config.batch_size, epoch=epoch, start_batch=start,
                                   rank=rank, rank_size=ranks, workers=config.num_parallel_workers,
-                                  accumulate=config.accumulate_steps))
+                                  accumulate=config.accumulate_steps, repeats=data.repeats))
 
 
 def build_train_step(net, loss_names, config, ranks: int):

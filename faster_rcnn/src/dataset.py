@@ -14,12 +14,13 @@ from .loading import (
     build_preprocess,
     create_dataset,
     epoch_indices,
+    epoch_pictures,
     iterate,
     steps_per_epoch,
 )
 
 __all__ = ["DataInfo", "EvalBatch", "EvalBatches", "TrainTransform", "build_preprocess", "build_train_transform",
-           "create_dataset", "epoch_indices", "find_source", "iterate", "prepare_data", "steps_per_epoch"]
+           "create_dataset", "epoch_indices", "epoch_pictures", "find_source", "iterate", "prepare_data", "steps_per_epoch"]
 
 
 class TrainTransform(RecordTransform):

@@ -15,6 +15,7 @@ import mindspore.dataset as ds
 import numpy as np
 
 from .model_utils.config import InputError
+from .resampling import occurrences, resample, resampled_count
 from .transforms import InputSize, Preprocess, decode_image
 
 EVAL_COLUMNS = ["image", "image_info", "image_id"]
@@ -85,41 +86,56 @@ def _decode(data, file_name) -> np.ndarray:
         raise InputError(f"{file_name}: {error}") from error
 
 
+def epoch_pictures(count: int, repeats: np.ndarray | None = None) -> int:
+    """Pictures of an epoch: those of the set, and where some are repeated more."""
+    return count if repeats is None else resampled_count(repeats)
+
+
 def steps_per_epoch(count: int, batch_size: int, rank_size: int = 1, drop_remainder: bool = False) -> int:
     total = batch_size * rank_size
     return count // total if drop_remainder else -(-count // total)
 
 
 def epoch_indices(count: int, seed: int, epoch: int, batch_size: int, rank: int = 0, rank_size: int = 1,
-                  drop_remainder: bool = False) -> np.ndarray:
+                  drop_remainder: bool = False, repeats: np.ndarray | None = None) -> np.ndarray:
     """(steps, batch_size) records of this rank in this epoch.
 
     Each step takes the next batch_size * rank_size of one shuffled order, so over all ranks every record comes once;
-    the last step is filled from the start of the order, or left out with `drop_remainder`.
+    the last step is filled from the start of the order, or left out with `drop_remainder`. repeats: (count,) how often
+    each record comes on average; record i has number i the first time, i + count the second, and so on.
     """
-    steps = steps_per_epoch(count, batch_size, rank_size, drop_remainder)
+    steps = steps_per_epoch(epoch_pictures(count, repeats), batch_size, rank_size, drop_remainder)
     if not 0 <= rank < rank_size:
         raise ValueError(f"rank: expected 0 to {rank_size - 1}, got {rank}")
     if steps == 0:
         raise InputError(f"the training set has {count} pictures, and a step takes {batch_size * rank_size}")
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    return np.resize(order, (steps, rank_size, batch_size))[:, rank]
+    rng = np.random.default_rng([seed, epoch])
+    numbers = np.arange(count)
+    if repeats is not None:
+        chosen = resample(repeats, rng.random())
+        numbers = chosen + count * occurrences(chosen)
+    return np.resize(rng.permutation(numbers), (steps, rank_size, batch_size))[:, rank]
 
 
 def create_dataset(files, count: int, transform, batch_size: int, *, epoch: int, start_batch: int = 0, rank: int = 0,
-                   rank_size: int = 1, workers: int = 2, drop_remainder: bool = False, accumulate: int = 1) -> ds.Dataset:
+                   rank_size: int = 1, workers: int = 2, drop_remainder: bool = False, accumulate: int = 1,
+                   repeats: np.ndarray | None = None) -> ds.Dataset:
     """The batches of one epoch of training, from step `start_batch` on (0 = the first); see `iterate`.
 
     accumulate: batches of one step, which come one after the other; over all of them and all ranks a step has the pictures
     of one batch so many times as large.
 
     files: MindRecord files in the order of their records, as the manifest lists them; count: records in all;
-    transform: the model's TrainTransform. The columns are its ROW, then image_id.
+    transform: the model's TrainTransform; repeats: as in `epoch_indices`. The columns are its ROW, then image_id.
     """
-    indices = epoch_indices(count, transform.seed, epoch, batch_size * accumulate, rank, rank_size, drop_remainder)
+    indices = epoch_indices(count, transform.seed, epoch, batch_size * accumulate, rank, rank_size, drop_remainder, repeats)
     if not 0 <= start_batch < len(indices):
         raise ValueError(f"start_batch: expected 0 to {len(indices) - 1}, got {start_batch}")
-    data = _read(files, count, [*transform.RECORD, "image_id"], indices[start_batch:].ravel().tolist())
+    numbers = indices[start_batch:].ravel()
+    data = _read(files, count, [*transform.RECORD, "image_id"], (numbers % count).tolist())
+    if repeats is not None:     # each time with an augmentation of its own
+        data = ds.zip((data, ds.NumpySlicesDataset(numbers, ["number"], shuffle=False)))
+        data = data.map(lambda _, number: number, ["index", "number"], ["index"])
     data = data.map(functools.partial(transform, epoch), transform.RECORD, transform.ROW, _workers(workers))
     return data.project([*transform.ROW, "image_id"]).batch(batch_size)
 

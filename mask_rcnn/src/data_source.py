@@ -1,10 +1,16 @@
 # Same as faster_rcnn/src/data_source.py
 """From the configuration to the sets of pictures: which keys name them, and their conversion to MindRecord."""
 import json
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from .model_utils.config import InputError
+from .resampling import read_presence, repeat_factors, resampled_count
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -15,6 +21,7 @@ class DataInfo:
     count: int              # pictures
     categories: list        # {"id", "name", "label"} of each class; the id is the source's
     source: dict            # arguments of utils.mindrecord.ensure, but for the folder it writes to
+    repeats: np.ndarray | None = None   # (count,): how often an epoch has each picture on average; None = once
 
     @property
     def class_names(self) -> list:
@@ -56,7 +63,16 @@ def prepare_data(config, train: bool, in_training: bool = False, masks: bool = F
     if len(info.class_names) != config.num_classes:
         raise InputError(f"num_classes: {config.num_classes}, but {source['anno_path']} has {len(info.class_names)}, "
                          "the background counted; coco_classes can name those to take")
-    return info
+    return _with_repeats(info, config.repeat_threshold) if train and config.repeat_threshold else info
+
+
+def _with_repeats(info: DataInfo, threshold: float) -> DataInfo:
+    """The set with the pictures of its rare classes repeated."""
+    present = read_presence(info.files, info.count, len(info.class_names) - 1)
+    repeats = repeat_factors(present, threshold)
+    log.info("repeat_threshold: an epoch has %d pictures for %d, one of them up to %.1f times", resampled_count(repeats),
+             info.count, repeats.max())
+    return replace(info, repeats=repeats)
 
 
 def find_source(config, train: bool, in_training: bool = False, masks: bool = False) -> dict:

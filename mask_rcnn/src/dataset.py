@@ -24,13 +24,14 @@ from .loading import (
     build_preprocess,
     create_dataset,
     epoch_indices,
+    epoch_pictures,
     iterate,
     steps_per_epoch,
 )
 from .mask_edges import mask_edges
 
 __all__ = ["DataInfo", "EvalBatch", "EvalBatches", "TrainTransform", "build_preprocess", "build_train_transform",
-           "create_dataset", "epoch_indices", "find_source", "iterate", "prepare_data", "steps_per_epoch"]
+           "create_dataset", "epoch_indices", "epoch_pictures", "find_source", "iterate", "prepare_data", "steps_per_epoch"]
 
 
 class TrainTransform(RecordTransform):

@@ -1,5 +1,6 @@
 """From the configuration to the sets: which keys name them, what is converted where, and what is scored against."""
 import json
+import logging
 
 import cv2
 import mindspore.dataset as ds
@@ -80,6 +81,18 @@ def coco(tmp_path):
     overrides = {"coco_root": str(root), "output_path": str(tmp_path / "out"), "num_classes": 3,
                  "coco_classes": ["background", "cat", "dog"], "img_height": 32, "img_width": 64, "flip_ratio": 0}
     return root, lambda **more: load_config(overrides={**overrides, **more})
+
+
+def test_pictures_of_rare_classes_are_repeated(coco, caplog, message):
+    """Every picture has a cat; the dogs are crowds."""
+    _, config = coco
+    assert prepare_data(config(), train=True).repeats is None
+    assert prepare_data(config(repeat_threshold=4.0), train=False).repeats is None
+    with caplog.at_level(logging.INFO):
+        data = prepare_data(config(repeat_threshold=4.0), train=True)
+    np.testing.assert_allclose(data.repeats, [2, 2, 2, 2])
+    assert "an epoch has 8 pictures for 4" in caplog.text
+    assert message(config, repeat_threshold=-1.0).startswith("repeat_threshold")
 
 
 def test_coco_is_converted_and_read(coco):

@@ -71,8 +71,8 @@ RANGES = {
         test_max_per_img test_batch_size batch_size num_parallel_workers log_interval eval_start_epoch
         eval_interval save_checkpoint_epochs keep_checkpoint_max""",
     (0, None): """
-        device_id runtime_num_threads seed warmup_step max_steps lr_reference_batch save_checkpoint_steps clip_grad_norm
-        base_lr weight_decay rpn_loss_cls_weight rpn_loss_reg_weight rcnn_loss_cls_weight rcnn_loss_reg_weight
+        device_id runtime_num_threads seed repeat_threshold warmup_step max_steps lr_reference_batch save_checkpoint_steps
+        clip_grad_norm base_lr weight_decay rpn_loss_cls_weight rpn_loss_reg_weight rcnn_loss_cls_weight rcnn_loss_reg_weight
         rpn_proposal_min_bbox_size rpn_min_bbox_min_size test_min_bbox_size norm_eps first_category_id sgd_step""",
     (0, 1): """
         flip_ratio photo_ratio neg_iou_thr pos_iou_thr min_pos_iou neg_iou_thr_stage2 pos_iou_thr_stage2

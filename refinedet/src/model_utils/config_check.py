@@ -89,8 +89,8 @@ RANGES = {
         test_nms_pre test_nms_total test_max_per_img test_batch_size batch_size num_parallel_workers
         log_interval eval_start_epoch eval_interval save_checkpoint_epochs keep_checkpoint_max""",
     (0, None): """
-        device_id runtime_num_threads seed warmup_step max_steps lr_reference_batch save_checkpoint_steps clip_grad_norm
-        base_lr weight_decay bias_lr_factor neg_pos_ratio sgd_step""",
+        device_id runtime_num_threads seed repeat_threshold warmup_step max_steps lr_reference_batch save_checkpoint_steps
+        clip_grad_norm base_lr weight_decay bias_lr_factor neg_pos_ratio sgd_step""",
     (0, 1): """
         flip_ratio photo_ratio crop_ratio pos_iou_thr objectness_thre test_score_thr test_iou_thr warmup_ratio lr_gamma
         score_thr momentum ema_decay""",
