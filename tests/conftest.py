@@ -16,6 +16,15 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """With several workers (pytest-xdist) a file's tests stay together, for they share what is slow to make; those of the C++
+    program do over three files."""
+    for item in items:
+        group = "cpp" if item.path.name.startswith("test_cpp_") else item.path.relative_to(ROOT).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_sessionstart(session):
     """The tests compute on the CPU, whatever else the machine has."""
     import mindspore as ms

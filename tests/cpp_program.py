@@ -14,6 +14,7 @@ from pycocotools import mask as mask_utils
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "ascend310_infer"
+STRICT = {"UBSAN_OPTIONS": "print_stacktrace=1", "GLOG_v": "3"}
 
 
 def lite_home(scratch: Path) -> Path:
@@ -79,6 +80,23 @@ def mutated(data: bytes, seed: int) -> bytes:
     return bytes(changed[:rng.integers(1, len(data))]) if seed % 3 == 0 else bytes(changed)
 
 
+def some_damaged(source: Path, folder: Path) -> Path:
+    """The folder, with the first three pictures of `source` and damaged copies of them."""
+    folder.mkdir()
+    for number, picture in enumerate(sorted(source.iterdir())[:3]):
+        shutil.copy(picture, folder)
+        (folder / f"damaged {number}.jpg").write_bytes(mutated(picture.read_bytes(), number))
+    return folder
+
+
+def run_sanitized(program: Path, *flags) -> int:
+    """The status of `detect`, which must not have been reported by a sanitizer; leaks of the Lite libraries are not looked for."""
+    done = subprocess.run([str(program / "detect"), *map(str, flags)], capture_output=True, text=True, timeout=120, check=False,
+                          env={**os.environ, **STRICT, "ASAN_OPTIONS": "detect_leaks=0"})
+    assert "Sanitizer" not in done.stderr and "runtime error" not in done.stderr, done.stderr
+    return done.returncode
+
+
 def unmatched(found: list, wanted: list) -> list:
     """Of `wanted` those without a partner of its own: same picture and class, box within 0.5 px, score within 1e-3, masks' IoU
     at least 0.98."""
@@ -134,6 +152,11 @@ def make_model(model: str, folder: Path, coco: Path, save, files: dict, *flags) 
                cwd=folder)
     for exported, name in files.items():
         run_python(SOURCE / "mindir_v1.py", f"{exported}.mindir", f"{name}.mindir", cwd=folder)
+    infer_python(model, folder, coco)
+
+
+def infer_python(model: str, folder: Path, coco: Path) -> None:
+    """What infer.py finds with the folder's network: detections/detections.json in it."""
     run_python(ROOT / model / "infer.py", "--config_path=narrow.yaml", "--checkpoint_path=narrow.ckpt",
                f"--input={coco / 'val2017'}", "--output_path=detections", "--score_thr=0", "--draw=False", cwd=folder)
 

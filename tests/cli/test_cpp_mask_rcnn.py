@@ -1,13 +1,23 @@
 """Mask R-CNN in the C++ program of ascend310_infer: three networks, and masks as RLE of the picture."""
+import shutil
+
 import pytest
 
-from tests.cpp_program import check_against_python, make_model
+from tests.cpp_program import (
+    check_against_python,
+    infer_python,
+    make_model,
+    mutated,
+    run_python,
+    run_sanitized,
+    some_damaged,
+)
 
 PARTS = {f"exported_{part}": f"v1_{part}" for part in ("dense", "heads", "masks")}
 
 
-@pytest.fixture(scope="module", params=["grid", "truncated"])
-def mask_rcnn(request, cpp_coco, tmp_path_factory):
+@pytest.fixture(scope="module")
+def mask_rcnn(cpp_coco, tmp_path_factory):
     """Folder of a narrow Mask R-CNN of 80 classes, its three MINDIR files, and what infer.py finds with it."""
     import mindspore as ms
 
@@ -15,8 +25,7 @@ def mask_rcnn(request, cpp_coco, tmp_path_factory):
     from tests.narrow_network import narrow_mask_config, narrow_network, spread_heads
 
     def save(folder, names):
-        config = narrow_mask_config(num_classes=81, coco_classes=names, test_max_per_img=100, test_score_thr=0.02,
-                                    mask_paste=request.param)
+        config = narrow_mask_config(num_classes=81, coco_classes=names, test_max_per_img=100, test_score_thr=0.02)
         net = narrow_network(config)
         spread_heads(net)
         ms.save_checkpoint(net, str(folder / "narrow.ckpt"))
@@ -27,5 +36,37 @@ def mask_rcnn(request, cpp_coco, tmp_path_factory):
     return folder
 
 
-def test_mask_rcnn_finds_what_python_finds(mask_rcnn, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path):
-    check_against_python("mask_rcnn", mask_rcnn, "v1_dense.mindir", cpp_coco, (cpp_lite, cpp_program), repo_dir, tmp_path)
+@pytest.fixture(scope="module")
+def truncated(mask_rcnn, cpp_coco, tmp_path_factory):
+    """The same network, whose masks are pasted as torchvision does."""
+    from mask_rcnn.src.model_utils.config import load_config, save_config
+
+    folder = tmp_path_factory.mktemp("truncated masks")
+    for path in mask_rcnn.glob("*.*"):
+        shutil.copy(path, folder)
+    save_config(load_config(folder / "narrow.yaml", {"mask_paste": "truncated"}), folder / "narrow.yaml")
+    infer_python("mask_rcnn", folder, cpp_coco)
+    return folder
+
+
+@pytest.mark.parametrize("paste", ["grid", "truncated"])
+def test_mask_rcnn_finds_what_python_finds(request, paste, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path):
+    made = request.getfixturevalue({"grid": "mask_rcnn", "truncated": "truncated"}[paste])
+    assert f"mask_paste: {paste}" in (made / "narrow.yaml").read_text()
+    check_against_python("mask_rcnn", made, "v1_dense.mindir", cpp_coco, (cpp_lite, cpp_program), repo_dir, tmp_path)
+
+
+def test_masks_under_sanitizers(mask_rcnn, cpp_coco, cpp_sanitized, repo_dir, tmp_path):
+    """Whole networks, and each of the three damaged in turn."""
+    settings = tmp_path / "settings.txt"
+    run_python(repo_dir / "mask_rcnn" / "postprocess.py", f"--settings_path={settings}", "--config_path=narrow.yaml", cwd=mask_rcnn)
+    pictures = some_damaged(cpp_coco / "val2017", tmp_path / "pictures")
+    files = {name: (mask_rcnn / f"{name}.mindir").read_bytes() for name in PARTS.values()}
+    statuses = []
+    for changed, seed in [("", 0), *((name, seed) for name in files for seed in (0, 1, 2))]:
+        for name, data in files.items():
+            (tmp_path / f"{name}.mindir").write_bytes(mutated(data, seed) if name == changed else data)
+        statuses.append(run_sanitized(cpp_sanitized, f"--settings_path={settings}", f"--mindir_path={tmp_path / 'v1_dense.mindir'}",
+                                      f"--input_path={pictures}", f"--output_path={tmp_path / 'results.jsonl'}",
+                                      "--device_type=CPU"))
+    assert statuses[0] == 0 and set(statuses) == {0, 2}
