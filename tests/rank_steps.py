@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 STEPS, PICTURES = 5, 2
 # Objects of the two pictures: label and corners. The pictures differ in how many anchors and boxes they give to count.
 OBJECTS = [[(1, 12, 16, 60, 52), (2, 70, 20, 112, 60), (3, 24, 8, 88, 60), (1, 4, 4, 120, 62)], [(2, 40, 30, 52, 41)]]
-MODELS = ("faster_rcnn", "refinedet")    # of Mask R-CNN what it has besides: mask_loss
+# Model directory -> module of its network.
+NETWORKS = {"faster_rcnn": "FasterRcnn.faster_rcnn", "mask_rcnn": "MaskRcnn.mask_rcnn", "refinedet": "refinedet"}
 
 
 def build(model: str):
@@ -24,13 +25,15 @@ def build(model: str):
     if model == "refinedet":
         config = narrow_refinedet.narrow_config(num_gts=4)
         net = narrow_refinedet.narrow_network(config)
-        names = importlib.import_module("refinedet.src.refinedet").LOSS_NAMES
     else:
-        config = narrow_network.narrow_config(img_height=64, img_width=128, num_expected_pos_stage2=8)
+        of_model = narrow_network.narrow_mask_config if model == "mask_rcnn" else narrow_network.narrow_config
+        config = of_model(img_height=64, img_width=128, num_expected_pos_stage2=8)
         net = narrow_network.narrow_network(config)
-        names = importlib.import_module("faster_rcnn.src.FasterRcnn.faster_rcnn").LOSS_NAMES
+    names = importlib.import_module(f"{model}.src.{NETWORKS[model]}").LOSS_NAMES
     image, info = narrow_network.pictures(config, PICTURES)
     columns = [image, info, *narrow_network.objects(config, OBJECTS)]
+    if model == "mask_rcnn":
+        columns.append(narrow_network.outlines(config, OBJECTS))
 
     def inputs(step):
         noise = [] if model == "refinedet" else narrow_network.noise(net, PICTURES, step)
@@ -56,29 +59,6 @@ def train(model: str, rank: int = 0, ranks: int = 1) -> dict:
         step([Tensor(item.asnumpy()[share]) for item in inputs(number)], 0.005)
     trained = {param.name: param.asnumpy() for param in net.trainable_params()}
     return {**trained, **{f"first.{name}": value for name, value in first.items()}}
-
-
-def mask_loss(rank: int = 0, ranks: int = 1) -> list:
-    """The loss of the masks of two pictures, of which one has a single object, and its gradient: means over the ranks."""
-    import mindspore as ms
-    from mindspore import Tensor, ops
-
-    from mask_rcnn.src.MaskRcnn.rcnn_mask import mask_head_loss
-
-    rng = np.random.default_rng(0)
-    logits, targets = rng.standard_normal((PICTURES, 3, 4, 4)), rng.random((PICTURES, 3, 4, 4)) > 0.5
-    positive = np.array([[True, True, True], [False, True, False]])
-    share = slice(rank * PICTURES // ranks, (rank + 1) * PICTURES // ranks)
-    weight = ms.Parameter(Tensor([2.0]), name="weight")
-
-    def forward(logits, targets, positive):
-        return mask_head_loss(logits * weight, targets, positive)
-
-    value_and_grad = ms.jit(ms.value_and_grad(forward, None, ms.ParameterTuple([weight])))
-    loss, (grad,) = value_and_grad(*(Tensor(item[share]) for item in (
-        logits.astype(np.float32), targets.astype(np.float32), positive)))
-    both = ops.concat((loss.reshape(1), grad))
-    return (both if ranks == 1 else ops.AllReduce()(both) / ranks).asnumpy().tolist()
 
 
 def statistics(rank: int, ranks: int) -> list:
@@ -145,7 +125,6 @@ if __name__ == "__main__":
     setup_device(config)
     rank, ranks = get_ranks(config)
     folder = Path(sys.argv[1])
-    (folder / f"told_{rank}.json").write_text(json.dumps({**talk(rank, ranks), "mask loss": mask_loss(rank, ranks),
-                                                            "statistics": statistics(rank, ranks)}))
-    for model in MODELS:
+    (folder / f"told_{rank}.json").write_text(json.dumps({**talk(rank, ranks), "statistics": statistics(rank, ranks)}))
+    for model in NETWORKS:
         np.savez(folder / f"{model}_{rank}.npz", **train(model, rank, ranks))

@@ -55,13 +55,13 @@ def write_noise(root):
     return root
 
 
-def export_toy(net, plain, folder):
-    """Write `folder`/toy.mindir and toy.onnx, for one picture of 96 x 128. plain: a folder without a space in its path."""
+def export_toy(net, plain, folder, height: int = 96):
+    """Write `folder`/toy.mindir and toy.onnx, for one picture of height x 128. plain: a folder without a space in its path."""
     import mindspore as ms
 
     from faster_rcnn.src.network_define import InferenceNet
 
-    inputs = ms.Tensor(np.zeros((1, 3, 96, 128), np.float32)), ms.Tensor(np.ones((1, 6), np.float32))
+    inputs = ms.Tensor(np.zeros((1, 3, height, 128), np.float32)), ms.Tensor(np.ones((1, 6), np.float32))
     for kind in ("MINDIR", "ONNX"):
         ms.export(InferenceNet(net).set_train(False), *inputs, file_name=str(plain / "toy"), file_format=kind)
         (plain / f"toy.{kind.lower()}").rename(folder / f"toy.{kind.lower()}")

@@ -47,20 +47,27 @@ def test_training_and_evaluation(run_command, repo_dir, tmp_path, coco, model):
     assert not (folder / name / "mindrecord").exists() or name == "eval"
 
 
-def test_two_processes(run_command, repo_dir, tmp_path, coco):
-    """RefineDet in two processes on the CPU: both train, and a fault of the user ends both with its status and its line."""
-    config, *_ = MODELS["refinedet"]
+DISTRIBUTED = {"faster_rcnn": "run_distribute_train_ascend.sh 2 none resnet_v1.5_50 {coco}",
+               "mask_rcnn": "run_distribute_train.sh 2 none",
+               "refinedet": "run_distribute_train.sh 2 1 0.0001 coco none"}
+
+
+@pytest.mark.parametrize("model", DISTRIBUTED)
+def test_two_processes(run_command, repo_dir, tmp_path, coco, model):
+    """Both train; and a fault of the user ends both with its status and its line."""
+    config, *_ = MODELS[model]
     (tmp_path / "narrow config.yaml").write_text(yaml.safe_dump({**config, **RUN, "runtime_num_threads": 1}), encoding="utf-8")
-    script = repo_dir / "refinedet" / "scripts" / "run_distribute_train.sh"
 
     def call(root):
-        return run_command(["bash", script, "2", "1", "0.0001", "coco", "none", "--config_path=narrow config.yaml", "--max_steps=1",
-                            f"--coco_root={root}", "--output_path=an out"],
+        name, *words = (word.format(coco=root) for word in DISTRIBUTED[model].split())
+        return run_command(["bash", repo_dir / model / "scripts" / name, *words, "--config_path=narrow config.yaml",
+                            "--max_steps=1", f"--coco_root={root}", "--output_path=an out"],
                            cwd=tmp_path, env={"DEVICE_TARGET": "CPU", "PYTHON": sys.executable})
 
-    done = call("no where")
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "coco_root: no such folder: no where" in done.stdout + done.stderr
+    if model == "refinedet":
+        done = call("no where")
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "coco_root: no such folder: no where" in done.stdout + done.stderr
     done = call(coco)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "an out" / "loss_0.log").read_text().count("epoch: 1 step: ") == 1
