@@ -110,7 +110,7 @@ convert_weights() {
   local file
   file=$OUTPUT/backbone_$(basename -- "${WEIGHTS%.*}").ckpt
   if [[ ! -f $file || $WEIGHTS -nt $file ]]; then
-    require_program "$PYTHON" "activate the environment, or say PYTHON=..."
+    require_python
     [[ ${DRY_RUN:-0} == 1 ]] || mkdir -p -- "$OUTPUT"
     COMMAND=("$PYTHON" "$MODEL_DIR/src/convert_checkpoint.py" "--ckpt_file=$WEIGHTS" "--output_file=$file")
     start_and_wait

@@ -146,7 +146,7 @@ step() {
 infer_and_score() {
   local output
   require_lite
-  require_program "$PYTHON" "activate the environment, or say PYTHON=..."
+  require_python
   output=$(option output_path "$(next_folder ./infer_result)" "$@")
   [[ ${DRY_RUN:-0} == 1 ]] || mkdir -p -- "$output"
   step "$PYTHON" "$MODEL_DIR/postprocess.py" "--settings_path=$output/settings.txt" ${SETTINGS[@]+"${SETTINGS[@]}"} "$@"

@@ -82,6 +82,18 @@ def test_too_many_arguments_or_in_another_order(caller, model, more):
     ("refinedet", "run_standalone_train_ascend.sh 0 0.02 5 coco", "EPOCH_SIZE: expected a number, got '0.02'"),
     ("refinedet", "run_standalone_train_ascend.sh 0 5 coco coco", "LR: expected a number, got 'coco'"),
     ("refinedet", "run_standalone_train_ascend.sh 0 5 0.1 coco {PRE} 5", "PRE_TRAINED_EPOCH_SIZE: 5 of 5 epochs leave nothing"),
+    ("refinedet", "run_standalone_train_ascend.sh 0 010 0.1 coco {PRE} 08",
+     "EPOCH_SIZE: expected a number below 1000000000 without a 0 in front, got '010'"),
+    ("refinedet", "run_standalone_train_ascend.sh 0 10 0.1 coco {PRE} 08", "PRE_TRAINED_EPOCH_SIZE: expected a number below"),
+    ("refinedet", "run_distribute_train_gpu.sh 0 5 0.1 coco", "DEVICE_NUM: expected at least 1, got 0"),
+    ("refinedet", "run_distribute_train.sh 0 5 0.1 coco none", "DEVICE_NUM: expected at least 1, got 0"),
+    ("faster_rcnn", "run_distribute_train_gpu.sh 0 none resnet_v1.5_50 {COCO}", "DEVICE_NUM: expected at least 1, got 0"),
+    ("mask_rcnn", "run_distribute_train_gpu.sh 08", "DEVICE_NUM: expected a number below"),
+    ("mask_rcnn", "run_standalone_train_gpu.sh none 08", "DEVICE_ID: expected a number below"),
+    ("mask_rcnn", "train_full_1p.sh --data_path={DATA} --batch_size=99999999999999999999", "--batch_size: expected a number below"),
+    ("mask_rcnn", "train_full_1p.sh --data_path={DATA} --batch_size=08", "--batch_size: expected a number below"),
+    ("mask_rcnn", "train_full_8p.sh --data_path={DATA} --nnodes=2 --master_addr=a --node_rank=08",
+     "--node_rank: expected a number below"),
     ("refinedet", "run_distribute_train.sh 8 5 0.1 coco {TABLE}", "DEVICE_NUM: 8, but my files/rank table.json has 2 devices"),
     ("refinedet", "run_eval.sh coco gone.ckpt 0", "CHECKPOINT_PATH: no such file: gone.ckpt"),
     ("refinedet", "run_eval.sh coco {CKPT} --using_mode=vgg",
@@ -115,6 +127,19 @@ def test_faults_of_the_environment(caller, environment, told):
     done = caller.call("faster_rcnn", f"bash {DISTRIBUTE['faster_rcnn']}", **environment)
     assert told in fault(done, "run_distribute_train_gpu.sh")
     assert caller.started() == []
+
+
+@pytest.mark.parametrize("environment", [{}, {"DRY_RUN": "1"}, {"DEVICE_TARGET": "CPU"}])
+def test_a_rank_table_needs_python(caller, environment):
+    done = caller.call("mask_rcnn", "bash run_distribute_train_ascend.sh {TABLE} none", PYTHON="nopython", **environment)
+    assert "nopython is not on the PATH: activate the environment" in fault(done, "run_distribute_train_ascend.sh")
+
+
+def test_a_number_of_devices_in_the_environment(caller):
+    """It takes the place of a table off Ascend."""
+    for number, told in (("many", "DEVICE_NUM: expected a number, got 'many'"), ("0", "DEVICE_NUM: expected at least 1, got 0")):
+        done = caller.call("mask_rcnn", "bash run_distribute_train_ascend.sh {TABLE}", DEVICE_TARGET="CPU", DEVICE_NUM=number)
+        assert told in fault(done, "run_distribute_train_ascend.sh")
 
 
 def test_utils_are_missed_by_name(caller, tmp_path):

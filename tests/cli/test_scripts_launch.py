@@ -51,6 +51,17 @@ def test_this_machine_among_those_of_a_table(caller):
     assert options.items() <= started[4].items()
 
 
+@pytest.mark.parametrize("target", ["CPU", "GPU"])
+def test_off_ascend_a_table_says_how_many(caller, target):
+    """None of its machines need be this one."""
+    far = rank_table(("203.0.113.7", (0, 1)), ("203.0.113.8", (0, 1)))
+    for environment in ({}, {"NODE_RANK": "1"}):
+        done, (started,) = table_of(caller, far, DEVICE_TARGET=target, **environment)
+        assert done.returncode == 0, done.stderr
+        assert started[0] == {}
+        assert started[4] == {"--worker_num": "4", "--log_dir": "./train_parallel/log", "--device_target": target}
+
+
 @pytest.mark.parametrize(("text", "told"), [
     ("", "table.json: not a rank table of version 1.0: Expecting value"),
     ("{}", "table.json: not a rank table of version 1.0: no 'server_list'"),
