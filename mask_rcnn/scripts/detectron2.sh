@@ -65,6 +65,9 @@ read_flags() {
     esac
   done
   check_flags
+  # For the scoring too.
+  DEVICE=$(option device_id "$DEVICE" ${OPTIONS[@]+"${OPTIONS[@]}"})
+  TARGET=$(option device_target "$TARGET" ${OPTIONS[@]+"${OPTIONS[@]}"})
   OUTPUT=$(option output_path "./$(basename -- "$0" .sh)" ${OPTIONS[@]+"${OPTIONS[@]}"})
   [[ -z $local_addr || $TARGET != Ascend ]] || ENVIRONMENT=("HCCL_IF_IP=$local_addr")
 }

@@ -107,6 +107,23 @@ def test_weights_are_converted_once(caller):
     assert score[1].endswith("eval.py")
 
 
+@pytest.mark.parametrize(("flags", "device", "target"), [
+    ("--device_id=3", "3", "Ascend"), ("--device_id 3 --device_target=CPU", "3", "CPU"), ("", "0", "Ascend")])
+def test_scored_where_it_was_trained(caller, flags, device, target):
+    assert caller.call("faster_rcnn", f"bash train_full_1p.sh --data_path={{DATA}} --pre_trained=none {flags}").returncode == 0
+    train, score = caller.started()
+    assert score[1].endswith("eval.py")
+    for words in (train, score):
+        assert {"--device_id": device, "--device_target": target}.items() <= named(words).items()
+
+
+def named(words) -> dict:
+    """The flags of a program, also those with the value in a word of its own."""
+    pairs = [tuple(word.split("=", 1)) if "=" in word else (word, following) for word, following in zip(words, [*words[1:], ""])
+             if word.startswith("--")]
+    return dict(pairs)
+
+
 def test_performance_needs_no_weights(caller):
     done = caller.call("faster_rcnn", "bash train_performance_8p.sh --data_path={DATA} --perf_steps=20 --batch_size=4",
                        DEVICE_NUM="2", DEVICE_TARGET="CPU")
