@@ -256,6 +256,12 @@ def test_masks_are_scored_on_the_pictures_beside_the_annotations(caller):
     (caller.folder / "other.json").touch()
     assert caller.call("mask_rcnn", "bash run_eval.sh other.json {CKPT}").returncode == 0
     assert "--coco_root" not in flags_of(caller)
+    for json in ("val.json", "./val.json"):     # called beside it
+        words = ["bash", str(caller.checkout / "mask_rcnn" / "scripts" / "run_eval.sh"), json, "../../my files/detector.ckpt"]
+        caller.forget()
+        done = subprocess.run(words, cwd=caller.folder / "a coco" / "annotations", env=caller.environment(), check=False)
+        assert done.returncode == 0
+        assert flags_of(caller)["--coco_root"] == ".."
 
 
 @of_every_model
