@@ -118,6 +118,10 @@ def test_a_node_that_fails_ends_the_others(start, tmp_path):
     (("--worker_num=2", "--local_worker_num=3"), "worker_num and local_worker_num"),
     (("--worker_num=4", "--local_worker_num=2", "--node_rank=2"), "node_rank: 2 does not fit 4 processes, 2 a node"),
     (("--worker_num=2", "--show_ranks=first"), "--show_ranks: expected numbers"),
+    (("--worker_num=2", "--master_port=99999"), "--master_port: 99999 is not a port number, 1 to 65535 or 0"),
+    (("--worker_num=2", "--master_port=-5"), "--master_port: -5 is not a port number"),
+    (("--worker_num=2", "--local_worker_num=1", "--node_rank=1", "--master_port=65535"),
+     "--master_port: 65535 is not a port number, 1 to 65534 or 0"),
     (("--worker_num=two",), "argument --worker_num: invalid int value"),
     (("--log_dir=/dev/null/x", "--worker_num=2"), "--log_dir: /dev/null"),
 ])
