@@ -101,7 +101,7 @@ def msrun_command(options) -> list:
     """msrun of the Python that runs this."""
     shown = {"all": "-1", "none": "-2"}.get(options.show_ranks, options.show_ranks)     # -2 is no rank
     target = [f"--device_target={options.device_target}"] if options.device_target else []
-    return [sys.executable, "-m", "mindspore.parallel.cluster.run", f"--worker_num={options.worker_num}",
+    return [sys.executable, "-P", str(Path(__file__).with_name("msrun.py")), f"--worker_num={options.worker_num}",
             f"--local_worker_num={options.local_worker_num}", f"--master_addr={options.master_addr}",
             f"--master_port={options.master_port}", f"--node_rank={options.node_rank}", f"--log_dir={options.log_dir}",
             f"--cluster_time_out={options.cluster_time_out}", f"--bind_core={options.bind_core}", "--join=True",
