@@ -15,7 +15,7 @@ for item in "$@"; do printf '[%s]' "$item"; done >> "$(dirname "$0")/../calls"
 echo >> "$(dirname "$0")/../calls"
 exit "${SHELLCHECK_STATUS:-0}"
 """
-LINT = ["[-m][ruff][check][.]", "shellcheck[.ci/run][model/scripts/run.sh]"]
+LINT = ["[-m][ruff][check][.]", "shellcheck[.ci/run][model/scripts/run.sh][model/test/run.sh]"]
 
 
 @pytest.fixture
@@ -31,8 +31,9 @@ def make(repo_dir, run_command, tmp_path):
     for name, text in (("python", FAKE_PYTHON), ("shellcheck", FAKE_SHELLCHECK)):
         (venv / "bin" / name).write_text(text)
         (venv / "bin" / name).chmod(0o755)
-    (checkout / "model" / "scripts").mkdir(parents=True)
-    (checkout / "model" / "scripts" / "run.sh").touch()
+    for name in ("scripts", "test"):
+        (checkout / "model" / name).mkdir(parents=True)
+        (checkout / "model" / name / "run.sh").touch()
 
     def run(*arguments, **env):
         calls = venv / "calls"

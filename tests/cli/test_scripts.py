@@ -10,6 +10,7 @@ from tests.script_calls import DISTRIBUTE, EVAL, MODELS, ROOT, STANDALONE, split
 
 PROGRAMS = [(model, path.name) for model in MODELS for path in sorted((ROOT / model / "scripts").glob("*.sh"))
             if path.name.startswith(("run_standa", "run_distribute", "run_eval", "train_"))]
+PROGRAMS += [(model, f"test/{path.name}") for model in MODELS for path in sorted((ROOT / model / "test").glob("*.sh"))]
 of_every_model = pytest.mark.parametrize("model", MODELS)
 
 
@@ -38,8 +39,9 @@ def test_usage(caller, model, name):
     assert first and not first.startswith(("#", "usage", "Same"))
     called = second.split()[2]      # of a one-line file, the script that it calls
     assert second.startswith(f"usage: bash {called} ")
-    assert os.access(ROOT / model / "scripts" / name, os.X_OK)
-    text = (ROOT / model / "scripts" / name).read_text(encoding="utf-8")
+    path = ROOT / model / (name if "/" in name else f"scripts/{name}")
+    assert os.access(path, os.X_OK)
+    text = path.read_text(encoding="utf-8")
     assert called == name or (len(text.splitlines()) == 2 and called in text)
     assert "DRY_RUN=1" in done.stderr
     helped = caller.call(model, f"bash {name} --help")
@@ -273,6 +275,18 @@ def test_a_container_is_started_by_the_one_script(caller, model):
 def test_called_from_its_own_folder(caller):
     words = ["bash", "run_standalone_train_ascend.sh", str(caller.folder / "my files" / "resnet50.ckpt")]
     done = subprocess.run(words, cwd=caller.checkout / "mask_rcnn" / "scripts", env=caller.environment(CDPATH="/"), check=False)
+    assert done.returncode == 0
+    (words,) = caller.started()
+    assert words[1] == str(caller.checkout / "mask_rcnn" / "train.py")
+
+
+@pytest.mark.parametrize("name", ["scripts/run_standalone_train_ascend.sh", "scripts/run_standalone_train.sh"])
+def test_called_through_links(caller, name):
+    """A link to a link, in folders that have none of the files beside the script."""
+    first, second = caller.folder / "my files" / "first.sh", caller.folder / "second.sh"
+    first.symlink_to(caller.checkout / "mask_rcnn" / name)
+    second.symlink_to("my files/first.sh")
+    done = subprocess.run(["bash", "second.sh", "none"], cwd=caller.folder, env=caller.environment(), check=False)
     assert done.returncode == 0
     (words,) = caller.started()
     assert words[1] == str(caller.checkout / "mask_rcnn" / "train.py")

@@ -35,6 +35,7 @@ CONVERTED = "--pre_trained=./%s/backbone_R-101.ckpt --output_path=./%s"
 
 RECIPE = "MODEL.RPN.NMS_THRESH 0.8 MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO 2"
 EIGHTFOLD = f'{RECIPE} SOLVER.MAX_ITER 90000 SOLVER.STEPS "(60000, 80000)"'
+MASK_EIGHTFOLD = f'{RECIPE} SOLVER.MAX_ITER 82000 SOLVER.STEPS "(54667, 72889)"'
 
 
 def d2(out: str, more: str) -> str:
@@ -121,22 +122,24 @@ DOCUMENTED = [
     ("refinedet", "bash run_eval.sh coco  ./ckpt/refinedet.ckpt 0", REFINEDET_EVAL % ("./ckpt/refinedet.ckpt", "Ascend")),
     ("refinedet", "bash run_eval_gpu.sh coco ../ckpt/ckpt_0/refinedet-500_458.ckpt 0",
      REFINEDET_EVAL % ("../ckpt/ckpt_0/refinedet-500_458.ckpt", "GPU")),
-    # Faster and Mask R-CNN as detectron2 has them. The first command converts R-101.pkl, which lies beside the data.
-    ("mask_rcnn", "bash ./train_performance_1p.sh --data_path={DATA}", d2_one("train_performance_1p", PERFORMANCE)),
-    ("mask_rcnn", "bash ./train_full_8p.sh --data_path={DATA}",
+    # Faster and Mask R-CNN as detectron2 has them, in test/. The first command converts R-101.pkl, which lies beside the data.
+    ("mask_rcnn", "bash ./test/train_full_1p.sh --data_path={DATA}",
+     d2_one("train_full_1p", "--run_eval=False", MASK_EIGHTFOLD)),
+    ("mask_rcnn", "bash ./test/train_performance_1p.sh --data_path={DATA}", d2_one("train_performance_1p", PERFORMANCE)),
+    ("mask_rcnn", "bash ./test/train_full_8p.sh --data_path={DATA}",
      d2_many("train_full_8p", "--run_eval=False")),
-    ("mask_rcnn", "bash ./train_performance_8p.sh --data_path={DATA}",
+    ("mask_rcnn", "bash ./test/train_performance_8p.sh --data_path={DATA}",
      d2_many("train_performance_8p", PERFORMANCE)),
-    ("mask_rcnn", "bash ./train_performance_multinodes.sh " + NODES, D2_NODES),
-    ("faster_rcnn", "bash ./train_faster_rcnn_full_1p.sh --data_path={DATA}",
+    ("mask_rcnn", "bash ./test/train_performance_multinodes.sh " + NODES, D2_NODES),
+    ("faster_rcnn", "bash ./test/train_faster_rcnn_full_1p.sh --data_path={DATA}",
      d2_one("train_full_1p", "--run_eval=False", EIGHTFOLD)),
-    ("faster_rcnn", "bash ./train_faster_rcnn_performance_1p.sh --data_path={DATA}",
+    ("faster_rcnn", "bash ./test/train_faster_rcnn_performance_1p.sh --data_path={DATA}",
      d2_one("train_performance_1p", PERFORMANCE)),
-    ("faster_rcnn", "bash ./train_faster_rcnn_full_8p.sh --data_path={DATA}",
+    ("faster_rcnn", "bash ./test/train_faster_rcnn_full_8p.sh --data_path={DATA}",
      d2_many("train_full_8p", "--run_eval=False")),
-    ("faster_rcnn", "bash ./train_faster_rcnn_performance_8p.sh --data_path={DATA}",
+    ("faster_rcnn", "bash ./test/train_faster_rcnn_performance_8p.sh --data_path={DATA}",
      d2_many("train_performance_8p", PERFORMANCE)),
-    ("faster_rcnn", "bash ./train_faster_rcnn_performance_multinodes.sh " + NODES, D2_NODES),
+    ("faster_rcnn", "bash ./test/train_faster_rcnn_performance_multinodes.sh " + NODES, D2_NODES),
 ]
 
 
