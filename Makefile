@@ -45,7 +45,7 @@ test: lint ## everything that CI runs
 
 lint: venv ## ruff, shellcheck
 	@$(PY) -m ruff check .
-	@shopt -s nullglob; "$(VENV)/bin/shellcheck" .ci/run */*.sh */scripts/*.sh
+	@shopt -s nullglob; "$(VENV)/bin/shellcheck" .ci/run */*.sh */scripts/*.sh */test/*.sh
 
 sync: venv ## rewrite the files that are copies of another model's
 	@$(PY) tests/sync_copies.py

@@ -2,7 +2,7 @@
 # Start a container with a data and a model directory at their own paths, as the user who calls.
 # usage: bash docker_start.sh IMAGE DATA_DIR MODEL_DIR [COMMAND...]
 # Without COMMAND it is a shell. Ascend cards and NVIDIA GPUs that this machine has are there too; SHM_SIZE (8g) is the
-# shared memory, DEVICE_DIR (/dev) the folder of the cards.
+# shared memory, DEVICE_DIR (/dev) the folder of the cards, MS_LITE_HOME the folder of MindSpore Lite for inference in C++.
 set -euo pipefail
 
 usage() { sed -n '3,5s/^# //p' "$0" >&2; exit 2; }
@@ -17,6 +17,17 @@ folder() {
   printf '%s' "$path"
 }
 
+# mount FOLDER [readonly]: at its own path; a second time is none.
+MOUNTED=()
+mount() {
+  local path
+  for path in ${MOUNTED[@]+"${MOUNTED[@]}"}; do
+    [[ $path != "$1" ]] || return 0
+  done
+  MOUNTED+=("$1")
+  options+=(--mount "type=bind,source=$1,target=$1${2:+,$2}")
+}
+
 [[ $# -ge 3 ]] || usage
 image=$1
 data=$(folder DATA_DIR "$2")
@@ -25,14 +36,23 @@ shift 3
 devices=${DEVICE_DIR:-/dev}
 command -v docker >/dev/null || fail "docker is not installed"
 
-options=(--rm --init --shm-size "${SHM_SIZE:-8g}" --user "$(id -u):$(id -g)" --env HOME=/tmp --workdir "$model"
-         --mount "type=bind,source=$data,target=$data" --mount "type=bind,source=$model,target=$model")
+options=(--rm --init --shm-size "${SHM_SIZE:-8g}" --user "$(id -u):$(id -g)" --env HOME=/tmp --workdir "$model")
+mount "$data"
+mount "$model"
 if [[ -t 0 && -t 1 ]]; then options+=(--interactive --tty); fi
 
-# A model's folder alone needs utils/ beside it.
-utils=$(dirname -- "$model")/utils
-if [[ -f $model/train.py && ! -d $model/utils && -d $utils/mindrecord ]]; then
-  options+=(--mount "type=bind,source=$utils,target=$utils,readonly")
+# A model's folder alone needs utils/ beside it, and for inference in C++ ascend310_infer/, which is then built in the folder that
+# one calls from.
+if [[ -f $model/train.py ]]; then
+  for beside in utils/mindrecord ascend310_infer/src; do
+    path=$(dirname -- "$model")/$beside
+    if [[ -d $path && ! -d $model/$beside ]]; then mount "${path%/*}" readonly; fi
+  done
+fi
+if [[ -n ${MS_LITE_HOME:-} ]]; then
+  lite=$(folder MS_LITE_HOME "$MS_LITE_HOME")
+  options+=(--env "MS_LITE_HOME=$lite")
+  mount "$lite" readonly
 fi
 
 shopt -s nullglob

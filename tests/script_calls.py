@@ -49,7 +49,9 @@ EVAL = {"faster_rcnn": "run_eval_ascend.sh {JSON} {CKPT} resnet_v1.5_50 {COCO}",
 def copy_checkout(root: Path) -> Path:
     """The scripts in a copy of the repository, and bin/ with the stand-ins."""
     for model in MODELS:
-        shutil.copytree(ROOT / model / "scripts", root / model / "scripts")
+        for name in ("scripts", "test"):
+            if (ROOT / model / name).is_dir():
+                shutil.copytree(ROOT / model / name, root / model / name)
     (root / "utils" / "launch").mkdir(parents=True)
     shutil.copy(ROOT / "utils" / "launch" / "rank_table.py", root / "utils" / "launch")
     (root / "utils" / "launch" / "run.py").touch()
@@ -81,7 +83,8 @@ class Caller:
 
     def words(self, model, command):
         shell, script, *rest = shlex.split(self.fill(model, command))
-        return [shell, str(self.checkout / model / "scripts" / script), *rest]
+        folder = self.checkout / model / ("" if Path(script).parent.name else "scripts")
+        return [shell, str(folder / script), *rest]
 
     def fill(self, model, text):
         """The names in braces replaced, quoted."""
@@ -92,7 +95,8 @@ class Caller:
         return text
 
     def call(self, model, command, **environment):
-        """A command such as "bash run_eval.sh {JSON} {CKPT}", run from the folder; CompletedProcess."""
+        """A command such as "bash run_eval.sh {JSON} {CKPT}", run from the folder; CompletedProcess. The script lies in the model's
+        scripts/, or where the command says: "bash ./test/train_full_1p.sh ..."."""
         self.forget()
         return subprocess.run(self.words(model, command), cwd=self.folder, env=self.environment(**environment), text=True,
                               capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)

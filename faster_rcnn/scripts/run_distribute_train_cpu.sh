@@ -11,5 +11,5 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=arguments.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/arguments.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/arguments.sh"
 distribute_train CPU "$@"

@@ -1,2 +1,2 @@
 #!/bin/sh
-exec bash "$(dirname -- "$0")/run_eval_ascend.sh" "$@"
+exec bash "$(dirname -- "$(readlink -f -- "$0")")/run_eval_ascend.sh" "$@"

@@ -1,2 +1,2 @@
 #!/bin/sh
-exec bash "$(dirname -- "$0")/run_standalone_train_ascend.sh" "$@"
+exec bash "$(dirname -- "$(readlink -f -- "$0")")/run_standalone_train_ascend.sh" "$@"

@@ -1,2 +1,2 @@
 #!/bin/sh
-exec bash "$(dirname -- "$0")/train_full_8p.sh" "$@"
+exec bash "$(dirname -- "$(readlink -f -- "$0")")/train_full_8p.sh" "$@"

@@ -1,2 +1,2 @@
 #!/bin/sh
-exec bash "$(dirname -- "$0")/train_performance_multinodes.sh" "$@"
+exec bash "$(dirname -- "$(readlink -f -- "$0")")/train_performance_multinodes.sh" "$@"

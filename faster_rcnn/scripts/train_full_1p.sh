@@ -11,6 +11,6 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=detectron2.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/detectron2.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/detectron2.sh"
 RECIPE+=(SOLVER.MAX_ITER 90000 SOLVER.STEPS "(60000, 80000)")
 train_full 1 "$@"

@@ -37,20 +37,25 @@ distribute_train() {
 # TARGET VALIDATION_JSON_FILE CHECKPOINT_PATH [COCO_ROOT] [DEVICE_ID] [MINDRECORD_DIR] [--key=value ...]
 evaluate() {
   begin "$1" 2 5 "${@:2}"
-  local json=$2 beside
+  local json=$2
   set_validation "$2" "$3"
   shift 3
   ARGS+=("--mindrecord_dir=./eval/mindrecord")
   take_data_set "$@"
-  beside=$(dirname -- "$json")
-  # COCO's annotations tell where their pictures are.
-  if ((TAKEN == 0)) && [[ $(basename -- "$beside") == annotations ]]; then
-    ARGS+=("--coco_root=$(dirname -- "$beside")")
-  fi
+  ((TAKEN > 0)) || find_pictures "$(dirname -- "$json")"
   shift "$TAKEN"
   take_device_and_data "$@"
   shift "$TAKEN"
   run_one eval.py "$(next_folder ./eval)" "$@"
+}
+
+# find_pictures FOLDER: a folder of COCO's annotations tells where their pictures are.
+find_pictures() {
+  if [[ $(basename -- "$1") == annotations ]]; then
+    ARGS+=("--coco_root=$(dirname -- "$1")")
+  elif [[ $1 == . && $(basename -- "$(pwd -P)") == annotations ]]; then
+    ARGS+=("--coco_root=..")
+  fi
 }
 
 # take_data_set [COCO_ROOT] [...]: a number is no data set, but the device. TAKEN: words that were taken.

@@ -55,13 +55,19 @@ is_number() { [[ $1 =~ ^[0-9]+$ ]]; }
 # is_word [ARGUMENT ...]: there is one, and it is no --key=value.
 is_word() { [[ $# -gt 0 && $1 != --* ]]; }
 
-require_number() { is_number "$2" || fail "$1: expected a number, got '$2'"; }
+# bash takes 010 for eight, and long numbers for others.
+require_number() {
+  is_number "$2" || fail "$1: expected a number, got '$2'"
+  [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ ]] || fail "$1: expected a number below 1000000000 without a 0 in front, got '$2'"
+}
 require_file() { [[ -f $2 ]] || fail "$1: no such file: $2"; }
 require_folder() { [[ -d $2 ]] || fail "$1: no such folder: $2"; }
 
 require_program() {
   [[ ${DRY_RUN:-0} == 1 ]] || command -v -- "$1" >/dev/null || fail "$1 is not on the PATH: $2"
 }
+
+require_python() { require_program "$PYTHON" "activate the environment, or say PYTHON=..."; }
 
 # set_pretrained NAME PATH: `none` and "" say that there is none.
 set_pretrained() {
@@ -91,6 +97,7 @@ set_validation() {
 take_device_and_data() {
   TAKEN=0
   if is_word "$@" && is_number "$1"; then
+    require_number DEVICE_ID "$1"
     DEVICE=$1
     TAKEN=1
     shift
@@ -108,21 +115,25 @@ take_data() {
   ! is_word "$@" || usage
 }
 
-# set_workers DEVICE_NUM|RANK_TABLE_FILE: the processes of run_many. A rank table is for Ascend: elsewhere it says how many.
+# set_workers DEVICE_NUM|RANK_TABLE_FILE: the processes of run_many. A rank table is for Ascend: elsewhere it says how many, where
+# DEVICE_NUM in the environment does not.
 set_workers() {
-  if is_number "$1"; then
-    WORKERS=$1
-    LAUNCH=("--worker_num=$1")
-    return
+  local workers=$1 options=() lines line
+  if ! is_number "$1" && [[ $TARGET != Ascend ]]; then
+    workers=${DEVICE_NUM:-$1}
+    options=(--count)
   fi
-  if [[ $TARGET != Ascend && -n ${DEVICE_NUM:-} ]]; then
-    set_workers "$DEVICE_NUM"
+  if is_number "$workers" || [[ $workers != "$1" ]]; then
+    require_number DEVICE_NUM "$workers"
+    ((workers > 0)) || fail "DEVICE_NUM: expected at least 1, got $workers"
+    WORKERS=$workers
+    LAUNCH=("--worker_num=$workers")
     return
   fi
   [[ -f $1 ]] || fail "expected a rank table or a number of devices, there is no such file: $1"
   require_launcher rank_table.py
-  local lines line
-  lines=$("$PYTHON" "$LAUNCH_DIR/rank_table.py" "$1") || exit
+  DRY_RUN=0 require_python    # a dry run reads the table too
+  lines=$("$PYTHON" "$LAUNCH_DIR/rank_table.py" ${options[@]+"${options[@]}"} "$1") || exit
   while IFS= read -r line; do
     case $line in
       --*) LAUNCH+=("$line") ;;
@@ -130,10 +141,6 @@ set_workers() {
     esac
     [[ $line != --worker_num=* ]] || WORKERS=${line#*=}
   done <<<"$lines"
-  if [[ $TARGET != Ascend ]]; then
-    ENVIRONMENT=()
-    LAUNCH=("--worker_num=$WORKERS")
-  fi
 }
 
 require_launcher() {
@@ -168,7 +175,7 @@ next_folder() {
 build_one() {
   local program=$1 output=$2
   shift 2
-  require_program "$PYTHON" "activate the environment, or say PYTHON=..."
+  require_python
   ARGS+=("--device_target=$TARGET" "--device_id=$DEVICE" "--output_path=$output")
   COMMAND=("$PYTHON" "$MODEL_DIR/$program" "${ARGS[@]}" "$@")
 }
@@ -178,7 +185,7 @@ build_many() {
   local program=$1 output=$2 log
   shift 2
   log=$(option output_path "$output" "$@")/log
-  require_program "$PYTHON" "activate the environment, or say PYTHON=..."
+  require_python
   ARGS+=("--distribute=True" "--output_path=$output")
   case ${LAUNCHER:-msrun} in
     msrun)

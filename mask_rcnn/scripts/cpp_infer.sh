@@ -6,6 +6,7 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 PROGRAM_DIR=$(dirname -- "$MODEL_DIR")/ascend310_infer
+MOST_DEVICES=64
 
 # set_device Ascend|CPU
 set_device() {
@@ -69,8 +70,8 @@ split_words() {
   OPTIONS=("$@")
 }
 
-# infer_310 MINDIR_PATH DATA_PATH [ANN_FILE] [IMAGE_WIDTH IMAGE_HEIGHT] [DEVICE_ID] [--key=value ...]: with a single number after
-# the data it is the device.
+# infer_310 MINDIR_PATH DATA_PATH [ANN_FILE] [IMAGE_WIDTH IMAGE_HEIGHT] [DEVICE_ID] [--key=value ...]: a single number after the
+# data is the device, or a width without its height where no machine has as many devices.
 infer_310() {
   begin Ascend 2 6 "$@"
   set_device "$TARGET"
@@ -85,8 +86,8 @@ infer_310() {
   case ${#rest[@]} in
     0) ;;
     1)
-      [[ -z $annotations ]] || set_size "${rest[0]}"    # which says what is missing
       set_device_id "${rest[0]}"
+      ((DEVICE < MOST_DEVICES)) || set_size "$DEVICE"    # which says what is missing
       ;;
     2) set_size "${rest[@]}" ;;
     3)
@@ -145,7 +146,7 @@ step() {
 infer_and_score() {
   local output
   require_lite
-  require_program "$PYTHON" "activate the environment, or say PYTHON=..."
+  require_python
   output=$(option output_path "$(next_folder ./infer_result)" "$@")
   [[ ${DRY_RUN:-0} == 1 ]] || mkdir -p -- "$output"
   step "$PYTHON" "$MODEL_DIR/postprocess.py" "--settings_path=$output/settings.txt" ${SETTINGS[@]+"${SETTINGS[@]}"} "$@"

@@ -65,6 +65,9 @@ read_flags() {
     esac
   done
   check_flags
+  # For the scoring too.
+  DEVICE=$(option device_id "$DEVICE" ${OPTIONS[@]+"${OPTIONS[@]}"})
+  TARGET=$(option device_target "$TARGET" ${OPTIONS[@]+"${OPTIONS[@]}"})
   OUTPUT=$(option output_path "./$(basename -- "$0" .sh)" ${OPTIONS[@]+"${OPTIONS[@]}"})
   [[ -z $local_addr || $TARGET != Ascend ]] || ENVIRONMENT=("HCCL_IF_IP=$local_addr")
 }
@@ -111,7 +114,7 @@ convert_weights() {
   local file
   file=$OUTPUT/backbone_$(basename -- "${WEIGHTS%.*}").ckpt
   if [[ ! -f $file || $WEIGHTS -nt $file ]]; then
-    require_program "$PYTHON" "activate the environment, or say PYTHON=..."
+    require_python
     [[ ${DRY_RUN:-0} == 1 ]] || mkdir -p -- "$OUTPUT"
     COMMAND=("$PYTHON" "$MODEL_DIR/src/convert_checkpoint.py" "--ckpt_file=$WEIGHTS" "--output_file=$file")
     start_and_wait

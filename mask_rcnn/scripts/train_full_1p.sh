@@ -12,6 +12,6 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=detectron2.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/detectron2.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/detectron2.sh"
 RECIPE+=(SOLVER.MAX_ITER 82000 SOLVER.STEPS "(54667, 72889)")
 train_full 1 "$@"

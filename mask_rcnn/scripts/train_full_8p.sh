@@ -12,5 +12,5 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=detectron2.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/detectron2.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/detectron2.sh"
 train_full "${DEVICE_NUM:-8}" "$@"

@@ -42,7 +42,7 @@ _distribute() {
   case $table in
     '' | none | None | NONE) set_workers "$devices" ;;
     *)
-      DEVICE_NUM=$devices set_workers "$table"
+      DEVICE_NUM=$devices set_workers "$table"    # off Ascend the table need not be there
       ((WORKERS == devices)) || fail "DEVICE_NUM: $devices, but $table has $WORKERS devices"
       ;;
   esac

@@ -1,2 +1,2 @@
 #!/bin/sh
-exec bash "$(dirname -- "$0")/../../docker/docker_start.sh" "$@"
+exec bash "$(dirname -- "$(readlink -f -- "$0")")/../../docker/docker_start.sh" "$@"

@@ -16,5 +16,5 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=cpp_infer.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/cpp_infer.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/cpp_infer.sh"
 infer_cpp "$@"

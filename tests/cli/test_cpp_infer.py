@@ -224,13 +224,23 @@ def caller(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def fake_lite(tmp_path):
+    """What the scripts look for in MS_LITE_HOME."""
+    header = tmp_path / "lite" / "runtime" / "include" / "api" / "model.h"
+    header.parent.mkdir(parents=True)
+    header.touch()
+    return tmp_path / "lite"
+
+
 @pytest.mark.parametrize(("words", "message"), [
     ("run_infer_310.sh|gone.mindir|some pictures|truth.json", "MINDIR_PATH: no such file: gone.mindir"),
     ("run_infer_310.sh|a net.air|some pictures|truth.json", "MINDIR_PATH: expected a file that ends in .mindir, got 'a net.air'"),
     ("run_infer_310.sh|a net.mindir|nowhere|truth.json", "DATA_PATH: no such folder: nowhere"),
     ("run_infer_310.sh|a net.mindir|some pictures|gone.json", "ANN_FILE: no such file: gone.json"),
     ("run_infer_310.sh|a net.mindir|some pictures", "DATA_PATH: some pictures has no val2017/ and annotations/"),
-    ("run_infer_310.sh|a net.mindir|some pictures|truth.json|128", "IMAGE_HEIGHT is needed after IMAGE_WIDTH"),
+    ("run_infer_310.sh|a net.mindir|some pictures|truth.json|64", "IMAGE_HEIGHT is needed after IMAGE_WIDTH"),
+    ("run_infer_310.sh|a net.mindir|some pictures|truth.json|none", "DEVICE_ID: expected a number, got 'none'"),
     ("run_infer_310.sh|a net.mindir|some pictures|truth.json|128|x", "IMAGE_HEIGHT: expected a number, got 'x'"),
     ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|GPU", "DEVICE_TYPE: expected Ascend or CPU, got 'GPU'"),
     ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|CPU|128", "IMAGE_HEIGHT is needed after IMAGE_WIDTH"),
@@ -249,10 +259,22 @@ def test_a_missing_sdk(repo_dir, caller, home, message):
     assert message in fault(called(repo_dir, "refinedet", command, caller, home, caller))
 
 
-def test_dry_run_prints_the_steps(repo_dir, cpp_lite, caller):
+@pytest.mark.parametrize(("words", "device", "size"), [
+    ("truth.json", 0, ""), ("truth.json|3", 3, ""), ("truth.json|63", 63, ""),
+    ("truth.json|128|64", 0, " --img_width=128 --img_height=64"), ("truth.json|128|64|3", 3, " --img_width=128 --img_height=64")])
+def test_arguments_of_run_infer_310(repo_dir, fake_lite, caller, words, device, size):
+    """Those that the old READMEs have: a device alone, or behind the size."""
+    command = ["run_infer_310.sh", "a net.mindir", "some pictures", *words.split("|")]
+    done = called(repo_dir, "faster_rcnn", command, caller, fake_lite, caller, DRY_RUN="1")
+    assert done.returncode == 0, done.stderr
+    settings, _, _, run, _, _ = done.stdout.splitlines()
+    assert settings.endswith(f"settings.txt{size}") and run.endswith(f"--device_type=Ascend --device_id={device}")
+
+
+def test_dry_run_prints_the_steps(repo_dir, fake_lite, caller):
     command = ["run_infer_cpp.sh", "a net.mindir", "some pictures", "truth.json", "Ascend", "128", "64", "true", "3",
                "--num_classes=4"]
-    done = called(repo_dir, "refinedet", command, caller, cpp_lite, caller / "a build", DRY_RUN="1")
+    done = called(repo_dir, "refinedet", command, caller, fake_lite, caller / "a build", DRY_RUN="1")
     assert done.returncode == 0, done.stderr
     settings, configure, make, run, score, copy = done.stdout.splitlines()
     sizes = "--img_width=128 --img_height=64 --keep_ratio=True --num_classes=4"

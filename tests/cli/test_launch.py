@@ -52,7 +52,7 @@ def wait_for(path, process) -> None:
     deadline = time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def running(folder) -> list:
@@ -65,6 +65,13 @@ def running(folder) -> list:
         except psutil.Error:
             continue
     return found
+
+
+def assert_all_end(folder) -> None:
+    deadline = time.monotonic() + 30
+    while left := running(folder):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("mode, status, told", [
@@ -94,6 +101,21 @@ def test_asked_to_stop_it_asks_the_ranks(start, tmp_path):
     assert not running(folder)
 
 
+@pytest.mark.parametrize("mark", ["ready 1", "the logs/scheduler.log"])
+def test_all_end_where_the_launcher_is_killed(start, tmp_path, mark):
+    """Also while ranks are still being started."""
+    folder = tmp_path / "a run"
+    process = start("waits")
+    try:
+        wait_for(folder / mark, process)
+        process.kill()
+        process.communicate(timeout=60)
+        assert_all_end(folder)
+    finally:
+        for left in running(folder):
+            left.kill()
+
+
 def test_a_node_that_fails_ends_the_others(start, tmp_path):
     """Both ways round, the second without a word: its launcher is killed."""
     for victim, told in ((1, "node 1 ended with status 3"), (0, "node 0 went without a word")):
@@ -109,8 +131,7 @@ def test_a_node_that_fails_ends_the_others(start, tmp_path):
         nodes[victim].communicate(timeout=60)
         for path in (tmp_path / "a run").glob("ready *"):
             path.unlink()
-    for process in running(tmp_path / "a run"):     # what the killed launcher has left
-        process.kill()
+    assert_all_end(tmp_path / "a run")
 
 
 @pytest.mark.parametrize("options, told", [
@@ -118,6 +139,10 @@ def test_a_node_that_fails_ends_the_others(start, tmp_path):
     (("--worker_num=2", "--local_worker_num=3"), "worker_num and local_worker_num"),
     (("--worker_num=4", "--local_worker_num=2", "--node_rank=2"), "node_rank: 2 does not fit 4 processes, 2 a node"),
     (("--worker_num=2", "--show_ranks=first"), "--show_ranks: expected numbers"),
+    (("--worker_num=2", "--master_port=99999"), "--master_port: 99999 is not a port number, 1 to 65535 or 0"),
+    (("--worker_num=2", "--master_port=-5"), "--master_port: -5 is not a port number"),
+    (("--worker_num=2", "--local_worker_num=1", "--node_rank=1", "--master_port=65535"),
+     "--master_port: 65535 is not a port number, 1 to 65534 or 0"),
     (("--worker_num=two",), "argument --worker_num: invalid int value"),
     (("--log_dir=/dev/null/x", "--worker_num=2"), "--log_dir: /dev/null"),
 ])

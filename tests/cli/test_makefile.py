@@ -1,5 +1,7 @@
 """The Makefile, with a stand-in for the environment's Python that writes down what it is asked to do."""
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +17,7 @@ for item in "$@"; do printf '[%s]' "$item"; done >> "$(dirname "$0")/../calls"
 echo >> "$(dirname "$0")/../calls"
 exit "${SHELLCHECK_STATUS:-0}"
 """
-LINT = ["[-m][ruff][check][.]", "shellcheck[.ci/run][model/scripts/run.sh]"]
+LINT = ["[-m][ruff][check][.]", "shellcheck[.ci/run][model/scripts/run.sh][model/test/run.sh]"]
 
 
 @pytest.fixture
@@ -31,8 +33,9 @@ def make(repo_dir, run_command, tmp_path):
     for name, text in (("python", FAKE_PYTHON), ("shellcheck", FAKE_SHELLCHECK)):
         (venv / "bin" / name).write_text(text)
         (venv / "bin" / name).chmod(0o755)
-    (checkout / "model" / "scripts").mkdir(parents=True)
-    (checkout / "model" / "scripts" / "run.sh").touch()
+    for name in ("scripts", "test"):
+        (checkout / "model" / name).mkdir(parents=True)
+        (checkout / "model" / name / "run.sh").touch()
 
     def run(*arguments, **env):
         calls = venv / "calls"
@@ -93,3 +96,21 @@ def test_a_python_without_mindspore_wheels_is_refused(make, tmp_path):
     assert done.returncode != 0
     assert "Python 3.11 or 3.12 is needed" in done.stderr
     assert not (make.venv / "requirements.installed").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="packages are installed by root")
+@pytest.mark.parametrize("missing", ["cmake", "c++", "ip", ""])
+def test_continuous_integration_has_what_the_tests_need(repo_dir, run_command, tmp_path, missing):
+    """A stand-in for apt-get is asked for the packages where a program is not there."""
+    if not missing and not all(Path("/usr/include", name).is_file() for name in ("jpeglib.h", "png.h")):
+        pytest.skip("libjpeg and libpng are not here to be found")
+    for name in {"cmake", "c++", "ip", "apt-get", "make"} - {missing}:
+        (tmp_path / name).write_text(f'#!{shutil.which("bash")}\necho {name} "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "dirname").symlink_to(shutil.which("dirname"))
+    done = run_command([shutil.which("bash"), repo_dir / ".ci" / "run"], env={"PATH": tmp_path})
+    assert done.returncode == 0, done.stderr
+    *installed, made = done.stdout.splitlines()
+    assert made == "make test"
+    assert installed[:1] == (["apt-get update -qq"] if missing else [])
+    assert not missing or {"cmake", "make", "g++", "iproute2", "libjpeg-dev", "libpng-dev"} <= set(installed[1].split())

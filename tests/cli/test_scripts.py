@@ -10,6 +10,7 @@ from tests.script_calls import DISTRIBUTE, EVAL, MODELS, ROOT, STANDALONE, split
 
 PROGRAMS = [(model, path.name) for model in MODELS for path in sorted((ROOT / model / "scripts").glob("*.sh"))
             if path.name.startswith(("run_standa", "run_distribute", "run_eval", "train_"))]
+PROGRAMS += [(model, f"test/{path.name}") for model in MODELS for path in sorted((ROOT / model / "test").glob("*.sh"))]
 of_every_model = pytest.mark.parametrize("model", MODELS)
 
 
@@ -38,8 +39,9 @@ def test_usage(caller, model, name):
     assert first and not first.startswith(("#", "usage", "Same"))
     called = second.split()[2]      # of a one-line file, the script that it calls
     assert second.startswith(f"usage: bash {called} ")
-    assert os.access(ROOT / model / "scripts" / name, os.X_OK)
-    text = (ROOT / model / "scripts" / name).read_text(encoding="utf-8")
+    path = ROOT / model / (name if "/" in name else f"scripts/{name}")
+    assert os.access(path, os.X_OK)
+    text = path.read_text(encoding="utf-8")
     assert called == name or (len(text.splitlines()) == 2 and called in text)
     assert "DRY_RUN=1" in done.stderr
     helped = caller.call(model, f"bash {name} --help")
@@ -82,6 +84,18 @@ def test_too_many_arguments_or_in_another_order(caller, model, more):
     ("refinedet", "run_standalone_train_ascend.sh 0 0.02 5 coco", "EPOCH_SIZE: expected a number, got '0.02'"),
     ("refinedet", "run_standalone_train_ascend.sh 0 5 coco coco", "LR: expected a number, got 'coco'"),
     ("refinedet", "run_standalone_train_ascend.sh 0 5 0.1 coco {PRE} 5", "PRE_TRAINED_EPOCH_SIZE: 5 of 5 epochs leave nothing"),
+    ("refinedet", "run_standalone_train_ascend.sh 0 010 0.1 coco {PRE} 08",
+     "EPOCH_SIZE: expected a number below 1000000000 without a 0 in front, got '010'"),
+    ("refinedet", "run_standalone_train_ascend.sh 0 10 0.1 coco {PRE} 08", "PRE_TRAINED_EPOCH_SIZE: expected a number below"),
+    ("refinedet", "run_distribute_train_gpu.sh 0 5 0.1 coco", "DEVICE_NUM: expected at least 1, got 0"),
+    ("refinedet", "run_distribute_train.sh 0 5 0.1 coco none", "DEVICE_NUM: expected at least 1, got 0"),
+    ("faster_rcnn", "run_distribute_train_gpu.sh 0 none resnet_v1.5_50 {COCO}", "DEVICE_NUM: expected at least 1, got 0"),
+    ("mask_rcnn", "run_distribute_train_gpu.sh 08", "DEVICE_NUM: expected a number below"),
+    ("mask_rcnn", "run_standalone_train_gpu.sh none 08", "DEVICE_ID: expected a number below"),
+    ("mask_rcnn", "train_full_1p.sh --data_path={DATA} --batch_size=99999999999999999999", "--batch_size: expected a number below"),
+    ("mask_rcnn", "train_full_1p.sh --data_path={DATA} --batch_size=08", "--batch_size: expected a number below"),
+    ("mask_rcnn", "train_full_8p.sh --data_path={DATA} --nnodes=2 --master_addr=a --node_rank=08",
+     "--node_rank: expected a number below"),
     ("refinedet", "run_distribute_train.sh 8 5 0.1 coco {TABLE}", "DEVICE_NUM: 8, but my files/rank table.json has 2 devices"),
     ("refinedet", "run_eval.sh coco gone.ckpt 0", "CHECKPOINT_PATH: no such file: gone.ckpt"),
     ("refinedet", "run_eval.sh coco {CKPT} --using_mode=vgg",
@@ -115,6 +129,19 @@ def test_faults_of_the_environment(caller, environment, told):
     done = caller.call("faster_rcnn", f"bash {DISTRIBUTE['faster_rcnn']}", **environment)
     assert told in fault(done, "run_distribute_train_gpu.sh")
     assert caller.started() == []
+
+
+@pytest.mark.parametrize("environment", [{}, {"DRY_RUN": "1"}, {"DEVICE_TARGET": "CPU"}])
+def test_a_rank_table_needs_python(caller, environment):
+    done = caller.call("mask_rcnn", "bash run_distribute_train_ascend.sh {TABLE} none", PYTHON="nopython", **environment)
+    assert "nopython is not on the PATH: activate the environment" in fault(done, "run_distribute_train_ascend.sh")
+
+
+def test_a_number_of_devices_in_the_environment(caller):
+    """It takes the place of a table off Ascend."""
+    for number, told in (("many", "DEVICE_NUM: expected a number, got 'many'"), ("0", "DEVICE_NUM: expected at least 1, got 0")):
+        done = caller.call("mask_rcnn", "bash run_distribute_train_ascend.sh {TABLE}", DEVICE_TARGET="CPU", DEVICE_NUM=number)
+        assert told in fault(done, "run_distribute_train_ascend.sh")
 
 
 def test_utils_are_missed_by_name(caller, tmp_path):
@@ -231,6 +258,12 @@ def test_masks_are_scored_on_the_pictures_beside_the_annotations(caller):
     (caller.folder / "other.json").touch()
     assert caller.call("mask_rcnn", "bash run_eval.sh other.json {CKPT}").returncode == 0
     assert "--coco_root" not in flags_of(caller)
+    for json in ("val.json", "./val.json"):     # called beside it
+        words = ["bash", str(caller.checkout / "mask_rcnn" / "scripts" / "run_eval.sh"), json, "../../my files/detector.ckpt"]
+        caller.forget()
+        done = subprocess.run(words, cwd=caller.folder / "a coco" / "annotations", env=caller.environment(), check=False)
+        assert done.returncode == 0
+        assert flags_of(caller)["--coco_root"] == ".."
 
 
 @of_every_model
@@ -242,6 +275,18 @@ def test_a_container_is_started_by_the_one_script(caller, model):
 def test_called_from_its_own_folder(caller):
     words = ["bash", "run_standalone_train_ascend.sh", str(caller.folder / "my files" / "resnet50.ckpt")]
     done = subprocess.run(words, cwd=caller.checkout / "mask_rcnn" / "scripts", env=caller.environment(CDPATH="/"), check=False)
+    assert done.returncode == 0
+    (words,) = caller.started()
+    assert words[1] == str(caller.checkout / "mask_rcnn" / "train.py")
+
+
+@pytest.mark.parametrize("name", ["scripts/run_standalone_train_ascend.sh", "scripts/run_standalone_train.sh"])
+def test_called_through_links(caller, name):
+    """A link to a link, in folders that have none of the files beside the script."""
+    first, second = caller.folder / "my files" / "first.sh", caller.folder / "second.sh"
+    first.symlink_to(caller.checkout / "mask_rcnn" / name)
+    second.symlink_to("my files/first.sh")
+    done = subprocess.run(["bash", "second.sh", "none"], cwd=caller.folder, env=caller.environment(), check=False)
     assert done.returncode == 0
     (words,) = caller.started()
     assert words[1] == str(caller.checkout / "mask_rcnn" / "train.py")

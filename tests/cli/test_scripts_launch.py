@@ -51,6 +51,17 @@ def test_this_machine_among_those_of_a_table(caller):
     assert options.items() <= started[4].items()
 
 
+@pytest.mark.parametrize("target", ["CPU", "GPU"])
+def test_off_ascend_a_table_says_how_many(caller, target):
+    """None of its machines need be this one."""
+    far = rank_table(("203.0.113.7", (0, 1)), ("203.0.113.8", (0, 1)))
+    for environment in ({}, {"NODE_RANK": "1"}):
+        done, (started,) = table_of(caller, far, DEVICE_TARGET=target, **environment)
+        assert done.returncode == 0, done.stderr
+        assert started[0] == {}
+        assert started[4] == {"--worker_num": "4", "--log_dir": "./train_parallel/log", "--device_target": target}
+
+
 @pytest.mark.parametrize(("text", "told"), [
     ("", "table.json: not a rank table of version 1.0: Expecting value"),
     ("{}", "table.json: not a rank table of version 1.0: no 'server_list'"),
@@ -94,6 +105,23 @@ def test_weights_are_converted_once(caller):
     train, score = caller.started()
     assert split(train)[-1]["--pre_trained"] == "./train_full_1p/backbone_R-101.ckpt"
     assert score[1].endswith("eval.py")
+
+
+@pytest.mark.parametrize(("flags", "device", "target"), [
+    ("--device_id=3", "3", "Ascend"), ("--device_id 3 --device_target=CPU", "3", "CPU"), ("", "0", "Ascend")])
+def test_scored_where_it_was_trained(caller, flags, device, target):
+    assert caller.call("faster_rcnn", f"bash train_full_1p.sh --data_path={{DATA}} --pre_trained=none {flags}").returncode == 0
+    train, score = caller.started()
+    assert score[1].endswith("eval.py")
+    for words in (train, score):
+        assert {"--device_id": device, "--device_target": target}.items() <= named(words).items()
+
+
+def named(words) -> dict:
+    """The flags of a program, also those with the value in a word of its own."""
+    pairs = [tuple(word.split("=", 1)) if "=" in word else (word, following) for word, following in zip(words, [*words[1:], ""])
+             if word.startswith("--")]
+    return dict(pairs)
 
 
 def test_performance_needs_no_weights(caller):

@@ -69,18 +69,19 @@ def start(tmp_path, run_command):
     tools, devices = tmp_path / "bin", tmp_path / "dev"
     tools.mkdir()
     devices.mkdir()
-    for folder in ("data set", "zoo/faster_rcnn", "zoo/utils/mindrecord"):
+    for folder in ("data set", "zoo/faster_rcnn", "zoo/utils/mindrecord", "zoo/ascend310_infer/src", "lite"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "zoo" / "faster_rcnn" / "train.py").write_text("")
 
-    def run(*arguments, cards=(), gpus=False):
+    def run(*arguments, cards=(), gpus=False, lite=None):
         for name, text in (("docker", "printf '%s\\n' \"$@\"; exit 5"), ("nvidia-smi", f"exit {int(not gpus)}")):
             (tools / name).write_text(f"#!/bin/sh\n{text}\n")
             (tools / name).chmod(0o755)
         for name in cards:
             (devices / name).write_text("")
         return run_command(["bash", DOCKER / "docker_start.sh", *arguments], cwd=tmp_path,
-                           env={"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "DEVICE_DIR": devices, "SHM_SIZE": None})
+                           env={"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "DEVICE_DIR": devices, "SHM_SIZE": None,
+                                "MS_LITE_HOME": lite})
 
     return run
 
@@ -96,13 +97,35 @@ def test_container(start, tmp_path):
     assert done.stdout.splitlines() == [
         "run", "--rm", "--init", "--shm-size", "8g", "--user", f"{os.getuid()}:{os.getgid()}", "--env", "HOME=/tmp",
         "--workdir", str(model), *bind(tmp_path / "data set"), *bind(model), *bind(tmp_path / "zoo" / "utils", "readonly"),
-        "detection:cpu", "python", "train.py", "--coco_root=a b"]
+        *bind(tmp_path / "zoo" / "ascend310_infer", "readonly"), "detection:cpu", "python", "train.py", "--coco_root=a b"]
 
 
 def test_whole_checkout_brings_its_utils(start, tmp_path):
     done = start("i", "data set", "zoo")
     assert "readonly" not in done.stdout
     assert done.stdout.splitlines()[-2:] == ["i", "bash"]
+
+
+@pytest.mark.parametrize(("data", "model", "mounted"), [
+    ("zoo", "zoo", ["zoo"]), ("data set", "data set", ["data set"]), ("zoo/utils", "zoo/faster_rcnn", [
+        "zoo/utils", "zoo/faster_rcnn", "zoo/ascend310_infer"])])
+def test_a_folder_is_mounted_once(start, tmp_path, data, model, mounted):
+    found = start("i", data, model).stdout.splitlines()
+    assert [value.split(",target=")[1].split(",readonly")[0] for flag, value in zip(found, found[1:]) if flag == "--mount"] == [
+        str(tmp_path / name) for name in mounted]
+
+
+def test_lite_is_brought(start, tmp_path):
+    done = start("i", "data set", "zoo", lite="lite")
+    assert " ".join(["--env", f"MS_LITE_HOME={tmp_path / 'lite'}", *bind(tmp_path / "lite", "readonly")]) in " ".join(
+        done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("device", ["cpu", "ascend"])
+def test_the_cpp_program_can_be_built(device):
+    """What ascend310_infer/README.md asks for, as Debian and Ubuntu call it."""
+    packages = {word for name, rest in instructions(DOCKER / f"Dockerfile.{device}") if name == "RUN" for word in rest.split()}
+    assert {"cmake", "g++", "make", "libjpeg-dev", "libpng-dev"} <= packages
 
 
 def test_cards(start, tmp_path):

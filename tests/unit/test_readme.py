@@ -227,6 +227,17 @@ def test_flags_in_the_text_exist(readme):
             assert flag in known, code
 
 
+@of_every_model
+def test_models_name_the_tools_of_the_repository(model):
+    """Those that write rank tables, where one is asked for, and what the old image is built by now."""
+    for name in ("README.md", "README_CN.md"):
+        text = (model / name).read_text(encoding="utf-8")
+        (told,) = re.findall(r"^- (?:A rank table|rank table) .*?(?=^\n|^- )", text, re.M | re.S)
+        assert {f"../utils/hccl_tools/{name}"} <= set(re.findall(r"\]\(([^)]+)\)", told))
+        assert "hccl_tools.py" in told and "merge_hccl.py" in told
+        assert re.search(r"^\| .*`docker build -t NAME \..*\| .*docker/Dockerfile\.ascend.* \|$", text, re.M)
+
+
 # ----------------------------------------------------------------------------------------- tables of the keys
 
 

@@ -5,7 +5,7 @@ import socket
 import sys
 from pathlib import Path
 
-from .nodes import Nodes
+from .nodes import PORT_OFFSET, Nodes
 from .supervisor import Supervisor
 
 DEFAULT_PORT = 8118     # msrun's
@@ -57,6 +57,9 @@ def parse(argv) -> argparse.Namespace:
         raise LaunchError(f"no such program: {options.program}")
     if options.show_ranks not in ("all", "none") and not all(item.isdigit() for item in options.show_ranks.split(",")):
         raise LaunchError(f"--show_ranks: expected numbers with commas, all or none, got {options.show_ranks!r}")
+    last = 65535 - (PORT_OFFSET if local < total else 0)
+    if not 0 <= options.master_port <= last:
+        raise LaunchError(f"--master_port: {options.master_port} is not a port number, 1 to {last} or 0")
     if options.master_port == 0:
         options.master_port = free_port() if local == total else DEFAULT_PORT
     elif options.node_rank == 0 and not _is_free(options.master_port):
@@ -75,7 +78,7 @@ def _is_free(port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))
-        except (OSError, OverflowError):
+        except OSError:
             return False
     return True
 
@@ -98,7 +101,7 @@ def msrun_command(options) -> list:
     """msrun of the Python that runs this."""
     shown = {"all": "-1", "none": "-2"}.get(options.show_ranks, options.show_ranks)     # -2 is no rank
     target = [f"--device_target={options.device_target}"] if options.device_target else []
-    return [sys.executable, "-m", "mindspore.parallel.cluster.run", f"--worker_num={options.worker_num}",
+    return [sys.executable, "-P", str(Path(__file__).with_name("msrun.py")), f"--worker_num={options.worker_num}",
             f"--local_worker_num={options.local_worker_num}", f"--master_addr={options.master_addr}",
             f"--master_port={options.master_port}", f"--node_rank={options.node_rank}", f"--log_dir={options.log_dir}",
             f"--cluster_time_out={options.cluster_time_out}", f"--bind_core={options.bind_core}", "--join=True",

@@ -1,9 +1,10 @@
 """What a rank table says about this machine, as options of run.py and variables of its environment, one a line.
 
-usage: python utils/launch/rank_table.py RANK_TABLE_FILE
+usage: python utils/launch/rank_table.py [--count] RANK_TABLE_FILE
 
-Of several servers in the table this machine is the one with its address, or the one whose number NODE_RANK in the environment
-holds. A table is JSON, version 1.0: server_list, of each server_id and device, of each device_id and rank_id.
+--count: only how many devices it has, over all servers, which need not be this machine. Without it, of several servers this
+machine is the one with its address, or the one whose number NODE_RANK in the environment holds. A table is JSON, version 1.0:
+server_list, of each server_id and device, of each device_id and rank_id.
 """
 import json
 import os
@@ -63,6 +64,11 @@ def is_local(address: str) -> bool:
     return False
 
 
+def count_lines(path: Path) -> list:
+    """What run.py is told where the devices of the table are not this machine's."""
+    return [f"--worker_num={sum(len(devices) for _, devices in read_servers(path))}"]
+
+
 def launch_lines(path: Path) -> list:
     """NAME=VALUE of the environment, then --name=value of run.py."""
     servers = read_servers(path)
@@ -79,11 +85,12 @@ def launch_lines(path: Path) -> list:
 
 
 def main(arguments: list) -> int:
-    if len(arguments) != 1:
-        print("usage: rank_table.py RANK_TABLE_FILE", file=sys.stderr)
+    lines_of = count_lines if arguments[:1] == ["--count"] else launch_lines
+    if len(arguments) != (2 if lines_of is count_lines else 1):
+        print("usage: rank_table.py [--count] RANK_TABLE_FILE", file=sys.stderr)
         return 2
     try:
-        print("\n".join(launch_lines(Path(arguments[0]))))
+        print("\n".join(lines_of(Path(arguments[-1]))))
     except TableError as error:
         print(f"rank_table.py: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

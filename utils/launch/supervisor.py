@@ -7,6 +7,7 @@ msrun starts every rank in a session of its own, as its child; beside them the s
 msrun's own session.
 """
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -25,6 +27,17 @@ SCHEDULER_S = 3.0
 LINES = 30      # of a failed rank's log
 FAILED = re.compile(r"Worker process (\d+) exit with exception\. Error code: (-?\d+)")
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+# Loaded here: between fork and exec as little as can be is done.
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+SET_DEATH_SIGNAL = 1    # PR_SET_PDEATHSIG
+
+
+def _end_with_parent(parent: int) -> None:
+    """In the child: where this process is killed, SIGINT, at which msrun.py ends its ranks; at SIGTERM msrun does not."""
+    if LIBC:
+        LIBC.prctl(SET_DEATH_SIGNAL, signal.SIGINT)
+        if os.getppid() != parent:      # gone before it was asked for
+            os._exit(1)
 
 
 class Supervisor:
@@ -47,7 +60,8 @@ class Supervisor:
             with (self.folder / "msrun.log").open("w", encoding="utf-8") as log:
                 # A session of its own: Ctrl-C is for us alone.
                 self.msrun = subprocess.Popen(self.command, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                              stderr=subprocess.PIPE, start_new_session=True)
+                                              stderr=subprocess.PIPE, start_new_session=True,
+                                              preexec_fn=partial(_end_with_parent, os.getpid()))
                 readers = [threading.Thread(target=read, args=(log,), daemon=True) for read in (self._show, self._listen)]
                 for reader in readers:
                     reader.start()
