@@ -88,14 +88,22 @@ def machines():
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
+def speed_of_two_nodes(start, addresses, befores):
+    nodes = [start("faster_rcnn", "train_performance_multinodes.sh", [
+        "--nnodes=2", f"--node_rank={i}", f"--local_addr={address}", f"--master_addr={addresses[0]}"], 1, before)
+        for i, (address, before) in enumerate(zip(addresses, befores))]
+    outputs = [node.communicate(timeout=580)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], "\n".join(outputs)
+    assert_speed(outputs)
+
+
 def test_speed_of_two_machines(start, machines):
     """Each with a network of its own: they reach each other by their addresses alone."""
     befores = [("ip", "netns", "exec", name) for name in machines]
     alone = subprocess.run([*befores[0], "ip", "-brief", "addr"], capture_output=True, text=True, check=True).stdout
     assert ADDRESSES[0] in alone and ADDRESSES[1] not in alone
-    nodes = [start("faster_rcnn", "train_performance_multinodes.sh", [
-        "--nnodes=2", f"--node_rank={i}", f"--local_addr={ADDRESSES[i]}", f"--master_addr={ADDRESSES[0]}"], 1, before)
-        for i, before in enumerate(befores)]
-    outputs = [node.communicate(timeout=580)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], "\n".join(outputs)
-    assert_speed(outputs)
+    speed_of_two_nodes(start, ADDRESSES, befores)
+
+
+def test_speed_of_two_nodes_on_one_machine(start):
+    speed_of_two_nodes(start, ("127.0.0.1", "127.0.0.1"), ((), ()))
