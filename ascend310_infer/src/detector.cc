@@ -24,7 +24,7 @@ Detector::Detector(const Settings &settings)
     return;
   }
   model_ = std::make_unique<Model>(path_, settings.Text("device_type"), settings.Whole("device_id", 0),
-                                   settings.Whole("threads", 1));
+                                   settings.Threads("threads"));
 }
 
 Detections Detector::operator()(const NetworkInput &input, Size canvas) {

@@ -51,10 +51,15 @@ class Pipeline {
   Pipeline(const std::vector<PictureFile> &files, const Preprocess &preprocess, ResultsWriter *writer, Summary *summary,
            int readers)
       : files_(files), loaded_(2 * static_cast<size_t>(readers)), outcomes_(16) {
-    for (int i = 0; i < readers; ++i) {
-      threads_.emplace_back([this, &preprocess] { Read(preprocess); });
+    try {
+      for (int i = 0; i < readers; ++i) {
+        threads_.emplace_back([this, &preprocess] { Read(preprocess); });
+      }
+      threads_.emplace_back([this, writer, summary] { Write(writer, summary); });
+    } catch (...) {
+      Stop();  // no destructor runs after a constructor that failed
+      throw;
     }
-    threads_.emplace_back([this, writer, summary] { Write(writer, summary); });
   }
 
   ~Pipeline() { Stop(); }
@@ -142,7 +147,7 @@ void Run(std::vector<std::string> arguments) {
   Detector detector(settings);
   ResultsWriter writer(settings);
   Summary summary(files.size());
-  Pipeline(files, preprocess, &writer, &summary, settings.Whole("readers", 1)).Run(&detector, preprocess.canvas());
+  Pipeline(files, preprocess, &writer, &summary, settings.Threads("readers")).Run(&detector, preprocess.canvas());
   if (summary.read() == 0) {
     throw InputError("input_path: none of the pictures in " + settings.Text("input_path") + " could be read");
   }

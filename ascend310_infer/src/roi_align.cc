@@ -2,20 +2,38 @@
 
 #include <algorithm>
 #include <cmath>
-#include <thread>
+#include <future>
 
 namespace detect {
 
 RoiAlign::RoiAlign(const Settings &settings, int out_size)
     : bins_(out_size),
       samples_(settings.Whole("roi_sample_num", 0)),
-      threads_(settings.Whole("threads", 1)),
+      threads_(settings.Threads("threads")),
       aligned_(settings.Flag("roi_aligned")),
       strides_(settings.Numbers("roi_strides")),
       borders_(settings.Numbers("roi_borders")),
       unit_(static_cast<float>(settings.Number("roi_unit"))),
       inside_(static_cast<float>(settings.Number("roi_inside"))),
-      offset_(static_cast<float>(settings.Number("roi_offset"))) {}
+      offset_(static_cast<float>(settings.Number("roi_offset"))) {
+  if (strides_.empty() || std::any_of(strides_.begin(), strides_.end(), [](double stride) { return stride < 1; })) {
+    throw InputError("roi_strides: expected numbers from 1 on");
+  }
+  if (borders_.size() + 1 != strides_.size()) {
+    throw InputError("roi_borders: expected a number less than of roi_strides, " + std::to_string(strides_.size() - 1));
+  }
+}
+
+bool RoiAlign::Fits(const std::vector<const Output *> &features, Size canvas) const {
+  bool fits = features.size() == strides_.size();
+  for (size_t i = 0; i < features.size() && fits; ++i) {
+    const auto &shape = features[i]->shape;
+    fits = shape.size() == 4 && shape[0] == 1 && shape[1] > 0 && shape[1] == features[0]->shape[1] &&
+           static_cast<double>(shape[2]) == std::ceil(canvas.height / strides_[i]) &&
+           static_cast<double>(shape[3]) == std::ceil(canvas.width / strides_[i]);
+  }
+  return fits;
+}
 
 size_t RoiAlign::Level(const Box &roi) const {
   const float width = std::max(roi[2] - roi[0] + offset_, 0.0f), height = std::max(roi[3] - roi[1] + offset_, 0.0f);
@@ -79,13 +97,13 @@ std::vector<float> RoiAlign::operator()(const std::vector<const Output *> &featu
       Pool(*features[level], rois[i], static_cast<float>(1.0 / strides_[level]), pooled.data() + i * each);
     }
   };
-  std::vector<std::thread> helpers;
+  std::vector<std::future<void>> helpers;
   for (int i = 1; i < threads_; ++i) {
-    helpers.emplace_back(work, static_cast<size_t>(i));
+    helpers.push_back(std::async(std::launch::async, work, static_cast<size_t>(i)));
   }
   work(0);
   for (auto &helper : helpers) {
-    helper.join();
+    helper.get();
   }
   return pooled;
 }

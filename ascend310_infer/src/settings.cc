@@ -74,10 +74,11 @@ const std::string &Settings::Text(const std::string &name) const {
 
 double Settings::Number(const std::string &name) const { return ParseNumber(name, Text(name)); }
 
-int Settings::Whole(const std::string &name, int least) const {
+int Settings::Whole(const std::string &name, int least, int most) const {
   const double value = Number(name);
-  if (value != std::floor(value) || value < least || value > 1e9) {
-    throw InputError(name + ": expected a whole number from " + std::to_string(least) + " on, got '" + Text(name) + "'");
+  if (value != std::floor(value) || value < least || value > most) {
+    throw InputError(name + ": expected a whole number from " + std::to_string(least) + " to " + std::to_string(most) +
+                     ", got '" + Text(name) + "'");
   }
   return static_cast<int>(value);
 }

@@ -22,7 +22,9 @@ class Settings {
 
   bool Has(const std::string &name) const { return values_.count(name) > 0; }
   const std::string &Text(const std::string &name) const;
-  int Whole(const std::string &name, int least) const;
+  int Whole(const std::string &name, int least, int most = 1000000000) const;
+  // How many threads `name` asks for.
+  int Threads(const std::string &name) const { return Whole(name, 1, 256); }
   double Number(const std::string &name) const;
   bool Flag(const std::string &name) const;
   // Numbers between spaces, `count` of them.

@@ -1,9 +1,9 @@
 #include "two_stage.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <iterator>
-#include <numeric>
 
 namespace detect {
 namespace {
@@ -19,11 +19,15 @@ Box Clipped(const float *box, const ImageInfo &info, float offset) {
           std::min(std::max(box[2], 0.0f), width), std::min(std::max(box[3], 0.0f), height)};
 }
 
-// The `most` best of `values`, best first; of equal ones the first.
+// Of the first `count` of `values` the `most` best, best first; of equal ones the first. Those that are not finite are none.
 std::vector<size_t> Best(const std::vector<float> &values, size_t count, size_t most) {
-  std::vector<size_t> order(count);
-  std::iota(order.begin(), order.end(), size_t{0});
-  const auto end = order.begin() + static_cast<std::ptrdiff_t>(std::min(most, count));
+  std::vector<size_t> order;
+  for (size_t i = 0; i < count; ++i) {
+    if (std::isfinite(values[i])) {
+      order.push_back(i);
+    }
+  }
+  const auto end = order.begin() + static_cast<std::ptrdiff_t>(std::min(most, order.size()));
   std::partial_sort(order.begin(), end, order.end(),
                     [&](size_t a, size_t b) { return values[a] != values[b] ? values[a] > values[b] : a < b; });
   order.erase(end, order.end());
@@ -119,32 +123,37 @@ TwoStage::TwoStage(const Settings &settings)
       proposals_(settings),
       roi_align_(settings, settings.Whole("roi_out_size", 1)),
       nms_(settings),
-      dense_(path_, settings.Text("device_type"), settings.Whole("device_id", 0), settings.Whole("threads", 1)),
-      heads_(Beside(path_, kHeads), settings.Text("device_type"), settings.Whole("device_id", 0), settings.Whole("threads", 1)) {
+      dense_(path_, settings.Text("device_type"), settings.Whole("device_id", 0), settings.Threads("threads")),
+      heads_(Beside(path_, kHeads), settings.Text("device_type"), settings.Whole("device_id", 0), settings.Threads("threads")) {
   if (settings.Has("mask_paste")) {
     mask_align_ = std::make_unique<RoiAlign>(settings, settings.Whole("mask_out_size", 1));
     masks_ = std::make_unique<Model>(Beside(path_, kMasks), settings.Text("device_type"), settings.Whole("device_id", 0),
-                                     settings.Whole("threads", 1));
+                                     settings.Threads("threads"));
     max_per_img_ = static_cast<size_t>(settings.Whole("test_max_per_img", 1));
   }
 }
 
-// The outputs of the dense part: the pooled levels, then logits of all levels, then their boxes.
-Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
-  const auto outputs = dense_.Run({{{1, 3, canvas.height, canvas.width}, input.image.data()}, {{1, 6}, input.info.data()}});
-  const size_t pooled = roi_align_.levels(), levels = (outputs.size() - std::min(outputs.size(), pooled)) / 2;
-  std::vector<const Output *> features, logits, boxes;
+TwoStage::Levels TwoStage::LevelsOf(const std::vector<Output> &outputs, Size canvas) const {
+  Levels levels;
   for (const Output &output : outputs) {
-    auto &kind = output.shape.size() == 4 ? features : output.shape.size() == 2 ? logits : boxes;
+    auto &kind = output.shape.size() == 4 ? levels.features : output.shape.size() == 2 ? levels.logits : levels.boxes;
     kind.push_back(&output);
   }
-  bool fits = features.size() == pooled && logits.size() == levels && boxes.size() == levels && levels > 0;
-  for (size_t i = 0; i < levels && fits; ++i) {
-    fits = boxes[i]->values.size() == 4 * logits[i]->values.size();
+  bool fits = !levels.logits.empty() && levels.boxes.size() == levels.logits.size();
+  for (size_t i = 0; i < levels.boxes.size() && fits; ++i) {
+    const int64_t anchors = levels.logits[i]->shape[1];
+    fits = levels.logits[i]->shape[0] == 1 && levels.boxes[i]->shape == std::vector<int64_t>{1, anchors, 4};
   }
-  if (!fits) {
-    throw InputError(path_ + ": gives " + std::to_string(outputs.size()) + " outputs, not those of export.py --split=True");
+  if (!fits || !roi_align_.Fits(levels.features, canvas)) {
+    throw InputError(path_ + ": gives " + std::to_string(outputs.size()) + " outputs, not those of export.py --split=True "
+                     "with this configuration");
   }
+  return levels;
+}
+
+Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
+  const auto outputs = dense_.Run({{{1, 3, canvas.height, canvas.width}, input.image.data()}, {{1, 6}, input.info.data()}});
+  const auto [features, logits, boxes] = LevelsOf(outputs, canvas);
   auto rois = proposals_(logits, boxes, input.info);
   const size_t count = rois.size();
   rois.resize(proposals_.max_num());
@@ -152,8 +161,8 @@ Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
   const auto rows = static_cast<int64_t>(rois.size()), channels = features[0]->shape[1];
   const auto side = static_cast<int64_t>(roi_align_.bins());
   const auto found = heads_.Run({{{rows, channels, side, side}, roi_features.data()}, {{rows, 4}, rois[0].data()}});
-  if (found.size() != 2 || found[0].shape.size() != 3 || found[1].shape.size() != 2 ||
-      found[0].values.size() != 4 * found[1].values.size()) {
+  const int64_t classes = found.size() == 2 && found[1].shape.size() == 2 ? found[1].shape[1] : 0;
+  if (classes < 1 || found[0].shape != std::vector<int64_t>{rows, classes, 4} || found[1].shape[0] != rows) {
     throw InputError(Beside(path_, kHeads) + ": gives " + std::to_string(found.size()) + " outputs, not boxes and scores");
   }
   Detections detections = nms_(found[0], found[1], count, input.info);
@@ -171,10 +180,11 @@ void TwoStage::AddMasks(const std::vector<const Output *> &features, Detections 
   const auto pooled = (*mask_align_)(features, boxes);
   const auto rows = static_cast<int64_t>(max_per_img_), side = static_cast<int64_t>(mask_align_->bins());
   auto outputs = masks_->Run({{{rows, features[0]->shape[1], side, side}, pooled.data()}, {{rows}, labels.data()}});
-  if (outputs.size() != 1 || outputs[0].shape.size() != 3 || outputs[0].shape[0] != rows) {
+  const int64_t cells = outputs.size() == 1 && outputs[0].shape.size() == 3 ? outputs[0].shape[1] : 0;
+  if (cells < 1 || outputs[0].shape != std::vector<int64_t>{rows, cells, cells}) {
     throw InputError(Beside(path_, kMasks) + ": gives " + std::to_string(outputs.size()) + " outputs, not masks");
   }
-  found->mask_side = static_cast<int>(outputs[0].shape[1]);
+  found->mask_side = static_cast<int>(cells);
   found->masks = std::move(outputs[0].values);
   found->masks.resize(found->boxes.size() * static_cast<size_t>(found->mask_side * found->mask_side));
 }

@@ -51,6 +51,12 @@ class TwoStage {
   Detections operator()(const NetworkInput &input, Size canvas);
 
  private:
+  // Outputs of the dense part; features are of the levels that are pooled from.
+  struct Levels {
+    std::vector<const Output *> features, logits, boxes;
+  };
+
+  Levels LevelsOf(const std::vector<Output> &outputs, Size canvas) const;
   void AddMasks(const std::vector<const Output *> &features, Detections *found);
 
   std::string path_;

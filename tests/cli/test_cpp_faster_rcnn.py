@@ -4,7 +4,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from tests.cpp_program import called, check_against_python, fault, make_model
+from tests.cpp_program import called, check_against_python, fault, make_model, run_python, told_sanitized
 
 
 def operator(program, *words, data) -> bytes:
@@ -75,3 +75,22 @@ def test_half_a_network(faster_rcnn, cpp_coco, cpp_lite, cpp_program, repo_dir, 
     command = ["run_infer_cpp.sh", f"lonely_{alone}.mindir", cpp_coco / "val2017",
                cpp_coco / "annotations" / "instances_val2017.json", "CPU", f"--config_path={faster_rcnn / 'narrow.yaml'}"]
     assert fault(called(repo_dir, "faster_rcnn", command, tmp_path, cpp_lite, cpp_program)).endswith(message)
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ("roi_borders 2 4 8 16 32 64", "roi_borders: expected a number less than of roi_strides, 3"),
+    ("roi_strides ", "roi_strides: expected numbers from 1 on"),
+    ("roi_strides 0 8 16 32", "roi_strides: expected numbers from 1 on"),
+    ("roi_strides 8 16 32 64", "v1_dense.mindir: gives 14 outputs, not those of export.py --split=True with this configuration"),
+    ("rpn_max_num 99", "v1_heads.mindir: the network takes an input of 100 x 32 x 7 x 7, the configuration gives 99 x 32 x 7 x 7"),
+])
+def test_settings_of_another_network(faster_rcnn, cpp_coco, cpp_sanitized, repo_dir, tmp_path, setting, message):
+    """Told in one line, before anything is read or written beyond its end."""
+    path = tmp_path / "settings.txt"
+    run_python(repo_dir / "faster_rcnn" / "postprocess.py", f"--settings_path={path}", "--config_path=narrow.yaml", cwd=faster_rcnn)
+    with path.open("a") as stream:      # the last line of a name counts
+        stream.write(f"{setting}\n")
+    status, told = told_sanitized(cpp_sanitized, f"--settings_path={path}", f"--mindir_path={faster_rcnn / 'v1_dense.mindir'}",
+                                  f"--input_path={cpp_coco / 'val2017'}", f"--output_path={tmp_path / 'results.jsonl'}",
+                                  "--device_type=CPU")
+    assert status == 2 and message in told.strip().splitlines()[-1]

@@ -1,11 +1,13 @@
 """The C++ program of ascend310_infer on the CPU of MindSpore Lite, compared with infer.py and eval.py; and its scripts."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.cpp_program import (
     STRICT,
@@ -79,12 +81,24 @@ def test_damaged_pictures_under_sanitizers(cpp_sanitized, kinds, tmp_path):
     """Read or refused, without a report of the sanitizers, leaks included."""
     files = []
     for source in kinds:
-        for seed in range(10):
+        for seed in range(12):
             files.append(tmp_path / f"{seed} {source.name}")
             files[-1].write_bytes(mutated(source.read_bytes(), seed))
     found, told = dumped(cpp_sanitized, write_settings(tmp_path / "settings.txt"), files, (3, 64, 128), STRICT)
     refused = sum(item is None for item in found)
     assert 20 < refused < len(files) >= 200 and len(told.splitlines()) == refused
+
+
+def test_a_picture_too_large_for_the_memory(cpp_program, tmp_path):
+    """It is one that cannot be read, and the next is read."""
+    large, small = tmp_path / "large.png", tmp_path / "small.png"
+    Image.new("1", (16384, 16384)).save(large)      # 800 MB as colours
+    Image.new("RGB", (40, 30)).save(small)
+    command = f"ulimit -v 500000; exec {cpp_program / 'dump_input'} {write_settings(tmp_path / 'settings.txt')}"
+    done = subprocess.run(["bash", "-c", command], input=f"{large}\n{small}\n".encode(), capture_output=True, timeout=60,
+                          check=False)
+    assert done.returncode == 0 and done.stderr.decode() == f"{large}: not a PNG that can be decoded: too many pixels\n"
+    assert len(done.stdout) == 4 * (1 + 6 + 3 * 64 * 128)
 
 
 # ---------------------------------------------------------------------------------------------------- RefineDet
@@ -129,7 +143,9 @@ def test_refinedet_by_run_infer_310(refinedet, cpp_coco, cpp_lite, cpp_program, 
     (["--input_path=nowhere"], "input_path: no such folder: nowhere"),
     (["--mindir_path=gone.mindir"], "mindir_path: no such file: gone.mindir"),
     (["--output_path=/no/where.jsonl"], "output_path: /no/where.jsonl cannot be written"),
-    (["--readers=0"], "readers: expected a whole number from 1 on, got '0'"),
+    (["--readers=0"], "readers: expected a whole number from 1 to 256, got '0'"),
+    (["--readers=40000"], "readers: expected a whole number from 1 to 256, got '40000'"),
+    (["--threads=40000"], "threads: expected a whole number from 1 to 256, got '40000'"),
     (["--colour=red"], "--colour: unknown option"),
 ])
 def test_faults_of_the_program(refinedet, cpp_coco, cpp_program, tmp_path, flags, message):
@@ -157,6 +173,18 @@ def test_settings_that_do_not_fit(refinedet, cpp_coco, cpp_program, tmp_path, ch
                f"--output_path={tmp_path / 'results.jsonl'}", "--device_type=CPU"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
     assert message in fault(done)
+
+
+def test_a_link_to_itself_is_no_picture(refinedet, cpp_coco, cpp_program, tmp_path):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(cpp_coco / "val2017", pictures)
+    (pictures / "loop.jpg").symlink_to("loop.jpg")
+    nms = {"test_score_thr": 0.1, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
+    command = [cpp_program / "detect", write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms}),
+               f"--mindir_path={refinedet / 'network.mindir'}", f"--input_path={pictures}",
+               f"--output_path={tmp_path / 'results.jsonl'}", "--device_type=CPU"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and done.stdout.startswith("15 pictures, 0 not readable"), done.stderr
 
 
 def test_memory_and_disk_stay_small(refinedet, cpp_coco, cpp_program, tmp_path):
