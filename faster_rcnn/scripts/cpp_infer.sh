@@ -147,7 +147,8 @@ infer_and_score() {
   require_program "$PYTHON" "activate the environment, or say PYTHON=..."
   output=$(option output_path "$(next_folder ./infer_result)" "$@")
   [[ ${DRY_RUN:-0} == 1 ]] || mkdir -p -- "$output"
-  step "$PYTHON" "$MODEL_DIR/postprocess.py" "--settings_path=$output/settings.txt" ${SETTINGS[@]+"${SETTINGS[@]}"} "$@"
+  step "$PYTHON" "$MODEL_DIR/postprocess.py" "--settings_path=$output/settings.txt" "${DATA[@]}" \
+    ${SETTINGS[@]+"${SETTINGS[@]}"} "$@"
   TO=$output/build.log step cmake -S "$PROGRAM_DIR" -B "$BUILD" "-DMS_LITE_HOME=$MS_LITE_HOME"
   TO=$output/build.log step cmake --build "$BUILD"
   GLOG_v=${GLOG_v:-3} step "$BUILD/detect" "--mindir_path=$MINDIR" "--settings_path=$output/settings.txt" "--input_path=$IMAGES" \
