@@ -1,9 +1,9 @@
 #include "two_stage.h"
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <iterator>
+#include <utility>
 
 namespace detect {
 namespace {
@@ -19,19 +19,13 @@ Box Clipped(const float *box, const ImageInfo &info, float offset) {
           std::min(std::max(box[2], 0.0f), width), std::min(std::max(box[3], 0.0f), height)};
 }
 
-// Of the first `count` of `values` the `most` best, best first; of equal ones the first. Those that are not finite are none.
-std::vector<size_t> Best(const std::vector<float> &values, size_t count, size_t most) {
-  std::vector<size_t> order;
-  for (size_t i = 0; i < count; ++i) {
-    if (std::isfinite(values[i])) {
-      order.push_back(i);
-    }
-  }
-  const auto end = order.begin() + static_cast<std::ptrdiff_t>(std::min(most, order.size()));
-  std::partial_sort(order.begin(), end, order.end(),
+// Of those that `indices` names the `most` best of `values`, best first; of equal ones the first. All are finite.
+std::vector<size_t> Best(const std::vector<float> &values, std::vector<size_t> indices, size_t most) {
+  const auto end = indices.begin() + static_cast<std::ptrdiff_t>(std::min(most, indices.size()));
+  std::partial_sort(indices.begin(), end, indices.end(),
                     [&](size_t a, size_t b) { return values[a] != values[b] ? values[a] > values[b] : a < b; });
-  order.erase(end, order.end());
-  return order;
+  indices.erase(end, indices.end());
+  return indices;
 }
 
 // The file beside the dense part. InputError where it is not there.
@@ -64,9 +58,18 @@ Proposals::Proposals(const Settings &settings)
       min_size_(static_cast<float>(settings.Number("rpn_min_bbox_min_size"))),
       offset_(static_cast<float>(settings.Number("box_offset"))) {}
 
-std::vector<Candidate> Proposals::OfLevel(const Output &logits, const Output &boxes, const ImageInfo &info) const {
+std::vector<Candidate> Proposals::OfLevel(const Output &logits, const Output &boxes, const ImageInfo &info,
+                                          size_t *not_finite) const {
+  std::vector<size_t> indices;
+  for (size_t i = 0; i < logits.values.size(); ++i) {
+    if (IsFinite(boxes.values.data() + 4 * i, logits.values[i])) {
+      indices.push_back(i);
+    } else {
+      ++*not_finite;
+    }
+  }
   std::vector<Candidate> candidates, kept;
-  for (size_t i : Best(logits.values, logits.values.size(), nms_pre_)) {
+  for (size_t i : Best(logits.values, std::move(indices), nms_pre_)) {
     const Box box = Clipped(boxes.values.data() + 4 * i, info, offset_);
     const float width = box[2] - box[0] + offset_, height = box[3] - box[1] + offset_;
     if (width > 0 && height > 0 && width >= min_size_ && height >= min_size_) {
@@ -80,10 +83,10 @@ std::vector<Candidate> Proposals::OfLevel(const Output &logits, const Output &bo
 }
 
 std::vector<Box> Proposals::operator()(const std::vector<const Output *> &logits, const std::vector<const Output *> &boxes,
-                                       const ImageInfo &info) const {
+                                       const ImageInfo &info, size_t *not_finite) const {
   std::vector<Candidate> all;
   for (size_t level = 0; level < logits.size(); ++level) {
-    const auto some = OfLevel(*logits[level], *boxes[level], info);
+    const auto some = OfLevel(*logits[level], *boxes[level], info, not_finite);
     all.insert(all.end(), some.begin(), some.end());
   }
   std::stable_sort(all.begin(), all.end(), [](const Candidate &a, const Candidate &b) { return a.score > b.score; });
@@ -103,15 +106,23 @@ BoxNms::BoxNms(const Settings &settings)
 
 Detections BoxNms::operator()(const Output &boxes, const Output &scores, size_t count, const ImageInfo &info) const {
   const auto classes = static_cast<size_t>(scores.shape[1]);
+  Detections found;
+  std::vector<size_t> indices;
+  for (size_t i = 0; i < count * classes; ++i) {
+    if (!IsFinite(boxes.values.data() + 4 * i, scores.values[i])) {
+      ++found.not_finite;
+    } else if (scores.values[i] > score_thr_) {
+      indices.push_back(i);
+    }
+  }
   std::vector<Candidate> candidates;
-  for (size_t i : Best(scores.values, count * classes, nms_pre_)) {
+  for (size_t i : Best(scores.values, std::move(indices), nms_pre_)) {
     const Box box = Clipped(boxes.values.data() + 4 * i, info, offset_);
     const bool large = box[2] - box[0] + offset_ >= min_size_ && box[3] - box[1] + offset_ >= min_size_;
-    if (scores.values[i] > score_thr_ && (large || min_size_ <= 0)) {
+    if (large || min_size_ <= 0) {
       candidates.push_back({box, scores.values[i], static_cast<int32_t>(i % classes) + 1});
     }
   }
-  Detections found;
   for (size_t i : Suppress(candidates, iou_thr_, max_per_img_)) {
     found.Add(candidates[i]);
   }
@@ -120,6 +131,7 @@ Detections BoxNms::operator()(const Output &boxes, const Output &scores, size_t 
 
 TwoStage::TwoStage(const Settings &settings)
     : path_(settings.Text("mindir_path")),
+      classes_(settings.Whole("num_classes", 2) - 1),
       proposals_(settings),
       roi_align_(settings, settings.Whole("roi_out_size", 1)),
       nms_(settings),
@@ -154,7 +166,8 @@ TwoStage::Levels TwoStage::LevelsOf(const std::vector<Output> &outputs, Size can
 Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
   const auto outputs = dense_.Run({{{1, 3, canvas.height, canvas.width}, input.image.data()}, {{1, 6}, input.info.data()}});
   const auto [features, logits, boxes] = LevelsOf(outputs, canvas);
-  auto rois = proposals_(logits, boxes, input.info);
+  size_t not_finite = 0;
+  auto rois = proposals_(logits, boxes, input.info, &not_finite);
   const size_t count = rois.size();
   rois.resize(proposals_.max_num());
   const auto roi_features = roi_align_(features, rois);
@@ -165,7 +178,9 @@ Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
   if (classes < 1 || found[0].shape != std::vector<int64_t>{rows, classes, 4} || found[1].shape[0] != rows) {
     throw InputError(Beside(path_, kHeads) + ": gives " + std::to_string(found.size()) + " outputs, not boxes and scores");
   }
+  RequireClasses(Beside(path_, kHeads), classes, classes_);
   Detections detections = nms_(found[0], found[1], count, input.info);
+  detections.not_finite += not_finite;
   if (masks_) {
     AddMasks(features, &detections);
   }

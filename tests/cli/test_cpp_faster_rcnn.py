@@ -42,6 +42,26 @@ def test_nms_parity(cpp_program, fixtures, threshold):
         np.testing.assert_array_equal(np.sort(kept), np.sort(fixtures[f"nms/{key}_{threshold}"]))
 
 
+SETTINGS = ("num_classes 3\ntest_score_thr 0.1\ntest_iou_thr 0.5\ntest_nms_pre 3\ntest_nms_total 4\ntest_max_per_img 4\n"
+            "test_min_bbox_size 0\nbox_offset 0\n")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["class", "box"])
+def test_what_is_no_number_silences_nothing(cpp_program, tmp_path, kind, bad):
+    """Four candidates of two classes, and better ones that overflowed: of these the place, or the score."""
+    settings = tmp_path / "settings.txt"
+    settings.write_text(SETTINGS)
+    boxes = np.float32([[10, 0, 20, 9], [30, 0, 40, 9], [50, 0, 60, 9], [70, 0, 80, 9], [10, 0, 20, 9]])
+    scores = np.float32([[0.9, 0.95], [0.3, 0], [0, 0.5], [0.4, 0], [0.2, 0.6]])
+    boxes[0, 2] = scores[4, 0] = bad
+    rows = boxes if kind == "class" else np.repeat(boxes[:, None], 2, 1)
+    count, *lines = operator(cpp_program, kind, settings, len(boxes), data=(rows, scores)).decode().splitlines()
+    wanted = ["2 0.600000024 10", "2 0.5 50", "1 0.400000006 70", "1 0.300000012 30"]
+    # A class, or all of them, has at most test_nms_pre candidates.
+    assert count == "3" and lines == (wanted if kind == "class" else wanted[:3])
+
+
 @pytest.fixture(scope="module")
 def faster_rcnn(cpp_coco, tmp_path_factory):
     """Folder of a narrow Faster R-CNN of 80 classes, its two MINDIR files, and what infer.py finds with it."""
@@ -82,6 +102,7 @@ def test_half_a_network(faster_rcnn, cpp_coco, cpp_lite, cpp_program, repo_dir, 
     ("roi_strides ", "roi_strides: expected numbers from 1 on"),
     ("roi_strides 0 8 16 32", "roi_strides: expected numbers from 1 on"),
     ("roi_strides 8 16 32 64", "v1_dense.mindir: gives 14 outputs, not those of export.py --split=True with this configuration"),
+    ("num_classes 91", "v1_heads.mindir: the network tells 80 classes, the configuration 90: pass the --config_path"),
     ("rpn_max_num 99", "v1_heads.mindir: the network takes an input of 100 x 32 x 7 x 7, the configuration gives 99 x 32 x 7 x 7"),
 ])
 def test_settings_of_another_network(faster_rcnn, cpp_coco, cpp_sanitized, repo_dir, tmp_path, setting, message):

@@ -175,6 +175,16 @@ def test_settings_that_do_not_fit(refinedet, cpp_coco, cpp_program, tmp_path, ch
     assert message in fault(done)
 
 
+def test_as_many_detections_as_the_configuration_has(refinedet, cpp_coco, cpp_program, tmp_path):
+    nms = {"test_score_thr": 0.001, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 2000, "test_max_per_img": 200}
+    results = tmp_path / "results.jsonl"
+    command = [cpp_program / "detect", write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms}),
+               f"--mindir_path={refinedet / 'network.mindir'}", f"--input_path={cpp_coco / 'val2017'}",
+               f"--output_path={results}", "--device_type=CPU"]
+    subprocess.run(list(map(str, command)), capture_output=True, timeout=60, check=True)
+    assert max(len(json.loads(line)["scores"]) for line in results.read_text().splitlines()) == 200
+
+
 def test_a_link_to_itself_is_no_picture(refinedet, cpp_coco, cpp_program, tmp_path):
     pictures = tmp_path / "pictures"
     shutil.copytree(cpp_coco / "val2017", pictures)
@@ -270,6 +280,30 @@ def test_faults_of_the_scripts(repo_dir, caller, words, message):
     assert fault(done).startswith(f"{name}: error: {message}") and len(done.stderr.splitlines()) == 1
 
 
+def test_results_that_an_earlier_run_left_stay(repo_dir, cpp_lite, caller):
+    (caller / "infer_result").mkdir()
+    (caller / "infer_result" / "results.jsonl").touch()
+    command = ["run_infer_cpp.sh", "a net.mindir", "some pictures", "truth.json", "CPU"]
+    done = called(repo_dir, "refinedet", command, caller, cpp_lite, caller, DRY_RUN="1")
+    assert "--output_path=./infer_result_2/results.jsonl" in done.stdout, done.stderr
+
+
+def test_broken_annotations_are_told_before_anything_is_built(repo_dir, cpp_lite, caller):
+    command = ["run_infer_cpp.sh", "a net.mindir", "some pictures", "truth.json", "CPU"]
+    done = called(repo_dir, "refinedet", command, caller, cpp_lite, caller / "a build")
+    assert "truth.json: the file is empty" in fault(done) and not (caller / "a build").exists()
+
+
+def test_names_of_any_bytes_are_scored(cpp_coco, repo_dir, tmp_path):
+    """File names need not be UTF-8."""
+    found = {"image_info": [64, 64, 1, 1, 64, 64], "boxes": [], "scores": [], "labels": []}
+    lines = [json.dumps({"file_name": name, **found}) for name in ("lat?.jpg", "000000900001.png")]
+    (tmp_path / "results.jsonl").write_bytes("\n".join(lines).encode().replace(b"?", b"\xe9"))
+    done = run_python(repo_dir / "refinedet" / "postprocess.py", "--results_path=results.jsonl", "--output_path=scores",
+                      f"--coco_root={cpp_coco}", cwd=tmp_path)
+    assert "1 pictures are not annotated, so not scored, such as 'lat\\udce9.jpg'" in done.stderr
+
+
 @pytest.mark.parametrize(("home", "message"), [
     ("", "MS_LITE_HOME is not set"), ("/no/where", "MS_LITE_HOME: no runtime/include/api/model.h in /no/where")])
 def test_a_missing_sdk(repo_dir, caller, home, message):
@@ -284,7 +318,8 @@ def test_dry_run_prints_the_steps(repo_dir, cpp_lite, caller):
     assert done.returncode == 0, done.stderr
     settings, configure, make, run, score, copy = done.stdout.splitlines()
     sizes = "--img_width=128 --img_height=64 --keep_ratio=True --num_classes=4"
-    assert f"postprocess.py --settings_path=./infer_result/settings.txt {sizes}" in settings
+    written = "postprocess.py --settings_path=./infer_result/settings.txt --image_dir=some\\ pictures --anno_path=truth.json"
+    assert written in settings and sizes in settings
     assert configure.startswith("cmake -S ") and make.startswith("cmake --build ")
     assert run.endswith("--mindir_path=a\\ net.mindir --settings_path=./infer_result/settings.txt --input_path=some\\ pictures "
                         "--output_path=./infer_result/results.jsonl --device_type=Ascend --device_id=3")
