@@ -169,8 +169,8 @@ Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
   size_t not_finite = 0;
   auto rois = proposals_(logits, boxes, input.info, &not_finite);
   const size_t count = rois.size();
+  const auto roi_features = roi_align_(features, rois, proposals_.max_num());
   rois.resize(proposals_.max_num());
-  const auto roi_features = roi_align_(features, rois);
   const auto rows = static_cast<int64_t>(rois.size()), channels = features[0]->shape[1];
   const auto side = static_cast<int64_t>(roi_align_.bins());
   const auto found = heads_.Run({{{rows, channels, side, side}, roi_features.data()}, {{rows, 4}, rois[0].data()}});
@@ -188,11 +188,13 @@ Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
 }
 
 void TwoStage::AddMasks(const std::vector<const Output *> &features, Detections *found) {
-  auto boxes = found->boxes;
-  boxes.resize(max_per_img_);
+  if (found->boxes.empty()) {
+    found->mask_side = 1;  // the picture has masks, none of them
+    return;
+  }
   std::vector<float> labels(found->labels.begin(), found->labels.end());
   labels.resize(max_per_img_, 1);
-  const auto pooled = (*mask_align_)(features, boxes);
+  const auto pooled = (*mask_align_)(features, found->boxes, max_per_img_);
   const auto rows = static_cast<int64_t>(max_per_img_), side = static_cast<int64_t>(mask_align_->bins());
   auto outputs = masks_->Run({{{rows, features[0]->shape[1], side, side}, pooled.data()}, {{rows}, labels.data()}});
   const int64_t cells = outputs.size() == 1 && outputs[0].shape.size() == 3 ? outputs[0].shape[1] : 0;

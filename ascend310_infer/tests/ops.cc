@@ -40,7 +40,7 @@ void Pool(char **words) {
     rois.push_back({row[0], row[1], row[2], row[3]});
   }
   feature.values.resize(size);
-  const auto pooled = align({&feature}, rois);
+  const auto pooled = align({&feature}, rois, rois.size());
   std::fwrite(pooled.data(), sizeof(float), pooled.size(), stdout);
 }
 
