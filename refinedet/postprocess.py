@@ -58,6 +58,8 @@ def write_settings(config) -> None:
     if config.pad_to == "divisor":
         raise InputError("pad_to: an exported network takes inputs of one size: fixed or HEIGHTxWIDTH")
     values = {**{key: config[key] for key in SETTINGS}, **program_settings(config)}
+    if config.runtime_num_threads:
+        values["threads"] = config.runtime_num_threads
     lines = [f"{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}\n" for name, value in values.items()]
     try:
         Path(config.settings_path).write_text("".join(lines), encoding="utf-8")

@@ -26,7 +26,8 @@ double Summary::Elapsed() const { return std::chrono::duration<double>(Clock::no
 void Summary::Add(const Outcome &outcome) {
   if (!outcome.problem.empty()) {
     ++unreadable_;
-    std::fprintf(stderr, "%s%s: %s\n", terminal_ ? "\r\033[K" : "", outcome.file.name.c_str(), outcome.problem.c_str());
+    std::fprintf(stderr, "%s%s: %s\n", terminal_ ? "\r\033[K" : "", OneLine(outcome.file.name).c_str(),
+                 OneLine(outcome.problem).c_str());
   } else {
     latencies_.push_back(outcome.seconds);
     detections_ += outcome.found.boxes.size();

@@ -164,6 +164,8 @@ def test_faults_of_the_program(refinedet, cpp_coco, cpp_program, tmp_path, flags
     ({"num_classes": 21}, "the network tells 80 classes, the configuration 20"),
     ({"image_mean": "1 2"}, "image_mean: expected 3 numbers, got '1 2'"),
     ({"test_iou_thr": "half"}, "test_iou_thr: expected a number, got 'half'"),
+    ({"test_iou_thr": ""}, "test_iou_thr is needed: give --settings_path of a file that has it"),
+    ({"threads": "300"}, "threads: expected a whole number from 1 to 256, got '300'"),
 ])
 def test_settings_that_do_not_fit(refinedet, cpp_coco, cpp_program, tmp_path, changes, message):
     nms = {"test_score_thr": 0.1, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
@@ -183,6 +185,32 @@ def test_as_many_detections_as_the_configuration_has(refinedet, cpp_coco, cpp_pr
                f"--output_path={results}", "--device_type=CPU"]
     subprocess.run(list(map(str, command)), capture_output=True, timeout=60, check=True)
     assert max(len(json.loads(line)["scores"]) for line in results.read_text().splitlines()) == 200
+
+
+def test_names_are_told_in_one_line(refinedet, cpp_coco, cpp_program, tmp_path):
+    """Of a network that is none, and of a picture that is none."""
+    odd = tmp_path / "two\nlines\033[31m"
+    odd.mkdir()
+    (odd / "network.mindir").write_text("no network")
+    shutil.copy(cpp_coco / "val2017" / "000000900001.png", odd)
+    (odd / "no\npicture.jpg").touch()
+    nms = {"test_score_thr": 0.1, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
+    flag = write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms})
+    command = [cpp_program / "detect", flag, f"--input_path={odd}", f"--output_path={tmp_path / 'results.jsonl'}",
+               "--device_type=CPU"]
+    for network, status, message in ((odd / "network.mindir", 2, "two lines [31m/network.mindir: MindSpore Lite does not build it"),
+                                     (refinedet / "network.mindir", 0, "no picture.jpg: neither JPEG nor PNG (0 bytes)")):
+        done = subprocess.run([*map(str, command), f"--mindir_path={network}"], capture_output=True, text=True, timeout=60,
+                              check=False, env={**os.environ, "GLOG_v": "4"})
+        assert done.returncode == status and message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == (1 if status else 2)
+
+
+def test_threads_of_the_configuration(repo_dir, tmp_path):
+    for threads, wanted in ((0, []), (3, ["threads 3"])):
+        run_python(repo_dir / "refinedet" / "postprocess.py", "--settings_path=settings.txt", f"--runtime_num_threads={threads}",
+                   cwd=tmp_path)
+        assert [line for line in (tmp_path / "settings.txt").read_text().splitlines() if line.startswith("threads")] == wanted
 
 
 def test_a_link_to_itself_is_no_picture(refinedet, cpp_coco, cpp_program, tmp_path):
@@ -311,9 +339,34 @@ def test_a_missing_sdk(repo_dir, caller, home, message):
     assert message in fault(called(repo_dir, "refinedet", command, caller, home, caller))
 
 
+def test_what_stops_the_build_is_one_line(repo_dir, cpp_lite, cpp_coco, caller):
+    """The compiler's own message; the rest is in a file."""
+    compiler = caller / "c++"
+    compiler.write_text("#!/bin/sh\necho 'c++: fatal error: no input is liked' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    command = ["run_infer_cpp.sh", "a net.mindir", cpp_coco / "val2017", cpp_coco / "annotations" / "instances_val2017.json", "CPU"]
+    done = called(repo_dir, "refinedet", command, caller, cpp_lite, caller / "a build", CXX=str(compiler))
+    assert len(done.stderr.splitlines()) == 1
+    assert fault(done) == ("run_infer_cpp.sh: error: building ascend310_infer failed (status 1): "
+                           "c++: fatal error: no input is liked: see ./infer_result/build.log")
+
+
+def test_the_build_takes_the_folder_of_lite_that_it_is_told(cpp_lite, repo_dir, tmp_path):
+    """Relative in the environment, and another one later."""
+    for name in ("first", "second"):
+        (tmp_path / name).symlink_to(cpp_lite)
+    configure = f"cmake -S {repo_dir / 'ascend310_infer'} -B built"
+    for command, name in ((configure, "first"), (f"{configure} -DMS_LITE_HOME=second", "second")):
+        done = subprocess.run(["bash", "-c", f"cd {tmp_path} && MS_LITE_HOME=first {command}"], capture_output=True, text=True,
+                              timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        cache = (tmp_path / "built" / "CMakeCache.txt").read_text()
+        assert f"LITE_LIBRARY:FILEPATH={tmp_path / name}/runtime/lib/libmindspore-lite.so\n" in cache
+
+
 def test_dry_run_prints_the_steps(repo_dir, cpp_lite, caller):
     command = ["run_infer_cpp.sh", "a net.mindir", "some pictures", "truth.json", "Ascend", "128", "64", "true", "3",
-               "--num_classes=4"]
+               "--num_classes=4", "--threads=3", "--readers=5"]
     done = called(repo_dir, "refinedet", command, caller, cpp_lite, caller / "a build", DRY_RUN="1")
     assert done.returncode == 0, done.stderr
     settings, configure, make, run, score, copy = done.stdout.splitlines()
@@ -322,7 +375,8 @@ def test_dry_run_prints_the_steps(repo_dir, cpp_lite, caller):
     assert written in settings and sizes in settings
     assert configure.startswith("cmake -S ") and make.startswith("cmake --build ")
     assert run.endswith("--mindir_path=a\\ net.mindir --settings_path=./infer_result/settings.txt --input_path=some\\ pictures "
-                        "--output_path=./infer_result/results.jsonl --device_type=Ascend --device_id=3")
+                        "--output_path=./infer_result/results.jsonl --device_type=Ascend --device_id=3 --threads=3 --readers=5")
+    assert "--threads" not in settings + score and make.endswith(" --parallel")
     assert sizes in score and "--results_path=./infer_result/results.jsonl" in score
     assert copy.endswith("./infer_result/acc.log ./acc.log")
     assert not (caller / "infer_result").exists()
