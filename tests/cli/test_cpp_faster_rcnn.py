@@ -1,5 +1,6 @@
 """Faster R-CNN in the C++ program of ascend310_infer: two networks, with NMS and RoIAlign between them."""
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,3 +116,14 @@ def test_settings_of_another_network(faster_rcnn, cpp_coco, cpp_sanitized, repo_
                                   f"--input_path={cpp_coco / 'val2017'}", f"--output_path={tmp_path / 'results.jsonl'}",
                                   "--device_type=CPU")
     assert status == 2 and message in told.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(("part", "message"), [
+    ("dense", "the network gives 14 outputs, not boxes, scores, labels, valid: was it exported from another model, or as"),
+    ("heads", "was it exported whole and with this configuration?"),
+])
+def test_infer_py_says_that_a_part_is_none_of_its_own(faster_rcnn, cpp_coco, repo_dir, tmp_path, part, message):
+    command = [sys.executable, repo_dir / "faster_rcnn" / "infer.py", f"--mindir_path=exported_{part}.mindir",
+               "--config_path=narrow.yaml", f"--input={cpp_coco / 'val2017'}", f"--output_path={tmp_path}"]
+    done = subprocess.run(list(map(str, command)), cwd=faster_rcnn, capture_output=True, text=True, timeout=120, check=False)
+    assert message in fault(done)
