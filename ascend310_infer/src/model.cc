@@ -121,7 +121,8 @@ std::vector<Output> Model::Run(const std::vector<Input> &inputs) {
                                      [&](const Input &i) { return i.shape.size() == tensor.Shape().size(); });
       const auto &given = like == inputs.end() ? inputs.front() : *like;
       throw InputError(path_ + ": the network takes an input of " + Shape(tensor.Shape()) + ", the configuration gives " +
-                       Shape(given.shape) + ": pass the --config_path and size that it was exported with, of a batch of 1 (test_batch_size)");
+                       Shape(given.shape) + ": pass the --config_path and size that it was exported with, of a batch of 1 "
+                       "(test_batch_size)");
     }
     const auto bytes = static_cast<size_t>(Elements(same->shape)) * sizeof(float);
     void *data = tensor.MutableData();

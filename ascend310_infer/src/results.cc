@@ -67,8 +67,9 @@ std::string ResultLine(const Outcome &outcome, const MaskSettings &masks) {
       rles += (rles.empty() ? "" : ", ") + Quoted(RleOf(outcome, i, masks));
     }
   }
-  return line + ", \"image_info\": " + List(outcome.info) + ", \"boxes\": [" + boxes + "], \"scores\": " + List(outcome.found.scores) +
-         ", \"labels\": [" + labels + "]" + (outcome.found.mask_side > 0 ? ", \"masks\": [" + rles + "]" : "") + "}";
+  return line + ", \"image_info\": " + List(outcome.info) + ", \"boxes\": [" + boxes + "], \"scores\": " +
+         List(outcome.found.scores) + ", \"labels\": [" + labels + "]" +
+         (outcome.found.mask_side > 0 ? ", \"masks\": [" + rles + "]" : "") + "}";
 }
 
 ResultsWriter::ResultsWriter(const Settings &settings)

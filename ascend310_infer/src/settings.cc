@@ -74,8 +74,8 @@ const std::string &Settings::Text(const std::string &name) const {
   const auto found = values_.find(name);
   if (found == values_.end() || found->second.empty()) {
     const bool flag = std::find(known_.begin(), known_.end(), name) != known_.end();
-    throw InputError(name + " is needed: " + (flag ? "give --" + name + "=VALUE, or" : "give") + " --settings_path of a file that "
-                     "has it, which postprocess.py writes");
+    throw InputError(name + " is needed: give " + (flag ? "--" + name + "=VALUE, or " : "") +
+                     "--settings_path of a file that has it, which postprocess.py writes");
   }
   return found->second;
 }

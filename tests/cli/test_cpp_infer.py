@@ -94,8 +94,9 @@ def test_a_picture_too_large_for_the_memory(cpp_program, tmp_path):
     large, small = tmp_path / "large.png", tmp_path / "small.png"
     Image.new("1", (16384, 16384)).save(large)      # 800 MB as colours
     Image.new("RGB", (40, 30)).save(small)
-    command = f"ulimit -v 500000; exec {cpp_program / 'dump_input'} {write_settings(tmp_path / 'settings.txt')}"
-    done = subprocess.run(["bash", "-c", command], input=f"{large}\n{small}\n".encode(), capture_output=True, timeout=60,
+    command = ["bash", "-c", 'ulimit -v 500000; exec "$@"', "bash", str(cpp_program / "dump_input"),
+               write_settings(tmp_path / "settings.txt")]
+    done = subprocess.run(command, input=f"{large}\n{small}\n".encode(), capture_output=True, timeout=60,
                           check=False)
     assert done.returncode == 0 and done.stderr.decode() == f"{large}: not a PNG that can be decoded: too many pixels\n"
     assert len(done.stdout) == 4 * (1 + 6 + 3 * 64 * 128)
@@ -355,10 +356,10 @@ def test_the_build_takes_the_folder_of_lite_that_it_is_told(cpp_lite, repo_dir, 
     """Relative in the environment, and another one later."""
     for name in ("first", "second"):
         (tmp_path / name).symlink_to(cpp_lite)
-    configure = f"cmake -S {repo_dir / 'ascend310_infer'} -B built"
-    for command, name in ((configure, "first"), (f"{configure} -DMS_LITE_HOME=second", "second")):
-        done = subprocess.run(["bash", "-c", f"cd {tmp_path} && MS_LITE_HOME=first {command}"], capture_output=True, text=True,
-                              timeout=60, check=False)
+    for name, flags in (("first", []), ("second", ["-DMS_LITE_HOME=second"])):
+        done = subprocess.run(["cmake", "-S", str(repo_dir / "ascend310_infer"), "-B", "built", *flags], cwd=tmp_path, text=True,
+                              capture_output=True, timeout=60, check=False,
+                              env={**os.environ, "PWD": str(tmp_path), "MS_LITE_HOME": "first"})
         assert done.returncode == 0, done.stderr
         cache = (tmp_path / "built" / "CMakeCache.txt").read_text()
         assert f"LITE_LIBRARY:FILEPATH={tmp_path / name}/runtime/lib/libmindspore-lite.so\n" in cache
