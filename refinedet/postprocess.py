@@ -4,7 +4,8 @@
 usage: python postprocess.py --settings_path=FILE [--config_path=F] [--key=value ...]
        python postprocess.py --results_path=RESULTS.jsonl --image_dir=D --anno_path=A [--config_path=F] [--key=value ...]
 
-The first writes what the program has to know, lines of a key and its value. The second writes to output_path what eval.py
+The first writes what the program has to know, lines of a key and its value; annotations that the configuration names are
+read, where they are there, so that a fault shows before the program runs. The second writes to output_path what eval.py
 writes, and acc.log with what it prints.
 """
 import contextlib
@@ -37,6 +38,7 @@ def main() -> None:
     if bool(config.settings_path) == bool(config.results_path):
         raise InputError("give one of --settings_path, to write the program's settings, and --results_path, to score its results")
     if config.settings_path:
+        check_annotations(config)
         write_settings(config)
         return
     start = time.monotonic()
@@ -56,11 +58,20 @@ def write_settings(config) -> None:
     if config.pad_to == "divisor":
         raise InputError("pad_to: an exported network takes inputs of one size: fixed or HEIGHTxWIDTH")
     values = {**{key: config[key] for key in SETTINGS}, **program_settings(config)}
+    if config.runtime_num_threads:
+        values["threads"] = config.runtime_num_threads
     lines = [f"{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}\n" for name, value in values.items()]
     try:
         Path(config.settings_path).write_text("".join(lines), encoding="utf-8")
     except OSError as error:
         raise InputError(f"settings_path: {config.settings_path} cannot be written: {error.strerror}") from error
+
+
+def check_annotations(config) -> None:
+    """A fault of annotations that are there is told before the program runs, not after."""
+    source = find_source(config, train=False)
+    if all(source[name] and Path(source[name]).exists() for name in ("image_dir", "anno_path")):
+        annotated(config)
 
 
 def annotated(config) -> tuple:
@@ -77,7 +88,7 @@ def read_results(path: Path, categories, ids: dict) -> Predictions:
     """The detections of the pictures that are annotated; says on stderr which are not, and which are missing."""
     predictions = Predictions(categories, encode=_as_they_are)
     strange, seen = [], set()
-    with path.open(encoding="utf-8") as stream:
+    with path.open(encoding="utf-8", errors="surrogateescape") as stream:     # a file's name may be of any bytes
         for number, line in enumerate(stream, 1):
             try:
                 item = json.loads(line)
@@ -91,10 +102,10 @@ def read_results(path: Path, categories, ids: dict) -> Predictions:
                 strange.append(name)
     missing = [name for name in ids if name not in seen]
     if strange:
-        print(f"{len(strange)} pictures are not annotated, so not scored, such as {strange[0]}", file=sys.stderr)
+        print(f"{len(strange)} pictures are not annotated, so not scored, such as {ascii(strange[0])}", file=sys.stderr)
     if missing:
-        print(f"{len(missing)} annotated pictures are not in the results: their objects count as missed, such as {missing[0]}",
-              file=sys.stderr)
+        print(f"{len(missing)} annotated pictures are not in the results: their objects count as missed, such as "
+              f"{ascii(missing[0])}", file=sys.stderr)
     if len(missing) == len(ids):
         raise InputError(f"{path}: holds none of the {len(ids)} annotated pictures: other annotations, or another folder?")
     return predictions

@@ -89,12 +89,17 @@ def some_damaged(source: Path, folder: Path) -> Path:
     return folder
 
 
-def run_sanitized(program: Path, *flags) -> int:
-    """The status of `detect`, which must not have been reported by a sanitizer; leaks of the Lite libraries are not looked for."""
+def told_sanitized(program: Path, *flags) -> tuple:
+    """(status, stderr) of `detect`, which no sanitizer must have reported; leaks of the Lite libraries are not looked for."""
     done = subprocess.run([str(program / "detect"), *map(str, flags)], capture_output=True, text=True, timeout=120, check=False,
                           env={**os.environ, **STRICT, "ASAN_OPTIONS": "detect_leaks=0"})
     assert "Sanitizer" not in done.stderr and "runtime error" not in done.stderr, done.stderr
-    return done.returncode
+    return done.returncode, done.stderr
+
+
+def run_sanitized(program: Path, *flags) -> int:
+    """The status alone."""
+    return told_sanitized(program, *flags)[0]
 
 
 def unmatched(found: list, wanted: list) -> list:

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
+#include <new>
 #include <stdexcept>
 
 #include <jpeglib.h>
@@ -19,13 +20,23 @@ namespace {
 // Above it a file is taken for damaged: its pixels would fill 800 MB.
 constexpr int64_t kMostPixels = int64_t{1} << 28;
 
+// False where there is no memory: what the libraries hold must be freed before an exception is thrown.
+template <typename T>
+bool Resize(size_t count, std::vector<T> *values) {
+  try {
+    values->resize(count);
+  } catch (const std::bad_alloc &) {
+    return false;
+  }
+  return true;
+}
+
 bool Allocate(int64_t height, int64_t width, int64_t channels, Size *size, std::vector<uint8_t> *pixels) {
   if (height <= 0 || width <= 0 || height * width > kMostPixels) {
     return false;
   }
   *size = {static_cast<int>(height), static_cast<int>(width)};
-  pixels->assign(static_cast<size_t>(height * width * channels), 0);
-  return true;
+  return Resize(static_cast<size_t>(height * width * channels), pixels);
 }
 
 struct JpegErrors {
@@ -65,7 +76,7 @@ bool ReadJpeg(const uint8_t *data, size_t length, Size *size, int *channels, std
   *channels = info.num_components == 4 ? 4 : 3;
   info.out_color_space = *channels == 4 ? JCS_CMYK : JCS_EXT_BGR;
   if (!Allocate(info.image_height, info.image_width, *channels, size, pixels)) {
-    std::snprintf(errors->message, sizeof errors->message, "more pixels than %lld", static_cast<long long>(kMostPixels));
+    std::snprintf(errors->message, sizeof errors->message, "too many pixels");
     jpeg_destroy_decompress(&info);
     return false;
   }
@@ -142,7 +153,9 @@ bool ReadPng(PngInput *input, Size *size, std::vector<uint8_t> *pixels, std::vec
   if (png_get_rowbytes(png, info) != static_cast<size_t>(size->width) * 3) {
     png_error(png, "rows of an unexpected length");
   }
-  rows->resize(static_cast<size_t>(size->height));
+  if (!Resize(static_cast<size_t>(size->height), rows)) {
+    png_error(png, "too many rows");
+  }
   for (size_t y = 0; y < rows->size(); ++y) {
     (*rows)[y] = pixels->data() + y * static_cast<size_t>(size->width) * 3;
   }

@@ -24,12 +24,11 @@ Detector::Detector(const Settings &settings)
     return;
   }
   model_ = std::make_unique<Model>(path_, settings.Text("device_type"), settings.Whole("device_id", 0),
-                                   settings.Whole("threads", 1));
+                                   settings.Threads("threads"));
 }
 
 Detections Detector::operator()(const NetworkInput &input, Size canvas) {
   Detections found = two_stage_ ? (*two_stage_)(input, canvas) : OfOneFile(input, canvas);
-  found.Cut(kMostDetections);
   for (int32_t label : found.labels) {
     if (label < 1 || label >= classes_) {
       throw InputError(path_ + ": the network gave label " + std::to_string(label) + ", the configuration has " +
@@ -56,11 +55,11 @@ Detections Detector::OfWholeNetwork(const std::vector<Output> &outputs) const {
   found.mask_side = masks_ ? static_cast<int>(outputs[4].shape[2]) : 0;
   const auto cells = static_cast<std::ptrdiff_t>(found.mask_side) * found.mask_side;
   for (size_t i = 0; i < count; ++i) {
-    if (outputs[3].values[i] != 0) {
-      const float *row = outputs[0].values.data() + 4 * i;
-      found.boxes.push_back({row[0], row[1], row[2], row[3]});
-      found.scores.push_back(outputs[1].values[i]);
-      found.labels.push_back(static_cast<int32_t>(std::lround(outputs[2].values[i])));
+    const float *row = outputs[0].values.data() + 4 * i, score = outputs[1].values[i];
+    if (outputs[3].values[i] != 0 && !IsFinite(row, score)) {
+      ++found.not_finite;
+    } else if (outputs[3].values[i] != 0) {
+      found.Add({{row[0], row[1], row[2], row[3]}, score, static_cast<int32_t>(std::lround(outputs[2].values[i]))});
       if (masks_) {
         const auto mask = outputs[4].values.begin() + static_cast<std::ptrdiff_t>(i) * cells;
         found.masks.insert(found.masks.end(), mask, mask + cells);
@@ -78,10 +77,7 @@ Detections Detector::OfAllBoxes(const std::vector<Output> &outputs) const {
   if (!fits) {
     Refuse(outputs);
   }
-  if (outputs[1].shape[2] != classes_ - 1) {
-    throw InputError(path_ + ": the network tells " + std::to_string(outputs[1].shape[2]) + " classes, the configuration " +
-                     std::to_string(classes_ - 1) + ": pass the --config_path that it was exported with");
-  }
+  RequireClasses(path_, outputs[1].shape[2], classes_ - 1);
   return (*nms_)(outputs[0].values, outputs[1].values);
 }
 

@@ -10,9 +10,6 @@
 
 namespace detect {
 
-// Detections of a picture that are written at most.
-constexpr size_t kMostDetections = 100;
-
 class Detector {
  public:
   explicit Detector(const Settings &settings);

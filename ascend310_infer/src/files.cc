@@ -38,7 +38,8 @@ std::vector<PictureFile> FindPictures(const std::string &folder) {
   std::vector<fs::path> paths;
   const auto options = fs::directory_options::skip_permission_denied;
   for (const auto &entry : fs::recursive_directory_iterator(folder, options)) {
-    if (entry.is_regular_file() && IsPicture(entry.path())) {
+    std::error_code error;  // of a link that leads to itself, for one
+    if (IsPicture(entry.path()) && entry.is_regular_file(error)) {
       paths.push_back(entry.path());
     }
   }

@@ -2,6 +2,7 @@
 //
 // Reading, decoding and preprocessing (threads), the device (this thread) and writing (a thread) overlap; bounded queues
 // between them keep the order of the pictures and a flat memory.
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -23,7 +24,7 @@ constexpr const char *kUsage =
     "              [--device_type=Ascend|CPU] [--device_id=N] [--img_width=N --img_height=N] [--keep_ratio=true|false]\n"
     "              [--threads=N] [--readers=N]\n"
     "  settings_path  what postprocess.py --settings_path=F writes of the model's configuration; flags go over it\n"
-    "  threads        of the network on the CPU (default: 2)\n"
+    "  threads        of the network on the CPU and of RoIAlign (default: the file's, or one a core)\n"
     "  readers        threads that read and decode pictures (default: 2)\n";
 
 const std::vector<std::string> kFlags = {"mindir_path", "settings_path", "input_path", "output_path", "device_type",
@@ -51,10 +52,15 @@ class Pipeline {
   Pipeline(const std::vector<PictureFile> &files, const Preprocess &preprocess, ResultsWriter *writer, Summary *summary,
            int readers)
       : files_(files), loaded_(2 * static_cast<size_t>(readers)), outcomes_(16) {
-    for (int i = 0; i < readers; ++i) {
-      threads_.emplace_back([this, &preprocess] { Read(preprocess); });
+    try {
+      for (int i = 0; i < readers; ++i) {
+        threads_.emplace_back([this, &preprocess] { Read(preprocess); });
+      }
+      threads_.emplace_back([this, writer, summary] { Write(writer, summary); });
+    } catch (...) {
+      Stop();  // no destructor runs after a constructor that failed
+      throw;
     }
-    threads_.emplace_back([this, writer, summary] { Write(writer, summary); });
   }
 
   ~Pipeline() { Stop(); }
@@ -130,9 +136,12 @@ class Pipeline {
   std::vector<std::thread> threads_;
 };
 
-void Run(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), {"--device_type=Ascend", "--device_id=0", "--threads=2", "--readers=2"});
-  const Settings settings(arguments, kFlags);
+void Run(const std::vector<std::string> &arguments) {
+  Settings settings(arguments, kFlags);
+  settings.Default("device_type", "Ascend");
+  settings.Default("device_id", "0");
+  settings.Default("threads", std::to_string(std::clamp(std::thread::hardware_concurrency(), 1u, 256u)));
+  settings.Default("readers", "2");
   const std::string &device = settings.Text("device_type");
   if (device != "Ascend" && device != "CPU") {
     throw InputError("device_type: expected Ascend or CPU, got '" + device + "'");
@@ -142,7 +151,7 @@ void Run(std::vector<std::string> arguments) {
   Detector detector(settings);
   ResultsWriter writer(settings);
   Summary summary(files.size());
-  Pipeline(files, preprocess, &writer, &summary, settings.Whole("readers", 1)).Run(&detector, preprocess.canvas());
+  Pipeline(files, preprocess, &writer, &summary, settings.Threads("readers")).Run(&detector, preprocess.canvas());
   if (summary.read() == 0) {
     throw InputError("input_path: none of the pictures in " + settings.Text("input_path") + " could be read");
   }
@@ -163,7 +172,7 @@ int main(int count, char **words) {
   try {
     detect::Run(arguments);
   } catch (const std::exception &error) {
-    std::fprintf(stderr, "detect: error: %s\n", error.what());
+    std::fprintf(stderr, "detect: error: %s\n", detect::OneLine(error.what()).c_str());
     return 2;
   }
   return 0;

@@ -8,10 +8,33 @@ namespace {
 
 constexpr int kMargin = 1;  // pixels around a box
 
-// Along one axis: pixels from `first` on, and the weights of the mask's cells in each of them.
+// The two cells that a pixel lies between, and what they count.
+struct Tap {
+  size_t cells[2];
+  float weights[2];
+};
+
+// place: in cells, of which the mask's are `first` to first + count - 1; others count nothing.
+Tap TapOf(double place, int first, int count) {
+  Tap tap{};
+  for (int i = 0; i < 2; ++i) {
+    const int cell = static_cast<int>(std::floor(place)) + i;
+    if (cell >= first && cell < first + count) {
+      tap.cells[i] = static_cast<size_t>(cell - first);
+      tap.weights[i] = static_cast<float>(std::max(1 - std::abs(place - cell), 0.0));
+    }
+  }
+  return tap;
+}
+
+float Between(const Tap &tap, const float *values) {
+  return tap.weights[0] * values[tap.cells[0]] + tap.weights[1] * values[tap.cells[1]];
+}
+
+// Along one axis: the pixels from `first` on.
 struct Axis {
   int first = 0;
-  std::vector<std::vector<float>> weights;
+  std::vector<Tap> taps;
 };
 
 Axis GridAxis(double start, double stop, int length, int cells) {
@@ -20,11 +43,7 @@ Axis GridAxis(double start, double stop, int length, int cells) {
   const int last = static_cast<int>(std::min(std::ceil(stop) + kMargin, static_cast<double>(length)));
   for (int pixel = axis.first; pixel < last; ++pixel) {
     const double place = (pixel + 0.5 - start) / (stop - start) * cells - 0.5;
-    std::vector<float> row;
-    for (int cell = 0; cell < cells; ++cell) {
-      row.push_back(static_cast<float>(std::max(1 - std::abs(place - cell), 0.0)));
-    }
-    axis.weights.push_back(std::move(row));
+    axis.taps.push_back(TapOf(std::clamp(place, -2.0, cells + 1.0), 0, cells));
   }
   return axis;
 }
@@ -39,13 +58,8 @@ Axis TruncatedAxis(double begin, double end, int length, int cells) {
   Axis axis;
   axis.first = std::max(low, 0);
   for (int pixel = axis.first; pixel < std::min(low + pixels, length); ++pixel) {
-    double place = std::max((pixel - low + 0.5) * ((cells + 2) / static_cast<double>(pixels)) - 0.5, 0.0);
-    place = std::min(place, static_cast<double>(cells + 1));
-    std::vector<float> row;
-    for (int cell = 1; cell <= cells; ++cell) {
-      row.push_back(static_cast<float>(std::max(1 - std::abs(place - cell), 0.0)));
-    }
-    axis.weights.push_back(std::move(row));
+    const double place = (pixel - low + 0.5) * ((cells + 2) / static_cast<double>(pixels)) - 0.5;
+    axis.taps.push_back(TapOf(std::clamp(place, 0.0, cells + 1.0), 1, cells));
   }
   return axis;
 }
@@ -98,8 +112,8 @@ std::string CompressRuns(const std::vector<uint32_t> &runs) {
 
 std::string PasteRle(const float *mask, int side, const std::array<double, 4> &box, Size size, float threshold, PasteRule rule) {
   const Axis across = AxisOf(box[0], box[2], size.width, side, rule), down = AxisOf(box[1], box[3], size.height, side, rule);
-  const auto height = static_cast<uint32_t>(size.height), rows = static_cast<uint32_t>(down.weights.size());
-  const auto columns = static_cast<uint32_t>(across.weights.size());
+  const auto height = static_cast<uint32_t>(size.height), rows = static_cast<uint32_t>(down.taps.size());
+  const auto columns = static_cast<uint32_t>(across.taps.size());
   Runs runs;
   if (rows == 0 || columns == 0) {
     runs.Add(false, height * static_cast<uint32_t>(size.width));
@@ -108,21 +122,13 @@ std::string PasteRle(const float *mask, int side, const std::array<double, 4> &b
   const auto top = static_cast<uint32_t>(down.first);
   runs.Add(false, static_cast<uint32_t>(across.first) * height);
   std::vector<float> column(static_cast<size_t>(side));
-  for (const auto &weights : across.weights) {
-    for (int y = 0; y < side; ++y) {
-      float sum = 0;
-      for (int x = 0; x < side; ++x) {
-        sum += weights[static_cast<size_t>(x)] * mask[y * side + x];
-      }
-      column[static_cast<size_t>(y)] = sum;
+  for (const Tap &x : across.taps) {
+    for (size_t y = 0; y < column.size(); ++y) {
+      column[y] = Between(x, mask + y * column.size());
     }
     runs.Add(false, top);
-    for (const auto &row : down.weights) {
-      float sum = 0;
-      for (size_t y = 0; y < column.size(); ++y) {
-        sum += row[y] * column[y];
-      }
-      runs.Add(sum >= threshold, 1);
+    for (const Tap &y : down.taps) {
+      runs.Add(Between(y, column.data()) >= threshold, 1);
     }
     runs.Add(false, height - top - rows);
   }

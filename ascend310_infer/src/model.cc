@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <filesystem>
 
 #include "include/api/context.h"
 
 namespace detect {
 namespace {
+
+constexpr int64_t kMostElements = int64_t{1} << 40;
 
 std::string Shape(const std::vector<int64_t> &shape) {
   std::string text;
@@ -18,57 +21,72 @@ std::string Shape(const std::vector<int64_t> &shape) {
   return text;
 }
 
-float OfHalf(uint16_t bits) {
-  const int exponent = (bits >> 10) & 31, fraction = bits & 1023;
-  float value = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
-                              : std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
-  if (exponent == 31) {
-    value = fraction == 0 ? INFINITY : NAN;
+// -1 where a side is not known.
+int64_t Elements(const std::vector<int64_t> &shape) {
+  int64_t count = 1;
+  for (int64_t side : shape) {
+    if (side < 0 || (side > 0 && count > kMostElements / side)) {
+      return -1;
+    }
+    count *= side;
   }
-  return (bits & 0x8000) != 0 ? -value : value;
+  return count;
 }
 
-template <typename T>
-std::vector<float> Converted(const void *data, size_t count) {
-  std::vector<float> values(count);
-  const auto *source = static_cast<const uint8_t *>(data);
-  for (size_t i = 0; i < count; ++i) {
-    T value;
-    std::memcpy(&value, source + i * sizeof(T), sizeof(T));
-    values[i] = static_cast<float>(value);
+// float16.
+struct Half {
+  uint16_t bits;
+
+  operator float() const {
+    const int exponent = (bits >> 10) & 31, fraction = bits & 1023;
+    float value = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
+                                : std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+    if (exponent == 31) {
+      value = fraction == 0 ? INFINITY : NAN;
+    }
+    return (bits & 0x8000) != 0 ? -value : value;
   }
-  return values;
+};
+
+template <typename T>
+std::vector<float> Converted(mindspore::MSTensor *tensor, const std::string &path) {
+  const int64_t count = Elements(tensor->Shape());
+  const auto data = tensor->Data();
+  if (count < 0 || tensor->ElementNum() != count || tensor->DataSize() < static_cast<size_t>(count) * sizeof(T) ||
+      (data == nullptr && count > 0)) {
+    throw InputError(path + ": an output of the network, " + Shape(tensor->Shape()) + ", does not hold as many values");
+  }
+  const T *first = static_cast<const T *>(data.get());
+  return std::vector<float>(first, first + count);
 }
 
 // A graph of float16 may still give float32: the tensor itself says what it is.
 std::vector<float> Values(mindspore::MSTensor *tensor, const std::string &path) {
-  const auto count = static_cast<size_t>(tensor->ElementNum());
-  const void *data = tensor->Data().get();
-  if (data == nullptr && count > 0) {
-    throw InputError(path + ": an output of the network holds no data");
-  }
   switch (tensor->DataType()) {
     case mindspore::DataType::kNumberTypeFloat32:
-      return Converted<float>(data, count);
+      return Converted<float>(tensor, path);
     case mindspore::DataType::kNumberTypeInt32:
-      return Converted<int32_t>(data, count);
+      return Converted<int32_t>(tensor, path);
     case mindspore::DataType::kNumberTypeInt64:
-      return Converted<int64_t>(data, count);
+      return Converted<int64_t>(tensor, path);
     case mindspore::DataType::kNumberTypeBool:
     case mindspore::DataType::kNumberTypeUInt8:
-      return Converted<uint8_t>(data, count);
-    case mindspore::DataType::kNumberTypeFloat16: {
-      std::vector<float> values(count);
-      for (size_t i = 0; i < count; ++i) {
-        uint16_t bits;
-        std::memcpy(&bits, static_cast<const uint8_t *>(data) + 2 * i, 2);
-        values[i] = OfHalf(bits);
-      }
-      return values;
-    }
+      return Converted<uint8_t>(tensor, path);
+    case mindspore::DataType::kNumberTypeFloat16:
+      return Converted<Half>(tensor, path);
     default:
       throw InputError(path + ": an output of the network has type " +
                        std::to_string(static_cast<int>(tensor->DataType())) + ", which is not known here");
+  }
+}
+
+// Lite tells of a fault by a status or by an exception, whose many lines name no file; its log has them too.
+template <typename Call>
+bool Succeeds(const Call &call) {
+  try {
+    return call().IsOk();
+  } catch (const std::exception &) {
+    return false;
   }
 }
 
@@ -87,8 +105,7 @@ Model::Model(const std::string &path, const std::string &device, int device_id, 
     context->SetThreadNum(threads);
     context->MutableDeviceInfo().push_back(std::make_shared<mindspore::CPUDeviceInfo>());
   }
-  const auto status = model_.Build(path, mindspore::kMindIR, context);
-  if (!status.IsOk()) {
+  if (!Succeeds([&] { return model_.Build(path, mindspore::kMindIR, context); })) {
     throw InputError(path + ": MindSpore Lite does not build it for " + device +
                      ": not a MINDIR, one of a newer version (README.md, MINDIR versions), or operators that " + device +
                      " does not have");
@@ -104,12 +121,18 @@ std::vector<Output> Model::Run(const std::vector<Input> &inputs) {
                                      [&](const Input &i) { return i.shape.size() == tensor.Shape().size(); });
       const auto &given = like == inputs.end() ? inputs.front() : *like;
       throw InputError(path_ + ": the network takes an input of " + Shape(tensor.Shape()) + ", the configuration gives " +
-                       Shape(given.shape) + ": pass the --config_path and size that it was exported with");
+                       Shape(given.shape) + ": pass the --config_path and size that it was exported with, of a batch of 1 "
+                       "(test_batch_size)");
     }
-    std::memcpy(tensor.MutableData(), same->data, tensor.DataSize());
+    const auto bytes = static_cast<size_t>(Elements(same->shape)) * sizeof(float);
+    void *data = tensor.MutableData();
+    if (data == nullptr || tensor.DataSize() != bytes) {
+      throw InputError(path_ + ": MindSpore Lite gives no memory for an input of " + Shape(same->shape));
+    }
+    std::memcpy(data, same->data, bytes);
   }
   std::vector<mindspore::MSTensor> tensors;
-  if (!model_.Predict(wanted, &tensors).IsOk()) {
+  if (!Succeeds([&] { return model_.Predict(wanted, &tensors); })) {
     throw InputError(path_ + ": MindSpore Lite cannot run it");
   }
   std::vector<Output> outputs;

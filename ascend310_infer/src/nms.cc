@@ -1,6 +1,7 @@
 #include "nms.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace detect {
 namespace {
@@ -36,12 +37,14 @@ void Detections::Add(const Candidate &candidate) {
   labels.push_back(candidate.label);
 }
 
-void Detections::Cut(size_t count) {
-  if (count < boxes.size()) {
-    boxes.resize(count);
-    scores.resize(count);
-    labels.resize(count);
-    masks.resize(count * static_cast<size_t>(mask_side * mask_side));
+bool IsFinite(const float *box, float score) {
+  return std::isfinite(score) && std::all_of(box, box + 4, [](float side) { return std::isfinite(side); });
+}
+
+void RequireClasses(const std::string &path, int64_t network, int64_t configuration) {
+  if (network != configuration) {
+    throw InputError(path + ": the network tells " + std::to_string(network) + " classes, the configuration " +
+                     std::to_string(configuration) + ": pass the --config_path that it was exported with");
   }
 }
 
@@ -52,17 +55,23 @@ ClassNms::ClassNms(const Settings &settings)
       total_(static_cast<size_t>(settings.Whole("test_nms_total", 1))),
       max_per_img_(static_cast<size_t>(settings.Whole("test_max_per_img", 1))) {}
 
-std::vector<Candidate> ClassNms::Candidates(const std::vector<float> &boxes, const std::vector<float> &scores) const {
+std::vector<Candidate> ClassNms::Candidates(const std::vector<float> &boxes, const std::vector<float> &scores,
+                                            size_t *not_finite) const {
   const size_t anchors = boxes.size() / 4, classes = scores.size() / std::max<size_t>(anchors, 1);
-  std::vector<Candidate> all;
-  std::vector<size_t> chosen;
-  for (size_t k = 0; k < classes; ++k) {
-    chosen.clear();
-    for (size_t a = 0; a < anchors; ++a) {
-      if (scores[a * classes + k] > score_thr_) {
-        chosen.push_back(a);
+  std::vector<std::vector<size_t>> of_class(classes);  // anchors
+  for (size_t a = 0; a < anchors; ++a) {
+    for (size_t k = 0; k < classes; ++k) {
+      const float score = scores[a * classes + k];
+      if (!IsFinite(boxes.data() + 4 * a, score)) {
+        ++*not_finite;
+      } else if (score > score_thr_) {
+        of_class[k].push_back(a);
       }
     }
+  }
+  std::vector<Candidate> all;
+  for (size_t k = 0; k < classes; ++k) {
+    auto &chosen = of_class[k];
     const auto end = chosen.begin() + static_cast<std::ptrdiff_t>(std::min(per_class_, chosen.size()));
     std::partial_sort(chosen.begin(), end, chosen.end(), [&](size_t a, size_t b) {
       const float first = scores[a * classes + k], second = scores[b * classes + k];
@@ -79,8 +88,8 @@ std::vector<Candidate> ClassNms::Candidates(const std::vector<float> &boxes, con
 }
 
 Detections ClassNms::operator()(const std::vector<float> &boxes, const std::vector<float> &scores) const {
-  const auto candidates = Candidates(boxes, scores);
   Detections found;
+  const auto candidates = Candidates(boxes, scores, &found.not_finite);
   for (size_t i : Suppress(candidates, iou_thr_, max_per_img_)) {
     found.Add(candidates[i]);
   }

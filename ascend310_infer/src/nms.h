@@ -29,10 +29,16 @@ struct Detections {
   int mask_side = 0;
   std::vector<float> masks;
 
+  size_t not_finite = 0;  // boxes or scores that were left out, as no numbers
+
   void Add(const Candidate &candidate);
-  // The first `count` alone.
-  void Cut(size_t count);
 };
+
+// Whether the box that begins at `box` and its score are numbers: what overflowed would suppress what did not.
+bool IsFinite(const float *box, float score);
+
+// InputError unless the network that lies in `path` tells as many classes, without the background, as the configuration.
+void RequireClasses(const std::string &path, int64_t network, int64_t configuration);
 
 // Of candidates, best first, the indices of those that no better one of their label overlaps by IoU > threshold; `most` at most.
 std::vector<size_t> Suppress(const std::vector<Candidate> &candidates, float threshold, size_t most);
@@ -47,7 +53,7 @@ class ClassNms {
   Detections operator()(const std::vector<float> &boxes, const std::vector<float> &scores) const;
 
  private:
-  std::vector<Candidate> Candidates(const std::vector<float> &boxes, const std::vector<float> &scores) const;
+  std::vector<Candidate> Candidates(const std::vector<float> &boxes, const std::vector<float> &scores, size_t *not_finite) const;
 
   float score_thr_, iou_thr_;
   size_t per_class_, total_, max_per_img_;

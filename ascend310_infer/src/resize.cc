@@ -131,13 +131,18 @@ Picture ResizeOpenCv(const Picture &picture, Size size) {
     Halve(picture, size, out.bgr.data(), [](int sum) { return static_cast<uint8_t>((sum + 2) >> 2); });
     return out;
   }
-  const auto taps = Taps(picture.size.width, size.width, true);
+  struct FixedTap {
+    int first, second, left, right;
+  };
+  std::vector<FixedTap> taps;
+  for (const Tap &tap : Taps(picture.size.width, size.width, true)) {
+    taps.push_back({tap.first * kChannels, tap.second * kChannels, Fixed(1.0f - tap.weight), Fixed(tap.weight)});
+  }
   auto row_of = [&](int y, int *row) {
     const uint8_t *source = picture.bgr.data() + static_cast<size_t>(y) * picture.size.width * kChannels;
-    for (const Tap &tap : taps) {
-      const int left = Fixed(1.0f - tap.weight), right = Fixed(tap.weight);
+    for (const FixedTap &tap : taps) {
       for (int c = 0; c < kChannels; ++c) {
-        *row++ = source[tap.first * kChannels + c] * left + source[tap.second * kChannels + c] * right;
+        *row++ = source[tap.first + c] * tap.left + source[tap.second + c] * tap.right;
       }
     }
   };

@@ -38,14 +38,6 @@ std::string List(const Row &values) {
   return "[" + text + "]";
 }
 
-bool IsFinite(const Box &box, float score) {
-  bool finite = std::isfinite(score);
-  for (float side : box) {
-    finite = finite && std::isfinite(side);
-  }
-  return finite;
-}
-
 // Of detection `i`, in the picture as it was read.
 std::string RleOf(const Outcome &outcome, size_t i, const MaskSettings &masks) {
   const Box &box = outcome.found.boxes[i];
@@ -68,19 +60,16 @@ std::string ResultLine(const Outcome &outcome, const MaskSettings &masks) {
     return line + ", \"problem\": " + Quoted(outcome.problem) + "}";
   }
   std::string boxes, labels, rles;
-  std::vector<float> scores;
   for (size_t i = 0; i < outcome.found.boxes.size(); ++i) {
-    if (IsFinite(outcome.found.boxes[i], outcome.found.scores[i])) {   // JSON has no others
-      boxes += (boxes.empty() ? "" : ", ") + List(outcome.found.boxes[i]);
-      labels += (labels.empty() ? "" : ", ") + std::to_string(outcome.found.labels[i]);
-      scores.push_back(outcome.found.scores[i]);
-      if (outcome.found.mask_side > 0) {
-        rles += (rles.empty() ? "" : ", ") + Quoted(RleOf(outcome, i, masks));
-      }
+    boxes += (boxes.empty() ? "" : ", ") + List(outcome.found.boxes[i]);
+    labels += (labels.empty() ? "" : ", ") + std::to_string(outcome.found.labels[i]);
+    if (outcome.found.mask_side > 0) {
+      rles += (rles.empty() ? "" : ", ") + Quoted(RleOf(outcome, i, masks));
     }
   }
-  return line + ", \"image_info\": " + List(outcome.info) + ", \"boxes\": [" + boxes + "], \"scores\": " + List(scores) +
-         ", \"labels\": [" + labels + "]" + (outcome.found.mask_side > 0 ? ", \"masks\": [" + rles + "]" : "") + "}";
+  return line + ", \"image_info\": " + List(outcome.info) + ", \"boxes\": [" + boxes + "], \"scores\": " +
+         List(outcome.found.scores) + ", \"labels\": [" + labels + "]" +
+         (outcome.found.mask_side > 0 ? ", \"masks\": [" + rles + "]" : "") + "}";
 }
 
 ResultsWriter::ResultsWriter(const Settings &settings)

@@ -2,20 +2,38 @@
 
 #include <algorithm>
 #include <cmath>
-#include <thread>
+#include <future>
 
 namespace detect {
 
 RoiAlign::RoiAlign(const Settings &settings, int out_size)
     : bins_(out_size),
       samples_(settings.Whole("roi_sample_num", 0)),
-      threads_(settings.Whole("threads", 1)),
+      threads_(settings.Threads("threads")),
       aligned_(settings.Flag("roi_aligned")),
       strides_(settings.Numbers("roi_strides")),
       borders_(settings.Numbers("roi_borders")),
       unit_(static_cast<float>(settings.Number("roi_unit"))),
       inside_(static_cast<float>(settings.Number("roi_inside"))),
-      offset_(static_cast<float>(settings.Number("roi_offset"))) {}
+      offset_(static_cast<float>(settings.Number("roi_offset"))) {
+  if (strides_.empty() || std::any_of(strides_.begin(), strides_.end(), [](double stride) { return stride < 1; })) {
+    throw InputError("roi_strides: expected numbers from 1 on");
+  }
+  if (borders_.size() + 1 != strides_.size()) {
+    throw InputError("roi_borders: expected a number less than of roi_strides, " + std::to_string(strides_.size() - 1));
+  }
+}
+
+bool RoiAlign::Fits(const std::vector<const Output *> &features, Size canvas) const {
+  bool fits = features.size() == strides_.size();
+  for (size_t i = 0; i < features.size() && fits; ++i) {
+    const auto &shape = features[i]->shape;
+    fits = shape.size() == 4 && shape[0] == 1 && shape[1] > 0 && shape[1] == features[0]->shape[1] &&
+           static_cast<double>(shape[2]) == std::ceil(canvas.height / strides_[i]) &&
+           static_cast<double>(shape[3]) == std::ceil(canvas.width / strides_[i]);
+  }
+  return fits;
+}
 
 size_t RoiAlign::Level(const Box &roi) const {
   const float width = std::max(roi[2] - roi[0] + offset_, 0.0f), height = std::max(roi[3] - roi[1] + offset_, 0.0f);
@@ -47,45 +65,58 @@ RoiAlign::Taps RoiAlign::AxisTaps(float start, float end, int length) const {
   return taps;
 }
 
-void RoiAlign::Pool(const Output &feature, const Box &roi, float scale, float *out) const {
-  const int height = static_cast<int>(feature.shape[2]), width = static_cast<int>(feature.shape[3]);
-  const float shift = aligned_ ? 0.5f : 0.0f;
-  const Taps rows = AxisTaps(roi[1] * scale - shift, roi[3] * scale - shift, height);
-  const Taps columns = AxisTaps(roi[0] * scale - shift, roi[2] * scale - shift, width);
-  const float *plane = feature.values.data();
-  for (int64_t c = 0; c < feature.shape[1]; ++c, plane += height * width) {
-    for (const auto &row : rows) {
-      for (const auto &column : columns) {
-        float sum = 0;
-        for (const Tap &y : row) {
-          float line = 0;
-          for (const Tap &x : column) {
-            line += x.weight * plane[y.cell * width + x.cell];
-          }
-          sum += y.weight * line;
+RoiAlign::Region RoiAlign::RegionOf(const std::vector<const Output *> &features, const Box &roi) const {
+  const size_t level = Level(roi);
+  const float scale = static_cast<float>(1.0 / strides_[level]), shift = aligned_ ? 0.5f : 0.0f;
+  const auto &shape = features[level]->shape;
+  return {level, AxisTaps(roi[1] * scale - shift, roi[3] * scale - shift, static_cast<int>(shape[2])),
+          AxisTaps(roi[0] * scale - shift, roi[2] * scale - shift, static_cast<int>(shape[3]))};
+}
+
+// plane: a channel of the map, rows of `width` cells.
+void RoiAlign::Pool(const float *plane, size_t width, const Region &region, float *out) {
+  for (const auto &row : region.rows) {
+    for (const auto &column : region.columns) {
+      float sum = 0;
+      for (const Tap &y : row) {
+        const float *cells = plane + static_cast<size_t>(y.cell) * width;
+        float line = 0;
+        for (const Tap &x : column) {
+          line += x.weight * cells[x.cell];
         }
-        *out++ = sum;
+        sum += y.weight * line;
       }
+      *out++ = sum;
     }
   }
 }
 
-std::vector<float> RoiAlign::operator()(const std::vector<const Output *> &features, const std::vector<Box> &rois) const {
-  const size_t each = static_cast<size_t>(features[0]->shape[1]) * static_cast<size_t>(bins_ * bins_);
-  std::vector<float> pooled(rois.size() * each);
-  auto work = [&](size_t first) {
-    for (size_t i = first; i < rois.size(); i += static_cast<size_t>(threads_)) {
-      const size_t level = Level(rois[i]);
-      Pool(*features[level], rois[i], static_cast<float>(1.0 / strides_[level]), pooled.data() + i * each);
+std::vector<float> RoiAlign::operator()(const std::vector<const Output *> &features, const std::vector<Box> &rois,
+                                        size_t rows) const {
+  std::vector<Region> regions;
+  for (const Box &roi : rois) {
+    regions.push_back(RegionOf(features, roi));
+  }
+  const auto channels = static_cast<size_t>(features[0]->shape[1]), bins = static_cast<size_t>(bins_ * bins_);
+  const auto threads = static_cast<size_t>(threads_);
+  std::vector<float> pooled(rows * channels * bins);
+  // A thread takes some channels, and all RoIs of one before the next: the map of a channel stays in the cache.
+  auto work = [&](size_t thread) {
+    for (size_t c = thread * channels / threads; c < (thread + 1) * channels / threads; ++c) {
+      for (size_t i = 0; i < regions.size(); ++i) {
+        const Output &feature = *features[regions[i].level];
+        const auto width = static_cast<size_t>(feature.shape[3]), cells = static_cast<size_t>(feature.shape[2]) * width;
+        Pool(feature.values.data() + c * cells, width, regions[i], pooled.data() + (i * channels + c) * bins);
+      }
     }
   };
-  std::vector<std::thread> helpers;
-  for (int i = 1; i < threads_; ++i) {
-    helpers.emplace_back(work, static_cast<size_t>(i));
+  std::vector<std::future<void>> helpers;
+  for (size_t i = 1; i < threads; ++i) {
+    helpers.push_back(std::async(std::launch::async, work, i));
   }
   work(0);
   for (auto &helper : helpers) {
-    helper.join();
+    helper.get();
   }
   return pooled;
 }

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "image.h"
 #include "model.h"
 #include "nms.h"
 
@@ -13,12 +14,14 @@ class RoiAlign {
   // out_size: bins along a side.
   RoiAlign(const Settings &settings, int out_size);
 
-  // features: (1, C, H_l, W_l) per level -> rois.size() x C x S x S, each RoI pooled from the level that its size asks for.
-  std::vector<float> operator()(const std::vector<const Output *> &features, const std::vector<Box> &rois) const;
+  // Whether these are maps of as many channels each, of the sizes that the strides make of an input of `canvas`.
+  bool Fits(const std::vector<const Output *> &features, Size canvas) const;
+  // features that fit: (1, C, H_l, W_l) per level -> rows x C x S x S, each RoI pooled from the level that its size asks for;
+  // 0 in the rows after them.
+  std::vector<float> operator()(const std::vector<const Output *> &features, const std::vector<Box> &rois, size_t rows) const;
 
   // Index of the level of a RoI.
   size_t Level(const Box &roi) const;
-  size_t levels() const { return strides_.size(); }
   int bins() const { return bins_; }
 
  private:
@@ -29,8 +32,15 @@ class RoiAlign {
   };
   using Taps = std::vector<std::vector<Tap>>;  // of each bin
 
+  // What a RoI is pooled from, of every channel.
+  struct Region {
+    size_t level;
+    Taps rows, columns;
+  };
+
   Taps AxisTaps(float start, float end, int length) const;
-  void Pool(const Output &feature, const Box &roi, float scale, float *out) const;
+  Region RegionOf(const std::vector<const Output *> &features, const Box &roi) const;
+  static void Pool(const float *plane, size_t width, const Region &region, float *out);
 
   int bins_, samples_, threads_;
   bool aligned_;

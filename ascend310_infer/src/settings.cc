@@ -22,7 +22,13 @@ double ParseNumber(const std::string &name, const std::string &text) {
 
 }  // namespace
 
-Settings::Settings(const std::vector<std::string> &arguments, const std::vector<std::string> &known) {
+std::string OneLine(std::string text) {
+  std::replace_if(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
+  return text;
+}
+
+Settings::Settings(const std::vector<std::string> &arguments, const std::vector<std::string> &known)
+    : known_(known) {
   std::map<std::string, std::string> flags;
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string &word = arguments[i];
@@ -67,17 +73,20 @@ void Settings::Read(const std::string &path) {
 const std::string &Settings::Text(const std::string &name) const {
   const auto found = values_.find(name);
   if (found == values_.end() || found->second.empty()) {
-    throw InputError(name + " is needed: give --" + name + "=VALUE, or --settings_path of a file that has it");
+    const bool flag = std::find(known_.begin(), known_.end(), name) != known_.end();
+    throw InputError(name + " is needed: give " + (flag ? "--" + name + "=VALUE, or " : "") +
+                     "--settings_path of a file that has it, which postprocess.py writes");
   }
   return found->second;
 }
 
 double Settings::Number(const std::string &name) const { return ParseNumber(name, Text(name)); }
 
-int Settings::Whole(const std::string &name, int least) const {
+int Settings::Whole(const std::string &name, int least, int most) const {
   const double value = Number(name);
-  if (value != std::floor(value) || value < least || value > 1e9) {
-    throw InputError(name + ": expected a whole number from " + std::to_string(least) + " on, got '" + Text(name) + "'");
+  if (value != std::floor(value) || value < least || value > most) {
+    throw InputError(name + ": expected a whole number from " + std::to_string(least) + " to " + std::to_string(most) +
+                     ", got '" + Text(name) + "'");
   }
   return static_cast<int>(value);
 }

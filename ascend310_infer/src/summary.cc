@@ -26,10 +26,12 @@ double Summary::Elapsed() const { return std::chrono::duration<double>(Clock::no
 void Summary::Add(const Outcome &outcome) {
   if (!outcome.problem.empty()) {
     ++unreadable_;
-    std::fprintf(stderr, "%s%s: %s\n", terminal_ ? "\r\033[K" : "", outcome.file.name.c_str(), outcome.problem.c_str());
+    std::fprintf(stderr, "%s%s: %s\n", terminal_ ? "\r\033[K" : "", OneLine(outcome.file.name).c_str(),
+                 OneLine(outcome.problem).c_str());
   } else {
     latencies_.push_back(outcome.seconds);
     detections_ += outcome.found.boxes.size();
+    not_finite_ += outcome.found.not_finite;
   }
   const double elapsed = Elapsed();
   const bool last = latencies_.size() + unreadable_ == total_;
@@ -61,7 +63,7 @@ std::string Summary::Report() const {
                 read(), unreadable_, detections_, elapsed, static_cast<double>(read()) / std::max(elapsed, 1e-9),
                 1e3 * Percentile(sorted, 0.5), 1e3 * Percentile(sorted, 0.9), 1e3 * Percentile(sorted, 0.99),
                 1e3 * sorted.back());
-  return text;
+  return not_finite_ == 0 ? text : text + std::to_string(not_finite_) + " boxes or scores were left out: no finite numbers\n";
 }
 
 }  // namespace detect

@@ -25,7 +25,7 @@ class Summary {
   double Elapsed() const;
   void Line(double elapsed);
 
-  size_t total_, unreadable_ = 0, detections_ = 0;
+  size_t total_, unreadable_ = 0, detections_ = 0, not_finite_ = 0;
   bool terminal_;
   std::vector<double> latencies_;  // seconds
   Clock::time_point start_;

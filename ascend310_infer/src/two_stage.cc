@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <iterator>
-#include <numeric>
+#include <utility>
 
 namespace detect {
 namespace {
@@ -19,15 +19,13 @@ Box Clipped(const float *box, const ImageInfo &info, float offset) {
           std::min(std::max(box[2], 0.0f), width), std::min(std::max(box[3], 0.0f), height)};
 }
 
-// The `most` best of `values`, best first; of equal ones the first.
-std::vector<size_t> Best(const std::vector<float> &values, size_t count, size_t most) {
-  std::vector<size_t> order(count);
-  std::iota(order.begin(), order.end(), size_t{0});
-  const auto end = order.begin() + static_cast<std::ptrdiff_t>(std::min(most, count));
-  std::partial_sort(order.begin(), end, order.end(),
+// Of those that `indices` names the `most` best of `values`, best first; of equal ones the first. All are finite.
+std::vector<size_t> Best(const std::vector<float> &values, std::vector<size_t> indices, size_t most) {
+  const auto end = indices.begin() + static_cast<std::ptrdiff_t>(std::min(most, indices.size()));
+  std::partial_sort(indices.begin(), end, indices.end(),
                     [&](size_t a, size_t b) { return values[a] != values[b] ? values[a] > values[b] : a < b; });
-  order.erase(end, order.end());
-  return order;
+  indices.erase(end, indices.end());
+  return indices;
 }
 
 // The file beside the dense part. InputError where it is not there.
@@ -60,9 +58,18 @@ Proposals::Proposals(const Settings &settings)
       min_size_(static_cast<float>(settings.Number("rpn_min_bbox_min_size"))),
       offset_(static_cast<float>(settings.Number("box_offset"))) {}
 
-std::vector<Candidate> Proposals::OfLevel(const Output &logits, const Output &boxes, const ImageInfo &info) const {
+std::vector<Candidate> Proposals::OfLevel(const Output &logits, const Output &boxes, const ImageInfo &info,
+                                          size_t *not_finite) const {
+  std::vector<size_t> indices;
+  for (size_t i = 0; i < logits.values.size(); ++i) {
+    if (IsFinite(boxes.values.data() + 4 * i, logits.values[i])) {
+      indices.push_back(i);
+    } else {
+      ++*not_finite;
+    }
+  }
   std::vector<Candidate> candidates, kept;
-  for (size_t i : Best(logits.values, logits.values.size(), nms_pre_)) {
+  for (size_t i : Best(logits.values, std::move(indices), nms_pre_)) {
     const Box box = Clipped(boxes.values.data() + 4 * i, info, offset_);
     const float width = box[2] - box[0] + offset_, height = box[3] - box[1] + offset_;
     if (width > 0 && height > 0 && width >= min_size_ && height >= min_size_) {
@@ -76,10 +83,10 @@ std::vector<Candidate> Proposals::OfLevel(const Output &logits, const Output &bo
 }
 
 std::vector<Box> Proposals::operator()(const std::vector<const Output *> &logits, const std::vector<const Output *> &boxes,
-                                       const ImageInfo &info) const {
+                                       const ImageInfo &info, size_t *not_finite) const {
   std::vector<Candidate> all;
   for (size_t level = 0; level < logits.size(); ++level) {
-    const auto some = OfLevel(*logits[level], *boxes[level], info);
+    const auto some = OfLevel(*logits[level], *boxes[level], info, not_finite);
     all.insert(all.end(), some.begin(), some.end());
   }
   std::stable_sort(all.begin(), all.end(), [](const Candidate &a, const Candidate &b) { return a.score > b.score; });
@@ -99,15 +106,23 @@ BoxNms::BoxNms(const Settings &settings)
 
 Detections BoxNms::operator()(const Output &boxes, const Output &scores, size_t count, const ImageInfo &info) const {
   const auto classes = static_cast<size_t>(scores.shape[1]);
+  Detections found;
+  std::vector<size_t> indices;
+  for (size_t i = 0; i < count * classes; ++i) {
+    if (!IsFinite(boxes.values.data() + 4 * i, scores.values[i])) {
+      ++found.not_finite;
+    } else if (scores.values[i] > score_thr_) {
+      indices.push_back(i);
+    }
+  }
   std::vector<Candidate> candidates;
-  for (size_t i : Best(scores.values, count * classes, nms_pre_)) {
+  for (size_t i : Best(scores.values, std::move(indices), nms_pre_)) {
     const Box box = Clipped(boxes.values.data() + 4 * i, info, offset_);
     const bool large = box[2] - box[0] + offset_ >= min_size_ && box[3] - box[1] + offset_ >= min_size_;
-    if (scores.values[i] > score_thr_ && (large || min_size_ <= 0)) {
+    if (large || min_size_ <= 0) {
       candidates.push_back({box, scores.values[i], static_cast<int32_t>(i % classes) + 1});
     }
   }
-  Detections found;
   for (size_t i : Suppress(candidates, iou_thr_, max_per_img_)) {
     found.Add(candidates[i]);
   }
@@ -116,47 +131,56 @@ Detections BoxNms::operator()(const Output &boxes, const Output &scores, size_t 
 
 TwoStage::TwoStage(const Settings &settings)
     : path_(settings.Text("mindir_path")),
+      classes_(settings.Whole("num_classes", 2) - 1),
       proposals_(settings),
       roi_align_(settings, settings.Whole("roi_out_size", 1)),
       nms_(settings),
-      dense_(path_, settings.Text("device_type"), settings.Whole("device_id", 0), settings.Whole("threads", 1)),
-      heads_(Beside(path_, kHeads), settings.Text("device_type"), settings.Whole("device_id", 0), settings.Whole("threads", 1)) {
+      dense_(path_, settings.Text("device_type"), settings.Whole("device_id", 0), settings.Threads("threads")),
+      heads_(Beside(path_, kHeads), settings.Text("device_type"), settings.Whole("device_id", 0), settings.Threads("threads")) {
   if (settings.Has("mask_paste")) {
     mask_align_ = std::make_unique<RoiAlign>(settings, settings.Whole("mask_out_size", 1));
     masks_ = std::make_unique<Model>(Beside(path_, kMasks), settings.Text("device_type"), settings.Whole("device_id", 0),
-                                     settings.Whole("threads", 1));
+                                     settings.Threads("threads"));
     max_per_img_ = static_cast<size_t>(settings.Whole("test_max_per_img", 1));
   }
 }
 
-// The outputs of the dense part: the pooled levels, then logits of all levels, then their boxes.
-Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
-  const auto outputs = dense_.Run({{{1, 3, canvas.height, canvas.width}, input.image.data()}, {{1, 6}, input.info.data()}});
-  const size_t pooled = roi_align_.levels(), levels = (outputs.size() - std::min(outputs.size(), pooled)) / 2;
-  std::vector<const Output *> features, logits, boxes;
+TwoStage::Levels TwoStage::LevelsOf(const std::vector<Output> &outputs, Size canvas) const {
+  Levels levels;
   for (const Output &output : outputs) {
-    auto &kind = output.shape.size() == 4 ? features : output.shape.size() == 2 ? logits : boxes;
+    auto &kind = output.shape.size() == 4 ? levels.features : output.shape.size() == 2 ? levels.logits : levels.boxes;
     kind.push_back(&output);
   }
-  bool fits = features.size() == pooled && logits.size() == levels && boxes.size() == levels && levels > 0;
-  for (size_t i = 0; i < levels && fits; ++i) {
-    fits = boxes[i]->values.size() == 4 * logits[i]->values.size();
+  bool fits = !levels.logits.empty() && levels.boxes.size() == levels.logits.size();
+  for (size_t i = 0; i < levels.boxes.size() && fits; ++i) {
+    const int64_t anchors = levels.logits[i]->shape[1];
+    fits = levels.logits[i]->shape[0] == 1 && levels.boxes[i]->shape == std::vector<int64_t>{1, anchors, 4};
   }
-  if (!fits) {
-    throw InputError(path_ + ": gives " + std::to_string(outputs.size()) + " outputs, not those of export.py --split=True");
+  if (!fits || !roi_align_.Fits(levels.features, canvas)) {
+    throw InputError(path_ + ": gives " + std::to_string(outputs.size()) + " outputs, not those of export.py --split=True "
+                     "with this configuration");
   }
-  auto rois = proposals_(logits, boxes, input.info);
+  return levels;
+}
+
+Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
+  const auto outputs = dense_.Run({{{1, 3, canvas.height, canvas.width}, input.image.data()}, {{1, 6}, input.info.data()}});
+  const auto [features, logits, boxes] = LevelsOf(outputs, canvas);
+  size_t not_finite = 0;
+  auto rois = proposals_(logits, boxes, input.info, &not_finite);
   const size_t count = rois.size();
+  const auto roi_features = roi_align_(features, rois, proposals_.max_num());
   rois.resize(proposals_.max_num());
-  const auto roi_features = roi_align_(features, rois);
   const auto rows = static_cast<int64_t>(rois.size()), channels = features[0]->shape[1];
   const auto side = static_cast<int64_t>(roi_align_.bins());
   const auto found = heads_.Run({{{rows, channels, side, side}, roi_features.data()}, {{rows, 4}, rois[0].data()}});
-  if (found.size() != 2 || found[0].shape.size() != 3 || found[1].shape.size() != 2 ||
-      found[0].values.size() != 4 * found[1].values.size()) {
+  const int64_t classes = found.size() == 2 && found[1].shape.size() == 2 ? found[1].shape[1] : 0;
+  if (classes < 1 || found[0].shape != std::vector<int64_t>{rows, classes, 4} || found[1].shape[0] != rows) {
     throw InputError(Beside(path_, kHeads) + ": gives " + std::to_string(found.size()) + " outputs, not boxes and scores");
   }
+  RequireClasses(Beside(path_, kHeads), classes, classes_);
   Detections detections = nms_(found[0], found[1], count, input.info);
+  detections.not_finite += not_finite;
   if (masks_) {
     AddMasks(features, &detections);
   }
@@ -164,17 +188,20 @@ Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
 }
 
 void TwoStage::AddMasks(const std::vector<const Output *> &features, Detections *found) {
-  auto boxes = found->boxes;
-  boxes.resize(max_per_img_);
+  if (found->boxes.empty()) {
+    found->mask_side = 1;  // the picture has masks, none of them
+    return;
+  }
   std::vector<float> labels(found->labels.begin(), found->labels.end());
   labels.resize(max_per_img_, 1);
-  const auto pooled = (*mask_align_)(features, boxes);
+  const auto pooled = (*mask_align_)(features, found->boxes, max_per_img_);
   const auto rows = static_cast<int64_t>(max_per_img_), side = static_cast<int64_t>(mask_align_->bins());
   auto outputs = masks_->Run({{{rows, features[0]->shape[1], side, side}, pooled.data()}, {{rows}, labels.data()}});
-  if (outputs.size() != 1 || outputs[0].shape.size() != 3 || outputs[0].shape[0] != rows) {
+  const int64_t cells = outputs.size() == 1 && outputs[0].shape.size() == 3 ? outputs[0].shape[1] : 0;
+  if (cells < 1 || outputs[0].shape != std::vector<int64_t>{rows, cells, cells}) {
     throw InputError(Beside(path_, kMasks) + ": gives " + std::to_string(outputs.size()) + " outputs, not masks");
   }
-  found->mask_side = static_cast<int>(outputs[0].shape[1]);
+  found->mask_side = static_cast<int>(cells);
   found->masks = std::move(outputs[0].values);
   found->masks.resize(found->boxes.size() * static_cast<size_t>(found->mask_side * found->mask_side));
 }

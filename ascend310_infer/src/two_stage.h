@@ -17,13 +17,14 @@ class Proposals {
  public:
   explicit Proposals(const Settings &settings);
 
-  // logits: (1, A_l) and boxes: (1, A_l, 4) per level -> the best, cut to the picture; at most max_num.
+  // logits: (1, A_l) and boxes: (1, A_l, 4) per level -> the best, cut to the picture; at most max_num. Counts those that are
+  // left out, as they are no numbers.
   std::vector<Box> operator()(const std::vector<const Output *> &logits, const std::vector<const Output *> &boxes,
-                              const ImageInfo &info) const;
+                              const ImageInfo &info, size_t *not_finite) const;
   size_t max_num() const { return max_num_; }
 
  private:
-  std::vector<Candidate> OfLevel(const Output &logits, const Output &boxes, const ImageInfo &info) const;
+  std::vector<Candidate> OfLevel(const Output &logits, const Output &boxes, const ImageInfo &info, size_t *not_finite) const;
 
   size_t nms_pre_, nms_post_, max_num_;
   float nms_thr_, min_size_, offset_;
@@ -51,9 +52,16 @@ class TwoStage {
   Detections operator()(const NetworkInput &input, Size canvas);
 
  private:
+  // Outputs of the dense part; features are of the levels that are pooled from.
+  struct Levels {
+    std::vector<const Output *> features, logits, boxes;
+  };
+
+  Levels LevelsOf(const std::vector<Output> &outputs, Size canvas) const;
   void AddMasks(const std::vector<const Output *> &features, Detections *found);
 
   std::string path_;
+  int classes_;  // without the background
   Proposals proposals_;
   RoiAlign roi_align_;
   BoxNms nms_;

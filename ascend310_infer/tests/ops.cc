@@ -1,5 +1,8 @@
 // Single operators on raw numbers from stdin, for the tests.
 //   ops pool CHANNELS HEIGHT WIDTH BINS SAMPLES ALIGNED SCALE   features (float32), then RoIs (4 float32 each) -> pooled, float32
+//   ops class SETTINGS_PATH ANCHORS   boxes (4 each), then scores (K each) -> the detections of ClassNms
+//   ops box SETTINGS_PATH PROPOSALS   boxes (4 K each), then scores (K each), in a picture of 100 x 100 -> those of BoxNms
+//     lines: how many were no numbers; then label, score and x1 of each
 //   ops nms THRESHOLD   boxes, best first: 4 coordinates and a label (float32) each -> the indices that stand, lines
 #include <cstdio>
 #include <cstdlib>
@@ -9,6 +12,7 @@
 
 #include "../src/nms.h"
 #include "../src/roi_align.h"
+#include "../src/two_stage.h"
 
 namespace {
 
@@ -36,7 +40,7 @@ void Pool(char **words) {
     rois.push_back({row[0], row[1], row[2], row[3]});
   }
   feature.values.resize(size);
-  const auto pooled = align({&feature}, rois);
+  const auto pooled = align({&feature}, rois, rois.size());
   std::fwrite(pooled.data(), sizeof(float), pooled.size(), stdout);
 }
 
@@ -51,11 +55,35 @@ void Nms(char **words) {
   }
 }
 
+void Print(const Detections &found) {
+  std::printf("%zu\n", found.not_finite);
+  for (size_t i = 0; i < found.boxes.size(); ++i) {
+    std::printf("%d %.9g %.9g\n", found.labels[i], static_cast<double>(found.scores[i]), static_cast<double>(found.boxes[i][0]));
+  }
+}
+
+void Detect(char **words, bool per_proposal) {
+  const Settings settings({"--settings_path", words[0]}, {"settings_path"});
+  const auto values = ReadAll();
+  const auto rows = std::atoi(words[1]), classes = settings.Whole("num_classes", 2) - 1;
+  const auto middle = values.begin() + 4 * rows * (per_proposal ? classes : 1);
+  const std::vector<float> boxes(values.begin(), middle), scores(middle, values.end());
+  if (per_proposal) {
+    Print(BoxNms(settings)({{rows, classes, 4}, boxes}, {{rows, classes}, scores}, static_cast<size_t>(rows), {100, 100}));
+  } else {
+    Print(ClassNms(settings)(boxes, scores));
+  }
+}
+
 }  // namespace
 
 int main(int count, char **words) {
   if (count == 9 && std::strcmp(words[1], "pool") == 0) {
     Pool(words + 2);
+    return 0;
+  }
+  if (count == 4 && (std::strcmp(words[1], "class") == 0 || std::strcmp(words[1], "box") == 0)) {
+    Detect(words + 2, words[1][0] == 'b');
     return 0;
   }
   if (count == 3 && std::strcmp(words[1], "nms") == 0) {

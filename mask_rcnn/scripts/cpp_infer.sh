@@ -126,6 +126,13 @@ require_lite() {
   [[ -n ${BUILD_DIR:-} || -w $PROGRAM_DIR ]] || BUILD=./ascend310_infer_build
 }
 
+# first_fault FILE: the line of what CMake or the compiler printed that says what is wrong.
+first_fault() {
+  local line
+  line=$(grep -m1 -iE 'error:|could not find' -- "$1" || grep -A1 -m1 '^CMake Error' -- "$1" || tail -n1 -- "$1")
+  printf '%s' "${line##*$'\n'}" | sed 's/^ *//'
+}
+
 # step COMMAND ...: run it, or print it where that is asked for. With TO set, stdout goes to that file.
 step() {
   COMMAND=("$@")
@@ -134,8 +141,7 @@ step() {
   elif [[ -n ${TO:-} ]]; then
     "$@" >"$TO" 2>&1 || {
       local status=$?
-      cat -- "$TO" >&2
-      fail "building ascend310_infer failed (status $status)"
+      fail "building ascend310_infer failed (status $status): $(first_fault "$TO"): see $TO"
     }
   else
     "$@" || exit
@@ -144,16 +150,24 @@ step() {
 
 # infer_and_score [--key=value ...]: build the program, run it, score what it found: ./acc.log.
 infer_and_score() {
-  local output
+  local output word program=("--device_type=$TARGET" "--device_id=$DEVICE")
+  for word in "$@"; do
+    shift
+    case $word in
+      --threads=* | --readers=*) program+=("$word") ;;
+      *) set -- "$@" "$word" ;;
+    esac
+  done
   require_lite
   require_python
   output=$(option output_path "$(next_folder ./infer_result)" "$@")
   [[ ${DRY_RUN:-0} == 1 ]] || mkdir -p -- "$output"
-  step "$PYTHON" "$MODEL_DIR/postprocess.py" "--settings_path=$output/settings.txt" ${SETTINGS[@]+"${SETTINGS[@]}"} "$@"
+  step "$PYTHON" "$MODEL_DIR/postprocess.py" "--settings_path=$output/settings.txt" "${DATA[@]}" \
+    ${SETTINGS[@]+"${SETTINGS[@]}"} "$@"
   TO=$output/build.log step cmake -S "$PROGRAM_DIR" -B "$BUILD" "-DMS_LITE_HOME=$MS_LITE_HOME"
-  TO=$output/build.log step cmake --build "$BUILD"
+  TO=$output/build.log step cmake --build "$BUILD" --parallel
   GLOG_v=${GLOG_v:-3} step "$BUILD/detect" "--mindir_path=$MINDIR" "--settings_path=$output/settings.txt" "--input_path=$IMAGES" \
-    "--output_path=$output/results.jsonl" "--device_type=$TARGET" "--device_id=$DEVICE"
+    "--output_path=$output/results.jsonl" "${program[@]}"
   step "$PYTHON" "$MODEL_DIR/postprocess.py" "--results_path=$output/results.jsonl" "--output_path=$output" "${DATA[@]}" \
     ${SETTINGS[@]+"${SETTINGS[@]}"} "$@"
   step cp -- "$output/acc.log" ./acc.log

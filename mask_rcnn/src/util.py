@@ -160,7 +160,7 @@ class ResultsWriter:
         self._file.seek(-len(self.CLOSING), 2)
         for result in results:
             self._file.write(b",\n" if self.count else b"\n")
-            self._file.write(json.dumps(result, ensure_ascii=False).encode("utf-8"))
+            self._file.write(json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace"))
             self.count += 1
         self._file.write(self.CLOSING)
         self._file.flush()

@@ -161,10 +161,10 @@ option() {
   printf '%s' "$value"
 }
 
-# next_folder NAME: NAME, or NAME_2, NAME_3, ..., the first without results of an evaluation.
+# next_folder NAME: NAME, or NAME_2, NAME_3, ..., the first without results of an evaluation or of the C++ program.
 next_folder() {
   local folder=$1 n=2
-  while [[ -e $folder/detections.json || -e $folder/metrics.json ]]; do
+  while [[ -e $folder/detections.json || -e $folder/metrics.json || -e $folder/results.jsonl ]]; do
     folder=$1_$n
     n=$((n + 1))
   done

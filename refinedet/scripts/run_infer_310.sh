@@ -7,7 +7,7 @@
 #   ANN_FILE         their annotations (default: those of the COCO folder)
 #   IMAGE_WIDTH ...  size that the network was exported with, where it is not the configuration's
 #   DEVICE_ID        number of the device (default: 0)
-#   --key=value      any key of the configuration, such as --config_path=FILE
+#   --key=value      any key of the configuration, such as --config_path=FILE; --threads=N and --readers=N of the program
 # Writes to ./infer_result, or ./infer_result_2 and so on where that has results, and the figures to ./acc.log.
 # MS_LITE_HOME is the folder of MindSpore Lite; BUILD_DIR=DIR builds the program there and not in ascend310_infer/build.
 # DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.

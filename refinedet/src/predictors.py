@@ -35,7 +35,7 @@ class Predictor:
             return self.steps[len(outputs)](*outputs)
         if len(outputs) != len(OUTPUTS):
             raise InputError(f"the network gives {len(outputs)} outputs, not {', '.join(OUTPUTS)}: was it exported from "
-                             "another model?")
+                             "another model, or as a part of a network, which the program of ascend310_infer takes?")
         return outputs
 
 
@@ -97,7 +97,7 @@ def _from_mindir(config, path, device) -> Predictor:
             return graph(ms.Tensor(image), ms.Tensor(info))
         except (RuntimeError, ValueError, TypeError) as error:
             shape = " x ".join(map(str, image.shape))
-            raise InputError(f"{path}: does not run on an input of {shape}: was it exported with this configuration? "
+            raise InputError(f"{path}: does not run on an input of {shape}: was it exported whole and with this configuration? "
                              f"({str(error).strip().splitlines()[0]})") from error
 
     return Predictor(run, steps=host_steps(config))

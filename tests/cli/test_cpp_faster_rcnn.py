@@ -1,10 +1,11 @@
 """Faster R-CNN in the C++ program of ascend310_infer: two networks, with NMS and RoIAlign between them."""
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from tests.cpp_program import called, check_against_python, fault, make_model
+from tests.cpp_program import called, check_against_python, fault, make_model, run_python, told_sanitized
 
 
 def operator(program, *words, data) -> bytes:
@@ -42,6 +43,26 @@ def test_nms_parity(cpp_program, fixtures, threshold):
         np.testing.assert_array_equal(np.sort(kept), np.sort(fixtures[f"nms/{key}_{threshold}"]))
 
 
+SETTINGS = ("num_classes 3\ntest_score_thr 0.1\ntest_iou_thr 0.5\ntest_nms_pre 3\ntest_nms_total 4\ntest_max_per_img 4\n"
+            "test_min_bbox_size 0\nbox_offset 0\n")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["class", "box"])
+def test_what_is_no_number_silences_nothing(cpp_program, tmp_path, kind, bad):
+    """Four candidates of two classes, and better ones that overflowed: of these the place, or the score."""
+    settings = tmp_path / "settings.txt"
+    settings.write_text(SETTINGS)
+    boxes = np.float32([[10, 0, 20, 9], [30, 0, 40, 9], [50, 0, 60, 9], [70, 0, 80, 9], [10, 0, 20, 9]])
+    scores = np.float32([[0.9, 0.95], [0.3, 0], [0, 0.5], [0.4, 0], [0.2, 0.6]])
+    boxes[0, 2] = scores[4, 0] = bad
+    rows = boxes if kind == "class" else np.repeat(boxes[:, None], 2, 1)
+    count, *lines = operator(cpp_program, kind, settings, len(boxes), data=(rows, scores)).decode().splitlines()
+    wanted = ["2 0.600000024 10", "2 0.5 50", "1 0.400000006 70", "1 0.300000012 30"]
+    # A class, or all of them, has at most test_nms_pre candidates.
+    assert count == "3" and lines == (wanted if kind == "class" else wanted[:3])
+
+
 @pytest.fixture(scope="module")
 def faster_rcnn(cpp_coco, tmp_path_factory):
     """Folder of a narrow Faster R-CNN of 80 classes, its two MINDIR files, and what infer.py finds with it."""
@@ -75,3 +96,34 @@ def test_half_a_network(faster_rcnn, cpp_coco, cpp_lite, cpp_program, repo_dir, 
     command = ["run_infer_cpp.sh", f"lonely_{alone}.mindir", cpp_coco / "val2017",
                cpp_coco / "annotations" / "instances_val2017.json", "CPU", f"--config_path={faster_rcnn / 'narrow.yaml'}"]
     assert fault(called(repo_dir, "faster_rcnn", command, tmp_path, cpp_lite, cpp_program)).endswith(message)
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ("roi_borders 2 4 8 16 32 64", "roi_borders: expected a number less than of roi_strides, 3"),
+    ("roi_strides ", "roi_strides: expected numbers from 1 on"),
+    ("roi_strides 0 8 16 32", "roi_strides: expected numbers from 1 on"),
+    ("roi_strides 8 16 32 64", "v1_dense.mindir: gives 14 outputs, not those of export.py --split=True with this configuration"),
+    ("num_classes 91", "v1_heads.mindir: the network tells 80 classes, the configuration 90: pass the --config_path"),
+    ("rpn_max_num 99", "v1_heads.mindir: the network takes an input of 100 x 32 x 7 x 7, the configuration gives 99 x 32 x 7 x 7"),
+])
+def test_settings_of_another_network(faster_rcnn, cpp_coco, cpp_sanitized, repo_dir, tmp_path, setting, message):
+    """Told in one line, before anything is read or written beyond its end."""
+    path = tmp_path / "settings.txt"
+    run_python(repo_dir / "faster_rcnn" / "postprocess.py", f"--settings_path={path}", "--config_path=narrow.yaml", cwd=faster_rcnn)
+    with path.open("a") as stream:      # the last line of a name counts
+        stream.write(f"{setting}\n")
+    status, told = told_sanitized(cpp_sanitized, f"--settings_path={path}", f"--mindir_path={faster_rcnn / 'v1_dense.mindir'}",
+                                  f"--input_path={cpp_coco / 'val2017'}", f"--output_path={tmp_path / 'results.jsonl'}",
+                                  "--device_type=CPU")
+    assert status == 2 and message in told.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(("part", "message"), [
+    ("dense", "the network gives 14 outputs, not boxes, scores, labels, valid: was it exported from another model, or as"),
+    ("heads", "was it exported whole and with this configuration?"),
+])
+def test_infer_py_says_that_a_part_is_none_of_its_own(faster_rcnn, cpp_coco, repo_dir, tmp_path, part, message):
+    command = [sys.executable, repo_dir / "faster_rcnn" / "infer.py", f"--mindir_path=exported_{part}.mindir",
+               "--config_path=narrow.yaml", f"--input={cpp_coco / 'val2017'}", f"--output_path={tmp_path}"]
+    done = subprocess.run(list(map(str, command)), cwd=faster_rcnn, capture_output=True, text=True, timeout=120, check=False)
+    assert message in fault(done)

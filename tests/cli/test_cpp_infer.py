@@ -1,11 +1,13 @@
 """The C++ program of ascend310_infer on the CPU of MindSpore Lite, compared with infer.py and eval.py; and its scripts."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.cpp_program import (
     STRICT,
@@ -79,12 +81,25 @@ def test_damaged_pictures_under_sanitizers(cpp_sanitized, kinds, tmp_path):
     """Read or refused, without a report of the sanitizers, leaks included."""
     files = []
     for source in kinds:
-        for seed in range(10):
+        for seed in range(12):
             files.append(tmp_path / f"{seed} {source.name}")
             files[-1].write_bytes(mutated(source.read_bytes(), seed))
     found, told = dumped(cpp_sanitized, write_settings(tmp_path / "settings.txt"), files, (3, 64, 128), STRICT)
     refused = sum(item is None for item in found)
     assert 20 < refused < len(files) >= 200 and len(told.splitlines()) == refused
+
+
+def test_a_picture_too_large_for_the_memory(cpp_program, tmp_path):
+    """It is one that cannot be read, and the next is read."""
+    large, small = tmp_path / "large.png", tmp_path / "small.png"
+    Image.new("1", (16384, 16384)).save(large)      # 800 MB as colours
+    Image.new("RGB", (40, 30)).save(small)
+    command = ["bash", "-c", 'ulimit -v 500000; exec "$@"', "bash", str(cpp_program / "dump_input"),
+               write_settings(tmp_path / "settings.txt")]
+    done = subprocess.run(command, input=f"{large}\n{small}\n".encode(), capture_output=True, timeout=60,
+                          check=False)
+    assert done.returncode == 0 and done.stderr.decode() == f"{large}: not a PNG that can be decoded: too many pixels\n"
+    assert len(done.stdout) == 4 * (1 + 6 + 3 * 64 * 128)
 
 
 # ---------------------------------------------------------------------------------------------------- RefineDet
@@ -129,7 +144,9 @@ def test_refinedet_by_run_infer_310(refinedet, cpp_coco, cpp_lite, cpp_program, 
     (["--input_path=nowhere"], "input_path: no such folder: nowhere"),
     (["--mindir_path=gone.mindir"], "mindir_path: no such file: gone.mindir"),
     (["--output_path=/no/where.jsonl"], "output_path: /no/where.jsonl cannot be written"),
-    (["--readers=0"], "readers: expected a whole number from 1 on, got '0'"),
+    (["--readers=0"], "readers: expected a whole number from 1 to 256, got '0'"),
+    (["--readers=40000"], "readers: expected a whole number from 1 to 256, got '40000'"),
+    (["--threads=40000"], "threads: expected a whole number from 1 to 256, got '40000'"),
     (["--colour=red"], "--colour: unknown option"),
 ])
 def test_faults_of_the_program(refinedet, cpp_coco, cpp_program, tmp_path, flags, message):
@@ -148,6 +165,8 @@ def test_faults_of_the_program(refinedet, cpp_coco, cpp_program, tmp_path, flags
     ({"num_classes": 21}, "the network tells 80 classes, the configuration 20"),
     ({"image_mean": "1 2"}, "image_mean: expected 3 numbers, got '1 2'"),
     ({"test_iou_thr": "half"}, "test_iou_thr: expected a number, got 'half'"),
+    ({"test_iou_thr": ""}, "test_iou_thr is needed: give --settings_path of a file that has it"),
+    ({"threads": "300"}, "threads: expected a whole number from 1 to 256, got '300'"),
 ])
 def test_settings_that_do_not_fit(refinedet, cpp_coco, cpp_program, tmp_path, changes, message):
     nms = {"test_score_thr": 0.1, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
@@ -157,6 +176,54 @@ def test_settings_that_do_not_fit(refinedet, cpp_coco, cpp_program, tmp_path, ch
                f"--output_path={tmp_path / 'results.jsonl'}", "--device_type=CPU"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
     assert message in fault(done)
+
+
+def test_as_many_detections_as_the_configuration_has(refinedet, cpp_coco, cpp_program, tmp_path):
+    nms = {"test_score_thr": 0.001, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 2000, "test_max_per_img": 200}
+    results = tmp_path / "results.jsonl"
+    command = [cpp_program / "detect", write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms}),
+               f"--mindir_path={refinedet / 'network.mindir'}", f"--input_path={cpp_coco / 'val2017'}",
+               f"--output_path={results}", "--device_type=CPU"]
+    subprocess.run(list(map(str, command)), capture_output=True, timeout=60, check=True)
+    assert max(len(json.loads(line)["scores"]) for line in results.read_text().splitlines()) == 200
+
+
+def test_names_are_told_in_one_line(refinedet, cpp_coco, cpp_program, tmp_path):
+    """Of a network that is none, and of a picture that is none."""
+    odd = tmp_path / "two\nlines\033[31m"
+    odd.mkdir()
+    (odd / "network.mindir").write_text("no network")
+    shutil.copy(cpp_coco / "val2017" / "000000900001.png", odd)
+    (odd / "no\npicture.jpg").touch()
+    nms = {"test_score_thr": 0.1, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
+    flag = write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms})
+    command = [cpp_program / "detect", flag, f"--input_path={odd}", f"--output_path={tmp_path / 'results.jsonl'}",
+               "--device_type=CPU"]
+    for network, status, message in ((odd / "network.mindir", 2, "two lines [31m/network.mindir: MindSpore Lite does not build it"),
+                                     (refinedet / "network.mindir", 0, "no picture.jpg: neither JPEG nor PNG (0 bytes)")):
+        done = subprocess.run([*map(str, command), f"--mindir_path={network}"], capture_output=True, text=True, timeout=60,
+                              check=False, env={**os.environ, "GLOG_v": "4"})
+        assert done.returncode == status and message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == (1 if status else 2)
+
+
+def test_threads_of_the_configuration(repo_dir, tmp_path):
+    for threads, wanted in ((0, []), (3, ["threads 3"])):
+        run_python(repo_dir / "refinedet" / "postprocess.py", "--settings_path=settings.txt", f"--runtime_num_threads={threads}",
+                   cwd=tmp_path)
+        assert [line for line in (tmp_path / "settings.txt").read_text().splitlines() if line.startswith("threads")] == wanted
+
+
+def test_a_link_to_itself_is_no_picture(refinedet, cpp_coco, cpp_program, tmp_path):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(cpp_coco / "val2017", pictures)
+    (pictures / "loop.jpg").symlink_to("loop.jpg")
+    nms = {"test_score_thr": 0.1, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
+    command = [cpp_program / "detect", write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms}),
+               f"--mindir_path={refinedet / 'network.mindir'}", f"--input_path={pictures}",
+               f"--output_path={tmp_path / 'results.jsonl'}", "--device_type=CPU"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and done.stdout.startswith("15 pictures, 0 not readable"), done.stderr
 
 
 def test_memory_and_disk_stay_small(refinedet, cpp_coco, cpp_program, tmp_path):
@@ -252,6 +319,30 @@ def test_faults_of_the_scripts(repo_dir, caller, words, message):
     assert fault(done).startswith(f"{name}: error: {message}") and len(done.stderr.splitlines()) == 1
 
 
+def test_results_that_an_earlier_run_left_stay(repo_dir, cpp_lite, caller):
+    (caller / "infer_result").mkdir()
+    (caller / "infer_result" / "results.jsonl").touch()
+    command = ["run_infer_cpp.sh", "a net.mindir", "some pictures", "truth.json", "CPU"]
+    done = called(repo_dir, "refinedet", command, caller, cpp_lite, caller, DRY_RUN="1")
+    assert "--output_path=./infer_result_2/results.jsonl" in done.stdout, done.stderr
+
+
+def test_broken_annotations_are_told_before_anything_is_built(repo_dir, cpp_lite, caller):
+    command = ["run_infer_cpp.sh", "a net.mindir", "some pictures", "truth.json", "CPU"]
+    done = called(repo_dir, "refinedet", command, caller, cpp_lite, caller / "a build")
+    assert "truth.json: the file is empty" in fault(done) and not (caller / "a build").exists()
+
+
+def test_names_of_any_bytes_are_scored(cpp_coco, repo_dir, tmp_path):
+    """File names need not be UTF-8."""
+    found = {"image_info": [64, 64, 1, 1, 64, 64], "boxes": [], "scores": [], "labels": []}
+    lines = [json.dumps({"file_name": name, **found}) for name in ("lat?.jpg", "000000900001.png")]
+    (tmp_path / "results.jsonl").write_bytes("\n".join(lines).encode().replace(b"?", b"\xe9"))
+    done = run_python(repo_dir / "refinedet" / "postprocess.py", "--results_path=results.jsonl", "--output_path=scores",
+                      f"--coco_root={cpp_coco}", cwd=tmp_path)
+    assert "1 pictures are not annotated, so not scored, such as 'lat\\udce9.jpg'" in done.stderr
+
+
 @pytest.mark.parametrize(("home", "message"), [
     ("", "MS_LITE_HOME is not set"), ("/no/where", "MS_LITE_HOME: no runtime/include/api/model.h in /no/where")])
 def test_a_missing_sdk(repo_dir, caller, home, message):
@@ -268,20 +359,47 @@ def test_arguments_of_run_infer_310(repo_dir, fake_lite, caller, words, device, 
     done = called(repo_dir, "faster_rcnn", command, caller, fake_lite, caller, DRY_RUN="1")
     assert done.returncode == 0, done.stderr
     settings, _, _, run, _, _ = done.stdout.splitlines()
-    assert settings.endswith(f"settings.txt{size}") and run.endswith(f"--device_type=Ascend --device_id={device}")
+    assert settings.endswith(f"--val_anno_path=truth.json{size}") and run.endswith(f"--device_type=Ascend --device_id={device}")
+
+
+def test_what_stops_the_build_is_one_line(repo_dir, cpp_lite, cpp_coco, caller):
+    """The compiler's own message; the rest is in a file."""
+    compiler = caller / "c++"
+    compiler.write_text("#!/bin/sh\necho 'c++: fatal error: no input is liked' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    command = ["run_infer_cpp.sh", "a net.mindir", cpp_coco / "val2017", cpp_coco / "annotations" / "instances_val2017.json", "CPU"]
+    done = called(repo_dir, "refinedet", command, caller, cpp_lite, caller / "a build", CXX=str(compiler))
+    assert len(done.stderr.splitlines()) == 1
+    assert fault(done) == ("run_infer_cpp.sh: error: building ascend310_infer failed (status 1): "
+                           "c++: fatal error: no input is liked: see ./infer_result/build.log")
+
+
+def test_the_build_takes_the_folder_of_lite_that_it_is_told(cpp_lite, repo_dir, tmp_path):
+    """Relative in the environment, and another one later."""
+    for name in ("first", "second"):
+        (tmp_path / name).symlink_to(cpp_lite)
+    for name, flags in (("first", []), ("second", ["-DMS_LITE_HOME=second"])):
+        done = subprocess.run(["cmake", "-S", str(repo_dir / "ascend310_infer"), "-B", "built", *flags], cwd=tmp_path, text=True,
+                              capture_output=True, timeout=60, check=False,
+                              env={**os.environ, "PWD": str(tmp_path), "MS_LITE_HOME": "first"})
+        assert done.returncode == 0, done.stderr
+        cache = (tmp_path / "built" / "CMakeCache.txt").read_text()
+        assert f"LITE_LIBRARY:FILEPATH={tmp_path / name}/runtime/lib/libmindspore-lite.so\n" in cache
 
 
 def test_dry_run_prints_the_steps(repo_dir, fake_lite, caller):
     command = ["run_infer_cpp.sh", "a net.mindir", "some pictures", "truth.json", "Ascend", "128", "64", "true", "3",
-               "--num_classes=4"]
+               "--num_classes=4", "--threads=3", "--readers=5"]
     done = called(repo_dir, "refinedet", command, caller, fake_lite, caller / "a build", DRY_RUN="1")
     assert done.returncode == 0, done.stderr
     settings, configure, make, run, score, copy = done.stdout.splitlines()
     sizes = "--img_width=128 --img_height=64 --keep_ratio=True --num_classes=4"
-    assert f"postprocess.py --settings_path=./infer_result/settings.txt {sizes}" in settings
+    written = "postprocess.py --settings_path=./infer_result/settings.txt --image_dir=some\\ pictures --anno_path=truth.json"
+    assert written in settings and sizes in settings
     assert configure.startswith("cmake -S ") and make.startswith("cmake --build ")
     assert run.endswith("--mindir_path=a\\ net.mindir --settings_path=./infer_result/settings.txt --input_path=some\\ pictures "
-                        "--output_path=./infer_result/results.jsonl --device_type=Ascend --device_id=3")
+                        "--output_path=./infer_result/results.jsonl --device_type=Ascend --device_id=3 --threads=3 --readers=5")
+    assert "--threads" not in settings + score and make.endswith(" --parallel")
     assert sizes in score and "--results_path=./infer_result/results.jsonl" in score
     assert copy.endswith("./infer_result/acc.log ./acc.log")
     assert not (caller / "infer_result").exists()

@@ -14,6 +14,13 @@ CATEGORIES = [{"id": 7, "name": "cat", "label": 1}, {"id": 3, "name": "dog", "la
 INFO = np.array([[300, 400, 3, 2, 100, 200]], np.float32)
 
 
+def test_names_of_any_bytes_can_be_written(tmp_path):
+    """A name that is not UTF-8, as Python has it of the file system."""
+    with ResultsWriter(tmp_path / "results.json") as writer:
+        writer.add([{"file_name": "lat\udce9 猫.jpg"}])
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == [{"file_name": "lat\udce9 猫.jpg"}]
+
+
 # Detections -> results
 
 def test_to_results_scales_each_axis_clips_and_maps_ids():
