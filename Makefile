@@ -41,7 +41,7 @@ demo: venv ## draw a data set, train MODEL on it, evaluate, export, infer: demo_
 	@$(PY) -m utils.demo.run --model "$(MODEL)" $(ARGS)
 
 test: lint ## everything that CI runs
-	@$(PYTEST) --numprocesses 2 --dist loadgroup --no-loadscope-reorder tests $(ARGS)
+	@$(PYTEST) --numprocesses 2 --no-loadscope-reorder tests $(ARGS)
 
 lint: venv ## ruff, shellcheck
 	@$(PY) -m ruff check .

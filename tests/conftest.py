@@ -16,13 +16,18 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """With several workers (pytest-xdist) a file's tests stay together, for they share what is slow to make; those of the C++
-    program do over three files."""
-    for item in items:
-        group = "cpp" if item.path.name.startswith("test_cpp_") else item.path.relative_to(ROOT).as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Of several workers one has all tests of a file, for they share what is slow to make; those of the C++ program do over
+    three files."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return "cpp" if "/test_cpp_" in file else file
+
+    return ByFile(config, log)
 
 
 def pytest_sessionstart(session):

@@ -70,7 +70,7 @@ def test_targets_pass_their_arguments_on(make):
     cache = f"[-o][cache_dir={make.venv}/pytest_cache]"
     assert make("demo", "MODEL=refinedet", "ARGS=--seed=3")[1] == ["[-m][utils.demo.run][--model][refinedet][--seed=3]"]
     assert make("test", "ARGS=-k 'one and two'")[1] == [
-        *LINT, f"[-m][pytest]{cache}[--numprocesses][2][--dist][loadgroup][--no-loadscope-reorder][tests][-k][one and two]"]
+        *LINT, f"[-m][pytest]{cache}[--numprocesses][2][--no-loadscope-reorder][tests][-k][one and two]"]
     assert make("sync")[1] == ["[tests/sync_copies.py]"]
     assert make("check")[1] == [
         *LINT, "[tests/sync_copies.py][--check]",
