@@ -25,6 +25,9 @@ from tests.cpp_program import (
 SETTINGS = {"num_classes": 4, "img_height": 64, "img_width": 128, "pad_to": "fixed", "keep_ratio": False,
             "size_rounding": "nearest", "resize_mode": "opencv",
             "image_mean": "123.675 116.28 103.53", "image_std": "58.395 57.12 57.375", "to_rgb": True}
+# Of a RefineDet of 80 classes.
+OF_81 = {"num_classes": 81, "test_score_thr": 0.0125, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400,
+         "test_max_per_img": 100}
 SIZES = [(64, 128, False, "fixed"), (128, 192, True, "fixed"), (100, 170, True, "128x192")]
 
 
@@ -151,8 +154,7 @@ def test_refinedet_by_run_infer_310(refinedet, cpp_coco, cpp_lite, cpp_program, 
 ])
 def test_faults_of_the_program(refinedet, cpp_coco, cpp_program, tmp_path, flags, message):
     settings = tmp_path / "settings.txt"
-    nms = {"test_score_thr": 0.1, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
-    flag = write_settings(settings, **{"num_classes": 81, **nms})
+    flag = write_settings(settings, **{**OF_81, "test_score_thr": 0.1})
     command = [cpp_program / "detect", flag, f"--mindir_path={refinedet / 'network.mindir'}",
                f"--input_path={cpp_coco / 'val2017'}",
                "--output_path=results.jsonl", "--device_type=CPU", *flags]
@@ -169,8 +171,7 @@ def test_faults_of_the_program(refinedet, cpp_coco, cpp_program, tmp_path, flags
     ({"threads": "300"}, "threads: expected a whole number from 1 to 256, got '300'"),
 ])
 def test_settings_that_do_not_fit(refinedet, cpp_coco, cpp_program, tmp_path, changes, message):
-    nms = {"test_score_thr": 0.1, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
-    flag = write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms, **changes})
+    flag = write_settings(tmp_path / "settings.txt", **{**OF_81, "test_score_thr": 0.1, **changes})
     command = [cpp_program / "detect", flag, f"--mindir_path={refinedet / 'network.mindir'}",
                f"--input_path={cpp_coco / 'val2017'}",
                f"--output_path={tmp_path / 'results.jsonl'}", "--device_type=CPU"]
@@ -179,9 +180,9 @@ def test_settings_that_do_not_fit(refinedet, cpp_coco, cpp_program, tmp_path, ch
 
 
 def test_as_many_detections_as_the_configuration_has(refinedet, cpp_coco, cpp_program, tmp_path):
-    nms = {"test_score_thr": 0.001, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 2000, "test_max_per_img": 200}
     results = tmp_path / "results.jsonl"
-    command = [cpp_program / "detect", write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms}),
+    many = {**OF_81, "test_score_thr": 0.001, "test_nms_total": 2000, "test_max_per_img": 200}
+    command = [cpp_program / "detect", write_settings(tmp_path / "settings.txt", **many),
                f"--mindir_path={refinedet / 'network.mindir'}", f"--input_path={cpp_coco / 'val2017'}",
                f"--output_path={results}", "--device_type=CPU"]
     subprocess.run(list(map(str, command)), capture_output=True, timeout=60, check=True)
@@ -195,8 +196,7 @@ def test_names_are_told_in_one_line(refinedet, cpp_coco, cpp_program, tmp_path):
     (odd / "network.mindir").write_text("no network")
     shutil.copy(cpp_coco / "val2017" / "000000900001.png", odd)
     (odd / "no\npicture.jpg").touch()
-    nms = {"test_score_thr": 0.1, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
-    flag = write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms})
+    flag = write_settings(tmp_path / "settings.txt", **{**OF_81, "test_score_thr": 0.1})
     command = [cpp_program / "detect", flag, f"--input_path={odd}", f"--output_path={tmp_path / 'results.jsonl'}",
                "--device_type=CPU"]
     for network, status, message in ((odd / "network.mindir", 2, "two lines [31m/network.mindir: MindSpore Lite does not build it"),
@@ -218,8 +218,7 @@ def test_a_link_to_itself_is_no_picture(refinedet, cpp_coco, cpp_program, tmp_pa
     pictures = tmp_path / "pictures"
     shutil.copytree(cpp_coco / "val2017", pictures)
     (pictures / "loop.jpg").symlink_to("loop.jpg")
-    nms = {"test_score_thr": 0.1, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
-    command = [cpp_program / "detect", write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms}),
+    command = [cpp_program / "detect", write_settings(tmp_path / "settings.txt", **{**OF_81, "test_score_thr": 0.1}),
                f"--mindir_path={refinedet / 'network.mindir'}", f"--input_path={pictures}",
                f"--output_path={tmp_path / 'results.jsonl'}", "--device_type=CPU"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
@@ -228,8 +227,7 @@ def test_a_link_to_itself_is_no_picture(refinedet, cpp_coco, cpp_program, tmp_pa
 
 def test_memory_and_disk_stay_small(refinedet, cpp_coco, cpp_program, tmp_path):
     """Memory is what 50 pictures take, and 100 detections in each of COCO val2017's 5000 are less than 200 MB."""
-    nms = {"test_score_thr": 0.0125, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
-    flag = write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms})
+    flag = write_settings(tmp_path / "settings.txt", **OF_81)
     sources, peaks = sorted((cpp_coco / "val2017").iterdir()), []
     for count in (50, 500):
         pictures, results = tmp_path / f"{count} pictures", tmp_path / f"{count}.jsonl"
@@ -251,8 +249,7 @@ def test_memory_and_disk_stay_small(refinedet, cpp_coco, cpp_program, tmp_path):
 
 def test_detection_under_sanitizers(refinedet, cpp_coco, cpp_sanitized, tmp_path):
     """A few pictures, some of them damaged, and damaged networks: cut off, or with bytes changed, which may go unnoticed."""
-    nms = {"test_score_thr": 0.0125, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400, "test_max_per_img": 100}
-    flag = write_settings(tmp_path / "settings.txt", **{"num_classes": 81, **nms})
+    flag = write_settings(tmp_path / "settings.txt", **OF_81)
     data = (refinedet / "network.mindir").read_bytes()
     pictures = some_damaged(cpp_coco / "val2017", tmp_path / "pictures")
     path = tmp_path / "network.mindir"
