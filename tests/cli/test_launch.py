@@ -10,14 +10,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from utils.launch.cli import free_port
+from utils.launch import cli
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "utils" / "launch" / "run.py"
 PROGRAM = '''
 import os, signal, sys, time
+mode = sys.argv[1]
 if os.environ["MS_ROLE"] == "MS_SCHED":
+    if mode == "unscheduled":
+        sys.exit("cannot listen")
     time.sleep(100)
-rank, mode = int(os.environ["RANK_ID"]), sys.argv[1]
+rank = int(os.environ["RANK_ID"])
 print("rank", rank, "has", sys.argv[2:], "of", os.environ["RANK_SIZE"], flush=True)
 def asked(*_):
     time.sleep(rank / 2)
@@ -85,6 +88,14 @@ def test_a_rank_that_fails_ends_all(start, tmp_path, mode, status, told):
     assert not running(tmp_path / "a run")
 
 
+def test_a_scheduler_that_fails_ends_all(start, tmp_path):
+    """msrun would wait for the ranks, and they for the scheduler."""
+    _, errors = (process := start("unscheduled", "--kill_after=2")).communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert "the scheduler ended before the ranks; all were ended" in errors and "    cannot listen" in errors
+    assert not running(tmp_path / "a run")
+
+
 def test_asked_to_stop_it_asks_the_ranks(start, tmp_path):
     """A second start in the same folder keeps the logs of the first."""
     folder = tmp_path / "a run"
@@ -117,11 +128,11 @@ def test_all_end_where_the_launcher_is_killed(start, tmp_path, mark):
 
 
 def test_a_node_that_fails_ends_the_others(start, tmp_path):
-    """Both ways round, the second without a word: its launcher is killed."""
+    """Both ways round, the second without a word: its launcher is killed. They share a folder of logs, and leave each other's."""
     for victim, told in ((1, "node 1 ended with status 3"), (0, "node 0 went without a word")):
-        port = free_port()
+        port = cli.free_port()
         nodes = [start("fails" if victim else "waits", "--local_worker_num=1", f"--node_rank={i}", f"--master_port={port}",
-                       f"--log_dir=logs {victim} {i}") for i in (0, 1)]
+                       f"--log_dir=logs {victim}") for i in (0, 1)]
         if victim == 0:
             wait_for(tmp_path / "a run" / "ready 1", nodes[1])
             nodes[0].kill()
@@ -129,6 +140,8 @@ def test_a_node_that_fails_ends_the_others(start, tmp_path):
         assert nodes[1 - victim].returncode == (3 if victim else 1), errors
         assert f"{told}; all ranks here were ended" in errors
         nodes[victim].communicate(timeout=60)
+        assert sorted(path.name for path in (tmp_path / "a run" / f"logs {victim}").iterdir()) == [
+            "msrun.log", "msrun_1.log", "scheduler.log", "worker_0.log", "worker_1.log"]
         for path in (tmp_path / "a run").glob("ready *"):
             path.unlink()
     assert_all_end(tmp_path / "a run")
@@ -150,11 +163,29 @@ def test_faults_are_one_line(run_command, one_line, options, told):
     assert told in one_line(run_command(["python", LAUNCHER, *options, __file__]), "run.py")
 
 
-def test_missing_program_and_taken_port(run_command, one_line):
+def test_missing_program(run_command, one_line):
     assert "no such program: nowhere.py" in one_line(run_command(["python", LAUNCHER, "--worker_num=2", "nowhere.py"]), "run.py")
+
+
+@pytest.mark.parametrize("nodes, told", [((), "choose another, or 0 for a free one"),
+                                         (("--local_worker_num=1",), "choose the same other one on all nodes")])
+def test_taken_port(run_command, one_line, nodes, told):
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = run_command(["python", LAUNCHER, "--worker_num=2", f"--master_port={port}", __file__])
-    assert f"--master_port: {port} is in use" in one_line(done, "run.py")
+        done = run_command(["python", LAUNCHER, "--worker_num=2", *nodes, f"--master_port={port}", __file__])
+    assert f"--master_port: {port} is in use; {told}" in one_line(done, "run.py")
+
+
+def test_taken_port_of_several_nodes(monkeypatch):
+    """Also where nobody named it: the other nodes would wait for one that cannot come."""
+    monkeypatch.setattr(cli, "_is_free", lambda port: port != cli.DEFAULT_PORT)
+    call = ["--worker_num=2", "--local_worker_num=1", __file__]
+    with pytest.raises(cli.LaunchError, match=f"--master_port: {cli.DEFAULT_PORT} is in use"):
+        cli.parse(call)
+    assert cli.parse(["--node_rank=1", *call]).master_port == cli.DEFAULT_PORT
+
+
+def test_free_port_is_none_that_the_system_hands_out():
+    assert 1024 < cli.free_port() < int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])

@@ -1,6 +1,7 @@
 """The command line of run.py."""
 import argparse
 import os
+import random
 import socket
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from .nodes import PORT_OFFSET, Nodes
 from .supervisor import Supervisor
 
 DEFAULT_PORT = 8118     # msrun's
-LOGS = ("worker_*.log", "scheduler.log", "msrun.log")
+# Where a free port is looked for: below those that the system gives to outgoing connections, which may take it meanwhile.
+FREE_PORTS = range(20000, 32768)
 
 
 class LaunchError(ValueError):
@@ -31,7 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"port of the scheduler on that node (default: a free one; {DEFAULT_PORT} with several nodes)")
     add("--node_rank", type=int, default=0, help="number of this node; 0 is the one at master_addr (default: %(default)s)")
     add("--log_dir", default="msrun_log",
-        help="folder of worker_RANK.log, scheduler.log, msrun.log; earlier ones go to its earlier/N (default: %(default)s)")
+        help="folder of worker_RANK.log, scheduler.log, msrun.log (msrun_NODE.log of other nodes than the first, which may share "
+             "it); earlier ones go to its earlier/N (default: %(default)s)")
     add("--device_target", choices=("Ascend", "GPU", "CPU"), help="handed to the program (default: not handed on)")
     add("--show_ranks", default="0", help="ranks whose output is shown: numbers with commas, all, none (default: %(default)s)")
     add("--cluster_time_out", type=int, default=600, metavar="S",
@@ -62,15 +65,16 @@ def parse(argv) -> argparse.Namespace:
         raise LaunchError(f"--master_port: {options.master_port} is not a port number, 1 to {last} or 0")
     if options.master_port == 0:
         options.master_port = free_port() if local == total else DEFAULT_PORT
-    elif options.node_rank == 0 and not _is_free(options.master_port):
-        raise LaunchError(f"--master_port: {options.master_port} is in use; choose another, or 0 on a single node")
+    if options.node_rank == 0 and not _is_free(options.master_port):
+        other = "another, or 0 for a free one" if local == total else "the same other one on all nodes"
+        raise LaunchError(f"--master_port: {options.master_port} is in use; choose {other}")
     return options
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that is free now, with the next one, which several nodes use too."""
+    ports = random.sample(FREE_PORTS, 1000)
+    return next(port for port in ports if _is_free(port) and _is_free(port + PORT_OFFSET))
 
 
 def _is_free(port: int) -> bool:
@@ -83,18 +87,44 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def prepare_logs(folder: Path) -> None:
-    """The folder, made; logs of an earlier start are moved to earlier/N, for msrun would write over them."""
+def own_log(options) -> Path:
+    """Of msrun; the nodes may share the folder."""
+    return Path(options.log_dir) / ("msrun.log" if options.node_rank == 0 else f"msrun_{options.node_rank}.log")
+
+
+def prepare_logs(options) -> None:
+    """The folder, made; logs of an earlier start are moved to earlier/N, for msrun would write over them.
+
+    Of several nodes each moves its own alone: the others may have begun.
+    """
+    folder, first = Path(options.log_dir), options.node_rank * options.local_worker_num
+    if options.local_worker_num == options.worker_num:
+        names = ["worker_*.log"]
+    else:
+        names = [f"worker_{rank}.log" for rank in range(first, first + options.local_worker_num)]
+    names += [own_log(options).name, *(["scheduler.log"] if options.node_rank == 0 else [])]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        old = [path for pattern in LOGS for path in folder.glob(pattern)]
+        old = [path for name in names for path in folder.glob(name)]
         if old:
-            shelf = next(shelf for n in range(1, 10 ** 6) if not (shelf := folder / "earlier" / str(n)).exists())
-            shelf.mkdir(parents=True)
+            shelf = _new_folder(folder / "earlier")
             for path in old:
                 path.rename(shelf / path.name)
     except OSError as error:
         raise LaunchError(f"--log_dir: {error.filename or folder}: {error.strerror}") from None
+
+
+def _new_folder(parent: Path) -> Path:
+    """parent/1, or the first number that is not there yet, made."""
+    parent.mkdir(exist_ok=True)
+    number = 1
+    while True:
+        try:
+            (parent / str(number)).mkdir()
+        except FileExistsError:     # perhaps just now another node's
+            number += 1
+        else:
+            return parent / str(number)
 
 
 def msrun_command(options) -> list:
@@ -118,8 +148,7 @@ def environment(options) -> dict:
 def main(argv=None) -> int:
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
-        folder = Path(options.log_dir)
-        prepare_logs(folder)
+        prepare_logs(options)
     except LaunchError as error:
         print(f"run.py: error: {error}", file=sys.stderr)
         return 2
@@ -128,8 +157,8 @@ def main(argv=None) -> int:
         nodes = Nodes(options.node_rank, options.master_addr, options.master_port, options.cluster_time_out)
         nodes.start()
     try:
-        status = Supervisor(msrun_command(options), environment(options), folder, options.local_worker_num, options.kill_after,
-                            nodes).run()
+        status = Supervisor(msrun_command(options), environment(options), own_log(options), options.local_worker_num,
+                            options.kill_after, nodes).run()
     finally:
         if nodes:
             nodes.finish(status)

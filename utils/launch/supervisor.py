@@ -40,16 +40,25 @@ def _end_with_parent(parent: int) -> None:
             os._exit(1)
 
 
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
 class Supervisor:
-    """Runs `command`, an msrun with --join=True that starts `count` ranks here and writes its logs to `folder`.
+    """Runs `command`, an msrun with --join=True that starts `count` ranks here and writes their logs beside `log`, its own.
 
     nodes: those of other nodes, see nodes.py; None = there are no others.
     """
 
-    def __init__(self, command: list, env: dict, folder: Path, count: int, kill_after: float, nodes=None):
-        self.command, self.env, self.folder, self.count, self.kill_after = command, env, folder, count, kill_after
-        self.nodes = nodes
+    def __init__(self, command: list, env: dict, log: Path, count: int, kill_after: float, nodes=None):
+        self.command, self.env, self.log, self.count, self.kill_after = command, env, log, count, kill_after
+        self.folder, self.nodes = log.parent, nodes
         self.ranks = {}         # pid -> (psutil.Process, number)
+        self.scheduler = None   # psutil.Process; of several nodes the first has one
+        self.lost = False       # it ended while ranks went on
         self.failed = None      # (pid, status) of the rank that failed first, as subprocess gives the status
         self.asked = 0          # number of the signal that asked to stop
         self.msrun = None
@@ -57,7 +66,7 @@ class Supervisor:
     def run(self) -> int:
         before = {number: signal.signal(number, self._take) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         try:
-            with (self.folder / "msrun.log").open("w", encoding="utf-8") as log:
+            with self.log.open("w", encoding="utf-8") as log:
                 # A session of its own: Ctrl-C is for us alone.
                 self.msrun = subprocess.Popen(self.command, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                               stderr=subprocess.PIPE, start_new_session=True,
@@ -95,7 +104,8 @@ class Supervisor:
 
     def _watch(self) -> None:
         """Until msrun has ended, or has had its time to."""
-        first, last = None, None    # when a rank failed, and when the last of them ended
+        # When a rank failed, when the last of them ended, and when the scheduler did.
+        first, last, alone = None, None, None
         while self.msrun.poll() is None:
             self._find_ranks()
             now = time.monotonic()
@@ -103,10 +113,13 @@ class Supervisor:
                 return
             if self.failed is not None:
                 first = now if first is None else first
-                alive = any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-                            for process in self._processes())
-                last = None if alive else (last or now)
+                last = None if any(map(_is_alive, self._processes())) else (last or now)
                 if now - first > self.kill_after or (last and now - last > SCHEDULER_S):
+                    return
+            elif self.scheduler and not _is_alive(self.scheduler):
+                alone = alone or now
+                if now - alone > self.kill_after and any(map(_is_alive, self._processes())):
+                    self.lost = True
                     return
             time.sleep(POLL_S if len(self.ranks) >= self.count else SEARCH_S)
 
@@ -116,11 +129,14 @@ class Supervisor:
     def _find_ranks(self) -> None:
         with contextlib.suppress(psutil.Error):
             for child in psutil.Process(self.msrun.pid).children():
-                if child.pid in self.ranks:
+                if child.pid in self.ranks or child == self.scheduler:
                     continue
                 with contextlib.suppress(psutil.Error, OSError):
                     variables = child.environ()
-                    if variables.get("MS_ROLE") == "MS_WORKER" and os.getsid(child.pid) == child.pid:
+                    role = variables.get("MS_ROLE")
+                    if role == "MS_SCHED":
+                        self.scheduler = child
+                    elif role == "MS_WORKER" and os.getsid(child.pid) == child.pid:
                         self.ranks[child.pid] = child, variables.get("RANK_ID", "*")
 
     def _take(self, number, _frame) -> None:
@@ -166,8 +182,11 @@ class Supervisor:
         if self.asked and status:
             print("run.py: ended as asked, at once", file=sys.stderr)
             return 128 + self.asked
+        if self.lost:
+            self._tell("the scheduler ended before the ranks; all were ended", "scheduler.log")
+            return 1
         if status:
-            self._tell(f"msrun ended with status {status}", "msrun.log")
+            self._tell(f"msrun ended with status {status}", self.log.name)
             return status if status > 0 else 128 - status
         return 0
 
