@@ -101,13 +101,14 @@ def test_what_stops_the_build_is_one_line(repo_dir, cpp_lite, cpp_coco, caller):
 
 
 def test_the_build_takes_the_folder_of_lite_that_it_is_told(cpp_lite, repo_dir, tmp_path):
-    """Relative in the environment, and another one later."""
-    for name in ("first", "second"):
+    """Relative in the environment, and another one there later; a named one stays."""
+    for name in ("first", "second", "third"):
         (tmp_path / name).symlink_to(cpp_lite)
-    for name, flags in (("first", []), ("second", ["-DMS_LITE_HOME=second"])):
+    for name, inherited, flags in (("first", "first", []), ("second", "second", []),
+                                   ("third", "second", [f"-DMS_LITE_HOME={tmp_path / 'third'}"]), ("third", "first", [])):
         done = subprocess.run(["cmake", "-S", str(repo_dir / "ascend310_infer"), "-B", "built", *flags], cwd=tmp_path, text=True,
                               capture_output=True, timeout=60, check=False,
-                              env={**os.environ, "PWD": str(tmp_path), "MS_LITE_HOME": "first"})
+                              env={**os.environ, "PWD": str(tmp_path), "MS_LITE_HOME": inherited})
         assert done.returncode == 0, done.stderr
         cache = (tmp_path / "built" / "CMakeCache.txt").read_text()
         assert f"LITE_LIBRARY:FILEPATH={tmp_path / name}/runtime/lib/libmindspore-lite.so\n" in cache
