@@ -27,3 +27,19 @@ def message():
         return str(caught.value)
 
     return call_and_catch
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """The records of `files`; see tests/example_records.py."""
+    from tests.example_records import make_rows
+
+    return make_rows()
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory, rows):
+    """Three MindRecord files in a folder with a space in its name."""
+    from tests.example_records import write_records
+
+    return write_records(tmp_path_factory.mktemp("mind record"), rows, shards=3)

@@ -1,92 +1,15 @@
 """MindRecord -> batches: what is in them, in which order, and that nothing but seed, epoch and record decides it."""
 import logging
 
-import cv2
 import mindspore.dataset as ds
 import numpy as np
 import pytest
-from mindspore.mindrecord import FileWriter
 
 from faster_rcnn.src import dataset as module
 from faster_rcnn.src.augmentation import Augmenter
-from faster_rcnn.src.dataset import (
-    EvalBatches,
-    TrainTransform,
-    create_dataset,
-    epoch_indices,
-    epoch_pictures,
-    iterate,
-    steps_per_epoch,
-)
-from faster_rcnn.src.resampling import read_presence
+from faster_rcnn.src.dataset import EvalBatches, TrainTransform, create_dataset, epoch_indices, iterate, steps_per_epoch
 from faster_rcnn.src.transforms import InputSize, Preprocess, decode_image
-
-SCHEMA = {"image": {"type": "bytes"}, "image_id": {"type": "int64"}, "file_name": {"type": "string"},
-          "index": {"type": "int64"}, "height": {"type": "int32"}, "width": {"type": "int32"},
-          "boxes": {"type": "float32", "shape": [-1, 4]}, "labels": {"type": "int32", "shape": [-1]},
-          "crowds": {"type": "int32", "shape": [-1]}, "count": {"type": "int32"}}
-EVERYTHING = Augmenter(flip_ratio=0.5, expand_ratio=2.0, photo_ratio=0.5, multi_scale=(0.5, 0.75, 1.0))
-PLAIN = Preprocess(InputSize(48, 64), (10, 20, 30), (2, 3, 4))
-COUNT = 11
-REPEATS = np.linspace(1, 3.5, COUNT)
-
-
-def encoded(height, width, kind, seed):
-    """A picture whose lowest rows are black: a BMP of it begins, and one written top down ends, in zero bytes."""
-    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    image[:3] = 0   # a BMP holds the top rows last
-    return cv2.imencode(kind, image)[1].tobytes()
-
-
-def make_row(index, objects=2, crowds=(), kind=".png"):
-    """A record with `objects` boxes; without any it holds a row that is none, as `count` says."""
-    height, width = 30 + index, 52 - index
-    rng = np.random.default_rng(index)
-    boxes = rng.uniform(0, 0.4, (max(objects, 1), 4))
-    boxes[:, 2:] += 0.5
-    boxes *= (width, height, width, height)
-    flags = np.zeros(len(boxes), np.int32)
-    flags[list(crowds)] = 1
-    labels = np.arange(len(boxes), dtype=np.int32) % 5 + 1
-    return {"image": encoded(height, width, kind, index), "image_id": 1000 + 3 * index, "file_name": f"p {index}{kind}",
-            "index": index, "height": height, "width": width, "boxes": boxes.astype(np.float32), "labels": labels,
-            "crowds": flags, "count": objects}
-
-
-def write_records(folder, rows, shards=1):
-    """Files that MindSpore's own writer makes of the rows."""
-    path = folder / "set.mindrecord"
-    writer = FileWriter(str(path), shard_num=shards)
-    writer.add_schema(SCHEMA, "test")
-    writer.write_raw_data(rows)
-    writer.commit()
-    return [path] if shards == 1 else [folder / f"set.mindrecord{i}" for i in range(shards)]
-
-
-@pytest.fixture(scope="module")
-def rows():
-    return [make_row(i, objects=(i + 1) % 4, crowds=[1] if i == 6 else (), kind=".bmp" if i % 3 else ".png")
-            for i in range(COUNT)]
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory, rows):
-    """Three files in a folder with a space in its name."""
-    return write_records(tmp_path_factory.mktemp("mind record"), rows, shards=3)
-
-
-def batches(files, transform, batch_size=2, count=COUNT, **options):
-    """All columns of all batches: [(image, image_info, gt_boxes, gt_labels, gt_valid, image_id), ...]."""
-    options.setdefault("epoch", 1)
-    return list(iterate(create_dataset(files, count, transform, batch_size, **options), output_numpy=True))
-
-
-def assert_equal(got, expected):
-    assert len(got) == len(expected)
-    for batch, other in zip(got, expected):
-        for column, other_column in zip(batch, other):
-            np.testing.assert_array_equal(column, other_column)
-
+from tests.example_records import COUNT, EVERYTHING, PLAIN, assert_equal, batches, make_row, write_records
 
 # ---------------------------------------------------------------------------------------------------- order of records
 
@@ -259,8 +182,9 @@ def test_a_picture_that_does_not_decode_is_named(tmp_path, message):
 EPOCHS_OF_A_FOLDER = """
 import sys
 import psutil
-from faster_rcnn.src.dataset import create_dataset, iterate
-from tests.unit.test_dataset import EVERYTHING, InputSize, Preprocess, TrainTransform
+from faster_rcnn.src.dataset import TrainTransform, create_dataset, iterate
+from faster_rcnn.src.transforms import InputSize, Preprocess
+from tests.example_records import EVERYTHING
 
 transform = TrainTransform(Preprocess(InputSize(512, 512), (0,) * 3, (1,) * 3), EVERYTHING, num_gts=2, seed=3)
 for epoch in range(60):
@@ -322,51 +246,3 @@ def test_pictures_of_one_padded_size_share_a_batch(files, rows):
     sizes = {size.padded(*size.resized(row["height"], row["width"])) for row in rows}
     assert {shape[2:] for shape in shapes} == sizes and len(sizes) > 1
     assert len(shapes) < COUNT / 2 + len(sizes) + 1
-
-
-# ---------------------------------------------------------------------------------------------------- repeated pictures
-
-
-def test_an_epoch_has_every_picture_and_more_of_some():
-    ranks = [epoch_indices(COUNT, 1, 4, 3, rank, 2, repeats=REPEATS) for rank in range(2)]
-    total = epoch_pictures(COUNT, REPEATS)
-    assert total == 25      # of 24.75
-    order = np.stack(ranks, 1).ravel()[:total]
-    assert len(set(order.tolist())) == total
-    counts = np.bincount(order % COUNT)
-    # Scaled to the rounded sum: at most one more or less than the factor.
-    assert (np.abs(counts - REPEATS) <= 1).all() and counts[-1] >= 3
-    assert (order // COUNT < counts[order % COUNT]).all()
-
-
-@pytest.mark.parametrize("rank, rank_size", [(0, 1), (1, 2)])
-def test_repeated_pictures_are_augmented_anew_and_a_resumed_run_sees_the_same(files, rows, rank, rank_size):
-    options = {"epoch": 2, "rank": rank, "rank_size": rank_size, "repeats": REPEATS}
-    transform = TrainTransform(PLAIN, EVERYTHING, num_gts=4, seed=3)
-    whole = batches(files, transform, **options)
-    numbers = epoch_indices(COUNT, 3, 2, 2, rank, rank_size, repeats=REPEATS)
-    assert [batch[-1].tolist() for batch in whole] == [[rows[i % COUNT]["image_id"] for i in step] for step in numbers]
-    assert_equal(batches(files, transform, start_batch=2, **options), whole[2:])
-    seen = {}
-    for number, image in zip(numbers.ravel().tolist(), (image for batch in whole for image in batch[0])):
-        seen.setdefault(number % COUNT, {})[number] = image.tobytes()
-    several = [list(images.values()) for images in seen.values() if len(images) > 1]
-    assert several and sum(len(set(images)) == len(images) for images in several) > len(several) / 2
-
-
-def test_without_repeats_nothing_changes(files):
-    transform = TrainTransform(PLAIN, EVERYTHING, num_gts=4, seed=3)
-    ones = {batch[-1][0]: batch for batch in batches(files, transform, batch_size=1, repeats=np.ones(COUNT))}
-    once = {batch[-1][0]: batch for batch in batches(files, transform, batch_size=1)}
-    assert list(ones) != list(once)     # another order of the same examples
-    assert_equal([ones[key] for key in sorted(ones)], [once[key] for key in sorted(once)])
-
-
-def test_presence_is_read_from_the_records(files, rows):
-    """A crowd, and the row that stands for no objects, are not counted."""
-    expected = np.zeros((COUNT, 5), bool)
-    for index, row in enumerate(rows):
-        for label, crowd in list(zip(row["labels"], row["crowds"]))[:row["count"]]:
-            expected[index, label - 1] |= not crowd
-    assert not expected.any(axis=1).all() and rows[6]["crowds"].any()
-    np.testing.assert_array_equal(read_presence(files, COUNT, 5), expected)
