@@ -25,7 +25,8 @@ from .network_define import STATE_KEY
 
 VERSION = 1
 # A run cannot go on with another value of these: the weights or the position would not fit.
-FIXED_KEYS = ("backbone", "num_classes", "coco_classes", "batch_size", "accumulate_steps", "dataset", "keep_empty")
+FIXED_KEYS = ("backbone", "num_classes", "coco_classes", "batch_size", "accumulate_steps", "dataset", "keep_empty",
+              "repeat_threshold")
 # These, of which a model has a part, may change between two parts of a run: they change nothing that training computes.
 FREE_KEYS = frozenset((
     "enable_modelarts", "data_url", "data_path", "checkpoint_url", "load_path", "train_url",
@@ -143,7 +144,10 @@ def check_same_run(values: dict, config, facts: dict, source) -> None:
     facts: what position and data order rest on besides the configuration, name -> value, as `values["facts"]` has them.
     """
     before, now = {**values["config"], **values["facts"]}, {**config.to_dict(), **facts}
-    changed = [name for name in now if name in before and before[name] != now[name] and name not in FREE_KEYS]
+    free = FREE_KEYS
+    if config.lr_schedule == "cosine" and not config.epoch_size:
+        free -= {"max_steps"}       # the rate falls to 0 there
+    changed = [name for name in now if name in before and before[name] != now[name] and name not in free]
     for name in changed:
         told = f"resume: {name} was {_shown(before[name])} and is {_shown(now[name])} now"
         if name in FIXED_KEYS or name in facts:

@@ -59,6 +59,12 @@ class TrainLoop:
         patience = self.config.early_stop_patience
         return 0 < patience <= self.waited
 
+    @property
+    def is_save_step(self) -> bool:
+        """The configuration wants a checkpoint after so many steps."""
+        every = self.config.save_checkpoint_steps
+        return bool(every) and self.step % every == 0
+
     def train_one_epoch(self, epoch: int) -> None:
         first = epoch * self.steps_per_epoch
         count = min(self.steps_per_epoch, self.end - first)
@@ -71,8 +77,7 @@ class TrainLoop:
                 return
             if self.stopping:
                 raise Stopped
-            every = self.config.save_checkpoint_steps
-            if every and self.step % every == 0:
+            if self.is_save_step:
                 self.save(epoch)
 
     def steps(self, epoch: int, start: int):
@@ -100,7 +105,7 @@ class TrainLoop:
     def finish_epoch(self, epoch: int) -> None:
         """Checkpoint and evaluation, where the epoch or the end of the run has one."""
         final, config = self.step >= self.end, self.config
-        if final or (epoch + 1) % config.save_checkpoint_epochs == 0:
+        if final or (epoch + 1) % config.save_checkpoint_epochs == 0 or self.is_save_step:
             self.save(epoch)
         if self.stopping and not final:
             raise Stopped

@@ -55,9 +55,13 @@ class LossScale:
         return True
 
     def state(self) -> dict:
-        """Plain numbers, for `load_state`."""
-        return {"value": self.value, "good_steps": self.good_steps, "skipped": self.skipped, "in_a_row": self.in_a_row}
+        """What JSON can hold, for `load_state`."""
+        return {"value": self.value, "dynamic": self.dynamic, "good_steps": self.good_steps, "skipped": self.skipped,
+                "in_a_row": self.in_a_row}
 
     def load_state(self, state: dict) -> None:
-        self.value, self.good_steps, self.skipped = state["value"], state["good_steps"], state["skipped"]
-        self.in_a_row = state.get("in_a_row", 0)    # older states lack it
+        """Go on as `state` says; its factor counts where both are dynamic alone, so that another choice takes effect."""
+        if state.get("dynamic", self.dynamic) == self.dynamic:      # older states lack it, and in_a_row
+            self.good_steps = state["good_steps"]
+            self.value = state["value"] if self.dynamic else self.value
+        self.skipped, self.in_a_row = state["skipped"], state.get("in_a_row", 0)

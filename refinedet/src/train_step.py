@@ -5,6 +5,7 @@ The network is an nn.Cell: called with the columns of a training batch and what 
 gives the weighted losses as a tuple of scalars.
 """
 import contextlib
+import logging
 from dataclasses import dataclass
 
 import mindspore as ms
@@ -21,6 +22,7 @@ BIAS_ENDING = ".bias"
 # For each parameter. A loop in a graph nests a call in a call for each, of which MindSpore 2.10 takes 1000: some 250 parameters
 # where the loop decides something, and slowly (9 s for 240, this way 0.6).
 EACH = ops.HyperMap()
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -257,11 +259,20 @@ class TrainStep:
         return tensors, {"loss_scale": self.loss_scale.state(), "updates": self.updates}
 
     def load_state(self, tensors: dict, values: dict, source) -> None:
-        """Take what `state` gave; InputError where a tensor is missing or of another shape."""
+        """Take what `state` gave; InputError where a tensor of the network is missing, or one is of another shape.
+
+        Weights that were frozen have no momentum in it, and without averages it has none of these: they begin here.
+        """
         mine, _ = self.state()
-        check_shapes(mine, tensors, source)
-        for name, param in mine.items():
+        found = {name: param for name, param in mine.items() if name in tensors or name.startswith("network.")}
+        check_shapes(found, tensors, source)
+        for name, param in found.items():
             ops.assign(param, Tensor(tensors[name].asnumpy()))          # in place, as in `averaged`
+        for param, average in zip(self.params, self.averages or ()):
+            if average.name not in tensors:
+                ops.assign(average, Tensor(param.asnumpy().copy()))
+        if len(found) < len(mine):
+            log.warning("resume: %s has no momentum or average of some weights: %d begin anew", source, len(mine) - len(found))
         self.loss_scale.load_state(values["loss_scale"])
         self.updates = values["updates"]
 

@@ -12,8 +12,10 @@ DATA = {"num_classes": 4, "coco_classes": ["background", "thing 1", "thing 2", "
 RUN = {"batch_size": 2, "epoch_size": 1, "max_steps": 2, "run_eval": False, "num_parallel_workers": 1, "log_interval": 1,
        "warmup_step": 2, **DATA}
 SIDE = {"img_height": 64, "img_width": 64}
+# detectron2's way: bounds of the short and the long side, in a box for both ways round.
+BOUNDS = {"img_height": 64, "img_width": 80, "pad_to": "96x96"}
 MODELS = {
-    "faster_rcnn": ({**WIDTHS, **SMALL, **SIDE}, "run_standalone_train_ascend.sh none resnet_v1.5_50 {coco}",
+    "faster_rcnn": ({**WIDTHS, **SMALL, **BOUNDS}, "run_standalone_train_ascend.sh none resnet_v1.5_50 {coco}",
                     "run_eval_gpu.sh {json} {ckpt} resnet_v1.5_50 {coco} 0"),
     "mask_rcnn": ({**WIDTHS, **SMALL, **SIDE, "rcnn_mask_out_channels": 16, "max_mask_edges": 16},
                   "run_standalone_train.sh none", "run_eval.sh {json} {ckpt}"),

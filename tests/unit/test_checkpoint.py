@@ -15,7 +15,7 @@ from faster_rcnn.src.model_utils.config import InputError, load_config
 from faster_rcnn.src.network_define import load_checkpoint_into
 from faster_rcnn.src.train_step import NotFiniteError, TrainStep
 from refinedet.src.model_utils.config import load_config as load_refinedet_config
-from tests.toy_network import LOSS_NAMES, ToyDetector
+from tests.toy_network import LOSS_NAMES, ToyDetector, toy_batch
 from tests.toy_run import ToyRun, Wish, equal, lines, metrics, names
 
 # ---- going on
@@ -107,6 +107,8 @@ def test_what_must_not_change(tmp_path, caplog):
 
     with pytest.raises(InputError, match="resume: batch_size was 2 and is 4 now"):
         check_same_run(values, changed(batch_size=4), facts, path)
+    with pytest.raises(InputError, match="resume: repeat_threshold was 0.0 and is 0.5 now"):
+        check_same_run(values, changed(repeat_threshold=0.5), facts, path)
     with pytest.raises(InputError, match="resume: num_classes was 81 and is 3 now"):
         check_same_run(values, changed(num_classes=3, coco_classes=["background", "a", "b"]), facts, path)
     with pytest.raises(InputError, match="resume: pictures was 8 and is 9 now"):
@@ -115,6 +117,39 @@ def test_what_must_not_change(tmp_path, caplog):
     check_same_run(values, changed(seed=5, max_steps=9, epoch_size=30, num_parallel_workers=1), facts, path)
     assert [record.getMessage().split(":")[1] for record in caplog.records] == [
         " seed was 1 and is 5 now", " epoch_size was 3 and is 30 now"]
+
+
+def test_what_a_longer_run_changes(tmp_path, caplog):
+    """Where max_steps alone is the length, the rate falls to 0 there."""
+    options = {"epoch_size": 0, "lr_schedule": "cosine"}
+    run = ToyRun(tmp_path, max_steps=1, **options).run()
+    path = tmp_path / "checkpoint" / "state.ckpt"
+    longer = load_config(overrides={**run.config.to_dict(), "max_steps": 5})
+    check_same_run(read_state(path)[1], longer, {"pictures": 8, "devices": 1}, path)
+    assert [record.getMessage() for record in caplog.records] == [
+        "resume: max_steps was 1 and is 5 now: the run goes on, but not as it would have"]
+
+
+@pytest.mark.parametrize("frozen", ["backbone.weight", ""])
+def test_what_a_state_does_not_have_yet_begins_anew(tmp_path, caplog, frozen):
+    """A weight that was frozen, and averages."""
+    def build(**options):
+        net = ToyDetector()
+        for param in net.get_parameters():
+            param.requires_grad = param.name != options.pop("frozen", None)
+        return TrainStep(net, LOSS_NAMES, momentum=0.9, weight_decay=0.01, **options)
+
+    step, batch = build(frozen=frozen), toy_batch()
+    step(batch, 0.1)
+    other = build(ema_decay=0.9)
+    other.load_state(*step.state(), "the state")
+    assert "the state has no momentum or average of some weights" in caplog.text
+    before = {param.name: param.asnumpy().copy() for param in step.net.get_parameters()}
+    assert equal({name: param.asnumpy() for name, param in other.weights().items()}, before)
+    momentum = dict(zip((param.name for param in other.params), other.momenta))["backbone.weight"].asnumpy()
+    assert momentum.any() != bool(frozen)
+    other(batch, 0.1)
+    assert not equal({param.name: param.asnumpy() for param in other.net.get_parameters()}, before)
 
 
 def test_keys_that_are_named_exist():
@@ -178,6 +213,11 @@ def test_intervals(tmp_path):
     saved = [name for name in names(tmp_path) if name.startswith("toy")]
     assert saved == ["toy-2_3.ckpt", "toy-2_4.ckpt", "toy-4_2.ckpt", "toy-4_4.ckpt", "toy-5_2.ckpt"]
     assert run.evaluations == 3
+
+
+def test_interval_of_steps_that_ends_an_epoch(tmp_path):
+    ToyRun(tmp_path, aps=(0.1,), epoch_size=5, save_checkpoint_epochs=9, save_checkpoint_steps=8, eval_start_epoch=5).run()
+    assert [name for name in names(tmp_path) if name.startswith("toy")] == ["toy-2_4.ckpt", "toy-4_4.ckpt", "toy-5_4.ckpt"]
 
 
 def test_nothing_is_written_without_save_checkpoint(tmp_path):

@@ -2,6 +2,7 @@
 import pytest
 
 from faster_rcnn.src.model_utils.config import parse_config
+from mask_rcnn.src.model_utils.config import parse_config as parse_mask
 from refinedet.src.model_utils.config import parse_config as parse_refinedet
 
 
@@ -16,6 +17,11 @@ def test_settings_of_the_ascend_recipe(monkeypatch):
     assert (config.batch_size, config.max_steps, config.epoch_size, config.seed) == (8, 11250, 0, 1234)
     assert (config.rpn_proposal_nms_thr, config.rpn_nms_thr, config.num_parallel_workers) == (0.8, 0.8, 4)
     assert config.roi_layer.sample_num == 2 and config.roi_layer.out_size == 7 and config.lr_reference_batch == 16
+
+
+def test_names_of_a_mask_head_mean_nothing_without_one():
+    words = ["MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO", "2"]
+    assert parse_config(words).roi_layer == parse_config([]).roi_layer != parse_mask(words).roi_layer
 
 
 def test_rate_is_taken_as_it_is_and_lists_are_as_there():
@@ -38,6 +44,8 @@ def test_the_last_of_several_counts():
     ("SOLVER.MAX_ITER many", "SOLVER.MAX_ITER: expected a whole number, got 'many'"),
     ("SOLVER.IMS_PER_BATCH many", "SOLVER.IMS_PER_BATCH: expected a whole number, got 'many'"),
     ("SOLVER.IMS_PER_BATCH 9", "SOLVER.IMS_PER_BATCH: 9 pictures cannot be shared by 2 devices"),
+    ("--accumulate_steps=4 SOLVER.IMS_PER_BATCH 64", "SOLVER.IMS_PER_BATCH: the pictures of a step, which accumulate_steps takes "
+     "in 4 parts: give --batch_size, those of a part on a device"),
     ("MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO 2 MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO 0",
      "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO: 0 here, but 2 by MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO: "
      "roi_layer.sample_num is one key"),
@@ -47,7 +55,7 @@ def test_the_last_of_several_counts():
 ])
 def test_faults(monkeypatch, message, words, expected):
     monkeypatch.setenv("RANK_SIZE", "2")
-    assert message(parse_config, words.split()) == expected
+    assert message(parse_mask, words.split()) == expected
 
 
 def test_a_model_without_such_a_setting(message):

@@ -68,9 +68,27 @@ def test_static_scale_skips_counts_and_gives_up(monkeypatch):
     assert taken == [True, True, True, True, True, False]
     assert (scale.value, scale.skipped) == (64.0, 4)
     other = LossScale(64.0)
-    other.load_state({"value": 64.0, "good_steps": 0, "skipped": 4, "in_a_row": 2})
+    other.load_state({**scale.state(), "in_a_row": 2})
     assert not other.update(False)
     assert not LossScale(1.0).update(False)     # float32: the first is one too many
+
+
+@pytest.mark.parametrize("before, now, value", [
+    (LossScale(64.0), LossScale(), 1.0), (LossScale(dynamic=True), LossScale(64.0), 64.0),
+    (LossScale(64.0), LossScale(dynamic=True), 2.0 ** 16), (LossScale(512.0, dynamic=True), LossScale(dynamic=True), 512.0)])
+def test_another_scale_takes_effect_on_going_on(before, now, value):
+    """The update divides by the scale that the loss was multiplied with: the steps are those of no scale at all."""
+    plain = {key: value for key, value in OPTIONS.items() if key != "clip_grad_norm"}
+    first, other, expected = (TrainStep(ToyDetector(), LOSS_NAMES, loss_scale=scale, **plain)
+                              for scale in (before, now, LossScale()))
+    for step in (first, expected):
+        step(toy_batch(0), 0.05)
+    other.load_state(*first.state(), "the state")
+    assert other.loss_scale.value == value
+    for step in (other, expected):
+        step(toy_batch(1), 0.05)
+    for name, array in values(expected).items():
+        np.testing.assert_allclose(values(other)[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_skipped_steps_are_told_and_leave_the_weights(tmp_path, capsys):

@@ -113,6 +113,9 @@ def parse_config(argv=None, default_path=DEFAULT_CONFIG, required=(), descriptio
     spelt = {ALIASES.get(name, name) for name in given}
     entries += [entry for entry in settings if entry.name not in spelt]         # a flag goes over them
     config = _resolve(_find_config(config_path, default_path), entries, default_path)
+    if config.accumulate_steps > 1 and any(entry.where == "SOLVER.IMS_PER_BATCH" for entry in entries):
+        raise InputError(f"SOLVER.IMS_PER_BATCH: the pictures of a step, which accumulate_steps takes in {config.accumulate_steps} "
+                         "parts: give --batch_size, those of a part on a device")
     config = prepare(config) if prepare else config
     for name in required:
         _check_given(config, name)

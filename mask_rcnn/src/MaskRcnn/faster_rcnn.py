@@ -10,6 +10,7 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.ops import constexpr
 
+from ..transforms import InputSize
 from .anchor_generator import AnchorGenerator
 from .backbones import build_backbone
 from .bbox_assign_sample import anchor_targets, anchors_in_padding, match_anchors, sample_anchors
@@ -199,7 +200,9 @@ def build_parts(config, fast: bool = False) -> dict:
         "low_quality": config.get("low_quality_stage2", False),     # of Mask R-CNN alone
         "min_pos_iou": config.min_pos_iou_stage2,
     }
-    shapes = [(-(-config.img_height // stride), -(-config.img_width // stride)) for stride in config.anchor_strides]
+    bounds = config.img_height, config.img_width
+    height, width = InputSize(*bounds, pad_to=config.pad_to).box() or bounds      # of training's inputs
+    shapes = [(-(-height // stride), -(-width // stride)) for stride in config.anchor_strides]
     noise_sizes = (len(anchors.grid(shapes)), config.rpn_proposal_max_num + config.num_gts)
     return {
         "backbone": build_backbone(config, fast),

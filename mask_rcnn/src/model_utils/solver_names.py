@@ -57,7 +57,9 @@ def solver_entries(arguments, keys, devices: int) -> tuple:
             continue
         if not words:
             raise InputError(f"{name}: its value is missing")
-        given[name] = words.pop(0)
+        value = words.pop(0)
+        if not name.startswith("MODEL.ROI_MASK_HEAD.") or "rcnn_mask_out_channels" in keys:     # else there is no such head
+            given[name] = value
     return _entries(_values(given, devices), keys), rest
 
 
