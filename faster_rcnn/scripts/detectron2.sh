@@ -5,14 +5,17 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 PERF_STEPS=400
+# Pictures of an iteration of the recipe over all devices, 8 on each.
+RECIPE_BATCH=64
 # What its Ascend version says beside the configuration, by detectron2's names; of several the last counts.
 RECIPE=(MODEL.RPN.NMS_THRESH 0.8 MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO 2)
 FLAGS=(data_path batch_size nnodes node_rank local_addr master_addr master_port pre_trained)
 
-# train_full DEVICES [--flag=value ...]: train, then score the last weights.
+# train_full DEVICES ITERATIONS [--flag=value ...]: train, then score the last weights.
 train_full() {
-  read_flags "$@"
+  read_flags "$1" "${@:3}"
   use_weights needed
+  set_length "$2"
   build_training "--run_eval=False" ${OPTIONS[@]+"${OPTIONS[@]}"}
   start_and_wait
   ((NODE == 0)) || return 0
@@ -22,11 +25,22 @@ train_full() {
   start
 }
 
+# set_length ITERATIONS: those of RECIPE_BATCH pictures, of which another batch needs more or fewer; the rate falls after 2/3 and 8/9.
+set_length() {
+  local batch=${BATCH:-$((RECIPE_BATCH * WORKERS / 8))} parts steps
+  parts=$(option accumulate_steps 1 ${OPTIONS[@]+"${OPTIONS[@]}"})
+  require_number --accumulate_steps "$parts"
+  batch=$((batch * parts))
+  ((batch > 0 && batch != RECIPE_BATCH)) || return 0
+  steps=$((($1 * RECIPE_BATCH + batch / 2) / batch))
+  RECIPE+=(SOLVER.MAX_ITER "$steps" SOLVER.STEPS "($(((2 * steps + 1) / 3)), $(((8 * steps + 4) / 9)))")
+}
+
 # train_performance DEVICES [--flag=value ...]: a fixed number of steps, and their speed, which train.py prints.
 train_performance() {
   read_flags "$@"
   use_weights optional
-  build_training "--perf_steps=$PERF_STEPS" ${OPTIONS[@]+"${OPTIONS[@]}"}
+  build_training "--perf_steps=${ITERATIONS:-$PERF_STEPS}" ${OPTIONS[@]+"${OPTIONS[@]}"}
   start
 }
 
@@ -40,15 +54,21 @@ train_performance_nodes() {
   train_performance "$@"
 }
 
-# read_flags DEVICES [--flag=value ...]: DATA, NODES, NODE and what follows from them; the others are OPTIONS.
+# read_flags DEVICES [--flag=value ...] [NAME VALUE ...]: DATA, NODES, NODE and what follows from them; the others are OPTIONS.
 read_flags() {
   begin Ascend 0 0 "${@:2}"
   [[ $# -gt 1 ]] || usage
   DEVICES=$1
-  DATA='' BATCH='' NODES=1 NODE=0 MASTER='' PORT='' WEIGHTS='' OPTIONS=()
-  local flag local_addr=''
+  DATA='' BATCH='' NODES=1 NODE=0 MASTER='' PORT='' WEIGHTS='' ITERATIONS='' OPTIONS=()
+  local flag local_addr='' name=''
   for flag in "${@:2}"; do
+    if [[ -n $name ]]; then
+      take_setting "$name" "$flag"
+      name=''
+      continue
+    fi
     case $flag in
+      OUTPUT_DIR | MODEL.DEVICE | MODEL.WEIGHTS | SOLVER.IMS_PER_BATCH | SOLVER.MAX_ITER) name=$flag ;;
       --data_path=*) DATA=${flag#*=} ;;
       --batch_size=*) BATCH=${flag#*=} ;;
       --nnodes=*) NODES=${flag#*=} ;;
@@ -63,6 +83,7 @@ read_flags() {
         ;;
     esac
   done
+  [[ -z $name ]] || fail "$name: its value is missing"
   check_flags
   # For the scoring too.
   DEVICE=$(option device_id "$DEVICE" ${OPTIONS[@]+"${OPTIONS[@]}"})
@@ -71,9 +92,37 @@ read_flags() {
   [[ -z $local_addr || $TARGET != Ascend ]] || ENVIRONMENT=("HCCL_IF_IP=$local_addr")
 }
 
+# take_setting NAME VALUE: detectron2's names of what the scripts decide themselves.
+take_setting() {
+  case $1 in
+    OUTPUT_DIR) OPTIONS+=("--output_path=$2") ;;
+    MODEL.WEIGHTS) WEIGHTS=$2 ;;
+    SOLVER.IMS_PER_BATCH) BATCH=$2 ;;
+    SOLVER.MAX_ITER)
+      ITERATIONS=$2
+      OPTIONS+=("$1" "$2")
+      ;;
+    MODEL.DEVICE)
+      case $2 in
+        npu | npu:*) TARGET=Ascend ;;
+        cuda | cuda:*) TARGET=GPU ;;
+        cpu) TARGET=CPU ;;
+        *) fail "$1: expected npu, cuda or cpu, or npu:3, got '$2'" ;;
+      esac
+      [[ $2 != *:* ]] || DEVICE=${2#*:}
+      require_number "$1" "$DEVICE"
+      ;;
+  esac
+}
+
 check_flags() {
   [[ -n $DATA ]] || fail "--data_path is needed: the folder of the data set"
   require_folder --data_path "$DATA"
+  local folder
+  COCO=$DATA
+  for folder in coco coco2017; do
+    [[ -d $DATA/annotations || ! -d $DATA/$folder/annotations ]] || COCO=$DATA/$folder
+  done
   require_number DEVICE_NUM "$DEVICES"
   require_number --nnodes "$NODES"
   require_number --node_rank "$NODE"
@@ -123,7 +172,7 @@ convert_weights() {
 
 # build_training [--key=value ...]: COMMAND trains on all devices.
 build_training() {
-  ARGS=("${RECIPE[@]}" "--config_path=$MODEL_DIR/detectron2_config_101.yaml" "--coco_root=$DATA" "${ARGS[@]}")
+  ARGS=("${RECIPE[@]}" "--config_path=$MODEL_DIR/detectron2_config_101.yaml" "--coco_root=$COCO" "${ARGS[@]}")
   [[ $TARGET != CPU ]] || ARGS+=("--amp_level=O0")    # the configuration's float16 is not for the CPU
   [[ -z $BATCH ]] || ARGS+=("--batch_size=$((BATCH / WORKERS))")
   COMMAND=()

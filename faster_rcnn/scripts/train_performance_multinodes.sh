@@ -2,7 +2,7 @@
 # Speed of training on several machines of eight Ascend devices each. To be called on each of them.
 # usage: bash train_performance_multinodes.sh --data_path=DIR --batch_size=N --nnodes=N --node_rank=R
 #        --local_addr=IP --master_addr=IP [--master_port=P] [--pre_trained=FILE] [--key=value ...]
-#   --data_path    folder with annotations/, train2017/ and val2017/
+#   --data_path    folder with annotations/, train2017/ and val2017/, or with coco/ or coco2017/ that has them
 #   --batch_size   pictures per step over all devices of all machines
 #   --nnodes       number of machines
 #   --node_rank    number of this machine, from 0 on

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Same as faster_rcnn/scripts/train_full_8p.sh
+# Same as faster_rcnn/scripts/train_full_8p.sh with 11250 -> 10250
 # Train as detectron2_config_101.yaml says on eight Ascend devices, then score the weights.
 # usage: bash train_full_8p.sh --data_path=DIR [--batch_size=N] [--pre_trained=FILE] [--key=value ...]
-#   --data_path    folder with annotations/, train2017/ and val2017/
+#   --data_path    folder with annotations/, train2017/ and val2017/, or with coco/ or coco2017/ that has them
 #   --batch_size   pictures per step over all devices (default: as in detectron2_config_101.yaml, for each device)
 #   --pre_trained  weights of the backbone, or none (default: R-101.pkl beside the data set)
 #   --key=value    any key of the configuration
-# DEVICE_NUM in the environment: number of devices (8).
+# DEVICE_NUM in the environment: number of devices (8). Fewer take more iterations, so that they see as many pictures.
 # Writes to ./train_full_8p.
 # DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=detectron2.sh
 source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/detectron2.sh"
-train_full "${DEVICE_NUM:-8}" "$@"
+train_full "${DEVICE_NUM:-8}" 10250 "$@"

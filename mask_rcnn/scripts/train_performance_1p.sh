@@ -2,7 +2,7 @@
 # Same as faster_rcnn/scripts/train_performance_1p.sh
 # Speed of training on one Ascend device: pictures a second, median and 90th percentile of the step.
 # usage: bash train_performance_1p.sh --data_path=DIR [--batch_size=N] [--pre_trained=FILE] [--key=value ...]
-#   --data_path    folder with annotations/, train2017/ and val2017/
+#   --data_path    folder with annotations/, train2017/ and val2017/, or with coco/ or coco2017/ that has them
 #   --batch_size   pictures per step over all devices (default: as in detectron2_config_101.yaml, for each device)
 #   --pre_trained  weights of the backbone, or none (default: R-101.pkl beside the data set)
 #   --perf_steps   steps (default: 400)

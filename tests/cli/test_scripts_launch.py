@@ -117,6 +117,42 @@ def test_scored_where_it_was_trained(caller, flags, device, target):
         assert {"--device_id": device, "--device_target": target}.items() <= named(words).items()
 
 
+@pytest.mark.parametrize("model, script, devices, more, length", [
+    ("faster_rcnn", "train_full_8p.sh", 8, "", None), ("faster_rcnn", "train_full_8p.sh", 4, "", (22500, "(15000, 20000)")),
+    ("mask_rcnn", "train_full_8p.sh", 8, "--batch_size=16", (41000, "(27333, 36444)")),
+    ("mask_rcnn", "train_full_1p.sh", 1, "SOLVER.IMS_PER_BATCH 64", None),
+    ("faster_rcnn", "train_full_1p.sh", 1, "--accumulate_steps=8", None),
+    ("faster_rcnn", "train_full_1p.sh", 1, "--accumulate_steps=2 --batch_size=4", (90000, "(60000, 80000)"))])
+def test_the_recipe_sees_as_many_pictures_with_any_batch(caller, model, script, devices, more, length):
+    """detectron2_config_101.yaml counts iterations of 64."""
+    command = f"bash {script} --data_path={{DATA}} --pre_trained=none {more}"
+    assert caller.call(model, command, DEVICE_NUM=str(devices)).returncode == 0
+    words = caller.started()[0]
+    found = {name: words[words.index(name) + 1] for name in ("SOLVER.MAX_ITER", "SOLVER.STEPS") if name in words}
+    assert found == ({} if length is None else {"SOLVER.MAX_ITER": str(length[0]), "SOLVER.STEPS": length[1]})
+
+
+def test_names_of_detectron2_go_over_the_scripts_own_choices(caller):
+    names = "MODEL.DEVICE npu:3 OUTPUT_DIR {DATA}/out MODEL.WEIGHTS none SOLVER.MAX_ITER 30 SOLVER.IMS_PER_BATCH 4 SEED 7"
+    assert caller.call("faster_rcnn", f"bash train_performance_1p.sh --data_path={{DATA}} {names}").returncode == 0
+    flags = named(words := caller.started()[0])
+    assert (flags["--device_target"], flags["--device_id"], flags["--pre_trained"]) == ("Ascend", "3", "")
+    assert (flags["--perf_steps"], flags["--batch_size"], words[-2:]) == ("30", "4", ["SEED", "7"])
+    assert flags["--output_path"].endswith("/out")
+
+
+@pytest.mark.parametrize("folder", ["coco", "coco2017"])
+def test_the_data_may_lie_in_a_folder_below(caller, folder):
+    """With the weights beside it, as the Ascend version has them."""
+    outer = caller.folder / "all data"
+    (outer / folder / "annotations").mkdir(parents=True)
+    (outer / "R-101.pkl").touch()
+    assert caller.call("mask_rcnn", f"bash train_full_1p.sh --data_path='{outer}'").returncode == 0
+    convert, train, score = caller.started()
+    assert f"--ckpt_file={outer}/R-101.pkl" in convert
+    assert named(train)["--coco_root"] == f"{outer}/{folder}" and score[1].endswith("eval.py")
+
+
 def named(words) -> dict:
     """The flags of a program, also those with the value in a word of its own."""
     pairs = [tuple(word.split("=", 1)) if "=" in word else (word, following) for word, following in zip(words, [*words[1:], ""])
