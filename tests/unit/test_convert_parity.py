@@ -69,12 +69,11 @@ NARROW = ("resnet_in_channels", "resnet_out_channels", "fpn_in_channels", "fpn_o
 def test_parity_of_the_shipped_recipe(fixtures, parity_dir, tmp_path):
     """detectron2_config_101.yaml, made as narrow as the fixture with 101 layers, and in float32, detects the same."""
     output = tmp_path / "o.ckpt"
-    for fixture in (fixture for fixture in fixtures if fixture.framework == "detectron2"):
+    for fixture in (fixture for fixture in fixtures if fixture.framework == "detectron2" and "R101" in fixture.folder.name):
         assert fixture.convert(fixture.path, f"--output_file={output}") == 0
         load_config = fixture.part("model_utils.config").load_config
         converted = load_config(output.with_suffix(".yaml"))
-        if converted.resnet_block != (3, 4, 23, 3):
-            continue
+        assert converted.resnet_block == (3, 4, 23, 3)
         size = {"img_height": int(fixture.height), "img_width": int(fixture.width), "pad_to": f"{fixture.height}x{fixture.width}"}
         recipe = load_config(ROOT / fixture.model / "detectron2_config_101.yaml", {
             **size, **{key: converted.to_dict()[key] for key in NARROW if key in converted}, "checkpoint_path": str(output),
