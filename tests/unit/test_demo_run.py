@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -145,7 +146,9 @@ def test_interrupted_training_is_resumed(root, tmp_path):
             "sys.exit(run.main(['--output=demo output', '--train_pictures=2', '--val_pictures=3', '--sleep_s=60']))")
     repository = str(Path(run.__file__).resolve().parents[2])
     process = subprocess.Popen([sys.executable, "-c", code, str(root)], cwd=tmp_path, start_new_session=True,
-                               env={**os.environ, "PYTHONPATH": repository}, stdout=subprocess.PIPE, text=True)
+                               env={**os.environ, "PYTHONPATH": repository}, stdout=subprocess.PIPE, text=True,
+                               # A shell has what it starts in the background ignore SIGINT, and that is inherited.
+                               preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
     runs = tmp_path / "demo output/train/runs.txt"
     deadline = time.monotonic() + 60
     while not runs.is_file() and time.monotonic() < deadline:

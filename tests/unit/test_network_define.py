@@ -130,7 +130,7 @@ def test_dynamic_scale_skips_and_counts():
     before = values(net)
     assert not step(poisoned(), 0.1).applied
     assert all(np.array_equal(before[name], value) for name, value in values(net).items())
-    assert scale.state() == {"value": 4.0, "good_steps": 0, "skipped": 1, "in_a_row": 1}
+    assert scale.state() == {"value": 4.0, "dynamic": True, "good_steps": 0, "skipped": 1, "in_a_row": 1}
     assert step(toy_batch(), 0.1).applied
     assert not step(poisoned(), 0.1).applied
     assert not step(poisoned(), 0.1).applied
