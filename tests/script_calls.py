@@ -47,11 +47,13 @@ EVAL = {"faster_rcnn": "run_eval_ascend.sh {JSON} {CKPT} resnet_v1.5_50 {COCO}",
 
 
 def copy_checkout(root: Path) -> Path:
-    """The scripts in a copy of the repository, and bin/ with the stand-ins."""
+    """The scripts in a copy of the repository, the configuration that they read, and bin/ with the stand-ins."""
     for model in MODELS:
         for name in ("scripts", "test"):
             if (ROOT / model / name).is_dir():
                 shutil.copytree(ROOT / model / name, root / model / name)
+        for path in (ROOT / model).glob("detectron2_config_101.yaml"):
+            shutil.copy(path, root / model)
     (root / "utils" / "launch").mkdir(parents=True)
     shutil.copy(ROOT / "utils" / "launch" / "rank_table.py", root / "utils" / "launch")
     (root / "utils" / "launch" / "run.py").touch()

@@ -5,17 +5,15 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 PERF_STEPS=400
-# Pictures of an iteration of the recipe over all devices, 8 on each.
-RECIPE_BATCH=64
 # What its Ascend version says beside the configuration, by detectron2's names; of several the last counts.
 RECIPE=(MODEL.RPN.NMS_THRESH 0.8 MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO 2)
 FLAGS=(data_path batch_size nnodes node_rank local_addr master_addr master_port pre_trained)
 
-# train_full DEVICES ITERATIONS [--flag=value ...]: train, then score the last weights.
+# train_full DEVICES [--flag=value ...]: train, then score the last weights.
 train_full() {
-  read_flags "$1" "${@:3}"
+  read_flags "$@"
   use_weights needed
-  set_length "$2"
+  set_length
   build_training "--run_eval=False" ${OPTIONS[@]+"${OPTIONS[@]}"}
   start_and_wait
   ((NODE == 0)) || return 0
@@ -25,14 +23,21 @@ train_full() {
   start
 }
 
-# set_length ITERATIONS: those of RECIPE_BATCH pictures, of which another batch needs more or fewer; the rate falls after 2/3 and 8/9.
+# recipe KEY: its number in the configuration.
+recipe() { sed -n "s/^$1: *//p" "$MODEL_DIR/detectron2_config_101.yaml"; }
+
+# The iterations, where another batch than the configuration's needs more or fewer; the rate falls after 2/3 and 8/9 of them. A
+# configuration of the user's own says by itself how long it is.
 set_length() {
-  local batch=${BATCH:-$((RECIPE_BATCH * WORKERS / 8))} parts steps
+  local wanted batch parts steps
+  [[ -z $(option config_path "" ${OPTIONS[@]+"${OPTIONS[@]}"}) ]] || return 0
+  wanted=$(recipe lr_reference_batch)
+  batch=${BATCH:-$(($(recipe batch_size) * WORKERS))}
   parts=$(option accumulate_steps 1 ${OPTIONS[@]+"${OPTIONS[@]}"})
   require_number --accumulate_steps "$parts"
   batch=$((batch * parts))
-  ((batch > 0 && batch != RECIPE_BATCH)) || return 0
-  steps=$((($1 * RECIPE_BATCH + batch / 2) / batch))
+  ((batch > 0 && batch != wanted)) || return 0
+  steps=$((($(recipe max_steps) * wanted + batch / 2) / batch))
   RECIPE+=(SOLVER.MAX_ITER "$steps" SOLVER.STEPS "($(((2 * steps + 1) / 3)), $(((8 * steps + 4) / 9)))")
 }
 

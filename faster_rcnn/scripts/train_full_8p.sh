@@ -12,4 +12,4 @@
 set -euo pipefail
 # shellcheck source=detectron2.sh
 source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/detectron2.sh"
-train_full "${DEVICE_NUM:-8}" 11250 "$@"
+train_full "${DEVICE_NUM:-8}" "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Same as faster_rcnn/scripts/train_full_1p.sh with 11250 -> 10250
+# Same as faster_rcnn/scripts/train_full_1p.sh
 # Train as detectron2_config_101.yaml says on one Ascend device, then score the weights.
 # usage: bash train_full_1p.sh --data_path=DIR [--batch_size=N] [--pre_trained=FILE] [--key=value ...]
 #   --data_path    folder with annotations/, train2017/ and val2017/, or with coco/ or coco2017/ that has them
@@ -13,4 +13,4 @@
 set -euo pipefail
 # shellcheck source=detectron2.sh
 source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/detectron2.sh"
-train_full 1 10250 "$@"
+train_full 1 "$@"

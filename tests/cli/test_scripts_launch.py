@@ -122,6 +122,7 @@ def test_scored_where_it_was_trained(caller, flags, device, target):
     ("mask_rcnn", "train_full_8p.sh", 8, "--batch_size=16", (41000, "(27333, 36444)")),
     ("mask_rcnn", "train_full_1p.sh", 1, "SOLVER.IMS_PER_BATCH 64", None),
     ("faster_rcnn", "train_full_1p.sh", 1, "--accumulate_steps=8", None),
+    ("faster_rcnn", "train_full_1p.sh", 1, "--config_path=mine.yaml", None),     # its own length
     ("faster_rcnn", "train_full_1p.sh", 1, "--accumulate_steps=2 --batch_size=4", (90000, "(60000, 80000)"))])
 def test_the_recipe_sees_as_many_pictures_with_any_batch(caller, model, script, devices, more, length):
     """detectron2_config_101.yaml counts iterations of 64."""

@@ -133,10 +133,10 @@ def test_what_a_longer_run_changes(tmp_path, caplog):
 @pytest.mark.parametrize("frozen", ["backbone.weight", ""])
 def test_what_a_state_does_not_have_yet_begins_anew(tmp_path, caplog, frozen):
     """A weight that was frozen, and averages."""
-    def build(**options):
+    def build(frozen="", **options):
         net = ToyDetector()
         for param in net.get_parameters():
-            param.requires_grad = param.name != options.pop("frozen", None)
+            param.requires_grad = param.requires_grad and param.name != frozen
         return TrainStep(net, LOSS_NAMES, momentum=0.9, weight_decay=0.01, **options)
 
     step, batch = build(frozen=frozen), toy_batch()

@@ -132,6 +132,9 @@ class Supervisor:
                 if child.pid in self.ranks or child == self.scheduler:
                     continue
                 with contextlib.suppress(psutil.Error, OSError):
+                    if not _is_alive(child) and os.getsid(child.pid) != child.pid:     # no rank, and ended before it was seen
+                        self.scheduler = self.scheduler or child
+                        continue
                     variables = child.environ()
                     role = variables.get("MS_ROLE")
                     if role == "MS_SCHED":
