@@ -4,8 +4,8 @@ import numpy as np
 from mindspore.mindrecord import FileWriter
 
 from faster_rcnn.src.augmentation import Augmenter
-from faster_rcnn.src.dataset import create_dataset, iterate
-from faster_rcnn.src.transforms import InputSize, Preprocess
+from faster_rcnn.src.model_utils.data.loading import create_dataset, iterate
+from faster_rcnn.src.model_utils.data.transforms import InputSize, Preprocess
 
 SCHEMA = {"image": {"type": "bytes"}, "image_id": {"type": "int64"}, "file_name": {"type": "string"},
           "index": {"type": "int64"}, "height": {"type": "int32"}, "width": {"type": "int32"},

@@ -89,9 +89,7 @@ class ParityModel:
         return sorted({row["image_id"] for row in self.json})
 
     def module(self, name: str):
-        network = {"network": "MaskRcnn.mask_rcnn" if self.masks else "FasterRcnn.faster_rcnn",
-                   "convolution": "MaskRcnn.convolution" if self.masks else "FasterRcnn.convolution"}
-        return import_module(f"{self.package}.src.{network.get(name, name)}")
+        return import_module(f"{self.package}.src.{name}")
 
     @cached_property
     def checkpoint(self) -> Path:
@@ -113,9 +111,9 @@ class ParityModel:
         """Our network with the weights; `fast` forces the CPU's Winograd convolutions on all widths."""
         with pytest.MonkeyPatch.context() as patch:
             if fast:
-                patch.setattr(self.module("convolution").Convolution, "WINOGRAD_CHANNELS", 1)
-            net = self.module("network").build_network(self.config(**overrides), fast)
-        self.module("network_define").load_checkpoint_into(net, self.checkpoint)
+                patch.setattr(self.module("model_utils.layers.convolution").Convolution, "WINOGRAD_CHANNELS", 1)
+            net = self.module("network_define").build_network(self.config(**overrides), fast)
+        self.module("model_utils.weights.loading").load_checkpoint_into(net, self.checkpoint)
         return net
 
     def theirs(self, ours: str) -> str:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, PICTURES = 5, 2
 # Objects of the two pictures: label and corners. The pictures differ in how many anchors and boxes they give to count.
 OBJECTS = [[(1, 12, 16, 60, 52), (2, 70, 20, 112, 60), (3, 24, 8, 88, 60), (1, 4, 4, 120, 62)], [(2, 40, 30, 52, 41)]]
 # Model directory -> module of its network.
-NETWORKS = {"faster_rcnn": "FasterRcnn.faster_rcnn", "mask_rcnn": "MaskRcnn.mask_rcnn", "refinedet": "refinedet"}
 
 
 def build(model: str):
@@ -29,7 +29,7 @@ def build(model: str):
         of_model = narrow_network.narrow_mask_config if model == "mask_rcnn" else narrow_network.narrow_config
         config = of_model(img_height=64, img_width=128, num_expected_pos_stage2=8)
         net = narrow_network.narrow_network(config)
-    names = importlib.import_module(f"{model}.src.{NETWORKS[model]}").LOSS_NAMES
+    names = importlib.import_module(f"{model}.src.network_define").LOSS_NAMES
     image, info = narrow_network.pictures(config, PICTURES)
     columns = [image, info, *narrow_network.objects(config, OBJECTS)]
     if model == "mask_rcnn":
@@ -47,7 +47,7 @@ def train(model: str, rank: int = 0, ranks: int = 1) -> dict:
     import mindspore as ms
     from mindspore import Tensor
 
-    TrainStep = importlib.import_module(f"{model}.src.train_step").TrainStep
+    TrainStep = importlib.import_module(f"{model}.src.model_utils.training.step").TrainStep
     mode = ms.get_context("mode")
     ms.set_context(mode=ms.PYNATIVE_MODE)       # statistics of norms are taken in it alone
     net, inputs, names = build(model)
@@ -66,7 +66,7 @@ def statistics(rank: int, ranks: int) -> list:
     import mindspore as ms
     from mindspore import Tensor, nn
 
-    from faster_rcnn.src.train_step import TrainStep
+    from faster_rcnn.src.model_utils.training.step import TrainStep
 
     class Norm(nn.Cell):
         learns_statistics = True
@@ -84,7 +84,7 @@ def statistics(rank: int, ranks: int) -> list:
 
 def talk(rank: int, ranks: int) -> dict:
     """What comes of the exchanges between ranks, as JSON."""
-    from faster_rcnn.src import ranks as module
+    from faster_rcnn.src.model_utils.training import ranks as module
 
     told = {"texts": [item.decode() for item in module.exchange(b"x" * 5 * rank, ranks)]}
     big = module.exchange(bytes([rank]) * 3_000_001, ranks)
@@ -126,5 +126,5 @@ if __name__ == "__main__":
     rank, ranks = get_ranks(config)
     folder = Path(sys.argv[1])
     (folder / f"told_{rank}.json").write_text(json.dumps({**talk(rank, ranks), "statistics": statistics(rank, ranks)}))
-    for model in NETWORKS:
+    for model in MODELS:
         np.savez(folder / f"{model}_{rank}.npz", **train(model, rank, ranks))

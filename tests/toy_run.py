@@ -1,17 +1,18 @@
-"""The epochs of train_loop.py on a toy network, without pictures, for tests of checkpoints and of resuming."""
+"""The epochs of training/loop.py on a toy network, without pictures, for tests of checkpoints and of resuming."""
 import json
 
 import numpy as np
 import pytest
 from mindspore import Tensor, int64
 
-from faster_rcnn.src.checkpoint import CheckpointFolder, find_state, read_state
-from faster_rcnn.src.coco_scores import Scores
 from faster_rcnn.src.model_utils.config import load_config
-from faster_rcnn.src.precision import LossScale
-from faster_rcnn.src.train_log import TrainLog
-from faster_rcnn.src.train_loop import Stopped, TrainLoop, end_step
-from faster_rcnn.src.train_step import TrainStep
+from faster_rcnn.src.model_utils.evaluation.coco_scores import Scores
+from faster_rcnn.src.model_utils.training.checkpoint import CheckpointFolder, find_state, read_state
+from faster_rcnn.src.model_utils.training.log import TrainLog
+from faster_rcnn.src.model_utils.training.loop import Stopped, TrainLoop
+from faster_rcnn.src.model_utils.training.precision import LossScale
+from faster_rcnn.src.model_utils.training.schedule import end_step
+from faster_rcnn.src.model_utils.training.step import TrainStep
 from tests.toy_network import LOSS_NAMES, ToyDetector, toy_batch
 
 STEPS = 4       # per epoch
@@ -28,6 +29,13 @@ class Wish:
 
     def renew(self):
         """Nothing took the wish away."""
+
+
+class ToyEvaluation:
+    """In place of an Evaluation: its APs are those of a ToyRun."""
+
+    def __init__(self, run):
+        self.run = run.evaluate
 
 
 class ToyRun:
@@ -47,8 +55,9 @@ class ToyRun:
                             log_interval=self.config.log_interval)
         self.loop = TrainLoop(
             self.train_step, config=self.config, facts={"pictures": 8, "devices": 1}, steps_per_epoch=STEPS,
-            batches=self.batches, noise=self.noise, rate=lambda step: 0.02 / (1 + step), log=self.log,
-            folder=self.folder, evaluate=self.evaluate if aps else None)
+            end=end_step(self.config, STEPS), batches=self.batches, noise=self.noise, rate=lambda step: 0.02 / (1 + step),
+            log=self.log, folder=self.folder, evaluation=ToyEvaluation(self) if aps else None,
+            predict=lambda image, image_info: ())
 
     def batches(self, epoch, start):
         for batch in range(start, STEPS):
@@ -65,11 +74,11 @@ class ToyRun:
         rng = np.random.default_rng([1, step, part])
         return [Tensor(rng.random(shape, np.float32)) for shape in ToyDetector.noise_shapes(2).values()]
 
-    def evaluate(self, check):
+    def evaluate(self, predict):
         self.evaluations += 1
         if self.evaluations == self.wish.evaluation:
             self.wish.here = True
-        check()
+        predict(None, None)
         ap = next(self.aps)
         if not isinstance(ap, tuple):       # of boxes alone
             ap = (ap,)

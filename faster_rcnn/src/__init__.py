@@ -1,1 +1,1 @@
-"""Data, training, evaluation and the network of this model."""
+"""Faster R-CNN: the network, its data and what surrounds it."""

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .model_utils.config import InputError
-from .transforms import InputSize, Preprocess, clip_boxes, image_info, scaled_side, shift_colours
+from .model_utils.data.transforms import InputSize, Preprocess, clip_boxes, image_info, scaled_side, shift_colours
 
 # How far colours are moved, as in SSD (Liu et al. 2016); hue in OpenCV's units of 2 degrees.
 BRIGHTNESS, CONTRAST, SATURATION, HUE = (-32.0, 32.0), (0.5, 1.5), (0.5, 1.5), (-9.0, 9.0)

@@ -19,10 +19,13 @@ if not __package__:  # run as a file: make its folder's parent the place to impo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "src"
 
-from .checkpoint_io import read_checkpoint
-from .checkpoint_io.detector_names import FRAMEWORKS, find_framework
-from .checkpoint_io.inception_names import convert_inception, is_inception
-from .checkpoint_io.resnet_names import (
+from .FasterRcnn.conversion.detector import FRAMEWORK_EPS, SUFFIXES, count_of, export_detector, import_detector
+from .FasterRcnn.conversion.detector_names import FRAMEWORKS, find_framework
+from .FasterRcnn.conversion.inception_names import convert_inception, is_inception
+from .model_utils.config import InputError, load_config, run_main
+from .model_utils.local_adapter import prepare_environment
+from .model_utils.weights.reader import read_checkpoint
+from .model_utils.weights.resnet_names import (
     BLOCKS,
     CAFFE2,
     DETECTRON2,
@@ -33,11 +36,9 @@ from .checkpoint_io.resnet_names import (
     translate,
     with_statistics,
 )
-from .checkpoint_io.safe_pickle import shown
-from .checkpoint_io.writer import check_output, write_checkpoint
-from .convert_detector import FRAMEWORK_EPS, SUFFIXES, count_of, export_detector, import_detector
-from .model_utils.config import InputError, load_config, run_main
-from .model_utils.local_adapter import prepare_environment
+from .model_utils.weights.safe_pickle import shown
+from .model_utils.weights.writer import check_output, write_weights
+from .util import first_of
 
 CONVERTED = ("backbone.conv1.gamma", "backbone.layer1.0.conv1.gamma", "conv1.gamma", "layer1.0.conv1.gamma",
              "backbone.conv2d_1a.gamma")
@@ -105,9 +106,9 @@ def report(checkpoint, conversion, backbone: str) -> list:
     lines = [f"{checkpoint.path}: {checkpoint.container}, {conversion.depth}, {count_of(checkpoint.arrays, 'tensor')}",
              f"used: {len(conversion.tensors)} tensors ({used} convolutions with their {belonging}) for {backbone}"]
     for reason, names in conversion.left_out.items():
-        lines.append(f"left out: {count_of(names, 'tensor')} {reason} ({_some(names)})")
+        lines.append(f"left out: {count_of(names, 'tensor')} {reason} ({first_of(names)})")
     if checkpoint.extras:
-        lines.append(f"left out: what is no tensor ({_some(checkpoint.extras)})")
+        lines.append(f"left out: what is no tensor ({first_of(checkpoint.extras)})")
     for cells in conversion.missing:
         stretch = cells[0] if len(cells) == 1 else f"{cells[0]} ... {cells[-1]}"
         lines.append(f"missing: {stretch} ({count_of(cells, 'convolution')}): will be re-initialised")
@@ -125,15 +126,11 @@ def warnings_of(conversion, backbone: str) -> list:
     strange = [name for name in conversion.left_out.get(UNKNOWN, ()) if PREFIX.sub("", name).startswith(starts)]
     if strange:
         more = count_of(strange, "tensor")
-        lines.append(f"its blocks hold {more} more than {kind}'s ({_some(strange)}); another network?")
+        lines.append(f"its blocks hold {more} more than {kind}'s ({first_of(strange)}); another network?")
     if conversion.missing:
         missing = count_of(sum(conversion.missing, []), "convolution")
         lines.append(f"an incomplete backbone: {missing} of {backbone} not in it; training initialises what is missing")
     return lines
-
-
-def _some(names) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def main(argv=None) -> int:
@@ -169,7 +166,7 @@ def import_backbone(checkpoint, args, output: Path) -> int:
     if not conversion.tensors:
         print(f"{args.ckpt_file}: nothing in it could be used; no checkpoint was written", file=sys.stderr)
         return 1
-    write_checkpoint(conversion.tensors, output)
+    write_weights(conversion.tensors, output)
     print(f"wrote {output}")
     for line in warnings_of(conversion, backbone):
         print(f"warning: {args.ckpt_file}: {line}", file=sys.stderr)

@@ -1,2 +1,1 @@
-# Same as faster_rcnn/src/__init__.py
-"""Data, training, evaluation and the network of this model."""
+"""Mask R-CNN: the network, its data and what surrounds it."""

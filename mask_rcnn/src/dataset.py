@@ -7,38 +7,25 @@ Columns: image (N, 3, H, W) float32, normalised; image_info (N, 6) float32: resi
 int32, 0 = padding; gt_valid (N, G) bool; gt_edges (N, G, E, 5) float32: x0, y0, x1, y1 of an edge of the outline in
 pixels of the input and the number of its part, 0 = padding (mask_edges.py tells what is inside); image_id (N,) int64.
 Evaluation has image, image_info and image_id.
-
-Not a copy of another model's file: the masks.
 """
 import json
 
 import numpy as np
 
-from . import data_source
 from .augmentation import build_augmenter
-from .data_source import DataInfo, find_source
-from .loading import (
-    EvalBatch,
-    EvalBatches,
-    RecordTransform,
-    build_preprocess,
-    create_dataset,
-    epoch_indices,
-    epoch_pictures,
-    iterate,
-    steps_per_epoch,
-)
 from .mask_edges import mask_edges
+from .model_utils.data import source
+from .model_utils.data.loading import TrainTransform, build_preprocess
+from .model_utils.data.source import DataInfo
 
-__all__ = ["DataInfo", "EvalBatch", "EvalBatches", "TrainTransform", "build_preprocess", "build_train_transform",
-           "create_dataset", "epoch_indices", "epoch_pictures", "find_source", "iterate", "prepare_data", "steps_per_epoch"]
+__all__ = ["MaskTransform", "build_train_transform", "prepare_data"]
 
 
-class TrainTransform(RecordTransform):
+class MaskTransform(TrainTransform):
     """One record -> one row of a training batch."""
 
-    RECORD = [*RecordTransform.RECORD, "masks"]
-    ROW = [*RecordTransform.ROW, "gt_edges"]
+    RECORD = [*TrainTransform.RECORD, "masks"]
+    ROW = [*TrainTransform.ROW, "gt_edges"]
 
     def __init__(self, preprocess, augmenter, num_gts: int, seed: int, max_edges: int):
         super().__init__(preprocess, augmenter, num_gts, seed)
@@ -54,12 +41,12 @@ class TrainTransform(RecordTransform):
         return *columns, edges
 
 
-def build_train_transform(config) -> TrainTransform:
+def build_train_transform(config) -> MaskTransform:
     """Preprocessing and augmentation that the configuration asks for."""
-    return TrainTransform(build_preprocess(config, train=True), build_augmenter(config), config.num_gts, config.seed,
-                          config.max_mask_edges)
+    return MaskTransform(build_preprocess(config, train=True), build_augmenter(config), config.num_gts, config.seed,
+                         config.max_mask_edges)
 
 
 def prepare_data(config, train: bool, in_training: bool = False) -> DataInfo:
-    """As data_source.prepare_data, to train with masks; an evaluation takes them from the annotations."""
-    return data_source.prepare_data(config, train, in_training, masks=train)
+    """As source.prepare_data, to train with masks; an evaluation takes them from the annotations."""
+    return source.prepare_data(config, train, in_training, masks=train)

@@ -1,132 +1,31 @@
-# Same as faster_rcnn/src/network_define.py
-"""The network as inference calls it, and weights out of a checkpoint; train_step.py has the network as training calls it."""
-import logging
-from pathlib import Path
+"""The network of this model, as training, inference and export call it.
 
-import mindspore as ms
-from mindspore import Parameter, Tensor, nn
+training   `net(image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, *noise)` gives the weighted losses of
+           LOSS_NAMES; model_utils/training/step.py puts gradients and update around it
+inference  `InferenceNet(net)(image, image_info)` gives OUTPUTS of model.py
+export     the same as files, whole or in parts
+"""
+from mindspore import nn
 
-from .checkpoint_io.writer import UNUSED
-from .model_utils.config import InputError
-from .outputs import CLASS_LAYERS
-from .precision import mixed_precision
+from .MaskRcnn.init_params import set_first_weights
+from .MaskRcnn.mask_parts import mask_network_parts
+from .MaskRcnn.mask_rcnn import LOSS_NAMES, build_network
+from .model import OUTPUTS
+from .model_utils.inference.network import ExportedNetwork, InferenceNet
 
-__all__ = ["InferenceNet", "check_shapes", "load_checkpoint_into", "load_pretrained", "mixed_precision", "read_weights"]
-
-# What MindSpore's optimisers add to a checkpoint.
-OPTIMISER_NAMES = ("learning_rate", "momentum", "global_step", "scale_sense", "current_iterator_step",
-                   "last_overflow_iterator_step")
-OPTIMISER_PREFIXES = ("moments.", "accum.", "stat.", "momentum.")
-# A checkpoint with this entry is the state of a run.
-STATE_KEY = "run_state"
-BACKBONE = "backbone."
-log = logging.getLogger(__name__)
+__all__ = ["LOSS_NAMES", "InferenceNet", "build_network", "exported", "host_steps", "set_first_weights"]
 
 
-class InferenceNet(nn.Cell):
-    """The network with `predict` as its call: (image, image_info) -> detections, fixed in number, and which are valid."""
+def exported(net: nn.Cell, config, inputs: dict[str, tuple]) -> list[ExportedNetwork]:
+    """Return the networks that export.py writes: one, or with `split` the parts that the C++ program takes.
 
-    def __init__(self, net: nn.Cell):
-        super().__init__(auto_prefix=False)  # the parameters keep their names
-        self.net = net
-
-    def construct(self, image, image_info):
-        return self.net.predict(image, image_info)
-
-
-def read_weights(path) -> dict:
-    """name -> Parameter of a MindSpore checkpoint, without what an optimiser left in it; InputError if it is none."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint")
-    if path.suffix != ".ckpt":
-        raise InputError(f"{path}: not a MindSpore checkpoint (.ckpt): convert it with "
-                         f"python -m src.convert_checkpoint --ckpt_file={path}")
-    try:
-        content = ms.load_checkpoint(str(path))
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise InputError(f"{path}: not a MindSpore checkpoint, or a damaged one") from error
-    if STATE_KEY in content:
-        raise InputError(f"{path}: the state of a run, for --resume; the weights are in last.ckpt beside it")
-    return {name: value for name, value in content.items()
-            if isinstance(value, Parameter) and name not in OPTIMISER_NAMES and not name.startswith((*OPTIMISER_PREFIXES, UNUSED))}
-
-
-def load_checkpoint_into(net: nn.Cell, path) -> None:
-    """Fill a network for evaluation, export or inference.
-
-    InputError unless the checkpoint holds all of its parameters, in its shapes, and no others.
+    inputs: {input: shape} of the whole network.
     """
-    found = read_weights(path)
-    wanted = {param.name: param for param in net.get_parameters()}
-    check_shapes(wanted, found, path)
-    strange = [name for name in found if name not in wanted]
-    if strange:
-        raise InputError(f"{path}: holds {_some(strange)}, which the config's network lacks: is it another backbone?")
-    for name, param in wanted.items():
-        _fill(param, found[name])
+    if config.split:
+        return [ExportedNetwork(*part) for part in mask_network_parts(net, config, inputs)]
+    return [ExportedNetwork("", InferenceNet(net), inputs, OUTPUTS)]
 
 
-def load_pretrained(net: nn.Cell, path) -> list:
-    """Fill what fits of a backbone or a whole detector, to start training from; the names of what was not filled.
-
-    Heads of another shape (another number of classes) keep their new weights, with a warning; a backbone of another
-    shape is an InputError.
-    """
-    found = read_weights(path)
-    wanted = {param.name: param for param in net.get_parameters()}
-    differing = [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
-    backbone = {name: wanted[name] for name in differing if name.startswith(BACKBONE)}
-    check_shapes(backbone, found, path)
-    filled = [name for name in wanted if name in found and name not in differing]
-    if not filled:
-        raise InputError(f"{path}: none of its {len(found)} parameters is one of the network's ({_some(found)}): "
-                         "convert it with python -m src.convert_checkpoint")
-    _check_norms(wanted, set(filled), path)
-    for name in filled:
-        _fill(wanted[name], found[name])
-    missing = [name for name in wanted if name not in filled]
-    log.info("pre_trained: %d of %d parameters from %s", len(filled), len(wanted), path)
-    for name in differing:
-        log.warning("pre_trained: %s is %s in %s, not %s: initialised anew", name, found[name].shape, path,
-                    wanted[name].shape)
-    absent = [name for name in missing if name not in differing]
-    if absent:
-        log.info("pre_trained: initialised anew, not in the file: %s", _some(absent))
-    unused = [name for name in found if name not in wanted]
-    if unused:
-        log.warning("pre_trained: not used, the network has no such parameters: %s", _some(unused))
-    return missing
-
-
-def _check_norms(wanted: dict, filled: set, path) -> None:
-    """A trained convolution with a fresh norm is worth nothing: files of other names would end so, unconverted."""
-    for name in sorted(filled):
-        norm = name[:-len("weight")] + "moving_variance"
-        if name.endswith(".weight") and norm in wanted and norm not in filled:
-            raise InputError(f"{path}: has {name} and not its norm, {norm}: convert it with python -m src.convert_checkpoint")
-
-
-def check_shapes(wanted: dict, found: dict, source) -> None:
-    """InputError that names the first parameter of `wanted` which `found` lacks or has in another shape."""
-    for name, param in wanted.items():
-        if name not in found:
-            missing = [other for other in wanted if other not in found]
-            raise InputError(f"{source}: lacks {_some(missing)}: is it a checkpoint of this model and backbone?")
-        shape = tuple(found[name].shape)
-        if shape != tuple(param.shape):
-            # The class layers have the number of classes in their first axis alone.
-            classes = shape[1:] == tuple(param.shape[1:]) and name.startswith(CLASS_LAYERS)
-            asking = "the config's num_classes" if classes else "the config"
-            raise InputError(f"{name} is {shape} in {source}, {asking} asks for {tuple(param.shape)}")
-
-
-def _fill(param: Parameter, value: Parameter) -> None:
-    param.set_data(Tensor(value.asnumpy().astype(ms.dtype_to_nptype(param.dtype))))
-
-
-def _some(names, most: int = 3) -> str:
-    """The first of many names."""
-    names = list(names)
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+def host_steps(config) -> dict:
+    """Return {number of outputs of an exported file: function that makes OUTPUTS of them on the host}: none is needed."""
+    return {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .transforms import Preprocess, clip_boxes, image_info, shift_colours
+from .model_utils.data.transforms import Preprocess, clip_boxes, image_info, shift_colours
 
 # How far colours are moved; hue in OpenCV's units of 2 degrees.
 BRIGHTNESS, CONTRAST, SATURATION, HUE = (-32.0, 32.0), (0.5, 1.5), (0.5, 1.5), (-18.0, 18.0)

@@ -1,101 +1,19 @@
-# Same as faster_rcnn/src/FasterRcnn/bbox_coder.py
-"""Boxes: offsets against anchors, clipping, overlap.
+"""What RefineDet asks of boxes beyond model_utils/layers/boxes.py: their overlap with objects, and the scale of their deltas.
 
-Shapes: N images, P boxes a picture, A and B boxes of two sets; leading dimensions may be more or fewer where a line
-says "...". Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1 + offset. `offset` is 0 everywhere but
-with weights of the old zoo, which counted the last pixel in (1). Deltas are (dx, dy, dw, dh). Nothing here has
-parameters.
+Shapes: N images, G ground-truth slots, A anchors. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1.
 """
+from mindspore import ops
 
-import math
-
-import numpy as np
-from mindspore import Tensor, ops
-
-MAX_LOG_RATIO = math.log(1000 / 16)
-UNIT_STDS, ZERO_MEANS = (1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0)
-_tile = ops.Tile()
-SMALLEST = 1e-6  # pixels and square pixels: keeps padding (width 0) finite, far below any true box
+from .model_utils.layers.boxes import pairwise_iou, spread
 
 
-def encode(anchors, boxes, stds=UNIT_STDS, means=ZERO_MEANS, offset: int = 0):
-    """What moves `anchors` (..., 4) onto `boxes` (..., 4), normalised: (..., 4). The inverse of `decode`.
-
-    Ren et al., "Faster R-CNN", 2015, eq. 2: dx = (x - x_a) / w_a, dw = log(w / w_a). Boxes of no size give finite
-    numbers.
-    """
-    anchor_size = ops.maximum(anchors[..., 2:] - anchors[..., :2] + offset, SMALLEST)
-    box_size = ops.maximum(boxes[..., 2:] - boxes[..., :2] + offset, SMALLEST)
-    # Half of the size, and not of the sum of the corners: the rounding of the frameworks whose weights are loaded.
-    shift = (boxes[..., :2] + 0.5 * box_size) - (anchors[..., :2] + 0.5 * anchor_size)
-    deltas = ops.cat((shift / anchor_size, ops.log(box_size / anchor_size)), -1)
-    return (deltas - Tensor(means, deltas.dtype)) / Tensor(stds, deltas.dtype)
+def overlaps(anchors, gt_boxes, gt_valid):
+    """IoU (N, G, A) of anchors (N, A, 4) and gt_boxes (N, G, 4); -1 for slots that are not valid."""
+    iou = pairwise_iou(gt_boxes, anchors)
+    return ops.select(spread(gt_valid.expand_dims(2), iou.shape), iou, -ops.ones_like(iou))
 
 
-def decode(anchors, deltas, stds=UNIT_STDS, means=ZERO_MEANS, max_log_ratio: float = MAX_LOG_RATIO,
-           clamp_both: bool = False, offset: int = 0):
-    """Boxes (..., 4) that `deltas` (..., 4) make of `anchors` (..., 4).
-
-    Args:
-        max_log_ratio: dw and dh are cut there, so that exp stays finite.
-        clamp_both: cut below at -max_log_ratio too.
-    """
-    deltas = deltas * Tensor(stds, deltas.dtype) + Tensor(means, deltas.dtype)
-    size = anchors[..., 2:] - anchors[..., :2] + offset
-    ratio = ops.minimum(deltas[..., 2:], max_log_ratio)
-    if clamp_both:
-        ratio = ops.maximum(ratio, -max_log_ratio)
-    centre = deltas[..., :2] * size + (anchors[..., :2] + 0.5 * size)
-    half = 0.5 * (ops.exp(ratio) * size)
-    if offset:
-        # The old coder takes the middle of the corners for the centre, half a pixel left of the middle of its
-        # inclusive box.
-        centre, half = centre - 0.5 * offset, half - 0.5 * offset
-    return ops.cat((centre - half, centre + half), -1)
-
-
-def clip_boxes(boxes, sizes, offset: int = 0):
-    """boxes (N, P, 4) cut to pictures of `sizes` (N, 2) = (height, width): 0 <= x <= width - offset, likewise y."""
-    sizes = sizes.astype(boxes.dtype) - offset
-    limits = ops.stack((sizes[:, 1], sizes[:, 0], sizes[:, 1], sizes[:, 0]), -1).expand_dims(1)    # (N, 1, 4)
-    return ops.minimum(ops.relu(boxes), limits)
-
-
-def area(boxes, offset: int = 0):
-    """(..., 4) -> (...)."""
-    size = boxes[..., 2:] - boxes[..., :2] + offset
-    return size[..., 0] * size[..., 1]
-
-
-def pairwise_iou(a, b, offset: int = 0):
-    """Intersection over union of every pair: a (..., A, 4), b (..., B, 4) -> (..., A, B); 0 where both are empty."""
-    shape = (*a.shape[:-1], b.shape[-2])
-    ax1, ay1, ax2, ay2 = (spread(a[..., i:i + 1], shape) for i in range(4))
-    bx1, by1, bx2, by2 = (spread(b[..., i].expand_dims(-2), shape) for i in range(4))
-    width = ops.relu(ops.minimum(ax2, bx2) - ops.maximum(ax1, bx1) + offset)
-    height = ops.relu(ops.minimum(ay2, by2) - ops.maximum(ay1, by1) + offset)
-    inter = width * height
-    union = spread(area(a, offset).expand_dims(-1), shape) + spread(area(b, offset).expand_dims(-2), shape) - inter
-    return inter / ops.maximum(union, SMALLEST)
-
-
-def spread(x, shape):
-    """x repeated to `shape`, of the same rank.
-
-    For large tensors: on the CPU of MindSpore 2.10, "+" and "*" of tensors of unequal shape keep 16 bytes of
-    workspace for each element of the result as long as the graph lives, and min and max take 30 times as long.
-    Repeated first, they do neither.
-    """
-    return _tile(x, _multiples(x.shape, shape))
-
-
-@ops.constexpr
-def _multiples(shape, result):
-    return tuple(b // a for a, b in zip(shape, result))
-
-
-def take_rows(table, index):
-    """table (N, A, C) at index (N, K) -> (N, K, C)."""
-    n, rows, width = table.shape
-    first = Tensor(np.arange(n, dtype=np.int32).reshape(n, 1) * rows)
-    return ops.gather(table.reshape(n * rows, width), index + first, 0)
+def deltas_stds(scaling) -> tuple:
+    """(centre, size) -> of dx, dy, dw, dh."""
+    centre, size = scaling
+    return (centre, centre, size, size)

@@ -15,11 +15,12 @@ if not __package__:  # run as a file: make its folder's parent the place to impo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "src"
 
-from .checkpoint_io import read_checkpoint
-from .checkpoint_io.vgg_names import RESNET, SOURCES, VGG, convert_vgg, find_source
-from .checkpoint_io.writer import check_output, write_checkpoint
+from .conversion.vgg_names import RESNET, SOURCES, VGG, convert_vgg, find_source
 from .model_utils.config import InputError, load_config, run_main, save_config
 from .model_utils.local_adapter import prepare_environment
+from .model_utils.weights.reader import read_checkpoint
+from .model_utils.weights.writer import check_output, write_weights
+from .util import first_of
 
 # Of PASCAL VOC, which detectors of 21 classes are for.
 VOC = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -87,7 +88,7 @@ def check_fit(tensors: dict, config, detector: bool, place: str) -> list:
     missing = [name for name in shapes if name not in tensors and (detector or name.startswith("backbone."))]
     needed = [name for name in missing if detector or name.split(".")[1] in VGG.values()]
     if needed:
-        raise InputError(f"{place}: not whole: it lacks {_some(needed)}")
+        raise InputError(f"{place}: not whole: it lacks {first_of(needed)}")
     return missing
 
 
@@ -96,14 +97,10 @@ def report(checkpoint, source: str, tensors: dict, left_out: list, missing: list
     lines = [f"{checkpoint.path}: {checkpoint.container}, {source}, {len(checkpoint.arrays)} tensors",
              f"used: {len(tensors)} parameters"]
     if left_out:
-        lines.append(f"left out: {_some(left_out)}")
+        lines.append(f"left out: {first_of(left_out)}")
     if missing:
-        lines.append(f"missing: {_some(missing)}: will be initialised anew")
+        lines.append(f"missing: {first_of(missing)}: will be initialised anew")
     return [*lines, PIXELS]
-
-
-def _some(names) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def main(argv=None) -> None:
@@ -118,7 +115,7 @@ def main(argv=None) -> None:
     if source == RESNET:
         if args.reverse_channels:
             raise InputError("--reverse_channels: for VGG-16 alone; with a ResNet set to_rgb and image_mean")
-        from .convert_resnet import import_resnet  # MindSpore takes seconds
+        from .conversion.resnet import import_resnet  # MindSpore takes seconds
 
         import_resnet(checkpoint, output)
         print(f"wrote {output}")
@@ -128,7 +125,7 @@ def main(argv=None) -> None:
     config = read_config(tensors, detector, args.input_size, place)
     missing = check_fit(tensors, config, detector, place)
     print("\n".join(report(checkpoint, source, tensors, left_out, missing)))
-    write_checkpoint(tensors, output)
+    write_weights(tensors, output)
     written = [str(output)]
     if detector:
         save_config(config, output.with_suffix(".yaml"))

@@ -1,6 +1,6 @@
 """Parts of the trunk that do not train."""
 
-from .convolution import Conv2d, ConvNorm
+from .model_utils.layers.convolution import Conv2d, ConvNorm
 
 # What each step of frozen_stages adds: how the names of its layers begin.
 STAGES = {

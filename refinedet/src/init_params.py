@@ -7,8 +7,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from .convolution import Conv2d
-from .network_define import load_pretrained
+from .model_utils.layers.convolution import Conv2d
+from .model_utils.weights.loading import load_pretrained
 from .norm_conv import NormConv2d
 
 # Pictures that the scale of fresh convolutions and the statistics of folded norms are taken from.

@@ -3,7 +3,7 @@
 from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import Constant, initializer
 
-from .box_utils import spread
+from .model_utils.layers.boxes import spread
 
 EPSILON = 1e-10  # inside the root: outside of it the gradient of a pixel that is all zero would be NaN
 

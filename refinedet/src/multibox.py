@@ -7,7 +7,7 @@ Shapes: N images, level l has H_l x W_l cells with a anchors each, A anchors in 
 from mindspore import nn, ops
 from mindspore.common.initializer import Normal
 
-from .convolution import Conv2d, Convolution
+from .model_utils.layers.convolution import Conv2d, Convolution
 
 
 class MultiBox(nn.Cell):

@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Tensor, ops
 from mindspore.common.initializer import Uniform
 
-from .convolution import ConvNorm
+from .model_utils.layers.convolution import ConvNorm
 
 # Added to variances.
 EPS = 1e-5

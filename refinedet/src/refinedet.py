@@ -10,11 +10,12 @@ from mindspore import dtype as mstype
 from mindspore.common.initializer import Normal
 
 from .anchor_generator import AnchorGenerator
-from .box_utils import decode, spread, take_rows
+from .box_utils import deltas_stds, overlaps
 from .freezing import freeze
+from .model_utils.layers.boxes import decode, spread, take_rows
+from .model_utils.layers.nms import ClassNms
 from .multibox import MultiBox
-from .nms import ClassNms
-from .refinedet_loss_cell import Matcher, deltas_stds, multibox_losses, overlaps
+from .refinedet_loss_cell import Matcher, multibox_losses
 from .resnet101_for_refinedet import FRESH_STD, ResNet101, head_blocks
 from .tcb import TransferConnections
 from .vgg16_for_refinedet import Vgg16

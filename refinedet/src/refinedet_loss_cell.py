@@ -8,8 +8,9 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
-from .box_utils import encode, pairwise_iou, spread, take_rows
-from .ranks import shared_count
+from .box_utils import deltas_stds
+from .model_utils.layers.boxes import encode, spread, take_rows
+from .model_utils.training.ranks import shared_count
 
 LEAST_IOU = 1e-6  # what overlaps less is never matched
 
@@ -81,12 +82,6 @@ def arange(count):
     return Tensor(np.arange(count, dtype=np.int32))
 
 
-def overlaps(anchors, gt_boxes, gt_valid):
-    """IoU (N, G, A) of anchors (N, A, 4) and gt_boxes (N, G, 4); -1 for slots that are not valid."""
-    iou = pairwise_iou(gt_boxes, anchors)
-    return ops.select(spread(gt_valid.expand_dims(2), iou.shape), iou, -ops.ones_like(iou))
-
-
 def hard_negatives(loss, candidates, positives, ratio: int):
     """bool (N, A): of each image's candidates the min(ratio * positives, candidates) with the largest loss.
 
@@ -123,12 +118,6 @@ def multibox_losses(deltas, logits, anchors, gt_boxes, labels, matched, candidat
     negative = hard_negatives(ops.stop_gradient(background), candidates, positive.astype(mstype.int32).sum(-1), ratio)
     class_loss = (entropy * (weight + negative.astype(deltas.dtype))).sum() / count
     return box_loss, class_loss
-
-
-def deltas_stds(scaling) -> tuple:
-    """(centre, size) -> of dx, dy, dw, dh."""
-    centre, size = scaling
-    return (centre, centre, size, size)
 
 
 def smooth_l1(x):

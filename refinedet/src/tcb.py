@@ -6,7 +6,7 @@ Shapes: N images, L levels, fine to coarse, each of half the side of the one bef
 from mindspore import Parameter, nn, ops
 from mindspore.common.initializer import Uniform, initializer
 
-from .convolution import Conv2d, Convolution
+from .model_utils.layers.convolution import Conv2d, Convolution
 from .norm_conv import NormConv2d
 
 

@@ -6,8 +6,8 @@ Shapes: N images of H x W pixels, both multiples of 64. The maps have strides 8,
 from mindspore import nn, ops
 from mindspore.common.initializer import HeNormal
 
-from .convolution import Conv2d
 from .l2norm import L2Norm
+from .model_utils.layers.convolution import Conv2d
 from .norm_conv import NormConv2d, PooledNormConv2d
 
 STRIDES = (8, 16, 32, 64)

@@ -63,10 +63,10 @@ def save_network(args, folder: Path) -> None:
     if args.model == "refinedet":
         net = import_module("tests.narrow_refinedet").narrow_network(config)
     else:
-        network = {"faster_rcnn": "FasterRcnn.faster_rcnn", "mask_rcnn": "MaskRcnn.mask_rcnn"}[args.model]
-        net = import_module(f"{source}.{network}").build_network(config)
+        network_define = import_module(f"{source}.network_define")
+        net = network_define.build_network(config)
         images = ms.Tensor(np.random.default_rng(0).standard_normal((8, 3, 256, 256), np.float32))
-        import_module(f"{source}.init_params").set_first_weights(net, config, lambda epoch, start: iter([(images,)]))
+        network_define.set_first_weights(net, config, lambda epoch, start: iter([(images,)]))
         import_module("tests.narrow_network").spread_heads(net)
     ms.save_checkpoint(net, str(folder / "net.ckpt"))
     config_module.save_config(config, folder / "config.yaml")

@@ -13,8 +13,8 @@ def measure_loading(files, count: int, height: int, width: int, batch: int, work
     files, count: of the manifest. The first epoch is not counted: it fills the file cache.
     """
     from faster_rcnn.src.augmentation import Augmenter
-    from faster_rcnn.src.dataset import EvalBatches, TrainTransform, create_dataset, iterate
-    from faster_rcnn.src.transforms import InputSize, Preprocess
+    from faster_rcnn.src.model_utils.data.loading import EvalBatches, TrainTransform, create_dataset, iterate
+    from faster_rcnn.src.model_utils.data.transforms import InputSize, Preprocess
 
     preprocess = Preprocess(InputSize(height, width), (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
     report = {"load_height": height, "load_width": width, "load_batch": batch, "load_workers": workers, "images": count}

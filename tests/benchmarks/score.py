@@ -16,19 +16,19 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from faster_rcnn.src.coco_scores import coco_ap  # noqa: E402
-from faster_rcnn.src.util import Predictions  # noqa: E402
+from faster_rcnn.src.model_utils.evaluation.coco_scores import coco_ap  # noqa: E402
+from faster_rcnn.src.model_utils.evaluation.detections import Collector  # noqa: E402
 
 SIZE = 640.0    # side of an image
 
 
 def make_set(images: int, detections: int, objects: int, classes: int, seed: int = 0) -> tuple:
-    """(ground truth, Predictions): each object is found once with some error; the rest is noise of low score."""
+    """(ground truth, Detections): each object is found once with some error; the rest is noise of low score."""
     rng = np.random.default_rng(seed)
     categories = [{"id": k + 1, "name": f"class {k + 1}", "label": k + 1} for k in range(classes)]
     pictures = [{"id": i + 1, "height": int(SIZE), "width": int(SIZE)} for i in range(images)]
     truth = {"images": pictures, "annotations": [], "categories": categories}
-    predictions = Predictions(categories)
+    collector = Collector(categories)
     info = np.array([[SIZE, SIZE, 1, 1, SIZE, SIZE]])
     for image_id in range(1, images + 1):
         sides = np.exp(rng.uniform(np.log(12), np.log(400), (max(objects, detections), 2)))
@@ -44,8 +44,8 @@ def make_set(images: int, detections: int, objects: int, classes: int, seed: int
         real = np.arange(detections) < objects
         scores = np.where(real, rng.uniform(0.2, 1, detections), rng.uniform(0.05, 0.5, detections))
         valid = np.ones((1, detections), bool)
-        predictions.add(found[None], scores[None], labels[None, :detections], valid, info, [image_id])
-    return truth, predictions
+        collector.add(found[None], scores[None], labels[None, :detections], valid, info, [image_id])
+    return truth, collector.detections()
 
 
 def main() -> None:

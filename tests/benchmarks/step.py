@@ -22,14 +22,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-# Model directory -> module of its network.
-NETWORKS = {"faster_rcnn": "FasterRcnn.faster_rcnn", "mask_rcnn": "MaskRcnn.mask_rcnn", "refinedet": "refinedet"}
+MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
 CORNERS = 12  # of an object's outline
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="faster_rcnn", choices=sorted(NETWORKS))
+    parser.add_argument("--model", default="faster_rcnn", choices=MODELS)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--config", default="default_config.yaml", help="relative to the model's folder")
     which.add_argument("--backbone", help="in place of the default config's")
@@ -86,13 +85,14 @@ def build(args):
     config = import_module(f"{source}.model_utils.config").load_config(ROOT / args.model / args.config, overrides)
     args.height, args.width, args.backbone = config.img_height, config.img_width, config.get("backbone")
     local_adapter.setup_device(config)
-    net = import_module(f"{source}.{NETWORKS[args.model]}").build_network(config, fast=True)
+    network_define = import_module(f"{source}.network_define")
+    net = network_define.build_network(config, fast=True)
 
     import mindspore as ms
     import numpy as np
 
     pictures = ms.Tensor(np.random.default_rng(0).standard_normal((8, 3, 256, 256), np.float32))
-    import_module(f"{source}.init_params").set_first_weights(net, config, lambda epoch, start: iter([(pictures,)]))
+    network_define.set_first_weights(net, config, lambda epoch, start: iter([(pictures,)]))
     return net, config
 
 
@@ -104,9 +104,9 @@ def time_training(net, config, args) -> dict:
     rng = np.random.default_rng(0)
     noise = (rng.random(shape, np.float32) for shape in net.noise_shapes(args.batch).values())
     inputs = tuple(Tensor(array) for array in (*random_batch(rng, config, args, args.batch), *noise))
-    names = import_module(f"{source}.{NETWORKS[args.model]}").LOSS_NAMES
-    step = import_module(f"{source}.train_step").TrainStep(net, names, momentum=config.momentum,
-                                                           weight_decay=config.weight_decay)
+    names = import_module(f"{source}.network_define").LOSS_NAMES
+    step = import_module(f"{source}.model_utils.training.step").TrainStep(net, names, momentum=config.momentum,
+                                                                          weight_decay=config.weight_decay)
     first, _ = timed(lambda: step(inputs, 1e-4))
     times = [timed(lambda: step(inputs, 1e-4)) for _ in range(args.steps)]
     wall, cpu = medians(times)
@@ -119,8 +119,7 @@ def time_inference(net, config, args) -> dict:
     import numpy as np
     from mindspore import Tensor
 
-    package = NETWORKS[args.model].rpartition(".")[0]
-    import_module(".".join(filter(None, (args.model, "src", package, "convolution")))).keep_filters(net)     # as predictors.py does
+    import_module(f"{args.model}.src.model_utils.layers.convolution").keep_filters(net)     # as predictors.py does
     infer = import_module(f"{args.model}.src.network_define").InferenceNet(net)
     image, info, *_ = (Tensor(array) for array in random_batch(np.random.default_rng(0), config, args, 1))
 

@@ -3,9 +3,9 @@ import json
 
 import numpy as np
 
-from mask_rcnn.src.checkpoint_io import read_checkpoint
-from mask_rcnn.src.checkpoint_io.detector_weights import detector_shapes, to_framework
-from mask_rcnn.src.checkpoint_io.torch_writer import write_torch
+from mask_rcnn.src.MaskRcnn.conversion.detector_weights import detector_shapes, to_framework
+from mask_rcnn.src.MaskRcnn.conversion.torch_writer import write_torch
+from mask_rcnn.src.model_utils.weights.reader import read_checkpoint
 from tests.narrow_network import narrow_mask_config
 
 

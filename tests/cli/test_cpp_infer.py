@@ -59,7 +59,7 @@ def dumped(program, flag, files, shape, env=None) -> tuple:
 
 @pytest.mark.parametrize("mode", ["opencv", "pillow", "float"])
 def test_inputs_are_those_of_python(cpp_program, kinds, tmp_path, mode):
-    from refinedet.src.transforms import InputSize, Preprocess, decode_image
+    from refinedet.src.model_utils.data.transforms import InputSize, Preprocess, decode_image
 
     for height, width, keep_ratio, pad_to in SIZES:
         preprocess = Preprocess(InputSize(height, width, keep_ratio, pad_to), (123.675, 116.28, 103.53), (58.395, 57.12, 57.375),

@@ -70,7 +70,8 @@ def run_checkpoint(model, config, batches) -> list:
     import mindspore as ms
 
     from faster_rcnn.src.FasterRcnn.faster_rcnn import build_network
-    from faster_rcnn.src.network_define import InferenceNet, load_checkpoint_into
+    from faster_rcnn.src.model_utils.weights.loading import load_checkpoint_into
+    from faster_rcnn.src.network_define import InferenceNet
 
     net = build_network(config)
     load_checkpoint_into(net, model / "small.ckpt")
@@ -79,7 +80,7 @@ def run_checkpoint(model, config, batches) -> list:
 
 
 def run_file(config, batches) -> list:
-    from faster_rcnn.src.predictors import load_predictor
+    from faster_rcnn.src.model_utils.inference.predictors import load_predictor
 
     predict = load_predictor(config, "CPU")
     return [predict(*batch) for batch in batches]

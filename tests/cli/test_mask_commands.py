@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from mask_rcnn.src.draw import colour_of
+from mask_rcnn.src.model_utils.inference.draw import colour_of
 from tests.toy_data import SIZES, export_toy, left_half, quarters
 
 SEGM = (0.319545, 0.562288, 0.298927, 0.387374, 0.310183, 0.326934,

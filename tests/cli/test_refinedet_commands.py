@@ -88,7 +88,7 @@ def call(model, run_command, repo_dir):
 
 @pytest.fixture(scope="module")
 def inputs(model):
-    from refinedet.src.dataset import build_preprocess
+    from refinedet.src.model_utils.data.loading import build_preprocess
     from tests.narrow_refinedet import narrow_config
 
     preprocess = build_preprocess(narrow_config())
@@ -106,7 +106,7 @@ def wanted(model, inputs):
 
 
 def detect(inputs, config) -> list:
-    from refinedet.src.predictors import load_predictor
+    from refinedet.src.model_utils.inference.predictors import load_predictor
 
     predict = load_predictor(config, "CPU")
     return [predict(*pair) for pair in inputs]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from faster_rcnn.src.augmentation import Augmentation, Augmenter
-from faster_rcnn.src.transforms import shift_colours
+from faster_rcnn.src.model_utils.data.transforms import shift_colours
 from tests.unit.test_transforms import picture
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from faster_rcnn.src.model_utils.training.step import TrainStep
 from faster_rcnn.src.network_define import InferenceNet
-from faster_rcnn.src.train_step import TrainStep
 from tests.narrow_network import (
     narrow_backbone,
     narrow_config,
@@ -86,7 +86,7 @@ def test_training_step(case):
     if model == "mask_rcnn":
         inputs += (outlines(config, BOXES),)
     inputs += tuple(noise(net, 2))
-    names = importlib.import_module(f"{model}.src.{MODULES[model]}").LOSS_NAMES
+    names = importlib.import_module(f"{model}.src.network_define").LOSS_NAMES
     before = {param.name: param.asnumpy().copy() for param in net.get_parameters()}
     step = TrainStep(net, names, momentum=0.9, weight_decay=0.0, clip_grad_norm=1.0)
     losses = [sum(step(inputs, 0.01).losses.values()) for _ in range(6)]

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from faster_rcnn.src.checkpoint_io import resnet_names
+from faster_rcnn.src.FasterRcnn.backbone_presets import BACKBONES
 from faster_rcnn.src.FasterRcnn.backbones import build_backbone
-from faster_rcnn.src.model_utils.backbones import BACKBONES
 from faster_rcnn.src.model_utils.config import load_config, parse_config, save_config
-from faster_rcnn.src.model_utils.config_schema import read_keys
+from faster_rcnn.src.model_utils.configuration.schema import read_keys
+from faster_rcnn.src.model_utils.weights import resnet_names
 from tests.narrow_network import narrow_backbone, narrow_config
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from faster_rcnn.src.FasterRcnn.bbox_coder import clip_boxes, decode, encode, pairwise_iou, take_rows
+from faster_rcnn.src.model_utils.layers.boxes import clip_boxes, decode, encode, pairwise_iou, take_rows
 
 STDS, MEANS = (0.1, 0.1, 0.2, 0.2), (0.02, -0.01, 0.0, 0.1)
 

@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from faster_rcnn.src import checkpoint
-from faster_rcnn.src.checkpoint import CheckpointFolder, StopRequest, check_same_run, find_state, read_state, set_aside
 from faster_rcnn.src.model_utils.config import InputError, load_config
-from faster_rcnn.src.network_define import load_checkpoint_into
-from faster_rcnn.src.train_step import NotFiniteError, TrainStep
+from faster_rcnn.src.model_utils.training import checkpoint
+from faster_rcnn.src.model_utils.training.checkpoint import (
+    CheckpointFolder,
+    StopRequest,
+    check_same_run,
+    find_state,
+    read_state,
+    set_aside,
+)
+from faster_rcnn.src.model_utils.training.step import NotFiniteError, TrainStep
+from faster_rcnn.src.model_utils.weights.loading import load_checkpoint_into
 from refinedet.src.model_utils.config import load_config as load_refinedet_config
 from tests.toy_network import LOSS_NAMES, ToyDetector, toy_batch
 from tests.toy_run import ToyRun, Wish, equal, lines, metrics, names

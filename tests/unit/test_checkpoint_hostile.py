@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 import pytest
 
-from faster_rcnn.src.checkpoint_io import read_checkpoint
 from faster_rcnn.src.model_utils.config import InputError
+from faster_rcnn.src.model_utils.weights.reader import read_checkpoint
 from tests.checkpoint_files import (
     NUMBERS,
     Code,

@@ -5,8 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from faster_rcnn.src.checkpoint_io import read_checkpoint
-from faster_rcnn.src.checkpoint_io.reader import WRAPPERS
+from faster_rcnn.src.model_utils.weights.reader import WRAPPERS, read_checkpoint
 from tests.checkpoint_files import (
     NUMBERS,
     Code,

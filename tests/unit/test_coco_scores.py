@@ -5,10 +5,11 @@ import re
 import numpy as np
 import pytest
 
-from faster_rcnn.src import coco_scores
-from faster_rcnn.src.coco_scores import class_table, coco_ap
 from faster_rcnn.src.model_utils.config import InputError
-from faster_rcnn.src.util import Predictions, write_metrics
+from faster_rcnn.src.model_utils.evaluation import coco_scores
+from faster_rcnn.src.model_utils.evaluation.coco_scores import class_table, coco_ap
+from faster_rcnn.src.model_utils.evaluation.detections import Collector
+from faster_rcnn.src.model_utils.evaluation.report import write_metrics
 
 SCORERS = ("faster", "pycocotools")
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -80,11 +81,12 @@ def test_predictions_score_as_the_dicts_that_they_give(iou_type):
     corners = rng.uniform(0, 60, (2, 5, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(10, 40, (2, 5, 2))], 2)
     info = np.array([[100, 200, 1, 1, 100, 200]] * 2)
-    predictions = Predictions(CATEGORIES, lambda masks, boxes, *_: [
+    collector = Collector(CATEGORIES, lambda masks, boxes, *_: [
         encoded(slice(int(y1), int(y2) + 1), slice(int(x1), int(x2) + 1)) for x1, y1, x2, y2 in boxes.tolist()])
     for image in (0, 1):
-        predictions.add(boxes[image:image + 1], rng.random((1, 5)), [[1, 2, 1, 2, 1]], np.ones((1, 5), bool),
-                        info[:1], [image + 1], np.zeros((1, 5, 1)))
+        collector.add(boxes[image:image + 1], rng.random((1, 5)), [[1, 2, 1, 2, 1]], np.ones((1, 5), bool),
+                      info[:1], [image + 1], np.zeros((1, 5, 1)))
+    predictions = collector.detections()
     truth = ground_truth([(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes[0].tolist()])
     for item, (x, y, width, height) in zip(truth["annotations"], [item["bbox"] for item in truth["annotations"]]):
         item["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
@@ -94,11 +96,11 @@ def test_predictions_score_as_the_dicts_that_they_give(iou_type):
 
 
 def test_predictions_with_a_score_that_is_no_number_are_named():
-    predictions = Predictions(CATEGORIES)
-    predictions.add([[[1, 1, 5, 5], [2, 2, 9, 9]]], [[0.5, np.nan]], [[1, 1]], [[True, True]],
-                    [[100, 200, 1, 1, 100, 200]], [1])
+    collector = Collector(CATEGORIES)
+    collector.add([[[1, 1, 5, 5], [2, 2, 9, 9]]], [[0.5, np.nan]], [[1, 1]], [[True, True]],
+                  [[100, 200, 1, 1, 100, 200]], [1])
     with pytest.raises(InputError, match="result 1: score: expected a number, got nan"):
-        coco_ap(ground_truth(), predictions)
+        coco_ap(ground_truth(), collector.detections())
 
 
 @pytest.mark.parametrize("scorer", SCORERS)

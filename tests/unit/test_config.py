@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from faster_rcnn.src.FasterRcnn.key_rules import ALIASES, RETIRED
 from faster_rcnn.src.model_utils import config as config_module
 from faster_rcnn.src.model_utils.config import (
     Config,
@@ -17,8 +18,7 @@ from faster_rcnn.src.model_utils.config import (
     run_main,
     save_config,
 )
-from faster_rcnn.src.model_utils.config_check import ALIASES, RETIRED
-from faster_rcnn.src.model_utils.config_schema import read_keys
+from faster_rcnn.src.model_utils.configuration.schema import read_keys
 
 DEFAULT = Path(config_module.DEFAULT_CONFIG)
 

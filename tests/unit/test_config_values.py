@@ -4,7 +4,7 @@ import re
 import pytest
 
 from faster_rcnn.src.model_utils.config import load_config, parse_config
-from faster_rcnn.src.model_utils.config_schema import nearest
+from faster_rcnn.src.model_utils.configuration.schema import nearest
 
 # ---- values
 

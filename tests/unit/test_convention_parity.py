@@ -11,9 +11,9 @@ import pytest
 from mindspore import Tensor
 
 from faster_rcnn.src.FasterRcnn.bbox_assign_sample import match_anchors
-from faster_rcnn.src.loading import build_preprocess
-from faster_rcnn.src.transforms import decode_image
-from faster_rcnn.src.util import config_categories
+from faster_rcnn.src.model_utils.data.loading import build_preprocess
+from faster_rcnn.src.model_utils.data.transforms import decode_image
+from faster_rcnn.src.model_utils.evaluation.detections import config_categories
 from tests.parity_models import LEVELS, PARITY_DEFAULT, ParityModel, fixture_folders, rows_of_pictures
 from tests.unit.test_network_parity import (
     InjectedLosses,

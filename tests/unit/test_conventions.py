@@ -5,12 +5,12 @@ from mindspore import Tensor
 from pycocotools import mask as coco_mask
 
 from faster_rcnn.src.FasterRcnn.faster_rcnn import build_network
-from faster_rcnn.src.loading import build_preprocess
+from faster_rcnn.src.FasterRcnn.key_rules import PRESETS
 from faster_rcnn.src.model_utils.config import InputError, load_config, parse_config
-from faster_rcnn.src.model_utils.config_check import PRESETS
-from faster_rcnn.src.util import config_categories
+from faster_rcnn.src.model_utils.data.loading import build_preprocess
+from faster_rcnn.src.model_utils.evaluation.detections import config_categories
+from mask_rcnn.src.model import mask_encoder
 from mask_rcnn.src.model_utils.config import load_config as load_mask_config
-from mask_rcnn.src.outputs import mask_encoder
 from tests.narrow_network import narrow_config, narrow_mask_config
 
 CONVENTIONS = PRESETS["convention"]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from faster_rcnn.src import convert_checkpoint
-from faster_rcnn.src.checkpoint_io import read_checkpoint
-from faster_rcnn.src.checkpoint_io.resnet_names import BLOCKS, PARAMETERS, cell_shapes, convert_resnet, translate
 from faster_rcnn.src.FasterRcnn.resnet import ResNet
 from faster_rcnn.src.model_utils.config import InputError
+from faster_rcnn.src.model_utils.weights.reader import read_checkpoint
+from faster_rcnn.src.model_utils.weights.resnet_names import BLOCKS, PARAMETERS, cell_shapes, convert_resnet, translate
 from tests.checkpoint_files import ordered, storage, tensor, write_stream, write_zip
 
 R50 = "resnet_v1.5_50"

@@ -7,25 +7,25 @@ import numpy as np
 import pytest
 
 from faster_rcnn.src import convert_checkpoint, convert_detector
-from faster_rcnn.src.checkpoint_io import read_checkpoint
-from faster_rcnn.src.checkpoint_io.detector_names import FRAMEWORKS
-from faster_rcnn.src.checkpoint_io.detector_weights import MOST_ELEMENTS, detector_shapes, to_framework
-from faster_rcnn.src.checkpoint_io.detector_weights import convert_detector as sort_tensors
-from faster_rcnn.src.checkpoint_io.reader import Checkpoint
-from faster_rcnn.src.checkpoint_io.torch_writer import write_pickle, write_torch
+from faster_rcnn.src.FasterRcnn.conversion.detector_names import FRAMEWORKS
+from faster_rcnn.src.FasterRcnn.conversion.detector_weights import MOST_ELEMENTS, detector_shapes, to_framework
+from faster_rcnn.src.FasterRcnn.conversion.detector_weights import convert_detector as sort_tensors
+from faster_rcnn.src.FasterRcnn.conversion.torch_writer import write_pickle, write_torch
 from faster_rcnn.src.model_utils.config import InputError, load_config
-from faster_rcnn.src.network_define import load_pretrained
+from faster_rcnn.src.model_utils.weights.loading import load_pretrained
+from faster_rcnn.src.model_utils.weights.reader import Checkpoint, read_checkpoint
 from mask_rcnn.src import convert_checkpoint as mask_convert
 from mask_rcnn.src.model_utils.config import load_config as load_mask_config
 from tests.narrow_network import narrow_config, narrow_mask_config, narrow_network
 
+NETWORKS = {"faster_rcnn": "FasterRcnn", "mask_rcnn": "MaskRcnn"}
 WRITTEN = ("torchvision", "detectron2", "mmdet")
 
 @pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn"])
 def test_shapes_are_those_of_the_network(model):
     config = (narrow_mask_config if model == "mask_rcnn" else narrow_config)(resnet_block=[2, 1, 1, 2], rcnn_num_layers=3)
     shapes = {param.name: tuple(param.shape) for param in narrow_network(config).get_parameters()}
-    weights = importlib.import_module(f"{model}.src.checkpoint_io.detector_weights")
+    weights = importlib.import_module(f"{model}.src.{NETWORKS[model]}.conversion.detector_weights")
     assert weights.detector_shapes(config) == shapes
 
 
@@ -310,14 +310,14 @@ def test_sizes_without_measure():
     (["--to=mmdet", "--config_path=d.yaml"], "4 of 117 parameters do not fit: rcnn.cls_score.weight would be"),
     (["--to=torchvision", "--config_path=e.yaml"], "its box head has 3 hidden layers, torchvision's has 2")])
 def test_faults_of_the_way_back(flags, said, tmp_path, monkeypatch):
-    from faster_rcnn.src.checkpoint_io.writer import write_checkpoint
     from faster_rcnn.src.model_utils.config import save_config
+    from faster_rcnn.src.model_utils.weights.writer import write_weights
 
     monkeypatch.chdir(tmp_path)
     three = narrow_config(rcnn_num_layers=3)
     tensors = {name: np.zeros(shape, np.float32) for name, shape in detector_shapes(three).items()}
     source = "bare.ckpt" if "c.yaml" in str(flags) else "o.ckpt"
-    write_checkpoint(tensors if source == "o.ckpt" else {"x": np.zeros(1, np.float32)}, tmp_path / source)
+    write_weights(tensors if source == "o.ckpt" else {"x": np.zeros(1, np.float32)}, tmp_path / source)
     save_config(narrow_config(), "c.yaml")
     save_config(narrow_config(num_classes=3, coco_classes=[], rcnn_num_layers=3), "d.yaml")
     save_config(three, "e.yaml")

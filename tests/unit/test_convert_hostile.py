@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from faster_rcnn.src import convert_checkpoint
-from faster_rcnn.src.checkpoint_io import read_checkpoint
-from faster_rcnn.src.checkpoint_io.detector_weights import detector_shapes, to_framework
-from faster_rcnn.src.checkpoint_io.torch_writer import write_pickle, write_torch
+from faster_rcnn.src.FasterRcnn.conversion.detector_weights import detector_shapes, to_framework
+from faster_rcnn.src.FasterRcnn.conversion.torch_writer import write_pickle, write_torch
 from faster_rcnn.src.model_utils.config import InputError, run_main
+from faster_rcnn.src.model_utils.weights.reader import read_checkpoint
 from tests.checkpoint_files import NUMBERS, call, name, pickled, storage, tensor, write_zip
 from tests.narrow_network import narrow_config
 

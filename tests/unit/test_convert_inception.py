@@ -5,7 +5,7 @@ from mindspore import load_checkpoint
 from safetensors.numpy import save_file
 
 from faster_rcnn.src import convert_checkpoint
-from faster_rcnn.src.checkpoint_io.inception_names import CELLS, convert_inception, parameters_of, translate
+from faster_rcnn.src.FasterRcnn.conversion.inception_names import CELLS, convert_inception, parameters_of, translate
 from faster_rcnn.src.FasterRcnn.inceptionresnetv2 import InceptionResNetV2
 from faster_rcnn.src.model_utils.config import InputError
 from tests.unit.test_convert_checkpoint import write_torch

@@ -5,8 +5,15 @@ import numpy as np
 import pytest
 
 from faster_rcnn.src import convert_checkpoint
-from faster_rcnn.src.checkpoint_io import read_checkpoint
-from faster_rcnn.src.checkpoint_io.resnet_names import BLOCKS, PARAMETERS, backbone_of, cell_shapes, translate, with_statistics
+from faster_rcnn.src.model_utils.weights.reader import read_checkpoint
+from faster_rcnn.src.model_utils.weights.resnet_names import (
+    BLOCKS,
+    PARAMETERS,
+    backbone_of,
+    cell_shapes,
+    translate,
+    with_statistics,
+)
 
 CAFFE2 = {"conv1": "2a", "conv2": "2b", "conv3": "2c", "downsample": "1"}
 LEAVES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from faster_rcnn.src.checkpoint_io import read_checkpoint
-from faster_rcnn.src.checkpoint_io.detector_names import FRAMEWORKS, find_framework
-from faster_rcnn.src.checkpoint_io.writer import write_checkpoint
-from faster_rcnn.src.convert_detector import SUFFIXES
+from faster_rcnn.src.FasterRcnn.conversion.detector import SUFFIXES
+from faster_rcnn.src.FasterRcnn.conversion.detector_names import FRAMEWORKS, find_framework
+from faster_rcnn.src.model_utils.weights.reader import read_checkpoint
+from faster_rcnn.src.model_utils.weights.writer import write_weights
 from tests.narrow_network import narrow_config
 
 ROOT = Path(__file__).resolve().parents[2]
-MODELS = {"faster_rcnn": "FasterRcnn.faster_rcnn", "mask_rcnn": "MaskRcnn.mask_rcnn"}
+MODELS = {"faster_rcnn": "FasterRcnn", "mask_rcnn": "MaskRcnn"}
 
 
 class Fixture:
@@ -87,13 +87,15 @@ def test_parity_of_the_shipped_recipe(fixtures, parity_dir, tmp_path):
 
 def detect(fixture, config, paths) -> list:
     """COCO results of pictures whose names are their ids."""
-    predict = fixture.part("predictors").load_predictor(config, "CPU")
-    preprocess = fixture.part("loading").build_preprocess(config)
-    decode, util = fixture.part("transforms").decode_image, fixture.part("util")
+    predict = fixture.part("model_utils.inference.predictors").load_predictor(config, "CPU")
+    preprocess = fixture.part("model_utils.data.loading").build_preprocess(config)
+    decode = fixture.part("model_utils.data.transforms").decode_image
+    detections = fixture.part("model_utils.evaluation.detections")
     image, info = map(np.stack, zip(*(preprocess(decode(path.read_bytes())) for path in paths)))
     outputs = predict(image, info)
-    return util.to_results(*outputs[:4], info, [int(path.stem) for path in paths], util.config_categories(config), *outputs[4:],
-                           encode=fixture.part("outputs").mask_encoder(config))
+    return detections.to_results(*outputs[:4], info, [int(path.stem) for path in paths],
+                                 detections.config_categories(config), *outputs[4:],
+                                 encode=fixture.part("model").mask_encoder(config))
 
 
 def compare(results: list, expected: list) -> tuple:
@@ -151,9 +153,9 @@ def test_parity_of_what_travels_along(fixtures, tmp_path):
         assert fixture.convert(fixture.path, f"--output_file={output}") == 0
         extra = [name for name in read_checkpoint(output).arrays if name.startswith("unused.")]
         assert len(extra) == (4 if fixture.model == "mask_rcnn" else 2)
-        weights = fixture.part("network_define").read_weights(output)
+        weights = fixture.part("model_utils.weights.loading").read_weights(output)
         assert not any(name.startswith("unused.") for name in weights)
-        write_checkpoint({name: value.asnumpy() for name, value in weights.items()}, output)
+        write_weights({name: value.asnumpy() for name, value in weights.items()}, output)
         assert fixture.convert(output, "--to=torchvision", f"--output_file={theirs}") == 0
         rows = read_checkpoint(theirs).arrays["roi_heads.box_predictor.bbox_pred.weight"]
         assert not rows[:4].any() and rows[4:].any()
@@ -191,7 +193,7 @@ def test_parity_of_a_mask_rcnn_without_masks(fixtures, tmp_path, capsys):
 
 def test_parity_of_what_another_list_of_classes_starts_from(fixtures, tmp_path):
     from faster_rcnn.src.FasterRcnn.faster_rcnn import build_network
-    from faster_rcnn.src.network_define import load_pretrained
+    from faster_rcnn.src.model_utils.weights.loading import load_pretrained
 
     fixture = next(fixture for fixture in fixtures if (fixture.framework, fixture.model) == ("torchvision", "faster_rcnn"))
     assert fixture.convert(fixture.path, f"--output_file={tmp_path / 'o.ckpt'}") == 0
@@ -207,7 +209,7 @@ def test_parity_of_what_another_list_of_classes_starts_from(fixtures, tmp_path):
 @pytest.mark.parametrize("model", MODELS)
 def test_parity_of_the_old_zoo(model, parity_dir):
     """Names and shapes of its two detectors; which values go where is told in test_convert_detector.py."""
-    weights = importlib.import_module(f"{model}.src.checkpoint_io.detector_weights")
+    weights = importlib.import_module(f"{model}.src.{MODELS[model]}.conversion.detector_weights")
     config = importlib.import_module(f"{model}.src.model_utils.config").load_config()
     shapes = json.loads((parity_dir / "zoo_names" / f"{model}.json").read_text())
     arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}

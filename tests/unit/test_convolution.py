@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from faster_rcnn.src.FasterRcnn.convolution import Conv2d, ConvNorm, Convolution, WinogradConv3x3, keep_filters
+from faster_rcnn.src.model_utils.layers.convolution import Conv2d, ConvNorm, Convolution, WinogradConv3x3, keep_filters
 from tests.numpy_layers import batch_norm, convolve, convolve_gradients
 
 DIRECT, WINOGRAD = 1e-5, 1e-4

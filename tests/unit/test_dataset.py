@@ -7,8 +7,15 @@ import pytest
 
 from faster_rcnn.src import dataset as module
 from faster_rcnn.src.augmentation import Augmenter
-from faster_rcnn.src.dataset import EvalBatches, TrainTransform, create_dataset, epoch_indices, iterate, steps_per_epoch
-from faster_rcnn.src.transforms import InputSize, Preprocess, decode_image
+from faster_rcnn.src.model_utils.data.loading import (
+    EvalBatches,
+    TrainTransform,
+    create_dataset,
+    epoch_indices,
+    iterate,
+    steps_per_epoch,
+)
+from faster_rcnn.src.model_utils.data.transforms import InputSize, Preprocess, decode_image
 from tests.example_records import COUNT, EVERYTHING, PLAIN, assert_equal, batches, make_row, write_records
 
 # ---------------------------------------------------------------------------------------------------- order of records
@@ -182,8 +189,8 @@ def test_a_picture_that_does_not_decode_is_named(tmp_path, message):
 EPOCHS_OF_A_FOLDER = """
 import sys
 import psutil
-from faster_rcnn.src.dataset import TrainTransform, create_dataset, iterate
-from faster_rcnn.src.transforms import InputSize, Preprocess
+from faster_rcnn.src.model_utils.data.loading import TrainTransform, create_dataset, iterate
+from faster_rcnn.src.model_utils.data.transforms import InputSize, Preprocess
 from tests.example_records import EVERYTHING
 
 transform = TrainTransform(Preprocess(InputSize(512, 512), (0,) * 3, (1,) * 3), EVERYTHING, num_gts=2, seed=3)

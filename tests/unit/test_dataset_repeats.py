@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from faster_rcnn.src.dataset import TrainTransform, epoch_indices, epoch_pictures
-from faster_rcnn.src.resampling import read_presence
+from faster_rcnn.src.model_utils.data.loading import TrainTransform, epoch_indices, epoch_pictures
+from faster_rcnn.src.model_utils.data.resampling import read_presence
 from tests.example_records import COUNT, EVERYTHING, PLAIN, assert_equal, batches
 
 REPEATS = np.linspace(1, 3.5, COUNT)

@@ -2,7 +2,7 @@
 import pytest
 
 from faster_rcnn.src import convert_checkpoint
-from faster_rcnn.src.checkpoint_io.detector_names import FRAMEWORKS
+from faster_rcnn.src.FasterRcnn.conversion.detector_names import FRAMEWORKS
 from faster_rcnn.src.model_utils.config import InputError
 
 # Theirs, ours.

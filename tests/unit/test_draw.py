@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from faster_rcnn.src import draw
-from faster_rcnn.src.draw import colour_of, draw_detections
+from faster_rcnn.src.model_utils.inference import draw
+from faster_rcnn.src.model_utils.inference.draw import colour_of, draw_detections
 
 NAMES = ["background", "cat", "dog", "bird"]
 

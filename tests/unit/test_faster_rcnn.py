@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from faster_rcnn.src.FasterRcnn.convolution import Convolution
 from faster_rcnn.src.FasterRcnn.faster_rcnn import LOSS_NAMES, build_network
+from faster_rcnn.src.model_utils.layers.convolution import Convolution
 from faster_rcnn.src.network_define import InferenceNet
 from tests.narrow_network import losses_and_gradients, narrow_config, narrow_network, noise, objects, pictures, spread_heads
 

@@ -12,8 +12,8 @@ import pytest
 from botocore.paginate import Paginator
 
 from faster_rcnn.src.model_utils import fetching, object_storage
-from faster_rcnn.src.model_utils.fetching import LOCK, MARK, fetch, fetched_root, unpack
-from faster_rcnn.src.model_utils.object_storage import client_options, open_storage
+from faster_rcnn.src.model_utils.cloud.fetching import LOCK, MARK, fetch, fetched_root, unpack
+from faster_rcnn.src.model_utils.cloud.object_storage import client_options, open_storage
 
 
 def zip_of(members: dict) -> bytes:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from faster_rcnn.src.FasterRcnn.convolution import Convolution
 from faster_rcnn.src.FasterRcnn.fpn_neck import FeaturePyramid, RepeatTwice, enlarge
+from faster_rcnn.src.model_utils.layers.convolution import Convolution
 from tests.numpy_layers import convolve
 
 CHANNELS, WIDTH = (3, 5, 6, 7), 4

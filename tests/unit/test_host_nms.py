@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from refinedet.src.host_nms import detections_of
-from refinedet.src.outputs import host_steps
+from refinedet.src.network_define import host_steps
 from tests.narrow_refinedet import narrow_config, narrow_network
 
 LIMITS = {"score_thr": 0.3, "iou_thr": 0.5, "per_class": 15, "total": 40, "max_per_img": 12}

@@ -5,10 +5,10 @@ import onnxruntime
 import pytest
 from mindspore import Tensor
 
-from faster_rcnn.src.FasterRcnn.convolution import Convolution
+from faster_rcnn.src.FasterRcnn.inception_layout import stage_channels
 from faster_rcnn.src.FasterRcnn.inceptionresnetv2 import InceptionResNetV2
 from faster_rcnn.src.FasterRcnn.resnet import begin_as_identity, calibrate_norms
-from faster_rcnn.src.model_utils.inception_layout import stage_channels
+from faster_rcnn.src.model_utils.layers.convolution import Convolution
 from tests.numpy_layers import batch_norm, convolve, max_pool
 
 BLOCKS, WIDTH = (2, 1, 1), 1 / 16

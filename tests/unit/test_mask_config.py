@@ -4,9 +4,9 @@ import re
 import pytest
 
 from faster_rcnn.src.model_utils.config import DEFAULT_CONFIG as FASTER_CONFIG
+from mask_rcnn.src.key_rules import ALIASES, RETIRED
 from mask_rcnn.src.model_utils.config import DEFAULT_CONFIG, load_config, parse_config
-from mask_rcnn.src.model_utils.config_check import ALIASES, RETIRED
-from mask_rcnn.src.model_utils.config_schema import read_keys
+from mask_rcnn.src.model_utils.configuration.schema import read_keys
 
 KEYS = read_keys(DEFAULT_CONFIG)
 # The table of the old zoo's README, names and values.

@@ -7,17 +7,10 @@ import pytest
 from pycocotools import mask as mask_utils
 
 from mask_rcnn.src.augmentation import Augmenter
-from mask_rcnn.src.dataset import (
-    EvalBatches,
-    TrainTransform,
-    build_preprocess,
-    build_train_transform,
-    create_dataset,
-    iterate,
-    prepare_data,
-)
+from mask_rcnn.src.dataset import MaskTransform, build_train_transform, prepare_data
 from mask_rcnn.src.model_utils.config import load_config
-from mask_rcnn.src.transforms import InputSize, Preprocess
+from mask_rcnn.src.model_utils.data.loading import EvalBatches, build_preprocess, create_dataset, iterate
+from mask_rcnn.src.model_utils.data.transforms import InputSize, Preprocess
 from tests.unit.test_mask_edges import fill, overlap, runs_of
 from utils import mindrecord
 
@@ -53,9 +46,9 @@ def draw_set(folder, count=6, as_runs=False) -> tuple:
     return folder / "pictures", path
 
 
-def grey_transform(augmenter, num_gts=4, size=(160, 256)) -> TrainTransform:
+def grey_transform(augmenter, num_gts=4, size=(160, 256)) -> MaskTransform:
     """The values as they are."""
-    return TrainTransform(Preprocess(InputSize(*size), (0, 0, 0), (1, 1, 1)), augmenter, num_gts, 3, 64)
+    return MaskTransform(Preprocess(InputSize(*size), (0, 0, 0), (1, 1, 1)), augmenter, num_gts, 3, 64)
 
 
 def rows_of(manifest, folder, transform, epochs=(1,), batch_size=2) -> list:

@@ -12,7 +12,7 @@ from mindspore import Tensor, nn
 from pycocotools import mask as coco_mask
 
 from mask_rcnn.src.MaskRcnn.mask_targets import mask_targets
-from mask_rcnn.src.outputs import mask_encoder
+from mask_rcnn.src.model import mask_encoder
 from tests.parity_models import PARITY_DEFAULT, ParityModel, fixture_folders, rows_of_pictures
 from tests.unit.test_network_parity import mask_targets_of
 

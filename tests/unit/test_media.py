@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from faster_rcnn.src.media import Frame, Pictures, PictureWriter, Video, open_input, read_ahead, writer_of
 from faster_rcnn.src.model_utils.config import InputError
+from faster_rcnn.src.model_utils.inference.media import Frame, Pictures, PictureWriter, Video, open_input, read_ahead, writer_of
 
 
 def picture(height=24, width=32) -> np.ndarray:

@@ -4,15 +4,12 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from faster_rcnn.src.FasterRcnn.convolution import ConvNorm
 from faster_rcnn.src.model_utils.config import InputError
-from faster_rcnn.src.network_define import (
-    InferenceNet,
-    load_checkpoint_into,
-    load_pretrained,
-)
-from faster_rcnn.src.precision import LossScale, mixed_precision
-from faster_rcnn.src.train_step import NotFiniteError, TrainStep
+from faster_rcnn.src.model_utils.layers.convolution import ConvNorm
+from faster_rcnn.src.model_utils.training.precision import LossScale, mixed_precision
+from faster_rcnn.src.model_utils.training.step import NotFiniteError, TrainStep
+from faster_rcnn.src.model_utils.weights.loading import load_checkpoint_into, load_pretrained
+from faster_rcnn.src.network_define import InferenceNet
 from tests.toy_network import LOSS_NAMES, LinearNet, ToyDetector, toy_batch
 
 RATES = (0.1, 0.05, 0.2, 0.0, 0.01)
@@ -150,8 +147,8 @@ def test_gradient_overflow_alone_is_seen():
 
 
 def test_dynamic_scale_grows_after_its_window(monkeypatch):
-    monkeypatch.setattr("faster_rcnn.src.precision.DYNAMIC_WINDOW", 3)
-    monkeypatch.setattr("faster_rcnn.src.precision.DYNAMIC_LIMIT", 16.0)
+    monkeypatch.setattr("faster_rcnn.src.model_utils.training.precision.DYNAMIC_WINDOW", 3)
+    monkeypatch.setattr("faster_rcnn.src.model_utils.training.precision.DYNAMIC_LIMIT", 16.0)
     scale = LossScale(4.0, dynamic=True)
     factors = []
     for finite in (True, True, True, True, False, True, True, True, True, True, True, True, True, True):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from faster_rcnn.src.FasterRcnn.nms import ClassNms, Nms
+from faster_rcnn.src.model_utils.layers.nms import ClassNms, Nms
 
 
 def greedy(boxes, valid, threshold, labels=None):

@@ -5,10 +5,10 @@ import cv2
 import numpy as np
 import pytest
 
-from faster_rcnn.src import plots
-from faster_rcnn.src.coco_scores import FIGURES, Scores
 from faster_rcnn.src.model_utils.config import InputError
-from faster_rcnn.src.plots import plot_pr_curves, plot_training, read_jsonl
+from faster_rcnn.src.model_utils.evaluation import plots
+from faster_rcnn.src.model_utils.evaluation.coco_scores import FIGURES, Scores
+from faster_rcnn.src.model_utils.evaluation.plots import plot_pr_curves, plot_training, read_jsonl
 
 
 def scores_of(classes: int, empty: int = 0) -> Scores:

@@ -8,17 +8,11 @@ import numpy as np
 import pytest
 
 from faster_rcnn.src.augmentation import Augmenter
-from faster_rcnn.src.dataset import (
-    EvalBatches,
-    build_preprocess,
-    build_train_transform,
-    create_dataset,
-    find_source,
-    iterate,
-    prepare_data,
-)
+from faster_rcnn.src.dataset import build_train_transform, prepare_data
 from faster_rcnn.src.model_utils.config import load_config
-from faster_rcnn.src.transforms import InputSize
+from faster_rcnn.src.model_utils.data.loading import EvalBatches, build_preprocess, create_dataset, iterate
+from faster_rcnn.src.model_utils.data.source import find_source
+from faster_rcnn.src.model_utils.data.transforms import InputSize
 
 
 def encoded(height, width, kind, seed):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from faster_rcnn.src.FasterRcnn.nms import ClassNms
 from faster_rcnn.src.FasterRcnn.rcnn import BoxHead, Detector, box_head_losses
+from faster_rcnn.src.model_utils.layers.nms import ClassNms
 from tests.numpy_layers import softmax
 
 STDS = (0.1, 0.1, 0.2, 0.2)

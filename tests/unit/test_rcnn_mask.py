@@ -5,8 +5,8 @@ import pytest
 from mindspore import Tensor
 
 from mask_rcnn.src.MaskRcnn import rcnn_mask
-from mask_rcnn.src.MaskRcnn.convolution import Convolution
 from mask_rcnn.src.MaskRcnn.rcnn_mask import MaskHead, mask_head_loss
+from mask_rcnn.src.model_utils.layers.convolution import Convolution
 from tests.numpy_layers import convolve
 
 CHANNELS, WIDTH, CLASSES = 3, 5, 4

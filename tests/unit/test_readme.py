@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from faster_rcnn.src.model_utils import config as faster_config
-from faster_rcnn.src.model_utils.config_schema import read_keys
+from faster_rcnn.src.model_utils.configuration.schema import read_keys
 from mask_rcnn.src.model_utils import config as mask_config
 from refinedet.src.model_utils import config as refinedet_config
 

@@ -20,9 +20,10 @@ from refinedet.src.augmentation import (
     recolour,
     trial_windows,
 )
-from refinedet.src.dataset import TrainTransform, build_train_transform, create_dataset, iterate
+from refinedet.src.dataset import build_train_transform
 from refinedet.src.model_utils.config import load_config
-from refinedet.src.transforms import InputSize, Preprocess
+from refinedet.src.model_utils.data.loading import TrainTransform, create_dataset, iterate
+from refinedet.src.model_utils.data.transforms import InputSize, Preprocess
 from tests.unit.test_dataset import make_row, write_records
 
 EVERYTHING = Augmenter(flip_ratio=0.5, expand_ratio=4.0, photo_ratio=1.0, crop_ratio=1.0)

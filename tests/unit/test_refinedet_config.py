@@ -3,10 +3,10 @@ import json
 
 import pytest
 
+from refinedet.src.key_rules import ALIASES, LENGTHS, RANGES, RETIRED, SEVERAL
 from refinedet.src.model_utils.config import DEFAULT_CONFIG, InputError, load_config, parse_config
-from refinedet.src.model_utils.config_check import ALIASES, LENGTHS, RANGES, RETIRED, SEVERAL
-from refinedet.src.model_utils.config_rules import TRAINING_RANGES
-from refinedet.src.model_utils.config_schema import read_keys
+from refinedet.src.model_utils.configuration.rules import TRAINING_RANGES
+from refinedet.src.model_utils.configuration.schema import read_keys
 
 KEYS = read_keys(DEFAULT_CONFIG)
 # The old zoo's README and its configuration of VGG-16, names and values -> keys and values here; None: nothing reads it.

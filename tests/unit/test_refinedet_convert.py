@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from refinedet.src import convert_checkpoint
-from refinedet.src.checkpoint_io import read_checkpoint
-from refinedet.src.checkpoint_io.vgg_names import convert_vgg, find_source, translate
+from refinedet.src.conversion.vgg_names import convert_vgg, find_source, translate
 from refinedet.src.model_utils.config import InputError, load_config
-from refinedet.src.network_define import load_checkpoint_into, load_pretrained
+from refinedet.src.model_utils.weights.loading import load_checkpoint_into, load_pretrained
+from refinedet.src.model_utils.weights.reader import read_checkpoint
 from refinedet.src.refinedet import build_network
 from tests.unit.test_refinedet_parity import our_name
 

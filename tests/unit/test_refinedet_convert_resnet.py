@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from refinedet.src import convert_checkpoint
-from refinedet.src.checkpoint_io.resnet_names import BLOCKS, cell_shapes
-from refinedet.src.convert_resnet import TORCHVISION, depth_of
+from refinedet.src.conversion.resnet import TORCHVISION, depth_of
 from refinedet.src.init_params import find_folded
 from refinedet.src.model_utils.config import DEFAULT_CONFIG, InputError, load_config
-from refinedet.src.network_define import load_pretrained
+from refinedet.src.model_utils.weights.loading import load_pretrained
+from refinedet.src.model_utils.weights.resnet_names import BLOCKS, cell_shapes
 from refinedet.src.refinedet import build_network
 
 NORMS = {"bn1.weight": "gamma", "bn1.bias": "beta", "bn1.running_mean": "moving_mean", "bn1.running_var": "moving_variance"}

@@ -5,17 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refinedet.src.dataset import (
-    EvalBatches,
-    build_preprocess,
-    build_train_transform,
-    create_dataset,
-    find_source,
-    iterate,
-    prepare_data,
-)
-from refinedet.src.eval_utils import voc_ap
+from refinedet.src.dataset import build_train_transform, prepare_data
 from refinedet.src.model_utils.config import load_config
+from refinedet.src.model_utils.data.loading import EvalBatches, build_preprocess, create_dataset, iterate
+from refinedet.src.model_utils.data.source import find_source
+from refinedet.src.model_utils.evaluation.voc_ap import voc_ap
 from tests.unit.mindrecord_samples import annotation, coco_set, cut, draw, txt_set, voc_set, voc_xml
 
 SOURCES = ("coco", "voc", "other")

@@ -5,9 +5,9 @@ import pytest
 
 from refinedet.src.freezing import freeze
 from refinedet.src.model_utils.config import load_config
-from refinedet.src.precision import LossScale
+from refinedet.src.model_utils.training.precision import LossScale
+from refinedet.src.model_utils.training.step import TrainStep
 from refinedet.src.refinedet import LOSS_NAMES, build_backbone
-from refinedet.src.train_step import TrainStep
 from tests import narrow_refinedet
 from tests.narrow_network import objects, pictures
 

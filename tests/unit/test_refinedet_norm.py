@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from refinedet.src.model_utils.training.step import TrainStep
 from refinedet.src.network_define import InferenceNet
 from refinedet.src.norm_conv import NormConv2d, PooledNormConv2d
-from refinedet.src.train_step import TrainStep
 from tests.narrow_refinedet import narrow_config, narrow_network
 from tests.numpy_layers import batch_norm, convolve
 

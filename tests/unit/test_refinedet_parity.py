@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from faster_rcnn.src.checkpoint_io import read_checkpoint
+from faster_rcnn.src.model_utils.weights.reader import read_checkpoint
 from refinedet.src.anchor_generator import AnchorGenerator
-from refinedet.src.convolution import Convolution
+from refinedet.src.model_utils.layers.convolution import Convolution
 from refinedet.src.multibox import MultiBox
 from refinedet.src.refinedet import LOSS_NAMES, Detector, RefineDet
 from refinedet.src.refinedet_loss_cell import hard_negatives, overlaps
@@ -175,7 +175,7 @@ def test_detections(fixture, settings, limits):
 
 def test_results_in_pixels(fixture):
     """COCO results, clipped to the picture."""
-    from refinedet.src.util import to_results
+    from refinedet.src.model_utils.evaluation.detections import to_results
 
     outputs = fixture.run(fixture.network())[15:]
     categories = [{"id": label, "name": str(label), "label": label} for label in range(1, 13)]

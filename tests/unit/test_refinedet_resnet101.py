@@ -6,9 +6,9 @@ from mindspore import Tensor
 
 from faster_rcnn.src.FasterRcnn.resnet import ResNet
 from refinedet.src import init_params
-from refinedet.src.checkpoint_io.resnet_names import BLOCKS, PARAMETERS, cell_shapes
-from refinedet.src.convolution import Convolution
 from refinedet.src.model_utils.config import DEFAULT_CONFIG, load_config
+from refinedet.src.model_utils.layers.convolution import Convolution
+from refinedet.src.model_utils.weights.resnet_names import BLOCKS, PARAMETERS, cell_shapes
 from refinedet.src.refinedet import build_network
 from refinedet.src.resnet101_for_refinedet import Bottleneck, stem_pool
 from tests.narrow_refinedet import NARROW, NARROW_RESNET, narrow_config

@@ -5,10 +5,10 @@ import pytest
 from mindspore import Tensor
 
 from refinedet.src.model_utils.config import DEFAULT_CONFIG, load_config
+from refinedet.src.model_utils.inference.predictors import load_predictor, predictor_of
+from refinedet.src.model_utils.training.step import TrainStep
 from refinedet.src.network_define import InferenceNet
-from refinedet.src.predictors import load_predictor, predictor_of
 from refinedet.src.refinedet import LOSS_NAMES
-from refinedet.src.train_step import TrainStep
 from tests.narrow_refinedet import NARROW, NARROW_RESNET, narrow_network
 from tests.numpy_layers import convolve
 

@@ -1,7 +1,7 @@
 """How often a picture of a rare class is repeated."""
 import numpy as np
 
-from faster_rcnn.src.resampling import occurrences, repeat_factors, resample
+from faster_rcnn.src.model_utils.data.resampling import occurrences, repeat_factors, resample
 
 
 def test_factors_are_those_of_the_paper():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from faster_rcnn.src.FasterRcnn.convolution import ConvNorm, Convolution
 from faster_rcnn.src.FasterRcnn.resnet import ResNet, begin_as_identity, calibrate_norms
 from faster_rcnn.src.FasterRcnn.resnet50v1 import ResNet50V1
+from faster_rcnn.src.model_utils.layers.convolution import ConvNorm, Convolution
 from tests.numpy_layers import batch_norm, convolve, max_pool
 
 BLOCKS, ENTER, LEAVE = (2, 1, 1, 2), (4, 16, 32, 64), (16, 32, 64, 128)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from faster_rcnn.src.FasterRcnn.convolution import Convolution
 from faster_rcnn.src.FasterRcnn.losses import binary_cross_entropy, smooth_l1
 from faster_rcnn.src.FasterRcnn.rpn import RpnHead, rpn_losses
+from faster_rcnn.src.model_utils.layers.convolution import Convolution
 from tests.numpy_layers import convolve
 
 CHANNELS, HIDDEN, ANCHORS = 5, 6, 3

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from faster_rcnn.src.checkpoint_io import read_checkpoint
 from faster_rcnn.src.model_utils.config import InputError
+from faster_rcnn.src.model_utils.weights.reader import read_checkpoint
 
 NUMBERS = np.arange(6, dtype=np.float32) / 8
 

@@ -6,9 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from faster_rcnn.src.checkpoint_io import read_checkpoint
-from faster_rcnn.src.checkpoint_io.torch_writer import write_pickle, write_torch
+from faster_rcnn.src.FasterRcnn.conversion.torch_writer import write_pickle, write_torch
 from faster_rcnn.src.model_utils.config import InputError
+from faster_rcnn.src.model_utils.weights.reader import read_checkpoint
 
 ARRAYS = {
     "a.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "turned": np.arange(6, dtype=np.float32).reshape(2, 3).T,

@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from faster_rcnn.src.precision import LossScale
-from faster_rcnn.src.train_log import TrainLog, loss_line, with_sums
-from faster_rcnn.src.train_step import StepResult
+from faster_rcnn.src.model_utils.training.log import TrainLog, loss_line, with_sums
+from faster_rcnn.src.model_utils.training.precision import LossScale
+from faster_rcnn.src.model_utils.training.step import StepResult
 
 NAMES = ("rpn_cls_loss", "rpn_reg_loss", "rcnn_cls_loss", "rcnn_reg_loss")
 
@@ -60,7 +60,7 @@ def test_lines_come_at_intervals_and_ends_and_hold_means(tmp_path, capsys):
 
 def test_rate_and_time_left_leave_out_what_is_no_training(tmp_path, capsys, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("faster_rcnn.src.train_log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("faster_rcnn.src.model_utils.training.log.time.monotonic", lambda: now[0])
     log = make_log(tmp_path, log_interval=1, total_steps=20)
     for step, seconds in enumerate((50, 2, 2, 100, 4), 1):     # the first compiles, the fourth follows an evaluation
         now[0] += seconds
@@ -127,10 +127,10 @@ def test_a_run_that_goes_on_appends(tmp_path, kind):
 
 def test_lines_of_refinedet(tmp_path, capsys, monkeypatch):
     """The old zoo's line of a step, and its line at the end of an epoch: steps that compile or follow a pause are not timed."""
-    from refinedet.src.train_log import TrainLog as RefineDetLog
+    from refinedet.src.model_utils.training.log import TrainLog as RefineDetLog
 
     now = [0.0]
-    monkeypatch.setattr("refinedet.src.train_log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("refinedet.src.model_utils.training.log.time.monotonic", lambda: now[0])
     log = RefineDetLog(tmp_path, total_steps=6, done_steps=0, images_per_step=2, log_interval=3)
     losses = {"arm_loc_loss": 0.5, "arm_conf_loss": 1.25, "odm_loc_loss": 0.75, "odm_conf_loss": 0.6681802}
     for step, seconds in enumerate((50, 2, 3, 100, 1, 1), 1):

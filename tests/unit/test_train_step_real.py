@@ -13,8 +13,8 @@ from mindspore import Tensor
 
 from faster_rcnn.src.FasterRcnn.faster_rcnn import LOSS_NAMES, build_network
 from faster_rcnn.src.FasterRcnn.resnet import calibrate_norms
+from faster_rcnn.src.model_utils.training.step import TrainStep
 from faster_rcnn.src.network_define import InferenceNet
-from faster_rcnn.src.train_step import TrainStep
 from tests.narrow_network import SMALL, WIDTHS, narrow_config, noise, objects
 from tests.toy_network import ToyDetector, toy_batch
 

@@ -3,12 +3,12 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from faster_rcnn.src import precision
 from faster_rcnn.src.model_utils.config import load_config
-from faster_rcnn.src.precision import LossScale
-from faster_rcnn.src.speed import speed_figures, speed_line
-from faster_rcnn.src.train_loop import end_step, schedule_steps
-from faster_rcnn.src.train_step import NotFiniteError, TrainStep
+from faster_rcnn.src.model_utils.training import precision
+from faster_rcnn.src.model_utils.training.precision import LossScale
+from faster_rcnn.src.model_utils.training.schedule import end_step, schedule_steps
+from faster_rcnn.src.model_utils.training.speed import speed_figures, speed_line
+from faster_rcnn.src.model_utils.training.step import NotFiniteError, TrainStep
 from tests.toy_network import LOSS_NAMES, ToyDetector, toy_batch
 from tests.toy_run import ToyRun, equal, lines, metrics, names
 

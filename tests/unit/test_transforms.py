@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from faster_rcnn.src.augmentation import Augmentation, Placement, augment
-from faster_rcnn.src.transforms import (
+from faster_rcnn.src.model_utils.data.transforms import (
     InputSize,
     Preprocess,
     clip_boxes,

@@ -6,8 +6,14 @@ import re
 import numpy as np
 import pytest
 
-from faster_rcnn.src.coco_scores import coco_ap
-from faster_rcnn.src.util import Predictions, Progress, ResultsWriter, format_seconds, run_inference, to_results
+from faster_rcnn.src.model_utils.evaluation.coco_scores import coco_ap
+from faster_rcnn.src.model_utils.evaluation.detections import (
+    Collector,
+    ResultsWriter,
+    collect,
+    to_results,
+)
+from faster_rcnn.src.util import Progress, format_seconds
 
 CATEGORIES = [{"id": 7, "name": "cat", "label": 1}, {"id": 3, "name": "dog", "label": 2}]
 # A 200 x 100 (w x h) picture that was resized to 400 x 300: factors 2 and 3.
@@ -94,9 +100,10 @@ def test_masks_are_encoded_for_the_detections_that_are_kept():
 
 
 def test_predictions_collect_batches_and_save(tmp_path):
-    predictions = Predictions(CATEGORIES)
+    collector = Collector(CATEGORIES)
     for image_id in (4, 5):
-        predictions.add(np.float32([[[20, 30, 120, 150]]]), [[0.5]], [[1]], [[True]], INFO, [image_id])
+        collector.add(np.float32([[[20, 30, 120, 150]]]), [[0.5]], [[1]], [[True]], INFO, [image_id])
+    predictions = collector.detections()
     predictions.save(tmp_path / "d.json")
     assert len(predictions) == 2
     assert json.loads((tmp_path / "d.json").read_text()) == list(predictions) == list(predictions)
@@ -110,7 +117,7 @@ def test_predictions_of_ranks_become_those_of_one(masks):
         return [{"counts": f"{int(mask.sum())}/{box[0]:.3f}".encode()} for mask, box in zip(inside, corners)]
 
     rng = np.random.default_rng(0)
-    whole, *ranks = (Predictions(CATEGORIES, encode if masks else None) for _ in range(4))
+    whole, *ranks = (Collector(CATEGORIES, encode if masks else None) for _ in range(4))
     for number in range(5):
         box = rng.uniform(0, 100, (2, 3, 4)) + [0, 0, 100, 100]
         batch = [box, rng.random((2, 3)), rng.integers(1, 3, (2, 3)), rng.random((2, 3)) < 0.7, np.tile(INFO, (2, 1)),
@@ -120,7 +127,7 @@ def test_predictions_of_ranks_become_those_of_one(masks):
     packed = [rank.pack() for rank in ranks]
     for rank in ranks:
         rank.unpack(packed)
-        assert list(rank) == list(whole) and len(rank) == len(whole) > 10
+        assert list(rank.detections()) == list(whole.detections()) and len(rank) == len(whole) > 10
 
 
 def test_results_file_is_whole_after_every_step(tmp_path):
@@ -162,13 +169,13 @@ def test_the_network_runs_over_batches():
     truth = {"images": [{"id": i, "width": 200, "height": 100} for i in (1, 2, 3)], "categories": CATEGORIES,
              "annotations": [{"id": i, "image_id": i, "category_id": 7, "bbox": [10, 10, 50, 40], "area": 2000}
                              for i in (1, 2, 3)]}
-    predictions = run_inference(perfect_network, batches, CATEGORIES, total=3)
+    predictions = collect(perfect_network, batches, CATEGORIES, total=3)
     assert [r["image_id"] for r in predictions] == [1, 2, 3]
     assert coco_ap(truth, predictions)["AP"] == pytest.approx(1)
 
 
 def test_no_batches_give_no_predictions():
-    assert len(run_inference(perfect_network, [], CATEGORIES)) == 0
+    assert len(collect(perfect_network, [], CATEGORIES)) == 0
 
 
 def test_progress_prints_plain_lines_away_from_a_terminal():

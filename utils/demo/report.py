@@ -27,13 +27,13 @@ def main_kind(metrics):
 def count_parameters(model, checkpoint):
     """Numbers that training may change in a checkpoint of `model`."""
     importlib.import_module(f"{model}.src.model_utils.local_adapter").prepare_environment()     # before MindSpore
-    weights = importlib.import_module(f"{model}.src.network_define").read_weights(checkpoint)
+    weights = importlib.import_module(f"{model}.src.model_utils.weights.loading").read_weights(checkpoint)
     return sum(int(value.size) for name, value in weights.items() if not name.endswith(NOT_LEARNT))
 
 
 def write(demo, score_thr):
     """Write the three files into demo.output; returns what metrics.json holds. `demo`: a run.Demo, all stages done."""
-    plots = importlib.import_module(f"{demo.model}.src.plots")
+    plots = importlib.import_module(f"{demo.model}.src.model_utils.evaluation.plots")
     plots.plot_training(demo.output / "train" / "metrics.jsonl", demo.output / "curves.png")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     train, val = demo.pictures
@@ -49,7 +49,7 @@ def write(demo, score_thr):
 
 
 def _write_poster(demo, values, score_thr):
-    draw = importlib.import_module(f"{demo.model}.src.draw")
+    draw = importlib.import_module(f"{demo.model}.src.model_utils.inference.draw")
     tiles = poster.draw_tiles(draw.draw_detections, demo.data / "val2017", demo.annotations,
                               demo.output / "infer" / "detections.json", score_thr)
     kind = main_kind(values)

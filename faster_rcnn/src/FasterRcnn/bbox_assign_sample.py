@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 
-from .bbox_coder import UNIT_STDS, ZERO_MEANS, area, encode, spread, take_rows
+from ..model_utils.layers.boxes import UNIT_STDS, ZERO_MEANS, area, encode, spread, take_rows
 
 
 def match_anchors(anchors, gt_boxes, gt_valid, pos_thr: float = 0.7, neg_thr: float = 0.3, min_pos_iou: float = 0.0,

@@ -6,7 +6,7 @@ pooled. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1; they 
 from mindspore import nn, ops
 
 from ..model_utils.config import InputError
-from .bbox_coder import decode, spread
+from ..model_utils.layers.boxes import decode, spread
 
 
 class DensePart(nn.Cell):
@@ -49,7 +49,7 @@ class HeadsPart(nn.Cell):
 
 
 def network_parts(net, config, inputs: dict) -> list:
-    """As `exported` of outputs.py. inputs: {name: shape} of the whole network."""
+    """As `exported` of network_define.py. inputs: {name: shape} of the whole network."""
     if inputs["image"][0] != 1:
         raise InputError(f"test_batch_size: --split=True takes one picture at a time: 1, not {inputs['image'][0]}")
     levels, pooled = len(config.anchor_strides), len(config.roi_align_featmap_strides)

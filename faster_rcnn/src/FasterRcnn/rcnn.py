@@ -10,8 +10,8 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import Normal, XavierUniform
 
-from ..ranks import shared_count
-from .bbox_coder import clip_boxes, decode, take_rows
+from ..model_utils.layers.boxes import clip_boxes, decode, take_rows
+from ..model_utils.training.ranks import shared_count
 from .losses import smooth_l1
 
 

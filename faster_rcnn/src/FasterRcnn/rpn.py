@@ -10,8 +10,8 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
-from ..ranks import shared_count
-from .convolution import Conv2d
+from ..model_utils.layers.convolution import Conv2d
+from ..model_utils.training.ranks import shared_count
 from .losses import binary_cross_entropy, smooth_l1
 
 

@@ -5,7 +5,7 @@ MindSpore is imported inside the functions alone: `prepare_environment` must run
 import os
 import platform
 
-from .config_schema import InputError
+from .configuration.schema import InputError
 
 
 def prepare_environment(threads: int = 0) -> None:

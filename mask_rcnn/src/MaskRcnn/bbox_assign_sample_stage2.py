@@ -10,8 +10,8 @@ import numpy as np
 from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 
+from ..model_utils.layers.boxes import encode, pairwise_iou, spread, take_rows
 from .bbox_assign_sample import first_positive
-from .bbox_coder import encode, pairwise_iou, spread, take_rows
 
 
 def match_rois(boxes, valid, gt_boxes, gt_valid, low_quality: bool = False, min_pos_iou: float = 0.5, offset: int = 0):

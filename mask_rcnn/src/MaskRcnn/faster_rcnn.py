@@ -10,13 +10,13 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.ops import constexpr
 
-from ..transforms import InputSize
+from ..model_utils.data.transforms import InputSize
+from ..model_utils.layers.nms import ClassNms
 from .anchor_generator import AnchorGenerator
 from .backbones import build_backbone
 from .bbox_assign_sample import anchor_targets, anchors_in_padding, match_anchors, sample_anchors
 from .bbox_assign_sample_stage2 import sample_rois
 from .fpn_neck import FeaturePyramid
-from .nms import ClassNms
 from .proposal_generator import ProposalGenerator
 from .rcnn import BoxHead, Detector, box_head_losses
 from .roi_align import RoiAlign

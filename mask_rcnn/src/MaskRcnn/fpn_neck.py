@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from .convolution import Conv2d
+from ..model_utils.layers.convolution import Conv2d
 
 
 class FeaturePyramid(nn.Cell):

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from mindspore import nn, ops
 
-from ..model_utils.inception_layout import AVERAGE, BLOCK8, CONVOLUTIONS, MIXED, REPEATS, leaving, scaled
-from .convolution import Conv2d, ConvNorm
+from ..model_utils.layers.convolution import Conv2d, ConvNorm
+from .inception_layout import AVERAGE, BLOCK8, CONVOLUTIONS, MIXED, REPEATS, leaving, scaled
 from .resnet import cut, freeze, stem_pool
 
 

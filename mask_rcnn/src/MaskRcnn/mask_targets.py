@@ -14,7 +14,7 @@ import numpy as np
 from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 
-from .bbox_coder import spread, take_rows
+from ..model_utils.layers.boxes import spread, take_rows
 
 FINE = 5  # steps per pixel
 PARTS = 4  # polygons of an object that are filled each by itself

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from .bbox_coder import MAX_LOG_RATIO, UNIT_STDS, ZERO_MEANS, clip_boxes, decode, spread, take_rows
-from .nms import Nms
+from ..model_utils.layers.boxes import MAX_LOG_RATIO, UNIT_STDS, ZERO_MEANS, clip_boxes, decode, spread, take_rows
+from ..model_utils.layers.nms import Nms
 
 NOTHING = -1e30  # score of what is no proposal
 

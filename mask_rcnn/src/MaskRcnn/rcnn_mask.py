@@ -9,9 +9,9 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import HeNormal, Normal, initializer
 
-from ..ranks import shared_count
-from .bbox_coder import spread
-from .convolution import Conv2d
+from ..model_utils.layers.boxes import spread
+from ..model_utils.layers.convolution import Conv2d
+from ..model_utils.training.ranks import shared_count
 from .losses import binary_cross_entropy
 
 SUB_PIXELS = 4  # that a 2x2 kernel of stride 2 makes of each pixel

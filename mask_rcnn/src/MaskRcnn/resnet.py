@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mindspore import nn, ops
 
-from .convolution import ConvNorm
+from ..model_utils.layers.convolution import ConvNorm
 
 
 class Bottleneck(nn.Cell):

@@ -22,7 +22,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
-from .bbox_coder import spread
+from ..model_utils.layers.boxes import spread
 
 # level = floor(first + log2(side / (finest_scale * size) + inside) + outside), within the pyramid; side is the square
 # root of the RoI's area, with width = x2 - x1 + offset.

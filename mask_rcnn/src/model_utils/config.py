@@ -2,7 +2,7 @@
 """Configuration: default_config.yaml, then a variant's YAML, then the command line.
 
 `load_config` and `parse_config` return a `Config`: frozen, values by attribute, lists as tuples, a mapping such as
-`roi_layer` as a `Config` of its own. The type of a key is that of its default: config_schema.py says what each accepts.
+`roi_layer` as a `Config` of its own. The type of a key is that of its default: configuration/schema.py says what each accepts.
 A fault of the user is an `InputError`: one line that names the key, and the file and line where there is one.
 """
 import argparse
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import yaml
 
-from .config_check import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
-from .config_schema import Entry, InputError, check_choice, coerce, nearest, parse_text, read_entries, read_keys
+from ..model import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
+from .configuration.schema import Entry, InputError, check_choice, coerce, nearest, parse_text, read_entries, read_keys
+from .configuration.solver_names import solver_entries
 from .local_adapter import get_device_num
-from .solver_names import solver_entries
 
 __all__ = ["Config", "InputError", "load_config", "parse_config", "require_path", "run_main", "save_config"]
 
@@ -95,9 +95,9 @@ def load_config(path=DEFAULT_CONFIG, overrides: Mapping = None, default_path=DEF
 def parse_config(argv=None, default_path=DEFAULT_CONFIG, required=(), description=None, prepare=None) -> Config:
     """The configuration of a command line (`argv` without the program's name): every key is a flag.
 
-    detectron2's names may follow, each with a value (see solver_names.py). A key in `required` may not be empty; where its
-    name ends as a path's does, what it names must exist, once `prepare(config)`, which gives the configuration to go on
-    with, has run.
+    detectron2's names may follow, each with a value (see configuration/solver_names.py). A key in `required` may not be empty;
+    where its name ends as a path's does, what it names must exist, once `prepare(config)`, which gives the configuration to
+    go on with, has run.
     """
     keys = read_keys(_existing(default_path, "default_path"))
     parser = _build_parser(keys, default_path, description)

@@ -14,10 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .cloud.fetching import fetch, fetched_root
+from .cloud.object_storage import open_storage
 from .config import Config, InputError
 from .device_adapter import Launch, plan_launch
-from .fetching import fetch, fetched_root
-from .object_storage import open_storage
 
 # Set in the environment of the child.
 CHILD = "MODELARTS_JOB_COMMAND"

@@ -11,7 +11,7 @@ once        in a job of one card, or in an image of one's own: once per machine,
 """
 from dataclasses import dataclass, field
 
-from .config_schema import InputError
+from .configuration.schema import InputError
 
 # Machines may differ by this much in fetching their data, seconds.
 CLUSTER_TIMEOUT = "3600"

@@ -1,0 +1,1 @@
+"""Whole detectors of other frameworks: their names of the weights, their configuration, and the way back."""

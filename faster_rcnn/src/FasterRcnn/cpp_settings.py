@@ -1,0 +1,19 @@
+"""What the program of ascend310_infer has to know of a detector in two stages."""
+
+
+def program_settings(config) -> dict:
+    """{name: value} of what the program of ascend310_infer has to know besides the pictures' size and colours."""
+    from .roi_align import LEVEL_RULES
+
+    rule, roi = LEVEL_RULES[config.roi_level_rule], config.roi_layer
+    levels = range(1, len(config.roi_align_featmap_strides))
+    keys = ("test_score_thr", "test_iou_thr", "test_nms_pre", "test_min_bbox_size", "test_max_per_img", "rpn_nms_pre",
+            "rpn_nms_post", "rpn_max_num", "rpn_nms_thr", "rpn_min_bbox_min_size", "box_offset")
+    masks = {key: config[key] for key in ("mask_thr_binary", "mask_paste") if key in config}
+    if masks:
+        masks["mask_out_size"] = roi["mask_out_size"]
+    return {**{key: config[key] for key in keys}, **masks,
+            "roi_out_size": roi["out_size"], "roi_sample_num": roi["sample_num"], "roi_aligned": roi["aligned"],
+            "roi_strides": config.roi_align_featmap_strides, "roi_unit": config.roi_align_finest_scale * rule["size"],
+            "roi_inside": rule["inside"], "roi_offset": rule["offset"],
+            "roi_borders": tuple(2.0 ** (level - rule["first"] - rule["outside"]) for level in levels)}

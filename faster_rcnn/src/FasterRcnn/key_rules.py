@@ -1,0 +1,152 @@
+"""Names of the old zoo's keys, and what must hold between the keys."""
+import itertools
+import re
+
+from ..model_utils.configuration.rules import check_classes, check_epochs_and_names, check_lengths, check_ranges
+from .backbone_presets import BACKBONES, check_backbone
+from .conventions import CONVENTIONS
+
+# Another name of a key -> the key.
+ALIASES = {
+    "ann_file": "anno_path",
+    "checkpoint": "checkpoint_path",
+    "dataset_path": "data_path",
+    "interval": "eval_interval",
+    "max_instance_count": "num_gts",
+    "run_distribute": "distribute",
+}
+
+# Key whose value stands for those of others: each value -> {key: value}. Of a key that several name, the last has the say.
+PRESETS = {"convention": CONVENTIONS, "backbone": BACKBONES}
+
+# A name that stands for several keys: its values are theirs, in this order.
+SEVERAL = {}
+
+# Keys that old YAML files hold and nothing reads: (the values that change nothing, None = any; what is used instead).
+# Some of these ModelArts passes on by itself.
+_JOB = "the launcher's environment says it"
+_SIGMOID = "objectness is one logit per anchor, scored by a sigmoid"
+RETIRED = {
+    "activate_num_classes": ((2,), _SIGMOID),
+    "base_step": (None, "the schedule counts the steps of the data set"),
+    "device_num": (None, _JOB),
+    "enable_profiling": ((False,), "use MindSpore's profiler from outside"),
+    "feature_shapes": (None, "they follow from img_height, img_width and anchor_strides"),
+    "finetune": (None, "pre_trained takes every weight that fits"),
+    "grad_clip": ((False,), "set clip_grad_norm"),
+    "init_method": (None, _JOB),
+    "log_summary": (None, "TensorBoard events are always written"),
+    "lr_type": (("dynamic", "multistep"), "set lr_schedule"),
+    "num_anchors": (None, "it follows from anchor_scales and anchor_ratios"),
+    "num_bboxes": (None, "it follows from the image size and the anchors"),
+    "num_bboxes_stage2": (None, "rpn_proposal_max_num says it"),
+    "num_gpus": (None, _JOB),
+    "opt_type": (("sgd",), "the optimiser is SGD with momentum"),
+    "prefix": (None, "checkpoints are named after the model"),
+    "pretrain_epoch_size": ((0,), "set resume to go on with a run"),
+    "python_multiprocessing": (None, "num_parallel_workers says how many"),
+    "rank_id": (None, _JOB),
+    "result_path": (None, "set output_path"),
+    "roi_sample_num": (None, "num_expected_total_stage2 says it"),
+    "rpn_head_loss_type": (("CrossEntropyLoss",), _SIGMOID),
+    "rpn_head_use_sigmoid": ((True,), _SIGMOID),
+    "rpn_head_weight": ((1,), "set rpn_loss_cls_weight and rpn_loss_reg_weight"),
+    "save_checkpoint_path": (None, "checkpoints go to OUTPUT_PATH/checkpoint"),
+    "sgd_momentum": (None, "momentum says it"),
+    "task_index": (None, _JOB),
+    "total_epoch": (None, "epoch_size says it"),
+    "use_sigmoid_cls": ((True,), _SIGMOID),
+    "without_bg_loss": ((True,), "box losses count objects alone"),
+    "worker_hosts": (None, _JOB),
+}
+
+# (lowest, highest): keys. Of a list: every element.
+RANGES = {
+    (1, None): """
+        img_width img_height num_gts expand_ratio resnet_block resnet_in_channels resnet_out_channels inception_block
+        fpn_in_channels fpn_out_channels rpn_in_channels rpn_feat_channels anchor_strides num_expected_neg num_expected_pos
+        rpn_proposal_nms_pre rpn_proposal_nms_post rpn_proposal_max_num rpn_nms_pre rpn_nms_post rpn_max_num
+        num_expected_pos_stage2 num_expected_neg_stage2 num_expected_total_stage2 roi_align_out_channels
+        roi_align_featmap_strides roi_align_finest_scale rcnn_num_layers rcnn_in_channels rcnn_fc_out_channels
+        test_max_per_img test_batch_size batch_size num_parallel_workers log_interval eval_start_epoch
+        eval_interval save_checkpoint_epochs keep_checkpoint_max""",
+    (0, None): """
+        device_id runtime_num_threads seed repeat_threshold warmup_step max_steps lr_reference_batch save_checkpoint_steps
+        clip_grad_norm base_lr weight_decay rpn_loss_cls_weight rpn_loss_reg_weight rcnn_loss_cls_weight rcnn_loss_reg_weight
+        rpn_proposal_min_bbox_size rpn_min_bbox_min_size test_min_bbox_size norm_eps first_category_id sgd_step""",
+    (0, 1): """
+        flip_ratio photo_ratio neg_iou_thr pos_iou_thr min_pos_iou neg_iou_thr_stage2 pos_iou_thr_stage2
+        min_pos_iou_stage2 rpn_proposal_nms_thr rpn_nms_thr test_score_thr test_iou_thr warmup_ratio lr_gamma score_thr
+        momentum ema_decay anchor_center_offset box_offset""",
+    (1e-6, None): """
+        image_std rpn_target_stds rcnn_target_stds anchor_scales anchor_ratios multi_scale loss_scale""",
+    (0.01, 4): "inception_width",
+    (0, 5): "frozen_stages",
+    (4, 5): "fpn_num_outs",
+    (2, None): "num_classes",
+    (1, 1): "rpn_cls_out_channels",
+}
+
+# Number of values: keys.
+LENGTHS = {
+    3: "image_mean image_std inception_block",
+    4: """
+        rpn_target_means rpn_target_stds rcnn_target_means rcnn_target_stds resnet_block resnet_in_channels
+        resnet_out_channels fpn_in_channels""",
+}
+
+# The first may not exceed the second.
+ORDERED = (
+    ("neg_iou_thr", "pos_iou_thr"), ("min_pos_iou", "pos_iou_thr"), ("num_expected_pos", "num_expected_neg"),
+    ("neg_iou_thr_stage2", "pos_iou_thr_stage2"), ("num_expected_pos_stage2", "num_expected_total_stage2"),
+)
+
+
+def check_config(config):
+    """(key, what is wrong with it) where a value is out of range or keys contradict each other, else None."""
+    checks = (_order, check_epochs_and_names, check_classes, check_backbone, _widths, _levels, _input_size)
+    return next(itertools.chain(check_ranges(config, RANGES), check_lengths(config, LENGTHS),
+                                *(check(config) for check in checks)), None)
+
+
+def _order(config):
+    for small, large in ORDERED:
+        if config[small] > config[large]:
+            yield small, f"{config[small]} is more than {large}, {config[large]}"
+
+
+def _widths(config):
+    """Each part takes what the one before it gives."""
+    for name, other in (("rpn_in_channels", "fpn_out_channels"), ("roi_align_out_channels", "fpn_out_channels"),
+                        ("rcnn_in_channels", "roi_align_out_channels")):
+        if config[name] != config[other]:
+            yield name, f"expected the same as {other}, {config[other]}, got {config[name]}"
+
+
+def _levels(config):
+    strides, pooled = config.anchor_strides, config.roi_align_featmap_strides
+    if len(strides) != config.fpn_num_outs:
+        yield "anchor_strides", f"expected fpn_num_outs values, {config.fpn_num_outs}, got {len(strides)}"
+    if not 1 <= len(pooled) <= 4 or pooled != strides[:len(pooled)]:
+        yield "roi_align_featmap_strides", f"expected the first of anchor_strides, 4 at most, got {list(pooled)}"
+    layer = config.roi_layer
+    if layer.type != "RoIAlign" or layer.out_size < 1 or layer.sample_num < 0:
+        yield "roi_layer", f"expected type RoIAlign, out_size >= 1 and sample_num >= 0, got {layer.to_dict()}"
+
+
+def _input_size(config):
+    """The padded input must divide by the stride of the last stage, so that each level is twice the next."""
+    stride = config.anchor_strides[3]
+    if config.pad_to == "fixed":
+        sizes = (("img_height", config.img_height), ("img_width", config.img_width))
+    elif config.pad_to == "divisor":
+        sizes = ()
+    else:
+        match = re.fullmatch(r"(\d+)x(\d+)", config.pad_to)
+        if not match:
+            yield "pad_to", f"expected fixed, divisor or HEIGHTxWIDTH, got {config.pad_to!r}"
+            return
+        sizes = (("pad_to", int(match[1])), ("pad_to", int(match[2])))
+    for name, size in sizes:
+        if size < stride or size % stride:
+            yield name, f"expected a multiple of {stride}, the stride of the last stage, got {size}"

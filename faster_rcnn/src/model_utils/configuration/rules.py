@@ -1,0 +1,68 @@
+"""Rules that hold between the keys of every model; key_rules.py of the model says which keys they are for."""
+
+# As RANGES of key_rules.py, of keys that all models have.
+TRAINING_RANGES = {
+    (1, None): "accumulate_steps",
+    (0, None): "early_stop_patience perf_steps perf_warmup data_timeout epoch_size lr_steps",
+}
+
+
+def check_ranges(config, ranges: dict):
+    """Yields faults, as `check_config` gives one, of values outside their range; ranges: as RANGES."""
+    for (lowest, highest), names in ranges.items():
+        limits = f"{lowest:g} to {highest:g}" if highest is not None else f"at least {lowest:g}"
+        limits = f"{lowest:g}" if lowest == highest else limits
+        for name in names.split():
+            value = config[name]
+            for item in value if isinstance(value, tuple) else (value,):
+                if item < lowest or (highest is not None and item > highest):
+                    yield name, f"expected {limits}, got {item!r}"
+
+
+def check_lengths(config, lengths: dict):
+    """Likewise, of lists without the wanted number of values; lengths: as LENGTHS."""
+    for length, names in lengths.items():
+        for name in names.split():
+            if len(config[name]) != length:
+                yield name, f"expected {length} values, got {len(config[name])}"
+    for name in ("anchor_scales", "anchor_ratios"):
+        if not config[name]:
+            yield name, "expected at least one value"
+
+
+def check_classes(config):
+    """Likewise, of names that are no list of classes, or not num_classes of them."""
+    names = config.coco_classes
+    if not names:  # labels without names
+        return
+    if names[0] != "background":
+        yield "coco_classes", f"the first must be 'background', got {names[0]!r}"
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        yield "coco_classes", f"given twice: {', '.join(twice)}"
+    if config.num_classes != len(names):
+        yield "num_classes", f"{config.num_classes}, but coco_classes has {len(names)} names, the background counted"
+
+
+def check_epochs_and_names(config):
+    """Likewise, of a schedule that goes back, and of an annotation file's name without a place for the data type."""
+    yield from _training(config)
+    if list(config.sgd_step) != sorted(config.sgd_step):
+        yield "sgd_step", f"expected rising epochs, got {list(config.sgd_step)}"
+    if list(config.lr_steps) != sorted(config.lr_steps):
+        yield "lr_steps", f"expected rising steps, got {list(config.lr_steps)}"
+    if config.instance_set.count("{}") != 1:
+        yield "instance_set", f"expected one {{}} where the data type's name goes, got {config.instance_set!r}"
+
+
+def _training(config):
+    """Likewise, of how long and in what steps to train."""
+    yield from check_ranges(config, TRAINING_RANGES)
+    if not config.epoch_size and not config.max_steps:
+        yield "epoch_size", "0 means that max_steps ends the run, and max_steps is 0"
+    if config.early_stop_patience and not config.run_eval:
+        yield "early_stop_patience", "nothing is evaluated: run_eval is False"
+    if config.perf_steps and config.resume:
+        yield "perf_steps", "measures a new run: resume must be empty"
+    if config.perf_steps and config.perf_warmup < 1:
+        yield "perf_warmup", "expected at least 1, the step that compiles, got 0"

@@ -1,0 +1,146 @@
+"""From the configuration to the sets of pictures: which keys name them, and their conversion to MindRecord."""
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..config import InputError
+from .resampling import read_presence, repeat_factors, resampled_count
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """A set in MindRecord."""
+
+    files: tuple            # in the order of the records
+    count: int              # pictures
+    categories: list        # {"id", "name", "label"} of each class; the id is the source's
+    source: dict            # arguments of utils.mindrecord.ensure, but for the folder it writes to
+    repeats: np.ndarray | None = None   # (count,): how often an epoch has each picture on average; None = once
+
+    @property
+    def class_names(self) -> list:
+        """The name of each label, background first."""
+        return ["background", *(item["name"] for item in sorted(self.categories, key=lambda item: item["label"]))]
+
+    def ground_truth(self) -> dict:
+        """COCO ground truth as the source has it; a picture that cannot be read counts, its objects as missed.
+
+        Read anew each time: a training run is not to hold it between two evaluations.
+        """
+        if self.source["source"] != "coco":
+            keys = ("source", "image_dir", "anno_path", "classes", "image_set")
+            tools = _mindrecord_tools()
+            records, categories, _ = tools.read_annotations(**{key: self.source[key] for key in keys})
+            return tools.records_to_coco(records, categories)
+        content = json.loads(Path(self.source["anno_path"]).read_text(encoding="utf-8"))
+        wanted = {item["id"] for item in self.categories}
+        others = {item["id"] for item in content["categories"]} - wanted
+        if not others:
+            return content
+        return {**content, "categories": [item for item in content["categories"] if item["id"] in wanted],
+                "annotations": [item for item in content["annotations"] if item.get("category_id") not in others]}
+
+
+def prepare_data(config, train: bool, in_training: bool = False, masks: bool = False) -> DataInfo:
+    """The training or the evaluation set of the configuration, converted to MindRecord where that is not done yet.
+
+    in_training: the evaluation set of a training run, in which image_dir and anno_path are the training set's;
+    masks: with the objects' masks, and without those objects that have none.
+    """
+    tools = _mindrecord_tools()
+    source = find_source(config, train, in_training, masks)
+    folder = _conversion_folder(config, source, train)
+    _require_source(config, source, "val_" if in_training and not train else "", train and _has_manifest(folder))
+    manifest = tools.ensure(output_dir=folder, **source)
+    files = tuple(folder / name for name in manifest["files"])
+    info = DataInfo(files, manifest["count"], manifest["categories"], source)
+    if len(info.class_names) != config.num_classes:
+        raise InputError(f"num_classes: {config.num_classes}, but {source['anno_path']} has {len(info.class_names)}, "
+                         "the background counted; coco_classes can name those to take")
+    return _with_repeats(info, config.repeat_threshold) if train and config.repeat_threshold else info
+
+
+def _with_repeats(info: DataInfo, threshold: float) -> DataInfo:
+    """The set with the pictures of its rare classes repeated."""
+    present = read_presence(info.files, info.count, len(info.class_names) - 1)
+    repeats = repeat_factors(present, threshold)
+    log.info("repeat_threshold: an epoch has %d pictures for %d, one of them up to %.1f times", resampled_count(repeats),
+             info.count, repeats.max())
+    return replace(info, repeats=repeats)
+
+
+def find_source(config, train: bool, in_training: bool = False, masks: bool = False) -> dict:
+    """The arguments of utils.mindrecord.ensure that the configuration's keys stand for."""
+    # A model that takes COCO alone has no image_set.
+    values = {name: config.get(name, "") for name in ("image_dir", "anno_path", "image_set")}
+    if not train:
+        own = {name: config.get(f"val_{name}", "") for name in values}
+        if any(own.values()):   # what is not given is common to both sets, as the folders of VOC are
+            values = {name: own[name] or value for name, value in values.items()}
+        elif in_training:       # those of the training set, which says nothing about what was learnt
+            values = dict.fromkeys(values, "")
+    if config.coco_root and config.dataset == "coco":
+        root, data_type = Path(config.coco_root), config.train_data_type if train else config.val_data_type
+        values["image_dir"] = values["image_dir"] or str(root / data_type)
+        values["anno_path"] = values["anno_path"] or str(root / config.instance_set.format(data_type))
+    # Not every model has voc_root. What no list limits is the training set too.
+    if config.get("voc_root") and config.dataset == "voc" and (train or not in_training or values["image_set"]):
+        root = Path(config.voc_root)
+        values["image_dir"] = values["image_dir"] or str(root / "JPEGImages")
+        values["anno_path"] = values["anno_path"] or str(root / "Annotations")
+    return {"source": config.dataset, **values, "image_set": values["image_set"] or None,
+            "classes": list(config.coco_classes) or None,
+            # An evaluation counts what is found where nothing is.
+            "keep_empty": config.keep_empty if train else True, "masks": masks}
+
+
+def _require_source(config, source: dict, prefix: str, converted: bool) -> None:
+    """InputError that names the key where the source is not given or not there; to train, a conversion will do."""
+    if converted:
+        return
+    key = {"coco": "coco_root", "voc": "voc_root"}.get(config.dataset)
+    root = config.get(key)      # None: the model has no such key
+    if root and not Path(root).is_dir():
+        raise InputError(f"{key}: no such folder: {root}")
+    missing = next((name for name in ("image_dir", "anno_path") if not source[name]), None)
+    if missing and key == "voc_root" and root:
+        missing = "image_set"   # the folders follow from voc_root
+    if missing:
+        choice = "" if root is None or missing == "image_set" else f"--{key} or "
+        needed = f"{prefix}{missing} is needed{' for run_eval' if prefix else ''}"
+        raise InputError(f"{needed}: give {choice}--{prefix}{missing}")
+
+
+def _conversion_folder(config, source: dict, train: bool) -> Path:
+    """Where a set's MindRecord lies: under mindrecord_dir, or just there where it holds a conversion of this set."""
+    from utils.mindrecord.manifest import read_manifest
+    from utils.mindrecord.readers import source_digest
+    # A model without masks may use the same set beside this one.
+    name = ("train" if train else "eval") + ("_masks" if source["masks"] else "")
+    root = Path(config.mindrecord_dir or Path(config.output_path) / "mindrecord")
+    manifest, _ = read_manifest(root)
+    if manifest is None or manifest["options"].get("masks", False) != source["masks"]:
+        return root / name
+    if not (source["anno_path"] and Path(source["anno_path"]).exists()):
+        return root if train else root / name
+    same = source_digest(config.dataset, source["anno_path"], source["image_set"])
+    return root if manifest["fingerprint"]["annotations"] == same else root / name
+
+
+def _has_manifest(folder: Path) -> bool:
+    return (folder / "manifest.json").is_file()
+
+
+def _mindrecord_tools():
+    try:
+        from utils import mindrecord
+    except ImportError as error:
+        if error.name not in ("utils", "utils.mindrecord"):
+            raise
+        raise InputError("utils/mindrecord is not there: it stands beside the model's folder; copy both") from error
+    return mindrecord

@@ -1,0 +1,1 @@
+"""Detections of a data set, and the scores that they get."""

@@ -1,0 +1,250 @@
+"""Detections as columns: the one form that they have between the network's outputs and their score.
+
+    network outputs --Collector.add--> Detections --coco_inputs.clean_results--> Detections --coco_scores.coco_ap--> Scores
+
+Shapes: N images, D detections per image (fixed; `valid` says which are meant), n detections.
+Boxes of the network are (x1, y1, x2, y2) in pixels of its input; label 0 is background. Boxes of Detections and of results are
+(x, y, width, height) in pixels of the original image. image_info rows: resized height and width, scale_y, scale_x (resized /
+original), original height and width.
+"""
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from ...util import Progress
+
+__all__ = ["COCO_IDS", "Collector", "Detections", "ResultsWriter", "collect", "config_categories", "to_results"]
+
+# Digits written: far less than a pixel, and more than float32 tells apart in a score, so that no new ties appear.
+BOX_DECIMALS, SCORE_DECIMALS = 4, 8
+# Category ids of COCO's 80 classes in their order: 1 to 90, with gaps.
+COCO_IDS = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
+
+
+@dataclass
+class Detections:
+    """n detections in COCO's terms, 64 bytes each and their masks' RLE, where dicts take ten times as much.
+
+    Iterates over COCO results, in the order of the rows.
+    """
+
+    image_ids: np.ndarray                   # (n,) int64
+    category_ids: np.ndarray                # (n,) int64
+    scores: np.ndarray                      # (n,) float64
+    boxes: np.ndarray | None = None         # (n, 4) float64: x, y, width, height
+    rles: list[tuple] | None = None         # n of ((height, width), counts); None without masks
+    areas: np.ndarray | None = None         # (n,) float64: what scorers sort objects into small, medium and large by
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __iter__(self) -> Iterator[dict]:
+        boxes = itertools.repeat(None) if self.boxes is None else self.boxes.tolist()
+        rles = itertools.repeat(None) if self.rles is None else self.rles
+        for image_id, category_id, box, score, rle in zip(self.image_ids.tolist(), self.category_ids.tolist(), boxes,
+                                                          self.scores.tolist(), rles):
+            result = {"image_id": image_id, "category_id": category_id}
+            if box is not None:
+                result["bbox"] = box
+            result["score"] = score
+            if rle is not None:
+                result["segmentation"] = {"size": list(rle[0]), "counts": rle[1]}
+            yield result
+
+    def keep(self, rows: np.ndarray) -> "Detections":
+        """Return these rows only."""
+        def part(column):
+            return [column[row] for row in rows.tolist()] if isinstance(column, list) else column[rows]
+        columns = {item.name: getattr(self, item.name) for item in fields(self)}
+        return Detections(**{name: part(column) for name, column in columns.items() if column is not None})
+
+    def of_categories(self, ids: Iterable[int]) -> list[dict]:
+        """Return the dicts that scorers take, of these categories, numbered from 1 on, in the order of the rows."""
+        found = self.keep(np.flatnonzero(np.isin(self.category_ids, list(ids))))
+        return [{"id": number, **result, "area": area, "iscrowd": 0}
+                for number, (result, area) in enumerate(zip(found, found.areas.tolist()), 1)]
+
+    def save(self, path) -> None:
+        """Write a JSON list, one COCO result a line."""
+        with ResultsWriter(path) as writer:
+            writer.add(self)
+
+
+def joined(chunks: list[Detections], masks: bool) -> Detections:
+    """Return the rows of all chunks; without a chunk no rows, with a column for RLE if `masks`."""
+    if not chunks:
+        return Detections(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4)), [] if masks else None)
+    columns = (np.concatenate([getattr(chunk, name) for chunk in chunks])
+               for name in ("image_ids", "category_ids", "scores", "boxes"))
+    rles = None if chunks[0].rles is None else [rle for chunk in chunks for rle in chunk.rles]
+    return Detections(*columns, rles)
+
+
+class Collector:
+    """Takes the network's outputs batch by batch and gives Detections.
+
+    Args:
+        categories: {"id", "name", "label"} of each class.
+        encode: encode(masks (K, ...), boxes (K, 4), height, width) -> K RLE: turns what the network gives as the masks of one
+            image into RLE of the original image, whose pixels the boxes (x1, y1, x2, y2) are in. It is called only for
+            detections that are kept. None: there are no masks.
+    """
+
+    def __init__(self, categories: list[dict], encode: Callable | None = None):
+        self._encode = encode
+        self._category_of_label = np.full(1 + max(item["label"] for item in categories), -1, np.int64)
+        for item in categories:
+            self._category_of_label[item["label"]] = item["id"]
+        self._chunks: list[Detections] = []     # one per batch
+
+    def __len__(self) -> int:
+        return sum(map(len, self._chunks))
+
+    def detections(self) -> Detections:
+        """Return all that was added."""
+        return joined(self._chunks, masks=self._encode is not None)
+
+    def add(self, boxes, scores, labels, valid, image_info, image_ids, masks=None) -> None:
+        """Take a batch. An image with an id below 0 is padding of the batch; boxes that are empty after clipping are left out.
+
+        Args:
+            boxes (N, D, 4); scores, labels and valid (N, D); image_info (N, 6); image_ids (N,).
+            masks: (N, D, ...), what `encode` takes.
+        """
+        info = np.asarray(image_info, np.float64)[:, :, None]       # (N, 6, 1)
+        image_ids = np.asarray(image_ids, np.int64)
+        boxes = np.asarray(boxes, np.float64)                       # (N, D, 4)
+        left, right = (np.clip(boxes[..., i] / info[:, 3], 0, info[:, 5]) for i in (0, 2))  # (N, D)
+        top, bottom = (np.clip(boxes[..., i] / info[:, 2], 0, info[:, 4]) for i in (1, 3))
+        found = np.stack([left, top, right - left, bottom - top], -1).round(BOX_DECIMALS)   # (N, D, 4)
+        # Written so that a NaN is left out too.
+        keep = np.asarray(valid, bool) & (found[..., 2] > 0) & (found[..., 3] > 0) & (image_ids[:, None] >= 0)
+        image, _ = np.nonzero(keep)
+        rles = None
+        if masks is not None:
+            corners = np.stack([left, top, right, bottom], -1)      # (N, D, 4)
+            rles = [rle for n in np.unique(image).tolist() for rle in self._encode_image(
+                masks[n][keep[n]], corners[n][keep[n]], info[n, 4:, 0])]
+        score = np.asarray(scores, np.float64)[keep].round(SCORE_DECIMALS)
+        self._chunks.append(Detections(image_ids[image], self._categories(np.asarray(labels)[keep]), score, found[keep], rles))
+
+    def _categories(self, labels: np.ndarray) -> np.ndarray:
+        known = len(self._category_of_label)
+        bad = labels[(labels < 1) | (labels >= known) | (self._category_of_label[np.clip(labels, 0, known - 1)] < 0)]
+        if bad.size:
+            raise ValueError(f"the network gave label {bad[0]}; the data's classes have labels 1 to {known - 1}")
+        return self._category_of_label[labels]
+
+    def _encode_image(self, masks, boxes, size) -> list[tuple]:
+        """((height, width), counts) of each mask of an image."""
+        size = tuple(int(round(side)) for side in size.tolist())
+        counts = [rle["counts"] for rle in self._encode(masks, boxes, *size)]
+        return [(size, text.decode("ascii") if isinstance(text, bytes) else text) for text in counts]
+
+    def pack(self) -> bytes:
+        """Return all of it as bytes, for `unpack`."""
+        found = self.detections()
+        rles = np.frombuffer(json.dumps(found.rles).encode("ascii"), np.uint8)
+        buffer = io.BytesIO()
+        np.savez(buffer, np.array([len(chunk) for chunk in self._chunks], np.int64), found.image_ids, found.category_ids,
+                 found.scores, found.boxes, rles)
+        return buffer.getvalue()
+
+    def unpack(self, packed: list[bytes]) -> None:
+        """Take the place of all ranks, each of which packed its own: batch after batch in the order of the data set."""
+        self._chunks = [chunk for row in itertools.zip_longest(*map(_unpack, packed)) for chunk in row if chunk is not None]
+
+
+def _unpack(packed: bytes) -> list[Detections]:
+    """The chunks of Collector.pack."""
+    with np.load(io.BytesIO(packed)) as content:
+        sizes, *columns, rles = (content[name] for name in content.files)
+    masks = json.loads(rles.tobytes())
+    ends = np.cumsum(sizes).tolist()
+    return [Detections(*(column[start:end] for column in columns), None if masks is None else masks[start:end])
+            for start, end in zip([0, *ends], ends)]
+
+
+def to_results(boxes, scores, labels, valid, image_info, image_ids, categories, masks=None, encode=None) -> list[dict]:
+    """Return COCO results (dicts that `json.dumps` takes) of one batch, in the order of images and detections.
+
+    The arguments are those of Collector and of Collector.add.
+    """
+    collector = Collector(categories, encode)
+    collector.add(boxes, scores, labels, valid, image_info, image_ids, masks)
+    return list(collector.detections())
+
+
+def config_categories(config) -> list[dict]:
+    """Return {"id", "name", "label"} of each class, for results without a data set.
+
+    The ids count from first_category_id on; for COCO's 80 classes they are COCO's own, so that the results can be scored.
+    """
+    first = config.first_category_id
+    names = config.coco_classes[1:] or [f"class {label}" for label in range(1, config.num_classes)]
+    coco = (len(names), names[0], names[-1]) == (80, "person", "toothbrush")
+    ids = COCO_IDS if coco else range(first, first + len(names))
+    return [{"id": number, "name": name, "label": label} for label, (number, name) in enumerate(zip(ids, names), 1)]
+
+
+class ResultsWriter:
+    """A JSON list on disk that grows, and is whole after every `add`: a run that is stopped leaves a readable file."""
+
+    CLOSING = b"\n]\n"
+
+    def __init__(self, path):
+        self._file = Path(path).open("wb")  # noqa: SIM115  (closed by `close`)
+        self._file.write(b"[" + self.CLOSING)
+        self._file.flush()
+        self.count = 0
+
+    def add(self, results: Iterable[dict]) -> None:
+        """Append dicts."""
+        self._file.seek(-len(self.CLOSING), 2)
+        for result in results:
+            self._file.write(b",\n" if self.count else b"\n")
+            self._file.write(json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+            self.count += 1
+        self._file.write(self.CLOSING)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def collect(predict: Callable, batches: Iterable, categories: list[dict], total: int | None = None, label: str = "evaluate",
+            encode: Callable | None = None, gather: Callable | None = None) -> Detections:
+    """Run a network over batches and return its detections.
+
+    Args:
+        predict: predict(image, image_info) -> (boxes, scores, labels, valid[, masks]), arrays or Tensors.
+        batches: tuples in the order of the dataset's columns (image, image_info, ..., image_id last).
+        total: images, for the progress.
+        encode: see Collector; masks become RLE batch by batch.
+        gather: gather(bytes) -> those of all ranks, where several share the set: each rank then returns the detections of all.
+    """
+    collector = Collector(categories, encode)
+    with Progress(total, label) as progress:
+        for image, image_info, *_, image_id in batches:
+            boxes, scores, labels, valid, *masks = (_to_numpy(output) for output in predict(image, image_info))
+            image_id = _to_numpy(image_id)
+            collector.add(boxes, scores, labels, valid, _to_numpy(image_info), image_id, *masks)
+            progress.update(int((image_id >= 0).sum()))
+    if gather:
+        collector.unpack(gather(collector.pack()))
+    return collector.detections()
+
+
+def _to_numpy(value):
+    return value.asnumpy() if hasattr(value, "asnumpy") else value

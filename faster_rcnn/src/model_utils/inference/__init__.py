@@ -1,0 +1,1 @@
+"""Networks out of files, and what is detected with them."""

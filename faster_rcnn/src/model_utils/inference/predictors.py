@@ -1,0 +1,127 @@
+"""Ways to run a network: from a checkpoint, a MINDIR or an ONNX file, all behind one call.
+
+A predictor is called as predict(image, image_info) and gives NumPy arrays, those that model.py names: image (N, 3, H, W)
+float32, normalised; image_info (N, 6).
+"""
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from ...model import OUTPUTS
+from ...network_define import build_network, host_steps
+from ..config import InputError
+from ..layers.convolution import keep_filters
+from ..training.precision import mixed_precision
+from ..weights.loading import load_checkpoint_into
+from .network import InferenceNet
+
+__all__ = ["load_predictor", "predictor_of"]
+
+MODEL_KEYS = ("checkpoint_path", "mindir_path", "onnx_path")
+
+
+class Predictor:
+    """run(image, image_info) gives arrays or Tensors; input_shape: (N, H, W) of a file that takes no other, or None.
+
+    steps: see host_steps of network_define.py.
+    """
+
+    def __init__(self, run, input_shape=None, steps=None):
+        self.run, self.input_shape, self.steps = run, input_shape, steps or {}
+
+    def __call__(self, image, image_info) -> tuple:
+        if self.input_shape and tuple(image.shape[i] for i in (0, 2, 3)) != self.input_shape:
+            n, height, width = self.input_shape
+            raise InputError(f"the exported network takes {n} x 3 x {height} x {width}, the configuration gives "
+                             f"{' x '.join(map(str, image.shape))}: pass the --config_path that it was exported with")
+        outputs = tuple(value.asnumpy() if hasattr(value, "asnumpy") else value for value in self.run(image, image_info))
+        if len(outputs) in self.steps:
+            return self.steps[len(outputs)](*outputs)
+        if len(outputs) != len(OUTPUTS):
+            raise InputError(f"the network gives {len(outputs)} outputs, not {', '.join(OUTPUTS)}: was it exported from "
+                             "another model, or as a part of a network, which the program of ascend310_infer takes?")
+        return outputs
+
+
+def predictor_of(net, amp_level: str = "O0", device: str = "CPU") -> Predictor:
+    """The predictor of a network whose `predict` takes (image, image_info)."""
+    infer = mixed_precision(InferenceNet(net), amp_level, device)
+
+    def run(image, image_info):
+        infer.set_train(False)      # each time: a training step may have been in between
+        return infer(Tensor(image), Tensor(image_info))
+
+    return Predictor(run)
+
+
+def load_predictor(config, device: str) -> Predictor:
+    """The predictor of the one of checkpoint_path, mindir_path and onnx_path that is set."""
+    key, path = find_model(config)
+    loaders = {"checkpoint_path": _from_checkpoint, "mindir_path": _from_mindir, "onnx_path": _from_onnx}
+    return loaders[key](config, path, device)
+
+
+def find_model(config, *others: str) -> tuple:
+    """(key, path) of the network's file; InputError unless exactly one is given and there. others: keys to name too."""
+    given = [key for key in MODEL_KEYS if config[key]]
+    if len(given) != 1:
+        flags = ", ".join(f"--{key}" for key in (*MODEL_KEYS, *others))
+        raise InputError(f"give exactly one of {flags}" + (f", not {' and '.join(given)}" if given else ""))
+    path = Path(config[given[0]])
+    if not path.is_file():
+        raise InputError(f"{given[0]}: no such file: {path}")
+    return given[0], path
+
+
+def _from_checkpoint(config, path, device) -> Predictor:
+    net = build_network(config, fast=device == "CPU")
+    load_checkpoint_into(net, path)
+    if device == "CPU":
+        keep_filters(net)
+    return predictor_of(net, config.amp_level, device)
+
+
+def _from_mindir(config, path, device) -> Predictor:
+    try:
+        graph = nn.GraphCell(ms.load(str(path)))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: not a MINDIR file that MindSpore {ms.__version__} reads "
+                         f"({str(error).strip().splitlines()[0]})") from error
+
+    def run(image, info):
+        try:
+            return graph(ms.Tensor(image), ms.Tensor(info))
+        except (RuntimeError, ValueError, TypeError) as error:
+            shape = " x ".join(map(str, image.shape))
+            raise InputError(f"{path}: does not run on an input of {shape}: was it exported whole and with this configuration? "
+                             f"({str(error).strip().splitlines()[0]})") from error
+
+    return Predictor(run, steps=host_steps(config))
+
+
+def _from_onnx(config, path, device) -> Predictor:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(f"onnx_path: onnxruntime is not installed ({error}): pip install onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = config.runtime_num_threads
+    options.log_severity_level = 3
+    providers = {"Ascend": ["CANNExecutionProvider"], "GPU": ["CUDAExecutionProvider"]}.get(device, [])
+    providers = [name for name in providers if name in onnxruntime.get_available_providers()]
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[*providers, "CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes derive from Exception alone
+        raise InputError(f"{path}: not an ONNX file that onnxruntime reads ({str(error).splitlines()[0]})") from error
+    names = [item.name for item in session.get_inputs()]
+    if len(names) not in (1, 2):    # the second is not in the file where nothing reads it
+        raise InputError(f"{path}: expected the inputs image and image_info, found {', '.join(names) or 'none'}")
+    sides = [session.get_inputs()[0].shape[i] for i in (0, 2, 3)]
+    fixed = tuple(sides) if all(isinstance(side, int) for side in sides) else None
+
+    def run(image, info):
+        return session.run(None, dict(zip(names, (np.asarray(image, np.float32), np.asarray(info, np.float32)))))
+
+    return Predictor(run, fixed, host_steps(config))

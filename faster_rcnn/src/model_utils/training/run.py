@@ -1,0 +1,156 @@
+"""A training run: everything that it needs is built here; loop.py trains.
+
+    data, network -> first weights -> TrainStep -> TrainLoop, at the step where the run begins or resumes
+"""
+import logging
+import sys
+import time
+from pathlib import Path
+
+from ... import dataset, network_define
+from ...model import NAME
+from ...util import format_seconds
+from ..config import InputError, save_config
+from ..data.loading import TrainBatches
+from ..data.source import DataInfo
+from ..evaluation.evaluate import Evaluation
+from ..inference.predictors import predictor_of
+from ..local_adapter import get_ranks, setup_device
+from . import checkpoint
+from .log import TrainLog
+from .loop import Stopped, TrainLoop
+from .noise import SamplingNoise
+from .precision import LossScale, mixed_precision
+from .ranks import exchange, first_then_others, same_on_all_ranks
+from .schedule import build_rate, end_step, images_per_step
+from .speed import measure_speed
+from .step import NotFiniteError, TrainStep
+
+log = logging.getLogger(__name__)
+
+
+def train(config) -> int:
+    """Train as the configuration says and write the results to output_path.
+
+    Returns the exit status: 0 trained to the end, 1 a loss was not finite, 128 + N stopped by signal N.
+    """
+    logging.basicConfig(format="%(message)s")
+    start = time.monotonic()
+    loop = build_loop(config)
+    with checkpoint.StopRequest() as stop:
+        try:
+            if config.perf_steps:
+                measure_speed(loop, stop, steps=config.perf_steps, warmup=config.perf_warmup,
+                              devices=loop.train_step.rank_size, batch=images_per_step(config, loop.train_step.rank_size))
+            else:
+                loop.run(stop)
+        except Stopped:
+            log.warning("stopped after step %d of %d; %s", loop.step, loop.end, how_to_resume(config))
+            return stop.status
+        except NotFiniteError as error:
+            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+            return 1
+        finally:
+            loop.log.close()
+    log.info("%s", summary(loop, config, time.monotonic() - start))
+    return 0
+
+
+def build_loop(config) -> TrainLoop:
+    """Return a loop at the step where the run begins or resumes."""
+    state_path = checkpoint.find_state(config.resume, config.output_path)
+    transform = dataset.build_train_transform(config)
+    device = setup_device(config)
+    rank, ranks = get_ranks(config)
+    logging.getLogger("src").setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    data, val = find_data(config, rank, ranks)
+    facts = {"pictures": data.count, "devices": ranks}
+    state = checkpoint.read_state(state_path) if state_path else None
+    if state:
+        checkpoint.check_same_run(state[1], config, facts, state_path)
+    require_same_start(state[1]["step"] if state else 0, config, ranks)
+
+    net = mixed_precision(network_define.build_network(config, fast=device == "CPU"), config.amp_level, device)
+    if not state:
+        # The statistics of every rank are those of the same images.
+        network_define.set_first_weights(net, config, TrainBatches(data, transform, config, rank=0, ranks=1))
+        same_on_all_ranks(net, rank, ranks)
+    train_step = build_train_step(net, config, ranks)
+    batches = TrainBatches(data, transform, config, rank, ranks)
+    end = end_step(config, batches.steps_per_epoch)
+    if rank == 0 and not state:
+        open_output(config)
+    log.info("%s: %d pictures, %d steps of %d per epoch, %d epochs", device, data.count, batches.steps_per_epoch,
+             images_per_step(config, ranks), -(-end // batches.steps_per_epoch))
+    loop = TrainLoop(
+        train_step, config=config, facts=facts, steps_per_epoch=batches.steps_per_epoch, end=end, batches=batches,
+        noise=SamplingNoise(net.noise_shapes(config.batch_size), config, rank),
+        rate=build_rate(config, batches.steps_per_epoch, ranks),
+        evaluation=Evaluation(val, config, rank, ranks) if val else None,
+        predict=predictor_of(net, config.amp_level, device) if val else None,
+        log=TrainLog(config.output_path, total_steps=end, rank=rank, writer=rank == 0, log_interval=config.log_interval,
+                     done_steps=state[1]["step"] if state else 0, images_per_step=images_per_step(config, ranks)),
+        folder=checkpoint.CheckpointFolder(config.output_path, NAME, config.keep_checkpoint_max, writer=rank == 0))
+    if state:
+        loop.load_state(*state, state_path)
+        if rank == 0:
+            save_config(config, Path(config.output_path) / "config.yaml")
+        log.info("resume: goes on after step %d, as %s has it", loop.step, state_path)
+    elif config.resume:
+        log.info("resume: nothing to go on with in %s: a new run", config.output_path)
+    return loop
+
+
+def build_train_step(net, config, ranks: int) -> TrainStep:
+    """Return the step of this network: forward, backward, update."""
+    return TrainStep(net, network_define.LOSS_NAMES, momentum=config.momentum, weight_decay=config.weight_decay,
+                     clip_grad_norm=config.clip_grad_norm, ema_decay=config.ema_decay, rank_size=ranks,
+                     loss_scale=LossScale(config.loss_scale, config.dynamic_loss_scale), accumulate=config.accumulate_steps,
+                     bias_lr_factor=config.bias_lr_factor, bias_weight_decay=config.bias_weight_decay)
+
+
+def find_data(config, rank: int, ranks: int) -> tuple[DataInfo, DataInfo | None]:
+    """Return the sets to train and to evaluate on (None: no evaluation). Rank 0 converts them, the other ranks wait."""
+
+    def prepare():
+        data = dataset.prepare_data(config, train=True)
+        evaluated = config.run_eval and not config.perf_steps
+        return data, dataset.prepare_data(config, train=False, in_training=True) if evaluated else None
+
+    return first_then_others(prepare, rank, ranks, "conversion of the data", config.data_timeout)
+
+
+def require_same_start(step: int, config, ranks: int) -> None:
+    """Raise InputError if the ranks found different states to resume from, in folders that they do not share for example."""
+    steps = [int(told) for told in exchange(str(step).encode(), ranks)]
+    if len(set(steps)) > 1:
+        raise InputError(f"resume: the ranks would go on after different steps, {steps}: is {config.output_path} the same "
+                         "folder for all of them?")
+
+
+def open_output(config) -> None:
+    """Write config.yaml to output_path; an earlier run there is set aside."""
+    shelf = checkpoint.set_aside(config.output_path)
+    save_config(config, Path(config.output_path) / "config.yaml")
+    if shelf:
+        log.warning("the earlier run in %s was moved to %s (--resume=auto would have gone on with it)",
+                    config.output_path, shelf)
+
+
+def how_to_resume(config) -> str:
+    if not config.save_checkpoint or config.perf_steps:
+        return "nothing is kept of it (save_checkpoint is False, or perf_steps is set)"
+    return f"the same command with --resume=auto goes on from {Path(config.output_path) / 'checkpoint' / 'state.ckpt'}"
+
+
+def summary(loop: TrainLoop, config, seconds: float) -> str:
+    """Return the last line of a run: where the results are."""
+    best = f", best AP {loop.best_ap:.4f} in epoch {loop.best_epoch}" if loop.best_epoch else ""
+    skipped = loop.train_step.loss_scale.skipped
+    best = f", {skipped} of them skipped because they were not finite{best}" if skipped else best
+    root = Path(config.output_path)
+    weights = f"weights in {root / 'checkpoint'} (last.ckpt" + (", best.ckpt)" if loop.best_epoch else ")")
+    if not config.save_checkpoint or config.perf_steps:
+        weights = "no weights written (save_checkpoint is False, or perf_steps is set)"
+    early = " (stopped early)" if loop.gave_up and loop.step < loop.end else ""
+    return f"trained {loop.step} steps{early} in {format_seconds(seconds)}{best}; {weights}, losses in {root / 'loss_0.log'}"

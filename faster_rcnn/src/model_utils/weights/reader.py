@@ -1,0 +1,167 @@
+"""One reader for the checkpoint files of other frameworks: from a path to {name: array}.
+
+The container is told by the first bytes; the name of the file counts only where they say nothing.
+"""
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..config import InputError
+from .safe_pickle import Array, load_pickle, shown
+from .safetensors_file import is_safetensors, read_safetensors
+from .torch_file import MAGIC, Parameter, Tensor, TorchStream, TorchZip
+
+# Where frameworks put the tensors within what they save; "blobs" is Caffe2's.
+WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "blobs")
+PICKLE_SUFFIXES = (".pkl", ".pickle")
+# Zip files that unpack to more than this many times their size, and some MB, hold no weights.
+MOST_UNPACKED, FREE_UNPACKED = 50, 2 ** 24
+# Beginnings of files that are often taken for checkpoints -> what they are.
+MISTAKEN = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`",
+    b"<!doctype": "a web page: the download failed",
+    b"<html": "a web page: the download failed",
+    b"\x89HDF": "an HDF5 file, which is not read",
+    b"\x1f\x8b": "a gzip file: unpack it first",
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file held. Its arrays are views: not to be written to."""
+
+    path: Path
+    container: str  # "PyTorch zip", "PyTorch stream", "pickle", "NumPy npz", "safetensors", "MindSpore checkpoint"
+    arrays: dict  # name -> array, in the order of the file
+    extras: tuple  # names of what stood beside them and is no array
+    meta: dict = field(default_factory=dict)  # what mmdet's files say about themselves; not checked
+
+
+def read_checkpoint(path) -> Checkpoint:
+    """Read a checkpoint of any known container; InputError (one line, the path first) where it is none, or damaged."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+        return _reader_of(path, head)(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or shown(str(error))}") from error
+
+
+def _reader_of(path: Path, head: bytes):
+    for beginning, what in MISTAKEN.items():
+        if head.lstrip().lower().startswith(beginning.lower()):
+            raise InputError(f"{path}: {what}")
+    if not head:
+        raise InputError(f"{path}: the file is empty")
+    if head.startswith(b"PK"):
+        return _read_zip
+    if head.startswith(b"\x80") or path.suffix.lower() in PICKLE_SUFFIXES:
+        stream = MAGIC.to_bytes(10, "little") in head[:32]  # one pickled integer after the pickle's own few bytes
+        return _read_stream if stream else _read_pickle
+    if head[257:262] == b"ustar":
+        raise InputError(f"{path}: a tar file (PyTorch's container of 2016, or an archive to unpack): not read")
+    if is_safetensors(path, head):
+        return _read_safetensors
+    if path.suffix.lower() == ".ckpt":
+        return _read_mindspore
+    raise InputError(f"{path}: not a known kind of checkpoint (PyTorch .pth, pickle .pkl, NumPy .npz, safetensors, "
+                     "MindSpore .ckpt)")
+
+
+def _read_zip(path: Path) -> Checkpoint:
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # zipfile raises struct.error and others beside BadZipFile for damaged directories
+        raise InputError(f"{path}: a damaged or truncated zip file: {shown(str(error))}") from error
+    with archive:
+        _check_unpacked(path, archive)
+        if any(name.endswith(".npy") for name in archive.namelist()):
+            return _read_npz(path)
+        torch_file = TorchZip(path, archive)
+        return _checkpoint(path, "PyTorch zip", torch_file.tree, torch_file.array)
+
+
+def _check_unpacked(path: Path, archive: zipfile.ZipFile) -> None:
+    """InputError for a zip bomb; zipfile gives no more of a member than the directory declares."""
+    declared, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
+    if declared > MOST_UNPACKED * size + FREE_UNPACKED:
+        raise InputError(f"{path}: refused: a zip file of {size} bytes that would unpack to {declared}")
+
+
+def _read_stream(path: Path) -> Checkpoint:
+    torch_file = TorchStream(path)
+    return _checkpoint(path, "PyTorch stream", torch_file.tree, torch_file.array)
+
+
+def _read_pickle(path: Path) -> Checkpoint:
+    return _checkpoint(path, "pickle", load_pickle(io.BytesIO(path.read_bytes()), path), None)
+
+
+def _read_npz(path: Path) -> Checkpoint:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # np.load raises zipfile's, zlib's and its own errors for damaged files
+        raise InputError(f"{path}: a damaged .npz file, or one with Python objects: {shown(str(error))}") from error
+    return _checkpoint(path, "NumPy npz", arrays, None)
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    arrays, metadata = read_safetensors(path)
+    return _checkpoint(path, "safetensors", {**arrays, **({"__metadata__": metadata} if metadata else {})}, None)
+
+
+def _read_mindspore(path: Path) -> Checkpoint:
+    import mindspore  # takes seconds, and the other containers do without
+
+    try:
+        loaded = mindspore.load_checkpoint(str(path))
+    except Exception as error:  # ValueError for a damaged file, RuntimeError and others from below
+        raise InputError(f"{path}: not a MindSpore checkpoint, or a damaged one") from error
+    arrays = {}
+    for name, value in loaded.items():
+        if isinstance(value, mindspore.Tensor):
+            value = value.astype(mindspore.float32) if value.dtype == mindspore.bfloat16 else value
+            arrays[name] = value.asnumpy()
+        else:
+            arrays[name] = None  # text appended to the checkpoint
+    return _checkpoint(path, "MindSpore checkpoint", arrays, None)
+
+
+def _checkpoint(path: Path, container: str, tree, read_tensor) -> Checkpoint:
+    """Find the dictionary of tensors in what the container held, and read them."""
+    if not isinstance(tree, Mapping):
+        raise InputError(f"{path}: holds a {type(tree).__name__.lower()}, not a dictionary of name and tensor")
+    state, extras = tree, []
+    key = next((key for key in WRAPPERS if isinstance(tree.get(key), Mapping)), None)
+    if key is not None:
+        state, extras = tree[key], [shown(name) for name in tree if name != key]
+    arrays = {}
+    for name, value in state.items():
+        value = _array(value, read_tensor)
+        if value is None or not isinstance(name, str):
+            extras.append(shown(name))
+        else:
+            arrays[name] = value
+    if not arrays:
+        raise InputError(f"{path}: no tensors found; it holds {', '.join(extras[:5]) or 'nothing'}")
+    meta = tree.get("meta")
+    return Checkpoint(path, container, arrays, tuple(extras), dict(meta) if isinstance(meta, Mapping) else {})
+
+
+def _array(value, read_tensor):
+    """The array that an entry stands for, or None."""
+    if isinstance(value, Parameter):
+        value = value.data
+    if isinstance(value, Tensor):
+        return read_tensor(value)
+    if isinstance(value, Array):
+        return value.value
+    return value if isinstance(value, np.ndarray) else None

@@ -1,0 +1,59 @@
+# Same as faster_rcnn/src/FasterRcnn/conventions.py
+"""What `convention` stands for: the details in which frameworks differ, so that weights of each find what they learnt with.
+
+Read from torchvision 0.28, detectron2 0.6, mmdet 3.3, and the model zoo of MindSpore's releases up to 1.9. What a preset does
+not name is as in default_config.yaml. Weights that differ from their framework's default (another width, other thresholds) come
+with a configuration of their own, which convert_checkpoint.py writes.
+"""
+
+_RGB = {"to_rgb": True, "image_mean": [123.675, 116.28, 103.53], "image_std": [58.395, 57.12, 57.375]}
+_BGR = {"to_rgb": False, "image_mean": [103.53, 116.28, 123.675], "image_std": [1.0, 1.0, 1.0]}
+
+CONVENTIONS = {
+    "torchvision": {
+        # Resized as floats after normalisation, which is the same as before.
+        **_RGB, "resize_mode": "float", "size_rounding": "floor",
+        "stride_in_1x1": False, "norm_eps": 1e-5, "frozen_stages": 2, "train_norm": False,
+        "anchor_strides_from_size": True, "anchor_rounding": True, "anchor_center_offset": 0.0, "anchors_in_padding": True,
+        "box_offset": 0, "clamp_both_sides": False,
+        "min_pos_iou": 0.0, "low_quality_takes_gt": False, "low_quality_stage2": False,
+        "rpn_proposal_min_bbox_size": 1e-3, "rpn_min_bbox_min_size": 1e-3, "rpn_proposal_max_num": 2000,
+        "roi_layer": {"sample_num": 2, "aligned": False}, "roi_level_rule": "torchvision",
+        "rpn_smooth_l1_beta": 1 / 9, "rcnn_smooth_l1_beta": 1 / 9,
+        "test_min_bbox_size": 1e-2, "mask_paste": "truncated", "first_category_id": 1,
+    },
+    "detectron2": {
+        **_BGR, "resize_mode": "pillow", "size_rounding": "nearest",
+        "stride_in_1x1": True, "norm_eps": 1e-5, "frozen_stages": 2, "train_norm": False,
+        "anchor_strides_from_size": False, "anchor_rounding": False, "anchor_center_offset": 0.0, "anchors_in_padding": True,
+        "box_offset": 0, "clamp_both_sides": False,
+        "min_pos_iou": 0.0, "low_quality_takes_gt": False, "low_quality_stage2": False,
+        "rpn_proposal_min_bbox_size": 0.0, "rpn_min_bbox_min_size": 0.0, "rpn_proposal_max_num": 1000,
+        "roi_layer": {"sample_num": 0, "aligned": True}, "roi_level_rule": "detectron2",
+        "rpn_smooth_l1_beta": 0.0, "rcnn_smooth_l1_beta": 0.0,
+        "test_min_bbox_size": 0.0, "mask_paste": "grid", "first_category_id": 0,
+    },
+    "mmdet": {
+        **_RGB, "resize_mode": "opencv", "size_rounding": "nearest",
+        "stride_in_1x1": False, "norm_eps": 1e-5, "frozen_stages": 2, "train_norm": True,
+        "anchor_strides_from_size": False, "anchor_rounding": False, "anchor_center_offset": 0.0, "anchors_in_padding": False,
+        "box_offset": 0, "clamp_both_sides": True,
+        "min_pos_iou": 0.3, "low_quality_takes_gt": True, "low_quality_stage2": True,
+        "rpn_proposal_min_bbox_size": 0.0, "rpn_min_bbox_min_size": 0.0, "rpn_proposal_max_num": 1000,
+        "roi_layer": {"sample_num": 0, "aligned": True}, "roi_level_rule": "mmdet",
+        "rpn_smooth_l1_beta": 0.0, "rcnn_smooth_l1_beta": 0.0,
+        "test_min_bbox_size": 0.0, "mask_paste": "grid", "first_category_id": 0,
+    },
+    "zoo": {
+        **_RGB, "resize_mode": "opencv", "size_rounding": "nearest",
+        "stride_in_1x1": False, "norm_eps": 1e-5, "frozen_stages": 2, "train_norm": False,
+        # A box has its last pixel in it.
+        "anchor_strides_from_size": False, "anchor_rounding": True, "anchor_center_offset": 0.5, "anchors_in_padding": True,
+        "box_offset": 1, "clamp_both_sides": True,
+        "min_pos_iou": 0.3, "low_quality_takes_gt": True, "low_quality_stage2": True,
+        "rpn_proposal_min_bbox_size": 0.0, "rpn_min_bbox_min_size": 0.0, "rpn_proposal_max_num": 2000,
+        "roi_layer": {"sample_num": 2, "aligned": False}, "roi_level_rule": "zoo",
+        "rpn_smooth_l1_beta": 1 / 9, "rcnn_smooth_l1_beta": 1.0,
+        "test_min_bbox_size": 0.0, "mask_paste": "grid", "first_category_id": 1,
+    },
+}

@@ -1,0 +1,37 @@
+# Same as faster_rcnn/src/FasterRcnn/init_params.py
+"""The weights that training begins with."""
+import logging
+
+import mindspore as ms
+
+from ..model_utils.weights.loading import load_pretrained
+from .resnet import begin_as_identity, calibrate_norms
+
+# Pictures that the statistics of norms without trained weights are taken from.
+CALIBRATION_PICTURES = 8
+log = logging.getLogger(__name__)
+
+
+def set_first_weights(net, config, batches) -> None:
+    """Those of pre_trained; fresh bottlenecks and the statistics of the norms that it did not fill as configured.
+
+    batches(epoch, start): the batches of an epoch from batch `start` on, the pictures first.
+    """
+    names = [param.name for param in net.get_parameters()]
+    missing = load_pretrained(net, config.pre_trained) if config.pre_trained else names
+    if config.zero_init_residual:
+        log.info("zero_init_residual: %d blocks begin as the identity", begin_as_identity(net.backbone, missing))
+    wanted = {"never": [], "auto": missing, "always": names}[config.calibrate_norm]
+    if not any(name.startswith("backbone.") for name in wanted):
+        return
+    images, count = [], 0
+    for image, *_ in batches(0, 0):
+        images.append(image)
+        count += image.shape[0]
+        if count >= CALIBRATION_PICTURES:
+            break
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    changed = calibrate_norms(net.backbone, ms.ops.concat(images), wanted)
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if changed:
+        log.info("calibrate_norm: statistics of %d norms from %d pictures", changed, count)

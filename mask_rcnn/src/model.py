@@ -1,0 +1,51 @@
+"""What this model is. The trunk (model_utils) asks here for everything in which the models of this repository differ.
+
+MindSpore is not imported here: an unknown option is to be reported before that takes its seconds.
+"""
+import functools
+from collections.abc import Callable, Mapping
+
+from .key_rules import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
+
+__all__ = ["ALIASES", "CLASS_LAYERS", "FREE_KEYS", "IOU_TYPES", "LOSS_SUMS", "NAME", "OUTPUTS", "PRESETS", "RETIRED", "SEVERAL",
+           "check_config", "epoch_line", "loss_line", "mask_encoder", "program_settings"]
+
+# Name of its directory and of its checkpoints.
+NAME = "mask_rcnn"
+# What `predict` returns, in this order. Shapes: N images, D detections per image, best first; where `valid` is False the slot
+# is padding. boxes (N, D, 4) float32: x1, y1, x2, y2 in pixels of the network input; scores (N, D) float32; labels (N, D)
+# int32, from 1 on; valid (N, D) bool; masks (N, D, 28, 28) float32: probability that a cell of the detection's box belongs to
+# the object.
+OUTPUTS = ("boxes", "scores", "labels", "valid", "masks")
+# Kinds of COCO AP; the last one decides which checkpoint is the best.
+IOU_TYPES = ("bbox", "segm")
+# Sums that the log prints besides the losses: name -> prefix of the losses that are added up.
+LOSS_SUMS = {"rpn_loss": "rpn_", "rcnn_loss": "rcnn_"}
+# Prefixes of the parameters whose shapes follow from the number of classes.
+CLASS_LAYERS = ("rcnn.cls_score.", "rcnn.bbox_pred.", "rcnn_mask.logits.")
+# Keys of this model alone that a resumed run may change: they act before the first step, or not in training.
+FREE_KEYS = frozenset(("calibrate_norm", "zero_init_residual", "split"))
+
+
+def loss_line(epoch: int, batch: int, values: Mapping[str, float]) -> str:
+    """Return the line of loss_{rank}.log: `epoch: 1 step: 7393, rpn_loss: 0.12054, ..., total_loss: 0.52655`."""
+    return f"epoch: {epoch} step: {batch}, " + ", ".join(f"{name}: {value:.5f}" for name, value in values.items())
+
+
+def epoch_line(steps: int, step_time: float) -> str | None:
+    """Return the log's line at the end of an epoch: None, there is none."""
+    return None
+
+
+def mask_encoder(config) -> Callable:
+    """Return encode(masks (K, 28, 28), boxes (K, 4), height, width) -> K RLE of the original image, boxes in its pixels."""
+    from .paste_masks import paste_rle  # only detections have masks to paste, training has none
+
+    return functools.partial(paste_rle, threshold=config.mask_thr_binary, rule=config.mask_paste)
+
+
+def program_settings(config) -> dict:
+    """Return {name: value}: what the program of ascend310_infer must know besides the size and colours of the images."""
+    from .MaskRcnn.cpp_settings import program_settings as settings  # MindSpore takes seconds
+
+    return settings(config)

@@ -1,0 +1,164 @@
+# Same as faster_rcnn/src/model_utils/cloud/fetching.py
+"""Inputs of a job: fetched once per machine into a folder, and unpacked there.
+
+A folder that holds fetched files says in MARK what they are, so that processes that come later, and a job that is
+started again, find them whole or fetch them anew. LOCK lets one process at a time in.
+"""
+import contextlib
+import json
+import logging
+import re
+import shutil
+import stat
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+from ..configuration.schema import InputError
+from .object_storage import FolderStorage, open_storage
+
+MARK, LOCK = ".fetched.json", ".fetching.lock"
+WAIT_SECONDS = 6 * 3600
+# A zip file may unpack to this many bytes, or to this many times its own size: annotations shrink to a tenth.
+UNPACKED_BYTES, UNPACKED_RATIO = 1 << 30, 100
+COPY_BYTES = 1 << 20
+log = logging.getLogger(__name__)
+
+
+def fetched_root(address: str, folder) -> Path:
+    """Where the files of `address` are once they are fetched: a folder of this machine without zip files stays in use."""
+    path = Path(address)
+    return path if "://" not in address and path.is_dir() and not any(path.glob("*.[zZ][iI][pP]")) else Path(folder)
+
+
+def fetch(address: str, folder, key: str, folder_key: str, wait_seconds: float = WAIT_SECONDS) -> None:
+    """Bring the files of `address` to `folder`; key, folder_key: the keys of the configuration that named the two."""
+    folder = Path(folder)
+    storage = open_storage(address, key)
+    if fetched_root(address, folder) != folder:
+        return
+    if isinstance(storage, FolderStorage) and storage.path.resolve() == folder.resolve():
+        raise InputError(f"{key}: {address} holds zip files; {folder_key} must be another folder, to unpack them to")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _turn(folder / LOCK, wait_seconds):
+            _bring(storage, address, folder, key, folder_key)
+    except OSError as error:
+        raise InputError(f"{folder_key}: {folder} cannot be written: {error.strerror or error}") from error
+
+
+def _bring(storage, address: str, folder: Path, key: str, folder_key: str) -> None:
+    listing = storage.list()
+    if not listing:
+        raise InputError(f"{key}: there is nothing at {address}")
+    wanted = {"address": address, "files": listing}
+    there = _read_mark(folder)
+    if there == wanted:
+        return
+    others = [path for path in folder.iterdir() if path.name not in (MARK, LOCK)]
+    if others and there is None:
+        raise InputError(f"{folder_key}: {folder} holds other files, such as {others[0].name}: give a new or empty folder")
+    for path in others:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    (folder / MARK).write_text("{}", encoding="utf-8")      # from here on what lies beside it is ours, and not whole
+    size = storage.size()
+    if size is not None and size > shutil.disk_usage(folder).free:
+        raise InputError(f"{folder_key}: {folder} has no room for the {size / 1e9:.1f} GB of {address}")
+    log.info("%s: %d files%s from %s to %s", key, len(listing), f", {size / 1e6:.1f} MB," if size else "", address, folder)
+    start = time.monotonic()
+    storage.download(folder)
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".zip" and path.is_file()):
+        unpack(path, path.parent, key)
+        path.unlink()
+    (folder / MARK).write_text(json.dumps(wanted), encoding="utf-8")
+    log.info("%s: fetched in %.0f s", key, time.monotonic() - start)
+
+
+def _read_mark(folder: Path):
+    """What the folder says to hold, {} where it is not whole, None without a mark."""
+    try:
+        return json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+
+
+@contextlib.contextmanager
+def _turn(path: Path, wait_seconds: float):
+    """Within `with` this is the only process that holds `path`. A failure is that of all who were waiting then."""
+    import fcntl  # not on every system, and only jobs need it
+
+    came = time.time()
+    with path.open("a+", encoding="utf-8") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.time() - came > wait_seconds:
+                    raise InputError(f"{path}: another process has been fetching for {wait_seconds / 60:g} minutes") from None
+                time.sleep(min(0.5, wait_seconds / 10))
+        file.seek(0)
+        failed, _, told = file.read().partition("\n")
+        if failed and float(failed) > came:
+            raise InputError(told)
+        try:
+            yield
+        except InputError as error:
+            file.truncate(0)
+            file.write(f"{time.time()}\n{error}")
+            raise
+
+
+def unpack(path: Path, folder: Path, key: str) -> None:
+    """Unpack a zip file into `folder`; InputError where a member would do harm: nothing of it is outside `folder` then."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            targets = [_target(member, folder) for member in members]
+            _check_size(members, path, folder)
+            for member, target in zip(members, targets):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as source, target.open("xb") as file:
+                    _copy(source, file, member)
+    except Refused as error:
+        raise InputError(f"{key}: {path.name}: {error}") from None
+    except FileExistsError as error:
+        raise InputError(f"{key}: {path.name}: {error.filename} is there already") from None
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+        raise InputError(f"{key}: {path.name}: not a whole zip file that can be read: {error}") from error
+
+
+class Refused(Exception):
+    """A member that is not unpacked."""
+
+
+def _target(member: zipfile.ZipInfo, folder: Path) -> Path:
+    name = member.filename.replace("\\", "/")
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):
+        raise Refused(f"{name!r} is a link or a device; only files and folders are unpacked")
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name) or parts[-1] in (MARK, LOCK):
+        raise Refused(f"{name!r} does not stay in the folder that it is unpacked to")
+    return folder / name
+
+
+def _check_size(members, path: Path, folder: Path) -> None:
+    total, packed = sum(member.file_size for member in members), path.stat().st_size
+    if total > max(UNPACKED_BYTES, UNPACKED_RATIO * packed):
+        raise Refused(f"{packed / 1e6:.1f} MB would become {total / 1e9:.1f} GB")
+    if total > shutil.disk_usage(folder).free:
+        raise Refused(f"there is no room for its {total / 1e9:.1f} GB in {folder}")
+
+
+def _copy(source, file, member: zipfile.ZipInfo) -> None:
+    """Copy a member's bytes, no more than it declares."""
+    left = member.file_size
+    while chunk := source.read(COPY_BYTES):
+        left -= len(chunk)
+        if left < 0:
+            raise Refused(f"{member.filename!r} is larger than the {member.file_size} bytes that it declares")
+        file.write(chunk)

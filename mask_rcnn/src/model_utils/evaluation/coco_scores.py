@@ -1,0 +1,199 @@
+# Same as faster_rcnn/src/model_utils/evaluation/coco_scores.py
+"""COCO average precision of detections, through faster-coco-eval or pycocotools.
+
+Both libraries only match and accumulate. Ground truth and results are cleaned before (coco_inputs.py), and the figures
+are taken from their precision and recall arrays here: both give the same numbers, and neither sees what makes it fail (no
+detections, annotation ids of 0 or given twice).
+
+Axes: T IoU thresholds 0.50:0.05:0.95, R recall points 0:0.01:1, K classes, A areas (all, small, medium, large),
+M detections per image (1, 10, 100). -1 stands for "no object of this kind in the ground truth", as in pycocotools.
+"""
+import contextlib
+import gc
+import io
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..config import InputError
+from .coco_inputs import Detections, clean_ground_truth, clean_results
+
+AREAS = ("all", "small", "medium", "large")
+MAX_DETECTIONS = (1, 10, 100)
+# name, kind, IoU threshold (None = mean of all), area, detections per image: the order of the printed lines
+FIGURES = (
+    ("AP", "AP", None, 0, 2), ("AP50", "AP", 0.5, 0, 2), ("AP75", "AP", 0.75, 0, 2),
+    ("APs", "AP", None, 1, 2), ("APm", "AP", None, 2, 2), ("APl", "AP", None, 3, 2),
+    ("AR1", "AR", None, 0, 0), ("AR10", "AR", None, 0, 1), ("AR100", "AR", None, 0, 2),
+    ("ARs", "AR", None, 1, 2), ("ARm", "AR", None, 2, 2), ("ARl", "AR", None, 3, 2),
+)
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+# Detections that a scorer is given at once, if they are not all of one class: in it each takes about 1.6 KB.
+PART = 100_000
+
+
+@dataclass
+class Scores:
+    """The 12 COCO figures of one kind of IoU, with those of each class and the precision curves behind them."""
+
+    iou_type: str
+    figures: dict                                           # {"AP": 0.36, "AP50": ..., ...}: the names of FIGURES
+    per_class: dict                                         # {class name: {"AP": ..., "AP50": ..., "objects": n}}
+    images: int
+    detections: int
+    notes: list = field(default_factory=list)               # lines for the reader: what was odd about the input
+    precision: np.ndarray = field(default=None, repr=False)  # (T, R, K) of area "all", 100 detections
+
+    def __getitem__(self, name: str) -> float:
+        return self.figures[name]
+
+    def lines(self) -> list:
+        """The 12 lines as pycocotools prints them."""
+        return [_format_line(self.figures[name], kind, iou, AREAS[area], MAX_DETECTIONS[most])
+                for name, kind, iou, area, most in FIGURES]
+
+    def to_dict(self) -> dict:
+        """What metrics.json holds; plain Python numbers."""
+        per_class = {name: dict(row) for name, row in self.per_class.items()}
+        return {self.iou_type: dict(self.figures), "per_class": per_class, "images": self.images,
+                "detections": self.detections, "notes": list(self.notes)}
+
+
+def class_table(scores: list) -> list:
+    """One line per class: AP and AP50 of each Scores in the list, objects in the ground truth; `-` where there are none."""
+    width = max([len("class"), *map(len, scores[0].per_class)])
+    titles = [key if item.iou_type == "bbox" else f"{item.iou_type} {key}" for item in scores for key in ("AP", "AP50")]
+    rows = ["  ".join([f"{'class':<{width}}", *(f"{title:>6}" for title in titles), "objects"])]
+    for name, row in scores[0].per_class.items():
+        values = [item.per_class[name][key] for item in scores for key in ("AP", "AP50")]
+        cells = ["-" if value < 0 else f"{value:.3f}" for value in values]
+        cells = [f"{cell:>{max(6, len(title))}}" for cell, title in zip(cells, titles)]
+        rows.append("  ".join([f"{name:<{width}}", *cells, f"{row['objects']:>7}"]))
+    return rows
+
+
+def coco_ap(ground_truth, results, iou_type: str = "bbox", scorer: str = "faster") -> Scores:
+    """Score COCO results against COCO ground truth.
+
+    ground_truth: the annotation file's path or its content. results: path, list of dicts, or anything that iterates
+    over such dicts. iou_type: bbox or segm. scorer: faster (faster-coco-eval) or pycocotools. InputError names the
+    entry that is wrong.
+    """
+    if iou_type not in ("bbox", "segm"):
+        raise InputError(f"iou_type: expected bbox or segm, got {iou_type!r}")
+    if scorer not in _LIBRARIES:
+        raise InputError(f"scorer: expected one of {', '.join(_LIBRARIES)}, got {scorer!r}")
+    with _no_garbage_collection():
+        truth, notes = clean_ground_truth(ground_truth, iou_type)
+        found = clean_results(results, truth, iou_type, notes)
+        precision, recall = _run(scorer, truth, found, iou_type)
+    figures = {name: _mean((precision if kind == "AP" else recall)[_threshold_index(iou), ..., area, most])
+               for name, kind, iou, area, most in FIGURES}
+    return Scores(iou_type, figures, _per_class(precision, truth), len(truth["images"]), len(found), notes,
+                  precision[..., 0, 2])
+
+
+@contextlib.contextmanager
+def _no_garbage_collection():
+    """Many dicts without a cycle among them: looking for cycles over and over took a quarter of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _load_faster() -> tuple:
+    from faster_coco_eval import COCO, COCOeval_faster
+    return COCO, COCOeval_faster
+
+
+def _load_pycocotools() -> tuple:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+    return COCO, COCOeval
+
+
+_LIBRARIES = {"faster": _load_faster, "pycocotools": _load_pycocotools}
+
+
+def _run(scorer: str, truth: dict, found: Detections, iou_type: str) -> tuple:
+    """precision (T, R, K, A, M) and recall (T, K, A, M); a few classes at a time, which know nothing of each other."""
+    try:
+        libraries = _LIBRARIES[scorer]()
+    except ImportError as error:
+        package = "faster-coco-eval" if scorer == "faster" else scorer
+        raise InputError(f"scorer={scorer}: {error}; pip install {package}") from error
+    objects = defaultdict(list)
+    for item in truth["annotations"]:
+        objects[item["category_id"]].append(item)
+    parts = []
+    for categories in _parts(truth["categories"], found):
+        ids = [item["id"] for item in categories]
+        annotations = [item for number in ids for item in objects[number]]
+        parts.append(_run_part(libraries, {**truth, "categories": categories, "annotations": annotations},
+                               found.of_categories(ids), iou_type))
+    precision, recall = zip(*parts)
+    return np.concatenate(precision, axis=2), np.concatenate(recall, axis=1)
+
+
+def _parts(categories: list, found: Detections) -> list:
+    """The categories in the order of their ids, divided so that each part has about PART detections, or one category."""
+    counts = dict(zip(*(values.tolist() for values in np.unique(found.category_ids, return_counts=True))))
+    parts, size = [], 0
+    for item in sorted(categories, key=lambda item: item["id"]):
+        size += counts.get(item["id"], 0)
+        if not parts or size > PART:
+            parts.append([])
+            size = counts.get(item["id"], 0)
+        parts[-1].append(item)
+    return parts
+
+
+def _run_part(libraries: tuple, truth: dict, found: list, iou_type: str) -> tuple:
+    coco_class, eval_class = libraries
+    with contextlib.redirect_stdout(io.StringIO()):         # both report their progress by print
+        sides = []
+        for annotations in (truth["annotations"], found):
+            side = coco_class()
+            side.dataset = {**truth, "annotations": annotations}
+            side.createIndex()
+            sides.append(side)
+        evaluation = eval_class(*sides, iou_type)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision, recall = (np.asarray(evaluation.eval[key], np.float64) for key in ("precision", "recall"))
+    shape = len(truth["categories"]), len(AREAS), len(MAX_DETECTIONS)
+    return precision.reshape(len(IOU_THRESHOLDS), len(RECALLS), *shape), recall.reshape(len(IOU_THRESHOLDS), *shape)
+
+
+def _threshold_index(iou):
+    return slice(None) if iou is None else [int(np.abs(IOU_THRESHOLDS - iou).argmin())]
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[values > -1]
+    return float(values.mean()) if values.size else -1.0
+
+
+def _per_class(precision: np.ndarray, truth: dict) -> dict:
+    """In the order of the category ids, which is the K axis of both scorers."""
+    objects = Counter(item["category_id"] for item in truth["annotations"] if not item["iscrowd"])
+    categories = sorted(truth["categories"], key=lambda item: item["id"])
+    names = [str(item.get("name", item["id"])) for item in categories]
+    rows = {}
+    for k, (item, name) in enumerate(zip(categories, names)):
+        name = name if names.count(name) == 1 else f"{name} ({item['id']})"
+        rows[name] = {"AP": _mean(precision[:, :, k, 0, 2]), "AP50": _mean(precision[0, :, k, 0, 2]),
+                      "objects": objects[item["id"]]}
+    return rows
+
+
+def _format_line(value: float, kind: str, iou, area: str, most: int) -> str:
+    title = "Average Precision" if kind == "AP" else "Average Recall"
+    threshold = "0.50:0.95" if iou is None else f"{iou:0.2f}"
+    return f" {title:<18} ({kind}) @[ IoU={threshold:<9} | area={area:>6s} | maxDets={most:>3d} ] = {value:0.3f}"

@@ -1,0 +1,32 @@
+# Same as faster_rcnn/src/model_utils/evaluation/network.py
+"""The evaluation of a network out of a file, on one device or several."""
+import time
+from pathlib import Path
+
+from ...dataset import prepare_data
+from ..inference.predictors import find_model, load_predictor
+from ..local_adapter import get_ranks, setup_device
+from ..training.ranks import first_then_others, from_first
+from .evaluate import Evaluation
+from .report import other_scores, report
+
+
+def evaluate_network(config) -> None:
+    """Run the network on the evaluation set; rank 0 prints the scores and writes them and detections.json to output_path."""
+    start, output = time.monotonic(), Path(config.output_path)
+    find_model(config, "detections")
+    device = setup_device(config)
+    rank, ranks = get_ranks(config)
+    data = first_then_others(lambda: prepare_data(config, train=False), rank, ranks, "conversion of the data",
+                             config.data_timeout)
+    evaluation = Evaluation(data, config, rank, ranks)
+    found = evaluation.detect(load_predictor(config, device))
+
+    def finish():
+        output.mkdir(parents=True, exist_ok=True)
+        found.save(output / "detections.json")
+        scores = evaluation.score(found)
+        others = other_scores(config, data.ground_truth(), found)
+        report(scores, others, config, output, time.monotonic() - start)
+
+    from_first(finish, rank, ranks, "evaluation")

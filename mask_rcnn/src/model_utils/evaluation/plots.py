@@ -1,0 +1,174 @@
+# Same as faster_rcnn/src/model_utils/evaluation/plots.py
+"""Charts of a run: precision-recall curves of an evaluation, and losses, learning rate and AP of a training.
+
+matplotlib is imported inside the functions, and drawn without a display.
+"""
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ...model import LOSS_SUMS
+from ..config import InputError
+from .coco_scores import IOU_THRESHOLDS, RECALLS, Scores
+
+INK, PALE = "#222222", "#8a8f98"
+# Told apart by people who do not see all colours, too; from dark to light within a family.
+LINES = ("#0b6bcb", "#e4572e", "#1b9e77", "#a05eb5", "#d9a400", "#00a1b0", "#c2185b", "#6b8e23", "#7a5c3e", "#5b6abf")
+EXTREMES = 5            # of more classes than 2 x this, the best and the worst are shown
+MOST_POINTS = 150       # of a training curve; more are averaged in groups
+
+
+def plot_pr_curves(scores: Scores, png) -> Path:
+    """Precision over recall: all classes at several IoU, and each class at 0.50 (of many, the best and the worst)."""
+    precision = np.where(scores.precision < 0, np.nan, scores.precision)            # (T, R, K)
+    shown = np.flatnonzero(~np.isnan(precision[0]).all(0))
+    figure, (left, right) = _figure(1, 2, (13, 4.4))
+    title = {"bbox": "Boxes", "segm": "Masks"}[scores.iou_type]
+    _style(left, f"{title}: mean of {len(shown)} class{'es' if len(shown) != 1 else ''}", "recall", "precision")
+    _style(right, _classes_title(len(shown)), "recall", "precision")
+    for axes in (left, right):
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    if len(shown):
+        means = np.nanmean(precision[:, :, shown], 2)                               # (T, R)
+        for t, colour in ((0, LINES[0]), (5, LINES[5]), (8, LINES[4])):
+            label = f"IoU {IOU_THRESHOLDS[t]:.2f}   {means[t].mean():.3f}"
+            left.plot(RECALLS, means[t], color=colour, lw=1.8, label=label)
+        left.plot(RECALLS, means.mean(0), color=INK, lw=2.4, label=f"IoU 0.50:0.95   {means.mean():.3f}")
+        names = list(scores.per_class)
+        for i, (k, style) in enumerate(_pick(precision[0], shown)):
+            right.plot(RECALLS, precision[0, :, k], color=LINES[i % len(LINES)], lw=1.6, ls=style,
+                       label=f"{_short(names[k])}   {precision[0, :, k].mean():.3f}")
+        right.plot(RECALLS, means[0], color=INK, lw=2.4, label=f"mean   {means[0].mean():.3f}")
+        for axes, heading in ((left, "AP"), (right, "AP50")):
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.01), title=heading, **_LEGEND)
+    else:
+        for axes in (left, right):
+            axes.text(0.5, 0.5, "no objects in the ground truth", ha="center", color=PALE)
+    return _save(figure, png)
+
+
+_LEGEND = {"frameon": False, "fontsize": 9, "title_fontsize": 9, "alignment": "left"}
+
+
+def _classes_title(count: int) -> str:
+    return "Classes at IoU 0.50" + (f": best and worst {EXTREMES} of {count}" if count > 2 * EXTREMES else "")
+
+
+def _pick(precision, shown) -> list:
+    """(class, line style), best first; of many classes the best drawn through and the worst dotted."""
+    order = shown[np.argsort(-precision[:, shown].mean(0), kind="stable")].tolist()
+    if len(order) <= 2 * EXTREMES:
+        return [(k, "-") for k in order]
+    return [(k, "-") for k in order[:EXTREMES]] + [(k, ":") for k in order[-EXTREMES:]]
+
+
+def plot_training(metrics_jsonl, png) -> Path:
+    """Losses, learning rate and AP by step, from the lines of metrics.jsonl (one JSON object each).
+
+    Read are `step` (of the whole run; else `epoch`), each `*_loss`, `lr`, and AP, AP50 and AP75, plain or under `bbox`
+    and `segm`.
+    """
+    rows = read_jsonl(metrics_jsonl)
+    unit = "step" if any("step" in row for row in rows) else "epoch"
+    series = _series(rows, unit)
+    losses = [name for name in series if name.endswith("_loss") and name not in LOSS_SUMS]
+    losses.sort(key=lambda name: name != "total_loss")
+    figures = [name for name in series if name.split(" ")[-1] in ("AP", "AP50", "AP75")]
+    panels = [names for names in (losses, figures, [name for name in series if name == "lr"]) if names]
+    if not panels:
+        raise InputError(f"{metrics_jsonl}: no losses, learning rate or AP in {len(rows)} lines")
+    figure, panes = _figure(1, len(panels), (4.6 * len(panels), 3.9))
+    for axes, names in zip(panes, panels):
+        title = {"lr": "Learning rate"}.get(names[0], "Losses" if names is losses else "Average precision")
+        _style(axes, title, unit, "")
+        for i, name in enumerate(names):
+            x, y = series[name]
+            main = name in ("total_loss", "lr", "AP")
+            label = f"{name.replace('_', ' ')}   {y[-1]:.3g}"
+            x, y = _thin(x, y)
+            axes.plot(x, y, color=INK if main else LINES[i % len(LINES)], lw=2 if main else 1.4, label=label,
+                      marker="o" if len(x) <= 30 else None, ms=3.5)
+        axes.set_ylim(bottom=0)
+        if names is figures:
+            axes.set_ylim(0, 1)
+        axes.ticklabel_format(style="sci", scilimits=(-3, 5), axis="both")
+        if names != ["lr"]:
+            axes.legend(loc="best", **_LEGEND)
+    return _save(figure, png)
+
+
+def read_jsonl(path) -> list:
+    """The objects of a file with one a line; an unfinished last line, of a run that was killed, is left out."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    lines = [(i, line) for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
+    rows = []
+    for i, line in lines:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if i == lines[-1][0]:
+                break
+            raise InputError(f"{path}: line {i}: not JSON: {error.msg}") from error
+        if not isinstance(rows[-1], dict):
+            raise InputError(f"{path}: line {i}: expected an object")
+    return rows
+
+
+def _series(rows, unit: str) -> dict:
+    """name -> (x, y) of every number in the rows; {"bbox": {"AP": 0.3}} is "AP", and that of masks "segm AP"."""
+    series = {}
+    for i, row in enumerate(rows, 1):
+        flat = dict(row)
+        for key in ("losses", "bbox", "segm"):
+            inner = flat.pop(key, None)
+            if isinstance(inner, dict):
+                flat.update({f"segm {name}" if key == "segm" else name: value for name, value in inner.items()})
+        x = flat.pop(unit, i)
+        for name, value in flat.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value):
+                xs, ys = series.setdefault(name, ([], []))
+                xs.append(x)
+                ys.append(value)
+    return series
+
+
+def _thin(x, y) -> tuple:
+    """At most MOST_POINTS points, each the mean of its group."""
+    size = -(-len(x) // MOST_POINTS)
+    groups = np.arange(len(x)) // size
+    counts = np.bincount(groups)
+    return np.bincount(groups, x) / counts, np.bincount(groups, y) / counts
+
+
+def _short(name: str, most: int = 22) -> str:
+    return name if len(name) <= most else f"{name[:most - 1]}…"
+
+
+def _figure(rows: int, columns: int, size: tuple) -> tuple:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)     # no pyplot: nothing to close, no display asked for
+    return figure, figure.subplots(rows, columns, squeeze=False)[0]
+
+
+def _style(axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, fontsize=11, color=INK, loc="left", pad=10)
+    axes.set_xlabel(x, fontsize=9, color=PALE)
+    axes.set_ylabel(y, fontsize=9, color=PALE)
+    axes.grid(color="#e6e8eb", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=9, colors=PALE, length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#c9ccd1")
+
+
+def _save(figure, png) -> Path:
+    png = Path(png)
+    png.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(png)
+    return png

@@ -1,0 +1,110 @@
+# Same as faster_rcnn/src/model_utils/inference/infer.py
+"""What infer.py does: detect objects in images or a video, write the results as they come, and draw them."""
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from ...model import mask_encoder
+from ...util import Progress
+from ..config import InputError
+from ..data.loading import build_preprocess
+from ..evaluation.detections import ResultsWriter, config_categories, to_results
+from ..local_adapter import setup_device
+from .draw import draw_detections
+from .media import Video, open_input, read_ahead, writer_of
+from .predictors import find_model, load_predictor
+
+
+def infer(config) -> None:
+    """Detect in the configuration's `input`; write detections.json and, with `draw`, pictures or a video to output_path."""
+    find_model(config)
+    source = open_input(config.input, config.output_path)
+    predict = load_predictor(config, setup_device(config))
+    output = Path(config.output_path)
+    output.mkdir(parents=True, exist_ok=True)
+    detector = FrameDetector(predict, build_preprocess(config), config)
+    unit = "frame" if isinstance(source, Video) else "img"
+    with ResultsWriter(output / "detections.json") as results, Progress(source.total, "infer", unit) as progress:
+        writer = writer_of(source, output) if config.draw else None
+        try:
+            detector.run(source, results, writer, progress)
+        finally:
+            if writer is not None:
+                writer.close()
+    summary(detector, source, config)
+
+
+class FrameDetector:
+    """Runs frames through the network in batches and hands on what it finds."""
+
+    def __init__(self, predict, preprocess, config):
+        self.predict, self.preprocess = predict, preprocess
+        self.encode = mask_encoder(config)
+        self.batch_size, self.score_thr = config.test_batch_size, config.score_thr
+        self.categories = config_categories(config)
+        self.names = ["background", *(item["name"] for item in self.categories)]
+        self.read, self.unreadable, self.counts = 0, 0, Counter()
+
+    def run(self, source, results, writer, progress) -> None:
+        """Results are written as they come, in the order of the source."""
+        waiting = []
+        for frame, inputs in read_ahead(source, self._load, 2 * self.batch_size):
+            if frame.image is None:
+                self.unreadable += 1
+                progress.note(f"{frame.file_name}: {frame.problem}")
+                progress.update()
+                continue
+            # One shape a batch; with pad_to=divisor a picture of another size ends it early.
+            if waiting and waiting[0][1][0].shape != inputs[0].shape:
+                self._flush(waiting, results, writer, progress)
+            waiting.append((frame, inputs))
+            if len(waiting) == self.batch_size:
+                self._flush(waiting, results, writer, progress)
+        self._flush(waiting, results, writer, progress)
+
+    def _load(self, frame):
+        return frame, None if frame.image is None else self.preprocess(frame.image)
+
+    def _flush(self, waiting: list, results, writer, progress) -> None:
+        """Detect in the waiting frames, and empty the list."""
+        if not waiting:
+            return
+        frames = [frame for frame, _ in waiting]
+        padding = [waiting[-1][1]] * (self.batch_size - len(waiting))     # networks take batches of one size
+        image, info = map(np.stack, zip(*(inputs for _, inputs in waiting), *padding))
+        boxes, scores, labels, valid, *masks = self.predict(image, info)
+        valid = valid & (scores >= self.score_thr)
+        for i, frame in enumerate(frames):
+            row = slice(i, i + 1)
+            found = to_results(boxes[row], scores[row], labels[row], valid[row], info[row], [frame.image_id],
+                               self.categories, *(mask[row] for mask in masks), encode=self.encode)
+            results.add({"image_id": frame.image_id, "file_name": frame.file_name, **(frame.where or {}), **result}
+                        for result in found)
+            self._draw(frame, found, writer)
+        self.read += len(frames)
+        progress.update(len(frames))
+        waiting.clear()
+
+    def _draw(self, frame, found: list, writer) -> None:
+        label_of = {item["id"]: item["label"] for item in self.categories}
+        labels = [label_of[result["category_id"]] for result in found]
+        self.counts.update(self.names[label] for label in labels)
+        if writer is not None:
+            boxes = [(x, y, x + w, y + h) for x, y, w, h in (result["bbox"] for result in found)]
+            scores = [result["score"] for result in found]
+            masks = [result["segmentation"] for result in found] if self.encode else None
+            writer.write(frame, draw_detections(frame.image, boxes, labels, scores, self.names, masks))
+
+
+def summary(detector: FrameDetector, source, config) -> None:
+    """What was found; InputError where nothing could be read."""
+    kind = "frames" if isinstance(source, Video) else "pictures"
+    if not detector.read:
+        raise InputError(f"input: none of the {kind} in {config.input} could be read")
+    classes = ", ".join(f"{count} {name}" for name, count in detector.counts.most_common(10)) or "none"
+    missing = f", {detector.unreadable} not readable" if detector.unreadable else ""
+    if isinstance(source, Video) and source.total and detector.read < source.total:
+        missing = f" of the {source.total} that its header tells of"
+    print(f"{detector.read} {kind}{missing}; detections from a score of {config.score_thr:g}: {classes}")
+    print(f"detections.json{' and drawn/ are' if config.draw else ' is'} in {config.output_path}")

@@ -1,0 +1,183 @@
+# Same as faster_rcnn/src/model_utils/inference/media.py
+"""Pictures, folders and videos as a stream of frames, and drawn frames written as pictures or a video.
+
+Frames are (height, width, 3) uint8, blue, green, red, in the size in which they lie in the file.
+"""
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..config import InputError
+from ..data.transforms import decode_image
+
+PICTURES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+DRAWN = "drawn"     # folder of drawn pictures in the output folder: never overwrites what was read
+
+
+@dataclass
+class Frame:
+    """A picture, or a frame of a video; `image` is None and `problem` says why where it cannot be read."""
+
+    image_id: int
+    file_name: str          # relative to the input folder
+    image: np.ndarray = None
+    problem: str = ""
+    where: dict = None      # of a video: {"frame": from 0, "time": seconds}
+
+
+class Pictures:
+    """The pictures of a list of files."""
+
+    def __init__(self, root: Path, files: list):
+        self.root, self.files = root, files
+        self.total = len(files)
+        stems = [file.stem for file in files]
+        numbers = {int(stem) for stem in stems if stem.isascii() and stem.isdigit()}
+        # 000000000139.jpg has the id 139 in COCO: kept, so that the results can be scored.
+        self._ids = [int(stem) for stem in stems] if len(numbers) == len(files) else range(1, len(files) + 1)
+
+    def __iter__(self) -> Iterator:
+        for image_id, file in zip(self._ids, self.files):
+            name = file.relative_to(self.root).as_posix()
+            try:
+                yield Frame(image_id, name, decode_image(file.read_bytes()))
+            except (OSError, ValueError) as error:
+                yield Frame(image_id, name, problem=str(error))
+
+
+class Video:
+    """The frames of a video; `total` is what its header says, or None."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        capture = cv2.VideoCapture(str(file))
+        if not capture.isOpened():
+            raise InputError(f"input: {file}: neither a picture nor a video that OpenCV can decode")
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        capture.release()
+        self.total = count if count > 0 else None
+        self.rate = rate if 0 < rate < 1000 else 25.0
+
+    def __iter__(self) -> Iterator:
+        capture = cv2.VideoCapture(str(self.file))
+        try:
+            index = 0
+            while True:
+                grabbed, image = capture.read()
+                if not grabbed:
+                    break
+                yield Frame(index, self.file.name, image, where={"frame": index, "time": round(index / self.rate, 4)})
+                index += 1
+        finally:
+            capture.release()
+
+
+def open_input(path, output_path):
+    """Pictures or Video of a file or folder; what earlier runs have drawn into `output_path` is left out."""
+    if not path:
+        raise InputError("input is needed: give --input=PICTURE, FOLDER or VIDEO")
+    path = Path(path)
+    if path.is_dir():
+        drawn = (Path(output_path) / DRAWN).resolve()
+        files = [file for file in path.rglob("*") if file.suffix.lower() in PICTURES and file.is_file()
+                 and drawn not in file.resolve().parents]
+        if not files:
+            raise InputError(f"input: no pictures in {path} (looked for {' '.join(PICTURES)})")
+        return Pictures(path, sorted(files))
+    if not path.is_file():
+        raise InputError(f"input: no such file or folder: {path}")
+    if path.suffix.lower() in VIDEOS:
+        return Video(path)
+    source = Pictures(path.parent, [path])
+    # Under another name it may be either.
+    return source if path.suffix.lower() in PICTURES or next(iter(source)).image is not None else Video(path)
+
+
+def read_ahead(items, function, depth: int) -> Iterator:
+    """`function` of each item, computed in a thread up to `depth` items ahead of the one who asks."""
+    results, stop = queue.Queue(depth), threading.Event()
+
+    def put(result) -> bool:
+        while not stop.is_set():
+            try:
+                results.put(result, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work():
+        try:
+            for item in items:
+                if not put((function(item), None)):
+                    return
+            put((None, StopIteration()))
+        except BaseException as error:  # handed to the one who asks
+            put((None, error))
+
+    thread = threading.Thread(target=work, name="read_ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            result, error = results.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield result
+    finally:
+        stop.set()
+        thread.join()
+
+
+class PictureWriter:
+    """Writes drawn pictures under OUTPUT/drawn, by the names that they were read by."""
+
+    def __init__(self, output_path):
+        self.folder = Path(output_path) / DRAWN
+
+    def write(self, frame: Frame, image) -> None:
+        path = self.folder / frame.file_name
+        if path.suffix.lower() not in PICTURES:
+            path = path.with_name(path.name + ".jpg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Encoded first: imwrite prints a warning and returns where a path does not suit it.
+        encoded, data = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        if not encoded:
+            raise OSError(f"{path}: OpenCV cannot encode it")
+        path.write_bytes(data.tobytes())
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class VideoWriter:
+    """Writes drawn frames to OUTPUT/drawn/NAME.mp4."""
+
+    def __init__(self, output_path, source: Video):
+        self.path = Path(output_path) / DRAWN / f"{source.file.stem}.mp4"
+        self.rate, self._writer = source.rate, None
+
+    def write(self, frame: Frame, image) -> None:
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            size = image.shape[1], image.shape[0]
+            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self.rate, size)
+            if not self._writer.isOpened():
+                raise InputError(f"{self.path}: this OpenCV cannot write mp4 videos: use --draw=False")
+        self._writer.write(image)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.release()
+
+
+def writer_of(source, output_path):
+    return VideoWriter(output_path, source) if isinstance(source, Video) else PictureWriter(output_path)

@@ -1,0 +1,148 @@
+# Same as faster_rcnn/src/model_utils/training/log.py
+"""What a training run tells: lines on the screen, loss_{rank}.log, metrics.jsonl, TensorBoard events.
+
+A step is one update; `step` counts them over the whole run from 1, `batch` within the epoch.
+"""
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+from ...model import LOSS_SUMS, epoch_line, loss_line
+from ...util import format_seconds
+
+
+def with_sums(losses: dict) -> dict:
+    """The losses between their sums: those of LOSS_SUMS, each loss, total_loss."""
+    sums = {name: sum(value for key, value in losses.items() if key.startswith(start)) for name, start in LOSS_SUMS.items()}
+    return {**sums, **losses, "total_loss": sum(losses.values())}
+
+
+class TrainLog:
+    """The log of a run, appended to. Losses and norms are means over the steps since the line before.
+
+    log_interval: batches between two lines; the end of an epoch has one too. Of several devices one is the `writer`.
+    """
+
+    def __init__(self, output_path, *, total_steps: int, done_steps: int, images_per_step: int, log_interval: int,
+                 rank: int = 0, writer: bool = True):
+        self.total_steps, self.images_per_step, self.log_interval = total_steps, images_per_step, log_interval
+        self.writer, self._bar = writer, None
+        self._sums, self._count = {}, 0                     # of the steps since the line before
+        self._mark = None                                   # when the step before ended; None: time is not taken
+        # Steps and seconds since the line before, of the epoch, and in all.
+        self._line_time, self._epoch_time, self._all_time = [0, 0.0], [0, 0.0], [0, 0.0]
+        if not writer:
+            return
+        from tensorboardX import SummaryWriter
+
+        root = Path(output_path)
+        root.mkdir(parents=True, exist_ok=True)
+        self._losses = (root / f"loss_{rank}.log").open("a", encoding="utf-8")      # noqa: SIM115
+        self._metrics = (root / "metrics.jsonl").open("a", encoding="utf-8")        # noqa: SIM115
+        self._board = SummaryWriter(str(root), purge_step=done_steps + 1)
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+            self._bar = tqdm(total=total_steps, initial=done_steps, desc="train", unit="step", dynamic_ncols=True)
+
+    def say(self, text: str) -> None:
+        """A line on the screen."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stdout)
+        elif self.writer:
+            print(text, flush=True)
+
+    def pause(self) -> None:
+        """What happens until the next step is not training time."""
+        self._mark = None
+
+    def step(self, step: int, epoch: int, batch: int, result, lr: float, scale, last: bool) -> None:
+        """Take a step's StepResult and the LossScale; `last`: of the epoch or of the run."""
+        self._take_time()
+        if result.applied:
+            self._count += 1
+            for name, value in (*result.losses.items(), ("grad_norm", result.grad_norm)):
+                self._sums[name] = self._sums.get(name, 0.0) + value
+        if self._bar is not None:
+            self._bar.update()
+        if batch % self.log_interval and not last:
+            return
+        means = {name: self._sums.get(name, 0.0) / self._count if self._count else math.nan
+                 for name in (*result.losses, "grad_norm")}
+        grad_norm = means.pop("grad_norm")
+        losses = with_sums(means)
+        rate = self._line_time[0] * self.images_per_step / self._line_time[1] if self._line_time[1] else math.nan
+        self._sums, self._count, self._line_time = {}, 0, [0, 0.0]
+        if self.writer:
+            line = loss_line(epoch, batch, losses)
+            self._write_line(line)
+            more = {"lr": lr, "grad_norm": grad_norm, "images_per_s": rate}
+            if scale.dynamic or scale.value != 1:
+                more.update(loss_scale=scale.value, skipped_steps=scale.skipped)
+            self.record("train", step, {"epoch": epoch, "batch": batch, **losses, **more})
+            skipped = f", {scale.skipped} steps skipped" if scale.skipped else ""
+            self.say(f"{line}, lr: {lr:.6f}{self._pace(step, rate)}{skipped}")
+        if last:
+            self._end_epoch(batch)
+
+    def _end_epoch(self, steps: int) -> None:
+        (timed, seconds), self._epoch_time = self._epoch_time, [0, 0.0]
+        line = epoch_line(steps, seconds / timed) if timed else None
+        if line and self.writer:
+            self._write_line(line)
+            self.say(line)
+
+    def _write_line(self, line: str) -> None:
+        self._losses.write(line + "\n")
+        self._losses.flush()
+
+    def _take_time(self) -> None:
+        now = time.monotonic()
+        if self._mark is not None:
+            for clock in (self._line_time, self._epoch_time, self._all_time):
+                clock[0] += 1
+                clock[1] += now - self._mark
+        self._mark = now
+
+    def _pace(self, step: int, rate: float) -> str:
+        """Images a second and the time left; nothing after the first step, which compiles."""
+        if not self._all_time[0]:
+            return ""
+        left = (self.total_steps - step) * self._all_time[1] / self._all_time[0]
+        shown = "" if math.isnan(rate) else f", {rate:.2f} img/s"
+        return shown + (f", {format_seconds(left)} left" if step < self.total_steps else "")
+
+    def record(self, kind: str, step: int, values: dict) -> None:
+        """A line of metrics.jsonl and its numbers for TensorBoard; a number that is not finite is null.
+
+        A value may be a dict of numbers: of TensorBoard's scalars `segm/AP` is one.
+        """
+        if not self.writer:
+            return
+        values = {name: None if isinstance(value, float) and not math.isfinite(value) else value
+                  for name, value in values.items()}
+        self._metrics.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._metrics.flush()
+        flat = {}
+        for name, value in values.items():
+            flat.update({f"{name}/{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value})
+        for name, value in flat.items():
+            if isinstance(value, (int, float)) and name not in ("epoch", "batch"):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+        self._board.flush()
+
+    def state(self) -> dict:
+        """Plain numbers, for `load_state`: a run that goes on has the lines of one that was not stopped."""
+        return {"sums": self._sums, "count": self._count}
+
+    def load_state(self, state: dict) -> None:
+        self._sums, self._count = dict(state["sums"]), state["count"]
+
+    def close(self) -> None:
+        if self.writer:
+            if self._bar is not None:
+                self._bar.close()
+            self._losses.close()
+            self._metrics.close()
+            self._board.close()

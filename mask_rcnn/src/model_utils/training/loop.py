@@ -1,0 +1,196 @@
+# Same as faster_rcnn/src/model_utils/training/loop.py
+"""The epochs of a training run: steps, checkpoints, evaluation, and the place where a stopped run goes on."""
+import itertools
+import math
+import time
+from collections.abc import Callable
+
+from ..evaluation.evaluate import Evaluation
+from ..inference.predictors import Predictor
+from .checkpoint import CheckpointFolder
+from .log import TrainLog
+from .ranks import wait_for_all
+from .step import NotFiniteError, TrainStep
+
+
+class Stopped(Exception):
+    """Somebody asked the run to stop; its state is written."""
+
+
+class TrainLoop:
+    """Trains from `step` to `end`; both count steps of the whole run.
+
+    Args:
+        train_step: a TrainStep.
+        batches: `batches(epoch, start)` iterates over the batches of an epoch from step `start` on, as many for a step as the
+            TrainStep accumulates; each holds the network's arguments without the noise, then the image ids (TrainBatches).
+        noise: `noise(step, part)` gives the network's other arguments, for batch number `part` of a step (SamplingNoise).
+        rate: `rate(step)` is the learning rate.
+        evaluation: an Evaluation, whose last Scores decide which weights are best; None: there is nothing to evaluate on.
+        predict: the Predictor that the evaluation runs.
+        steps_per_epoch, end: steps of an epoch, and of the run.
+        log: a TrainLog. folder: a CheckpointFolder.
+        config: intervals of checkpoints and evaluations. facts: see check_same_run.
+    """
+
+    def __init__(self, train_step: TrainStep, *, batches: Callable, noise: Callable, rate: Callable[[int], float],
+                 evaluation: Evaluation | None, predict: Predictor | None, steps_per_epoch: int, end: int, log: TrainLog,
+                 folder: CheckpointFolder, config, facts: dict):
+        self.train_step, self.batches, self.noise, self.rate = train_step, batches, noise, rate
+        self.evaluation, self.predict = evaluation, predict
+        self.steps_per_epoch, self.end, self.log, self.folder = steps_per_epoch, end, log, folder
+        self.config, self.facts = config, facts
+        self.step = 0
+        self.best_ap, self.best_epoch = -math.inf, 0
+        self.waited = 0                     # evaluations since the last with a better AP
+        self.evaluated = self.saved = 0     # steps after which that was last done
+        self.stop = None
+        self.stopping = False
+
+    def run(self, stop) -> None:
+        """Train to the end; `stop` is a StopRequest. Raises Stopped when it asks to, or NotFiniteError."""
+        self.stop = stop
+        try:
+            # An epoch whose steps are done may still lack its evaluation.
+            for epoch in itertools.count(max(self.step - 1, 0) // self.steps_per_epoch):
+                if self.gave_up:            # before it was stopped
+                    return
+                self.train_one_epoch(epoch)
+                self.finish_epoch(epoch)
+                if self.step >= self.end:
+                    return
+        except Stopped:
+            self.save_state()
+            wait_for_all(self.train_step.rank_size)     # the end of one process may be that of the others
+            raise
+
+    @property
+    def gave_up(self) -> bool:
+        """The AP has not become better for as many evaluations as the configuration allows."""
+        patience = self.config.early_stop_patience
+        return 0 < patience <= self.waited
+
+    @property
+    def is_save_step(self) -> bool:
+        """The configuration wants a checkpoint after so many steps."""
+        every = self.config.save_checkpoint_steps
+        return bool(every) and self.step % every == 0
+
+    def train_one_epoch(self, epoch: int) -> None:
+        first = epoch * self.steps_per_epoch
+        count = min(self.steps_per_epoch, self.end - first)
+        start = self.step - first
+        if start >= count:
+            return
+        for batch, parts in enumerate(self.steps(epoch, start), start + 1):
+            self.one_step(epoch, batch, parts, batch == count)
+            if batch == count:
+                return
+            if self.stopping:
+                raise Stopped
+            if self.is_save_step:
+                self.save(epoch)
+
+    def steps(self, epoch: int, start: int):
+        """The batches of each step, from step `start` of the epoch on."""
+        batches = iter(self.batches(epoch, start))
+        while parts := list(itertools.islice(batches, self.train_step.accumulate)):
+            yield parts
+
+    def one_step(self, epoch: int, batch: int, parts: list, last: bool) -> None:
+        """Step number `batch` of the epoch; `last`: of the epoch or of the run."""
+        rate = self.rate(self.step)
+        first, *more = ((*inputs, *self.noise(self.step, part)) for part, (*inputs, _) in enumerate(parts))
+        try:
+            result = self.train_step(first, rate, bool(self.stop), more)
+        except NotFiniteError as error:
+            ids = ", ".join(str(number) for *_, image_ids in parts for number in image_ids.asnumpy().tolist())
+            raise NotFiniteError(f"step {self.step + 1} (epoch {epoch + 1}, batch {batch}) is not finite: {error}; "
+                                 f"image ids of the batch: {ids}") from error
+        self.stop.renew()
+        self.step += 1
+        self.log.step(self.step, epoch + 1, batch, result, rate, self.train_step.loss_scale, last)
+        # Several devices stop after the same step: the one in which all learn of it.
+        self.stopping = result.stop or bool(self.stop and self.train_step.rank_size == 1)
+
+    def finish_epoch(self, epoch: int) -> None:
+        """Checkpoint and evaluation, where the epoch or the end of the run has one."""
+        final, config = self.step >= self.end, self.config
+        if final or (epoch + 1) % config.save_checkpoint_epochs == 0 or self.is_save_step:
+            self.save(epoch)
+        if self.stopping and not final:
+            raise Stopped
+        since = epoch + 1 - config.eval_start_epoch
+        due = since >= 0 and (final or since % config.eval_interval == 0)
+        if self.evaluation and due and self.evaluated < self.step:
+            self.evaluate_now(epoch)
+            if self.saved == self.step:
+                self.save_state()
+            if self.gave_up and not final:
+                self.save(epoch)
+                self.log.say(f"stopped early: no better AP in {self.waited} evaluations (early_stop_patience)")
+
+    def check(self) -> None:
+        """Raise Stopped if somebody asked for it; of several devices none may stop on its own, the rest would wait."""
+        self.stop.renew()
+        if self.stop and self.train_step.rank_size == 1:
+            raise Stopped
+
+    def save(self, epoch: int) -> None:
+        """Weights and state, once per step."""
+        if self.config.save_checkpoint and self.saved < self.step:
+            self.saved = self.step
+            self.train_step.share_statistics()
+            self.folder.save(self.train_step, epoch + 1, self.step - epoch * self.steps_per_epoch)
+            self.save_state()
+            self.log.pause()
+
+    def save_state(self) -> None:
+        if self.config.save_checkpoint:
+            self.train_step.share_statistics()
+            self.folder.save_state(self.train_step, self.state())
+
+    def evaluate_now(self, epoch: int) -> None:
+        start = time.monotonic()
+        self.train_step.share_statistics()
+        with self.train_step.averaged():
+            scores = self.evaluation.run(self._checked_predict)
+        self.evaluated = self.step
+        seconds = time.monotonic() - start
+        boxes, *others = scores
+        self.log.record("eval", self.step, {"epoch": epoch + 1, **boxes.figures,
+                                            **{item.iou_type: item.figures for item in others}, "images": boxes.images,
+                                            "detections": boxes.detections, "seconds": round(seconds, 3)})
+        ap = scores[-1]["AP"]
+        self.waited = 0 if ap > self.best_ap else self.waited + 1
+        best = ap >= self.best_ap               # of equals the later, which was trained longer
+        if best:
+            self.best_ap, self.best_epoch = ap, epoch + 1
+            if self.config.save_checkpoint and self.config.save_best_ckpt:
+                self.folder.save_best(self.train_step)
+        figures = [f"{'' if item is boxes else item.iou_type + ' '}{name}: {item[name]:.4f}"
+                   for item in scores for name in ("AP", "AP50")]
+        self.log.say(f"epoch: {epoch + 1} {', '.join(figures)} on {boxes.images} images in {seconds:.1f} s"
+                     + (", the best so far" if best else f"; best: {self.best_ap:.4f}"))
+        self.log.pause()
+
+    def _checked_predict(self, image, image_info) -> tuple:
+        """Detections of a batch; a request to stop is noticed between two batches."""
+        self.check()
+        return self.predict(image, image_info)
+
+    def state(self) -> dict:
+        """Where the run stands: what JSON can hold, for `load_state`."""
+        epoch, batch = divmod(self.step, self.steps_per_epoch)
+        return {"step": self.step, "epoch": epoch, "batch": batch, "evaluated": self.evaluated, "saved": self.saved,
+                "best_ap": self.best_ap if self.best_epoch else None, "best_epoch": self.best_epoch, "waited": self.waited,
+                "log": self.log.state(), "facts": self.facts, "config": self.config.to_dict()}
+
+    def load_state(self, tensors: dict, values: dict, source) -> None:
+        """Go on where the run stood that wrote them: position, weights and optimiser."""
+        self.step, self.evaluated, self.saved = values["step"], values["evaluated"], values["saved"]
+        self.best_epoch = values["best_epoch"]
+        self.best_ap = values["best_ap"] if self.best_epoch else -math.inf
+        self.waited = values.get("waited", 0)       # older states lack it
+        self.log.load_state(values["log"])
+        self.train_step.load_state(tensors, values, source)

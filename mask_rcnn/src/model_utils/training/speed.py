@@ -1,0 +1,39 @@
+# Same as faster_rcnn/src/model_utils/training/speed.py
+"""How fast training is: steps with their data, without evaluations and checkpoints."""
+import itertools
+import time
+
+import numpy as np
+
+from .loop import Stopped
+
+
+def measure_speed(loop, stop, *, steps: int, warmup: int, devices: int, batch: int) -> dict:
+    """Train `warmup` and then `steps` steps; tell, record and return what the latter took.
+
+    loop: a TrainLoop, not begun. batch: pictures of a step over all devices and accumulated batches. The warm-up holds the
+    compilation. Raises Stopped when `stop` asks to.
+    """
+    loop.stop, ends = stop, []
+    batches = ((epoch, *step) for epoch in itertools.count() for step in enumerate(loop.steps(epoch, 0), 1))
+    for epoch, number, parts in itertools.islice(batches, warmup + steps):
+        loop.one_step(epoch, number, parts, len(ends) + 1 == warmup + steps or number == loop.steps_per_epoch)
+        ends.append(time.monotonic())
+        if loop.stopping:
+            raise Stopped
+    figures = speed_figures(np.diff(ends)[-steps:], warmup, devices, batch)
+    loop.log.record("speed", loop.step, figures)
+    loop.log.say(speed_line(figures))
+    return figures
+
+
+def speed_figures(times, warmup: int, devices: int, batch: int) -> dict:
+    """times: seconds of each step."""
+    return {"fps": float(batch * len(times) / np.sum(times)), "step_time_median": float(np.median(times)),
+            "step_time_p90": float(np.percentile(times, 90)), "steps": len(times), "warmup": warmup, "devices": devices,
+            "batch": batch}
+
+
+def speed_line(figures: dict) -> str:
+    return ("FPS: {fps:.3f}, step time median {step_time_median:.3f} s, 90th percentile {step_time_p90:.3f} s, over {steps} steps "
+            "after {warmup} of warm-up, {devices} devices, batch {batch}").format(**figures)

@@ -1,0 +1,239 @@
+# Same as faster_rcnn/src/model_utils/weights/resnet_names.py
+"""Names and shapes of an ImageNet ResNet, mapped to the backbone's.
+
+The backbone's unit is a cell: a convolution with its norm, named `backbone.conv1`,
+`backbone.layer{1..4}.{i}.conv{1,2,3}`, `backbone.layer{1..4}.0.downsample`, with the parameters weight (O, I, k, k),
+gamma, beta, moving_mean, moving_variance (O,). A cell is taken whole or not at all: new weights under trained
+statistics would be scaled wrongly, and the reverse.
+"""
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..config import InputError
+
+PARAMETERS = ("weight", "gamma", "beta", "moving_mean", "moving_variance")
+# A norm's parameters in PyTorch and in MindSpore.
+NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance",
+        "gamma": "gamma", "beta": "beta", "moving_mean": "moving_mean", "moving_variance": "moving_variance"}
+TORCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+# The first of equal depth is the one that a file is taken for; names do not tell where the stride is.
+BLOCKS = {"resnet_v1.5_50": (3, 4, 6, 3), "resnet_v1_101": (3, 4, 23, 3), "resnet_v1_152": (3, 8, 36, 3),
+          "resnet_v1_50": (3, 4, 6, 3)}
+DEPTHS = {(3, 4, 6, 3): "ResNet-50", (3, 4, 23, 3): "ResNet-101", (3, 8, 36, 3): "ResNet-152"}
+
+# Before the names of the network: of PyTorch's data-parallel wrapper, of the old zoo's converted checkpoints.
+PREFIX = re.compile(r"^(?:module\.)?(?:backbone\.)?")
+CONV_OR_NORM = re.compile(r"^(layer[1-4]\.\d{1,3}\.)?(conv|bn)([123])\.(\w+)$")
+# PyTorch: downsample.0; MindSpore's ResNet: down_sample_layer.0; mindcv: down_sample.0; the old zoo: conv_down_sample.
+DOWNSAMPLE = re.compile(r"^(layer[1-4]\.0\.)(?:(?:downsample|down_sample_layer|down_sample)\.([01])"
+                        r"|(conv|bn)_down_sample)\.(\w+)$")
+# detectron2: stem.conv1, res2.0.conv1, res2.0.shortcut, and .norm behind them.
+DETECTRON2 = re.compile(r"^(?:stem\.conv1|res([2-5])\.(\d{1,3})\.(conv[123]|shortcut))\.(norm\.)?(\w+)$")
+# Caffe2: conv1_w, res_conv1_bn_s; res2_0_branch2a_w, res2_0_branch2a_bn_s; branch1 is the shortcut.
+CAFFE2 = re.compile(r"^(?:(?:res_)?conv1|res([2-5])_(\d{1,3})_branch(1|2[abc]))_(w|bn_s|bn_b|bn_rm|bn_riv)$")
+CAFFE2_BRANCHES = {"1": "downsample", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
+CAFFE2_PARAMETERS = {"w": "weight", "bn_s": "gamma", "bn_b": "beta", "bn_rm": "moving_mean", "bn_riv": "moving_variance"}
+
+NO_CONVOLUTION, NOT_WHOLE = "of norms without their convolution", "of convolutions without a whole norm"
+UNKNOWN = "with names unknown to this backbone"
+LEFT_OUT = (
+    ("of the optimiser and the training's state",
+     re.compile(r"^(moments?[12]?|momentum|accum|stat)\.|^(global_step|learning_rate|momentum|epoch_num|step_num|loss_scale"
+                r"|scale_sense|beta[12]_power|current_iterator_step|last_overflow_iterator_step|lr)$|_momentum$")),
+    ("of the classifier",
+     re.compile(r"^(fc|end_point|classif|classifier|last_linear|head\.fc|stem\.fc|linear)\.|^(fc\d+|pred)_[wb]$")),
+    ("that count batches", re.compile(r"\.num_batches_tracked$")),
+)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A file's tensors sorted into the cells of a backbone."""
+
+    tensors: dict  # backbone's name -> float32 array, in network order
+    missing: list  # unbroken stretches of cells without weights, in network order: [["layer3.0.conv2", ...], ...]
+    left_out: dict  # reason -> names in the file
+    depth: str  # as the blocks in the file tell: "ResNet-50"
+
+
+def cell_shapes(blocks, stem=64, widths=(64, 128, 256, 512), expansion=4) -> dict:
+    """Cell -> shape of its convolution's weight, in network order."""
+    shapes, inputs = {"conv1": (stem, 3, 7, 7)}, stem
+    for stage, (count, width) in enumerate(zip(blocks, widths), start=1):
+        for block in range(count):
+            place = f"layer{stage}.{block}."
+            shapes[place + "conv1"] = (width, inputs, 1, 1)
+            shapes[place + "conv2"] = (width, width, 3, 3)
+            shapes[place + "conv3"] = (width * expansion, width, 1, 1)
+            if block == 0:
+                shapes[place + "downsample"] = (width * expansion, inputs, 1, 1)
+            inputs = width * expansion
+    return shapes
+
+
+def translate(name: str):
+    """The (cell, parameter) of a ResNet's tensor, or None: "layer1.0.bn2.bias" -> ("layer1.0.conv2", "beta")."""
+    name = PREFIX.sub("", name)
+    found = DETECTRON2.match(name)
+    if found:
+        stage, block, conv, norm, leaf = found.groups()
+        parameter = (NORM if norm else {"weight": "weight"}).get(leaf)
+        return parameter and (_cell(stage, block, conv and conv.replace("shortcut", "downsample")), parameter)
+    found = CAFFE2.match(name)
+    if found:
+        stage, block, branch, leaf = found.groups()
+        return _cell(stage, block, CAFFE2_BRANCHES.get(branch)), CAFFE2_PARAMETERS[leaf]
+    found = CONV_OR_NORM.match(name)
+    if found:
+        place, kind, number, leaf = found.groups()
+        cell = f"{place or ''}conv{number}"
+        if not place and number != "1":
+            return None
+    else:
+        found = DOWNSAMPLE.match(name)
+        if not found:
+            return None
+        place, index, kind, leaf = found.groups()
+        kind = kind or ("conv", "bn")[int(index)]
+        cell = place + "downsample"
+    parameter = ({"weight": "weight"} if kind == "conv" else NORM).get(leaf)
+    return parameter and (cell, parameter)
+
+
+def _cell(stage, block, conv) -> str:
+    """Our cell of a stage that counts from 2; None: the stem."""
+    return f"layer{int(stage) - 1}.{int(block)}.{conv}" if stage else "conv1"
+
+
+def torchvision_name(cell: str, parameter: str) -> str:
+    """torchvision's name, which is mmdet's too: ("layer1.0.conv2", "beta") -> "layer1.0.bn2.bias"."""
+    if cell.endswith("downsample"):
+        return f"{cell}.{int(parameter in TORCH_NORM)}.{TORCH_NORM.get(parameter, parameter)}"
+    if parameter in TORCH_NORM:
+        cell = cell[:-len("conv1")] + cell[-len("conv1"):].replace("conv", "bn")
+    return f"{cell}.{TORCH_NORM.get(parameter, parameter)}"
+
+
+def detectron2_name(cell: str, parameter: str) -> str:
+    """detectron2's name: ("layer1.0.conv2", "beta") -> "res2.0.conv2.norm.bias"."""
+    place = "stem.conv1"
+    if cell != "conv1":
+        stage, block, conv = cell[len("layer"):].split(".")
+        place = f"res{int(stage) + 1}.{block}.{conv.replace('downsample', 'shortcut')}"
+    return f"{place}.norm.{TORCH_NORM[parameter]}" if parameter in TORCH_NORM else f"{place}.{parameter}"
+
+
+def with_statistics(arrays: Mapping, eps: float) -> dict:
+    """Caffe2's norms are scale and shift alone: mean 0 and variance 1 - eps, which change nothing, stand beside them."""
+    added = {}
+    for name, scale in arrays.items():
+        if name.endswith("_bn_s") and CAFFE2.match(name):
+            for leaf, value in (("rm", 0.0), ("riv", 1.0 - eps)):
+                added[name[:-1] + leaf] = np.full(scale.shape, value, np.float32)
+    return {**added, **arrays}
+
+
+def backbone_of(arrays: Mapping) -> str:
+    """The smallest backbone that has as many blocks as the file, or the first of all."""
+    counts = count_blocks(cell for cell, _ in filter(None, map(translate, arrays)))
+    fitting = (name for name, blocks in BLOCKS.items() if all(n <= most for n, most in zip(counts, blocks)))
+    return next(fitting, next(iter(BLOCKS)))
+
+
+def count_blocks(cells) -> list:
+    """Blocks of each stage, by the names of the cells."""
+    counts = [0, 0, 0, 0]
+    for cell in cells:
+        if cell.startswith("layer"):
+            stage, block = cell[len("layer"):].split(".")[:2]
+            counts[int(stage) - 1] = max(counts[int(stage) - 1], int(block) + 1)
+    return counts
+
+
+def convert_resnet(arrays: Mapping, backbone: str, place: str) -> Conversion:
+    """Sort `arrays` (name -> array) into the cells of `backbone`; InputError, `place` first, where they disagree."""
+    cells, left_out = sort_names(arrays, translate, place)
+    shapes = cell_shapes(BLOCKS[backbone])
+    depth = _check_blocks(cells, backbone, place)
+    check_cells(cells, shapes, backbone, place)
+    tensors, missing = take_whole(cells, shapes, lambda cell: PARAMETERS, left_out, place)
+    return Conversion(tensors, missing, left_out, depth)
+
+
+def take_whole(cells: dict, shapes: dict, parameters_of, left_out: dict, place) -> tuple:
+    """(tensors, missing) of a Conversion, of the cells in `shapes` that have all of their parameters; adds to `left_out`."""
+    tensors, missing, whole = {}, [], True
+    for cell in shapes:
+        given, whole_before = cells.get(cell, {}), whole
+        whole = len(given) == len(parameters_of(cell))
+        if whole:
+            for parameter in parameters_of(cell):
+                tensors[f"backbone.{cell}.{parameter}"] = checked(*given[parameter], parameter, place)
+            continue
+        if whole_before:
+            missing.append([])
+        missing[-1].append(cell)
+        if given:
+            reason = NOT_WHOLE if "weight" in given else NO_CONVOLUTION
+            left_out.setdefault(reason, []).extend(name for name, _ in given.values())
+    return tensors, missing
+
+
+def sort_names(arrays: Mapping, translate, place: str):
+    """cell -> parameter -> (name, array), and reason -> names of what is no part of a backbone."""
+    cells, left_out = {}, {}
+    for name, array in arrays.items():
+        reason = next((reason for reason, pattern in LEFT_OUT if pattern.search(PREFIX.sub("", name))), None)
+        target = None if reason else translate(name)
+        if target is None:
+            left_out.setdefault(reason or UNKNOWN, []).append(name)
+            continue
+        cell, parameter = target
+        if parameter in cells.setdefault(cell, {}):
+            raise InputError(f"{place}: {name} and {cells[cell][parameter][0]} are both {cell}'s {parameter}")
+        cells[cell][parameter] = (name, array)
+    return cells, left_out
+
+
+def _check_blocks(cells, backbone, place) -> str:
+    """The depth that the blocks in the file tell; InputError where the file holds another network than `backbone`."""
+    wanted, counts = BLOCKS[backbone], count_blocks(cells)
+    blocks = ", ".join(map(str, counts))
+    want = f"{backbone} is a {DEPTHS[wanted]} (blocks {', '.join(map(str, wanted))})"
+    in_blocks = {cell.rpartition(".")[2] for cell in cells if cell.startswith("layer")}
+    if "conv2" in in_blocks and "conv3" not in in_blocks:
+        raise InputError(f"{place}: blocks of two convolutions (ResNet-18 or ResNet-34, blocks {blocks}), but {want}")
+    depth = DEPTHS.get(tuple(counts))
+    if any(count > limit for count, limit in zip(counts, wanted)):
+        raise InputError(f"{place}: holds a {depth or 'ResNet'} (blocks {blocks}), but {want}")
+    return depth or (f"part of a ResNet (blocks {blocks})" if any(counts) else "no blocks of a ResNet")
+
+
+def check_cells(cells, shapes, backbone, place):
+    """InputError where a tensor has another shape than its cell (cell -> shape of the weight) wants."""
+    wrong = []
+    for cell, given in cells.items():
+        for parameter, (name, array) in given.items():
+            want = shapes.get(cell)
+            want = want if parameter == "weight" else want and want[:1]
+            if array.shape != want:
+                wrong.append(f"{name} is {array.shape}, the network has {want or 'no such layer'}")
+    if wrong:
+        total = sum(map(len, cells.values()))
+        raise InputError(f"{place}: {len(wrong)} of {total} tensors do not fit {backbone}: " + "; ".join(wrong[:3]))
+
+
+def checked(name, array, parameter, place) -> np.ndarray:
+    """The array as float32 of its own, after a look at its values."""
+    if array.dtype.kind != "f":
+        raise InputError(f"{place}: {name} holds {array.dtype}, not floating-point numbers")
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = np.array(array, dtype=np.float32, order="C")
+    if not np.isfinite(value).all():
+        raise InputError(f"{place}: {name} holds values that are not finite in float32")
+    if parameter == "moving_variance" and (value < 0).any():
+        raise InputError(f"{place}: {name} holds negative variances")
+    return value

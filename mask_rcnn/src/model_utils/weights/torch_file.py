@@ -1,0 +1,247 @@
+# Same as faster_rcnn/src/model_utils/weights/torch_file.py
+"""PyTorch's two checkpoint containers, read without PyTorch.
+
+zip, since PyTorch 1.6: `NAME/data.pkl` is the pickle, `NAME/data/KEY` the bytes of storage KEY, `NAME/byteorder` their
+order.
+stream, before: pickles of the magic number, protocol 1001, system facts, the object, the list of storage keys; then for
+each key an int64 element count and the bytes, little-endian.
+In both the pickle rebuilds a tensor from (storage, offset, size, stride), counted in elements; tensors share storages.
+"""
+import io
+import math
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from ..config import InputError
+from .safe_pickle import Builder, Fixed, load_pickle, shown, whole_numbers
+
+MAGIC = 0x1950A86A20F9469CFC6C
+PROTOCOL = 1001
+# Of one tensor; a stride of 0 makes any size fit into any storage, and NumPy cannot hold all that a pickle can say.
+MOST_ELEMENTS, MOST_AXES = 2 ** 36, 32
+DTYPES = {
+    "DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "bf16", "LongStorage": "i8",
+    "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?",
+}
+
+
+class StorageType(Fixed):
+    """torch.FloatStorage and its family in a pickle: the name of a type, nothing that can be called."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, dtype: str):
+        self.dtype = dtype
+
+    @property
+    def stored(self) -> np.dtype:
+        """Type of the bytes; bfloat16, which NumPy lacks, is read as 16 bits."""
+        return np.dtype("u2" if self.dtype == "bf16" else self.dtype)
+
+
+class Storage(Fixed):
+    """A one-dimensional block of `count` elements; `start`: where it begins within block `key` (old views, else 0)."""
+
+    __slots__ = ("kind", "key", "count", "start")
+
+    def __init__(self, kind: StorageType, key: str, count: int, start: int = 0):
+        self.kind, self.key, self.count, self.start = kind, key, count, start
+
+
+class Tensor(Fixed):
+    """A tensor of the pickle whose data is not read yet."""
+
+    __slots__ = ("storage", "offset", "size", "stride")
+
+    def __init__(self, storage, offset, size, stride, *_):
+        if not isinstance(storage, Storage):
+            raise ValueError("a tensor without a storage")
+        self.storage = storage
+        self.offset = whole_numbers(offset, "offset of a tensor")[0]
+        self.size = whole_numbers(size, "size of a tensor")
+        self.stride = whole_numbers(stride, "stride of a tensor")
+        if len(self.size) != len(self.stride):
+            raise ValueError(f"a tensor of size {self.size} with stride {self.stride}")
+        if math.prod(max(n, 1) for n in self.size) > MOST_ELEMENTS or len(self.size) > MOST_AXES:
+            raise ValueError(f"a tensor of size {shown(self.size)}")
+        if math.prod(self.size) and self.last >= storage.count:
+            raise ValueError(f"a tensor of size {self.size} reaches element {self.last} of storage "
+                             f"{shown(storage.key)}, which has {storage.count}")
+
+    @property
+    def last(self) -> int:
+        """The last element of the storage that the tensor uses."""
+        return self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride))
+
+    def array(self, block: np.ndarray) -> np.ndarray:
+        """The tensor as a read-only array over `block`, its storage's elements; bfloat16 becomes float32."""
+        start = self.storage.start
+        block = block[start + self.offset:start + self.last + 1]
+        if self.storage.kind.dtype == "bf16":  # the upper half of a float32
+            block = (block.astype(np.uint32) << 16).view(np.float32)
+        if not math.prod(self.size):
+            return np.zeros(self.size, block.dtype)
+        steps = [step * block.itemsize if n > 1 else 0 for n, step in zip(self.size, self.stride)]
+        return np.lib.stride_tricks.as_strided(block, self.size, steps, writeable=False)
+
+
+class Parameter:
+    """torch.nn.Parameter as the oldest files write it: called on a tensor, or made empty and then given one."""
+
+    __slots__ = ("data",)
+
+    def __new__(cls, data=None, *_):
+        made = super().__new__(cls)
+        made.data = data
+        return made
+
+    def __setstate__(self, state):  # (requires_grad, volatile, hooks), before PyTorch 0.2 with (data, _) ahead
+        if len(state) == 5:
+            self.data = state[0]
+
+
+def _rebuild_parameter(tensor, *_):
+    return tensor
+
+
+def _torch_globals() -> dict:
+    table = {
+        ("torch._utils", "_rebuild_tensor"): Builder(Tensor),
+        ("torch._utils", "_rebuild_tensor_v2"): Builder(Tensor),
+        ("torch._utils", "_rebuild_parameter"): Builder(_rebuild_parameter),
+        ("torch._utils", "_rebuild_parameter_with_state"): Builder(_rebuild_parameter),
+        ("torch.nn.parameter", "Parameter"): Parameter,
+        ("torch", "Size"): Builder(tuple),
+    }
+    for name, dtype in DTYPES.items():
+        for module in ("torch", "torch.cuda"):
+            table[module, name] = StorageType(dtype)
+    return table
+
+
+TORCH_GLOBALS = _torch_globals()
+
+
+def _load_storage(pid) -> Storage:
+    """("storage", type, key, place, count[, view]); view: None, or (key, start, count) within the block."""
+    if not (isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage" and isinstance(pid[1], StorageType)):
+        raise ValueError(f"a reference that is not a storage: {shown(pid)}")
+    kind, key, count = pid[1], pid[2], whole_numbers(pid[4], "size of a storage")[0]
+    if not isinstance(key, str):
+        raise ValueError(f"a storage with key {shown(key)}")
+    if len(pid) == 5 or pid[5] is None:
+        return Storage(kind, key, count)
+    start, part = whole_numbers(pid[5][1:3], "view of a storage")
+    if start + part > count:
+        raise ValueError(f"a view of {part} elements from {start} of storage {shown(key)}, which has {count}")
+    return Storage(kind, key, part, start)
+
+
+class TorchFile:
+    """`tree`: the unpickled object, with `Tensor`s in it; `array(tensor)` reads one."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.blocks = {}  # storage key -> its elements
+
+    def array(self, tensor: Tensor) -> np.ndarray:
+        storage = tensor.storage
+        block = self._block(storage)
+        if storage.start + storage.count > len(block):
+            raise InputError(f"{self.path}: damaged: storage {shown(storage.key)} has {len(block)} elements, "
+                             f"{storage.start + storage.count} are used")
+        return tensor.array(block)
+
+    def _block(self, storage: Storage) -> np.ndarray:
+        raise NotImplementedError
+
+
+class TorchZip(TorchFile):
+    """The zip container. A storage is read when a tensor of it is asked for."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile):
+        super().__init__(path)
+        self.zip = archive
+        names = archive.namelist()
+        roots = [name[:-len("data.pkl")] for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
+        if len(roots) != 1:
+            raise InputError(f"{path}: a zip file without PyTorch's data.pkl")
+        self.root = roots[0]
+        if self.root + "constants.pkl" in names:
+            raise InputError(f"{path}: a TorchScript program, not a checkpoint; save its state_dict()")
+        order = self._read("byteorder") if self.root + "byteorder" in names else b"little"
+        if order not in (b"little", b"big"):
+            raise InputError(f"{path}: damaged: byte order {shown(order)}")
+        self.order = "<" if order == b"little" else ">"
+        self.tree = load_pickle(io.BytesIO(self._read("data.pkl")), path, TORCH_GLOBALS, _load_storage)
+
+    def _read(self, name: str, needed=None) -> bytes:
+        """The bytes of a member; InputError where it has more than `needed`."""
+        try:
+            size = self.zip.getinfo(self.root + name).file_size
+            if needed is not None and size > needed:
+                raise InputError(f"{self.path}: damaged: {shown(name)} has more than the {needed} bytes of its storage")
+            with self.zip.open(self.root + name) as member:
+                return member.read(size)  # without a number, zipfile unpacks all there is, whatever the size says
+        except KeyError:
+            raise InputError(f"{self.path}: damaged: {shown(name)} is missing in the zip file") from None
+        except InputError:
+            raise
+        except Exception as error:  # zipfile raises its own, zlib's, struct's and OSError for damaged members
+            raise InputError(f"{self.path}: damaged: {shown(name)}: {shown(str(error))}") from error
+
+    def _block(self, storage: Storage) -> np.ndarray:
+        kind = storage.kind.stored.newbyteorder(self.order)
+        if storage.key not in self.blocks:
+            needed = (storage.start + storage.count) * kind.itemsize
+            self.blocks[storage.key] = self._read(f"data/{storage.key}", needed)
+        raw = self.blocks[storage.key]
+        return np.frombuffer(raw, kind, len(raw) // kind.itemsize)
+
+
+class TorchStream(TorchFile):
+    """The container before PyTorch 1.6, read as a whole."""
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self.storages = {}  # key -> element type and count of the whole block
+        raw = path.read_bytes()
+        file = io.BytesIO(raw)
+        magic, protocol, system = (load_pickle(file, path) for _ in range(3))
+        if magic != MAGIC or protocol != PROTOCOL or not isinstance(system, dict):
+            raise InputError(f"{path}: not a PyTorch stream of protocol {PROTOCOL}: {shown((magic, protocol))}")
+        self.tree = load_pickle(file, path, TORCH_GLOBALS, self._note_storage)
+        keys = load_pickle(file, path)
+        if not isinstance(keys, list):
+            raise InputError(f"{path}: damaged: no list of storages")
+        start = file.tell()
+        for key in keys:
+            start = self._read_block(raw, start, key)
+
+    def _note_storage(self, pid) -> Storage:
+        storage = _load_storage(pid)
+        known = self.storages.setdefault(storage.key, (storage.kind.stored, pid[4]))
+        if known != (storage.kind.stored, pid[4]):
+            raise ValueError(f"storage {shown(storage.key)} with two types or sizes")
+        return storage
+
+    def _read_block(self, raw: bytes, start: int, key) -> int:
+        """Take the block that begins at `start` with its element count; returns where it ends."""
+        if not isinstance(key, str) or key not in self.storages:
+            raise InputError(f"{self.path}: damaged: data of storage {shown(key)}, which no tensor uses")
+        kind, count = self.storages[key]
+        written, start = int.from_bytes(raw[start:start + 8], "little"), start + 8
+        left = len(raw) - start
+        if written != count or count * kind.itemsize > left:
+            raise InputError(f"{self.path}: damaged or truncated: storage {shown(key)} has {count} elements of "
+                             f"{kind.itemsize} bytes, its header says {written}, {left} bytes are left in the file")
+        self.blocks[key] = np.frombuffer(raw[start:start + count * kind.itemsize], kind.newbyteorder("<"))
+        return start + count * kind.itemsize
+
+    def _block(self, storage: Storage) -> np.ndarray:
+        if storage.key not in self.blocks:
+            raise InputError(f"{self.path}: damaged: storage {shown(storage.key)} has no data")
+        return self.blocks[storage.key]

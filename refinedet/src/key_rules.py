@@ -1,0 +1,137 @@
+"""Names of the old zoo's keys, and what must hold between the keys.
+"""
+import itertools
+
+from .model_utils.configuration.rules import check_classes, check_epochs_and_names, check_lengths, check_ranges
+
+# Another name of a key -> the key.
+ALIASES = {
+    "ann_file": "anno_path",
+    "checkpoint": "checkpoint_path",
+    "class_num": "num_classes",
+    "classes": "coco_classes",
+    "dataset_path": "data_path",
+    "instances_set": "instance_set",
+    "interval": "eval_interval",
+    "keep_top_k": "test_max_per_img",
+    "lr": "base_lr",
+    "match_threshold": "pos_iou_thr",
+    "max_boxes": "test_max_per_img",
+    "min_score": "test_score_thr",
+    "nms_threshold": "test_iou_thr",
+    "run_distribute": "distribute",
+    "run_online": "enable_modelarts",
+    "run_platform": "device_target",
+    "steps": "anchor_strides",
+    "top_k": "test_nms_pre",
+    "workers": "num_parallel_workers",
+}
+
+# Key whose value stands for those of others: there is none.
+PRESETS = {}
+
+# A name that stands for several keys: its values are theirs, in this order.
+SEVERAL = {
+    "image_shape": ("img_height", "img_width"),
+    "img_shape": ("img_height", "img_width"),
+}
+
+# Keys that old YAML files hold and nothing reads: (the values that change nothing, None = any; what is used instead).
+_ANCHORS = "set anchor_scales, anchor_ratios and anchor_strides"
+_CONFIGS = "--config_path=default_config_512.yaml, default_config_resnet101.yaml or default_config_resnet101_512.yaml"
+_FOCAL = "the class losses are softmax cross entropy with hard negatives (neg_pos_ratio)"
+# Some of these ModelArts passes on by itself.
+_JOB = "the launcher's environment says it"
+_LEVELS = "they follow from the channels of the trunk and from tcb_channels"
+_RATE = "set base_lr, warmup_step, warmup_ratio and lr_schedule"
+_WEIGHTS = "pre_trained takes every weight that fits"
+RETIRED = {
+    "alpha": (None, _FOCAL),
+    "arm_source": (None, _LEVELS),
+    "aspect_ratios": (None, _ANCHORS),
+    "device_num": (None, _JOB),
+    "extra_arm_channels": (None, _LEVELS),
+    "extra_odm_channels": (None, _LEVELS),
+    "feature_extractor_base_param": (None, "set pre_trained"),
+    "feature_size": (None, "it follows from img_height, img_width and anchor_strides"),
+    "filter_weight": ((False,), _WEIGHTS),
+    "freeze_layer": (("none", "", None), "set frozen_stages"),
+    "gamma": (None, _FOCAL),
+    "init_method": (None, _JOB),
+    "L2normalizations": (None, "set l2norm_scales"),
+    "lr_end_rate": (None, _RATE),
+    "lr_init": (None, _RATE),
+    "max_scale": (None, _ANCHORS),
+    "min_scale": (None, _ANCHORS),
+    "mode": (None, "steps run as one graph"),
+    "num_default": (None, "it follows from anchor_scales and anchor_ratios"),
+    "num_gpus": (None, _JOB),
+    "num_ssd_boxes": (None, "it follows from the image size and the anchors"),
+    "only_create_dataset": ((False,), "utils/mindrecord/convert.py does that"),
+    "pre_trained_epoch_size": ((0,), "set resume to go on with a run"),
+    "rank_id": (None, _JOB),
+    "result_path": (None, "set output_path"),
+    "save_checkpoint_path": (None, "checkpoints go to OUTPUT_PATH/checkpoint"),
+    "task_index": (None, _JOB),
+    "using_mode": (("refinedet_vgg16_320",), "take " + _CONFIGS),
+    "voc_json": (None, "annotations are read where voc_root or anno_path has them"),
+    "warmup_epochs": (None, _RATE),
+    "worker_hosts": (None, _JOB),
+}
+
+# (lowest, highest): keys. Of a list: every element.
+RANGES = {
+    (1, None): """
+        resnet_block resnet_in_channels resnet_out_channels resnet_extra_channels resnet_head_channels
+        img_width img_height num_gts expand_ratio vgg_channels fc_channels extra_channels tcb_channels anchor_strides
+        test_nms_pre test_nms_total test_max_per_img test_batch_size batch_size num_parallel_workers
+        log_interval eval_start_epoch eval_interval save_checkpoint_epochs keep_checkpoint_max""",
+    (0, None): """
+        device_id runtime_num_threads seed repeat_threshold warmup_step max_steps lr_reference_batch save_checkpoint_steps
+        clip_grad_norm base_lr weight_decay bias_lr_factor neg_pos_ratio sgd_step""",
+    (0, 1): """
+        flip_ratio photo_ratio crop_ratio pos_iou_thr objectness_thre test_score_thr test_iou_thr warmup_ratio lr_gamma
+        score_thr momentum ema_decay""",
+    (1e-6, None): "image_std l2norm_scales anchor_scales anchor_ratios prior_scaling loss_scale",
+    (0, 5): "frozen_stages",
+    (2, None): "num_classes",
+}
+
+# Number of values: keys.
+LENGTHS = {
+    2: "extra_channels l2norm_scales prior_scaling",
+    3: "image_mean image_std",
+    4: "anchor_strides resnet_block resnet_in_channels resnet_out_channels",
+    5: "vgg_channels",
+}
+
+# Where the source maps lie: conv4_3, conv5_3, fc7 and conv6_2; res3b3, res4b22, res5c and res6.
+STRIDES = (8, 16, 32, 64)
+
+
+def check_config(config):
+    """(key, what is wrong with it) where a value is out of range or keys contradict each other, else None."""
+    checks = (check_classes, _levels, _stages, check_epochs_and_names)
+    return next(itertools.chain(check_ranges(config, RANGES), check_lengths(config, LENGTHS),
+                                *(check(config) for check in checks)), None)
+
+
+def _levels(config):
+    """Each source map is half the one before it, so that the transposed convolutions meet them."""
+    if config.anchor_strides != STRIDES:
+        yield "anchor_strides", f"expected the strides of the four source maps, {list(STRIDES)}, got {list(config.anchor_strides)}"
+    for name in ("img_height", "img_width"):
+        if config[name] % STRIDES[-1]:
+            yield name, f"expected a multiple of {STRIDES[-1]}, the stride of the last source map, got {config[name]}"
+
+
+def _stages(config):
+    """Each stage of the ResNet takes what the one before it gives; a bottleneck is a quarter as wide inside."""
+    if config.resnet_in_channels[1:] != config.resnet_out_channels[:-1]:
+        expected = [config.resnet_in_channels[0], *config.resnet_out_channels[:-1]]
+        yield "resnet_in_channels", (f"expected the stem's, then resnet_out_channels of the stage before, {expected}, "
+                                     f"got {list(config.resnet_in_channels)}")
+    for name in ("resnet_out_channels", "resnet_extra_channels", "resnet_head_channels"):
+        value = config[name]
+        if any(item % 4 for item in (value if isinstance(value, tuple) else (value,))):
+            yield name, f"expected multiples of 4, got {list(value) if isinstance(value, tuple) else value}"

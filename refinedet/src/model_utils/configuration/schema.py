@@ -1,0 +1,207 @@
+# Same as faster_rcnn/src/model_utils/configuration/schema.py
+"""What a configuration file may say: its keys, their help, and the values that each type accepts.
+
+In default_config.yaml a line `## Title` opens a section, the comment right above a key is its help, and `{A|B}` in that
+comment lists the only values it takes. The type of a key is that of its default:
+
+bool    True, False, true, false, 1, 0
+int     a whole number
+float   any finite number, also `1e-4` (which YAML takes for text) and a fraction such as `1/3`
+str     text; an empty value in YAML is ""
+list    every element as those of the default; an empty default takes numbers
+dict    the sub-keys of the default; those not given keep their value
+"""
+import difflib
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class InputError(ValueError):
+    """A fault of the user, told in one line that names key, file or place."""
+
+    user_error = True
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One `name: value` of a source. `where` begins its error messages; `text`: the value is text to be parsed."""
+
+    name: str
+    value: Any
+    where: str
+    text: bool = False
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the defaults."""
+
+    name: str
+    default: Any
+    help: str
+    section: str
+    choices: tuple
+
+    @property
+    def metavar(self) -> str:
+        if self.choices:
+            return "{" + "|".join(self.choices) + "}"
+        return {"str": "TEXT", "dict": "MAPPING"}.get(type(self.default).__name__, type(self.default).__name__.upper())
+
+
+def read_entries(path) -> tuple:
+    """(entries of the first YAML document, number of further documents)."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text") from None
+    try:
+        loader = yaml.SafeLoader(text)
+        documents = []
+        while loader.check_node():
+            documents.append(loader.get_node())
+        return _mapping_entries(documents[0], loader, path) if documents else [], len(documents[1:])
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else path
+        raise InputError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def _mapping_entries(root: yaml.Node, loader: yaml.SafeLoader, path: Path) -> list:
+    if isinstance(root, yaml.ScalarNode) and not root.value:  # `---` and nothing below
+        return []
+    if not isinstance(root, yaml.MappingNode):
+        raise InputError(f"{path}:{root.start_mark.line + 1}: expected lines of `key: value`")
+    entries, lines = [], {}
+    for key_node, value_node in root.value:
+        line = key_node.start_mark.line + 1
+        name = str(loader.construct_object(key_node, deep=True))
+        if name in lines:
+            raise InputError(f"{path}:{line}: {name}: given twice, before in line {lines[name]}")
+        lines[name] = line
+        value = loader.construct_object(value_node, deep=True)
+        entries.append(Entry(name, value, f"{path}:{line}: {name}", line=line))
+    return entries
+
+
+def read_keys(path) -> dict:
+    """{name: Key} of the defaults' file, in its order."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    keys = {}
+    for entry in read_entries(path)[0]:
+        above, comment = entry.line - 2, []
+        while above >= 0 and lines[above].startswith("#") and not lines[above].startswith("## "):
+            comment.insert(0, lines[above].lstrip("# ").rstrip())
+            above -= 1
+        section = next((line[3:].strip() for line in reversed(lines[:entry.line]) if line.startswith("## ")), "Keys")
+        text = " ".join(comment)
+        choices = re.search(r"\{([^{}\s]+)\}", text)
+        keys[entry.name] = Key(entry.name, entry.value, text, section, tuple(choices[1].split("|")) if choices else ())
+    return keys
+
+
+def nearest(name: str, known, prefix: str = "") -> str:
+    """", did you mean 'x'?" for the known name that is closest, or nothing."""
+    folded = {str(item).casefold().replace("-", "_"): item for item in known}
+    close = difflib.get_close_matches(str(name).casefold().replace("-", "_"), folded, n=1, cutoff=0.6)
+    return f", did you mean {prefix}{folded[close[0]]}?" if close else ""
+
+
+def check_choice(value, choices, where: str) -> None:
+    """InputError unless `value` is one of `choices` (none: anything goes)."""
+    if choices and str(value) not in choices:
+        raise InputError(f"{where}: expected one of {', '.join(choices)}, got {value!r}{nearest(value, choices)}")
+
+
+def coerce(value, like, where: str, text: bool = False):
+    """`value` as the type of `like`, or an InputError that begins with `where`."""
+    if isinstance(like, (list, dict)) and text:
+        bare = isinstance(like, list) and not value.strip().startswith("[")  # the brackets of a list may be left out
+        value = parse_text(f"[{value}]" if bare else value, where)
+    if isinstance(like, dict):
+        return _as_dict(value, like, where)
+    if isinstance(like, list):
+        return _as_list(value, like, where)
+    convert, expected = _SCALARS[type(like)]
+    result = convert(value, text)
+    if result is None:
+        quote = ", write it in quotes" if isinstance(like, str) and isinstance(value, (int, float)) else ""
+        raise InputError(f"{where}: expected {expected}, got {value!r}{quote}")
+    return result
+
+
+def parse_text(value: str, where: str):
+    """The value that YAML sees in a text of the command line."""
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"{where}: not a value as YAML writes it: {value!r}") from None
+
+
+def _as_dict(value, like: dict, where: str) -> dict:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: expected a mapping with the keys {', '.join(like)}, got {value!r}")
+    for name in value:
+        if name not in like:
+            raise InputError(f"{where}.{name}: unknown key{nearest(name, like)}")
+    return {name: coerce(item, like[name], f"{where}.{name}") for name, item in value.items()}
+
+
+def _as_list(value, like: list, where: str) -> list:
+    if not isinstance(value, (list, tuple)):
+        raise InputError(f"{where}: expected a list, got {value!r}")
+    return [coerce(item, _element_like(like), f"{where}[{index}]") for index, item in enumerate(value)]
+
+
+def _element_like(like: list):
+    if not like:
+        return 0.0
+    if isinstance(like[0], list):
+        return [item for inner in like for item in inner]
+    return 0.0 if any(isinstance(item, float) for item in like) else like[0]
+
+
+def _to_bool(value, text):
+    if isinstance(value, (bool, int)) and value in (0, 1):
+        return bool(value)
+    return {"true": True, "1": True, "false": False, "0": False}.get(value.strip().lower()) if text else None
+
+
+def _to_int(value, text):
+    if text:
+        return int(value) if re.fullmatch(r"\s*[+-]?\d+\s*", value) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _to_float(value, text):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        top, _, bottom = str(value).partition("/")
+        result = float(top) / float(bottom or 1)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return result if math.isfinite(result) else None
+
+
+def _to_str(value, text):
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else None
+
+
+_SCALARS = {
+    bool: (_to_bool, "True or False"),
+    int: (_to_int, "a whole number"),
+    float: (_to_float, "a number"),
+    str: (_to_str, "text"),
+}

@@ -1,0 +1,249 @@
+# Same as faster_rcnn/src/model_utils/data/loading.py
+"""MindRecord -> batches of one size: what all kinds of batches have in common; dataset.py has the model's own.
+
+Which pictures a step sees, and how they are augmented, follows from seed, epoch and the place of a record in its set
+alone: not from the number of workers, and not from where a run was stopped.
+"""
+import functools
+import logging
+import os
+import re
+import threading
+from typing import NamedTuple
+
+import cv2
+import mindspore.dataset as ds
+import numpy as np
+
+from ..config import InputError
+from .resampling import occurrences, resample, resampled_count
+from .transforms import InputSize, Preprocess, decode_image
+
+EVAL_COLUMNS = ["image", "image_info", "image_id"]
+# Batches that wait between two stages; one of 2 at 768x1280 takes 24 MB, and the default of 16 would hold 750 MB.
+PREFETCH = 2
+log = logging.getLogger(__name__)
+
+
+def build_preprocess(config, train: bool = False) -> Preprocess:
+    """The preprocessing that the configuration asks for."""
+    if train and config.pad_to == "divisor":
+        raise InputError("pad_to: divisor is for evaluation and inference; training takes inputs of one size: fixed "
+                         "or HEIGHTxWIDTH")
+    size = InputSize(config.img_height, config.img_width, config.keep_ratio, config.pad_to, rounding=config.size_rounding)
+    return Preprocess(size, config.image_mean, config.image_std, config.to_rgb, config.resize_mode)
+
+
+class TrainTransform:
+    """One record -> one row of a training batch: called with the epoch and the columns RECORD, it gives those of ROW.
+
+    augmenter(image, boxes, preprocess, rng) -> (chw, info, placement): what is made of a picture, and where its boxes lie.
+    """
+
+    RECORD = ["image", "file_name", "index", "boxes", "labels", "crowds", "count"]
+    ROW = ["image", "image_info", "gt_boxes", "gt_labels", "gt_valid"]
+
+    def __init__(self, preprocess: Preprocess, augmenter, num_gts: int, seed: int):
+        self.preprocess, self.augmenter, self.num_gts, self.seed = preprocess, augmenter, num_gts, seed
+        self._lock, self._told = threading.Lock(), False
+
+    def __call__(self, epoch, *record) -> tuple:
+        return self.load(epoch, *record)[0]
+
+    def load(self, epoch, data, file_name, index, boxes, labels, crowds, count) -> tuple:
+        """(the columns ROW as above, index of the n objects in them, placement of the picture).
+
+        Crowds and what is empty once clipped are left out.
+        """
+        rng = np.random.default_rng([self.seed, int(epoch), int(index)])
+        # A record without objects holds a row of zeros.
+        chosen = np.flatnonzero((np.arange(len(labels)) < int(count)) & (crowds == 0))
+        image, info, placed = self.augmenter(_decode(data, file_name), boxes[chosen], self.preprocess, rng)
+        boxes = placed.boxes(boxes[chosen])
+        solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        boxes, chosen = boxes[solid], chosen[solid]
+        if len(boxes) > self.num_gts:
+            self._tell(len(boxes), file_name)
+            some = rng.permutation(len(boxes))[:self.num_gts]
+            boxes, chosen = boxes[some], chosen[some]
+        return (image, info, *pad_objects(boxes, labels[chosen], self.num_gts)), chosen, placed
+
+    def _tell(self, count: int, file_name) -> None:
+        with self._lock:
+            told, self._told = self._told, True
+        if not told:
+            log.warning("%s has %d objects, num_gts is %d: %d of them, others in each epoch, are left out; further "
+                        "pictures like it are not told", file_name, count, self.num_gts, count - self.num_gts)
+
+
+def pad_objects(boxes: np.ndarray, labels: np.ndarray, capacity: int) -> tuple:
+    """(n, 4), (n,) -> (G, 4) float32, (G,) int32 and (G,) bool."""
+    missing = capacity - len(boxes)
+    return (np.pad(boxes.astype(np.float32), ((0, missing), (0, 0))), np.pad(labels.astype(np.int32), (0, missing)),
+            np.arange(capacity) < len(boxes))
+
+
+def _decode(data, file_name) -> np.ndarray:
+    try:
+        return decode_image(data)
+    except ValueError as error:
+        raise InputError(f"{file_name}: {error}") from error
+
+
+def epoch_pictures(count: int, repeats: np.ndarray | None = None) -> int:
+    """Pictures of an epoch: those of the set, and where some are repeated more."""
+    return count if repeats is None else resampled_count(repeats)
+
+
+def steps_per_epoch(count: int, batch_size: int, rank_size: int = 1, drop_remainder: bool = False) -> int:
+    total = batch_size * rank_size
+    return count // total if drop_remainder else -(-count // total)
+
+
+def epoch_indices(count: int, seed: int, epoch: int, batch_size: int, rank: int = 0, rank_size: int = 1,
+                  drop_remainder: bool = False, repeats: np.ndarray | None = None) -> np.ndarray:
+    """(steps, batch_size) records of this rank in this epoch.
+
+    Each step takes the next batch_size * rank_size of one shuffled order, so over all ranks every record comes once;
+    the last step is filled from the start of the order, or left out with `drop_remainder`. repeats: (count,) how often
+    each record comes on average; record i has number i the first time, i + count the second, and so on.
+    """
+    steps = steps_per_epoch(epoch_pictures(count, repeats), batch_size, rank_size, drop_remainder)
+    if not 0 <= rank < rank_size:
+        raise ValueError(f"rank: expected 0 to {rank_size - 1}, got {rank}")
+    if steps == 0:
+        raise InputError(f"the training set has {count} pictures, and a step takes {batch_size * rank_size}")
+    rng = np.random.default_rng([seed, epoch])
+    numbers = np.arange(count)
+    if repeats is not None:
+        chosen = resample(repeats, rng.random())
+        numbers = chosen + count * occurrences(chosen)
+    return np.resize(rng.permutation(numbers), (steps, rank_size, batch_size))[:, rank]
+
+
+def create_dataset(files, count: int, transform, batch_size: int, *, epoch: int, start_batch: int = 0, rank: int = 0,
+                   rank_size: int = 1, workers: int = 2, drop_remainder: bool = False, accumulate: int = 1,
+                   repeats: np.ndarray | None = None) -> ds.Dataset:
+    """The batches of one epoch of training, from step `start_batch` on (0 = the first); see `iterate`.
+
+    accumulate: batches of one step, which come one after the other; over all of them and all ranks a step has the pictures
+    of one batch so many times as large.
+
+    files: MindRecord files in the order of their records, as the manifest lists them; count: records in all;
+    transform: the model's TrainTransform; repeats: as in `epoch_indices`. The columns are its ROW, then image_id.
+    """
+    indices = epoch_indices(count, transform.seed, epoch, batch_size * accumulate, rank, rank_size, drop_remainder, repeats)
+    if not 0 <= start_batch < len(indices):
+        raise ValueError(f"start_batch: expected 0 to {len(indices) - 1}, got {start_batch}")
+    numbers = indices[start_batch:].ravel()
+    data = _read(files, count, [*transform.RECORD, "image_id"], (numbers % count).tolist())
+    if repeats is not None:     # each time with an augmentation of its own
+        data = ds.zip((data, ds.NumpySlicesDataset(numbers, ["number"], shuffle=False)))
+        data = data.map(lambda _, number: number, ["index", "number"], ["index"])
+    data = data.map(functools.partial(transform, epoch), transform.RECORD, transform.ROW, _workers(workers))
+    return data.project([*transform.ROW, "image_id"]).batch(batch_size)
+
+
+class TrainBatches:
+    """The batches of a training run: `batches(epoch, start)` iterates over those of an epoch from step `start` on.
+
+    Each is a list of Tensors, the columns of dataset.py, image_id last; a step takes accumulate_steps of them.
+
+    Args:
+        data: the training set (a DataInfo).
+        transform: the model's TrainTransform.
+        config: batch_size, accumulate_steps, num_parallel_workers.
+        rank, ranks: number of this process and of all that train together.
+    """
+
+    def __init__(self, data, transform: "TrainTransform", config, rank: int = 0, ranks: int = 1):
+        self.data, self.transform, self.rank, self.ranks = data, transform, rank, ranks
+        self.batch_size, self.accumulate = config.batch_size, config.accumulate_steps
+        self.workers = config.num_parallel_workers
+
+    @property
+    def steps_per_epoch(self) -> int:
+        images = epoch_pictures(self.data.count, self.data.repeats)
+        return steps_per_epoch(images, self.batch_size * self.ranks * self.accumulate)
+
+    def __call__(self, epoch: int, start: int):
+        return iterate(create_dataset(self.data.files, self.data.count, self.transform, self.batch_size, epoch=epoch,
+                                      start_batch=start, rank=self.rank, rank_size=self.ranks, workers=self.workers,
+                                      accumulate=self.accumulate, repeats=self.data.repeats))
+
+
+def _read(files, count: int, columns: list, indices: list) -> ds.Dataset:
+    """Rows by position, in the order of `indices`."""
+    ds.config.set_prefetch_size(PREFETCH)
+    cv2.setNumThreads(1)    # pictures are what is done in parallel
+    # SubsetSampler keeps the order, but takes no more positions than there are rows; an order that wraps around has.
+    parts = [ds.MindDataset([str(file) for file in files], columns, 1, sampler=ds.SubsetSampler(part))
+             for part in (indices[start:start + count] for start in range(0, len(indices), count))]
+    return functools.reduce(ds.Dataset.concat, parts)
+
+
+def _workers(wanted: int) -> int:
+    """More workers than the machine has cores are refused by MindSpore."""
+    return max(1, min(wanted, os.cpu_count() or 1))
+
+
+def iterate(dataset: ds.Dataset, output_numpy: bool = False):
+    """One pass: yields lists of Tensors or arrays. A picture that does not decode is an InputError that names it."""
+    try:
+        yield from dataset.create_tuple_iterator(num_epochs=1, output_numpy=output_numpy)
+    except RuntimeError as error:
+        told = re.findall(r"InputError: (.+)", str(error))     # MindSpore hands on the text alone
+        raise (InputError(told[-1]) if told else error) from error
+
+
+class EvalBatch(NamedTuple):
+    """Arrays of a batch; rows after the first `real` repeat the last picture to fill it, with image_id -1."""
+
+    image: np.ndarray
+    image_info: np.ndarray
+    image_id: np.ndarray
+
+    @property
+    def real(self) -> int:
+        return int((self.image_id >= 0).sum())
+
+
+class EvalBatches:
+    """Every record of this rank once, in batches of one size; iterate as often as you like.
+
+    The ranks take turns at the batches that one process would make, so that where all pictures have one size the network sees
+    just the same batches. `count`: pictures of this rank. With pad_to=divisor those of equal padded size share a batch, and the
+    network is compiled once for each of these sizes.
+    """
+
+    def __init__(self, files, count: int, preprocess: Preprocess, batch_size: int = 1, *, rank: int = 0,
+                 rank_size: int = 1, workers: int = 2):
+        self._files, self._total, self._preprocess = files, count, preprocess
+        self._batch_size, self._workers = batch_size, workers
+        self._indices = [index for index in range(count) if index // batch_size % rank_size == rank]
+        self.count = len(self._indices)
+
+    def __iter__(self):
+        waiting = {}    # shape of the input -> rows
+        for row in self._rows():
+            rows = waiting.setdefault(row[0].shape, [])
+            rows.append(row)
+            if len(rows) == self._batch_size:
+                yield self._batch(waiting.pop(row[0].shape))
+        for rows in waiting.values():
+            yield self._batch(rows)
+
+    def _rows(self):
+        if not self.count:
+            return
+        data = _read(self._files, self._total, ["image", "file_name", "image_id"], self._indices)
+        data = data.map(self._load, ["image", "file_name"], ["image", "image_info"], _workers(self._workers))
+        yield from iterate(data.project(EVAL_COLUMNS), output_numpy=True)
+
+    def _load(self, data, file_name) -> tuple:
+        return self._preprocess(_decode(data, file_name))
+
+    def _batch(self, rows: list) -> EvalBatch:
+        batch = EvalBatch(*map(np.stack, zip(*rows, *rows[-1:] * (self._batch_size - len(rows)))))
+        batch.image_id[len(rows):] = -1
+        return batch

@@ -1,0 +1,124 @@
+# Same as faster_rcnn/src/model_utils/evaluation/program.py
+"""What the C++ program of ascend310_infer is told before it runs, and how its results are scored afterwards."""
+import contextlib
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ...model import program_settings
+from ..config import Config, InputError, require_path
+from ..data.source import find_source
+from .detections import Collector
+from .report import report, score_file
+
+# What the program reads for every model.
+SETTINGS = ("num_classes", "img_height", "img_width", "pad_to", "keep_ratio", "size_rounding", "resize_mode", "image_mean",
+            "image_std", "to_rgb")
+
+
+def postprocess(config) -> None:
+    """Write the program's settings to settings_path, or score results_path; exactly one of them must be given."""
+    if bool(config.settings_path) == bool(config.results_path):
+        raise InputError("give one of --settings_path, to write the program's settings, and --results_path, to score its results")
+    if config.settings_path:
+        check_annotations(config)
+        write_settings(config)
+        return
+    start = time.monotonic()
+    results = require_path(config, "results_path", "file")
+    categories, ids = annotated(config)
+    collector = read_results(results, categories, ids)
+    output = Path(config.output_path)
+    output.mkdir(parents=True, exist_ok=True)
+    collector.detections().save(output / "detections.json")
+    text = scored(config, output, start)
+    (output / "acc.log").write_text(text, encoding="utf-8")
+    print(text, end="")
+
+
+def write_settings(config) -> None:
+    """Write a line `name value` for each of SETTINGS and those of the model; the numbers of a list stand between spaces."""
+    if config.pad_to == "divisor":
+        raise InputError("pad_to: an exported network takes inputs of one size: fixed or HEIGHTxWIDTH")
+    values = {**{key: config[key] for key in SETTINGS}, **program_settings(config)}
+    if config.runtime_num_threads:
+        values["threads"] = config.runtime_num_threads
+    lines = [f"{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}\n" for name, value in values.items()]
+    try:
+        Path(config.settings_path).write_text("".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"settings_path: {config.settings_path} cannot be written: {error.strerror}") from error
+
+
+def check_annotations(config) -> None:
+    """If the annotations are there, report their faults before the program runs, not after."""
+    source = find_source(config, train=False)
+    if all(source[name] and Path(source[name]).exists() for name in ("image_dir", "anno_path")):
+        annotated(config)
+
+
+def annotated(config) -> tuple[list[dict], dict[str, int]]:
+    """Return (categories, {file name: image id}) of the ground truth."""
+    from utils.mindrecord import read_annotations
+
+    source = find_source(config, train=False)
+    names = ("source", "image_dir", "anno_path", "classes", "image_set")
+    records, categories, _ = read_annotations(**{name: source[name] for name in names})
+    return categories, {record.file_name: record.image_id for record in records}
+
+
+def read_results(path: Path, categories: list[dict], ids: dict[str, int]) -> Collector:
+    """Read the detections of the annotated images; say on stderr which are not annotated, and which are missing."""
+    collector = Collector(categories, encode=_as_they_are)
+    strange, seen = [], set()
+    with path.open(encoding="utf-8", errors="surrogateescape") as stream:     # a file's name may be of any bytes
+        for number, line in enumerate(stream, 1):
+            try:
+                item = json.loads(line)
+                name = item["file_name"]
+                if name in ids and "problem" not in item:
+                    add_image(collector, item, ids[name])
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{path}: line {number}: not a line of results ({type(error).__name__}: {error})") from error
+            seen.add(name)
+            if name not in ids:
+                strange.append(name)
+    missing = [name for name in ids if name not in seen]
+    if strange:
+        print(f"{len(strange)} pictures are not annotated, so not scored, such as {ascii(strange[0])}", file=sys.stderr)
+    if missing:
+        print(f"{len(missing)} annotated pictures are not in the results: their objects count as missed, such as "
+              f"{ascii(missing[0])}", file=sys.stderr)
+    if len(missing) == len(ids):
+        raise InputError(f"{path}: holds none of the {len(ids)} annotated pictures: other annotations, or another folder?")
+    return collector
+
+
+def _as_they_are(masks, boxes, height: int, width: int) -> list:
+    """The program has encoded them."""
+    return [{"counts": counts} for counts in masks]
+
+
+def add_image(collector: Collector, item: dict, image_id: int) -> None:
+    count = len(item["scores"])
+    masks = [np.array([item["masks"]], object)] if "masks" in item else []
+    boxes = np.array(item["boxes"], np.float32).reshape(1, count, 4)
+    scores, labels = (np.array([item[key]]) for key in ("scores", "labels"))
+    collector.add(boxes, scores.astype(np.float32), labels.astype(np.int64), np.ones((1, count), bool),
+                  np.array([item["image_info"]], np.float32), [image_id], *masks)
+
+
+def scored(config, output: Path, start: float) -> str:
+    """Return what eval.py prints about detections.json; metrics.json and the curves are written."""
+    ground_truth = find_source(config, train=False)["anno_path"] if config.dataset == "coco" else ""
+    changes = {"detections": str(output / "detections.json"), "checkpoint_path": "", "mindir_path": "", "onnx_path": "",
+               "val_anno_path": ground_truth or config.val_anno_path}
+    config = Config({**config.to_dict(), **changes})
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        report(*score_file(config), config, output, time.monotonic() - start)
+    return text.getvalue()

@@ -1,0 +1,107 @@
+# Same as faster_rcnn/src/model_utils/inference/export.py
+"""What export.py does: a checkpoint's network as files that other programs run."""
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import mindspore as ms
+from mindspore import nn, ops
+
+from ...network_define import build_network, exported
+from ..config import InputError
+from ..data.loading import build_preprocess
+from ..local_adapter import setup_device
+from ..training.precision import mixed_precision
+from ..weights.loading import load_checkpoint_into
+from .network import ExportedNetwork
+
+ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
+INPUTS = ("image", "image_info")
+
+
+def export(config) -> None:
+    """Write the network of ckpt_file as file_name, in file_format; say what was written."""
+    target = target_file(config.file_name, config.file_format)
+    shapes = input_shapes(config)
+    device = setup_device(config)
+    if config.file_format == "AIR" and device != "Ascend":
+        raise InputError(f"file_format: AIR can be written on Ascend only, and the device is {device}: "
+                         "take MINDIR or ONNX")
+    for suffix, network, inputs, outputs in load_networks(config, device, dict(zip(INPUTS, shapes))):
+        start = time.monotonic()
+        file = target.with_name(f"{target.stem}{suffix}{target.suffix}")
+        write_network(network, inputs, outputs, config.file_format, file)
+        seconds = time.monotonic() - start
+        print(f"{file}: {config.file_format}, {file.stat().st_size / 1e6:.1f} MB, {seconds:.0f} s")
+        described = ", ".join(f"{name} {tuple(shape)}" for name, shape in inputs.items())
+        print(f"inputs {described}; outputs {', '.join(outputs)}")
+
+
+def target_file(file_name: str, file_format: str) -> Path:
+    """Where the file goes: `file_name`, from the working directory, with the format's ending."""
+    path, ending = Path(file_name).absolute(), ENDINGS[file_format]
+    if path.is_dir():
+        raise InputError(f"file_name: {file_name} is a folder: give the name of the file too")
+    if path.suffix.lower() == ending:
+        return path
+    if path.suffix.lower() in ENDINGS.values():
+        raise InputError(f"file_name: {path.name}: with file_format={file_format} the ending is {ending}")
+    return path.with_name(path.name + ending)
+
+
+def input_shapes(config) -> tuple:
+    """Shapes of the inputs, in the order of INPUTS."""
+    size = build_preprocess(config).size.box()
+    if size is None:
+        raise InputError("pad_to: an exported network takes inputs of one size: fixed or HEIGHTxWIDTH")
+    n = config.test_batch_size
+    return (n, 3, *size), (n, 6)
+
+
+def load_networks(config, device: str, inputs: dict[str, tuple]) -> list[ExportedNetwork]:
+    """Return the networks that `exported` of network_define.py gives, with the checkpoint's weights."""
+    net = build_network(config, fast=False)     # plain operators, which other runtimes know
+    load_checkpoint_into(net, config.ckpt_file)
+    return [part._replace(network=mixed_precision(part.network, config.amp_level, device).set_train(False))
+            for part in exported(net, config, inputs)]
+
+
+class SeparateOutputs(nn.Cell):
+    """The same network with outputs that nothing else reads: MindSpore 2.10 renames no others correctly in ONNX."""
+
+    def __init__(self, network: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.network = network
+
+    def construct(self, *inputs):
+        outputs = ()
+        for output in self.network(*inputs):
+            outputs += (ops.Identity()(output),)
+        return outputs
+
+
+def write_network(network, shapes: dict, outputs, file_format: str, target: Path) -> None:
+    """Export to `target`, which is there only when it is whole. shapes: {input: shape}."""
+    inputs = [ms.ops.zeros(shape, ms.float32) for shape in shapes.values()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent)
+    except OSError as error:
+        raise InputError(f"file_name: {target} cannot be written: {error.strerror}") from error
+    before = Path.cwd()
+    with scratch as folder:
+        os.chdir(folder)                # MindSpore refuses paths with a space, so it gets a bare name
+        try:
+            if file_format == "ONNX":
+                ms.onnx.export(SeparateOutputs(network).set_train(False), *inputs, file_name="network.onnx",
+                               input_names=list(shapes), output_names=list(outputs))
+            else:
+                ms.export(network, *inputs, file_name="network", file_format=file_format)
+        finally:
+            os.chdir(before)
+        made = Path(folder, "network" + ENDINGS[file_format])
+        umask = os.umask(0o077)
+        os.umask(umask)
+        made.chmod(0o666 & ~umask)      # MindSpore makes it read-only, and for the owner alone
+        made.replace(target)

@@ -1,0 +1,232 @@
+# Same as faster_rcnn/src/model_utils/training/checkpoint.py
+"""What a training run leaves to evaluate and to go on from.
+
+OUTPUT_PATH/checkpoint/ holds
+    NAME-EPOCH_STEP.ckpt    weights, the newest of them
+    last.ckpt, best.ckpt    weights: the newest, and those of the best AP
+    state.ckpt              all that a run needs to go on: weights, optimiser, averaged weights, position
+Weights are the averaged ones where they are kept. Each file is written beside its place and renamed when it is whole,
+so that neither a full disk nor an interruption costs the one before.
+"""
+import ctypes
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import mindspore as ms
+
+from ...model import FREE_KEYS
+from ..config import InputError
+from ..weights.loading import STATE_KEY
+
+VERSION = 1
+# A run cannot go on with another value of these: the weights or the position would not fit.
+FIXED_KEYS = ("backbone", "num_classes", "coco_classes", "batch_size", "accumulate_steps", "dataset", "keep_empty",
+              "repeat_threshold")
+# These and FREE_KEYS of model.py may change between two parts of a run: they change nothing that training computes.
+COMMON_FREE_KEYS = frozenset((
+    "enable_modelarts", "data_url", "data_path", "checkpoint_url", "load_path", "train_url",
+    "device_target", "device_id", "runtime_num_threads", "num_parallel_workers", "output_path", "mindrecord_dir",
+    "resume", "pre_trained", "max_steps", "log_interval",
+    "save_checkpoint", "save_checkpoint_epochs", "save_checkpoint_steps", "keep_checkpoint_max", "run_eval",
+    "eval_start_epoch", "eval_interval", "save_best_ckpt", "early_stop_patience",
+    "perf_steps", "perf_warmup", "data_timeout", "checkpoint_path", "detections", "ckpt_file", "file_name",
+    "file_format", "mindir_path", "onnx_path", "input", "score_thr", "draw", "scorer", "test_batch_size"))
+# What a run writes into its output folder, MindRecord files apart.
+RUN_FILES = ("config.yaml", "checkpoint", "loss_*.log", "metrics.jsonl", "events.out.tfevents.*")
+log = logging.getLogger(__name__)
+
+
+class CheckpointFolder:
+    """OUTPUT_PATH/checkpoint; `train_step` is a TrainStep. Of several devices one is the `writer`."""
+
+    def __init__(self, output_path, name: str, keep: int, writer: bool = True):
+        self.path, self.name, self.keep, self.writer = Path(output_path) / "checkpoint", name, keep, writer
+        if writer:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for leftover in self.path.glob("*.partial.*"):  # of a run that was killed
+                leftover.unlink()
+
+    def save(self, train_step, epoch: int, step: int) -> None:
+        """Weights after `step` steps of epoch `epoch`; the oldest beyond `keep` go."""
+        if not self.writer:
+            return
+        path = self.path / f"{self.name}-{epoch}_{step}.ckpt"
+        write_checkpoint(path, train_step.weights())
+        _place_copy(path, self.path / "last.ckpt")
+        for old in self.numbered()[:-self.keep]:
+            old.unlink()
+
+    def save_best(self, train_step) -> None:
+        if self.writer:
+            write_checkpoint(self.path / "best.ckpt", train_step.weights())
+
+    def save_state(self, train_step, values: dict) -> None:
+        """All that `resume` needs; values: what JSON can hold."""
+        if self.writer:
+            tensors, more = train_step.state()
+            write_checkpoint(self.path / "state.ckpt", tensors, {"version": VERSION, **more, **values})
+
+    def numbered(self) -> list:
+        """NAME-EPOCH_STEP.ckpt, oldest first."""
+        pattern = re.compile(rf"{re.escape(self.name)}-(\d+)_(\d+)\.ckpt")
+        found = [(pattern.fullmatch(path.name), path) for path in self.path.iterdir()]
+        return [path for _, path in sorted((tuple(map(int, match.groups())), path) for match, path in found if match)]
+
+
+def write_checkpoint(path: Path, tensors: dict, state: dict = None) -> None:
+    """Write name -> Parameter, and `state` as JSON, whole or not at all; InputError where the file system refuses."""
+    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.ckpt")
+    items = [{"name": name, "data": tensor} for name, tensor in tensors.items()]
+    append = {STATE_KEY: json.dumps(state)} if state else None
+    try:
+        ms.save_checkpoint(items, str(partial), append_dict=append, crc_check=bool(state))
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())     # or a power cut leaves an empty file under the final name
+        partial.chmod(0o644)            # MindSpore leaves it to its owner, read-only
+        partial.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path}: cannot be written: {reason}; what was there before is whole") from error
+    finally:
+        for leftover in path.parent.glob(f"{partial.stem}.*"):
+            leftover.unlink()
+
+
+def _place_copy(path: Path, target: Path) -> None:
+    """`target` becomes another name of `path`, or a copy where the file system has no such thing."""
+    partial = target.with_name(f"{target.stem}.{os.getpid()}.partial.ckpt")
+    try:
+        os.link(path, partial)
+    except OSError:
+        shutil.copyfile(path, partial)
+    partial.replace(target)
+
+
+def find_state(resume: str, output_path):
+    """The state that --resume means: none for "", that of output_path, if any, for "auto", else a file or folder's."""
+    if not resume:
+        return None
+    if resume == "auto":
+        path = Path(output_path) / "checkpoint" / "state.ckpt"
+        return path if path.is_file() else None
+    places = [Path(resume), Path(resume) / "state.ckpt", Path(resume) / "checkpoint" / "state.ckpt"]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        what = "no state.ckpt in this folder" if places[0].is_dir() else "no such file or folder"
+        raise InputError(f"resume: {what}: {resume}")
+    return path
+
+
+def read_state(path: Path) -> tuple:
+    """(tensors, values) of a state that `CheckpointFolder.save_state` wrote."""
+    try:
+        tensors = ms.load_checkpoint(str(path), crc_check=True)
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise InputError(f"resume: {path}: not a checkpoint, or a damaged one") from error
+    if STATE_KEY not in tensors:
+        beside = path.with_name("state.ckpt")
+        instead = f"; take {beside}" if beside.is_file() else "; to start from these weights set pre_trained"
+        raise InputError(f"resume: {path}: holds weights and no state of a run{instead}")
+    values = json.loads(tensors.pop(STATE_KEY))
+    if values["version"] != VERSION:
+        raise InputError(f"resume: {path}: of format {values['version']}; this version goes on with format {VERSION}")
+    return tensors, values
+
+
+def check_same_run(values: dict, config, facts: dict, source) -> None:
+    """InputError where a run cannot go on with this configuration, a warning where it goes on otherwise than it began.
+
+    facts: what position and data order rest on besides the configuration, name -> value, as `values["facts"]` has them.
+    """
+    before, now = {**values["config"], **values["facts"]}, {**config.to_dict(), **facts}
+    free = COMMON_FREE_KEYS | FREE_KEYS
+    if config.lr_schedule == "cosine" and not config.epoch_size:
+        free -= {"max_steps"}       # the rate falls to 0 there
+    changed = [name for name in now if name in before and before[name] != now[name] and name not in free]
+    for name in changed:
+        told = f"resume: {name} was {_shown(before[name])} and is {_shown(now[name])} now"
+        if name in FIXED_KEYS or name in facts:
+            raise InputError(f"{told}: {source} cannot go on so; set it back, or start anew with --pre_trained")
+        log.warning("%s: the run goes on, but not as it would have", told)
+
+
+def _shown(value, most: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def set_aside(output_path):
+    """Move an earlier run's files to OUTPUT_PATH/earlier/N, so that a new run cannot harm them; the folder or None."""
+    root = Path(output_path)
+    if not any((root / "checkpoint").glob("*.ckpt")):
+        return None     # it left nothing to evaluate or to go on from
+    shelf = next(shelf for n in range(1, 10 ** 6) if not (shelf := root / "earlier" / str(n)).exists())
+    shelf.mkdir(parents=True)
+    for pattern in RUN_FILES:
+        for path in root.glob(pattern):
+            path.rename(shelf / path.name)
+    return shelf
+
+
+class StopRequest:
+    """Within `with`, SIGINT and SIGTERM ask to stop instead of ending the process; a second one of the kind ends it.
+
+    Whenever MindSpore 2.10 runs a graph it takes SIGINT over, and turns it into SIGTERM. `renew` takes it back after the
+    graph, and a thread does so during long ones.
+    """
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self):
+        self.number = 0         # of the signal
+        self._before = {}
+        self._done = threading.Event()
+        self._action = None     # of Python at SIGINT
+
+    def __enter__(self):
+        self._before = {number: signal.signal(number, self._take) for number in self.signals}
+        self._action = _current_action(signal.SIGINT)
+        threading.Thread(target=self._keep_renewing, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._done.set()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __bool__(self):
+        return bool(self.number)
+
+    def _take(self, number, _frame):
+        self._done.set()
+        self.number = number
+        signal.signal(number, self._before[number])
+
+    def renew(self) -> None:
+        """Take SIGINT back."""
+        _libc.sigaction(signal.SIGINT, self._action, None)
+
+    def _keep_renewing(self) -> None:
+        while not self._done.wait(0.01):
+            self.renew()
+
+    @property
+    def status(self) -> int:
+        """The exit status that a shell gives a process which the signal ended; 143 where another device was asked."""
+        return 128 + (self.number or signal.SIGTERM)
+
+
+_libc = ctypes.CDLL(None)
+
+
+def _current_action(number: int):
+    """What the C library does at a signal: its struct sigaction, which nobody needs to look into."""
+    action = ctypes.create_string_buffer(512)
+    _libc.sigaction(number, None, action)
+    return action

@@ -1,0 +1,40 @@
+# Same as faster_rcnn/src/model_utils/training/schedule.py
+"""The learning rate of a run, as its configuration describes it."""
+import functools
+import logging
+from collections.abc import Callable
+
+from ...lr_schedule import learning_rate, scaled_base_lr
+
+log = logging.getLogger(__name__)
+
+
+def images_per_step(config, ranks: int) -> int:
+    """Return the images of a step, over all devices and accumulated batches."""
+    return config.batch_size * ranks * config.accumulate_steps
+
+
+def end_step(config, steps_per_epoch: int) -> int:
+    """Return the number of steps of the whole run."""
+    if config.perf_steps:
+        return config.perf_warmup + config.perf_steps
+    total = schedule_steps(config, steps_per_epoch)
+    return min(total, config.max_steps) if config.max_steps else total
+
+
+def schedule_steps(config, steps_per_epoch: int) -> int:
+    """Return the steps that the schedule is made for: those of all epochs, or max_steps if nothing else ends the run."""
+    return config.epoch_size * steps_per_epoch or config.max_steps
+
+
+def build_rate(config, steps_per_epoch: int, ranks: int) -> Callable[[int], float]:
+    """Return the function step -> learning rate."""
+    batch = images_per_step(config, ranks)
+    base = scaled_base_lr(config.base_lr, batch, config.lr_reference_batch)
+    scaled = f", base_lr {config.base_lr:g} is for {config.lr_reference_batch}" if config.lr_reference_batch else ""
+    log.info("learning rate: %g for a batch of %d (%d on each of %d devices, %d times%s)", base, batch,
+             config.batch_size, ranks, config.accumulate_steps, scaled)
+    return functools.partial(
+        learning_rate, base_lr=base, warmup_steps=config.warmup_step, warmup_ratio=config.warmup_ratio,
+        warmup_mode=config.warmup_mode, total_steps=schedule_steps(config, steps_per_epoch), schedule=config.lr_schedule,
+        milestones=config.lr_steps or [epoch * steps_per_epoch for epoch in config.sgd_step], gamma=config.lr_gamma)

@@ -1,0 +1,37 @@
+# Same as faster_rcnn/src/model_utils/weights/writer.py
+"""Where a converted checkpoint goes: checked before anything is read, and there whole or not at all."""
+import os
+from pathlib import Path
+
+from ..config import InputError
+
+# Before the names of tensors that a checkpoint holds for the way back alone; networks pass over them.
+UNUSED = "unused."
+
+
+def check_output(output: Path, source: Path, suffix: str = ".ckpt") -> Path:
+    """`output`, a path that can be written to and is not the file to convert; InputError where it is not."""
+    if output.suffix != suffix:
+        raise InputError(f"--output_file: {output} must end with {suffix}")
+    if not output.parent.is_dir():
+        raise InputError(f"--output_file: no such folder: {output.parent}")
+    if output.is_dir():
+        raise InputError(f"--output_file: {output} is a folder")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise InputError(f"--output_file: {output} is the file to convert")
+    return output
+
+
+def write_weights(tensors: dict, output: Path) -> None:
+    """Write name -> array as a MindSpore checkpoint."""
+    import mindspore
+
+    partial = output.with_name(f".{output.stem}.{os.getpid()}.part.ckpt")
+    try:
+        parameters = [{"name": name, "data": mindspore.Tensor(value)} for name, value in tensors.items()]
+        mindspore.save_checkpoint(parameters, str(partial))
+        os.replace(partial, output)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"--output_file: {output} cannot be written: {str(error).splitlines()[0]}") from error
+    finally:
+        partial.unlink(missing_ok=True)
