@@ -2,7 +2,14 @@
 """What a configuration file may say: its keys, their help, and the values that each type accepts.
 
 In default_config.yaml a line `## Title` opens a section, the comment right above a key is its help, and `{A|B}` in that
-comment lists the only values it takes. The type of a key is that of its default:
+comment lists the only values it takes. Brackets in the comment of a number or of a list of numbers are its limits:
+
+[1..]  [0..1]  [>0..]    at least 1; from 0 to 1, both included; more than 0
+[each 1..]               the range of every element of a list
+[4 values]               the length of a list
+[4 values, each 1..]     both
+
+A list of numbers in brackets, such as [] or [0.8, 1.0], is an example. The type of a key is that of its default:
 
 bool    True, False, true, false, 1, 0
 int     a whole number
@@ -19,6 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+_NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+_RANGE = rf"(?P<above>>)?(?P<lowest>{_NUMBER})\.\.(?P<highest>{_NUMBER})?"
+_NUMBER_LIMITS = re.compile(rf"\[{_RANGE}\]")
+_LIST_LIMITS = re.compile(rf"\[(?:(?P<length>[1-9]\d*) values)?(?:(?(length), )each {_RANGE})?\]")
+# What looks like limits: brackets, and a range without them.
+_BRACKETS = re.compile(r"\[[^\[\]]*\]?|\S*\d\.\.(?!\.)\S*")
+_EXAMPLE = re.compile(rf"\[(?:{_NUMBER}(?:, *{_NUMBER})*)?\]")
 
 
 class InputError(ValueError):
@@ -40,13 +55,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Key:
-    """One key of the defaults."""
+    """One key of the defaults. `lowest` and `highest` limit a number or every element of a list; None: no limit."""
 
     name: str
     default: Any
     help: str
     section: str
     choices: tuple
+    lowest: float = None
+    highest: float = None
+    length: int = None
+    above: bool = False     # `lowest` itself is out of range
 
     @property
     def metavar(self) -> str:
@@ -105,8 +124,28 @@ def read_keys(path) -> dict:
         section = next((line[3:].strip() for line in reversed(lines[:entry.line]) if line.startswith("## ")), "Keys")
         text = " ".join(comment)
         choices = re.search(r"\{([^{}\s]+)\}", text)
-        keys[entry.name] = Key(entry.name, entry.value, text, section, tuple(choices[1].split("|")) if choices else ())
+        keys[entry.name] = Key(entry.name, entry.value, text, section, tuple(choices[1].split("|")) if choices else (),
+                               **_read_limits(text, entry))
     return keys
+
+
+def _read_limits(comment: str, entry: Entry) -> dict:
+    """Return the limits in a key's comment as fields of `Key`; malformed ones, and limits of no number, are an InputError."""
+    found = [item for item in _BRACKETS.findall(comment) if not _EXAMPLE.fullmatch(item)]
+    is_list = isinstance(entry.value, list)
+    if not all(type(item) in (int, float) for item in (entry.value if is_list else [entry.value])):
+        if any(pattern.fullmatch(item) for item in found for pattern in (_NUMBER_LIMITS, _LIST_LIMITS)):
+            raise InputError(f"{entry.where}: its comment gives limits, {' and '.join(found)}, but it takes no numbers")
+        return {}
+    if not found:
+        return {}
+    match = (_LIST_LIMITS if is_list else _NUMBER_LIMITS).fullmatch(found[0])
+    texts = {name: text for name, text in match.groupdict().items() if text} if match else {}
+    limits = {name: {"length": int, "above": bool}.get(name, float)(text) for name, text in texts.items()}
+    if not limits or len(found) > 1 or limits.get("highest", math.inf) < limits.get("lowest", -math.inf):
+        expected = "[4 values], [each 1..] or [4 values, each 1..]" if is_list else "[1..], [>0..] or [0..1]"
+        raise InputError(f"{entry.where}: expected limits such as {expected} in its comment, got {' and '.join(found)}")
+    return limits
 
 
 def nearest(name: str, known, prefix: str = "") -> str:
@@ -120,6 +159,26 @@ def check_choice(value, choices, where: str) -> None:
     """InputError unless `value` is one of `choices` (none: anything goes)."""
     if choices and str(value) not in choices:
         raise InputError(f"{where}: expected one of {', '.join(choices)}, got {value!r}{nearest(value, choices)}")
+
+
+def check_limits(value, key: Key, where: str) -> None:
+    """InputError unless `value`, or every element of a list, is in the range of `key` and a list has the key's length."""
+    items = value if isinstance(value, (list, tuple)) else (value,)
+    for item in items if key.lowest is not None else ():
+        too_low = item <= key.lowest if key.above else item < key.lowest
+        if too_low or (key.highest is not None and item > key.highest):
+            raise InputError(f"{where}: expected {_range_text(key)}, got {item!r}")
+    if key.length is not None and len(value) != key.length:
+        raise InputError(f"{where}: expected {key.length} values, got {len(value)}")
+
+
+def _range_text(key: Key) -> str:
+    lowest, highest = f"{key.lowest:g}", "" if key.highest is None else f"{key.highest:g}"
+    if key.above:
+        return f"more than {lowest}" + (f" and at most {highest}" if highest else "")
+    if not highest:
+        return f"at least {lowest}"
+    return lowest if lowest == highest else f"{lowest} to {highest}"
 
 
 def coerce(value, like, where: str, text: bool = False):
