@@ -1,8 +1,7 @@
-"""Names of the old zoo's keys, and what must hold between the keys.
-"""
+"""Names of the old zoo's keys, and what must hold between the keys. Ranges are in default_config.yaml."""
 import itertools
 
-from .model_utils.configuration.rules import check_classes, check_epochs_and_names, check_lengths, check_ranges
+from .model_utils.configuration.rules import check_anchors, check_classes, check_epochs_and_names
 
 # Another name of a key -> the key.
 ALIASES = {
@@ -79,41 +78,14 @@ RETIRED = {
     "worker_hosts": (None, _JOB),
 }
 
-# (lowest, highest): keys. Of a list: every element.
-RANGES = {
-    (1, None): """
-        resnet_block resnet_in_channels resnet_out_channels resnet_extra_channels resnet_head_channels
-        img_width img_height num_gts expand_ratio vgg_channels fc_channels extra_channels tcb_channels anchor_strides
-        test_nms_pre test_nms_total test_max_per_img test_batch_size batch_size num_parallel_workers
-        log_interval eval_start_epoch eval_interval save_checkpoint_epochs keep_checkpoint_max""",
-    (0, None): """
-        device_id runtime_num_threads seed repeat_threshold warmup_step max_steps lr_reference_batch save_checkpoint_steps
-        clip_grad_norm base_lr weight_decay bias_lr_factor neg_pos_ratio sgd_step""",
-    (0, 1): """
-        flip_ratio photo_ratio crop_ratio pos_iou_thr objectness_thre test_score_thr test_iou_thr warmup_ratio lr_gamma
-        score_thr momentum ema_decay""",
-    (1e-6, None): "image_std l2norm_scales anchor_scales anchor_ratios prior_scaling loss_scale",
-    (0, 5): "frozen_stages",
-    (2, None): "num_classes",
-}
-
-# Number of values: keys.
-LENGTHS = {
-    2: "extra_channels l2norm_scales prior_scaling",
-    3: "image_mean image_std",
-    4: "anchor_strides resnet_block resnet_in_channels resnet_out_channels",
-    5: "vgg_channels",
-}
-
 # Where the source maps lie: conv4_3, conv5_3, fc7 and conv6_2; res3b3, res4b22, res5c and res6.
 STRIDES = (8, 16, 32, 64)
 
 
 def check_config(config):
-    """(key, what is wrong with it) where a value is out of range or keys contradict each other, else None."""
-    checks = (check_classes, _levels, _stages, check_epochs_and_names)
-    return next(itertools.chain(check_ranges(config, RANGES), check_lengths(config, LENGTHS),
-                                *(check(config) for check in checks)), None)
+    """(key, what is wrong with it) if keys contradict each other, else None."""
+    checks = (check_anchors, check_classes, _levels, _stages, check_epochs_and_names)
+    return next(itertools.chain.from_iterable(check(config) for check in checks), None)
 
 
 def _levels(config):

@@ -1,12 +1,29 @@
 """Configuration: ranges and lengths, as the comments of default_config.yaml declare them."""
 import pytest
 
+from faster_rcnn.src.model_utils import config as faster_config
 from faster_rcnn.src.model_utils import config_schema
 from faster_rcnn.src.model_utils.config_schema import InputError, check_limits, read_keys
+from mask_rcnn.src.model_utils import config as mask_config
+from refinedet.src.model_utils import config as refinedet_config
+
+MODELS = {"faster_rcnn": faster_config, "mask_rcnn": mask_config, "refinedet": refinedet_config}
+# Numbers of either sign and any size, so that their keys have no range.
+WITHOUT_RANGE = {
+    "image_mean": "pixel values may be centred on any number",
+    "rpn_target_means": "box deltas have either sign",
+    "rcnn_target_means": "box deltas have either sign",
+}
+of_every_model = pytest.mark.parametrize("model", MODELS)
 
 
 def limits_of(key) -> tuple:
     return key.lowest, key.highest, key.length, key.above
+
+
+def takes_numbers(key) -> bool:
+    values = key.default if isinstance(key.default, list) else [key.default]
+    return all(type(value) in (int, float) for value in values)
 
 
 # ---- parsing
@@ -93,6 +110,70 @@ def test_length_of_a_list(write):
         with pytest.raises(InputError) as caught:
             check_limits(value, key, "key")
         assert str(caught.value) == f"key: expected 2 values, got {len(value)}"
+
+
+@of_every_model
+@pytest.mark.parametrize(("key", "value", "expected"), [
+    ("batch_size", "0", "expected at least 1, got 0"),
+    ("weight_decay", "-0.5", "expected at least 0, got -0.5"),
+    ("momentum", "1.5", "expected 0 to 1, got 1.5"),
+    ("frozen_stages", "6", "expected 0 to 5, got 6"),
+    ("loss_scale", "0", "expected at least 1e-06, got 0.0"),
+    ("anchor_strides", "[8, 16, 0, 64]", "expected at least 1, got 0"),
+    ("sgd_step", "[-1, 5]", "expected at least 0, got -1"),
+    ("lr_steps", "[5, -1]", "expected at least 0, got -1.0"),
+    ("image_std", "[1, 1, 0]", "expected at least 1e-06, got 0.0"),
+    ("image_mean", "[0, 0]", "expected 3 values, got 2"),
+    ("resnet_block", "[3, 4, 6]", "expected 4 values, got 3"),
+])
+def test_faults_are_reported_where_the_value_was_given(model, message, write, key, value, expected):
+    config = MODELS[model]
+    path = write("variant.yaml", f"seed: 2\n{key}: {value}\n")
+    assert message(config.load_config, path) == f"{path}:2: {key}: {expected}"
+    assert message(config.parse_config, [f"--{key}={value}"]) == f"--{key}: {expected}"
+
+
+@pytest.mark.parametrize(("model", "key", "value", "expected"), [
+    ("faster_rcnn", "test_nms_pre", 0, "expected at least 1, got 0"),
+    ("faster_rcnn", "rpn_smooth_l1_beta", -1, "expected at least 0, got -1.0"),
+    ("mask_rcnn", "rcnn_smooth_l1_beta", -1, "expected at least 0, got -1.0"),
+    ("mask_rcnn", "mask_shape", [28, 0], "expected at least 1, got 0"),
+    ("faster_rcnn", "fpn_num_outs", 6, "expected 4 to 5, got 6"),
+    ("faster_rcnn", "rpn_cls_out_channels", 2, "expected 1, got 2"),
+    ("refinedet", "vgg_channels", [64, 128, 256, 512, 0], "expected at least 1, got 0"),
+])
+def test_keys_of_one_model(model, message, key, value, expected):
+    assert message(MODELS[model].load_config, overrides={key: value}) == f"{key}: {expected}"
+
+
+# ---- the shipped keys
+
+@of_every_model
+def test_every_number_has_a_range(model):
+    keys = read_keys(MODELS[model].DEFAULT_CONFIG)
+    without = {name for name, key in keys.items() if takes_numbers(key) and key.lowest is None}
+    assert without == set(WITHOUT_RANGE) & set(keys)
+    assert all(keys[name].length for name in without)
+
+
+@of_every_model
+def test_limits_end_the_help(model):
+    """Where a reader looks for them."""
+    for key in read_keys(MODELS[model].DEFAULT_CONFIG).values():
+        if takes_numbers(key):
+            end = " values]" if key.lowest is None else "..]" if key.highest is None else f"..{key.highest:g}]"
+            assert key.help.endswith(end), key.name
+
+
+@of_every_model
+def test_help_shows_the_limits(model, capsys):
+    with pytest.raises(SystemExit):
+        MODELS[model].parse_config(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--flip_ratio FLOAT Chance of a horizontal flip [0..1] (default: 0.5)" in text
+    assert "--test_batch_size INT Images per batch in evaluation and inference [1..] (default: 1)" in text
+    assert "[3 values, each 1e-6..] (default: [" in text
+    assert "[1..] means at least 1" in text
 
 
 def test_notation_of_the_documentation_is_understood(write):

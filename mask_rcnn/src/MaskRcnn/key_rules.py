@@ -1,3 +1,4 @@
+<<<<<<< HEAD:mask_rcnn/src/MaskRcnn/key_rules.py
 # Same as faster_rcnn/src/FasterRcnn/key_rules.py
 """Names of the old zoo's keys, and what must hold between the keys."""
 import itertools
@@ -5,6 +6,15 @@ import re
 
 from ..model_utils.configuration.rules import check_classes, check_epochs_and_names, check_lengths, check_ranges
 from .backbone_presets import BACKBONES, check_backbone
+=======
+# Same as faster_rcnn/src/model_utils/config_check.py
+"""Names of the old zoo's keys, and what must hold between the keys. Ranges are in default_config.yaml."""
+import itertools
+import re
+
+from .backbones import BACKBONES, check_backbone
+from .config_rules import check_anchors, check_classes, check_epochs_and_names
+>>>>>>> 258ba0e (Configuration: a key's range and length stand in its comment alone, and --help shows them):mask_rcnn/src/model_utils/config_check_boxes.py
 from .conventions import CONVENTIONS
 
 # Another name of a key -> the key.
@@ -61,41 +71,6 @@ RETIRED = {
     "worker_hosts": (None, _JOB),
 }
 
-# (lowest, highest): keys. Of a list: every element.
-RANGES = {
-    (1, None): """
-        img_width img_height num_gts expand_ratio resnet_block resnet_in_channels resnet_out_channels inception_block
-        fpn_in_channels fpn_out_channels rpn_in_channels rpn_feat_channels anchor_strides num_expected_neg num_expected_pos
-        rpn_proposal_nms_pre rpn_proposal_nms_post rpn_proposal_max_num rpn_nms_pre rpn_nms_post rpn_max_num
-        num_expected_pos_stage2 num_expected_neg_stage2 num_expected_total_stage2 roi_align_out_channels
-        roi_align_featmap_strides roi_align_finest_scale rcnn_num_layers rcnn_in_channels rcnn_fc_out_channels
-        test_max_per_img test_batch_size batch_size num_parallel_workers log_interval eval_start_epoch
-        eval_interval save_checkpoint_epochs keep_checkpoint_max""",
-    (0, None): """
-        device_id runtime_num_threads seed repeat_threshold warmup_step max_steps lr_reference_batch save_checkpoint_steps
-        clip_grad_norm base_lr weight_decay rpn_loss_cls_weight rpn_loss_reg_weight rcnn_loss_cls_weight rcnn_loss_reg_weight
-        rpn_proposal_min_bbox_size rpn_min_bbox_min_size test_min_bbox_size norm_eps first_category_id sgd_step""",
-    (0, 1): """
-        flip_ratio photo_ratio neg_iou_thr pos_iou_thr min_pos_iou neg_iou_thr_stage2 pos_iou_thr_stage2
-        min_pos_iou_stage2 rpn_proposal_nms_thr rpn_nms_thr test_score_thr test_iou_thr warmup_ratio lr_gamma score_thr
-        momentum ema_decay anchor_center_offset box_offset""",
-    (1e-6, None): """
-        image_std rpn_target_stds rcnn_target_stds anchor_scales anchor_ratios multi_scale loss_scale""",
-    (0.01, 4): "inception_width",
-    (0, 5): "frozen_stages",
-    (4, 5): "fpn_num_outs",
-    (2, None): "num_classes",
-    (1, 1): "rpn_cls_out_channels",
-}
-
-# Number of values: keys.
-LENGTHS = {
-    3: "image_mean image_std inception_block",
-    4: """
-        rpn_target_means rpn_target_stds rcnn_target_means rcnn_target_stds resnet_block resnet_in_channels
-        resnet_out_channels fpn_in_channels""",
-}
-
 # The first may not exceed the second.
 ORDERED = (
     ("neg_iou_thr", "pos_iou_thr"), ("min_pos_iou", "pos_iou_thr"), ("num_expected_pos", "num_expected_neg"),
@@ -104,10 +79,9 @@ ORDERED = (
 
 
 def check_config(config):
-    """(key, what is wrong with it) where a value is out of range or keys contradict each other, else None."""
-    checks = (_order, check_epochs_and_names, check_classes, check_backbone, _widths, _levels, _input_size)
-    return next(itertools.chain(check_ranges(config, RANGES), check_lengths(config, LENGTHS),
-                                *(check(config) for check in checks)), None)
+    """(key, what is wrong with it) if keys contradict each other, else None."""
+    checks = (check_anchors, _order, check_epochs_and_names, check_classes, check_backbone, _widths, _levels, _input_size)
+    return next(itertools.chain.from_iterable(check(config) for check in checks), None)
 
 
 def _order(config):

@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from ..model import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
-from .configuration.schema import Entry, InputError, check_choice, coerce, nearest, parse_text, read_entries, read_keys
+from .configuration.schema import Entry, InputError, check_choice, check_limits, coerce, nearest, parse_text, read_entries, read_keys
 from .configuration.solver_names import solver_entries
 from .local_adapter import get_device_num
 
@@ -193,6 +193,8 @@ def _resolve(path, overrides, default_path) -> Config:
         _apply(values, origins, keys, _preset(layer, values, keys))
         _apply(values, origins, keys, layer)
     config = Config(values)
+    for name, key in keys.items():
+        check_limits(config[name], key, origins.get(name, name))
     fault = check_config(config)
     if fault:
         name, message = fault
@@ -289,7 +291,8 @@ def _build_parser(keys: dict, default_path, description) -> argparse.ArgumentPar
     defaults = Path(default_path).name
     parser = _Parser(
         usage="%(prog)s [-h] [--config_path=YAML] [--key=value ...]", description=description, allow_abbrev=False,
-        argument_default=argparse.SUPPRESS, epilog="Lists and mappings are written as YAML: --sgd_step='[8, 11]'.")
+        argument_default=argparse.SUPPRESS,
+        epilog="Lists and mappings are written as YAML: --sgd_step='[8, 11]'. [1..] means at least 1, [0..1] from 0 to 1.")
     parser.add_argument(
         "--config_path", metavar="YAML",
         help="a variant, laid over the defaults; a path relative to the working directory, else to the folder of "

@@ -1,3 +1,4 @@
+<<<<<<< HEAD:refinedet/src/model_utils/configuration/rules.py
 # Same as faster_rcnn/src/model_utils/configuration/rules.py
 """Rules that hold between the keys of every model; key_rules.py of the model says which keys they are for."""
 
@@ -6,26 +7,14 @@ TRAINING_RANGES = {
     (1, None): "accumulate_steps",
     (0, None): "early_stop_patience perf_steps perf_warmup data_timeout epoch_size lr_steps",
 }
+=======
+# Same as faster_rcnn/src/model_utils/config_rules.py
+"""Rules that hold between the keys of every model."""
+>>>>>>> 258ba0e (Configuration: a key's range and length stand in its comment alone, and --help shows them):mask_rcnn/src/model_utils/config_rules.py
 
 
-def check_ranges(config, ranges: dict):
-    """Yields faults, as `check_config` gives one, of values outside their range; ranges: as RANGES."""
-    for (lowest, highest), names in ranges.items():
-        limits = f"{lowest:g} to {highest:g}" if highest is not None else f"at least {lowest:g}"
-        limits = f"{lowest:g}" if lowest == highest else limits
-        for name in names.split():
-            value = config[name]
-            for item in value if isinstance(value, tuple) else (value,):
-                if item < lowest or (highest is not None and item > highest):
-                    yield name, f"expected {limits}, got {item!r}"
-
-
-def check_lengths(config, lengths: dict):
-    """Likewise, of lists without the wanted number of values; lengths: as LENGTHS."""
-    for length, names in lengths.items():
-        for name in names.split():
-            if len(config[name]) != length:
-                yield name, f"expected {length} values, got {len(config[name])}"
+def check_anchors(config):
+    """Yields faults, as `check_config` gives one, of anchors without a size or a shape."""
     for name in ("anchor_scales", "anchor_ratios"):
         if not config[name]:
             yield name, "expected at least one value"
@@ -58,7 +47,6 @@ def check_epochs_and_names(config):
 
 def _training(config):
     """Likewise, of how long and in what steps to train."""
-    yield from check_ranges(config, TRAINING_RANGES)
     if not config.epoch_size and not config.max_steps:
         yield "epoch_size", "0 means that max_steps ends the run, and max_steps is 0"
     if config.early_stop_patience and not config.run_eval:
