@@ -2,8 +2,8 @@
 import pytest
 
 from faster_rcnn.src.model_utils import config as faster_config
-from faster_rcnn.src.model_utils import config_schema
-from faster_rcnn.src.model_utils.config_schema import InputError, check_limits, read_keys
+from faster_rcnn.src.model_utils.configuration import schema as config_schema
+from faster_rcnn.src.model_utils.configuration.schema import InputError, check_limits, read_keys
 from mask_rcnn.src.model_utils import config as mask_config
 from refinedet.src.model_utils import config as refinedet_config
 
@@ -177,7 +177,7 @@ def test_help_shows_the_limits(model, capsys):
 
 
 def test_notation_of_the_documentation_is_understood(write):
-    """The table in the docstring of config_schema.py."""
+    """The table in the docstring of schema.py."""
     lines = [line for line in config_schema.__doc__.splitlines() if line.startswith("[")]
     examples = [f"[{part.partition(']')[0]}]" for line in lines for part in line.split("[")[1:]]
     assert len(examples) == 6

@@ -1,20 +1,10 @@
-<<<<<<< HEAD:mask_rcnn/src/MaskRcnn/key_rules.py
 # Same as faster_rcnn/src/FasterRcnn/key_rules.py
-"""Names of the old zoo's keys, and what must hold between the keys."""
-import itertools
-import re
-
-from ..model_utils.configuration.rules import check_classes, check_epochs_and_names, check_lengths, check_ranges
-from .backbone_presets import BACKBONES, check_backbone
-=======
-# Same as faster_rcnn/src/model_utils/config_check.py
 """Names of the old zoo's keys, and what must hold between the keys. Ranges are in default_config.yaml."""
 import itertools
 import re
 
-from .backbones import BACKBONES, check_backbone
-from .config_rules import check_anchors, check_classes, check_epochs_and_names
->>>>>>> 258ba0e (Configuration: a key's range and length stand in its comment alone, and --help shows them):mask_rcnn/src/model_utils/config_check_boxes.py
+from ..model_utils.configuration.rules import check_anchors, check_classes, check_epochs_and_names
+from .backbone_presets import BACKBONES, check_backbone
 from .conventions import CONVENTIONS
 
 # Another name of a key -> the key.

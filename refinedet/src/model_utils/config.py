@@ -17,7 +17,17 @@ from pathlib import Path
 import yaml
 
 from ..model import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
-from .configuration.schema import Entry, InputError, check_choice, check_limits, coerce, nearest, parse_text, read_entries, read_keys
+from .configuration.schema import (
+    Entry,
+    InputError,
+    check_choice,
+    check_limits,
+    coerce,
+    nearest,
+    parse_text,
+    read_entries,
+    read_keys,
+)
 from .configuration.solver_names import solver_entries
 from .local_adapter import get_device_num
 

@@ -1,16 +1,5 @@
-<<<<<<< HEAD:refinedet/src/model_utils/configuration/rules.py
 # Same as faster_rcnn/src/model_utils/configuration/rules.py
-"""Rules that hold between the keys of every model; key_rules.py of the model says which keys they are for."""
-
-# As RANGES of key_rules.py, of keys that all models have.
-TRAINING_RANGES = {
-    (1, None): "accumulate_steps",
-    (0, None): "early_stop_patience perf_steps perf_warmup data_timeout epoch_size lr_steps",
-}
-=======
-# Same as faster_rcnn/src/model_utils/config_rules.py
 """Rules that hold between the keys of every model."""
->>>>>>> 258ba0e (Configuration: a key's range and length stand in its comment alone, and --help shows them):mask_rcnn/src/model_utils/config_rules.py
 
 
 def check_anchors(config):
