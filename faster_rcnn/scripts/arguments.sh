@@ -4,19 +4,14 @@
 # shellcheck source=common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
-BACKBONES="resnet_v1.5_50, resnet_v1_101, resnet_v1_152, resnet_v1_50, inception_resnet_v2"
-
+# set_backbone NAME: the configuration that the table of backbones names for it.
 set_backbone() {
-  local config
-  case $1 in
-    resnet_v1.5_50 | resnet_v1_50) config=default_config.yaml ;;
-    resnet_v1_101) config=default_config_101.yaml ;;
-    resnet_v1_152) config=default_config_152.yaml ;;
-    inception_resnet_v2) config=default_config_InceptionResnetV2.yaml ;;
-    *) fail "BACKBONE: expected one of $BACKBONES, got '$1'" ;;
-  esac
-  ARGS+=("--config_path=$MODEL_DIR/$config")
-  [[ $1 != resnet_v1_50 ]] || ARGS+=("--backbone=$1")
+  local flags
+  DRY_RUN=0 require_python    # a dry run reads the table too
+  flags=$("$PYTHON" "$MODEL_DIR/src/model_utils/layers/backbone_table.py" "$MODEL_DIR/src/FasterRcnn/backbones.yaml" "$1" 2>&1) ||
+    fail "BACKBONE: $flags"
+  ARGS+=("--config_path=$MODEL_DIR/${flags%%$'\n'*}")
+  [[ $flags != *$'\n'* ]] || ARGS+=("${flags#*$'\n'}")
 }
 
 # TARGET PRETRAINED_MODEL BACKBONE COCO_ROOT [DEVICE_ID] [MINDRECORD_DIR] [--key=value ...]

@@ -20,20 +20,19 @@ if not __package__:  # run as a file: make its folder's parent the place to impo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "src"
 
+from .MaskRcnn.backbones import BACKBONES, INCEPTION, RESNET
 from .MaskRcnn.conversion.detector import FRAMEWORK_EPS, SUFFIXES, count_of, export_detector, import_detector
 from .MaskRcnn.conversion.detector_names import FRAMEWORKS, find_framework
-from .MaskRcnn.conversion.inception_names import convert_inception, is_inception
+from .MaskRcnn.conversion.inception_names import is_inception
 from .model_utils.config import InputError, load_config, run_main
 from .model_utils.local_adapter import prepare_environment
 from .model_utils.weights.reader import read_checkpoint
 from .model_utils.weights.resnet_names import (
-    BLOCKS,
     CAFFE2,
     DETECTRON2,
     PREFIX,
     UNKNOWN,
     backbone_of,
-    convert_resnet,
     translate,
     with_statistics,
 )
@@ -43,7 +42,6 @@ from .util import first_of
 
 CONVERTED = ("backbone.conv1.gamma", "backbone.layer1.0.conv1.gamma", "conv1.gamma", "layer1.0.conv1.gamma",
              "backbone.conv2d_1a.gamma")
-INCEPTION = "inception_resnet_v2"
 # What names tell of the pixels that a network was trained on: (names, what to print), the first that fit.
 PIXELS = (
     (CAFFE2, "pixels: blue, green, red from 0 to 255, less 103.53 116.28 123.675; stages shrink in their first 1x1: "
@@ -52,7 +50,7 @@ PIXELS = (
                  "shrink in the 1x1 (--convention=detectron2), torchvision's are as the defaults"),
     (re.compile(r"(conv2d_|mixed_|repeat|block8)"),
      f"pixels: not stored in the file; networks with these names are trained on RGB / 255, mean 0.5, std 0.5, as "
-     f"--backbone={INCEPTION} sets them"),
+     f"--backbone={INCEPTION.name} sets them"),
     (re.compile(""), "pixels: not stored in the file; ImageNet ResNets with these names are trained on RGB / 255, "
                      "mean 0.485 0.456 0.406, std 0.229 0.224 0.225"),
 )
@@ -72,7 +70,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--output_file", type=Path,
                         help="file to write (default: backbone_NAME.ckpt, of a detector converted_NAME.ckpt, with --to "
                              "NAME_FRAMEWORK and its suffix, in the working directory)")
-    parser.add_argument("--backbone", choices=sorted({*BLOCKS, INCEPTION}),
+    parser.add_argument("--backbone", choices=sorted(name for name, backbone in BACKBONES.items() if backbone.weights),
                         help="network that the weights of a backbone are for (default: the one with as many blocks)")
     parser.add_argument("--partial", action="store_true", help="write a detector that is not whole, to train from")
     parser.add_argument("--norm_eps", type=float, help="what norms add to a variance, in place of the framework's own")
@@ -103,7 +101,7 @@ def find_source(arrays, source: str, place):
 def report(checkpoint, conversion, backbone: str) -> list:
     """What was used, left out and is missing, one line each."""
     used = len({name.rpartition(".")[0] for name in conversion.tensors})
-    belonging = "norms or biases" if backbone == INCEPTION else "norms"
+    belonging = "norms or biases" if backbone == INCEPTION.name else "norms"
     lines = [f"{checkpoint.path}: {checkpoint.container}, {conversion.depth}, {count_of(checkpoint.arrays, 'tensor')}",
              f"used: {len(conversion.tensors)} tensors ({used} convolutions with their {belonging}) for {backbone}"]
     for reason, names in conversion.left_out.items():
@@ -113,7 +111,7 @@ def report(checkpoint, conversion, backbone: str) -> list:
     for cells in conversion.missing:
         stretch = cells[0] if len(cells) == 1 else f"{cells[0]} ... {cells[-1]}"
         lines.append(f"missing: {stretch} ({count_of(cells, 'convolution')}): will be re-initialised")
-    if backbone != next(iter(BLOCKS)):
+    if backbone != RESNET.name:
         lines.append(f"backbone: train with --backbone={backbone}")
     if used:
         lines.append(next(text for names, text in PIXELS if any(names.match(PREFIX.sub("", name)) for name in checkpoint.arrays)))
@@ -123,7 +121,9 @@ def report(checkpoint, conversion, backbone: str) -> list:
 def warnings_of(conversion, backbone: str) -> list:
     """What a user should not overlook in the report."""
     lines = []
-    starts, kind = (("mixed_", "repeat", "block8"), "an Inception-ResNet-v2") if backbone == INCEPTION else ("layer", "a ResNet")
+    starts, kind = "layer", "a ResNet"
+    if backbone == INCEPTION.name:
+        starts, kind = ("mixed_", "repeat", "block8"), "an Inception-ResNet-v2"
     strange = [name for name in conversion.left_out.get(UNKNOWN, ()) if PREFIX.sub("", name).startswith(starts)]
     if strange:
         more = count_of(strange, "tensor")
@@ -144,7 +144,9 @@ def main(argv=None) -> int:
     if args.output_file:
         check_output(args.output_file, args.ckpt_file)
     checkpoint = read_checkpoint(args.ckpt_file)
-    framework = find_source(checkpoint.arrays, args.source, checkpoint.path)
+    # A backbone with names of its own says by itself whether the file holds them.
+    foreign = args.backbone and BACKBONES[args.backbone].weights not in (RESNET.weights, INCEPTION.weights)
+    framework = None if foreign else find_source(checkpoint.arrays, args.source, checkpoint.path)
     default = f"{'converted' if framework else 'backbone'}_{args.ckpt_file.stem}.ckpt"
     output = args.output_file or check_output(Path(default), args.ckpt_file)
     if framework:
@@ -154,15 +156,13 @@ def main(argv=None) -> int:
 
 def import_backbone(checkpoint, args, output: Path) -> int:
     place, inception = str(checkpoint.path), is_inception(checkpoint.arrays)
-    if args.backbone and inception != (args.backbone == INCEPTION):
+    arrays = with_statistics(checkpoint.arrays, FRAMEWORK_EPS if args.norm_eps is None else args.norm_eps)
+    backbone = args.backbone or (INCEPTION.name if inception else backbone_of(arrays))
+    weights = BACKBONES[backbone].weights
+    if weights in (RESNET.weights, INCEPTION.weights) and inception != (weights == INCEPTION.weights):
         kind = "an Inception-ResNet-v2" if inception else "no Inception-ResNet-v2"
-        raise InputError(f"--backbone: {args.backbone}, but the names in {place} are those of {kind}")
-    if inception:
-        backbone, conversion = INCEPTION, convert_inception(checkpoint.arrays, place)
-    else:
-        arrays = with_statistics(checkpoint.arrays, FRAMEWORK_EPS if args.norm_eps is None else args.norm_eps)
-        backbone = args.backbone or backbone_of(arrays)
-        conversion = convert_resnet(arrays, backbone, place)
+        raise InputError(f"--backbone: {backbone}, but the names in {place} are those of {kind}")
+    conversion = BACKBONES[backbone].convert(arrays, place)
     print("\n".join(report(checkpoint, conversion, backbone)))
     if not conversion.tensors:
         print(f"{args.ckpt_file}: nothing in it could be used; no checkpoint was written", file=sys.stderr)

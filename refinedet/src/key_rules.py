@@ -1,6 +1,7 @@
 """Names of the old zoo's keys, and what must hold between the keys. Ranges are in default_config.yaml."""
 import itertools
 
+from .backbones import BACKBONES
 from .model_utils.configuration.rules import check_anchors, check_classes, check_epochs_and_names
 
 # Another name of a key -> the key.
@@ -26,8 +27,8 @@ ALIASES = {
     "workers": "num_parallel_workers",
 }
 
-# Key whose value stands for those of others: there is none.
-PRESETS = {}
+# Key whose value stands for those of others: each value -> {key: value}.
+PRESETS = {"backbone": {name: backbone.keys for name, backbone in BACKBONES.items()}}
 
 # A name that stands for several keys: its values are theirs, in this order.
 SEVERAL = {

@@ -10,15 +10,14 @@ from mindspore import dtype as mstype
 from mindspore.common.initializer import Normal
 
 from .anchor_generator import AnchorGenerator
+from .backbones import build_backbone
 from .box_utils import deltas_stds, overlaps
-from .freezing import freeze
 from .model_utils.layers.boxes import decode, spread, take_rows
 from .model_utils.layers.nms import ClassNms
 from .multibox import MultiBox
 from .refinedet_loss_cell import Matcher, multibox_losses
-from .resnet101_for_refinedet import FRESH_STD, ResNet101, head_blocks
+from .resnet101_for_refinedet import FRESH_STD, head_blocks
 from .tcb import TransferConnections
-from .vgg16_for_refinedet import Vgg16
 
 LOSS_NAMES = ("arm_loc_loss", "arm_conf_loss", "odm_loc_loss", "odm_conf_loss")
 # Of dw and dh, scaled: far beyond any object, and exp stays finite. The authors' code has no limit.
@@ -153,10 +152,8 @@ def build_network(config, fast: bool = False) -> RefineDet:
         config: see default_config.yaml.
         fast: the CPU's fast convolutions; False for other devices and for export.
     """
-    resnet = config.backbone == "resnet101"
     backbone = build_backbone(config, fast)
-    freeze(backbone, config.backbone, config.frozen_stages)
-    channels = backbone.out_channels
+    channels, residual = backbone.out_channels, backbone.residual
     per_cell = len(config.anchor_scales) * len(config.anchor_ratios)
     generator = AnchorGenerator(config.anchor_scales, config.anchor_ratios, config.anchor_strides, center_offset=0.5)
     shapes = [(config.img_height // stride, config.img_width // stride) for stride in config.anchor_strides]
@@ -164,15 +161,15 @@ def build_network(config, fast: bool = False) -> RefineDet:
                         config.test_nms_total, config.test_max_per_img, max(config.img_height, config.img_width))
 
     def heads(entering, logits: int) -> MultiBox:
-        if not resnet:
+        if not residual:
             return MultiBox(entering, per_cell, logits, fast)
         width = config.resnet_head_channels
         return MultiBox([width] * len(entering), per_cell, logits, fast, head_blocks(entering, width, fast))
 
     return RefineDet(
         backbone=backbone,
-        tcb=TransferConnections(channels, config.tcb_channels, resnet or config.batch_norm, fast, norm_up=resnet,
-                                weight_init=Normal(FRESH_STD) if resnet else None),
+        tcb=TransferConnections(channels, config.tcb_channels, residual or config.batch_norm, fast, norm_up=residual,
+                                weight_init=Normal(FRESH_STD) if residual else None),
         arm=heads(channels, 2),
         odm=heads([config.tcb_channels] * len(channels), config.num_classes),
         anchors=generator.grid(shapes),
@@ -181,11 +178,3 @@ def build_network(config, fast: bool = False) -> RefineDet:
         pos_iou_thr=config.pos_iou_thr,
         neg_pos_ratio=config.neg_pos_ratio,
         objectness_thre=config.objectness_thre)
-
-
-def build_backbone(config, fast: bool = False):
-    """The trunk; its `out_channels` are those of the four source maps."""
-    if config.backbone == "resnet101":
-        return ResNet101(config.resnet_block, config.resnet_in_channels, config.resnet_out_channels, config.resnet_extra_channels,
-                         config.stride_in_1x1, config.stem_pool == "ceil", fast)
-    return Vgg16(config.vgg_channels, config.fc_channels, config.extra_channels, config.l2norm_scales, config.batch_norm, fast)

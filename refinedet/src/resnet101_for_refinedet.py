@@ -9,10 +9,13 @@ Shapes: N images of H x W pixels, both multiples of 64. The maps have strides 8,
 from mindspore import nn, ops
 from mindspore.common.initializer import HeNormal, Normal
 
+from .freezing import freeze
 from .norm_conv import NormConv2d
 
 # Of the convolutions that ImageNet's weights have nothing for.
 FRESH_STD = 0.01
+# What each step of frozen_stages adds: prefixes of its layers.
+STAGES = ("conv1", "layer1.", "layer2.", "layer3.", "layer4.")
 
 
 class Bottleneck(nn.Cell):
@@ -44,6 +47,8 @@ class ResNet101(nn.Cell):
         stride_in_1x1: a stage shrinks in its first 1x1 convolution (MSRA), not in the 3x3 behind it (torchvision). res6 does.
         pool_ceil: see stem_pool.
     """
+
+    residual = True
 
     def __init__(self, blocks, in_channels, out_channels, extra_channels: int, stride_in_1x1: bool = True,
                  pool_ceil: bool = True, fast: bool = False):
@@ -86,3 +91,11 @@ def stem_pool(x, ceil: bool):
     column = ops.zeros((n, c, height + 1, 1), x.dtype)
     x = ops.cat((x, column) if ceil else (column, x), 3)
     return ops.MaxPool(3, 2)(x)
+
+
+def build_resnet101(config, fast: bool = False) -> ResNet101:
+    """Return the trunk that the configuration describes."""
+    backbone = ResNet101(config.resnet_block, config.resnet_in_channels, config.resnet_out_channels, config.resnet_extra_channels,
+                         config.stride_in_1x1, config.stem_pool == "ceil", fast)
+    freeze(backbone, STAGES[:config.frozen_stages])
+    return backbone

@@ -6,11 +6,14 @@ Shapes: N images of H x W pixels, both multiples of 64. The maps have strides 8,
 from mindspore import nn, ops
 from mindspore.common.initializer import HeNormal
 
+from .freezing import freeze
 from .l2norm import L2Norm
 from .model_utils.layers.convolution import Conv2d
 from .norm_conv import NormConv2d, PooledNormConv2d
 
 STRIDES = (8, 16, 32, 64)
+# What each step of frozen_stages adds: prefixes of its layers.
+STAGES = ("conv1_", "conv2_", "conv3_", "conv4_", "conv5_")
 
 
 class Vgg16(nn.Cell):
@@ -23,6 +26,8 @@ class Vgg16(nn.Cell):
         channels: of the five blocks; fc_channels: of fc6 and fc7; extra_channels: of conv6_1 and conv6_2.
         l2norm_scales: what the factors of conv4_3's and conv5_3's normalisation begin as.
     """
+
+    residual = False
 
     def __init__(self, channels, fc_channels: int, extra_channels, l2norm_scales=(10.0, 8.0), batch_norm: bool = False,
                  fast: bool = False):
@@ -75,3 +80,10 @@ class PooledConv2d(Conv2d):
         if self.fast:
             return ops.bias_add(self.pool(x), self.bias)
         return self.pool(ops.bias_add(x, self.bias))
+
+
+def build_vgg16(config, fast: bool = False) -> Vgg16:
+    """Return the trunk that the configuration describes."""
+    backbone = Vgg16(config.vgg_channels, config.fc_channels, config.extra_channels, config.l2norm_scales, config.batch_norm, fast)
+    freeze(backbone, STAGES[:config.frozen_stages])
+    return backbone

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from faster_rcnn.src.FasterRcnn.backbone_presets import BACKBONES
-from faster_rcnn.src.FasterRcnn.backbones import build_backbone
+from faster_rcnn.src.FasterRcnn.backbones import BACKBONES, build_backbone
 from faster_rcnn.src.model_utils.config import load_config, parse_config, save_config
-from faster_rcnn.src.model_utils.configuration.schema import read_keys
 from faster_rcnn.src.model_utils.weights import resnet_names
 from tests.narrow_network import narrow_backbone, narrow_config
 
@@ -32,9 +30,9 @@ def facts(config):
 
 
 def test_the_choices_are_those_of_the_table():
-    assert set(read_keys(ROOT / "faster_rcnn" / "default_config.yaml")["backbone"].choices) == set(BACKBONES) == set(MEANT)
-    assert {name: tuple(preset["resnet_block"]) for name, preset in BACKBONES.items() if "resnet_block" in preset} == (
-        resnet_names.BLOCKS)
+    assert set(BACKBONES) == set(MEANT)
+    blocks = {name: backbone.keys.get("resnet_block") for name, backbone in BACKBONES.items()}
+    assert {name: tuple(value) for name, value in blocks.items() if value} == resnet_names.BLOCKS
 
 
 @pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn"])

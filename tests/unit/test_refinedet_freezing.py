@@ -3,11 +3,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from refinedet.src.freezing import freeze
+from refinedet.src.backbones import build_backbone
 from refinedet.src.model_utils.config import load_config
 from refinedet.src.model_utils.training.precision import LossScale
 from refinedet.src.model_utils.training.step import TrainStep
-from refinedet.src.refinedet import LOSS_NAMES, build_backbone
+from refinedet.src.refinedet import LOSS_NAMES
 from tests import narrow_refinedet
 from tests.narrow_network import objects, pictures
 
@@ -20,10 +20,10 @@ RESNET = {"backbone": "resnet101", "resnet_block": [1, 2, 1, 1], "resnet_in_chan
     ({}, 4, {f"conv{i}_{k}" for i, count in ((1, 2), (2, 2), (3, 3), (4, 3)) for k in range(1, count + 1)}),
     (RESNET, 1, {"conv1"}), (RESNET, 3, {"conv1", "layer1", "layer2"})])
 def test_what_is_frozen(overrides, stages, frozen):
-    config = load_config(overrides={**narrow_refinedet.NARROW, **overrides})
+    config = load_config(overrides={**narrow_refinedet.NARROW, **overrides, "frozen_stages": stages})
     backbone = build_backbone(config)
-    every = {param.name for param in backbone.trainable_params()}
-    freeze(backbone, config.backbone, stages)
+    free = build_backbone(load_config(overrides={**config.to_dict(), "frozen_stages": 0}))
+    every = {param.name for param in free.trainable_params()}
     still = every - {param.name for param in backbone.trainable_params()}
     assert {name.split(".")[0] for name in still} == frozen
     assert still == {name for name in every if name.split(".")[0] in frozen}

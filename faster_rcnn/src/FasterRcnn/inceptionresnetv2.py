@@ -14,7 +14,7 @@ from mindspore import nn, ops
 
 from ..model_utils.layers.convolution import Conv2d, ConvNorm
 from .inception_layout import AVERAGE, BLOCK8, CONVOLUTIONS, MIXED, REPEATS, leaving, scaled
-from .resnet import cut, freeze, stem_pool
+from .resnet import cut, freeze, learning, stem_pool
 
 
 class ConvRelu(ConvNorm):
@@ -141,3 +141,8 @@ def build_branch(entering: int, branch, width: float, eps: float, fast: bool):
         cells.append(ConvRelu(entering, scaled(channels, width), *kernel, eps=eps, fast=fast))
         entering = scaled(channels, width)
     return cells[0] if len(cells) == 1 else nn.SequentialCell(*cells)
+
+
+def build_inception_resnet_v2(config, fast: bool = False) -> InceptionResNetV2:
+    """Return the network that the configuration describes."""
+    return InceptionResNetV2(config.inception_block, config.inception_width, **learning(config, fast))

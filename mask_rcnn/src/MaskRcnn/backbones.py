@@ -1,19 +1,49 @@
 # Same as faster_rcnn/src/FasterRcnn/backbones.py
-"""The backbone that `backbone` names: (N, 3, H, W) -> C2..C5, strides 4 to 32."""
+"""The backbone that the key `backbone` names: backbones.yaml says what each name stands for."""
+from collections.abc import Iterator
+from pathlib import Path
 
-from mindspore import nn
+from ..model_utils.layers.backbone_table import check_reads, read_backbones
+from .inception_layout import stage_channels
 
-from .inceptionresnetv2 import InceptionResNetV2
-from .resnet import ResNet
-from .resnet50v1 import ResNet50V1
+BACKBONES = read_backbones(Path(__file__).with_suffix(".yaml"), __package__)
+RESNET, INCEPTION = BACKBONES["resnet_v1.5_50"], BACKBONES["inception_resnet_v2"]
 
 
-def build_backbone(config, fast: bool = False) -> nn.Cell:
-    """config: see default_config.yaml; fast: the CPU's fast convolutions."""
-    learning = {"frozen_stages": config.frozen_stages, "train_norm": config.train_norm, "eps": config.norm_eps, "fast": fast}
-    if config.backbone == "inception_resnet_v2":
-        return InceptionResNetV2(config.inception_block, config.inception_width, **learning)
-    widths = config.resnet_block, config.resnet_in_channels, config.resnet_out_channels
-    if config.backbone == "resnet_v1_50":
-        return ResNet50V1(*widths, **learning)
-    return ResNet(*widths, stride_in_1x1=config.stride_in_1x1, **learning)
+def build_backbone(config, fast: bool = False):
+    """Return the cell (N, 3, H, W) -> C2..C5. config: see default_config.yaml; fast: the CPU's fast convolutions."""
+    return BACKBONES[config.backbone].build(config, fast)
+
+
+def check_backbone(config) -> Iterator[tuple[str, str]]:
+    """Yield faults, as `check_config` returns one: keys that the backbone does not read, channels that do not fit."""
+    chosen = BACKBONES[config.backbone]
+    yield from check_reads(config, BACKBONES, {**RESNET.keys, **INCEPTION.keys})
+    if chosen.reads == RESNET.reads:
+        yield from _check_resnet(config)
+    elif chosen.reads == INCEPTION.reads:
+        yield from _check_inception(config)
+
+
+def _check_resnet(config):
+    if not config.stride_in_1x1 and config.backbone == "resnet_v1_50":
+        yield "stride_in_1x1", "resnet_v1_50 shrinks in the 1x1; with the stride in the 3x3 it is resnet_v1.5_50"
+    if config.resnet_in_channels[1:] != config.resnet_out_channels[:-1]:
+        expected = [config.resnet_in_channels[0], *config.resnet_out_channels[:-1]]
+        yield "resnet_in_channels", (f"expected the stem's, then resnet_out_channels of the stage before, {expected}, "
+                                     f"got {list(config.resnet_in_channels)}")
+    yield from _check_pyramid(config, list(config.resnet_out_channels), "the same as resnet_out_channels")
+    if config.zero_init_residual and not config.train_norm:
+        yield "zero_init_residual", "needs train_norm: without it fresh bottlenecks stay the identity"
+
+
+def _check_inception(config):
+    name, width = config.backbone, config.inception_width
+    if config.stride_in_1x1:
+        yield "stride_in_1x1", f"{name} has no bottlenecks"
+    yield from _check_pyramid(config, stage_channels(width), f"those of {name} at inception_width {width:g}")
+
+
+def _check_pyramid(config, wanted: list[int], source: str):
+    if list(config.fpn_in_channels) != wanted:
+        yield "fpn_in_channels", f"expected {source}, {wanted}, got {list(config.fpn_in_channels)}"

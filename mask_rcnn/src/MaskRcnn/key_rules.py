@@ -4,7 +4,7 @@ import itertools
 import re
 
 from ..model_utils.configuration.rules import check_anchors, check_classes, check_epochs_and_names
-from .backbone_presets import BACKBONES, check_backbone
+from .backbones import BACKBONES, check_backbone
 from .conventions import CONVENTIONS
 
 # Another name of a key -> the key.
@@ -18,7 +18,7 @@ ALIASES = {
 }
 
 # Key whose value stands for those of others: each value -> {key: value}. Of a key that several name, the last has the say.
-PRESETS = {"convention": CONVENTIONS, "backbone": BACKBONES}
+PRESETS = {"convention": CONVENTIONS, "backbone": {name: backbone.keys for name, backbone in BACKBONES.items()}}
 
 # A name that stands for several keys: its values are theirs, in this order.
 SEVERAL = {}

@@ -137,3 +137,14 @@ def calibrate_norms(backbone: nn.Cell, images, missing: Sequence[str]) -> int:
         for cell in chosen:
             cell.calibrating = False
     return len(chosen)
+
+
+def learning(config, fast: bool) -> dict:
+    """Return the arguments that every backbone of this folder takes of the configuration."""
+    return {"frozen_stages": config.frozen_stages, "train_norm": config.train_norm, "eps": config.norm_eps, "fast": fast}
+
+
+def build_resnet(config, fast: bool = False) -> ResNet:
+    """Return the ResNet that the configuration describes."""
+    return ResNet(config.resnet_block, config.resnet_in_channels, config.resnet_out_channels, stride_in_1x1=config.stride_in_1x1,
+                  **learning(config, fast))

@@ -6,7 +6,7 @@ MSRA's and Caffe2's weights are of this kind, and so are detectron2's ResNets of
 
 from collections.abc import Sequence
 
-from .resnet import ResNet
+from .resnet import ResNet, learning
 
 
 class ResNet50V1(ResNet):
@@ -15,3 +15,8 @@ class ResNet50V1(ResNet):
     def __init__(self, blocks: Sequence[int], in_channels: Sequence[int], out_channels: Sequence[int], frozen_stages: int = 2,
                  train_norm: bool = False, eps: float = 1e-5, fast: bool = False):
         super().__init__(blocks, in_channels, out_channels, frozen_stages, train_norm, True, eps, fast)
+
+
+def build_resnet50v1(config, fast: bool = False) -> ResNet50V1:
+    """Return the ResNet that the configuration describes."""
+    return ResNet50V1(config.resnet_block, config.resnet_in_channels, config.resnet_out_channels, **learning(config, fast))

@@ -109,7 +109,7 @@ def parse_config(argv=None, default_path=DEFAULT_CONFIG, required=(), descriptio
     where its name ends as a path's does, what it names must exist, once `prepare(config)`, which gives the configuration to
     go on with, has run.
     """
-    keys = read_keys(_existing(default_path, "default_path"))
+    keys = _model_keys(_existing(default_path, "default_path"))
     parser = _build_parser(keys, default_path, description)
     given, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
     settings, unknown = solver_entries(unknown, keys, get_device_num())
@@ -196,7 +196,7 @@ def _find_config(config_path, default_path) -> Path:
 
 def _resolve(path, overrides, default_path) -> Config:
     default_path = _existing(default_path, "default_path")
-    keys = read_keys(default_path)
+    keys = _model_keys(default_path)
     values = {name: key.default for name, key in keys.items()}
     origins = {}  # key -> how a message about its value begins: file and line, or the flag
     for layer in [*_layers(path, default_path), overrides]:
@@ -210,6 +210,15 @@ def _resolve(path, overrides, default_path) -> Config:
         name, message = fault
         raise InputError(f"{origins.get(name, name)}: {message}")
     return config
+
+
+def _model_keys(default_path: Path) -> dict:
+    """{name: Key} of the defaults; a preset whose comment lists no choices has those of its table."""
+    keys = read_keys(default_path)
+    for name, table in PRESETS.items():
+        if not keys[name].choices:
+            keys[name] = replace(keys[name], choices=tuple(table))
+    return keys
 
 
 def _layers(path, default_path: Path) -> list:

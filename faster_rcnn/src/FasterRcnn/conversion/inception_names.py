@@ -72,9 +72,9 @@ def is_inception(names) -> bool:
     return any(translate(name) for name in names)
 
 
-def convert_inception(arrays: Mapping, place: str) -> Conversion:
+def convert_inception(arrays: Mapping, backbone: str, place: str) -> Conversion:
     """Sort `arrays` (name -> array) into the cells of the backbone; InputError, `place` first, where they disagree."""
     cells, left_out = sort_names(arrays, translate, place)
-    check_cells(cells, CELLS, "inception_resnet_v2", place)
+    check_cells(cells, CELLS, backbone, place)
     tensors, missing = take_whole(cells, CELLS, parameters_of, left_out, place)
     return Conversion(tensors, missing, left_out, KIND)

@@ -1,0 +1,87 @@
+# Same as faster_rcnn/src/model_utils/layers/backbone_table.py
+"""The table of backbones of a model: a YAML file whose entries name the builder, the default keys and the weights.
+
+MindSpore is not imported before a backbone is built: the configuration reads the table too, and so do the launch scripts:
+
+    python backbone_table.py TABLE NAME     prints what a script gives to the entry points, see Backbone.flags
+"""
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FIELDS = ("builder", "keys", "reads", "weights", "config")
+DEFAULT_CONFIG = "default_config.yaml"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """An entry of the table; the comment on top of the YAML file says what its fields mean."""
+
+    name: str
+    package: str                    # that `builder` and `weights` are relative to
+    builder: str
+    keys: dict[str, Any] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    weights: str = ""
+    config: str = DEFAULT_CONFIG
+    own_config: bool = True         # no entry before it has the same `config`
+
+    def build(self, config, fast: bool = False):
+        """Return the cell that the configuration describes. fast: the CPU's fast convolutions."""
+        return self._function(f".{self.builder}")(config, fast)
+
+    def convert(self, arrays, place: str):
+        """Return the Conversion of an ImageNet checkpoint's arrays. place: begins messages. ValueError without `weights`."""
+        if not self.weights:
+            raise ValueError(f"{self.name}: the table names no function that converts weights")
+        return self._function(self.weights)(arrays, self.name, place)
+
+    def _function(self, path: str) -> Callable:
+        module, _, name = path.rpartition(".")
+        return getattr(importlib.import_module(module, self.package), name)
+
+    @property
+    def flags(self) -> list[str]:
+        """What a launch script gives to the entry points: the YAML, and the name unless the YAML is the backbone's own."""
+        return [self.config, *([] if self.own_config else [f"--backbone={self.name}"])]
+
+
+def read_backbones(path: Path, package: str) -> dict[str, Backbone]:
+    """Return {name: Backbone} of a table. ValueError names the entry with an unknown or missing field."""
+    backbones = {}
+    for name, entry in yaml.safe_load(Path(path).read_text(encoding="utf-8")).items():
+        unknown = [key for key in entry if key not in FIELDS]
+        if unknown or "builder" not in entry:
+            raise ValueError(f"{path}: {name}: " + (f"unknown field {unknown[0]}" if unknown else "builder is missing"))
+        own = all(other.config != entry.get("config", DEFAULT_CONFIG) for other in backbones.values())
+        backbones[name] = Backbone(name, package, **{**entry, "reads": tuple(entry.get("reads", ()))}, own_config=own)
+    return backbones
+
+
+def check_reads(config, backbones: dict[str, Backbone], defaults: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (key, what is wrong) for keys that only other kinds of backbones read and that are not as in `defaults`."""
+    chosen = backbones[config.backbone]
+    for key in dict.fromkeys(key for other in backbones.values() for key in other.reads if key not in chosen.reads):
+        value = defaults[key]
+        if config[key] != (tuple(value) if isinstance(value, list) else value):
+            yield key, f"{chosen.name} does not read it: it has {', '.join(chosen.reads) or 'no keys of its own'}"
+
+
+def main(argv: list[str]) -> int:
+    """Print the flags of a name, one a line; status 2 and one line on stderr if the table has no such name."""
+    table, name = argv
+    backbones = read_backbones(Path(table), "")
+    if name not in backbones:
+        print(f"expected one of {', '.join(backbones)}, got {name!r}", file=sys.stderr)
+        return 2
+    print("\n".join(backbones[name].flags))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
