@@ -3,6 +3,7 @@
 The stand-ins for python and mpirun lie on the PATH and write down how they were called. All paths hold a space.
 """
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -36,14 +37,37 @@ PLACES = {"PRE": "my files/resnet50.ckpt", "CKPT": "my files/detector.ckpt", "CO
 MR = "a mindrecord"
 # A command of each model.
 STANDALONE = {"faster_rcnn": "run_standalone_train_ascend.sh {PRE} resnet_v1.5_50 {COCO}",
-              "mask_rcnn": "run_standalone_train_ascend.sh {PRE} {COCO}",
-              "refinedet": "run_standalone_train_ascend.sh 0 5 0.02 coco {PRE}"}
+              "mask_rcnn": "run_standalone_train.sh {PRE} {COCO}",
+              "refinedet": "run_standardalone_train.sh 0 5 0.02 coco {PRE}"}
 DISTRIBUTE = {"faster_rcnn": "run_distribute_train_gpu.sh 2 {PRE} resnet_v1.5_50 {COCO}",
               "mask_rcnn": "run_distribute_train_gpu.sh 2 {PRE} {COCO}",
               "refinedet": "run_distribute_train_gpu.sh 2 5 0.02 coco {PRE}"}
 EVAL = {"faster_rcnn": "run_eval_ascend.sh {JSON} {CKPT} resnet_v1.5_50 {COCO}",
-        "mask_rcnn": "run_eval_ascend.sh {JSON} {CKPT} {COCO}",
-        "refinedet": "run_eval_ascend.sh coco {CKPT}"}
+        "mask_rcnn": "run_eval.sh {JSON} {CKPT} {COCO}",
+        "refinedet": "run_eval.sh coco {CKPT}"}
+# The scripts that users know from the old READMEs. Those in test/ are detectron2's on Ascend, where train_*.sh is Mask R-CNN's.
+KNOWN = {
+    "faster_rcnn": {
+        *(f"scripts/run_{what}_{target}.sh" for what in ("standalone_train", "distribute_train", "eval")
+          for target in ("ascend", "gpu")),
+        *(f"scripts/{name}.sh" for name in ("run_infer_310", "run_infer_cpp", "docker_start")),
+        *(f"test/train_faster_rcnn_{name}.sh" for name in (
+            "full_1p", "full_8p", "performance_1p", "performance_8p", "performance_multinodes")),
+        *(f"test/train_{name}.sh" for name in ("full_8p", "performance_1p", "performance_8p", "performance_multinodes"))},
+    "mask_rcnn": {
+        *(f"scripts/{name}.sh" for name in (
+            "run_standalone_train", "run_distribute_train", "run_eval", "run_infer_310", "docker_start")),
+        *(f"test/train_{name}.sh" for name in ("full_8p", "performance_1p", "performance_8p", "performance_multinodes"))},
+    "refinedet": {
+        *(f"scripts/run_{name}.sh" for name in (
+            "standardalone_train", "standardalone_train_gpu", "distribute_train", "distribute_train_gpu", "eval", "eval_gpu",
+            "infer_310"))},
+}
+
+
+def on_the_cpu(command: str) -> str:
+    """The command with the script that runs it on the CPU."""
+    return re.sub(r"^(\w+?)(?:_ascend|_gpu)?\.sh", r"\1_cpu.sh", command).replace("standardalone", "standalone")
 
 
 def copy_checkout(root: Path) -> Path:

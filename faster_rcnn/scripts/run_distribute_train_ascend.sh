@@ -7,7 +7,7 @@
 #   BACKBONE          resnet_v1.5_50, resnet_v1_101, resnet_v1_152, resnet_v1_50 or inception_resnet_v2
 #   COCO_ROOT         folder with annotations/, train2017/ and val2017/
 #   MINDRECORD_DIR    folder of the converted data, written on first use (default: ./train_parallel/mindrecord)
-#   --key=value       any key of the configuration; goes over what the arguments say
+#   --key=value       any key of the configuration; overrides the arguments
 # Writes to ./train_parallel.
 # DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"

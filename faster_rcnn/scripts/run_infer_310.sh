@@ -2,7 +2,7 @@
 # Infer on Ascend 310 with the C++ program, and score the result.
 # usage: bash run_infer_310.sh MINDIR_PATH DATA_PATH [ANN_FILE] [IMAGE_WIDTH IMAGE_HEIGHT] [DEVICE_ID] [--key=value ...]
 #   MINDIR_PATH      what export.py --file_format=MINDIR wrote
-#   DATA_PATH        folder of the pictures; without ANN_FILE a COCO folder, whose val2017 is taken
+#   DATA_PATH        folder of the images; without ANN_FILE a COCO folder, whose val2017 is taken
 #   ANN_FILE         their annotations (default: those of the COCO folder)
 #   IMAGE_WIDTH ...  size that the network was exported with, where it is not the configuration's
 #   DEVICE_ID        number of the device (default: 0)

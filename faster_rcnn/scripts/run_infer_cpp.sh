@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Infer with the C++ program, and score the result.
-# usage: bash run_infer_cpp.sh MINDIR_PATH DATA_PATH ANNO_PATH DEVICE_TYPE [IMAGE_WIDTH IMAGE_HEIGHT] [KEEP_RATIO] [DEVICE_ID] [--key=value ...]
+# usage: bash run_infer_cpp.sh MINDIR_PATH DATA_PATH ANNO_PATH DEVICE_TYPE [IMAGE_WIDTH IMAGE_HEIGHT] [KEEP_RATIO] [DEVICE_ID]
+#        [--key=value ...]
 #   MINDIR_PATH      what export.py --file_format=MINDIR wrote
-#   DATA_PATH        folder of the pictures
+#   DATA_PATH        folder of the images
 #   ANNO_PATH        their annotations
 #   DEVICE_TYPE      Ascend or CPU
 #   IMAGE_WIDTH ...  size that the network was exported with, where it is not the configuration's

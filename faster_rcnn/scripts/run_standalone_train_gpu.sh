@@ -7,7 +7,7 @@
 #   COCO_ROOT         folder with annotations/, train2017/ and val2017/
 #   DEVICE_ID         number of the device (default: 0)
 #   MINDRECORD_DIR    folder of the converted data, written on first use (default: ./train/mindrecord)
-#   --key=value       any key of the configuration; goes over what the arguments say
+#   --key=value       any key of the configuration; overrides the arguments
 # Writes to ./train.
 # DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"

@@ -1,2 +1,2 @@
 #!/bin/sh
-exec bash "$(dirname -- "$(readlink -f -- "$0")")/../scripts/train_full_8p.sh" "$@"
+exec bash "$(dirname -- "$(readlink -f -- "$0")")/train_faster_rcnn_full_8p.sh" "$@"

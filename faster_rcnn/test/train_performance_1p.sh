@@ -1,2 +1,2 @@
 #!/bin/sh
-exec bash "$(dirname -- "$(readlink -f -- "$0")")/../scripts/train_performance_1p.sh" "$@"
+exec bash "$(dirname -- "$(readlink -f -- "$0")")/train_faster_rcnn_performance_1p.sh" "$@"

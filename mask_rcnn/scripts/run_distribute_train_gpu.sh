@@ -5,7 +5,7 @@
 #   PRETRAINED_CKPT  checkpoint to start from; none or "": without one
 #   COCO_ROOT        folder with annotations/, train2017/ and val2017/ (default: as in the configuration)
 #   MINDRECORD_DIR   folder of the converted data, written on first use (default: ./train_parallel/mindrecord)
-#   --key=value      any key of the configuration; goes over what the arguments say
+#   --key=value      any key of the configuration; overrides the arguments
 # Writes to ./train_parallel.
 # DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Same as mask_rcnn/scripts/run_eval_ascend.sh with one Ascend device -> one GPU, Ascend -> GPU, ascend -> gpu
+# Same as mask_rcnn/scripts/run_eval.sh with one Ascend device -> one GPU, Ascend -> GPU, run_eval -> run_eval_gpu
 # Score a checkpoint on one GPU: boxes and masks.
 # usage: bash run_eval_gpu.sh VALIDATION_JSON_FILE CHECKPOINT_PATH [COCO_ROOT] [DEVICE_ID] [MINDRECORD_DIR] [--key=value ...]
-#   VALIDATION_JSON_FILE  annotations of the pictures
+#   VALIDATION_JSON_FILE  annotations of the images
 #   CHECKPOINT_PATH       weights of the detector
 #   COCO_ROOT             folder with val2017/ (default: where VALIDATION_JSON_FILE lies, if in annotations/, else as configured)
 #   DEVICE_ID             number of the device (default: 0)
 #   MINDRECORD_DIR        folder of the converted data, written on first use (default: ./eval/mindrecord)
-#   --key=value           any key of the configuration; goes over what the arguments say
+#   --key=value           any key of the configuration; overrides the arguments
 # Writes to ./eval, or ./eval_2 and so on where that has results.
 # DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"

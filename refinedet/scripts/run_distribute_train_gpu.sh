@@ -7,7 +7,7 @@
 #   LR                      highest learning rate, for the whole batch; it falls as a cosine
 #   DATASET                 coco, voc or other, where --coco_root=, --voc_root= or the configuration says
 #   PRE_TRAINED             checkpoint to start from; none or "": without one
-#   PRE_TRAINED_EPOCH_SIZE  epochs that it has behind it: only the others are trained (default: 0)
+#   PRE_TRAINED_EPOCH_SIZE  epochs that it was trained for; only the remaining ones run (default: 0)
 #   --key=value             any key of the configuration, or --using_mode=refinedet_{vgg16,resnet101}_{320,512}
 # Writes to ./LOG.
 # DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.

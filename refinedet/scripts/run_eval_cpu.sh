@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Same as refinedet/scripts/run_eval_ascend.sh with one Ascend device -> the CPU, Ascend -> CPU, ascend -> cpu
+# Same as refinedet/scripts/run_eval.sh with one Ascend device -> the CPU, Ascend -> CPU, run_eval -> run_eval_cpu
 # Score a checkpoint on the CPU.
 # usage: bash run_eval_cpu.sh DATASET CHECKPOINT_PATH [DEVICE_ID] [--key=value ...]
 #   DATASET          coco, voc or other, where --coco_root=, --voc_root= or the configuration says

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Same as refinedet/scripts/run_eval_ascend.sh with one Ascend device -> one GPU, Ascend -> GPU, ascend -> gpu
+# Same as refinedet/scripts/run_eval.sh with one Ascend device -> one GPU, Ascend -> GPU, run_eval -> run_eval_gpu
 # Score a checkpoint on one GPU.
 # usage: bash run_eval_gpu.sh DATASET CHECKPOINT_PATH [DEVICE_ID] [--key=value ...]
 #   DATASET          coco, voc or other, where --coco_root=, --voc_root= or the configuration says

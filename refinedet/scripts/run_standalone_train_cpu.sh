@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Same as refinedet/scripts/run_standalone_train_ascend.sh with one Ascend device -> the CPU, Ascend -> CPU, ascend -> cpu
+# Same as refinedet/scripts/run_standardalone_train.sh with one Ascend device -> the CPU, Ascend -> CPU, run_standardalone_train -> run_standalone_train_cpu
 # Train on the CPU.
 # usage: bash run_standalone_train_cpu.sh DEVICE_ID EPOCH_SIZE LR DATASET [PRE_TRAINED] [PRE_TRAINED_EPOCH_SIZE]
 #        [--key=value ...]
@@ -8,7 +8,7 @@
 #   LR                      highest learning rate, for the whole batch; it falls as a cosine
 #   DATASET                 coco, voc or other, where --coco_root=, --voc_root= or the configuration says
 #   PRE_TRAINED             checkpoint to start from; none or "": without one
-#   PRE_TRAINED_EPOCH_SIZE  epochs that it has behind it: only the others are trained (default: 0)
+#   PRE_TRAINED_EPOCH_SIZE  epochs that it was trained for; only the remaining ones run (default: 0)
 #   --key=value             any key of the configuration, or --using_mode=refinedet_{vgg16,resnet101}_{320,512}
 # Writes to ./LOG0, of device 0.
 # DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.

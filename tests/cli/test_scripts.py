@@ -1,15 +1,17 @@
 """The shell scripts around what test_scripts_documented.py goes through: usage, faults, environment, status, signals."""
 import os
+import re
 import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.script_calls import DISTRIBUTE, EVAL, MODELS, ROOT, STANDALONE, split
+from tests.script_calls import DISTRIBUTE, EVAL, KNOWN, MODELS, ROOT, STANDALONE, on_the_cpu, split
 
 PROGRAMS = [(model, path.name) for model in MODELS for path in sorted((ROOT / model / "scripts").glob("*.sh"))
-            if path.name.startswith(("run_standa", "run_distribute", "run_eval", "train_"))]
+            if path.name.startswith(("run_standa", "run_distribute", "run_eval"))]
 PROGRAMS += [(model, f"test/{path.name}") for model in MODELS for path in sorted((ROOT / model / "test").glob("*.sh"))]
 of_every_model = pytest.mark.parametrize("model", MODELS)
 
@@ -37,23 +39,42 @@ def test_usage(caller, model, name):
     assert (done.returncode, done.stdout, caller.started()) == (2, "", [])
     first, second = done.stderr.splitlines()[:2]
     assert first and not first.startswith(("#", "usage", "Same"))
-    called = second.split()[2]      # of a one-line file, the script that it calls
+    called = second.split()[2]
     assert second.startswith(f"usage: bash {called} ")
     path = ROOT / model / (name if "/" in name else f"scripts/{name}")
     assert os.access(path, os.X_OK)
-    text = path.read_text(encoding="utf-8")
-    assert called == name or (len(text.splitlines()) == 2 and called in text)
+    assert called == path.name or (is_alias(path) and called in path.read_text(encoding="utf-8"))
     assert "DRY_RUN=1" in done.stderr
     helped = caller.call(model, f"bash {name} --help")
     assert (helped.returncode, helped.stdout, helped.stderr) == (0, done.stderr, "")
 
 
-def test_every_kind_of_script_is_there():
-    names = [f"run_{what}_{target}.sh" for what in ("standalone_train", "distribute_train", "eval")
-             for target in ("ascend", "gpu", "cpu")]
-    for model in MODELS:
-        assert {*names, "run_standalone_train.sh", "run_distribute_train.sh", "run_eval.sh"} <= {
-            name for owner, name in PROGRAMS if owner == model}
+def is_alias(path: Path) -> bool:
+    """Whether the script only calls another script."""
+    return len(path.read_text(encoding="utf-8").splitlines()) == 2
+
+
+@of_every_model
+def test_every_script_has_a_reason(model):
+    """Users know its name from the old READMEs, or our README documents it, or another script sources it. No alias is added."""
+    paths = {path.relative_to(ROOT / model).as_posix(): path for folder in ("scripts", "test")
+             for path in (ROOT / model / folder).glob("*")}
+    assert KNOWN[model] <= set(paths)
+    texts = "".join(path.read_text(encoding="utf-8") for path in paths.values())
+    readme = (ROOT / model / "README.md").read_text(encoding="utf-8")
+    for name in set(paths) - KNOWN[model]:
+        if f'/{paths[name].name}"\n' in texts:
+            continue
+        assert not is_alias(paths[name]), name
+        in_braces = re.sub(r"_(gpu|cpu)\.sh$", r"_{(\\w+,)*\1(,\\w+)*}\\.sh", paths[name].name)    # run_eval_{gpu,cpu}.sh
+        assert name in readme or re.search(in_braces, readme), name
+
+
+@of_every_model
+def test_every_kind_of_script_is_there(model):
+    for command in (STANDALONE[model], DISTRIBUTE[model], EVAL[model]):
+        for script in (command.split()[0], on_the_cpu(command).split()[0]):
+            assert (model, script) in PROGRAMS
 
 
 @pytest.mark.parametrize(("model", "more"), [
@@ -62,7 +83,7 @@ def test_every_kind_of_script_is_there():
 def test_too_many_arguments_or_in_another_order(caller, model, more):
     done = caller.call(model, f"bash {STANDALONE[model]} {more}")
     assert done.returncode == 2
-    assert "usage: bash run_standalone_train_ascend.sh" in done.stderr
+    assert f"usage: bash {STANDALONE[model].split()[0]}" in done.stderr
     assert caller.started() == []
 
 
@@ -77,47 +98,48 @@ def test_too_many_arguments_or_in_another_order(caller, model, more):
      "expected a rank table or a number of devices, there is no such file: gone.json"),
     ("faster_rcnn", "run_eval_gpu.sh gone.json {CKPT} resnet_v1.5_50 {COCO}", "VALIDATION_JSON_FILE: no such file: gone.json"),
     ("faster_rcnn", "run_eval_gpu.sh {JSON} gone.ckpt resnet_v1.5_50 {COCO}", "CHECKPOINT_PATH: no such file: gone.ckpt"),
-    ("mask_rcnn", "run_standalone_train_ascend.sh gone.ckpt", "PRETRAINED_CKPT: no such file: gone.ckpt"),
-    ("mask_rcnn", "run_standalone_train_ascend.sh {PRE} nowhere", "COCO_ROOT: no such folder: nowhere"),
-    ("refinedet", "run_standalone_train_ascend.sh 0 5 0.02 coco gone.ckpt", "PRE_TRAINED: no such file: gone.ckpt"),
-    ("refinedet", "run_standalone_train_ascend.sh 0 5 0.02 cocoa", "DATASET: expected coco, voc or other, got 'cocoa'"),
-    ("refinedet", "run_standalone_train_ascend.sh 0 0.02 5 coco", "EPOCH_SIZE: expected a number, got '0.02'"),
-    ("refinedet", "run_standalone_train_ascend.sh 0 5 coco coco", "LR: expected a number, got 'coco'"),
-    ("refinedet", "run_standalone_train_ascend.sh 0 5 0.1 coco {PRE} 5", "PRE_TRAINED_EPOCH_SIZE: 5 of 5 epochs leave nothing"),
-    ("refinedet", "run_standalone_train_ascend.sh 0 010 0.1 coco {PRE} 08",
+    ("mask_rcnn", "run_standalone_train.sh gone.ckpt", "PRETRAINED_CKPT: no such file: gone.ckpt"),
+    ("mask_rcnn", "run_standalone_train.sh {PRE} nowhere", "COCO_ROOT: no such folder: nowhere"),
+    ("refinedet", "run_standardalone_train.sh 0 5 0.02 coco gone.ckpt", "PRE_TRAINED: no such file: gone.ckpt"),
+    ("refinedet", "run_standardalone_train.sh 0 5 0.02 cocoa", "DATASET: expected coco, voc or other, got 'cocoa'"),
+    ("refinedet", "run_standardalone_train.sh 0 0.02 5 coco", "EPOCH_SIZE: expected a number, got '0.02'"),
+    ("refinedet", "run_standardalone_train.sh 0 5 coco coco", "LR: expected a number, got 'coco'"),
+    ("refinedet", "run_standardalone_train.sh 0 5 0.1 coco {PRE} 5", "PRE_TRAINED_EPOCH_SIZE: 5 of 5 epochs leave nothing"),
+    ("refinedet", "run_standardalone_train.sh 0 010 0.1 coco {PRE} 08",
      "EPOCH_SIZE: expected a number below 1000000000 without a 0 in front, got '010'"),
-    ("refinedet", "run_standalone_train_ascend.sh 0 10 0.1 coco {PRE} 08", "PRE_TRAINED_EPOCH_SIZE: expected a number below"),
+    ("refinedet", "run_standardalone_train.sh 0 10 0.1 coco {PRE} 08", "PRE_TRAINED_EPOCH_SIZE: expected a number below"),
     ("refinedet", "run_distribute_train_gpu.sh 0 5 0.1 coco", "DEVICE_NUM: expected at least 1, got 0"),
     ("refinedet", "run_distribute_train.sh 0 5 0.1 coco none", "DEVICE_NUM: expected at least 1, got 0"),
     ("faster_rcnn", "run_distribute_train_gpu.sh 0 none resnet_v1.5_50 {COCO}", "DEVICE_NUM: expected at least 1, got 0"),
     ("mask_rcnn", "run_distribute_train_gpu.sh 08", "DEVICE_NUM: expected a number below"),
     ("mask_rcnn", "run_standalone_train_gpu.sh none 08", "DEVICE_ID: expected a number below"),
-    ("mask_rcnn", "train_full_1p.sh --data_path={DATA} --batch_size=99999999999999999999", "--batch_size: expected a number below"),
-    ("mask_rcnn", "train_full_1p.sh --data_path={DATA} --batch_size=08", "--batch_size: expected a number below"),
-    ("mask_rcnn", "train_full_8p.sh --data_path={DATA} --nnodes=2 --master_addr=a --node_rank=08",
+    ("mask_rcnn", "test/train_full_1p.sh --data_path={DATA} --batch_size=99999999999999999999",
+     "--batch_size: expected a number below"),
+    ("mask_rcnn", "test/train_full_1p.sh --data_path={DATA} --batch_size=08", "--batch_size: expected a number below"),
+    ("mask_rcnn", "test/train_full_8p.sh --data_path={DATA} --nnodes=2 --master_addr=a --node_rank=08",
      "--node_rank: expected a number below"),
     ("refinedet", "run_distribute_train.sh 8 5 0.1 coco {TABLE}", "DEVICE_NUM: 8, but my files/rank table.json has 2 devices"),
     ("refinedet", "run_eval.sh coco gone.ckpt 0", "CHECKPOINT_PATH: no such file: gone.ckpt"),
     ("refinedet", "run_eval.sh coco {CKPT} --using_mode=vgg",
      "--using_mode: expected refinedet_{vgg16,resnet101}_{320,512}, got 'vgg'"),
-    ("mask_rcnn", "train_full_1p.sh --data_path={DATA} MODEL.DEVICE tpu:1",
+    ("mask_rcnn", "test/train_full_1p.sh --data_path={DATA} MODEL.DEVICE tpu:1",
      "MODEL.DEVICE: expected npu, cuda or cpu, or npu:3, got 'tpu:1'"),
-    ("mask_rcnn", "train_full_1p.sh --data_path={DATA} SOLVER.MAX_ITER", "SOLVER.MAX_ITER: its value is missing"),
-    ("mask_rcnn", "train_full_1p.sh --data_path=nowhere", "--data_path: no such folder: nowhere"),
-    ("mask_rcnn", "train_full_1p.sh --batch_size=2", "--data_path is needed"),
-    ("mask_rcnn", "train_full_1p.sh --data_path {DATA}", "--data_path: write --data_path=VALUE"),
-    ("mask_rcnn", "train_full_1p.sh --data_path={DATA}", "no R-101.pkl beside a coco/: put it there, or give --pre_trained=FILE"),
-    ("mask_rcnn", "train_full_1p.sh --data_path={DATA} --pre_trained=gone.pkl", "--pre_trained: no such file: gone.pkl"),
-    ("mask_rcnn", "train_performance_8p.sh --data_path={DATA} --batch_size=12",
+    ("mask_rcnn", "test/train_full_1p.sh --data_path={DATA} SOLVER.MAX_ITER", "SOLVER.MAX_ITER: its value is missing"),
+    ("mask_rcnn", "test/train_full_1p.sh --data_path=nowhere", "--data_path: no such folder: nowhere"),
+    ("mask_rcnn", "test/train_full_1p.sh --batch_size=2", "--data_path is needed"),
+    ("mask_rcnn", "test/train_full_1p.sh --data_path {DATA}", "--data_path: write --data_path=VALUE"),
+    ("mask_rcnn", "test/train_full_1p.sh --data_path={DATA}",
+     "no R-101.pkl beside a coco/: put it there, or give --pre_trained=FILE"),
+    ("mask_rcnn", "test/train_full_1p.sh --data_path={DATA} --pre_trained=gone.pkl", "--pre_trained: no such file: gone.pkl"),
+    ("mask_rcnn", "test/train_performance_8p.sh --data_path={DATA} --batch_size=12",
      "--batch_size: 12 over all devices does not divide by their 8"),
-    ("faster_rcnn", "train_performance_multinodes.sh --data_path={DATA}", "--batch_size is needed"),
-    ("faster_rcnn", "train_performance_multinodes.sh --data_path={DATA} --batch_size=32 --nnodes=2 --node_rank=2 --local_addr=a "
-     "--master_addr=b", "--node_rank: expected 0 to 1, the machines of --nnodes, got 2"),
+    ("faster_rcnn", "test/train_faster_rcnn_performance_multinodes.sh --data_path={DATA}", "--batch_size is needed"),
+    ("faster_rcnn", "test/train_faster_rcnn_performance_multinodes.sh --data_path={DATA} --batch_size=32 --nnodes=2 --node_rank=2 "
+     "--local_addr=a --master_addr=b", "--node_rank: expected 0 to 1, the machines of --nnodes, got 2"),
 ])
 def test_a_fault_is_one_line(caller, model, command, told):
     done = caller.call(model, f"bash {command}")
-    name = command.split()[0]
-    name = {"run_distribute_train.sh": "run_distribute_train_ascend.sh", "run_eval.sh": "run_eval_ascend.sh"}.get(name, name)
+    name = Path(command.split()[0]).name
     assert fault(done, name).startswith(f"{name}: error: {told}")
     assert caller.started() == []
 
@@ -136,15 +158,15 @@ def test_faults_of_the_environment(caller, environment, told):
 
 @pytest.mark.parametrize("environment", [{}, {"DRY_RUN": "1"}, {"DEVICE_TARGET": "CPU"}])
 def test_a_rank_table_needs_python(caller, environment):
-    done = caller.call("mask_rcnn", "bash run_distribute_train_ascend.sh {TABLE} none", PYTHON="nopython", **environment)
-    assert "nopython is not on the PATH: activate the environment" in fault(done, "run_distribute_train_ascend.sh")
+    done = caller.call("mask_rcnn", "bash run_distribute_train.sh {TABLE} none", PYTHON="nopython", **environment)
+    assert "nopython is not on the PATH: activate the environment" in fault(done, "run_distribute_train.sh")
 
 
 def test_a_number_of_devices_in_the_environment(caller):
     """It takes the place of a table off Ascend."""
     for number, told in (("many", "DEVICE_NUM: expected a number, got 'many'"), ("0", "DEVICE_NUM: expected at least 1, got 0")):
-        done = caller.call("mask_rcnn", "bash run_distribute_train_ascend.sh {TABLE}", DEVICE_TARGET="CPU", DEVICE_NUM=number)
-        assert told in fault(done, "run_distribute_train_ascend.sh")
+        done = caller.call("mask_rcnn", "bash run_distribute_train.sh {TABLE}", DEVICE_TARGET="CPU", DEVICE_NUM=number)
+        assert told in fault(done, "run_distribute_train.sh")
 
 
 def test_utils_are_missed_by_name(caller, tmp_path):
@@ -165,9 +187,9 @@ def test_the_same_commands_on_the_cpu(caller, model):
     for command in (STANDALONE[model], EVAL[model]):
         assert caller.call(model, f"bash {command}", DEVICE_TARGET="CPU").returncode == 0
         assert flags_of(caller)["--device_target"] == "CPU"
-        assert caller.call(model, f"bash {command.replace('ascend', 'cpu')}").returncode == 0
+        assert caller.call(model, f"bash {on_the_cpu(command)}").returncode == 0
         assert flags_of(caller)["--device_target"] == "CPU"
-    for command, environment in ((DISTRIBUTE[model], {"DEVICE_TARGET": "CPU"}), (DISTRIBUTE[model].replace("gpu", "cpu"), {})):
+    for command, environment in ((DISTRIBUTE[model], {"DEVICE_TARGET": "CPU"}), (on_the_cpu(DISTRIBUTE[model]), {})):
         assert caller.call(model, f"bash {command}", **environment).returncode == 0
         (words,) = caller.started()
         _, python, _, launcher, options, _, flags = split(words)
@@ -178,7 +200,7 @@ def test_the_same_commands_on_the_cpu(caller, model):
 
 @pytest.mark.parametrize(("model", "command"), [
     ("faster_rcnn", "run_distribute_train_ascend.sh gone.json none resnet_v1.5_50 {COCO}"),
-    ("mask_rcnn", "run_distribute_train_ascend.sh gone.json"),
+    ("mask_rcnn", "run_distribute_train.sh gone.json"),
 ])
 def test_a_rank_table_is_not_needed_off_ascend(caller, model, command):
     assert caller.call(model, f"bash {command}", DEVICE_TARGET="CPU", DEVICE_NUM="3").returncode == 0
@@ -269,30 +291,32 @@ def test_masks_are_scored_on_the_pictures_beside_the_annotations(caller):
         assert flags_of(caller)["--coco_root"] == ".."
 
 
-@of_every_model
+@pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn"])
 def test_a_container_is_started_by_the_one_script(caller, model):
     assert caller.call(model, "bash docker_start.sh fasterrcnn:20.1.0 {DATA} 'a model'").returncode == 0
     assert caller.started() == [["docker_start.sh", "fasterrcnn:20.1.0", "a coco/", "a model"]]
 
 
 def test_called_from_its_own_folder(caller):
-    words = ["bash", "run_standalone_train_ascend.sh", str(caller.folder / "my files" / "resnet50.ckpt")]
+    words = ["bash", "run_standalone_train.sh", str(caller.folder / "my files" / "resnet50.ckpt")]
     done = subprocess.run(words, cwd=caller.checkout / "mask_rcnn" / "scripts", env=caller.environment(CDPATH="/"), check=False)
     assert done.returncode == 0
     (words,) = caller.started()
     assert words[1] == str(caller.checkout / "mask_rcnn" / "train.py")
 
 
-@pytest.mark.parametrize("name", ["scripts/run_standalone_train_ascend.sh", "scripts/run_standalone_train.sh"])
-def test_called_through_links(caller, name):
+@pytest.mark.parametrize(("name", "arguments"), [
+    ("scripts/run_standalone_train_ascend.sh", ["none", "resnet_v1.5_50", "a coco"]),
+    ("test/train_faster_rcnn_performance_1p.sh", ["--data_path=a coco"]), ("test/train_performance_1p.sh", ["--data_path=a coco"])])
+def test_called_through_links(caller, name, arguments):
     """A link to a link, in folders that have none of the files beside the script."""
     first, second = caller.folder / "my files" / "first.sh", caller.folder / "second.sh"
-    first.symlink_to(caller.checkout / "mask_rcnn" / name)
+    first.symlink_to(caller.checkout / "faster_rcnn" / name)
     second.symlink_to("my files/first.sh")
-    done = subprocess.run(["bash", "second.sh", "none"], cwd=caller.folder, env=caller.environment(), check=False)
+    done = subprocess.run(["bash", "second.sh", *arguments], cwd=caller.folder, env=caller.environment(), check=False)
     assert done.returncode == 0
     (words,) = caller.started()
-    assert words[1] == str(caller.checkout / "mask_rcnn" / "train.py")
+    assert words[1] == str(caller.checkout / "faster_rcnn" / "train.py")
 
 
 def test_dry_run_quotes(caller):

@@ -52,9 +52,13 @@ def d2_many(out: str, more: str, launcher: str = "--worker_num=8") -> str:
 
 
 NODES = "--data_path={DATA} --batch_size=32 --nnodes=2 --node_rank=1 --local_addr=10.0.0.2 --master_addr=10.0.0.1"
-D2_NODES = "HCCL_IF_IP=10.0.0.2 " + d2_many(
-    "train_performance_multinodes", f"{PERFORMANCE} --batch_size=2",
-    "--worker_num=16 --local_worker_num=8 --node_rank=1 --master_addr=10.0.0.1")
+
+
+def d2_nodes(out: str) -> str:
+    launcher = "--worker_num=16 --local_worker_num=8 --node_rank=1 --master_addr=10.0.0.1"
+    return "HCCL_IF_IP=10.0.0.2 " + d2_many(out, f"{PERFORMANCE} --batch_size=2", launcher)
+
+
 DOCUMENTED = [
     # Faster R-CNN, the newer README: a device before the MindRecord folder.
     ("faster_rcnn", "bash run_standalone_train_ascend.sh {PRE} resnet_v1.5_50 {COCO} 3",
@@ -130,16 +134,24 @@ DOCUMENTED = [
      d2_many("train_full_8p", "--run_eval=False")),
     ("mask_rcnn", "bash ./test/train_performance_8p.sh --data_path={DATA}",
      d2_many("train_performance_8p", PERFORMANCE)),
-    ("mask_rcnn", "bash ./test/train_performance_multinodes.sh " + NODES, D2_NODES),
+    ("mask_rcnn", "bash ./test/train_performance_multinodes.sh " + NODES, d2_nodes("train_performance_multinodes")),
     ("faster_rcnn", "bash ./test/train_faster_rcnn_full_1p.sh --data_path={DATA}",
-     d2_one("train_full_1p", "--run_eval=False", EIGHTFOLD)),
+     d2_one("train_faster_rcnn_full_1p", "--run_eval=False", EIGHTFOLD)),
     ("faster_rcnn", "bash ./test/train_faster_rcnn_performance_1p.sh --data_path={DATA}",
-     d2_one("train_performance_1p", PERFORMANCE)),
+     d2_one("train_faster_rcnn_performance_1p", PERFORMANCE)),
     ("faster_rcnn", "bash ./test/train_faster_rcnn_full_8p.sh --data_path={DATA}",
-     d2_many("train_full_8p", "--run_eval=False")),
+     d2_many("train_faster_rcnn_full_8p", "--run_eval=False")),
     ("faster_rcnn", "bash ./test/train_faster_rcnn_performance_8p.sh --data_path={DATA}",
-     d2_many("train_performance_8p", PERFORMANCE)),
-    ("faster_rcnn", "bash ./test/train_faster_rcnn_performance_multinodes.sh " + NODES, D2_NODES),
+     d2_many("train_faster_rcnn_performance_8p", PERFORMANCE)),
+    ("faster_rcnn", "bash ./test/train_faster_rcnn_performance_multinodes.sh " + NODES,
+     d2_nodes("train_faster_rcnn_performance_multinodes")),
+    # The names of Mask R-CNN train the model of the directory.
+    ("faster_rcnn", "bash ./test/train_performance_1p.sh --data_path={DATA}",
+     d2_one("train_faster_rcnn_performance_1p", PERFORMANCE)),
+    ("faster_rcnn", "bash ./test/train_full_8p.sh --data_path={DATA}", d2_many("train_faster_rcnn_full_8p", "--run_eval=False")),
+    ("faster_rcnn", "bash ./test/train_performance_8p.sh --data_path={DATA}",
+     d2_many("train_faster_rcnn_performance_8p", PERFORMANCE)),
+    ("faster_rcnn", "bash ./test/train_performance_multinodes.sh " + NODES, d2_nodes("train_faster_rcnn_performance_multinodes")),
 ]
 
 
@@ -236,7 +248,7 @@ def test_commands_of_the_readme(caller, model):
         (caller.folder / name).touch()
     parse_config = importlib.import_module(f"{model}.src.model_utils.config").parse_config
     text = (ROOT / model / "README.md").read_text(encoding="utf-8").replace("/data/coco", "COCO")
-    commands = re.findall(r"^((?:\w+=\S+ )*)bash scripts/((?!run_infer_)\w+\.sh .*)$", text, re.M)
+    commands = re.findall(r"^((?:\w+=\S+ )*)bash ((?:scripts|test)/(?!run_infer_)\w+\.sh .*)$", text, re.M)
     assert len(commands) >= 7
     for environment, command in commands:
         environment = dict(item.split("=") for item in environment.split())

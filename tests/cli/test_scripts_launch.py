@@ -24,7 +24,7 @@ def rank_table(*servers) -> str:
 
 def table_of(caller, text, **environment):
     (caller.folder / "table.json").write_text(text)
-    done = caller.call("mask_rcnn", "bash run_distribute_train_ascend.sh table.json none", **environment)
+    done = caller.call("mask_rcnn", "bash run_distribute_train.sh table.json none", **environment)
     return done, [split(words) for words in caller.started()]
 
 
@@ -92,25 +92,27 @@ def test_what_failed_is_not_gone_on_from(caller):
     """Neither a conversion nor a training."""
     (caller.folder / "R-101.pkl").touch()
     for flags, program in (("", "convert_checkpoint.py"), (" --pre_trained=none", "run.py")):
-        done = caller.call("faster_rcnn", "bash train_full_8p.sh --data_path={DATA}" + flags, STAND_IN_STATUS="7")
+        command = f"bash test/train_faster_rcnn_full_8p.sh --data_path={{DATA}}{flags}"
+        done = caller.call("faster_rcnn", command, STAND_IN_STATUS="7")
         assert done.returncode == 7
         assert [words[1].rpartition("/")[2] for words in caller.started()] == [program]
 
 
 def test_weights_are_converted_once(caller):
     (caller.folder / "R-101.pkl").touch()
-    (caller.folder / "train_full_1p").mkdir()
-    (caller.folder / "train_full_1p" / "backbone_R-101.ckpt").touch()
-    assert caller.call("faster_rcnn", "bash train_full_1p.sh --data_path={DATA}").returncode == 0
+    (caller.folder / "train_faster_rcnn_full_1p").mkdir()
+    (caller.folder / "train_faster_rcnn_full_1p" / "backbone_R-101.ckpt").touch()
+    assert caller.call("faster_rcnn", "bash test/train_faster_rcnn_full_1p.sh --data_path={DATA}").returncode == 0
     train, score = caller.started()
-    assert split(train)[-1]["--pre_trained"] == "./train_full_1p/backbone_R-101.ckpt"
+    assert split(train)[-1]["--pre_trained"] == "./train_faster_rcnn_full_1p/backbone_R-101.ckpt"
     assert score[1].endswith("eval.py")
 
 
 @pytest.mark.parametrize(("flags", "device", "target"), [
     ("--device_id=3", "3", "Ascend"), ("--device_id 3 --device_target=CPU", "3", "CPU"), ("", "0", "Ascend")])
 def test_scored_where_it_was_trained(caller, flags, device, target):
-    assert caller.call("faster_rcnn", f"bash train_full_1p.sh --data_path={{DATA}} --pre_trained=none {flags}").returncode == 0
+    command = f"bash test/train_faster_rcnn_full_1p.sh --data_path={{DATA}} --pre_trained=none {flags}"
+    assert caller.call("faster_rcnn", command).returncode == 0
     train, score = caller.started()
     assert score[1].endswith("eval.py")
     for words in (train, score):
@@ -118,12 +120,13 @@ def test_scored_where_it_was_trained(caller, flags, device, target):
 
 
 @pytest.mark.parametrize("model, script, devices, more, length", [
-    ("faster_rcnn", "train_full_8p.sh", 8, "", None), ("faster_rcnn", "train_full_8p.sh", 4, "", (22500, "(15000, 20000)")),
-    ("mask_rcnn", "train_full_8p.sh", 8, "--batch_size=16", (41000, "(27333, 36444)")),
-    ("mask_rcnn", "train_full_1p.sh", 1, "SOLVER.IMS_PER_BATCH 64", None),
-    ("faster_rcnn", "train_full_1p.sh", 1, "--accumulate_steps=8", None),
-    ("faster_rcnn", "train_full_1p.sh", 1, "--config_path=mine.yaml", None),     # its own length
-    ("faster_rcnn", "train_full_1p.sh", 1, "--accumulate_steps=2 --batch_size=4", (90000, "(60000, 80000)"))])
+    ("faster_rcnn", "test/train_faster_rcnn_full_8p.sh", 8, "", None),
+    ("faster_rcnn", "test/train_faster_rcnn_full_8p.sh", 4, "", (22500, "(15000, 20000)")),
+    ("mask_rcnn", "test/train_full_8p.sh", 8, "--batch_size=16", (41000, "(27333, 36444)")),
+    ("mask_rcnn", "test/train_full_1p.sh", 1, "SOLVER.IMS_PER_BATCH 64", None),
+    ("faster_rcnn", "test/train_faster_rcnn_full_1p.sh", 1, "--accumulate_steps=8", None),
+    ("faster_rcnn", "test/train_faster_rcnn_full_1p.sh", 1, "--config_path=mine.yaml", None),     # its own length
+    ("faster_rcnn", "test/train_faster_rcnn_full_1p.sh", 1, "--accumulate_steps=2 --batch_size=4", (90000, "(60000, 80000)"))])
 def test_the_recipe_sees_as_many_pictures_with_any_batch(caller, model, script, devices, more, length):
     """detectron2_config_101.yaml counts iterations of 64."""
     command = f"bash {script} --data_path={{DATA}} --pre_trained=none {more}"
@@ -135,7 +138,7 @@ def test_the_recipe_sees_as_many_pictures_with_any_batch(caller, model, script, 
 
 def test_names_of_detectron2_go_over_the_scripts_own_choices(caller):
     names = "MODEL.DEVICE npu:3 OUTPUT_DIR {DATA}/out MODEL.WEIGHTS none SOLVER.MAX_ITER 30 SOLVER.IMS_PER_BATCH 4 SEED 7"
-    assert caller.call("faster_rcnn", f"bash train_performance_1p.sh --data_path={{DATA}} {names}").returncode == 0
+    assert caller.call("faster_rcnn", f"bash test/train_faster_rcnn_performance_1p.sh --data_path={{DATA}} {names}").returncode == 0
     flags = named(words := caller.started()[0])
     assert (flags["--device_target"], flags["--device_id"], flags["--pre_trained"]) == ("Ascend", "3", "")
     assert (flags["--perf_steps"], flags["--batch_size"], words[-2:]) == ("30", "4", ["SEED", "7"])
@@ -148,7 +151,7 @@ def test_the_data_may_lie_in_a_folder_below(caller, folder):
     outer = caller.folder / "all data"
     (outer / folder / "annotations").mkdir(parents=True)
     (outer / "R-101.pkl").touch()
-    assert caller.call("mask_rcnn", f"bash train_full_1p.sh --data_path='{outer}'").returncode == 0
+    assert caller.call("mask_rcnn", f"bash test/train_full_1p.sh --data_path='{outer}'").returncode == 0
     convert, train, score = caller.started()
     assert f"--ckpt_file={outer}/R-101.pkl" in convert
     assert named(train)["--coco_root"] == f"{outer}/{folder}" and score[1].endswith("eval.py")
@@ -162,8 +165,8 @@ def named(words) -> dict:
 
 
 def test_performance_needs_no_weights(caller):
-    done = caller.call("faster_rcnn", "bash train_performance_8p.sh --data_path={DATA} --perf_steps=20 --batch_size=4",
-                       DEVICE_NUM="2", DEVICE_TARGET="CPU")
+    command = "bash test/train_faster_rcnn_performance_8p.sh --data_path={DATA} --perf_steps=20 --batch_size=4"
+    done = caller.call("faster_rcnn", command, DEVICE_NUM="2", DEVICE_TARGET="CPU")
     assert done.returncode == 0
     assert "no R-101.pkl beside a coco/" in done.stderr
     _, _, _, _, options, _, *_, flags = split(caller.started()[0])
@@ -172,7 +175,8 @@ def test_performance_needs_no_weights(caller):
     assert flags["--amp_level"] == "O0"     # detectron2_config_101.yaml has float16, which the CPU does not take
 
 
-@pytest.mark.parametrize("command", [STANDALONE["faster_rcnn"], "train_full_1p.sh --data_path={DATA} --pre_trained=none"])
+@pytest.mark.parametrize("command", [
+    STANDALONE["faster_rcnn"], "test/train_faster_rcnn_full_1p.sh --data_path={DATA} --pre_trained=none"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_reach_the_program(caller, command, number, status):
     """It ends by itself, the script after it with its status, and nothing is started behind it."""

@@ -38,7 +38,7 @@ def start(tmp_path, coco, repo_dir):
                   "runtime_num_threads": 1, "run_eval": False, **(MASKS if model == "mask_rcnn" else {})}
         (tmp_path / "narrow config.yaml").write_text(yaml.safe_dump(narrow), encoding="utf-8")
         environment = {**os.environ, "DEVICE_TARGET": "CPU", "DEVICE_NUM": str(devices), "PYTHON": sys.executable}
-        words = [*before, "bash", str(repo_dir / model / "scripts" / script), f"--data_path={coco}", "--batch_size=2",
+        words = [*before, "bash", str(repo_dir / model / "test" / script), f"--data_path={coco}", "--batch_size=2",
                  "--perf_steps=3", "--perf_warmup=2", "--config_path=narrow config.yaml", "--output_path=an out", *more]
         running.append(subprocess.Popen(words, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, text=True))
@@ -93,7 +93,7 @@ def machines():
 
 def speed_of_two_nodes(start, addresses, befores):
     port = free_port()      # other processes of this machine may have msrun's
-    nodes = [start("faster_rcnn", "train_performance_multinodes.sh", [
+    nodes = [start("faster_rcnn", "train_faster_rcnn_performance_multinodes.sh", [
         "--nnodes=2", f"--node_rank={i}", f"--local_addr={address}", f"--master_addr={addresses[0]}", f"--master_port={port}"], 1,
         before) for i, (address, before) in enumerate(zip(addresses, befores))]
     outputs = [node.communicate(timeout=400)[0] for node in nodes]

@@ -166,7 +166,7 @@ def test_commands_are_understood(readme, tmp_path):
                 check_python(script, arguments[:count], tmp_path)
                 script, arguments = script_of(folder, ["python", *arguments[count:]])
             check_python(script, arguments, tmp_path)
-        elif "scripts/" in (script := next((word for word in words if word.endswith(".sh")), "")):
+        elif re.match(r"\S*(scripts|test)/", script := next((word for word in words if word.endswith(".sh")), "")):
             assert (folder / script).is_file() or (ROOT / script).is_file(), words
         elif words[0] == "bash":
             assert (folder / words[1]).is_file() or (ROOT / words[1]).is_file(), words
@@ -219,7 +219,7 @@ def test_flags_in_the_text_exist(readme):
     scripts |= {ROOT / "utils" / "hccl_tools" / f"{name}.py" for name in ("hccl_tools", "merge_hccl")}
     keys = {name for model in models for name in (*KEYS[model], *MODELS[model].ALIASES, *MODELS[model].RETIRED)}
     # Those of the shell scripts.
-    keys |= {name for path in ROOT.glob("*/scripts/*.sh") for name in re.findall(r"--(\w+)=", path.read_text(encoding="utf-8"))}
+    keys |= {name for path in ROOT.glob("*/*/*.sh") for name in re.findall(r"--(\w+)=", path.read_text(encoding="utf-8"))}
     known = {f"--{name}" for name in (*keys, "config_path", "help")}.union(
         *(flags_of(script) for script in scripts if script.is_file()))
     for code in inline_codes(readme.read_text(encoding="utf-8")):

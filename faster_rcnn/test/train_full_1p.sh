@@ -1,2 +1,0 @@
-#!/bin/sh
-exec bash "$(dirname -- "$(readlink -f -- "$0")")/../scripts/train_full_1p.sh" "$@"
