@@ -5,7 +5,8 @@ Line 1 of a copy (line 2 below `#!`) names its original, a path from the root, a
     # Same as faster_rcnn/src/FasterRcnn/rpn.py with FasterRcnn -> MaskRcnn, faster_rcnn -> mask_rcnn
 
 usage: python tests/sync_copies.py [--check] [--root=DIR]
-Rewrites every copy that differs from its original; with --check it shows the difference and exits 1 instead.
+Rewrites every copy that differs from its original, and lists the copies in .gitattributes as generated, so that a diff shows a
+change once. With --check it shows the differences and exits 1 instead.
 """
 import argparse
 import difflib
@@ -17,6 +18,9 @@ from pathlib import Path
 MARKER = re.compile(r"# Same as (?P<original>\S+)(?: with (?P<renames>.+))?\s*")
 SUFFIXES = {".py", ".sh", ".yaml", ".yml", ".toml", ".cfg", ".txt", ".cmake", ""}
 SKIPPED = {"__pycache__", "build", "demo_output", "output", "node_modules"}
+ATTRIBUTES = ".gitattributes"
+# The lines of .gitattributes above this one are kept, the lines below it are rewritten.
+LISTED = "# Copies, listed by tests/sync_copies.py. Edit their originals, then run `make sync`."
 
 
 class SyncError(Exception):
@@ -25,14 +29,19 @@ class SyncError(Exception):
 
 def find_copies(root: Path) -> list:
     """Paths of all files with a marker, sorted."""
+    return sorted(path for path in find_files(root, SUFFIXES) if _split(path)[1])
+
+
+def find_files(root: Path, suffixes: set) -> list:
+    """Paths of the files of the checkout with one of the suffixes: no hidden folder, no environment, no output."""
     found = []
     for folder, folders, names in os.walk(root):
         here = Path(folder)
         folders[:] = [name for name in folders if name not in SKIPPED and not name.startswith(".")
                       and not (here / name / "pyvenv.cfg").exists()]
-        paths = (here / name for name in names if Path(name).suffix in SUFFIXES)
-        found += [path for path in paths if path.is_file() and not path.is_symlink() and _split(path)[1]]
-    return sorted(found)
+        paths = (here / name for name in names if Path(name).suffix in suffixes)
+        found += [path for path in paths if path.is_file() and not path.is_symlink()]
+    return found
 
 
 def wanted_text(copy: Path, root: Path) -> str:
@@ -56,6 +65,36 @@ def wanted_text(copy: Path, root: Path) -> str:
     if text.startswith("#!"):
         text = text.partition("\n")[2]
     return head + text
+
+
+def generated_patterns(root: Path) -> list:
+    """Return the patterns of .gitattributes that match the copies and nothing else: FOLDER/** if a folder holds only copies."""
+    copies = set(find_copies(root))
+    mixed = {folder for path in find_files(root, {*SUFFIXES, ".md"}) if path not in copies and path.stat().st_size
+             for folder in path.parents}
+    patterns = set()
+    for copy in copies:
+        pure = [folder for folder in copy.parents if root in folder.parents and folder not in mixed]
+        patterns.add(f"{pure[-1].relative_to(root).as_posix()}/**" if pure else copy.relative_to(root).as_posix())
+    return sorted(patterns)
+
+
+def sync_attributes(root: Path, check: bool, out=print) -> int:
+    """Rewrite the list of the copies in .gitattributes, or with `check` compare it. Return the number of faults, 0 or 1."""
+    path = root / ATTRIBUTES
+    got = _read(path) if path.is_file() else ""
+    kept = got.partition(LISTED)[0]
+    lines = [f"{pattern} linguist-generated" for pattern in generated_patterns(root)]
+    wanted = kept + "".join(f"{line}\n" for line in (LISTED, *lines))
+    if wanted == got:
+        return 0
+    if check:
+        out("\n".join(difflib.unified_diff(got.splitlines(), wanted.splitlines(), ATTRIBUTES, f"{ATTRIBUTES} by the copies",
+                                           lineterm="")))
+        return 1
+    path.write_bytes(wanted.encode("utf-8"))
+    out(f"rewrote {ATTRIBUTES}")
+    return 0
 
 
 def sync(root: Path, check: bool, out=print) -> int:
@@ -113,9 +152,9 @@ def main(argv=None) -> int:
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[1], help="root of the checkout")
     options = parser.parse_args(argv)
     root = options.root.resolve()
-    faults = sync(root, options.check)
+    faults = sync(root, options.check) + sync_attributes(root, options.check)
     if faults and options.check:
-        print(f"{faults} copies differ from their originals; `make sync` rewrites them")
+        print(f"files that differ from what `make sync` writes: {faults}")
     return 1 if faults else 0
 
 

@@ -1,9 +1,11 @@
 """The tool that keeps copies equal to their originals, and the state of this repository's copies."""
+import shutil
 import stat
+import subprocess
 
 import pytest
 
-from tests.sync_copies import SyncError, find_copies, sync, wanted_text
+from tests.sync_copies import LISTED, SyncError, find_copies, find_files, sync, sync_attributes, wanted_text
 
 ORIGINAL = '"""FasterRcnn head."""\nNAME = "faster_rcnn"\n'
 
@@ -31,7 +33,7 @@ def run(tree, check):
 
 def test_this_repository_has_no_drifted_copy(repo_dir):
     lines = []
-    assert sync(repo_dir, True, lines.append) == 0, "\n".join(lines)
+    assert sync(repo_dir, True, lines.append) + sync_attributes(repo_dir, True, lines.append) == 0, "\n".join(lines)
 
 
 def test_equal_copy_passes(tree):
@@ -100,12 +102,70 @@ def test_what_is_not_looked_at(tree):
     assert find_copies(tree.root) == []
 
 
+# ----------------------------------------------------------------------------------------------- .gitattributes
+
+COPY = "# Same as faster_rcnn/head.py\n" + ORIGINAL
+TREE = {"mask_rcnn/head.py": COPY, "mask_rcnn/train.py": "1\n", "mask_rcnn/trunk/__init__.py": "", "mask_rcnn/trunk/a.py": COPY,
+        "mask_rcnn/trunk/deep/b.py": COPY, "refinedet/told/a.py": COPY, "refinedet/told/README.md": "# About a.py\n"}
+
+
+def attributes(tree, check):
+    lines = []
+    return sync_attributes(tree.root, check, lines.append), lines
+
+
+def generated(folder, attributes_file, paths) -> set:
+    """Return the paths that git takes for generated. They need not exist."""
+    if not shutil.which("git"):
+        pytest.skip("git is not installed")
+    folder.mkdir()
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    shutil.copy(attributes_file, folder / ".gitattributes")
+    done = subprocess.run(["git", "-C", folder, "check-attr", "-z", "--stdin", "linguist-generated"], text=True, check=True,
+                          input="\0".join(paths), capture_output=True)
+    fields = done.stdout.split("\0")
+    return {path for path, value in zip(fields[::3], fields[2::3]) if value == "set"}
+
+
+def test_copies_are_listed_and_the_rest_of_the_file_stays(tree, tmp_path):
+    for path, text in TREE.items():
+        tree(path, text)
+    listed = tree(".gitattributes", f"*.png binary\n\n{LISTED}\nmask_rcnn/gone.py linguist-generated\n")
+    before = listed.read_text()
+    count, lines = attributes(tree, True)
+    assert count == 1 and "-mask_rcnn/gone.py linguist-generated\n+mask_rcnn/head.py linguist-generated" in lines[0]
+    assert listed.read_text() == before
+    assert attributes(tree, False) == (0, ["rewrote .gitattributes"])
+    assert listed.read_text() == (f"*.png binary\n\n{LISTED}\nmask_rcnn/head.py linguist-generated\n"
+                                  "mask_rcnn/trunk/** linguist-generated\nrefinedet/told/a.py linguist-generated\n")
+    assert attributes(tree, True) == (0, [])
+    assert generated(tmp_path / "git", listed, TREE) == {path for path, text in TREE.items() if text == COPY} | {
+        "mask_rcnn/trunk/__init__.py"}
+
+
+def test_a_folder_is_listed_only_while_it_holds_nothing_but_copies(tree):
+    tree("mask_rcnn/trunk/a.py", COPY)
+    attributes(tree, False)
+    tree("mask_rcnn/trunk/own.py", "1\n")
+    count, lines = attributes(tree, True)
+    assert count == 1
+    assert lines[0].endswith("-mask_rcnn/** linguist-generated\n+mask_rcnn/trunk/a.py linguist-generated")
+
+
+def test_git_takes_the_copies_of_this_repository_for_generated(repo_dir, tmp_path):
+    """And no other file with text."""
+    copies = {path.relative_to(repo_dir).as_posix() for path in find_copies(repo_dir)}
+    own = {path.relative_to(repo_dir).as_posix() for path in find_files(repo_dir, {".py", ".sh", ".yaml", ".md", ".cc", ".h"})
+           if path.stat().st_size} - copies
+    assert generated(tmp_path / "git", repo_dir / ".gitattributes", sorted(copies | own)) == copies
+
+
 def test_command(tree, run_command, repo_dir, tmp_path):
     copy = tree("mask_rcnn/head.py", "# Same as faster_rcnn/head.py\n")
     command = ["python", repo_dir / "tests" / "sync_copies.py", f"--root={tree.root}"]
     checked = run_command([*command, "--check"], cwd=tmp_path)
     assert checked.returncode == 1
-    assert "1 copies differ from their originals; `make sync` rewrites them" in checked.stdout
+    assert "files that differ from what `make sync` writes: 2" in checked.stdout      # the copy and .gitattributes
     assert run_command(command, cwd=tmp_path).returncode == 0
     assert copy.read_text() == "# Same as faster_rcnn/head.py\n" + ORIGINAL
     assert run_command([*command, "--check"], cwd=tmp_path).returncode == 0
