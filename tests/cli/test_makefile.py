@@ -1,9 +1,12 @@
 """The Makefile, with a stand-in for the environment's Python that writes down what it is asked to do."""
 import os
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 FAKE_PYTHON = """#!/bin/bash
 [ "${*: -1}" = --version ] && exit 0
@@ -75,6 +78,56 @@ def test_targets_pass_their_arguments_on(make):
     assert make("check")[1] == [
         *LINT, "[tests/sync_copies.py][--check]",
         f"[-m][pytest]{cache}[-q][tests/unit/test_config.py][tests/unit/test_config_values.py]"]
+
+
+# -------------------------------------------------------------------------------------------- .pre-commit-config.yaml
+
+# What a hook finds fault with, in an empty checkout: its id -> (file, text).
+FAULTS = {"ruff": ("utils/unused.py", "import os\n"), "shellcheck": ("docker/unquoted.sh", "#!/bin/bash\nls $1\n"),
+          "copies": ("mask_rcnn/drifted.py", "# Same as faster_rcnn/original.py\nDRIFTED = True\n")}
+
+
+def hooks(repo_dir) -> dict:
+    """{id: hook}; all run on this machine, without a download."""
+    content = yaml.safe_load((repo_dir / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    (repository,) = content["repos"]
+    assert repository["repo"] == "local"
+    assert all(hook["language"] == "system" and hook["pass_filenames"] is False for hook in repository["hooks"])
+    return {hook["id"]: hook for hook in repository["hooks"]}
+
+
+def test_pre_commit_runs_every_check_of_lint_and_compares_the_copies(make, repo_dir, run_command):
+    make("venv")
+    _, wanted = make("lint")
+    calls = make.venv / "calls"
+    calls.unlink()
+    for hook in hooks(repo_dir).values():
+        done = run_command(shlex.split(hook["entry"]), cwd=make.checkout, env={"VENV": make.venv})
+        assert done.returncode == 0, done.stderr
+    assert sorted(calls.read_text().splitlines()) == sorted([*wanted, "[tests/sync_copies.py][--check]"])
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_hook_fails_on_a_fault(repo_dir, run_command, tmp_path, name):
+    """With the programs of this environment, in .venv of a checkout."""
+    if not shutil.which("shellcheck", path=str(Path(sys.prefix) / "bin")):
+        pytest.skip("requirements-dev.txt is not installed in this environment")
+    for path in (".ci/run", "pyproject.toml", "tests/sync_copies.py"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        shutil.copy(repo_dir / path, tmp_path / path)
+    for path in ("faster_rcnn/original.py", ".gitattributes"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    words = shlex.split(hooks(repo_dir)[name]["entry"])
+    run_command(["python", tmp_path / "tests" / "sync_copies.py"])
+    clean = run_command(words, cwd=tmp_path, env={"VENV": None})
+    assert clean.returncode == 0, clean.stdout + clean.stderr
+    path, text = FAULTS[name]
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).write_text(text, encoding="utf-8")
+    faulty = run_command(words, cwd=tmp_path, env={"VENV": None})
+    assert faulty.returncode == 1 and Path(path).name in faulty.stdout, faulty.stdout + faulty.stderr
 
 
 def test_a_failure_is_the_status_of_make(make):
