@@ -76,7 +76,8 @@ def ours(name: str) -> str:
 @pytest.mark.parametrize(("classifier", "prefix"), [("classif", ""), ("last_linear", ""), ("classif", "module.")])
 def test_every_name_goes_to_its_place(classifier, prefix):
     arrays = {**weights(), f"{classifier}.weight": np.zeros((2, 2)), f"{classifier}.bias": np.zeros(2)}
-    conversion = convert_inception({prefix + name: array for name, array in arrays.items()}, "file")
+    conversion = convert_inception({prefix + name: array for name, array in arrays.items()}, "inception_resnet_v2",
+                                   "file")
     assert conversion.missing == [] and conversion.depth == "Inception-ResNet-v2"
     assert {reason: len(names) for reason, names in conversion.left_out.items()} == {
         "that count batches": 204, "of the classifier": 2}
