@@ -1,12 +1,13 @@
-"""COCO, Pascal VOC and text annotations -> MindRecord, and a doctor for data sets.
+"""Annotations of several formats -> MindRecord, and a doctor for data sets. formats/ has a module for each format.
 
 convert.py and check.py are the commands; this is the same for Python. Neither needs MindSpore.
 """
 from .conversion import convert, ensure
 from .errors import DataError, Problem
+from .formats import all_formats, find_format
 from .manifest import load_manifest, mindrecord_files
-from .readers import read_annotations
+from .readers import read_annotations, read_ground_truth
 from .records import ImageRecord, records_to_coco
 
-__all__ = ["DataError", "ImageRecord", "Problem", "convert", "ensure", "load_manifest", "mindrecord_files",
-           "read_annotations", "records_to_coco"]
+__all__ = ["DataError", "ImageRecord", "Problem", "all_formats", "convert", "ensure", "find_format", "load_manifest",
+           "mindrecord_files", "read_annotations", "read_ground_truth", "records_to_coco"]

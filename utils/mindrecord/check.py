@@ -1,6 +1,6 @@
 """The data doctor: list all that is wrong with a data set, and what it looks like.
 
-usage: python utils/mindrecord/check.py --source coco|voc|other --image_dir DIR --anno_path PATH [options]
+usage: python utils/mindrecord/check.py --source FORMAT --image_dir DIR --anno_path PATH [options]
    or: python -m utils.mindrecord.check ...
 
 Exit status: 0 nothing is wrong, 1 something is, 2 wrong usage.

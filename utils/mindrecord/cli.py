@@ -5,11 +5,14 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Optional
 
 from .conversion import convert, ensure
 from .doctor import diagnose
 from .errors import DataError
+from .formats import all_formats
 from .readers import check_paths, check_source
 from .records import BACKGROUND
 
@@ -19,7 +22,7 @@ CHECK = """List all that is wrong with a data set, and what it looks like.
 Exit status: 0 nothing is wrong, 1 something is, 2 wrong usage."""
 
 
-def convert_main(argv=None) -> int:
+def convert_main(argv: Optional[Sequence[str]] = None) -> int:
     parser = _parser("convert.py", CONVERT)
     parser.add_argument("--output_dir", required=True, help="folder of the conversion")
     parser.add_argument("--keep_empty", nargs="?", const=True, default=False, type=_boolean, metavar="True|False",
@@ -45,7 +48,7 @@ def _convert(args) -> int:
     return 0
 
 
-def check_main(argv=None) -> int:
+def check_main(argv: Optional[Sequence[str]] = None) -> int:
     parser = _parser("check.py", CHECK)
     args = parser.parse_args(argv)
     return _guard(parser, lambda: _check(args))
@@ -68,21 +71,25 @@ def _check(args) -> int:
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=name, description=description, allow_abbrev=False)
-    parser.add_argument("--source", "--dataset", required=True, choices=("coco", "voc", "other"),
-                        help="format of the annotations: COCO JSON, Pascal VOC XML, text")
+    formats = all_formats()
+    parser.add_argument("--source", "--dataset", required=True, choices=tuple(formats),
+                        help=f"format of the annotations: {', '.join(entry.title for entry in formats.values())}")
     parser.add_argument("--image_dir", required=True, help="folder of the pictures")
     parser.add_argument("--anno_path", required=True,
-                        help="coco: JSON file; voc: folder of XML files; other: text file")
-    parser.add_argument("--image_set", help="voc: list of pictures, or the name of one in ImageSets/Main (all)")
+                        help="; ".join(f"{name}: {entry.anno}" for name, entry in formats.items()))
+    lists = "; ".join(f"{name}: {entry.image_set}" for name, entry in formats.items() if entry.image_set)
+    parser.add_argument("--image_set", help=f"{lists} (all)")
     parser.add_argument("--classes", type=_classes, metavar="A,B,C|@FILE",
                         help="names of the classes in the order of their labels, or a file with one a line (all)")
+    with_masks = ", ".join(name for name, entry in formats.items() if entry.masks)
     parser.add_argument("--masks", nargs="?", const=True, default=False, type=_boolean, metavar="True|False",
-                        help="coco: masks too; objects without a usable one are dropped (False)")
+                        help=f"{with_masks}: masks too; objects without a usable one are dropped (False)")
     parser.add_argument("--workers", type=_positive, help="threads (one for each core, 8 at most)")
     return parser
 
 
 def _guard(parser: argparse.ArgumentParser, work) -> int:
+    stream: Any
     for stream in (sys.stdout, sys.stderr):     # file names need not fit the terminal's encoding
         stream.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", module="PIL")     # of odd tags in pictures that decode

@@ -17,6 +17,7 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Callable, Literal, Optional, Union
 
 from .errors import CLIPPED, LARGE_PICTURE, MISSING_PICTURE, DataError, Problem, count_kinds, warn_of
 from .fitting import fit
@@ -24,7 +25,7 @@ from .manifest import PICTURES, SCHEMA_VERSION, picture_sizes, read_manifest, wr
 from .masks import encode_masks, most_bytes
 from .pictures import PictureError, inspect, read_picture
 from .progress import Crew, Progress, default_workers
-from .readers import check_paths, check_source, nothing_left, read_source, refuse_fatal, source_digest
+from .readers import AnyPath, Classes, check_paths, check_source, nothing_left, read_source, refuse_fatal, source_digest
 from .records import ImageRecord, check_classes, is_dropped
 from .shard import MAX_PICTURE, ShardWriter, plan_layout, row_size
 
@@ -32,26 +33,29 @@ from .shard import MAX_PICTURE, ShardWriter, plan_layout, row_size
 WORTH_A_THREAD = 32 << 20
 PARTIAL, ROWS = ".partial-", "rows-"
 OURS = re.compile(r"(\.partial|rows)-[0-9a-f]{8}")
+# None shows progress on stderr, False shows nothing, a callable gets (done, total).
+Report = Union[None, Literal[False], Callable[[int, int], Any]]
 log = logging.getLogger(__name__)
 
 
-def convert(source, image_dir, anno_path, output_dir, classes=None, image_set=None, workers=None, keep_empty=False,
-            shards=None, progress=None, masks=False) -> dict:
-    """Convert, whatever is there already; the manifest. What describes the data set is as for `read_annotations`.
+def convert(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: AnyPath, classes: Classes = None,
+            image_set: Optional[str] = None, workers: Optional[int] = None, keep_empty: bool = False,
+            shards: Optional[int] = None, progress: Report = None, masks: bool = False) -> dict[str, Any]:
+    """Convert, whatever is there already, and return the manifest. The data set is described as for `read_annotations`.
 
-    workers: threads, by default one for each core, 8 at most; few pictures take fewer. shards: files, by default one
-    for each worker. keep_empty: take images without objects too (crowds are none). progress: None shows it on stderr,
-    False nothing, a callable gets (done, total). masks ("coco" alone): keep the objects' masks too, and drop those that
-    have none. DataError where there is nothing to convert or no place to write to; single images and objects that cannot
-    be used are dropped, counted and told.
+    workers: threads, by default one for each core, 8 at most; few images take fewer. shards: files, by default one for each
+    worker. keep_empty: take images without objects too (crowds are none). masks (if the format has them): keep the masks of
+    objects, and drop objects without one. DataError: there is nothing to convert, or no place to write to. Single images and
+    objects that cannot be used are dropped, counted and warned about.
     """
     request = _request(source, image_dir, anno_path, _options(source, classes, keep_empty, masks), image_set)
     with _folder(output_dir) as folder:
         return _convert(request, folder, workers, shards, progress)
 
 
-def ensure(source, image_dir, anno_path, output_dir, classes=None, image_set=None, workers=None, keep_empty=False,
-           shards=None, progress=None, masks=False) -> dict:
+def ensure(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: AnyPath, classes: Classes = None,
+           image_set: Optional[str] = None, workers: Optional[int] = None, keep_empty: bool = False,
+           shards: Optional[int] = None, progress: Report = None, masks: bool = False) -> dict[str, Any]:
     """The manifest of a whole conversion of just this data; an old or partial one is made anew. Arguments as `convert`.
 
     Of several processes that call it at once, one converts and the others wait. Where the source is not there (any
@@ -82,8 +86,8 @@ class _Request:
     source: str
     image_dir: Path
     anno_path: Path
-    classes: list
-    image_set: str
+    classes: Optional[list]
+    image_set: Optional[str]
     keep_empty: bool
     masks: bool
     options: dict
@@ -192,7 +196,7 @@ class _Part:
     problems: list = field(default_factory=list)
     objects: int = 0
     with_objects: int = 0
-    writer: ShardWriter = None
+    writer: Any = None
 
 
 def _convert(request: _Request, folder: Path, workers, shards, report) -> dict:
@@ -212,7 +216,7 @@ def _convert(request: _Request, folder: Path, workers, shards, report) -> dict:
     token = secrets.token_hex(4)
     partial = folder / f"{PARTIAL}{token}"
     partial.mkdir()
-    parts = []
+    parts: list[_Part] = []
     try:
         total = sum(sizes[record.file_name] for record in records)
         _refuse_full_disk(folder, total)
@@ -285,7 +289,8 @@ def _refuse_full_disk(folder: Path, size: int) -> None:
 
 def _divide(records: list, rows: list, count: int, folder: Path) -> list:
     """`count` runs of records, of about the same number of bytes each: file after file gives the records in order."""
-    total, done, parts, start = sum(rows), 0, [], 0
+    total, done, start = sum(rows), 0, 0
+    parts: list[_Part] = []
     for end, size in enumerate(rows, 1):
         done += size
         left = count - len(parts) - 1           # parts after this one: each gets a record at least

@@ -1,7 +1,6 @@
-"""Convert COCO, Pascal VOC or text annotations to MindRecord.
+"""Convert annotations and their images to MindRecord; --help lists the formats.
 
-usage: python utils/mindrecord/convert.py --source coco|voc|other --image_dir DIR --anno_path PATH --output_dir DIR
-                                          [options]
+usage: python utils/mindrecord/convert.py --source FORMAT --image_dir DIR --anno_path PATH --output_dir DIR [options]
    or: python -m utils.mindrecord.convert ...
 
 This is the command alone; from Python: `from utils.mindrecord import convert, ensure`.

@@ -1,21 +1,30 @@
-"""One way to read all sources: COCO JSON ("coco"), Pascal VOC XML ("voc"), text ("other")."""
+"""One way to read all sources, whatever their format."""
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Optional, Union
 
-from . import coco, txt, voc
-from .errors import DataError
-from .records import Annotations, check_classes, pack_arrays
+from .errors import DataError, Problem
+from .formats import all_formats, find_format
+from .records import Annotations, ImageRecord, check_classes, pack_arrays, records_to_coco
 
-SOURCES = {"coco": coco, "voc": voc, "other": txt}
+AnyPath = Union[str, os.PathLike]
+Classes = Optional[Sequence[str]]
 
 
-def read_annotations(source, image_dir, anno_path, classes=None, image_set=None) -> tuple:
-    """(records, categories, problems).
+def read_annotations(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Classes = None,
+                     image_set: Optional[str] = None) -> tuple[list[ImageRecord], list[dict[str, Any]], list[Problem]]:
+    """Return (records, categories, problems).
 
-    source: "coco", "voc" or "other". image_dir: the folder of pictures; anno_path: JSON file, folder of XML files,
-    text file. classes: names with "background" first, label = index; None: all that the source has, in the order of
-    their ids or names. image_set ("voc"): a list of pictures, or the name of one in ImageSets/Main.
-    Pictures are not opened. Objects and images that cannot be used are left out, and told in `problems`; DataError
-    where nothing is left.
+    Args:
+        source: name of a format, see formats/.
+        image_dir: the folder of images. They are not opened.
+        anno_path: the annotations, a file or a folder as the format has it.
+        classes: names with "background" first, label = index; None = all that the source has, in the order of their ids
+            or names.
+        image_set: the images to take, for a format that has such lists.
+
+    Objects and images that cannot be used are left out and listed in `problems`. DataError: nothing is left.
     """
     found = read_source(source, image_dir, anno_path, classes, image_set)
     refuse_fatal(found.problems)
@@ -24,59 +33,75 @@ def read_annotations(source, image_dir, anno_path, classes=None, image_set=None)
     return found.records, found.categories, found.problems
 
 
-def read_source(source, image_dir, anno_path, classes=None, image_set=None) -> Annotations:
+def read_source(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Classes = None,
+                image_set: Optional[str] = None) -> Annotations:
     """As `read_annotations`, with fatal problems among the others: for those who want them all."""
     image_dir, anno_path = check_paths(source, image_dir, anno_path, image_set)
-    found = SOURCES[source].read(image_dir, anno_path, check_classes(classes), image_set or None)
+    found = find_format(source).read(image_dir, anno_path, check_classes(classes), image_set or None)
     pack_arrays(found.records)
     return found
 
 
-def source_digest(source, anno_path, image_set=None) -> str:
-    """A hash of the annotation files, without making sense of them."""
-    if source == "voc":
-        return voc.digest(Path(anno_path), image_set or None)
-    return SOURCES[source].digest(Path(anno_path))
+def read_ground_truth(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Classes = None,
+                      image_set: Optional[str] = None) -> dict[str, Any]:
+    """Return COCO ground truth; arguments as for `read_annotations`.
+
+    If the annotations are COCO ground truth already, they are returned as they are, and image_dir is not needed.
+    """
+    own = find_format(source).ground_truth
+    if own:
+        return own(Path(anno_path), check_classes(classes))
+    records, categories, _ = read_annotations(source, image_dir, anno_path, classes, image_set)
+    return records_to_coco(records, categories)
 
 
-def check_paths(source, image_dir, anno_path, image_set=None) -> tuple:
-    """(image_dir, anno_path) as Path; DataError that names what is not there."""
-    check_source(source)
-    if image_set and source != "voc":
-        raise DataError(f"image_set: is for voc, not for {source}")
+def source_digest(source: str, anno_path: AnyPath, image_set: Optional[str] = None) -> str:
+    """Return a hash of the annotation files, without parsing them."""
+    return find_format(source).digest(Path(anno_path), image_set or None)
+
+
+def check_paths(source: str, image_dir: AnyPath, anno_path: AnyPath, image_set: Optional[str] = None) -> tuple[Path, Path]:
+    """Return (image_dir, anno_path) as Path; DataError that names what is missing."""
+    entry = find_format(source)
+    if image_set and not entry.image_set:
+        names = ", ".join(name for name, other in all_formats().items() if other.image_set)
+        raise DataError(f"image_set: is for {names}, not for {source}")
     for name, value in (("image_dir", image_dir), ("anno_path", anno_path)):
         if not value:
             raise DataError(f"{name}: is not given")
     image_dir, anno_path = Path(image_dir), Path(anno_path)
     if not image_dir.is_dir():
         raise DataError(f"image_dir: {_missing(image_dir, 'folder')}")
-    if source == "voc" and not anno_path.is_dir():
-        raise DataError(f"anno_path: {_missing(anno_path, 'folder')} (voc: the folder of XML files)")
-    if source != "voc" and not anno_path.is_file():
+    if entry.anno_is_folder and not anno_path.is_dir():
+        raise DataError(f"anno_path: {_missing(anno_path, 'folder')} ({source}: the {entry.anno})")
+    if not entry.anno_is_folder and not anno_path.is_file():
         raise DataError(f"anno_path: {_missing(anno_path, 'file')}")
     return image_dir, anno_path
 
 
-def check_source(source, masks: bool = False) -> None:
-    if source not in SOURCES:
-        raise DataError(f"source: {source!r} is none of {', '.join(SOURCES)}")
-    if masks and source != "coco":
-        raise DataError(f"masks: only coco has them, {source} has boxes alone")
+def check_source(source: str, masks: bool = False) -> None:
+    """DataError unless there is a format of this name, and it has masks if these are asked for."""
+    entry = find_format(source)
+    if masks and not entry.masks:
+        names = [name for name, other in all_formats().items() if other.masks]
+        have = "has" if len(names) == 1 else "have"
+        raise DataError(f"masks: only {', '.join(names)} {have} them, {source} has boxes alone")
 
 
 def _missing(path: Path, kind: str) -> str:
     return f"{path} is not a {kind}" if path.exists() else f"no such {kind}: {path}"
 
 
-def refuse_fatal(problems) -> None:
+def refuse_fatal(problems: Iterable[Problem]) -> None:
+    """DataError with the first fatal problem, if there is one."""
     fatal = [problem for problem in problems if problem.fatal]
     if fatal:
         more = f" (and {len(fatal) - 1} more such)" if len(fatal) > 1 else ""
         raise DataError(f"{fatal[0]}{more}")
 
 
-def nothing_left(anno_path, problems) -> DataError:
-    """The error that no image can be used, with the first reason."""
+def nothing_left(anno_path: AnyPath, problems: Sequence[Problem]) -> DataError:
+    """Return the error that no image can be used, with the first reason."""
     reason = f": {problems[0]}" if problems else ""
     more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
     return DataError(f"{anno_path}: no usable image{reason}{more}")

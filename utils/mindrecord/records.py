@@ -3,8 +3,10 @@
 Boxes are (x1, y1, x2, y2) in continuous pixels of the picture, width = x2 - x1; label 0 is background, the classes are
 1..K.
 """
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Optional
+from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
 
@@ -43,20 +45,24 @@ class ImageRecord:
 class Annotations:
     """What a source holds. Fatal problems are among them."""
 
-    records: list
-    categories: list
-    problems: list
+    records: list[ImageRecord]
+    categories: list[dict[str, Any]]    # {"id", "name", "label"} of each class
+    problems: list[Problem]
     digest: str     # of the annotation files
 
 
 class ObjectList:
     """Collects the objects of one image, and turns down those without a sensible box."""
 
-    def __init__(self):
-        self.objects = []
+    def __init__(self) -> None:
+        self.objects: list[tuple] = []
 
-    def add(self, box, label: int, crowd: int, place, area=None, segmentation=None, difficult=False):
-        """None, or (kind, what) where the box (four numbers) is not one."""
+    def add(self, box: Sequence[float], label: int, crowd: int, place: Any, area: Optional[float] = None,
+            segmentation: Any = None, difficult: bool = False) -> Optional[tuple[str, str]]:
+        """Add an object; if its box (x1, y1, x2, y2) cannot be one, return (kind, what) of the problem instead.
+
+        place: the line, number or id where it stands, for messages.
+        """
         x1, y1, x2, y2 = box
         # Written out for speed; nan compares as false.
         if not (-HUGE < x1 < HUGE and -HUGE < y1 < HUGE and -HUGE < x2 < HUGE and -HUGE < y2 < HUGE):
@@ -67,15 +73,20 @@ class ObjectList:
         self.objects.append((box, label, crowd, place, area, segmentation, difficult))
         return None
 
-    def record(self, file_name, image_id, height, width, origin, place_word, with_coco=False) -> ImageRecord:
-        """With tuples in place of arrays: see `pack_arrays`."""
-        boxes, labels, crowds, places, areas, segmentations, difficult = zip(*self.objects) if self.objects else [()] * 7
+    def record(self, file_name: str, image_id: int, height: Optional[int], width: Optional[int], origin: str,
+               place_word: str, with_coco: bool = False) -> ImageRecord:
+        """Return the record of the image, with tuples in place of arrays: see `pack_arrays`.
+
+        origin: the file that annotates it; place_word: what a place is ("line"). with_coco: with areas and segmentations.
+        """
+        columns: Any = zip(*self.objects) if self.objects else [()] * 7
+        boxes, labels, crowds, places, areas, segmentations, difficult = columns
         return ImageRecord(file_name, image_id, height, width, boxes, labels, crowds, areas if with_coco else None,
                            segmentations if with_coco else None, origin, places, place_word,
                            difficult if any(difficult) else ())
 
 
-def pack_arrays(records: list) -> None:
+def pack_arrays(records: list[ImageRecord]) -> None:
     """Boxes, labels and crowds of the records from tuples to arrays: one conversion is faster than one for each."""
     boxes = np.array([box for record in records for box in record.boxes], np.float64).reshape(-1, 4)
     labels = np.array([label for record in records for label in record.labels], np.int32)
@@ -113,8 +124,8 @@ def is_dropped(problem: Problem) -> bool:
     return problem.kind not in KEPT_KINDS
 
 
-def check_classes(classes):
-    """The class names as a list, or None; DataError where they are not [background, name, ...]."""
+def check_classes(classes: Optional[Sequence[str]]) -> Optional[list[str]]:
+    """Return the class names as a list, or None; DataError unless they are [background, name, ...]."""
     if classes is None or len(classes) == 0:
         return None
     classes = [str(name) for name in classes]
@@ -128,15 +139,24 @@ def check_classes(classes):
     return classes
 
 
-def named_categories(names) -> list:
-    """Categories of a source without ids of its own: id == label."""
+def choose_classes(source: Path, classes: Optional[list[str]], found: set[str]) -> list[str]:
+    """Return the classes that were asked for, or without these the ones found, sorted; DataError if no object has one."""
+    if classes is None:
+        return [BACKGROUND, *sorted(found - {BACKGROUND})]
+    if found and not found & set(classes[1:]):
+        raise no_overlap(source, classes, found)
+    return classes
+
+
+def named_categories(names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the categories of a source that has no ids for them: id == label."""
     return [{"id": label, "name": name, "label": label} for label, name in enumerate(names, 1)]
 
 
-def no_overlap(source, classes, found) -> DataError:
-    """The error that no object has a class that was asked for."""
-    wanted, found = _listed(classes[1:]), _listed(sorted(found))
-    return DataError(f"{source}: none of the classes ({wanted}) is among its categories ({found})")
+def no_overlap(source: Path, classes: Sequence[str], found: Iterable[str]) -> DataError:
+    """Return the error that no object has a class that was asked for."""
+    return DataError(f"{source}: none of the classes ({_listed(classes[1:])}) is among its categories "
+                     f"({_listed(sorted(found))})")
 
 
 def _listed(names, most: int = 8) -> str:
@@ -144,12 +164,13 @@ def _listed(names, most: int = 8) -> str:
     return ", ".join(names[:most]) + (f", ... {len(names) - most} more" if len(names) > most else "")
 
 
-def records_to_coco(records, categories) -> dict:
-    """COCO ground truth of the records, for evaluation. An area is the source's own, or that of the box."""
+def records_to_coco(records: Iterable[ImageRecord], categories: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return COCO ground truth of the records, for evaluation. An area is the source's own, or that of the box."""
     by_label = {category["label"]: category["id"] for category in categories}
-    truth = {"images": [], "annotations": [], "categories": [{"id": c["id"], "name": c["name"]} for c in categories]}
+    truth: dict[str, list] = {"images": [], "annotations": [],
+                              "categories": [{"id": c["id"], "name": c["name"]} for c in categories]}
     for record in records:
-        image = {"id": record.image_id, "file_name": record.file_name}
+        image: dict[str, Any] = {"id": record.image_id, "file_name": record.file_name}
         if record.height and record.width:
             image.update(height=record.height, width=record.width)
         truth["images"].append(image)

@@ -4,13 +4,15 @@ Such a list is a file, or NAME where ImageSets/Main/NAME.txt lies beside the fol
 """
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Optional
 from xml.etree.ElementTree import ParseError
 
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
-from .errors import (
+from ..errors import (
     BAD_OBJECT,
     BAD_XML,
     MISSING_PICTURE,
@@ -20,20 +22,21 @@ from .errors import (
     Problem,
     unknown_category,
 )
-from .records import BACKGROUND, Annotations, ObjectList, named_categories, no_overlap
+from ..format import Format, Layout
+from ..records import Annotations, ObjectList, choose_classes, named_categories
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-def digest(path: Path, image_set=None) -> str:
-    problems = []
-    return _read_all(path, image_set, problems)[1]
+def digest(path: Path, image_set: Optional[str] = None) -> str:
+    """Return a hash of the XML files, and of the list that chooses them."""
+    return _read_all(path, image_set, [])[1]
 
 
-def read(image_dir: Path, path: Path, classes=None, image_set=None) -> Annotations:
-    """Image ids are 1, 2, ... in the order of the names; without `classes` they are the names found, sorted."""
-    problems = []
+def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image_set: Optional[str] = None) -> Annotations:
+    """Read the folder; image ids are 1, 2, ... in the order of the file names."""
+    problems: list[Problem] = []
     files, digest_of_all = _read_all(path, image_set, problems)
     parsed = []
     for name, data in files:
@@ -42,10 +45,7 @@ def read(image_dir: Path, path: Path, classes=None, image_set=None) -> Annotatio
         except _XmlError as error:
             problems.append(Problem(str(path / name), error.place, str(error), BAD_XML))
     found = {item.name for _, image in parsed for item in image.objects if item.name}
-    if classes is None:
-        classes = [BACKGROUND, *sorted(found - {BACKGROUND})]
-    elif found and not found & set(classes[1:]):
-        raise no_overlap(path, classes, found)
+    classes = choose_classes(path, classes, found)
     labels = {name: label for label, name in enumerate(classes) if label}
     pictures = _PictureFinder(image_dir)
     records = [_record(number, path / name, image, labels, pictures, problems)
@@ -56,10 +56,9 @@ def read(image_dir: Path, path: Path, classes=None, image_set=None) -> Annotatio
 def _read_all(path: Path, image_set, problems: list) -> tuple:
     """([(name, bytes)], a hash of them all), sorted by name."""
     try:
-        files = [entry for entry in os.scandir(path) if entry.name.lower().endswith(".xml") and entry.is_file()]
+        names = sorted(entry.name for entry in os.scandir(path) if entry.name.lower().endswith(".xml") and entry.is_file())
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}: expected a folder of XML files") from error
-    names = sorted(entry.name for entry in files)
     if not names:
         raise DataError(f"{path}: holds no XML file")
     total = hashlib.sha256()
@@ -160,7 +159,9 @@ class _PictureFinder:
     """Finds the picture of an XML file: the one that <filename> names, else that with the stem of the XML file."""
 
     def __init__(self, image_dir: Path):
-        self.names, self.by_stem, self.taken = set(), {}, {}
+        self.names: set[str] = set()
+        self.by_stem: dict[str, str] = {}
+        self.taken: dict[str, str] = {}
         rank = {extension: number for number, extension in enumerate(EXTENSIONS)}
         for entry in os.scandir(image_dir):
             stem, extension = os.path.splitext(entry.name)
@@ -193,6 +194,7 @@ def _record(image_id: int, xml: Path, image: _Image, labels: dict, pictures: _Pi
     for number, item in enumerate(image.objects, 1):
         box = item.box()
         label = labels.get(item.name)
+        fault: Optional[tuple[str, str]]
         if isinstance(box, str):
             fault = BAD_OBJECT, box
         elif label is None:
@@ -202,3 +204,12 @@ def _record(image_id: int, xml: Path, image: _Image, labels: dict, pictures: _Pi
         if fault:
             problems.append(Problem(str(xml), f"object {number}", fault[1], fault[0]))
     return found.record(name, image_id, image.height, image.width, str(xml), "object")
+
+
+def _layout(config: Mapping[str, Any], train: bool) -> tuple[str, str]:
+    return "JPEGImages", "Annotations"
+
+
+FORMAT = Format(
+    "voc", "Pascal VOC XML", "folder of XML files", read, digest, anno_is_folder=True,
+    image_set="list of pictures, or the name of one in ImageSets/Main", layout=Layout("voc_root", _layout, separate_sets=False))

@@ -1,41 +1,47 @@
 """Reads COCO annotations: one JSON file with images, annotations and categories."""
-import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Optional
 
-from .errors import BAD_IMAGE, BAD_OBJECT, UNKNOWN_IMAGE, DataError, Problem, unknown_category
-from .records import BACKGROUND, Annotations, ObjectList, no_overlap
+from ..errors import BAD_IMAGE, BAD_OBJECT, UNKNOWN_IMAGE, DataError, Problem, unknown_category
+from ..format import Format, Layout, digest_of, read_bytes
+from ..records import BACKGROUND, Annotations, ImageRecord, ObjectList, no_overlap
 
 # bool is an int to isinstance, and no number here. A string is no id either: it is told as one that no image has.
 _NUMBERS, _IDS = frozenset((int, float)), frozenset((int, str))
 _HUGE = 1e18
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(_read(path)).hexdigest()
-
-
-def read(image_dir: Path, path: Path, classes=None, image_set=None) -> Annotations:
-    """`classes` are matched with the categories by name."""
-    data = _read(path)
+def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image_set: Optional[str] = None) -> Annotations:
+    """Read the file; `classes` are matched with the categories by name."""
+    data = read_bytes(path)
     content = _parse(path, data)
     labels, categories, names = _categories(path, content["categories"], classes)
-    problems = []
+    problems: list[Problem] = []
     images, lost = _images(path, content["images"], problems)
     objects = _objects(path, content["annotations"], images, lost, labels, names, problems)
-    records = []
+    records: list[ImageRecord] = []
     for image_id, image in images.items():
         found = objects.get(image_id) or ObjectList()
         records.append(found.record(image["file_name"], image_id, image.get("height"), image.get("width"), str(path),
                                     "annotation", with_coco=True))
-    return Annotations(records, categories, problems, hashlib.sha256(data).hexdigest())
+    return Annotations(records, categories, problems, digest_of(data))
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
+def ground_truth(path: Path, classes: Optional[list[str]] = None) -> dict[str, Any]:
+    """Return the content of the file, limited to `classes`."""
+    content = _parse(path, read_bytes(path))
+    others = {item["id"] for item in content["categories"] if classes and item["name"] not in classes[1:]}
+    if not others:
+        return content
+    return {**content, "categories": [item for item in content["categories"] if item["id"] not in others],
+            "annotations": [item for item in content["annotations"] if item.get("category_id") not in others]}
+
+
+def _layout(config: Mapping[str, Any], train: bool) -> tuple[str, str]:
+    folder = config["train_data_type" if train else "val_data_type"]
+    return folder, config["instance_set"].format(folder)
 
 
 def _parse(path: Path, data: bytes) -> dict:
@@ -64,7 +70,7 @@ def _parse(path: Path, data: bytes) -> dict:
 
 def _categories(path: Path, entries: list, classes) -> tuple:
     """({category id: label}, categories, {category id: name})."""
-    names = {}
+    names: dict[int, str] = {}
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or not _is_integer(entry.get("id")) or not isinstance(entry.get("name"), str):
             raise DataError(f"{path}: categories[{number}]: expected an integer id and a name, got {_short(entry)}")
@@ -94,7 +100,8 @@ def _categories(path: Path, entries: list, classes) -> tuple:
 
 def _images(path: Path, entries: list, problems: list) -> tuple:
     """({id: entry}, ids of the entries that are not usable)."""
-    images, lost = {}, set()
+    images: dict[int, dict[str, Any]] = {}
+    lost: set = set()
     for number, entry in enumerate(entries):
         what = _image_fault(entry)
         if what:
@@ -136,7 +143,7 @@ def _possible_ids(entry) -> set:
 
 def _objects(path: Path, entries: list, images: dict, lost: set, labels: dict, names: dict, problems: list) -> dict:
     """{image id: ObjectList}."""
-    objects = {}
+    objects: dict[int, ObjectList] = {}
     for number, entry in enumerate(entries):
         fault = _object_fault(entry)
         if fault is None:
@@ -206,3 +213,6 @@ def _kind(value) -> str:
 def _short(value) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+FORMAT = Format("coco", "COCO JSON", "JSON file", read, masks=True, ground_truth=ground_truth, layout=Layout("coco_root", _layout))

@@ -3,26 +3,24 @@
 A line without boxes is a picture without objects; empty lines and those that start with # are passed over. A class is
 a label (1, 2, ...) or, where classes are given, one of their names.
 """
-import hashlib
 import re
 from pathlib import Path
+from typing import Optional
 
-from .errors import BAD_LINE, DataError, Problem, unknown_category
-from .records import Annotations, ObjectList, named_categories, no_overlap
+from ..errors import BAD_LINE, DataError, Problem, unknown_category
+from ..format import Format, decode_text, digest_of, read_bytes
+from ..records import Annotations, ObjectList, named_categories, no_overlap
 
 MOST_LABELS = 9999      # where no classes are given; a larger number is no label
 FORM = "x1,y1,x2,y2,class[,crowd]"
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(_read(path)).hexdigest()
-
-
-def read(image_dir: Path, path: Path, classes=None, image_set=None) -> Annotations:
-    """Image ids are 1, 2, ... in the order of the lines; without `classes` they are called by their label."""
-    data = _read(path)
-    problems, lines = [], []
-    for number, line in enumerate(_decode(path, data).split("\n"), 1):
+def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image_set: Optional[str] = None) -> Annotations:
+    """Read the file; image ids are 1, 2, ... in the order of the lines. Without `classes` their labels are their names."""
+    data = read_bytes(path)
+    problems: list[Problem] = []
+    lines = []
+    for number, line in enumerate(decode_text(path, data).split("\n"), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             lines.append((number, *_split(line)))
     if not lines:
@@ -46,23 +44,7 @@ def read(image_dir: Path, path: Path, classes=None, image_set=None) -> Annotatio
             if fault:
                 problems.append(Problem(origin, f"box {place}", fault[1], fault[0]))
         records.append(found.record(name, image_id, None, None, origin, "box"))
-    return Annotations(records, named_categories(classes[1:]), problems, hashlib.sha256(data).hexdigest())
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
-
-
-def _decode(path: Path, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        what = f"byte {error.start} of the file is {data[error.start]:#04x}"
-        raise DataError(f"{path}:{line}: not text in UTF-8: {what}") from error
+    return Annotations(records, named_categories(classes[1:]), problems, digest_of(data))
 
 
 def _split(line: str) -> tuple:
@@ -120,3 +102,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+FORMAT = Format("other", "text", "text file", read)

@@ -1,0 +1,72 @@
+"""An annotation format as the tools and models see it, and what the readers of files share.
+
+formats/ holds one module for each format. Conversion, checks, commands and models ask its entry, a `Format`, and never
+compare names.
+"""
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from .errors import DataError
+from .records import Annotations
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file; DataError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+
+
+def digest_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_digest(path: Path, image_set: Optional[str] = None) -> str:
+    """Return the digest of annotations in one file."""
+    return digest_of(read_bytes(path))
+
+
+def decode_text(path: Path, data: bytes) -> str:
+    """Return the text in the bytes of a file; DataError with the line if it is not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        what = f"byte {error.start} of the file is {data[error.start]:#04x}"
+        raise DataError(f"{path}:{line}: not text in UTF-8: {what}") from error
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The usual folders of a data set below one root, which a config key names."""
+
+    key: str                        # config key of the root: "coco_root"
+    # (configuration, train) -> (image_dir, anno_path), both relative to the root.
+    paths: Callable[[Mapping[str, Any], bool], tuple[str, str]]
+    # False: the folders hold all sets, and only image_set separates training from evaluation.
+    separate_sets: bool = True
+
+
+@dataclass(frozen=True)
+class Format:
+    """One annotation format. A module of formats/ defines it as FORMAT."""
+
+    name: str                       # value of the config key `dataset` and of --source
+    title: str                      # for --help: "COCO JSON"
+    anno: str                       # what anno_path is: "JSON file"
+    # (image_dir, anno_path, classes, image_set) -> what the annotations hold. classes: as checked by records.check_classes,
+    # None = all that are found. DataError: nothing can be read.
+    read: Callable[[Path, Path, Optional[list[str]], Optional[str]], Annotations]
+    # (anno_path, image_set) -> a hash of all files that `read` reads besides the images, equal to Annotations.digest. A
+    # conversion is repeated when it changes.
+    digest: Callable[[Path, Optional[str]], str] = file_digest
+    anno_is_folder: bool = False
+    masks: bool = False             # objects may have a segmentation
+    image_set: str = ""             # for --help: what image_set names; "" = the format has no lists of images
+    # (anno_path, classes) -> COCO ground truth, if the annotations are that already. None = it follows from the records.
+    ground_truth: Optional[Callable[[Path, Optional[list[str]]], dict[str, Any]]] = None
+    layout: Optional[Layout] = None
