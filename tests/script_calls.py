@@ -76,8 +76,9 @@ def copy_checkout(root: Path) -> Path:
         for name in ("scripts", "test"):
             if (ROOT / model / name).is_dir():
                 shutil.copytree(ROOT / model / name, root / model / name)
-        for path in (ROOT / model).glob("detectron2_config_101.yaml"):
-            shutil.copy(path, root / model)
+        for name in ("default_config.yaml", "detectron2_config_101.yaml"):
+            if (ROOT / model / name).is_file():
+                shutil.copy(ROOT / model / name, root / model)
     (root / "utils" / "launch").mkdir(parents=True)
     shutil.copy(ROOT / "utils" / "launch" / "rank_table.py", root / "utils" / "launch")
     (root / "utils" / "launch" / "run.py").touch()

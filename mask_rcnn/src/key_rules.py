@@ -11,10 +11,21 @@ def check_config(config):
 
 
 def _masks(config):
-    if config.dataset != "coco":
-        yield "dataset", f"{config.dataset!r} has no masks: Mask R-CNN takes COCO annotations (dataset: coco)"
+    formats = _formats_with_masks()
+    if formats and config.dataset not in formats:
+        titles = " or ".join(entry.title.split()[0] for entry in formats.values())      # "COCO JSON": COCO
+        yield "dataset", f"{config.dataset!r} has no masks: Mask R-CNN takes {titles} annotations (dataset: {', '.join(formats)})"
     side, shape = config.roi_layer.mask_out_size, list(config.mask_shape)
     if side < 1:
         yield "roi_layer", f"expected mask_out_size >= 1, got {side}"
     if shape != [2 * side, 2 * side]:     # the deconvolution of the mask head doubles the side
         yield "mask_shape", f"expected twice mask_out_size of roi_layer, {[2 * side, 2 * side]}, got {shape}"
+
+
+def _formats_with_masks() -> dict:
+    """Return {name: entry} of the annotation formats; nothing if utils/ is missing, which data/source.py reports."""
+    try:
+        from utils.mindrecord import all_formats
+    except ImportError:
+        return {}
+    return {name: entry for name, entry in all_formats().items() if entry.masks}

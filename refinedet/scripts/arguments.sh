@@ -65,12 +65,18 @@ evaluate() {
   run_one eval.py "$(next_folder ./eval)" ${OPTIONS[@]+"${OPTIONS[@]}"}
 }
 
+# One of the formats that default_config.yaml lists for the key `dataset`; voc0712 and voc0712plus are older names of voc.
 set_dataset() {
-  case $1 in
-    coco | voc | other) ARGS+=("--dataset=$1") ;;
-    voc0712 | voc0712plus) ARGS+=("--dataset=voc") ;;
-    *) fail "DATASET: expected coco, voc or other, got '$1'" ;;
+  local name=$1 formats
+  case $name in
+    voc0712 | voc0712plus) name=voc ;;
   esac
+  formats=$(sed -n 's/^# Format of the annotations: {\([^}]*\)}.*/\1/p' "$MODEL_DIR/default_config.yaml")
+  if [[ "|$formats|" != *"|$name|"* ]]; then
+    formats=${formats//|/, }
+    fail "DATASET: expected ${formats%, *} or ${formats##*, }, got '$1'"
+  fi
+  ARGS+=("--dataset=$name")
 }
 
 # set_schedule EPOCH_SIZE LR [PRE_TRAINED] [PRE_TRAINED_EPOCH_SIZE] [...]: LR is the highest rate, whatever the batch, and falls

@@ -79,7 +79,8 @@ def _require_tool(name: str) -> Path:
 def localize(config: Config, weights: str) -> Config:
     """The same with paths in what was fetched: relative ones, those below data_path and load_path, those left out."""
     changes = {}
-    for address, folder, keys in (("data_url", "data_path", DATA_KEYS), ("checkpoint_url", "load_path", WEIGHT_KEYS)):
+    data_keys = {*DATA_KEYS, *(key for key in config if key.endswith("_root"))}     # the roots of other formats too
+    for address, folder, keys in (("data_url", "data_path", data_keys), ("checkpoint_url", "load_path", WEIGHT_KEYS)):
         if config[address]:
             root = fetched_root(config[address], config[folder])
             for key in keys:
@@ -109,13 +110,17 @@ def _inside(root: Path, folder: Path, value: str, by_name: bool):
 
 def _find_data(config: Config, root: Path) -> dict:
     """{key: folder} of the one data set in `root`, where the configuration names none."""
-    key, given = {"coco": "coco_root", "voc": "voc_root"}.get(config.dataset), ("image_dir", "anno_path")
-    if key not in config or any(config[name] for name in (key, *given)):
+    try:
+        from utils.mindrecord import find_format
+    except ImportError:     # a command that reads no data set does without
         return {}
-    if key == "coco_root":
-        marks = [(config.instance_set.format(name),) for name in (config.train_data_type, config.val_data_type)]
-    else:
-        marks = [("JPEGImages", "Annotations")]
+    entry = find_format(config.dataset)
+    key = entry.layout.key if entry.layout else None
+    if key not in config or any(config[name] for name in (key, "image_dir", "anno_path")):
+        return {}
+    marks = [entry.layout.paths(config, train) for train in (True, False)]
+    if not entry.anno_is_folder:    # its name is mark enough
+        marks = [(anno_path,) for _, anno_path in marks]
     found = [folder for folder in (root, *sorted(root.glob("*/")), *sorted(root.glob("*/*/")))
              if any(all((folder / name).exists() for name in mark) for mark in marks)]
     if len(found) > 1:

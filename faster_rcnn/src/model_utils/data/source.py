@@ -1,5 +1,4 @@
 """From the configuration to the sets of pictures: which keys name them, and their conversion to MindRecord."""
-import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,18 +31,13 @@ class DataInfo:
 
         Read anew each time: a training run is not to hold it between two evaluations.
         """
-        if self.source["source"] != "coco":
-            keys = ("source", "image_dir", "anno_path", "classes", "image_set")
-            tools = _mindrecord_tools()
-            records, categories, _ = tools.read_annotations(**{key: self.source[key] for key in keys})
-            return tools.records_to_coco(records, categories)
-        content = json.loads(Path(self.source["anno_path"]).read_text(encoding="utf-8"))
-        wanted = {item["id"] for item in self.categories}
-        others = {item["id"] for item in content["categories"]} - wanted
-        if not others:
-            return content
-        return {**content, "categories": [item for item in content["categories"] if item["id"] in wanted],
-                "annotations": [item for item in content["annotations"] if item.get("category_id") not in others]}
+        keys = ("source", "image_dir", "anno_path", "classes", "image_set")
+        return _mindrecord_tools().read_ground_truth(**{key: self.source[key] for key in keys})
+
+
+def source_format(config):
+    """Return the entry of utils/mindrecord/formats that the key `dataset` names."""
+    return _mindrecord_tools().find_format(config.dataset)
 
 
 def prepare_data(config, train: bool, in_training: bool = False, masks: bool = False) -> DataInfo:
@@ -76,7 +70,7 @@ def _with_repeats(info: DataInfo, threshold: float) -> DataInfo:
 
 def find_source(config, train: bool, in_training: bool = False, masks: bool = False) -> dict:
     """The arguments of utils.mindrecord.ensure that the configuration's keys stand for."""
-    # A model that takes COCO alone has no image_set.
+    # A model without formats that have lists of images has no image_set.
     values = {name: config.get(name, "") for name in ("image_dir", "anno_path", "image_set")}
     if not train:
         own = {name: config.get(f"val_{name}", "") for name in values}
@@ -84,15 +78,12 @@ def find_source(config, train: bool, in_training: bool = False, masks: bool = Fa
             values = {name: own[name] or value for name, value in values.items()}
         elif in_training:       # those of the training set, which says nothing about what was learnt
             values = dict.fromkeys(values, "")
-    if config.coco_root and config.dataset == "coco":
-        root, data_type = Path(config.coco_root), config.train_data_type if train else config.val_data_type
-        values["image_dir"] = values["image_dir"] or str(root / data_type)
-        values["anno_path"] = values["anno_path"] or str(root / config.instance_set.format(data_type))
-    # Not every model has voc_root. What no list limits is the training set too.
-    if config.get("voc_root") and config.dataset == "voc" and (train or not in_training or values["image_set"]):
-        root = Path(config.voc_root)
-        values["image_dir"] = values["image_dir"] or str(root / "JPEGImages")
-        values["anno_path"] = values["anno_path"] or str(root / "Annotations")
+    layout = source_format(config).layout
+    root = layout and config.get(layout.key)    # not every model has the key of every format
+    # If one root holds all sets, only a list of images keeps the evaluation set of a training run from being the training set.
+    if root and (layout.separate_sets or train or not in_training or values["image_set"]):
+        for name, path in zip(("image_dir", "anno_path"), layout.paths(config, train)):
+            values[name] = values[name] or str(Path(root) / path)
     return {"source": config.dataset, **values, "image_set": values["image_set"] or None,
             "classes": list(config.coco_classes) or None,
             # An evaluation counts what is found where nothing is.
@@ -103,13 +94,14 @@ def _require_source(config, source: dict, prefix: str, converted: bool) -> None:
     """InputError that names the key where the source is not given or not there; to train, a conversion will do."""
     if converted:
         return
-    key = {"coco": "coco_root", "voc": "voc_root"}.get(config.dataset)
+    layout = source_format(config).layout
+    key = layout.key if layout else None
     root = config.get(key)      # None: the model has no such key
     if root and not Path(root).is_dir():
         raise InputError(f"{key}: no such folder: {root}")
     missing = next((name for name in ("image_dir", "anno_path") if not source[name]), None)
-    if missing and key == "voc_root" and root:
-        missing = "image_set"   # the folders follow from voc_root
+    if missing and root and not layout.separate_sets:
+        missing = "image_set"   # the folders follow from the root
     if missing:
         choice = "" if root is None or missing == "image_set" else f"--{key} or "
         needed = f"{prefix}{missing} is needed{' for run_eval' if prefix else ''}"
