@@ -8,7 +8,7 @@ from .errors import DataError, Problem
 from .formats import all_formats, find_format
 from .records import Annotations, ImageRecord, check_classes, pack_arrays, records_to_coco
 
-AnyPath = Union[str, os.PathLike]
+AnyPath = Union[str, os.PathLike[str]]
 Classes = Optional[Sequence[str]]
 
 
