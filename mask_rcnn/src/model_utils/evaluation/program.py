@@ -11,7 +11,7 @@ import numpy as np
 
 from ...model import program_settings
 from ..config import Config, InputError, require_path
-from ..data.source import find_source
+from ..data.source import find_source, source_format
 from .detections import Collector
 from .report import report, score_file
 
@@ -114,7 +114,8 @@ def add_image(collector: Collector, item: dict, image_id: int) -> None:
 
 def scored(config, output: Path, start: float) -> str:
     """Return what eval.py prints about detections.json; metrics.json and the curves are written."""
-    ground_truth = find_source(config, train=False)["anno_path"] if config.dataset == "coco" else ""
+    own = source_format(config).ground_truth is not None
+    ground_truth = find_source(config, train=False)["anno_path"] if own else ""
     changes = {"detections": str(output / "detections.json"), "checkpoint_path": "", "mindir_path": "", "onnx_path": "",
                "val_anno_path": ground_truth or config.val_anno_path}
     config = Config({**config.to_dict(), **changes})

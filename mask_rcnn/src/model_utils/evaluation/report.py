@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...model import IOU_TYPES
 from ..config import InputError, require_path
-from ..data.source import DataInfo, find_source
+from ..data.source import DataInfo, find_source, source_format
 from .coco_inputs import read_json
 from .coco_scores import Scores, class_table, coco_ap
 from .plots import plot_pr_curves
@@ -27,7 +27,7 @@ def score_file(config) -> tuple[list[Scores], dict]:
     if others:
         raise InputError(f"give one of --detections and --{others[0]}, not both")
     detections = require_path(config, "detections", "file")
-    if config.dataset == "coco":
+    if source_format(config).ground_truth is not None:
         ground_truth = _limit_classes(_coco_file(config), config.coco_classes)
     else:
         ground_truth = DataInfo((), 0, [], find_source(config, train=False)).ground_truth()
