@@ -1,4 +1,4 @@
-"""Checkpoints of a run and going on from them, with a toy network: the epochs of train_loop.py, without pictures."""
+"""Checkpoints of a run and going on from them, with a toy network: the epochs of training/loop.py, without pictures."""
 import os
 import resource
 import signal

@@ -49,7 +49,7 @@ class TrainStep:
     bias_lr_factor: what the rate of biases is multiplied by; bias_weight_decay: whether they decay (Caffe: 2.0, False).
     accumulate: batches whose mean gradients make one update. It equals that of one batch of all their pictures where the
     losses divide by the same number in each: the count of pictures, or of sampled anchors and boxes as long as every picture
-    has its full sample. Where they divide by counts that vary (RefineDet's matched anchors, Mask R-CNN's masks), each batch
+    has its full sample. Where they divide by counts that vary (matched anchors, masks), each batch
     weighs the same, however much it counts. Over devices there is no such difference: see ranks.shared_count.
     """
 
