@@ -21,8 +21,8 @@ SMALLEST = 1e-6  # pixels and square pixels: keeps padding (width 0) finite, far
 def encode(anchors, boxes, stds=UNIT_STDS, means=ZERO_MEANS, offset: int = 0):
     """What moves `anchors` (..., 4) onto `boxes` (..., 4), normalised: (..., 4). The inverse of `decode`.
 
-    Ren et al., "Towards Real-Time Object Detection with Region Proposal Networks", 2015, eq. 2: dx = (x - x_a) / w_a, dw = log(w / w_a). Boxes of no size give finite
-    numbers.
+    Ren et al., "Towards Real-Time Object Detection with Region Proposal Networks", 2015, eq. 2: dx = (x - x_a) / w_a,
+    dw = log(w / w_a). Boxes of no size give finite numbers.
     """
     anchor_size = ops.maximum(anchors[..., 2:] - anchors[..., :2] + offset, SMALLEST)
     box_size = ops.maximum(boxes[..., 2:] - boxes[..., :2] + offset, SMALLEST)
