@@ -13,13 +13,16 @@ from .anchor_generator import AnchorGenerator
 from .backbones import build_backbone
 from .box_utils import deltas_stds, overlaps
 from .model_utils.layers.boxes import decode, spread, take_rows
+from .model_utils.layers.named_losses import weighted, weights_of
 from .model_utils.layers.nms import ClassNms
 from .multibox import MultiBox
 from .refinedet_loss_cell import Matcher, multibox_losses
 from .resnet101_for_refinedet import FRESH_STD, head_blocks
 from .tcb import TransferConnections
 
-LOSS_NAMES = ("arm_loc_loss", "arm_conf_loss", "odm_loc_loss", "odm_conf_loss")
+# The losses, in the order of the log: name -> configuration key of its weight.
+LOSSES = {name: f"{name}_weight" for name in ("arm_loc_loss", "arm_conf_loss", "odm_loc_loss", "odm_conf_loss")}
+LOSS_NAMES = tuple(LOSSES)
 # Of dw and dh, scaled: far beyond any object, and exp stays finite. The authors' code has no limit.
 MAX_LOG_RATIO = 10.0
 # Boxes reach this many times the picture's side around it before those of different classes could meet in NMS.
@@ -38,19 +41,22 @@ class RefineDet(nn.Cell):
         detector: the last step of inference.
         pos_iou_thr: from which IoU on an anchor is an object's; neg_pos_ratio: mined negatives for each of these.
         objectness_thre: anchors of less objectness are background, in inference and to the ODM's mining.
+        loss_weights: {name: weight} of the losses; None: 1 each.
     """
 
     def __init__(self, backbone, tcb, arm, odm, anchors: np.ndarray, scaling, detector, pos_iou_thr: float = 0.5,
-                 neg_pos_ratio: int = 3, objectness_thre: float = 0.01):
+                 neg_pos_ratio: int = 3, objectness_thre: float = 0.01, loss_weights: dict | None = None):
         super().__init__()
         self.backbone, self.tcb, self.arm, self.odm = backbone, tcb, arm, odm
         self.anchors = Tensor(anchors[None])
         self.scaling, self.stds = tuple(scaling), deltas_stds(scaling)
         self.detector, self.matcher = detector, Matcher(pos_iou_thr)
         self.neg_pos_ratio, self.objectness_thre = neg_pos_ratio, objectness_thre
+        loss_weights = loss_weights or dict.fromkeys(LOSSES, 1.0)
+        self.loss_names, self.loss_weights = tuple(loss_weights), tuple(loss_weights.values())
 
     def construct(self, image, image_info, gt_boxes, gt_labels, gt_valid):
-        """The losses of LOSS_NAMES.
+        """The losses of LOSSES in their order, weighted.
 
         Args:
             image: (N, 3, H, W); image_info: not read, pictures fill the input.
@@ -72,7 +78,9 @@ class RefineDet(nn.Cell):
         seen = self.objectness(ops.stop_gradient(arm_logits)) >= self.objectness_thre
         odm_losses = multibox_losses(odm_deltas, odm_logits, refined, gt_boxes, labels, odm_matched,
                                      ops.logical_and(odm_matched < 0, seen), self.neg_pos_ratio, self.scaling)
-        return (*arm_losses, *odm_losses)
+        losses = {"arm_loc_loss": arm_losses[0], "arm_conf_loss": arm_losses[1], "odm_loc_loss": odm_losses[0],
+                  "odm_conf_loss": odm_losses[1]}
+        return weighted(losses, self.loss_names, self.loss_weights)
 
     def predict(self, image, image_info):
         """Detections, best first: boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D)."""
@@ -177,4 +185,5 @@ def build_network(config, fast: bool = False) -> RefineDet:
         detector=detector,
         pos_iou_thr=config.pos_iou_thr,
         neg_pos_ratio=config.neg_pos_ratio,
-        objectness_thre=config.objectness_thre)
+        objectness_thre=config.objectness_thre,
+        loss_weights=weights_of(LOSSES, config))

@@ -6,6 +6,7 @@ from mindspore import Tensor, nn, ops
 from pycocotools import mask as coco_mask
 
 from mask_rcnn.src.MaskRcnn.mask_rcnn import LOSS_NAMES
+from mask_rcnn.src.model_utils.layers.named_losses import weighted
 from mask_rcnn.src.network_define import InferenceNet
 from tests.narrow_network import (
     narrow_mask_config,
@@ -49,7 +50,7 @@ def train(learner):
 
     def forward(*inputs):
         losses, samples, logits = learner.train_masks(*inputs)
-        losses = ops.stack(losses)
+        losses = ops.stack(weighted(losses, learner.loss_names, learner.loss_weights))
         return losses.sum(), losses, *samples, logits
 
     value_and_grad = ms.value_and_grad(forward, None, params, has_aux=True)

@@ -13,10 +13,11 @@ from mindspore import Tensor, nn
 
 from faster_rcnn.src.model_utils.weights.reader import read_checkpoint
 from refinedet.src.anchor_generator import AnchorGenerator
+from refinedet.src.box_utils import overlaps
 from refinedet.src.model_utils.layers.convolution import Convolution
 from refinedet.src.multibox import MultiBox
 from refinedet.src.refinedet import LOSS_NAMES, Detector, RefineDet
-from refinedet.src.refinedet_loss_cell import hard_negatives, overlaps
+from refinedet.src.refinedet_loss_cell import hard_negatives
 from refinedet.src.tcb import TransferConnections
 from refinedet.src.vgg16_for_refinedet import STRIDES, Vgg16
 from tests.relu_sides import settle_vgg

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
+from refinedet.src.box_utils import overlaps
 from refinedet.src.l2norm import L2Norm
 from refinedet.src.model_utils.config import load_config
 from refinedet.src.refinedet import Detector, build_network
-from refinedet.src.refinedet_loss_cell import Bipartite, Matcher, hard_negatives, multibox_losses, overlaps
+from refinedet.src.refinedet_loss_cell import Bipartite, Matcher, hard_negatives, multibox_losses
 from refinedet.src.tcb import TransferConnections
 from tests.narrow_refinedet import narrow_config
 

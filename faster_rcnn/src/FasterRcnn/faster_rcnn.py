@@ -10,6 +10,7 @@ from mindspore import dtype as mstype
 from mindspore.ops import constexpr
 
 from ..model_utils.data.transforms import InputSize
+from ..model_utils.layers.named_losses import weighted, weights_of
 from ..model_utils.layers.nms import ClassNms
 from .anchor_generator import AnchorGenerator
 from .backbones import build_backbone
@@ -23,7 +24,10 @@ from .rpn import RpnHead, rpn_losses
 
 # Pictures are padded to a multiple of this where they are padded one by one.
 PADDING_DIVISOR = 32
-LOSS_NAMES = ("rpn_cls_loss", "rpn_reg_loss", "rcnn_cls_loss", "rcnn_reg_loss")
+# The losses, in the order of the log: name -> configuration key of its weight.
+LOSSES = {"rpn_cls_loss": "rpn_loss_cls_weight", "rpn_reg_loss": "rpn_loss_reg_weight", "rcnn_cls_loss": "rcnn_loss_cls_weight",
+          "rcnn_reg_loss": "rcnn_loss_reg_weight"}
+LOSS_NAMES = tuple(LOSSES)
 
 
 class FasterRcnn(nn.Cell):
@@ -35,7 +39,7 @@ class FasterRcnn(nn.Cell):
         train_proposals, test_proposals: of training and of inference.
         detector: the last step of inference.
         matching: arguments of `match_anchors`; anchor_sampling: of `sample_anchors`; roi_sampling: of `sample_rois`.
-        loss_weights: of the four losses, in the order of LOSS_NAMES.
+        loss_weights: {name: weight} of the losses.
         betas: corners of the smooth L1 of both stages.
         noise_sizes: random numbers that the sampling of a training picture takes: (anchors, P + G).
         strides_from_size: the anchors' strides are padded input // size of the level, as torchvision has them.
@@ -44,7 +48,7 @@ class FasterRcnn(nn.Cell):
     """
 
     def __init__(self, backbone, neck, rpn, roi_align, rcnn, anchors: AnchorGenerator, train_proposals, test_proposals,
-                 detector, matching: dict, anchor_sampling: dict, roi_sampling: dict, loss_weights=(1.0, 1.0, 1.0, 1.0),
+                 detector, matching: dict, anchor_sampling: dict, roi_sampling: dict, loss_weights: dict,
                  betas=(1 / 9, 1.0), noise_sizes=(0, 0), strides_from_size: bool = False, own_divisor: int = 0):
         super().__init__()
         self.backbone, self.neck, self.rpn, self.roi_align, self.rcnn = backbone, neck, rpn, roi_align, rcnn
@@ -53,11 +57,12 @@ class FasterRcnn(nn.Cell):
         self.train_proposals, self.test_proposals, self.detector = train_proposals, test_proposals, detector
         self.matching, self.anchor_sampling, self.roi_sampling = matching, anchor_sampling, roi_sampling
         self.roi_pos, self.pooled_levels = roi_sampling["num_pos"], len(roi_align.strides)
-        self.loss_weights, self.betas, self.noise_sizes = tuple(loss_weights), tuple(betas), tuple(noise_sizes)
+        self.loss_names, self.loss_weights = tuple(loss_weights), tuple(loss_weights.values())
+        self.betas, self.noise_sizes = tuple(betas), tuple(noise_sizes)
         self.rpn_coding = train_proposals.stds, train_proposals.means, train_proposals.offset
 
     def construct(self, image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise):
-        """The losses of LOSS_NAMES, weighted.
+        """The losses of LOSSES in their order, weighted.
 
         Args:
             image: (N, 3, H, W); image_info: (N, 6), of which height and width without padding come first.
@@ -65,10 +70,10 @@ class FasterRcnn(nn.Cell):
             rpn_noise: (N, anchors), roi_noise: (N, P + G): uniform in [0, 1), they decide what is sampled.
         """
         losses, _, _ = self.train_boxes(image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise)
-        return losses
+        return weighted(losses, self.loss_names, self.loss_weights)
 
     def train_boxes(self, image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise):
-        """For networks with more heads: the losses, the pooled levels as RoiAlign.table_of gives them, what `sample_rois` gave."""
+        """For networks with more heads: {name: loss}, the pooled levels as of RoiAlign.table_of, what `sample_rois` gave."""
         image_sizes = image_info[:, :2]
         features = self.neck(self.backbone(image))
         still = [ops.stop_gradient(feature) for feature in features]
@@ -81,8 +86,7 @@ class FasterRcnn(nn.Cell):
         samples = sample_rois(proposals, proposal_valid, gt_boxes, gt_labels, gt_valid, roi_noise, **self.roi_sampling)
         cells = self.roi_align.table_of(features[:self.pooled_levels])
         rcnn_cls, rcnn_reg = self.rcnn_loss(cells, samples)
-        weights = self.loss_weights
-        losses = rpn_cls * weights[0], rpn_reg * weights[1], rcnn_cls * weights[2], rcnn_reg * weights[3]
+        losses = {"rpn_cls_loss": rpn_cls, "rpn_reg_loss": rpn_reg, "rcnn_cls_loss": rcnn_cls, "rcnn_reg_loss": rcnn_reg}
         return losses, cells, samples
 
     def rpn_loss(self, features, anchors, own, gt_boxes, gt_valid, noise):
@@ -216,8 +220,7 @@ def build_parts(config, fast: bool = False) -> dict:
         "matching": matching,
         "anchor_sampling": anchor_sampling,
         "roi_sampling": roi_sampling,
-        "loss_weights": (config.rpn_loss_cls_weight, config.rpn_loss_reg_weight, config.rcnn_loss_cls_weight,
-                         config.rcnn_loss_reg_weight),
+        "loss_weights": weights_of(LOSSES, config),
         "betas": (config.rpn_smooth_l1_beta, config.rcnn_smooth_l1_beta),
         "noise_sizes": noise_sizes,
         "strides_from_size": config.anchor_strides_from_size,

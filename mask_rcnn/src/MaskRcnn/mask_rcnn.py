@@ -7,13 +7,16 @@ x2 - x1; label 0 is background.
 
 from mindspore import nn, ops
 
-from .faster_rcnn import LOSS_NAMES as BOX_LOSS_NAMES
+from ..model_utils.layers.named_losses import weighted, weights_of
+from .faster_rcnn import LOSSES as BOX_LOSSES
 from .faster_rcnn import FasterRcnn, build_parts, build_roi_align
 from .mask_targets import mask_targets
 from .rcnn_mask import MaskHead, mask_head_loss
 from .roi_align import RoiAlign
 
-LOSS_NAMES = (*BOX_LOSS_NAMES, "rcnn_mask_loss")
+# The losses, in the order of the log: name -> configuration key of its weight.
+LOSSES = {**BOX_LOSSES, "rcnn_mask_loss": "rcnn_loss_mask_fb_weight"}
+LOSS_NAMES = tuple(LOSSES)
 
 
 class MaskRcnn(FasterRcnn):
@@ -22,36 +25,35 @@ class MaskRcnn(FasterRcnn):
     Args:
         mask_align: pools the features of a mask, from the levels that roi_align pools from.
         rcnn_mask: the mask head.
-        mask_weight: of the mask loss.
         precise_targets: see mask_targets.
         parts: arguments of FasterRcnn.
     """
 
-    def __init__(self, mask_align: RoiAlign, rcnn_mask: nn.Cell, mask_weight: float = 1.0, precise_targets: bool = False, **parts):
+    def __init__(self, mask_align: RoiAlign, rcnn_mask: nn.Cell, precise_targets: bool = False, **parts):
         super().__init__(**parts)
-        self.mask_align, self.rcnn_mask, self.mask_weight = mask_align, rcnn_mask, mask_weight
+        self.mask_align, self.rcnn_mask = mask_align, rcnn_mask
         self.precise_targets = precise_targets
 
     def construct(self, image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, rpn_noise, roi_noise):
-        """The losses of LOSS_NAMES, weighted.
+        """The losses of LOSSES in their order, weighted.
 
         Args:
             gt_edges: (N, G, E, 5), the objects' outlines, see mask_targets.
             The others: as of FasterRcnn.
         """
         losses, _, _ = self.train_masks(image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, rpn_noise, roi_noise)
-        return losses
+        return weighted(losses, self.loss_names, self.loss_weights)
 
     def train_masks(self, image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, rpn_noise, roi_noise):
-        """The losses, and what the last one is made of: of the slots for objects what `sample_rois` gave, and the mask logits."""
+        """{name: loss}; what the mask loss is made of: what `sample_rois` gave, only the slots for objects; the mask logits."""
         losses, cells, samples = self.train_boxes(image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise)
         rois, labels, _, positive, _, matched = samples
         q = min(self.roi_pos, labels.shape[1])                                 # objects stand in the first slots
         rois, labels, positive, matched = rois[:, :q], labels[:, :q], positive[:, :q], matched[:, :q]
         logits = self.mask_logits(cells, rois, labels)                         # (N, Q, 2s, 2s)
         targets = mask_targets(gt_edges, matched, rois, logits.shape[-1], self.precise_targets)
-        loss = mask_head_loss(logits, targets, positive)
-        return (*losses, loss * self.mask_weight), (rois, labels, positive, matched), logits
+        losses["rcnn_mask_loss"] = mask_head_loss(logits, targets, positive)
+        return losses, (rois, labels, positive, matched), logits
 
     def mask_logits(self, cells, boxes, labels):
         """The pooled levels, boxes (N, B, 4), labels int32 (N, B) -> logits of the boxes' own classes (N, B, 2s, 2s)."""
@@ -75,4 +77,5 @@ def build_network(config, fast: bool = False) -> MaskRcnn:
     """
     mask_align = build_roi_align(config, config.roi_layer["mask_out_size"], fast)
     rcnn_mask = MaskHead(config.roi_align_out_channels, config.rcnn_mask_out_channels, config.num_classes - 1, fast=fast)
-    return MaskRcnn(mask_align, rcnn_mask, config.rcnn_loss_mask_fb_weight, fast, **build_parts(config, fast))
+    parts = {**build_parts(config, fast), "loss_weights": weights_of(LOSSES, config)}
+    return MaskRcnn(mask_align, rcnn_mask, fast, **parts)
