@@ -49,7 +49,7 @@ def graph_mode():
     ms.set_context(mode=before)
 
 
-@pytest.mark.parametrize("model", rank_steps.NETWORKS)
+@pytest.mark.parametrize("model", rank_steps.MODELS)
 def test_two_ranks_train_as_one_process_with_both_pictures(of_two, graph_mode, model):
     """Five steps on pictures that differ in how many anchors and boxes count. Measured: 1e-6 of the way of all weights."""
     whole = rank_steps.train(model)

@@ -6,7 +6,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from faster_rcnn.src import convert_checkpoint, convert_detector
+from faster_rcnn.src import convert_checkpoint
+from faster_rcnn.src.FasterRcnn.conversion import detector as convert_detector
 from faster_rcnn.src.FasterRcnn.conversion.detector_names import FRAMEWORKS
 from faster_rcnn.src.FasterRcnn.conversion.detector_weights import MOST_ELEMENTS, detector_shapes, to_framework
 from faster_rcnn.src.FasterRcnn.conversion.detector_weights import convert_detector as sort_tensors

@@ -11,7 +11,7 @@ import zipfile
 import pytest
 from botocore.paginate import Paginator
 
-from faster_rcnn.src.model_utils import fetching, object_storage
+from faster_rcnn.src.model_utils.cloud import fetching, object_storage
 from faster_rcnn.src.model_utils.cloud.fetching import LOCK, MARK, fetch, fetched_root, unpack
 from faster_rcnn.src.model_utils.cloud.object_storage import client_options, open_storage
 
@@ -229,7 +229,7 @@ def test_moxing_where_it_is_installed(tmp_path, monkeypatch, message):
 FETCHER = """
 import sys
 sys.path.insert(0, {root!r})
-from faster_rcnn.src.model_utils import fetching, object_storage
+from faster_rcnn.src.model_utils.cloud import fetching, object_storage
 class Slow(object_storage.FolderStorage):
     def download(self, folder):
         import time
