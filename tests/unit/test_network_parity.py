@@ -2,7 +2,8 @@
 
 Every fixture in $PARITY_DIR is taken, whatever its sizes and classes. Tolerances are those that the fixtures recommend for each
 model (tolerances.json), ten times the noise between float32 and float64; ours was measured at a tenth to a third of them. With
-`fast` the CPU's Winograd convolutions are forced on all widths: they round up to twice as much.
+`fast` the CPU's Winograd convolutions are forced on all widths: they round up to twice as much. The gradients' tolerances are ours:
+see test_losses_and_gradients_parity.
 """
 import os
 
@@ -14,14 +15,19 @@ from mindspore import Tensor, nn
 from faster_rcnn.src.FasterRcnn.rcnn import box_head_losses
 from faster_rcnn.src.FasterRcnn.rpn import rpn_losses
 from mask_rcnn.src.MaskRcnn.rcnn_mask import mask_head_loss
+from tests.numpy_layers import LEVELS_OF_ROIS
 from tests.parity_models import LEVELS, PARITY_DEFAULT, ParityModel, fixture_folders, rows_of_pictures
-from tests.relu_sides import settle_resnet
+from tests.relu_sides import Settler, settle_two_stage
 
 FOLDERS = fixture_folders(os.environ.get("PARITY_DIR") or PARITY_DEFAULT)
 FAST = [folder for folder in FOLDERS if folder.name.startswith("torchvision")]
 CASES = [*((folder, False) for folder in FOLDERS), *((folder, True) for folder in FAST)]
 STAGES = ("c/res2", "c/res3", "c/res4", "c/res5", *(f"{stage}{level}" for stage in ("fpn/", "rpn/logits_", "rpn/deltas_")
                                                     for level in LEVELS), "fix/box_feat", "fix/cls_logits", "fix/deltas")
+# Relative errors of the norms of gradients, the worst and the median; the fixtures' own where these are stricter. Measured: 6e-5 (a
+# bias whose gradient is a small difference of sums) and 2.5e-6; with the rounding of 101 layers raised by half 6e-5 and 3.4e-6.
+NORM, MEDIAN_NORM = 5e-4, 2e-5
+MOVED = 1e-3      # of all activations: those within rounding of a border. Measured: 4e-5
 STEPS = {"c/res2": 4, "c/res3": 2, "c/res4": 2, "fpn/p2": 4, "fpn/p3": 2}     # every so many pixels are stored
 
 
@@ -166,7 +172,16 @@ class InjectedLosses(nn.Cell):
 
 
 def injected_samples(model) -> list:
-    """The framework's samples in our order: objects first, then background; of masks, objects alone."""
+    """Inputs of InjectedLosses: the framework's samples."""
+    return tensors_of(injected_arrays(model))
+
+
+def tensors_of(samples) -> list:
+    return [tuple(map(Tensor, part)) for part in samples]
+
+
+def injected_arrays(model) -> list:
+    """The framework's samples in our order: objects first, then background; of masks, only objects."""
     arrays, rpn, roi, mask = model.arrays, [], [], []
     for i in range(model.count):
         labels, pos = arrays[f"train/rpn_labels{i}"], arrays[f"train/rpn_pos_idx{i}"]
@@ -188,7 +203,7 @@ def injected_samples(model) -> list:
     if model.masks:
         (boxes, positive), labels, targets = (rows_of_pictures(column) for column in zip(*mask))
         samples.append((boxes, labels[0], targets[0], positive))
-    return [tuple(map(Tensor, part)) for part in samples]
+    return samples
 
 
 def mask_targets_of(model, i):
@@ -199,12 +214,20 @@ def mask_targets_of(model, i):
     return np.unpackbits(model.arrays[f"train/mask_targets{i}_packbits"])[:np.prod(shape)].reshape(shape).astype(np.float32)
 
 
+def conventions_of(model) -> dict:
+    """What settle_two_stage takes, as the fixture says it."""
+    roi = model.settings["roi_align"]
+    return {"stride_in_1x1": model.settings["stride_in_1x1"], "aligned": roi["aligned"], "samples": roi["sampling_ratio"],
+            "level_of": LEVELS_OF_ROIS[model.framework]}
+
+
 def gradient_errors(model, grads) -> tuple:
     """Relative errors of the norms of all gradients, and of those gradients that are stored whole."""
     arrays = model.arrays
     grads = {model.theirs(name): grad.asnumpy().astype(np.float64) for name, grad in grads.items()}
-    assert grads.keys() == set(arrays["train/grad_names"])
-    norms = [np.linalg.norm(grads[name]) / norm - 1 for name, norm in zip(arrays["train/grad_names"], arrays["train/grad_norms"])]
+    names = arrays["train/grad_names"]
+    assert grads.keys() == set(names)
+    norms = [np.linalg.norm(grads[name]) / norm - 1 for name, norm in zip(names, arrays["train/grad_norms_float64"])]
     rows = {model.theirs(f"{layer}.{leaf}"): pick for leaf in ("weight", "bias") for layer, pick in (
         ("rcnn.cls_score", model.class_rows), ("rcnn.bbox_pred", model.box_rows), ("rcnn_mask.logits", model.mask_rows))}
     whole = []
@@ -219,10 +242,16 @@ def gradient_errors(model, grads) -> tuple:
 @pytest.mark.parametrize("folder, fast", [*((folder, False) for folder in FOLDERS), *((folder, True) for folder in FAST[:1])],
                          ids=lambda value: getattr(value, "name", "fast" if value is True else ""))
 def test_losses_and_gradients_parity(folder, fast, tmp_path):
-    """One training step on the framework's samples: each loss, the norm of each gradient, some whole gradients."""
+    """One training step on the framework's samples: each loss, the norm of each gradient, some whole gradients.
+
+    The norms are those of the framework's step in float64, and every ReLU here takes the side that it has in float64, so that no
+    processor's order of additions decides. The whole gradients are stored from the framework's float32 step, with the sides of
+    the processor that it ran on. Their error is therefore a constant of the fixture, up to a fifth of its tolerance.
+    """
     model = ParityModel(folder, tmp_path)
-    detector = model.network(fast)
-    assert settle_resnet(detector.backbone, model.arrays["input/images"], model.config().stride_in_1x1) < 100
+    detector, images, settler = model.network(fast), model.arrays["input/images"], Settler()
+    samples = settle_two_stage(settler, detector, images, injected_arrays(model), conventions_of(model))
+    assert settler.moved < MOVED * settler.seen
     net = InjectedLosses(detector, model.masks)
     params = ms.ParameterTuple(net.trainable_params())
 
@@ -231,12 +260,24 @@ def test_losses_and_gradients_parity(folder, fast, tmp_path):
         return losses.sum(), losses
 
     compiled = ms.jit(ms.value_and_grad(forward, None, params, has_aux=True))
+    inputs = Tensor(images), *tensors_of(samples)
+
+    def errors():
+        (_, losses), grads = compiled(*inputs)
+        return losses.asnumpy(), *gradient_errors(model, {param.name: grad for param, grad in zip(params, grads)})
+
+    losses, norms, whole = errors()
     names = [*model.loss_names, *(["loss_mask"] if model.masks else [])]
     expected = dict(zip(model.arrays["train/loss_names"], model.arrays["train/losses"]))
-    (_, losses), grads = compiled(Tensor(model.arrays["input/images"]), *injected_samples(model))
-    np.testing.assert_allclose(losses.asnumpy(), [expected[name] for name in names], rtol=1e-5)
-    norms, whole = gradient_errors(model, {param.name: grad for param, grad in zip(params, grads)})
-    # Without settled sides detectron2's ResNet-50 would be 6e-3 off, of 1e-3.
+    np.testing.assert_allclose(losses, [expected[name] for name in names], rtol=1e-5)
     tolerance = model.tolerances["grad_norms"]
-    assert norms.max() < tolerance["rtol_each"] and np.median(norms) < tolerance["rtol_median"]
+    assert norms.max() < min(NORM, tolerance["rtol_each"]) and np.median(norms) < min(MEDIAN_NORM, tolerance["rtol_median"])
     assert whole.max() < model.tolerances["small_grads"]["relative_l2"] and len(whole) > 10
+
+    if not (model.masks or fast):       # of one model per framework, for the time that it takes
+        # The same with an epsilon of 1e-4 in place of 1e-5 in all batch norms must fail. It needs no other graph.
+        for param in detector.backbone.get_parameters():
+            if param.name.endswith("moving_variance"):
+                ms.ops.assign(param, param + 9e-5)
+        _, norms, _ = errors()
+        assert norms.max() > 10 * NORM and np.median(norms) > 10 * MEDIAN_NORM

@@ -1,6 +1,7 @@
 """RefineDet against the parity fixture: maps, heads, boxes, detections, matches, mined negatives, losses and gradients.
 
-The fixture's reference follows the authors' Caffe code; the tolerances are those that its README suggests, of gradients a tenth.
+The fixture's reference follows the authors' Caffe code; the tolerances are those that its README suggests. Those of gradients are
+ours: the fixture's are of float64, and all sides of ReLUs and poolings are settled as there. Measured: norms 5e-6, whole 9e-6.
 """
 import json
 import re
@@ -20,7 +21,7 @@ from refinedet.src.refinedet import LOSS_NAMES, Detector, RefineDet
 from refinedet.src.refinedet_loss_cell import hard_negatives
 from refinedet.src.tcb import TransferConnections
 from refinedet.src.vgg16_for_refinedet import STRIDES, Vgg16
-from tests.relu_sides import settle_vgg
+from tests.relu_sides import Settler, settle_refinedet
 
 SIDE, ANCHORS, MEAN_RGB = 320, 6375, (123, 117, 104)
 # Index in the port's list of layers -> ours.
@@ -192,8 +193,9 @@ def test_results_in_pixels(fixture):
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "fast"])
 def training(request, fixture):
     """Losses and gradients."""
-    net = fixture.network(fast=request.param)
-    assert settle_vgg(net.backbone, fixture.image) < 1000      # of 60 million
+    net, settler = fixture.network(fast=request.param), Settler()
+    settle_refinedet(settler, net, fixture.image)
+    assert settler.moved < 1e-3 * settler.seen
     params = ms.ParameterTuple(net.trainable_params())
 
     def forward(*inputs):
@@ -218,11 +220,11 @@ def test_gradients(fixture, training):
     names = [str(name) for name in fixture.arrays["grad_names"]]
     assert len(names) == len(grads) == 98
     for name, norm in zip(names, fixture.arrays["grad_norms"]):
-        np.testing.assert_allclose(np.linalg.norm(grads[our_name(name)]), norm, rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(np.linalg.norm(grads[our_name(name)]), norm, rtol=5e-5, err_msg=name)
     for key in fixture.arrays:
         if key.startswith("grad/"):
             want = fixture.arrays[key]
-            assert np.linalg.norm(grads[our_name(key[5:])] - want) <= 5e-4 * np.linalg.norm(want), key
+            assert np.linalg.norm(grads[our_name(key[5:])] - want) <= 1e-4 * np.linalg.norm(want), key
 
 
 @pytest.mark.parametrize("stage", ["arm", "odm"])
