@@ -204,6 +204,57 @@ def test_sample_rois(case):
         assert (rois[i, total:] == 0).all()
 
 
+def sampled_by_hand(proposals, there, gt, labels, valid, noise, num_pos, num_total, num_neg):
+    """One image: rois (S, 4), labels (S,), targets (S, 4), positive (S,), valid (S,), index of the object (S,).
+
+    Of the objects those with the largest noise; background likewise, `num_neg` at most.
+    """
+    size, slots = min(num_total, len(proposals) + len(gt)), np.flatnonzero(valid)
+    rois, targets = np.zeros((size, 4), np.float32), np.zeros((size, 4), np.float32)
+    classes, matched = np.zeros(size, np.int32), np.zeros(size, np.int32)
+    positive, chosen = np.zeros(size, bool), np.zeros(size, bool)
+    boxes = np.concatenate([proposals, gt])
+    iou = iou_matrix(boxes, gt[slots]) if len(slots) else np.zeros((len(boxes), 1))
+    usable = [k for k in np.argsort(-noise, kind="stable") if np.concatenate([there, valid])[k]]
+    objects = [k for k in usable if iou[k].max() >= 0.5][:num_pos]
+    background = [k for k in usable if iou[k].max() < 0.5][:min(num_neg, size - len(objects))]
+    for s, k in enumerate(objects + background):
+        rois[s], chosen[s] = boxes[k], True
+        if s >= len(objects):
+            continue
+        positive[s], matched[s] = True, slots[iou[k].argmax()]
+        own, classes[s] = gt[matched[s]], labels[matched[s]]
+        side, own_side = boxes[k, 2:] - boxes[k, :2], own[2:] - own[:2]
+        shift = ((own[:2] + own[2:]) - (boxes[k, :2] + boxes[k, 2:])) / 2 / side
+        targets[s] = [*shift * 10, *np.log(own_side / side) * 5]
+    return rois, classes, targets, positive, chosen, matched
+
+
+@pytest.mark.parametrize("num_neg", [1, 6, 24, 31, 32, 500])
+def test_background_is_limited(num_neg):
+    """All that is sampled, in its order; how much of it where the noise is equal. 24 = 32 - num_pos, 32 = num_total."""
+    limited = compile_with(second.sample_rois, num_pos=8, num_total=32, num_neg=num_neg)
+    _, gt, there_are = scene()
+    for case in ("mixed", "equal noise", "no ground truth", "no proposals", "all padding"):
+        rng = np.random.default_rng(6)
+        proposals = proposals_of(gt, there_are, rng)
+        valid = there_are & (case not in ("no ground truth", "all padding"))
+        there = (rng.uniform(size=proposals.shape[:2]) < 0.8) & (case not in ("no proposals", "all padding"))
+        labels = rng.integers(1, 9, valid.shape).astype(np.int32)
+        noise = rng.uniform(size=(4, 60 + 9)).astype(np.float32)
+        noise = np.full_like(noise, 0.5) if case == "equal noise" else noise
+        arrays = proposals, there, gt, labels, valid, noise
+        got = limited(*arrays)
+        for i in range(4):
+            expected = sampled_by_hand(*(array[i] for array in arrays), 8, 32, num_neg)
+            if case == "equal noise":       # which ones is left open
+                np.testing.assert_array_equal(got[3][i], expected[3])
+                np.testing.assert_array_equal(got[4][i], expected[4])
+                continue
+            for part, wanted in zip(got, expected):
+                np.testing.assert_allclose(part[i], wanted, atol=1e-4 if part.ndim == 3 else 0, err_msg=f"{case} {i}")
+
+
 def test_rois_with_low_quality_take_the_object_they_are_best_for():
     """The box overlaps object 0 more, but is the best one of object 1."""
     boxes = np.array([[[0, 0, 10, 10], [0, 0, 10, 9]]], np.float32)

@@ -19,8 +19,8 @@ def rpn_output(seed=0):
     return logits, deltas
 
 
-def naive(logits, deltas, anchors, height, width, nms_pre, nms_post, max_num, threshold, min_size):
-    """One picture: [(score, box), ...], best first."""
+def naive(logits, deltas, anchors, height, width, nms_pre, nms_post, max_num, threshold, min_size, across_levels=False):
+    """One image: [(score, box), ...], best first."""
     best = []
     for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors):
         _, h, w = level_logits.shape
@@ -35,13 +35,18 @@ def naive(logits, deltas, anchors, height, width, nms_pre, nms_post, max_num, th
             box = np.clip(np.concatenate([centre - half, centre + half]), 0, [width, height] * 2)
             rows.append((level_logits[a, y, x], box))
         rows = sorted(rows, key=lambda row: -row[0])[:nms_pre]
-        kept = []
-        for score, box in rows:
-            w, h = box[2:] - box[:2]
-            if w > max(min_size, 1e-9) and h > max(min_size, 1e-9) and all(iou(box, k) <= threshold for _, k in kept):
-                kept.append((score, box))
-        best += kept[:nms_post]
-    return sorted(best, key=lambda row: -row[0])[:max_num]
+        rows = [row for row in rows if min(row[1][2:] - row[1][:2]) > max(min_size, 1e-9)]
+        best += greedy(rows, threshold)[:nms_post]
+    best = sorted(best, key=lambda row: -row[0])
+    return (greedy(best, threshold) if across_levels else best)[:max_num]
+
+
+def greedy(rows, threshold):
+    kept = []
+    for score, box in rows:
+        if all(iou(box, other) <= threshold for _, other in kept):
+            kept.append((score, box))
+    return kept
 
 
 def iou(p, q):
@@ -49,33 +54,50 @@ def iou(p, q):
     return w * h / (np.prod(p[2:] - p[:2]) + np.prod(q[2:] - q[:2]) - w * h)
 
 
+@pytest.mark.parametrize("across_levels", [False, True])
 @pytest.mark.parametrize("nms_pre, nms_post, max_num, min_size", [
     (60, 60, 40, 0.0),      # levels of 144, 36, 12 anchors: k is cut to the level
     (60, 10, 500, 0.0),     # fewer than asked for: padding; nms_post at work
     (100, 100, 50, 12.0),   # min_size at work
 ])
-def test_proposals_match_loop(nms_pre, nms_post, max_num, min_size):
+def test_proposals_match_loop(nms_pre, nms_post, max_num, min_size, across_levels):
     logits, deltas = rpn_output()
     anchors = AnchorGenerator([2], [0.5, 1.0, 2.0], STRIDES).levels(SHAPES)
-    net = ProposalGenerator(anchors, nms_pre, nms_post, max_num, 0.5, min_size)
+    net = ProposalGenerator(anchors, nms_pre, nms_post, max_num, 0.5, min_size, across_levels=across_levels)
     got = ms.jit(net)(tuple(map(Tensor, logits)), tuple(map(Tensor, deltas)), Tensor(SIZES))
     boxes, scores, valid = (part.asnumpy() for part in got)
     assert boxes.shape == (2, max_num, 4)
     for i in range(2):
-        expected = naive([x[i] for x in logits], [x[i] for x in deltas], anchors, *SIZES[i], nms_pre, nms_post, max_num,
-                         0.5, min_size)
+        arguments = [x[i] for x in logits], [x[i] for x in deltas], anchors, *SIZES[i], nms_pre, nms_post, max_num, 0.5, min_size
+        expected, other = naive(*arguments, across_levels), naive(*arguments, not across_levels)
         count = len(expected)
         assert valid[i].sum() == count and valid[i, :count].all()
         np.testing.assert_allclose(scores[i, :count], [row[0] for row in expected])
         np.testing.assert_allclose(boxes[i, :count], [row[1] for row in expected], atol=1e-4)
         assert (boxes[i, count:] == 0).all()
+        assert [row[0] for row in other] != [row[0] for row in expected]
 
 
-def test_nothing_is_left_of_a_picture_without_size_or_of_nan():
+@pytest.mark.parametrize("across_levels, kept", [(False, 5), (True, 3)])
+def test_equal_scores_on_two_levels(across_levels, kept):
+    """Of equal boxes with equal scores one stands; boxes apart stand whatever their scores. Three slots more are padding."""
+    apart = [[40, 0, 56, 16], [40, 30, 56, 46]]
+    anchors = [np.array([[0, 0, 16, 16], apart[0]], np.float32), np.array([[0, 0, 16, 16], *apart], np.float32)]
+    logits = tuple(Tensor(np.ones((1, 1, len(level), 1), np.float32)) for level in anchors)
+    deltas = tuple(Tensor(np.zeros((1, 4, len(level), 1), np.float32)) for level in anchors)
+    net = ProposalGenerator(anchors, 10, 10, 8, 0.7, across_levels=across_levels)
+    boxes, _, valid = (part.asnumpy() for part in ms.jit(net)(logits, deltas, Tensor(SIZES[:1])))
+    assert valid[0].tolist() == [True] * kept + [False] * (8 - kept)
+    assert {tuple(box) for box in boxes[0, :kept].tolist()} == {tuple(box) for box in anchors[1].tolist()}
+    assert (boxes[0, kept:] == 0).all()
+
+
+@pytest.mark.parametrize("across_levels", [False, True])
+def test_nothing_is_left_of_a_picture_without_size_or_of_nan(across_levels):
     logits, deltas = rpn_output()
     deltas = [np.concatenate([level[:1], np.full_like(level[1:], np.nan)]) for level in deltas]
     anchors = AnchorGenerator([2], [0.5, 1.0, 2.0], STRIDES).levels(SHAPES)
-    net = ProposalGenerator(anchors, 60, 60, 40, 0.5)
+    net = ProposalGenerator(anchors, 60, 60, 40, 0.5, across_levels=across_levels)
     sizes = np.array([[0, 0], [40, 50]], np.float32)
     boxes, _, valid = ms.jit(net)(tuple(map(Tensor, logits)), tuple(map(Tensor, deltas)), Tensor(sizes))
     assert not valid.asnumpy().any()

@@ -44,14 +44,15 @@ def match_rois(boxes, valid, gt_boxes, gt_valid, low_quality: bool = False, min_
 def sample_rois(proposals, valid, gt_boxes, gt_labels, gt_valid, noise, num_pos: int, num_total: int,
                 pos_thr: float = 0.5, neg_thr: float = 0.5, neg_low: float = 0.0,
                 stds=(0.1, 0.1, 0.2, 0.2), means=(0.0, 0.0, 0.0, 0.0),
-                add_gt: bool = True, low_quality: bool = False, min_pos_iou: float = 0.5, offset: int = 0):
-    """Up to `num_pos` random RoIs on objects, and background to fill up to `num_total`.
+                add_gt: bool = True, low_quality: bool = False, min_pos_iou: float = 0.5, offset: int = 0, num_neg: int = None):
+    """Up to `num_pos` random RoIs on objects, and background to fill up to `num_total`, `num_neg` at most.
 
     Args:
         proposals: (N, P, 4), valid: bool (N, P); gt_boxes: (N, G, 4), gt_labels: int32 (N, G), gt_valid: bool (N, G).
         noise: (N, P + G), uniform in [0, 1); (N, P) without `add_gt`.
         pos_thr: an object from there on; neg_low <= IoU < neg_thr is background.
         add_gt: the objects themselves are candidates too, after the proposals.
+        num_neg: most background RoIs; None = only `num_total` limits them. S does not depend on it: slots left over are padding.
 
     Returns:
         rois (N, S, 4), labels int32 (N, S), targets (N, S, 4), positive bool (N, S), valid bool (N, S),
@@ -68,6 +69,8 @@ def sample_rois(proposals, valid, gt_boxes, gt_labels, gt_valid, noise, num_pos:
     none = ops.zeros_like(noise) - 1
     pos_key, pos_index = ops.topk(ops.select(positive, noise, none), num_pos)
     neg_key, neg_index = ops.topk(ops.select(negative, noise, none), num_total)
+    if num_neg is not None and num_neg < num_total:     # keys are sorted, best first
+        neg_key = ops.cat((neg_key[:, :num_neg], none[:, num_neg:num_total]), 1)
     index, positive, negative = first_positive(pos_key, pos_index, neg_key, neg_index, num_total)
 
     sampled = ops.logical_or(positive, negative)

@@ -196,6 +196,7 @@ def build_parts(config, fast: bool = False) -> dict:
     roi_sampling = {
         "num_pos": config.num_expected_pos_stage2,
         "num_total": config.num_expected_total_stage2,
+        "num_neg": config.num_expected_neg_stage2,
         "pos_thr": config.pos_iou_thr_stage2,
         "neg_thr": config.neg_iou_thr_stage2,
         "stds": tuple(config.rcnn_target_stds),
@@ -234,9 +235,10 @@ def build_proposals(config) -> tuple:
     coding = {"stds": tuple(config.rpn_target_stds), "means": tuple(config.rpn_target_means),
               "clamp_both": config.clamp_both_sides, "offset": config.box_offset}
     train = ProposalGenerator((), config.rpn_proposal_nms_pre, config.rpn_proposal_nms_post, config.rpn_proposal_max_num,
-                              config.rpn_proposal_nms_thr, config.rpn_proposal_min_bbox_size, **coding)
+                              config.rpn_proposal_nms_thr, config.rpn_proposal_min_bbox_size,
+                              across_levels=config.rpn_proposal_nms_across_levels, **coding)
     test = ProposalGenerator((), config.rpn_nms_pre, config.rpn_nms_post, config.rpn_max_num, config.rpn_nms_thr,
-                             config.rpn_min_bbox_min_size, **coding)
+                             config.rpn_min_bbox_min_size, across_levels=config.rpn_nms_across_levels, **coding)
     return train, test
 
 

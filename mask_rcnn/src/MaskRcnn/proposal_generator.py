@@ -2,7 +2,7 @@
 """Proposals: the best boxes of the region proposal network, without near copies.
 
 Shapes: N images; level l has A_l = H_l * W_l * A anchors, in the order (y, x, anchor); K best of a level; P proposals
-a picture. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1.
+a picture; T survivors of all levels. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,9 @@ NOTHING = -1e30  # score of what is no proposal
 class ProposalGenerator(nn.Cell):
     """Per level: the best by score, decoded, clipped, without empty ones, NMS. Then the best of all levels.
 
-    Only the best `nms_pre` of a level are decoded. No gradient passes.
+    Only the best `nms_pre` of a level are decoded. No gradient passes. `across_levels` adds an NMS over all levels, as mmdetection
+    1.x does: per-level NMS and `nms_post` come first, then one more NMS with the same threshold over the survivors of all levels,
+    then the cut to `max_num`.
 
     Args:
         anchors: float32 (A_l, 4) per level.
@@ -28,16 +30,19 @@ class ProposalGenerator(nn.Cell):
         max_num: proposals a picture, over all levels.
         min_size: candidates of a smaller width or height are dropped, and those without any.
         stds, means, max_log_ratio, clamp_both, offset: as in `decode`.
+        across_levels: suppress a box that overlaps a better one of another level too. NMS then takes T boxes in one call, up to
+            `nms_post` per level; Ascend's operator takes 2864 at most.
     """
 
     def __init__(self, anchors: Sequence, nms_pre: int, nms_post: int, max_num: int, nms_thr: float,
                  min_size: float = 0.0, stds=UNIT_STDS, means=ZERO_MEANS, max_log_ratio: float = MAX_LOG_RATIO,
-                 clamp_both: bool = False, offset: int = 0):
+                 clamp_both: bool = False, offset: int = 0, across_levels: bool = False):
         super().__init__()
         self.anchors = tuple(Tensor(np.asarray(level, np.float32)) for level in anchors)
         self.nms_pre, self.nms_post, self.max_num, self.min_size = nms_pre, nms_post, max_num, min_size
         self.stds, self.means = tuple(stds), tuple(means)
         self.max_log_ratio, self.clamp_both, self.offset = max_log_ratio, clamp_both, offset
+        self.across_levels = across_levels
         self.nms = Nms(nms_thr)
 
     def construct(self, logits: Sequence, deltas: Sequence, image_sizes, anchors: Sequence = None):
@@ -57,7 +62,9 @@ class ProposalGenerator(nn.Cell):
                                             image_sizes)
             levels_boxes.append(boxes)
             levels_scores.append(scores)
-        boxes, scores = ops.cat(levels_boxes, 1), ops.cat(levels_scores, 1)
+        boxes, scores = ops.cat(levels_boxes, 1), ops.cat(levels_scores, 1)    # (N, T, 4), (N, T)
+        if self.across_levels:
+            boxes, scores = self.suppressed(boxes, scores)
         missing = self.max_num - scores.shape[1]
         if missing > 0:
             boxes = ops.cat((boxes, ops.zeros((boxes.shape[0], missing, 4), boxes.dtype)), 1)
@@ -83,6 +90,13 @@ class ProposalGenerator(nn.Cell):
             scores, index = ops.topk(scores, self.nms_post)
             boxes = take_rows(boxes, index)
         return boxes, scores
+
+    def suppressed(self, boxes, scores):
+        """Boxes (N, T, 4) and scores (N, T) of all levels -> the same, best first, NOTHING where a better box overlaps."""
+        scores, index = ops.topk(scores, scores.shape[1])
+        boxes = take_rows(boxes, index)
+        keep = self.nms(boxes, scores > 0.5 * NOTHING)
+        return boxes, ops.select(keep, scores, ops.zeros_like(scores) + NOTHING)
 
     @staticmethod
     def or_zero(boxes, valid):
