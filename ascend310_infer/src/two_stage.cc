@@ -56,7 +56,8 @@ Proposals::Proposals(const Settings &settings)
       max_num_(static_cast<size_t>(settings.Whole("rpn_max_num", 1))),
       nms_thr_(static_cast<float>(settings.Number("rpn_nms_thr"))),
       min_size_(static_cast<float>(settings.Number("rpn_min_bbox_min_size"))),
-      offset_(static_cast<float>(settings.Number("box_offset"))) {}
+      offset_(static_cast<float>(settings.Number("box_offset"))),
+      across_levels_(settings.Flag("rpn_nms_across_levels")) {}
 
 std::vector<Candidate> Proposals::OfLevel(const Output &logits, const Output &boxes, const ImageInfo &info,
                                           size_t *not_finite) const {
@@ -90,8 +91,14 @@ std::vector<Box> Proposals::operator()(const std::vector<const Output *> &logits
     all.insert(all.end(), some.begin(), some.end());
   }
   std::stable_sort(all.begin(), all.end(), [](const Candidate &a, const Candidate &b) { return a.score > b.score; });
-  all.resize(std::min(all.size(), max_num_));
   std::vector<Box> proposals;
+  if (across_levels_) {
+    for (size_t i : Suppress(all, nms_thr_, max_num_)) {
+      proposals.push_back(all[i].box);
+    }
+    return proposals;
+  }
+  all.resize(std::min(all.size(), max_num_));
   std::transform(all.begin(), all.end(), std::back_inserter(proposals), [](const Candidate &c) { return c.box; });
   return proposals;
 }

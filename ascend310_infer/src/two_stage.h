@@ -28,6 +28,7 @@ class Proposals {
 
   size_t nms_pre_, nms_post_, max_num_;
   float nms_thr_, min_size_, offset_;
+  bool across_levels_;  // one more NMS over the boxes of all levels
 };
 
 // Boxes and scores of each proposal and class -> detections, as Detector of src/FasterRcnn/rcnn.py.

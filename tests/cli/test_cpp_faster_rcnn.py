@@ -1,11 +1,12 @@
 """Faster R-CNN in the C++ program of ascend310_infer: two networks, with NMS and RoIAlign between them."""
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from tests.cpp_program import called, check_against_python, fault, make_model, run_python, told_sanitized
+from tests.cpp_program import called, check_against_python, fault, infer_python, make_model, run_python, told_sanitized
 
 
 def operator(program, *words, data) -> bytes:
@@ -85,6 +86,28 @@ def faster_rcnn(cpp_coco, tmp_path_factory):
 
 def test_faster_rcnn_finds_what_python_finds(faster_rcnn, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path):
     check_against_python("faster_rcnn", faster_rcnn, "v1_dense.mindir", cpp_coco, (cpp_lite, cpp_program), repo_dir, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def across_levels(faster_rcnn, cpp_coco, tmp_path_factory):
+    """The same two files, whose proposals pass an NMS over all levels; of a threshold at which it changes the detections."""
+    from faster_rcnn.src.model_utils.config import load_config, save_config
+
+    folder = tmp_path_factory.mktemp("across levels")
+    for path in faster_rcnn.glob("*.*"):
+        shutil.copy(path, folder)
+    found = []
+    for value in (False, True):
+        keys = {"rpn_nms_thr": 0.3, "rpn_nms_across_levels": value}
+        save_config(load_config(faster_rcnn / "narrow.yaml", keys), folder / "narrow.yaml")
+        infer_python("faster_rcnn", folder, cpp_coco)
+        found.append((folder / "detections" / "detections.json").read_bytes())
+    assert found[0] != found[1]
+    return folder
+
+
+def test_nms_across_levels_finds_what_python_finds(across_levels, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path):
+    check_against_python("faster_rcnn", across_levels, "v1_dense.mindir", cpp_coco, (cpp_lite, cpp_program), repo_dir, tmp_path)
 
 
 @pytest.mark.parametrize(("alone", "message"), [
