@@ -56,5 +56,5 @@ def network_parts(net, config, inputs: dict) -> list:
     levels, pooled = len(config.anchor_strides), len(config.roi_align_featmap_strides)
     names = [f"{name}_{i}" for name, count in (("feature", pooled), ("logits", levels), ("boxes", levels)) for i in range(count)]
     side = config.roi_layer["out_size"]
-    heads = {"roi_features": (config.rpn_max_num, config.rcnn_in_channels, side, side), "proposals": (config.rpn_max_num, 4)}
+    heads = {"roi_features": (config.rpn_max_num, config.roi_align_out_channels, side, side), "proposals": (config.rpn_max_num, 4)}
     return [("_dense", DensePart(net), inputs, names), ("_heads", HeadsPart(net), heads, ("boxes", "scores"))]

@@ -1,0 +1,197 @@
+"""No configuration key without a reader: each is read by its model's code, or by utils/.
+
+A read is `config.KEY`, `config["KEY"]`, `config.get("KEY", ...)` or `getattr(config, "KEY")`, where the receiver is a variable or
+an attribute of the name `config`. A name that a variable holds counts where the variable runs over literals.
+"""
+import ast
+import itertools
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.narrow_network import narrow_config, narrow_mask_config
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
+# Where naming a key, or comparing its value with a bound, is no use of it: ranges and rules, presets, detectron2's names.
+TABLES = ("config_check*.py", "config_rules.py", "config_schema.py", "conventions.py", "model_utils/**/backbones.py",
+          "solver_names.py")
+# Keys that other keys, or the network, leave one value, kept for the old zoo's YAML files: any other value is refused, so there
+# is nothing to read. {key: values that are refused}
+ONE_VALUE = {"rpn_cls_out_channels": (0, 2), "mask_shape": ([14, 14], [28, 56], [56, 56])}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
+
+
+class Names:
+    """What the variables of a scope may hold, as far as it is literal: {variable: expressions that it may stand for}."""
+
+    def __init__(self, outer=None):
+        self.values = {name: list(nodes) for name, nodes in outer.values.items()} if outer else {}
+
+    def strings(self, node) -> set:
+        """The strings that an expression may be."""
+        if isinstance(node, ast.Constant):
+            return {node.value} if isinstance(node.value, str) else set()
+        if isinstance(node, ast.Name):
+            return set().union(*(self.strings(value) for value in self.values.get(node.id, ())))
+        if isinstance(node, ast.IfExp):
+            return self.strings(node.body) | self.strings(node.orelse)
+        if isinstance(node, ast.FormattedValue):
+            return self.strings(node.value)
+        if isinstance(node, ast.JoinedStr):
+            return {"".join(parts) for parts in itertools.product(*map(self.strings, node.values))}
+        return set()
+
+    def elements(self, node) -> list:
+        """The expressions that a loop over an expression runs over."""
+        if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
+            return [part for item in node.elts for part in
+                    (self.elements(item.value) if isinstance(item, ast.Starred) else [item])]
+        if isinstance(node, ast.Dict):
+            return [key for key in node.keys if key is not None]
+        if isinstance(node, ast.Name):
+            return [part for value in self.values.get(node.id, ()) for part in self.elements(value)]
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            return self.elements(node.left) + self.elements(node.right)
+        if isinstance(node, ast.DictComp):
+            inner = Names(self)
+            inner.add_loops(node.generators)
+            return [ast.Constant(text) for text in sorted(inner.strings(node.key))]
+        return []
+
+    def add_loops(self, generators) -> None:
+        for loop in generators:
+            for element in self.elements(loop.iter):
+                self.bind(loop.target, element)
+
+    def bind(self, target, value) -> None:
+        if isinstance(target, ast.Name):
+            if not any(isinstance(part, ast.Name) and part.id == target.id for part in ast.walk(value)):
+                self.values.setdefault(target.id, []).append(value)
+        elif isinstance(target, (ast.Tuple, ast.List)) and isinstance(value, (ast.Tuple, ast.List)):
+            for part, item in zip(target.elts, value.elts):
+                self.bind(part, item)
+
+
+def own_nodes(scope):
+    """The nodes of a module or a function without those of the functions in it, which come as they are."""
+    waiting = list(ast.iter_child_nodes(scope))
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, FUNCTIONS):
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+def reads(scope, outer=None) -> set:
+    """Names that the code of a module or a function asks a configuration for."""
+    names, found = Names(outer), set()
+    if isinstance(scope, FUNCTIONS):
+        for argument in ast.walk(scope.args):
+            names.values.pop(getattr(argument, "arg", None), None)
+    nodes = list(own_nodes(scope))
+    for node in sorted((node for node in nodes if isinstance(node, (ast.Assign, ast.For))), key=lambda node: node.lineno):
+        if isinstance(node, ast.For):
+            names.add_loops([ast.comprehension(node.target, node.iter, [], 0)])
+        else:
+            for target in node.targets:
+                names.bind(target, node.value)
+    for node in nodes:
+        if isinstance(node, FUNCTIONS):
+            found |= reads(node, names)
+        elif isinstance(node, COMPREHENSIONS):
+            inner = Names(names)
+            inner.add_loops(node.generators)
+            for part in ast.walk(node):
+                found |= read_by(part, inner)
+        else:
+            found |= read_by(node, names)
+    return found
+
+
+def read_by(node, names: Names) -> set:
+    """Names that this one expression asks a configuration for."""
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and is_config(node.value):
+        return {node.attr}
+    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and is_config(node.value):
+        return names.strings(node.slice)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get" and node.args:
+        return names.strings(node.args[0]) if is_config(node.func.value) else set()
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+        return names.strings(node.args[1]) if is_config(node.args[0]) else set()
+    return set()
+
+
+def is_config(node) -> bool:
+    return getattr(node, "id", getattr(node, "attr", None)) == "config"
+
+
+def unread(keys, *folders) -> set:
+    """Those of the keys that no Python file below the folders reads."""
+    paths = [path for folder in folders for path in folder.rglob("*.py") if not is_table(path)]
+    assert paths
+    return set(keys).difference(*(reads(ast.parse(path.read_text(encoding="utf-8"))) for path in paths))
+
+
+def is_table(path: Path) -> bool:
+    return any(path.match(pattern.replace("**/", "")) or path.match(pattern.replace("**", "*")) for pattern in TABLES)
+
+
+def keys_of(path: Path) -> set:
+    return set(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_key_has_a_reader(model):
+    folder = ROOT / model
+    assert unread(keys_of(folder / "default_config.yaml") - set(ONE_VALUE), folder, ROOT / "utils") == set()
+
+
+@pytest.mark.parametrize("load", [narrow_config, narrow_mask_config])
+def test_keys_with_one_value_take_no_other(load):
+    for key, value in ((key, value) for key, values in ONE_VALUE.items() if key in load() for value in values):
+        with pytest.raises(ValueError, match=f"{key}: "):
+            load(**{key: value})
+
+
+MENTIONS = {    # what a key without a reader may still be named in
+    "src/model_utils/config_check.py": 'RANGES = {(0, 1): "new_key"}\n\ndef check(config):\n    return config.new_key < 1\n',
+    "src/model_utils/rules/conventions.py": 'CONVENTIONS = {"mmdet": {"new_key": 1}}\n',
+    "src/model_utils/backbones.py": 'def check(config):\n    return config["new_key"]\n',
+    "src/net.py": '"""Reads config.new_key."""\nNAMES = ("new_key",)\nlayer = self.new_key = dict(new_key=1)["new_key"]\n',
+}
+
+
+def test_a_key_that_nothing_reads_is_reported(tmp_path):
+    """The key alone, in a tree whose tables name it; nothing once a file reads it."""
+    text = (ROOT / "refinedet" / "default_config.yaml").read_text(encoding="utf-8")
+    (tmp_path / "default_config.yaml").write_text(f"{text}\n# Help\nnew_key: 1\n", encoding="utf-8")
+    for name, code in MENTIONS.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(code)
+    keys, folders = keys_of(tmp_path / "default_config.yaml"), (tmp_path, ROOT / "refinedet", ROOT / "utils")
+    assert unread(keys, *folders) == {"new_key"}
+    (tmp_path / "src" / "FasterRcnn").mkdir()
+    (tmp_path / "src" / "FasterRcnn" / "backbones.py").write_text("def build(config):\n    return config.new_key\n")
+    assert unread(keys, *folders) == set()
+
+
+@pytest.mark.parametrize("code, expected", [
+    ("a = config.b + self.config.c.d", "b c"),
+    ("config.a = 1; config['b'] = 2; config.to.x; other.y; config_path.z", "to"),
+    ("config['a'], config.get('b'), config.get('c', 0), getattr(config, 'd', 1), config.get(unknown)", "get a b c d"),
+    ("KEYS = ('a', 'b')\ndef f(config):\n    return [config[key] for key in KEYS if key]", "a b"),
+    ("def f(config):\n    for name in ['a', *('b', 'c')] + ['d']:\n        yield config[name]", "a b c d"),
+    ("values = {n: config.get(n, '') for n in ('a', 'b')}\nown = {n: config.get(f'val_{n}', '') for n in values}",
+     "get a b val_a val_b"),
+    ("for address, folder in (('a', 'b'), ('c', 'd')):\n    config[address]", "a c"),
+    ("config['a' if x else 'b']", "a b"),
+    # A loop of another function, a parameter of the same name, an unused list.
+    ("def f():\n    for name in ('a', 'b'):\n        print(name)\ndef g(config, name):\n    return config[name]", ""),
+    ("NAME = 'a'\ndef g(config, NAME):\n    return config[NAME]", ""),
+    ("NAMES = ('a', 'b')\nTABLE = {'c': 1}\n'config.d'", ""),
+])
+def test_reads_of_snippets(code, expected):
+    assert reads(ast.parse(code)) == set(expected.split())
