@@ -1,7 +1,8 @@
 """No configuration key without a reader: each is read by its model's code, or by utils/.
 
 A read is `config.KEY`, `config["KEY"]`, `config.get("KEY", ...)` or `getattr(config, "KEY")`, where the receiver is a variable or
-an attribute of the name `config`. A name that a variable holds counts where the variable runs over literals.
+an attribute of the name `config`. A name that a variable holds counts where the variable runs over literals; of a table of losses,
+`weights_of(LOSSES, config)` reads the keys that are its values.
 """
 import ast
 import itertools
@@ -15,8 +16,7 @@ from tests.narrow_network import narrow_config, narrow_mask_config
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
 # Where naming a key, or comparing its value with a bound, is no use of it: ranges and rules, presets, detectron2's names.
-TABLES = ("config_check*.py", "config_rules.py", "config_schema.py", "conventions.py", "model_utils/**/backbones.py",
-          "solver_names.py")
+TABLES = ("key_rules.py", "configuration/*.py", "conventions.py", "backbones.py")
 # Keys that other keys, or the network, leave one value, kept for the old zoo's YAML files: any other value is refused, so there
 # is nothing to read. {key: values that are refused}
 ONE_VALUE = {"rpn_cls_out_channels": (0, 2), "mask_shape": ([14, 14], [28, 56], [56, 56])}
@@ -60,6 +60,16 @@ class Names:
             inner.add_loops(node.generators)
             return [ast.Constant(text) for text in sorted(inner.strings(node.key))]
         return []
+
+    def entries(self, node) -> set:
+        """The strings that the values of a literal dict may be."""
+        if isinstance(node, ast.Dict):
+            return set().union(*(self.strings(value) for value in node.values))
+        if isinstance(node, ast.DictComp):
+            inner = Names(self)
+            inner.add_loops(node.generators)
+            return inner.strings(node.value)
+        return set().union(*(self.entries(value) for value in self.values.get(getattr(node, "id", ""), ())))
 
     def add_loops(self, generators) -> None:
         for loop in generators:
@@ -121,6 +131,8 @@ def read_by(node, names: Names) -> set:
         return names.strings(node.args[0]) if is_config(node.func.value) else set()
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
         return names.strings(node.args[1]) if is_config(node.args[0]) else set()
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "weights_of":
+        return names.entries(node.args[0]) if is_config(node.args[1]) else set()
     return set()
 
 
@@ -136,7 +148,7 @@ def unread(keys, *folders) -> set:
 
 
 def is_table(path: Path) -> bool:
-    return any(path.match(pattern.replace("**/", "")) or path.match(pattern.replace("**", "*")) for pattern in TABLES)
+    return any(path.match(pattern) for pattern in TABLES)
 
 
 def keys_of(path: Path) -> set:
@@ -157,9 +169,9 @@ def test_keys_with_one_value_take_no_other(load):
 
 
 MENTIONS = {    # what a key without a reader may still be named in
-    "src/model_utils/config_check.py": 'RANGES = {(0, 1): "new_key"}\n\ndef check(config):\n    return config.new_key < 1\n',
-    "src/model_utils/rules/conventions.py": 'CONVENTIONS = {"mmdet": {"new_key": 1}}\n',
-    "src/model_utils/backbones.py": 'def check(config):\n    return config["new_key"]\n',
+    "src/key_rules.py": 'RANGES = {(0, 1): "new_key"}\n\ndef check(config):\n    return config.new_key < 1\n',
+    "src/model_utils/configuration/new.py": 'CONVENTIONS = {"mmdet": {"new_key": 1}}\n',
+    "src/FasterRcnn/backbones.py": 'def check(config):\n    return config["new_key"]\n',
     "src/net.py": '"""Reads config.new_key."""\nNAMES = ("new_key",)\nlayer = self.new_key = dict(new_key=1)["new_key"]\n',
 }
 
@@ -173,8 +185,7 @@ def test_a_key_that_nothing_reads_is_reported(tmp_path):
         (tmp_path / name).write_text(code)
     keys, folders = keys_of(tmp_path / "default_config.yaml"), (tmp_path, ROOT / "refinedet", ROOT / "utils")
     assert unread(keys, *folders) == {"new_key"}
-    (tmp_path / "src" / "FasterRcnn").mkdir()
-    (tmp_path / "src" / "FasterRcnn" / "backbones.py").write_text("def build(config):\n    return config.new_key\n")
+    (tmp_path / "src" / "FasterRcnn" / "resnet.py").write_text("def build(config):\n    return config.new_key\n")
     assert unread(keys, *folders) == set()
 
 
@@ -192,6 +203,8 @@ def test_a_key_that_nothing_reads_is_reported(tmp_path):
     ("def f():\n    for name in ('a', 'b'):\n        print(name)\ndef g(config, name):\n    return config[name]", ""),
     ("NAME = 'a'\ndef g(config, NAME):\n    return config[NAME]", ""),
     ("NAMES = ('a', 'b')\nTABLE = {'c': 1}\n'config.d'", ""),
+    ("LOSSES = {'x': 'a', 'y': 'b'}\ndef f(config):\n    return weights_of(LOSSES, config)", "a b"),
+    ("LOSSES = {n: f'{n}_weight' for n in ('a', 'b')}\ndef f(config):\n    return weights_of(LOSSES, config)", "a_weight b_weight"),
 ])
 def test_reads_of_snippets(code, expected):
     assert reads(ast.parse(code)) == set(expected.split())
