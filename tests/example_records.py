@@ -3,7 +3,7 @@ import cv2
 import numpy as np
 from mindspore.mindrecord import FileWriter
 
-from faster_rcnn.src.augmentation import Augmenter
+from faster_rcnn.src.model_utils.data.augmentation import Augmenter
 from faster_rcnn.src.model_utils.data.loading import create_dataset, iterate
 from faster_rcnn.src.model_utils.data.transforms import InputSize, Preprocess
 
@@ -11,7 +11,8 @@ SCHEMA = {"image": {"type": "bytes"}, "image_id": {"type": "int64"}, "file_name"
           "index": {"type": "int64"}, "height": {"type": "int32"}, "width": {"type": "int32"},
           "boxes": {"type": "float32", "shape": [-1, 4]}, "labels": {"type": "int32", "shape": [-1]},
           "crowds": {"type": "int32", "shape": [-1]}, "count": {"type": "int32"}}
-EVERYTHING = Augmenter(flip_ratio=0.5, expand_ratio=2.0, photo_ratio=0.5, multi_scale=(0.5, 0.75, 1.0))
+EVERYTHING = Augmenter(("photo", "expand", "multi_scale", "flip"),
+                       {"flip_ratio": 0.5, "expand_ratio": 2.0, "photo_ratio": 0.5, "multi_scale": (0.5, 0.75, 1.0)})
 PLAIN = Preprocess(InputSize(48, 64), (10, 20, 30), (2, 3, 4))
 COUNT = 11
 

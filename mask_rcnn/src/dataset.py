@@ -12,9 +12,9 @@ import json
 
 import numpy as np
 
-from .augmentation import build_augmenter
 from .mask_edges import mask_edges
 from .model_utils.data import source
+from .model_utils.data.augmentation import Augmenter
 from .model_utils.data.loading import TrainTransform, build_preprocess
 from .model_utils.data.source import DataInfo
 
@@ -42,9 +42,9 @@ class MaskTransform(TrainTransform):
 
 
 def build_train_transform(config) -> MaskTransform:
-    """Preprocessing and augmentation that the configuration asks for."""
-    return MaskTransform(build_preprocess(config, train=True), build_augmenter(config), config.num_gts, config.seed,
-                         config.max_mask_edges)
+    """Return the preprocessing and augmentation that the configuration asks for."""
+    augmenter = Augmenter(config.augmentations, config)
+    return MaskTransform(build_preprocess(config, train=True), augmenter, config.num_gts, config.seed, config.max_mask_edges)
 
 
 def prepare_data(config, train: bool, in_training: bool = False) -> DataInfo:

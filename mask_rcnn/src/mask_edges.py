@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from .augmentation import Placement
+from .model_utils.data.render import Placement
 
 PARTS = 4               # the polygons from the fourth on share a number
 TOLERANCE = 0.25        # pixels: what simplifying begins with

@@ -12,14 +12,15 @@ def measure_loading(files, count: int, height: int, width: int, batch: int, work
 
     files, count: of the manifest. The first epoch is not counted: it fills the file cache.
     """
-    from faster_rcnn.src.augmentation import Augmenter
+    from faster_rcnn.src.model_utils.data.augmentation import Augmenter
     from faster_rcnn.src.model_utils.data.loading import EvalBatches, TrainTransform, create_dataset, iterate
     from faster_rcnn.src.model_utils.data.transforms import InputSize, Preprocess
 
     preprocess = Preprocess(InputSize(height, width), (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
     report = {"load_height": height, "load_width": width, "load_batch": batch, "load_workers": workers, "images": count}
-    for name, augmenter in (("flip", Augmenter(flip_ratio=0.5)),
-                            ("all", Augmenter(0.5, expand_ratio=2.0, photo_ratio=1.0, multi_scale=(0.8, 0.9, 1.0)))):
+    values = {"flip_ratio": 0.5, "expand_ratio": 2.0, "photo_ratio": 1.0, "multi_scale": (0.8, 0.9, 1.0)}
+    for name, augmenter in (("flip", Augmenter(["flip"], values)),
+                            ("all", Augmenter(["photo", "expand", "multi_scale", "flip"], values))):
         transform, seconds, first = TrainTransform(preprocess, augmenter, 128, 1), [], []
         for epoch in range(epochs + 1):
             start = time.perf_counter()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from faster_rcnn.src import dataset as module
-from faster_rcnn.src.augmentation import Augmenter
+from faster_rcnn.src.model_utils.data.augmentation import Augmenter
 from faster_rcnn.src.model_utils.data.loading import (
     EvalBatches,
     TrainTransform,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from mask_rcnn.src.augmentation import Augmenter
 from mask_rcnn.src.dataset import MaskTransform, build_train_transform, prepare_data
 from mask_rcnn.src.model_utils.config import load_config
+from mask_rcnn.src.model_utils.data.augmentation import Augmenter
 from mask_rcnn.src.model_utils.data.loading import EvalBatches, build_preprocess, create_dataset, iterate
 from mask_rcnn.src.model_utils.data.transforms import InputSize, Preprocess
 from tests.unit.test_mask_edges import fill, overlap, runs_of
@@ -62,7 +62,9 @@ def rows_of(manifest, folder, transform, epochs=(1,), batch_size=2) -> list:
 
 
 @pytest.mark.parametrize("as_runs", [False, True])
-@pytest.mark.parametrize("augmenter", [Augmenter(flip_ratio=0.5), Augmenter(0.5, 2.0, multi_scale=(0.6, 0.8, 1.0))])
+@pytest.mark.parametrize("augmenter", [
+    Augmenter(["flip"], {"flip_ratio": 0.5}),
+    Augmenter(["expand", "multi_scale", "flip"], {"flip_ratio": 0.5, "expand_ratio": 2.0, "multi_scale": (0.6, 0.8, 1.0)})])
 def test_outlines_follow_the_pixels(tmp_path, as_runs, augmenter):
     manifest = mindrecord.convert("coco", *draw_set(tmp_path, as_runs=as_runs), tmp_path / "o", progress=False, masks=True)
     rows = rows_of(manifest, tmp_path / "o", grey_transform(augmenter), epochs=(1, 2))
@@ -78,6 +80,25 @@ def test_outlines_follow_the_pixels(tmp_path, as_runs, augmenter):
             seen[y:bottom, x:right] = image[0, y:bottom, x:right] >= grey / 2
             overlaps.append(overlap(fill(edges[k], 160, 256), seen))
     assert flipped == {False, True}
+    assert min(overlaps) > 0.75 and np.median(overlaps) > 0.94
+
+
+def test_outlines_follow_the_pixels_of_crops(tmp_path):
+    """Within the box, which ends where the crop ends; the outline goes on beyond it."""
+    augmenter = Augmenter(["ssd_expand", "crop", "expand", "multi_scale", "flip"],
+                          {"expand_ratio": 1.5, "crop_ratio": 1.0, "multi_scale": (0.8, 1.0), "flip_ratio": 0.5})
+    manifest = mindrecord.convert("coco", *draw_set(tmp_path), tmp_path / "o", progress=False, masks=True)
+    overlaps, cut = [], 0
+    for image, _, boxes, labels, valid, edges, _ in rows_of(manifest, tmp_path / "o", grey_transform(augmenter), epochs=(1, 2, 3)):
+        for box, label, outline in zip(boxes[valid], labels[valid], edges[valid]):
+            x, y, right, bottom = np.round(box).astype(int)
+            if min(right - x, bottom - y) < 12:
+                continue        # a few pixels, all of them at the border
+            seen = image[0, y:bottom, x:right] >= GREYS[label - 1] / 2
+            overlaps.append(overlap(fill(outline, 160, 256)[y:bottom, x:right], seen))
+            points = outline[outline[:, :4].any(axis=1)][:, :2]
+            cut += bool((points.min(0) < box[:2] - 2).any() or (points.max(0) > box[2:] + 2).any())
+    assert len(overlaps) > 20 and cut > 5
     assert min(overlaps) > 0.75 and np.median(overlaps) > 0.94
 
 

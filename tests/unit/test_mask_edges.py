@@ -5,13 +5,19 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from mask_rcnn.src.augmentation import Placement
 from mask_rcnn.src.mask_edges import PARTS, loop_edges, mask_edges, outline, simplified
+from mask_rcnn.src.model_utils.data.render import Placement
 
 
 def still(height, width) -> Placement:
-    """A picture that is taken as it is."""
-    return Placement((height, width), (height, width), (height, width), (0, 0))
+    """An image that is taken as it is."""
+    return whole((height, width), (height, width), (height, width), (0, 0))
+
+
+def whole(original, size, inner, corner, flip=False) -> Placement:
+    """An image of which all is seen."""
+    window = (0, 0, original[1], original[0])
+    return Placement(original, window, window, size, inner, corner, flip_x=flip)
 
 
 def fill(edges, height, width) -> np.ndarray:
@@ -58,7 +64,7 @@ def painted(height, width, *rectangles) -> np.ndarray:
 
 def test_edges_of_a_triangle():
     """Resized to twice the width and thrice the height, at (5, 7) of a canvas of 100 pixels, and mirrored with it."""
-    placed = Placement((20, 20), (90, 100), (60, 40), (5, 7), flip=True)
+    placed = whole((20, 20), (90, 100), (60, 40), (5, 7), flip=True)
     edges = mask_edges([[1, 2, 3, 4, 5, 6.5]], placed, 4)
     assert edges.dtype == np.float32
     a, b, c = (91, 11), (87, 17), (83, 24.5)
@@ -109,7 +115,7 @@ def test_edges_follow_the_picture(make, flip):
     """Thrice as wide and twice as high, on a canvas that is larger, perhaps mirrored."""
     squares = [(2, 3, 9, 8), (5, 6, 14, 12)]
     dense = painted(16, 20, *squares)
-    placed = Placement((16, 20), (40, 70), (32, 60), (5, 3), flip)
+    placed = whole((16, 20), (40, 70), (32, 60), (5, 3), flip)
     edges = mask_edges(make(dense, [rectangle(*square) for square in squares]), placed, 32)
     want = np.zeros((40, 70), bool)
     want[5:37, 3:63] = dense.repeat(2, 0).repeat(3, 1)

@@ -7,7 +7,6 @@ import mindspore.dataset as ds
 import numpy as np
 import pytest
 
-from faster_rcnn.src.augmentation import Augmenter
 from faster_rcnn.src.dataset import build_train_transform, prepare_data
 from faster_rcnn.src.model_utils.config import load_config
 from faster_rcnn.src.model_utils.data.loading import EvalBatches, build_preprocess, create_dataset, iterate
@@ -33,7 +32,9 @@ def test_configuration_reaches_the_transforms(message):
         "photo_ratio": 0.5, "multi_scale": [0.5, 1], "num_gts": 7, "seed": 9, "image_mean": [1, 2, 3],
         "image_std": [4, 5, 6], "to_rgb": False})
     transform = build_train_transform(config)
-    assert transform.augmenter == Augmenter(0.25, 3.0, 0.5, (0.5, 1))
+    assert {name: step.keywords for name, step in transform.augmenter.steps.items()} == {
+        "photo": {"photo_ratio": 0.5}, "expand": {"expand_ratio": 3.0}, "multi_scale": {"multi_scale": (0.5, 1.0)},
+        "flip": {"flip_ratio": 0.25}}
     assert (transform.num_gts, transform.seed) == (7, 9)
     assert transform.preprocess.size == InputSize(64, 96, keep_ratio=False)
     image, _ = build_preprocess(config)(np.full((8, 8, 3), (10, 20, 30), np.uint8))
@@ -41,7 +42,7 @@ def test_configuration_reaches_the_transforms(message):
     divisor = load_config(overrides={"pad_to": "divisor", "img_height": 800, "img_width": 1333})
     assert build_preprocess(divisor).size.padded(800, 1333) == (800, 1344)
     assert message(build_train_transform, divisor).startswith("pad_to: divisor")
-    assert message(build_train_transform, load_config(overrides={"multi_scale": [1.5]})).startswith("multi_scale")
+    assert message(load_config, overrides={"multi_scale": [1.5]}).startswith("multi_scale")
 
 
 def eval_ids(info, config):

@@ -1,32 +1,22 @@
 """SSD's augmentation: crops against a plain loop, boxes against drawn rectangles, draws against their chances."""
+import functools
 import tracemalloc
-from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
-from refinedet.src.augmentation import (
-    INTERPOLATIONS,
-    MIN_IOUS,
-    TRIALS,
-    Augmentation,
-    Augmenter,
-    augment,
-    best_iou,
-    draw_window,
-    expanded,
-    place,
-    recolour,
-    trial_windows,
-)
 from refinedet.src.dataset import build_train_transform
 from refinedet.src.model_utils.config import load_config
+from refinedet.src.model_utils.data.augmentation import INTERPOLATIONS, Augmenter, random_stream, ssd_colours
+from refinedet.src.model_utils.data.crops import MIN_IOUS, TRIALS, best_iou, draw_window, larger_canvas, trial_windows
 from refinedet.src.model_utils.data.loading import TrainTransform, create_dataset, iterate
+from refinedet.src.model_utils.data.render import Plan, place, render
 from refinedet.src.model_utils.data.transforms import InputSize, Preprocess
 from tests.unit.test_dataset import make_row, write_records
 
-EVERYTHING = Augmenter(flip_ratio=0.5, expand_ratio=4.0, photo_ratio=1.0, crop_ratio=1.0)
+NAMES = ("ssd_photo", "ssd_expand", "crop", "interpolation", "flip")
+EVERYTHING = Augmenter(NAMES, {"flip_ratio": 0.5, "expand_ratio": 4.0, "photo_ratio": 1.0, "crop_ratio": 1.0})
 SQUARE = InputSize(64, 64, keep_ratio=False)
 
 
@@ -37,6 +27,10 @@ def picture(height, width, seed=0):
 def plain(size=SQUARE):
     """A Preprocess that leaves the values as they are, blue first."""
     return Preprocess(size, (0, 0, 0), (1, 1, 1), to_rgb=False)
+
+
+def plan_of(height, width, window=None, **what) -> Plan:
+    return Plan((height, width), np.zeros((0, 4), np.float32), window, **what)
 
 
 def random_boxes(count, height, width, seed):
@@ -108,9 +102,10 @@ def test_without_objects_the_picture_stays_whole():
 
 
 def test_expanding_covers_its_range():
-    assert expanded((60, 90), 1.0, 0.9, 0.5, 0.9) == (0, 0, 90, 60)
-    assert expanded((60, 90), 3.0, 0.5, 0.0, 0.999) == (-90, 0, 90, 120)     # at the top right of twice the picture
-    assert expanded((60, 90), 3.0, 0.999, 0.999, 0.0) == (0, -119, 269, 60)
+    assert larger_canvas((0, 0, 90, 60), 1.0, 0.5, 0.9) == (0, 0, 90, 60)
+    assert larger_canvas((0, 0, 90, 60), 2.0, 0.0, 0.999) == (-90, 0, 90, 120)      # at the top right of twice the image
+    assert larger_canvas((0, 0, 90, 60), 2.998, 0.999, 0.0) == (0, -119, 269, 60)
+    assert larger_canvas((10, 20, 100, 80), 2.0, 0.0, 0.999) == (-80, 20, 100, 140)     # around a window
 
 
 # --------------------------------------------------------------------------------------------------- pixels and boxes
@@ -125,7 +120,7 @@ WINDOWS = [(0, 0, 200, 120), (30, 20, 170, 100), (-100, -60, 300, 180), (-20, 10
 def test_a_box_follows_the_pixels_of_a_white_rectangle(window, size, flip, interpolation):
     image = np.zeros((120, 200, 3), np.uint8)
     image[30:90, 40:180] = 255
-    got, info, placed = augment(image, plain(size), Augmentation(window, flip, interpolation))
+    got, info, placed = render(image, plain(size), plan_of(120, 200, window, flip_x=flip, interpolation=interpolation))
     (box,) = placed.boxes(np.array([[40, 30, 180, 90]], np.float32))
     rows, columns = np.nonzero(got[0] > 127)
     if window == WINDOWS[-1]:       # its centre is outside
@@ -141,11 +136,12 @@ def test_a_box_follows_the_pixels_of_a_white_rectangle(window, size, flip, inter
 def test_boxes_literally():
     """A window of 40 x 20 in an input of 80 x 80: x times 2, y times 4; the picture ends at x 100, y 50."""
     boxes = np.array([[70, 35, 90, 45], [80, 45, 100, 50], [60, 30, 82, 38], [61, 29, 120, 99], [0, 0, 9, 9]], np.float32)
-    placed = place((50, 100), (80, 80), (70, 40, 110, 60))
+    size = InputSize(80, 80, keep_ratio=False)
+    placed = place(plan_of(50, 100, (70, 40, 110, 60)), size)
     assert (placed.seen, placed.inner, placed.corner) == ((70, 40, 100, 50), (40, 60), (0, 0))
     expected = [[0, 0, 40, 20], [20, 20, 60, 40], [0] * 4, [0] * 4, [0] * 4]     # at 80,40; 90,47.5; 71,34; 80.5,39.5
     np.testing.assert_array_equal(placed.boxes(boxes), expected)
-    mirrored = place((50, 100), (80, 80), (70, 40, 110, 60), flip=True).boxes(boxes)
+    mirrored = place(plan_of(50, 100, (70, 40, 110, 60), flip_x=True), size).boxes(boxes)
     np.testing.assert_array_equal(mirrored, [[40, 0, 80, 20], [20, 20, 60, 40], [0] * 4, [0] * 4, [0] * 4])
     assert mirrored.dtype == np.float32
     assert placed.boxes(np.zeros((0, 4), np.float32)).shape == (0, 4)
@@ -153,7 +149,7 @@ def test_boxes_literally():
 
 def test_what_is_around_the_picture_is_the_mean():
     preprocess = Preprocess(SQUARE, (100, 100, 100), (1, 1, 1))
-    got, _, placed = augment(np.full((20, 20, 3), 255, np.uint8), preprocess, Augmentation((0, -10, 40, 30)))
+    got, _, placed = render(np.full((20, 20, 3), 255, np.uint8), preprocess, plan_of(20, 20, (0, -10, 40, 30)))
     expected = np.zeros((64, 64))
     expected[16:48, :32] = 155
     np.testing.assert_array_equal(got, np.broadcast_to(expected, (3, 64, 64)))
@@ -161,14 +157,14 @@ def test_what_is_around_the_picture_is_the_mean():
 
 
 def test_a_crop_beside_the_picture_shows_nothing():
-    got, info, placed = augment(np.full((20, 20, 3), 255, np.uint8), plain(), Augmentation((-40, 0, -10, 20)))
+    got, info, placed = render(np.full((20, 20, 3), 255, np.uint8), plain(), plan_of(20, 20, (-40, 0, -10, 20)))
     assert got.shape == (3, 64, 64) and not got.any() and np.isfinite(info).all()
     assert not placed.boxes(np.array([[0, 0, 20, 20]], np.float32)).any()
 
 
 def test_without_augmentation_training_sees_what_inference_sees():
     preprocess, image = Preprocess(SQUARE, (1, 2, 3), (4, 5, 6)), picture(50, 70)
-    inferred, trained = preprocess(image), augment(image, preprocess, Augmentation((0, 0, 70, 50)))
+    inferred, trained = preprocess(image), render(image, preprocess, plan_of(50, 70))
     np.testing.assert_array_equal(inferred[0], trained[0])
     np.testing.assert_array_equal(inferred[1], trained[1])
 
@@ -180,7 +176,7 @@ def test_the_canvas_is_never_made():
     tracemalloc.start()
     try:
         for seed in range(20):
-            EVERYTHING(image, boxes, plain(), np.random.default_rng(seed))
+            EVERYTHING(image, boxes, plain(), functools.partial(random_stream, seed, 1, 0))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -199,39 +195,29 @@ def test_colours_in_either_order():
         return cv2.cvtColor(clip(hsv), cv2.COLOR_HSV2BGR)
 
     image = picture(20, 30)
-    what = Augmentation((0, 0, 30, 20), brightness=-20.0, contrast=1.3, saturation=1.4, hue=12.0)
+    what = {"brightness": -20.0, "contrast": 1.3, "saturation": 1.4, "hue": 12.0}
     bright = clip(image - 20.0)
-    np.testing.assert_array_equal(recolour(image, what), saturated(clip(bright * 1.3)))
-    np.testing.assert_array_equal(recolour(image, replace(what, contrast_last=True)), clip(saturated(bright) * 1.3))
-    np.testing.assert_array_equal(recolour(image, Augmentation((0, 0, 30, 20))), image)
+    np.testing.assert_array_equal(ssd_colours(image, **what), saturated(clip(bright * 1.3)))
+    np.testing.assert_array_equal(ssd_colours(image, **what, contrast_last=True), clip(saturated(bright) * 1.3))
+    np.testing.assert_array_equal(ssd_colours(image), image)
 
 
 def test_draws_keep_their_chances_and_ranges():
-    augmenter = Augmenter(flip_ratio=0.3, expand_ratio=4.0, photo_ratio=0.8, crop_ratio=0.5)
+    augmenter = Augmenter(NAMES, {"flip_ratio": 0.3, "expand_ratio": 4.0, "photo_ratio": 0.8, "crop_ratio": 0.5})
     boxes = np.array([[20, 20, 60, 50]], np.float32)
-    draws = [augmenter.draw((90, 120), boxes, np.random.default_rng([7, i])) for i in range(2000)]
-    assert abs(np.mean([d.flip for d in draws]) - 0.3) < 0.04                    # 4 standard deviations
-    assert abs(np.mean([d.contrast_last for d in draws]) - 0.4) < 0.045
+    draws = [augmenter.plan((90, 120), boxes, functools.partial(random_stream, 7, 1, i)) for i in range(2000)]
+    assert abs(np.mean([d.flip_x for d in draws]) - 0.3) < 0.04                  # 4 standard deviations
+    colours = [d.recolour[0].keywords if d.recolour else {} for d in draws]
+    assert abs(np.mean([c.get("contrast_last", False) for c in colours]) - 0.4) < 0.045
     for name, rest, low, high in (("brightness", 0, -32, 32), ("contrast", 1, 0.5, 1.5), ("saturation", 1, 0.5, 1.5),
                                   ("hue", 0, -18, 18)):
-        values = np.array([getattr(d, name) for d in draws])
+        values = np.array([c.get(name, rest) for c in colours])
         assert abs(np.mean(values != rest) - 0.4) < 0.045, name
         np.testing.assert_allclose([values.min(), values.max()], [low, high], atol=(high - low) / 50)
     kinds = [d.interpolation for d in draws]
     assert all(abs(kinds.count(kind) / 2000 - 0.2) < 0.036 for kind in INTERPOLATIONS)
     assert abs(np.mean([d.window == (0, 0, 120, 90) for d in draws]) - 0.29) < 0.08     # not cropped, nor expanded
     assert min(d.window[0] for d in draws) < -250 and max(d.window[2] for d in draws) > 370
-    idle = [Augmenter().draw((90, 120), boxes, np.random.default_rng(i)) for i in range(9)]
-    assert {replace(what, interpolation=0) for what in idle} == {Augmentation((0, 0, 120, 90), interpolation=0)}
-
-
-def test_one_switch_leaves_the_other_draws_alone():
-    boxes = random_boxes(3, 50, 70, 0)
-    alone = Augmenter(flip_ratio=0.5)
-    draws = [[a.draw((50, 70), boxes, np.random.default_rng([1, i])) for i in range(50)] for a in (EVERYTHING, alone)]
-    flips = [[d.flip for d in row] for row in draws]
-    assert flips[0] == flips[1] and 0 < sum(flips[0]) < 50
-    assert [d.interpolation for d in draws[0]] == [d.interpolation for d in draws[1]]
 
 
 # ------------------------------------------------------------------------------------------------------------- batches
@@ -240,7 +226,9 @@ def test_configuration_reaches_the_augmenter():
     config = load_config(overrides={"flip_ratio": 0.25, "expand_ratio": 3.0, "photo_ratio": 0.5, "crop_ratio": 0.75,
                                     "num_gts": 7, "seed": 9, "img_height": 128, "img_width": 192})
     transform = build_train_transform(config)
-    assert transform.augmenter == Augmenter(0.25, 3.0, 0.5, 0.75)
+    assert {name: step.keywords for name, step in transform.augmenter.steps.items()} == {
+        "ssd_photo": {"photo_ratio": 0.5}, "ssd_expand": {"expand_ratio": 3.0}, "crop": {"crop_ratio": 0.75}, "interpolation": {},
+        "flip": {"flip_ratio": 0.25}}
     assert (transform.num_gts, transform.seed) == (7, 9)
     assert transform.preprocess.size == InputSize(128, 192, keep_ratio=False)
     grey, _ = transform.preprocess(np.full((8, 8, 3), (104, 117, 123), np.uint8))

@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from ..model import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
+from .configuration.rules import check_augmentations
 from .configuration.schema import (
     Entry,
     InputError,
@@ -205,7 +206,7 @@ def _resolve(path, overrides, default_path) -> Config:
     config = Config(values)
     for name, key in keys.items():
         check_limits(config[name], key, origins.get(name, name))
-    fault = check_config(config)
+    fault = check_config(config) or next(check_augmentations(config), None)
     if fault:
         name, message = fault
         raise InputError(f"{origins.get(name, name)}: {message}")

@@ -15,6 +15,7 @@ import mindspore.dataset as ds
 import numpy as np
 
 from ..config import InputError
+from .augmentation import Augmenter, random_stream
 from .resampling import occurrences, resample, resampled_count
 from .transforms import InputSize, Preprocess, decode_image
 
@@ -36,13 +37,13 @@ def build_preprocess(config, train: bool = False) -> Preprocess:
 class TrainTransform:
     """One record -> one row of a training batch: called with the epoch and the columns RECORD, it gives those of ROW.
 
-    augmenter(image, boxes, preprocess, rng) -> (chw, info, placement): what is made of a picture, and where its boxes lie.
+    Which of more than num_gts objects are kept is drawn from a stream of its own, as each augmentation is.
     """
 
     RECORD = ["image", "file_name", "index", "boxes", "labels", "crowds", "count"]
     ROW = ["image", "image_info", "gt_boxes", "gt_labels", "gt_valid"]
 
-    def __init__(self, preprocess: Preprocess, augmenter, num_gts: int, seed: int):
+    def __init__(self, preprocess: Preprocess, augmenter: Augmenter, num_gts: int, seed: int):
         self.preprocess, self.augmenter, self.num_gts, self.seed = preprocess, augmenter, num_gts, seed
         self._lock, self._told = threading.Lock(), False
 
@@ -54,16 +55,16 @@ class TrainTransform:
 
         Crowds and what is empty once clipped are left out.
         """
-        rng = np.random.default_rng([self.seed, int(epoch), int(index)])
+        stream = functools.partial(random_stream, self.seed, int(epoch), int(index))
         # A record without objects holds a row of zeros.
         chosen = np.flatnonzero((np.arange(len(labels)) < int(count)) & (crowds == 0))
-        image, info, placed = self.augmenter(_decode(data, file_name), boxes[chosen], self.preprocess, rng)
+        image, info, placed = self.augmenter(_decode(data, file_name), boxes[chosen], self.preprocess, stream)
         boxes = placed.boxes(boxes[chosen])
         solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         boxes, chosen = boxes[solid], chosen[solid]
         if len(boxes) > self.num_gts:
             self._tell(len(boxes), file_name)
-            some = rng.permutation(len(boxes))[:self.num_gts]
+            some = stream("num_gts").permutation(len(boxes))[:self.num_gts]
             boxes, chosen = boxes[some], chosen[some]
         return (image, info, *pad_objects(boxes, labels[chosen], self.num_gts)), chosen, placed
 

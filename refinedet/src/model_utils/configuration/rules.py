@@ -1,5 +1,7 @@
 # Same as faster_rcnn/src/model_utils/configuration/rules.py
 """Rules that hold between the keys of every model."""
+from ..data.augmentation import AUGMENTATIONS, keys_of
+from .schema import nearest
 
 
 def check_anchors(config):
@@ -44,3 +46,17 @@ def _training(config):
         yield "perf_steps", "measures a new run: resume must be empty"
     if config.perf_steps and config.perf_warmup < 1:
         yield "perf_warmup", "expected at least 1, the step that compiles, got 0"
+
+
+def check_augmentations(config):
+    """Likewise, of augmentations that do not exist, come twice, or read keys that the model does not have."""
+    names = config.augmentations
+    for name in names:
+        if name not in AUGMENTATIONS:
+            yield "augmentations", f"expected names out of {', '.join(AUGMENTATIONS)}, got {name!r}{nearest(name, AUGMENTATIONS)}"
+            continue
+        if names.count(name) > 1:
+            yield "augmentations", f"given twice: {name}"
+        missing = [key for key in keys_of(name) if key not in config]
+        if missing:
+            yield "augmentations", f"{name} reads {', '.join(missing)}; declare each in default_config.yaml to use it"

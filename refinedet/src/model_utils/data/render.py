@@ -1,0 +1,151 @@
+# Same as faster_rcnn/src/model_utils/data/render.py
+"""One training image: what is to be done to it, where it lies in the network input, and that input. NumPy and OpenCV only.
+
+Augmentations only write into a `Plan`; `render` then resizes once, whatever they are. Neither an enlarged canvas nor a crop is
+ever made in the pixels of the image, of which it may have 16 times as many.
+
+Shapes: n objects. Images, boxes and sizes are those of transforms.py. A window is (x1, y1, x2, y2) in whole pixels of the image
+and reaches out of it where the image lies on a larger canvas.
+"""
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from .transforms import InputSize, Preprocess, clip_boxes, image_info, scaled_side
+
+
+@dataclass
+class Plan:
+    """What is to be done to one training image; a new plan does nothing.
+
+    The window is cut out, fitted into the input, shrunk, recoloured and mirrored, in this order, whichever augmentation was
+    listed first.
+
+    Attributes:
+        original: (height, width) of the image.
+        boxes: (n, 4) float32, its objects, clipped to it.
+        window: what is seen; defaults to the whole image.
+        factor: size of the input that the window is fitted into / size of the network input, 0 to 1.
+        margin: canvas / window, per side, 1 or more: the window is shrunk inside the same size, the mean fills the rest.
+        corner: where on that canvas the window lies, y and x from 0 (top or left) to 1 (bottom or right).
+        flip_x, flip_y: whether left and right, top and bottom change places.
+        interpolation: cv2.INTER_*; None: as `resize_mode` says.
+        recolour: functions (h, w, 3) uint8 BGR -> the same shape and type, one after the other. They see resized pixels: these
+            are fewer, and the mean around them stays the mean.
+    """
+
+    original: tuple
+    boxes: np.ndarray
+    window: tuple = None
+    factor: float = 1.0
+    margin: float = 1.0
+    corner: tuple = (0.0, 0.0)
+    flip_x: bool = False
+    flip_y: bool = False
+    interpolation: int = None
+    recolour: list[Callable[[np.ndarray], np.ndarray]] = field(default_factory=list)
+
+    def __post_init__(self):
+        if self.window is None:
+            self.window = (0, 0, self.original[1], self.original[0])
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a training image lies in the network input. Boxes and outlines go through it.
+
+    The part `seen` (x1, y1, x2, y2) of an image of size `original` is resized to `inner` (height, width) and lies at `corner`
+    (y, x) of a canvas of `size`, which is mirrored as a whole.
+    """
+
+    original: tuple
+    window: tuple
+    seen: tuple
+    size: tuple
+    inner: tuple
+    corner: tuple
+    flip_x: bool = False
+    flip_y: bool = False
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Pixels of the input per pixel of the image: y, x."""
+        x1, y1, x2, y2 = self.seen
+        return self.inner[0] / max(y2 - y1, 1), self.inner[1] / max(x2 - x1, 1)
+
+    @property
+    def mirrored_corner(self) -> tuple[int, int]:
+        """(y, x) of the resized part once the canvas is mirrored."""
+        return tuple(whole - start - side if flip else start for start, side, whole, flip in
+                     zip(self.corner, self.inner, self.size, (self.flip_y, self.flip_x)))
+
+    def points(self, points: np.ndarray) -> np.ndarray:
+        """Map (n, 2) x, y in pixels of the image to (n, 2) float64 in pixels of the input; nothing is clipped."""
+        points = (points.astype(np.float64) - self.seen[:2]) * self.scale[::-1] + self.corner[::-1]
+        for axis, flip in enumerate((self.flip_x, self.flip_y)):
+            if flip:
+                points[:, axis] = self.size[1 - axis] - points[:, axis]
+        return points
+
+    def boxes(self, boxes: np.ndarray) -> np.ndarray:
+        """Map (n, 4) in pixels of the image to (n, 4) float32 in pixels of the input, clipped to what is seen.
+
+        Boxes whose centre is outside of the window, or of the image, become empty.
+        """
+        boxes = clip_boxes(boxes, *self.original).astype(np.float64)
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        inside = ((centres >= self.window[:2]) & (centres <= self.window[2:])).all(axis=1)
+        boxes = self.points(np.clip(boxes, self.seen[:2] * 2, self.seen[2:] * 2).reshape(-1, 2)).reshape(-1, 4)
+        boxes = boxes[:, [2, 1, 0, 3]] if self.flip_x else boxes
+        boxes = boxes[:, [0, 3, 2, 1]] if self.flip_y else boxes
+        return (boxes * inside[:, None]).astype(np.float32)
+
+
+def place(plan: Plan, size: InputSize) -> Placement:
+    """Return where the image of this plan lies in an input of this size, in whole pixels of the input."""
+    start, sides = np.array(plan.window[:2]), np.array([plan.window[2] - plan.window[0], plan.window[3] - plan.window[1]])
+    canvas = size.resized(int(sides[1]), int(sides[0]), plan.factor)
+    # A larger canvas has the size that the window would have had without.
+    shrunk = [min(side, scaled_side(side, 1 / plan.margin)) for side in canvas]
+    y, x = (int(part * (whole - side + 1)) for part, whole, side in zip(plan.corner, canvas, shrunk))
+    limits = np.array(plan.original[::-1])
+    seen = np.stack([np.clip(plan.window[:2], 0, limits), np.clip(plan.window[2:], 0, limits)])     # (2, 2) x, y
+    edges = np.floor((seen - start) * shrunk[::-1] / sides + 0.5).astype(int)
+    (left, top), (right, bottom) = edges.tolist()
+    return Placement(tuple(plan.original), tuple(plan.window), tuple(seen.ravel().tolist()), tuple(canvas),
+                     (bottom - top, right - left), (y + top, x + left), plan.flip_x, plan.flip_y)
+
+
+def render(image: np.ndarray, preprocess: Preprocess, plan: Plan) -> tuple[np.ndarray, np.ndarray, Placement]:
+    """Return the network input of a training image.
+
+    Args:
+        image: (h, w, 3) uint8 BGR, of the size plan.original.
+        preprocess: gives the input size, the way to resize, and the normalisation.
+        plan: what is to be done.
+
+    Returns:
+        (3, H, W) float32 as `Preprocess.pack` makes it; (6,) float32, see `image_info`; where the image lies.
+    """
+    placed = place(plan, preprocess.size)
+    info = image_info(image.shape, placed.size, placed.inner)
+    info[2:4] = placed.scale
+    if 0 in placed.inner:           # a crop beside the image
+        return np.zeros((3, *preprocess.size.padded(*placed.size)), np.float32), info, placed
+    x1, y1, x2, y2 = placed.seen
+    pixels = image[y1:y2, x1:x2]
+    if plan.interpolation is None:
+        pixels = preprocess.resize(pixels, placed.inner)
+    else:
+        pixels = cv2.resize(pixels, placed.inner[::-1], interpolation=plan.interpolation)
+    if plan.recolour and pixels.dtype != np.uint8:
+        pixels = pixels.round().astype(np.uint8)
+    for change in plan.recolour:
+        pixels = change(pixels)
+        if pixels.shape != (*placed.inner, 3) or pixels.dtype != np.uint8:
+            raise ValueError(f"{change}: expected {(*placed.inner, 3)} of uint8, got {pixels.shape} of {pixels.dtype}")
+    if placed.flip_x or placed.flip_y:
+        pixels = cv2.flip(pixels, -1 if placed.flip_x and placed.flip_y else int(placed.flip_x))
+    return preprocess.pack(pixels, placed.size, placed.mirrored_corner), info, placed
