@@ -2,7 +2,7 @@
 
 A read is `config.KEY`, `config["KEY"]`, `config.get("KEY", ...)` or `getattr(config, "KEY")`, where the receiver is a variable or
 an attribute of the name `config`. A name that a variable holds counts where the variable runs over literals; of a table of losses,
-`weights_of(LOSSES, config)` reads the keys that are its values.
+`weights_of(LOSSES, config)` reads the keys that are its values. An augmentation reads the keys that its parameters are named after.
 """
 import ast
 import itertools
@@ -101,6 +101,7 @@ def reads(scope, outer=None) -> set:
     if isinstance(scope, FUNCTIONS):
         for argument in ast.walk(scope.args):
             names.values.pop(getattr(argument, "arg", None), None)
+        found |= keys_of_augmentation(scope)
     nodes = list(own_nodes(scope))
     for node in sorted((node for node in nodes if isinstance(node, (ast.Assign, ast.For))), key=lambda node: node.lineno):
         if isinstance(node, ast.For):
@@ -119,6 +120,14 @@ def reads(scope, outer=None) -> set:
         else:
             found |= read_by(node, names)
     return found
+
+
+def keys_of_augmentation(function) -> set:
+    """The parameters behind plan and rng of a function that `augmentation` decorates, unless they have defaults."""
+    if not any(getattr(item, "id", None) == "augmentation" for item in getattr(function, "decorator_list", ())):
+        return set()
+    arguments = [item.arg for item in function.args.args]
+    return set(arguments[2:len(arguments) - len(function.args.defaults)])
 
 
 def read_by(node, names: Names) -> set:
@@ -203,6 +212,7 @@ def test_a_key_that_nothing_reads_is_reported(tmp_path):
     ("def f():\n    for name in ('a', 'b'):\n        print(name)\ndef g(config, name):\n    return config[name]", ""),
     ("NAME = 'a'\ndef g(config, NAME):\n    return config[NAME]", ""),
     ("NAMES = ('a', 'b')\nTABLE = {'c': 1}\n'config.d'", ""),
+    ("@augmentation\ndef f(plan, rng, a, b, chance=0.5):\n    pass\ndef g(plan, rng, c):\n    pass", "a b"),
     ("LOSSES = {'x': 'a', 'y': 'b'}\ndef f(config):\n    return weights_of(LOSSES, config)", "a b"),
     ("LOSSES = {n: f'{n}_weight' for n in ('a', 'b')}\ndef f(config):\n    return weights_of(LOSSES, config)", "a_weight b_weight"),
 ])
