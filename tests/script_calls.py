@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
 VARIABLES = ("RANK_TABLE_FILE", "ASCEND_RT_VISIBLE_DEVICES", "RANK_SIZE", "HCCL_IF_IP")
 STAND_IN = f"""#!/bin/bash
-case ${{1-}} in */rank_table.py) exec {shlex.quote(sys.executable)} "$@" ;; esac
+case ${{1-}} in */rank_table.py | */backbone_table.py) exec {shlex.quote(sys.executable)} "$@" ;; esac
 number=$(find "$CALLS" -type f | wc -l)
 {{
   for name in {' '.join(VARIABLES)}; do [[ -z ${{!name-}} ]] || printf '%s=%s\\0' "$name" "${{!name}}"; done
@@ -79,6 +79,9 @@ def copy_checkout(root: Path) -> Path:
         for name in ("default_config.yaml", "detectron2_config_101.yaml"):
             if (ROOT / model / name).is_file():
                 shutil.copy(ROOT / model / name, root / model)
+    for name in ("model_utils/layers/backbone_table.py", "FasterRcnn/backbones.yaml"):      # what BACKBONE is looked up in
+        (root / "faster_rcnn" / "src" / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / "faster_rcnn" / "src" / name, root / "faster_rcnn" / "src" / name)
     (root / "utils" / "launch").mkdir(parents=True)
     shutil.copy(ROOT / "utils" / "launch" / "rank_table.py", root / "utils" / "launch")
     (root / "utils" / "launch" / "run.py").touch()

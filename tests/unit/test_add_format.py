@@ -5,6 +5,7 @@ tests/examples/csv_format.py is that module.
 import filecmp
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,12 @@ CLASSES = ["background", "cat", "dog"]
 
 
 @pytest.fixture
-def csv_format(monkeypatch):
-    """The module as if it stood in formats/."""
-    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(EXAMPLES)])
+def csv_format(monkeypatch, tmp_path_factory):
+    """The folder of the module, which the package takes for a part of formats/."""
+    folder = tmp_path_factory.mktemp("formats")
+    shutil.copy(EXAMPLES / "csv_format.py", folder)
+    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(folder)])
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +114,7 @@ def test_evaluation_reads_it(checkout, run_command, tmp_path):
 
 
 def test_scripts_take_it(checkout, run_command):
-    scripts, options = checkout / "refinedet" / "scripts", {"DRY_RUN": 1, "PYTHON": "python"}
+    scripts, options = checkout / "refinedet" / "scripts", {"DRY_RUN": 1, "PYTHON": sys.executable}
     run = run_command(["bash", scripts / "run_standalone_train_cpu.sh", 0, 5, 0.02, "csv"], env=options)
     assert run.returncode == 0 and "--dataset=csv" in run.stdout, run.stderr
     run = run_command(["bash", scripts / "run_standalone_train_cpu.sh", 0, 5, 0.02, "cvs"], env=options)
@@ -159,8 +163,7 @@ def test_without_the_module_the_format_is_unknown(message):
     assert message(find_format, "csv") == "source: 'csv' is none of coco, voc, other"
 
 
-def test_a_name_is_given_once(tmp_path, monkeypatch):
-    (tmp_path / "second_csv_format.py").write_text((EXAMPLES / "csv_format.py").read_text())
-    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(EXAMPLES), str(tmp_path)])
+def test_a_name_is_given_once(csv_format):
+    shutil.copy(csv_format / "csv_format.py", csv_format / "second_csv_format.py")
     with pytest.raises(RuntimeError, match="two modules define the format 'csv'"):
         all_formats()
