@@ -1,4 +1,5 @@
 """Faster R-CNN in the C++ program of ascend310_infer: two networks, with NMS and RoIAlign between them."""
+import json
 import shutil
 import subprocess
 import sys
@@ -6,7 +7,16 @@ import sys
 import numpy as np
 import pytest
 
-from tests.cpp_program import called, check_against_python, fault, infer_python, make_model, run_python, told_sanitized
+from tests.cpp_program import (
+    called,
+    check_against_python,
+    fault,
+    infer_python,
+    make_model,
+    run_python,
+    told_sanitized,
+    unmatched,
+)
 
 
 def operator(program, *words, data) -> bytes:
@@ -90,19 +100,16 @@ def test_faster_rcnn_finds_what_python_finds(faster_rcnn, cpp_coco, cpp_lite, cp
 
 @pytest.fixture(scope="module")
 def across_levels(faster_rcnn, cpp_coco, tmp_path_factory):
-    """The same two files, whose proposals pass an NMS over all levels; of a threshold at which it changes the detections."""
+    """The same two files, whose proposals pass an NMS over all levels: that changes more detections than may differ below."""
     from faster_rcnn.src.model_utils.config import load_config, save_config
 
     folder = tmp_path_factory.mktemp("across levels")
     for path in faster_rcnn.glob("*.*"):
         shutil.copy(path, folder)
-    found = []
-    for value in (False, True):
-        keys = {"rpn_nms_thr": 0.3, "rpn_nms_across_levels": value}
-        save_config(load_config(faster_rcnn / "narrow.yaml", keys), folder / "narrow.yaml")
-        infer_python("faster_rcnn", folder, cpp_coco)
-        found.append((folder / "detections" / "detections.json").read_bytes())
-    assert found[0] != found[1]
+    save_config(load_config(folder / "narrow.yaml", {"rpn_nms_across_levels": True}), folder / "narrow.yaml")
+    infer_python("faster_rcnn", folder, cpp_coco)
+    found, others = (json.loads((made / "detections" / "detections.json").read_text()) for made in (folder, faster_rcnn))
+    assert len(unmatched(found, others)) > 0.02 * len(others)
     return folder
 
 
