@@ -7,6 +7,7 @@ ever made in the pixels of the image, of which it may have 16 times as many.
 Shapes: n objects. Images, boxes and sizes are those of transforms.py. A window is (x1, y1, x2, y2) in whole pixels of the image
 and reaches out of it where the image lies on a larger canvas.
 """
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ class Plan:
 
     Attributes:
         original: (height, width) of the image.
-        boxes: (n, 4) float32, its objects, clipped to it.
+        boxes: (n, 4) float32, its objects, which may reach out of it.
         window: what is seen; defaults to the whole image.
         factor: size of the input that the window is fitted into / size of the network input, 0 to 1.
         margin: canvas / window, per side, 1 or more: the window is shrunk inside the same size, the mean fills the rest.
@@ -94,28 +95,30 @@ class Placement:
 
         Boxes whose centre is outside of the window, or of the image, become empty.
         """
-        boxes = clip_boxes(boxes, *self.original).astype(np.float64)
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        inside = ((centres >= self.window[:2]) & (centres <= self.window[2:])).all(axis=1)
-        boxes = self.points(np.clip(boxes, self.seen[:2] * 2, self.seen[2:] * 2).reshape(-1, 2)).reshape(-1, 4)
+        boxes, inside = clip_boxes(boxes, *self.original), None
+        if self.seen != (0, 0, *self.original[::-1]):
+            boxes = boxes.astype(np.float64)
+            centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+            inside = ((centres >= self.window[:2]) & (centres <= self.window[2:])).all(axis=1)
+            boxes = np.clip(boxes, self.seen[:2] * 2, self.seen[2:] * 2)
+        boxes = self.points(boxes.reshape(-1, 2)).reshape(-1, 4)
         boxes = boxes[:, [2, 1, 0, 3]] if self.flip_x else boxes
         boxes = boxes[:, [0, 3, 2, 1]] if self.flip_y else boxes
-        return (boxes * inside[:, None]).astype(np.float32)
+        return (boxes if inside is None else boxes * inside[:, None]).astype(np.float32)
 
 
 def place(plan: Plan, size: InputSize) -> Placement:
     """Return where the image of this plan lies in an input of this size, in whole pixels of the input."""
-    start, sides = np.array(plan.window[:2]), np.array([plan.window[2] - plan.window[0], plan.window[3] - plan.window[1]])
-    canvas = size.resized(int(sides[1]), int(sides[0]), plan.factor)
+    (height, width), (left, top, right, bottom) = plan.original, plan.window
+    canvas = size.resized(bottom - top, right - left, plan.factor)
     # A larger canvas has the size that the window would have had without.
     shrunk = [min(side, scaled_side(side, 1 / plan.margin)) for side in canvas]
     y, x = (int(part * (whole - side + 1)) for part, whole, side in zip(plan.corner, canvas, shrunk))
-    limits = np.array(plan.original[::-1])
-    seen = np.stack([np.clip(plan.window[:2], 0, limits), np.clip(plan.window[2:], 0, limits)])     # (2, 2) x, y
-    edges = np.floor((seen - start) * shrunk[::-1] / sides + 0.5).astype(int)
-    (left, top), (right, bottom) = edges.tolist()
-    return Placement(tuple(plan.original), tuple(plan.window), tuple(seen.ravel().tolist()), tuple(canvas),
-                     (bottom - top, right - left), (y + top, x + left), plan.flip_x, plan.flip_y)
+    seen = tuple(min(max(edge, 0), limit) for edge, limit in zip(plan.window, (width, height) * 2))
+    first_x, last_x = (math.floor((edge - left) * shrunk[1] / (right - left) + 0.5) for edge in seen[::2])
+    first_y, last_y = (math.floor((edge - top) * shrunk[0] / (bottom - top) + 0.5) for edge in seen[1::2])
+    return Placement((height, width), (left, top, right, bottom), seen, canvas, (last_y - first_y, last_x - first_x),
+                     (y + first_y, x + first_x), plan.flip_x, plan.flip_y)
 
 
 def render(image: np.ndarray, preprocess: Preprocess, plan: Plan) -> tuple[np.ndarray, np.ndarray, Placement]:
