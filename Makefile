@@ -15,6 +15,7 @@ PY := "$(VENV)/bin/python"
 # The checkout may be read-only: caches lie in the environment.
 export PYTHONDONTWRITEBYTECODE := 1
 export RUFF_CACHE_DIR := $(VENV)/ruff_cache
+export MYPY_CACHE_DIR := $(VENV)/mypy_cache
 PYTEST := $(PY) -m pytest -o cache_dir="$(VENV)/pytest_cache"
 
 help: ## this list
@@ -43,13 +44,14 @@ demo: venv ## draw a data set, train MODEL on it, evaluate, export, infer: demo_
 test: lint ## everything that CI runs
 	@$(PYTEST) --numprocesses 2 --no-loadscope-reorder tests $(ARGS)
 
-lint: venv ## ruff, shellcheck
+lint: venv ## ruff, mypy, shellcheck
 	@$(PY) -m ruff check .
+	@$(PY) -m mypy
 	@shopt -s nullglob; "$(VENV)/bin/shellcheck" .ci/run */*.sh */scripts/*.sh */test/*.sh
 
 sync: venv ## rewrite the files that are copies of another model's
 	@$(PY) tests/sync_copies.py
 
-check: lint ## the quick checks: ruff, shellcheck, copies, configuration
+check: lint ## the quick checks: ruff, mypy, shellcheck, copies, configuration
 	@$(PY) tests/sync_copies.py --check
 	@$(PYTEST) -q tests/unit/test_config.py tests/unit/test_config_values.py

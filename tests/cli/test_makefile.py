@@ -20,7 +20,7 @@ for item in "$@"; do printf '[%s]' "$item"; done >> "$(dirname "$0")/../calls"
 echo >> "$(dirname "$0")/../calls"
 exit "${SHELLCHECK_STATUS:-0}"
 """
-LINT = ["[-m][ruff][check][.]", "shellcheck[.ci/run][model/scripts/run.sh][model/test/run.sh]"]
+LINT = ["[-m][ruff][check][.]", "[-m][mypy]", "shellcheck[.ci/run][model/scripts/run.sh][model/test/run.sh]"]
 
 
 @pytest.fixture
@@ -83,7 +83,8 @@ def test_targets_pass_their_arguments_on(make):
 # -------------------------------------------------------------------------------------------- .pre-commit-config.yaml
 
 # What a hook finds fault with, in an empty checkout: its id -> (file, text).
-FAULTS = {"ruff": ("utils/unused.py", "import os\n"), "shellcheck": ("docker/unquoted.sh", "#!/bin/bash\nls $1\n"),
+FAULTS = {"ruff": ("utils/unused.py", "import os\n"), "mypy": ("utils/untyped.py", "def area(box):\n    return box\n"),
+          "shellcheck": ("docker/unquoted.sh", "#!/bin/bash\nls $1\n"),
           "copies": ("mask_rcnn/drifted.py", "# Same as faster_rcnn/original.py\nDRIFTED = True\n")}
 
 
@@ -110,13 +111,13 @@ def test_pre_commit_runs_every_check_of_lint_and_compares_the_copies(make, repo_
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_hook_fails_on_a_fault(repo_dir, run_command, tmp_path, name):
     """With the programs of this environment, in .venv of a checkout."""
-    if not shutil.which("shellcheck", path=str(Path(sys.prefix) / "bin")):
+    if not all(shutil.which(program, path=str(Path(sys.prefix) / "bin")) for program in ("mypy", "shellcheck")):
         pytest.skip("requirements-dev.txt is not installed in this environment")
     for path in (".ci/run", "pyproject.toml", "tests/sync_copies.py"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         shutil.copy(repo_dir / path, tmp_path / path)
-    for path in ("faster_rcnn/original.py", ".gitattributes"):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+    for path in ("faster_rcnn/original.py", "faster_rcnn/src/model_utils/__init__.py", "utils/__init__.py", ".gitattributes"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     (tmp_path / ".venv").symlink_to(sys.prefix)
     words = shlex.split(hooks(repo_dir)[name]["entry"])
