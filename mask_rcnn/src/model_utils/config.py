@@ -10,9 +10,10 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import yaml
 
@@ -21,6 +22,7 @@ from .configuration.rules import check_augmentations
 from .configuration.schema import (
     Entry,
     InputError,
+    Key,
     check_choice,
     check_limits,
     coerce,
@@ -30,6 +32,7 @@ from .configuration.schema import (
     read_keys,
 )
 from .configuration.solver_names import solver_entries
+from .configuration.values import Config
 from .local_adapter import get_device_num
 
 __all__ = ["Config", "InputError", "load_config", "parse_config", "require_path", "run_main", "save_config"]
@@ -42,68 +45,15 @@ PATH_ENDINGS = ("_path", "_file", "_dir", "_root")
 log = logging.getLogger(__name__)
 
 
-class Config(Mapping):
-    """Frozen settings: `config.img_width`, `config["img_width"]`, `config.get("img_width", 0)`, `config.to_dict()`."""
-
-    def __init__(self, values: Mapping):
-        object.__setattr__(self, "_values", {name: _freeze(value) for name, value in values.items()})
-
-    def __getattr__(self, name):
-        if name.startswith("_"):  # copy and pickle ask for methods before there is a `_values`
-            raise AttributeError(name)
-        if name not in self._values:
-            raise AttributeError(f"no config key {name!r}{nearest(name, self._values)}")
-        return self._values[name]
-
-    def __setattr__(self, name, value):
-        raise AttributeError(f"the configuration is frozen: {name} cannot be set")
-
-    def __delattr__(self, name):
-        raise AttributeError(f"the configuration is frozen: {name} cannot be deleted")
-
-    def __getitem__(self, name):
-        return self._values[name]
-
-    def __iter__(self):
-        return iter(self._values)
-
-    def __len__(self):
-        return len(self._values)
-
-    def __repr__(self):
-        return f"Config({self.to_dict()})"
-
-    def __reduce__(self):
-        return Config, (self.to_dict(),)
-
-    def to_dict(self) -> dict:
-        """Plain dicts and lists, to change or to write."""
-        return {name: _thaw(value) for name, value in self._values.items()}
-
-
-def _freeze(value):
-    if isinstance(value, Mapping):
-        return Config(value)
-    if isinstance(value, (list, tuple)):
-        return tuple(_freeze(item) for item in value)
-    return value
-
-
-def _thaw(value):
-    if isinstance(value, Config):
-        return value.to_dict()
-    if isinstance(value, tuple):
-        return [_thaw(item) for item in value]
-    return value
-
-
-def load_config(path=DEFAULT_CONFIG, overrides: Mapping = None, default_path=DEFAULT_CONFIG) -> Config:
+def load_config(path: Path | str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None = None,
+                default_path: Path | str = DEFAULT_CONFIG) -> Config:
     """The defaults, then the YAML at `path` with what it inherits, then `overrides` ({key: value})."""
     entries = [Entry(str(name), value, str(name)) for name, value in (overrides or {}).items()]
     return _resolve(path, entries, default_path)
 
 
-def parse_config(argv=None, default_path=DEFAULT_CONFIG, required=(), description=None, prepare=None) -> Config:
+def parse_config(argv: Sequence[str] | None = None, default_path: Path | str = DEFAULT_CONFIG, required: Sequence[str] = (),
+                 description: str | None = None, prepare: Callable[[Config], Config] | None = None) -> Config:
     """The configuration of a command line (`argv` without the program's name): every key is a flag.
 
     detectron2's names may follow, each with a value (see configuration/solver_names.py). A key in `required` may not be empty;
@@ -112,14 +62,14 @@ def parse_config(argv=None, default_path=DEFAULT_CONFIG, required=(), descriptio
     """
     keys = _model_keys(_existing(default_path, "default_path"))
     parser = _build_parser(keys, default_path, description)
-    given, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    known, unknown = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
     settings, unknown = solver_entries(unknown, keys, get_device_num())
     for argument in unknown:
         name = argument.partition("=")[0]
         if not name.startswith("--") or name == "--":
             raise InputError(f"unexpected argument {argument!r}: options are --key=value")
         raise InputError(f"{name}: unknown key{nearest(name[2:], keys, prefix='--')}")
-    given = vars(given)
+    given = vars(known)
     config_path = given.pop("config_path", None)
     entries = [Entry(name, value, f"--{name}", text=True) for name, value in given.items()]
     spelt = {ALIASES.get(name, name) for name in given}
@@ -146,7 +96,7 @@ def require_path(config: Config, name: str, kind: str = "file or folder") -> Pat
     return path
 
 
-def save_config(config: Config, path) -> None:
+def save_config(config: Config, path: Path | str) -> None:
     """Write the resolved configuration as YAML; `load_config(path)` gives an equal one."""
     path = Path(path)
     text = yaml.safe_dump(config.to_dict(), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
@@ -159,7 +109,7 @@ def save_config(config: Config, path) -> None:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def run_main(main) -> None:
+def run_main(main: Callable[[], int | None]) -> None:
     """Call `main()` and leave the process with its status: 0, or 2 and one line on stderr for a fault of the user."""
     program = Path(sys.argv[0]).name
     try:
@@ -180,14 +130,14 @@ def _check_given(config: Config, name: str) -> None:
         raise InputError(f"{name} is needed: give --{name}=... or set it in the YAML")
 
 
-def _existing(path, what: str) -> Path:
+def _existing(path: Path | str, what: str) -> Path:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{what}: no such file: {path}")
     return path
 
 
-def _find_config(config_path, default_path) -> Path:
+def _find_config(config_path: Path | str | None, default_path: Path | str) -> Path:
     """--config_path: relative to the working directory, else to the model's directory."""
     if not config_path:
         return Path(default_path)
@@ -195,11 +145,11 @@ def _find_config(config_path, default_path) -> Path:
     return beside if not Path(config_path).is_file() and beside.is_file() else _existing(config_path, "--config_path")
 
 
-def _resolve(path, overrides, default_path) -> Config:
+def _resolve(path: Path | str, overrides: list[Entry], default_path: Path | str) -> Config:
     default_path = _existing(default_path, "default_path")
     keys = _model_keys(default_path)
     values = {name: key.default for name, key in keys.items()}
-    origins = {}  # key -> how a message about its value begins: file and line, or the flag
+    origins: dict[str, str] = {}  # key -> how a message about its value begins: file and line, or the flag
     for layer in [*_layers(path, default_path), overrides]:
         _apply(values, origins, keys, _preset(layer, values, keys))
         _apply(values, origins, keys, layer)
@@ -213,7 +163,7 @@ def _resolve(path, overrides, default_path) -> Config:
     return config
 
 
-def _model_keys(default_path: Path) -> dict:
+def _model_keys(default_path: Path) -> dict[str, Key]:
     """{name: Key} of the defaults; a preset whose comment lists no choices has those of its table."""
     keys = read_keys(default_path)
     for name, table in PRESETS.items():
@@ -222,9 +172,10 @@ def _model_keys(default_path: Path) -> dict:
     return keys
 
 
-def _layers(path, default_path: Path) -> list:
+def _layers(path: Path | str, default_path: Path) -> list[list[Entry]]:
     """Entries of the file and of what it inherits, base first; the defaults themselves are left out."""
-    layers, seen = [], []
+    layers: list[list[Entry]] = []
+    seen: list[Path] = []
     path = _existing(path, "config file")
     while path.resolve() != default_path.resolve():
         if path.resolve() in seen:
@@ -244,9 +195,9 @@ def _layers(path, default_path: Path) -> list:
     return layers
 
 
-def _apply(values: dict, origins: dict, keys: dict, entries) -> None:
+def _apply(values: dict[str, Any], origins: dict[str, str], keys: dict[str, Key], entries: Iterable[Entry]) -> None:
     """Check one layer's entries and put them over `values`."""
-    spelt = {}
+    spelt: dict[str, str] = {}
     for name, entry in itertools.chain.from_iterable(_targets(entry, keys) for entry in entries):
         if name not in keys:
             if name not in RETIRED:
@@ -262,7 +213,7 @@ def _apply(values: dict, origins: dict, keys: dict, entries) -> None:
         origins[name] = entry.where
 
 
-def _preset(layer, values: dict, keys: dict) -> list:
+def _preset(layer: Iterable[Entry], values: dict[str, Any], keys: dict[str, Key]) -> list[Entry]:
     """Entries of the keys that a layer's choices among PRESETS stand for; its own entries go over them.
 
     A choice that is in force already changes nothing. What no choice in force names is as in the defaults.
@@ -282,7 +233,7 @@ def _preset(layer, values: dict, keys: dict) -> list:
     return list(entries.values())
 
 
-def _targets(entry: Entry, keys: dict) -> list:
+def _targets(entry: Entry, keys: dict[str, Key]) -> list[tuple[str, Entry]]:
     """[(key, entry)] that an entry stands for: one, or where its name is that of several keys one for each."""
     names = SEVERAL.get(entry.name)
     if names is None:
@@ -303,11 +254,11 @@ def _retire(entry: Entry) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise InputError(message)
 
 
-def _build_parser(keys: dict, default_path, description) -> argparse.ArgumentParser:
+def _build_parser(keys: dict[str, Key], default_path: Path | str, description: str | None) -> argparse.ArgumentParser:
     defaults = Path(default_path).name
     parser = _Parser(
         usage="%(prog)s [-h] [--config_path=YAML] [--key=value ...]", description=description, allow_abbrev=False,

@@ -5,8 +5,18 @@ MindSpore is imported inside the functions alone: `prepare_environment` must run
 """
 import os
 import platform
+from types import ModuleType
+from typing import NamedTuple
 
 from .configuration.schema import InputError
+from .configuration.values import Config
+
+
+class Ranks(NamedTuple):
+    """The place of this process among those that train or evaluate together."""
+
+    rank: int
+    ranks: int
 
 
 def prepare_environment(threads: int = 0) -> None:
@@ -25,7 +35,7 @@ def prepare_environment(threads: int = 0) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
-def setup_device(config) -> str:
+def setup_device(config: Config) -> str:
     """Set graph mode, device, threads, seed and, with `distribute`, join the process group.
 
     Returns the name of the device: Ascend, GPU or CPU.
@@ -60,9 +70,9 @@ def _local_processes() -> int:
     return int(os.environ.get("LOCAL_WORKER_NUM") or get_device_num())      # utils/launch sets it
 
 
-def get_ranks(config) -> tuple:
-    """(number of this process, number of processes) of those that train or evaluate together."""
-    return (get_rank_id(), get_device_num()) if config.distribute else (0, 1)
+def get_ranks(config: Config) -> Ranks:
+    """Return the number of this process and the number of processes."""
+    return Ranks(get_rank_id(), get_device_num()) if config.distribute else Ranks(0, 1)
 
 
 def get_rank_id() -> int:
@@ -87,7 +97,7 @@ def _choose_target(wanted: str) -> str:
     return wanted
 
 
-def _join_group(ms) -> None:
+def _join_group(ms: ModuleType) -> None:
     if not (os.environ.get("RANK_SIZE") or os.environ.get("MS_WORKER_NUM") or os.environ.get("RANK_TABLE_FILE")):
         raise InputError("distribute: no launcher's environment (RANK_SIZE or MS_WORKER_NUM); start with msrun")
     ms.communication.init()

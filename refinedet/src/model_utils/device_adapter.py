@@ -9,6 +9,7 @@ mpirun      once per GPU, with OMPI_COMM_WORLD_RANK and its family (the MindSpor
 once        in a job of one card, or in an image of one's own: once per machine, with MA_NUM_HOSTS, MA_NUM_GPUS (cards
             of a machine), VC_WORKER_HOSTS and VC_TASK_INDEX. With several cards utils/launch then starts msrun.
 """
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .configuration.schema import InputError
@@ -23,8 +24,8 @@ class Launch:
 
     rank: int = 0                   # of this process, or of the first that msrun starts
     ranks: int = 1                  # of the whole job
-    environment: dict = field(default_factory=dict)     # to set for the command
-    msrun: tuple = ()               # options of utils/launch, where it is to start msrun here
+    environment: dict[str, str] = field(default_factory=dict)     # to set for the command
+    msrun: tuple[str, ...] = ()               # options of utils/launch, where it is to start msrun here
     scheduler: bool = False         # this is msrun's scheduler, which joins the group and computes nothing
 
     @property
@@ -33,7 +34,7 @@ class Launch:
         return self.ranks == 1 or bool(self.msrun)
 
 
-def plan_launch(environ, distribute: bool, log_dir: str) -> Launch:
+def plan_launch(environ: Mapping[str, str], distribute: bool, log_dir: str) -> Launch:
     """From the environment of a job to what is to be started; InputError where the two contradict each other.
 
     distribute: of the configuration; log_dir: where msrun is to write its logs.
@@ -49,7 +50,7 @@ def plan_launch(environ, distribute: bool, log_dir: str) -> Launch:
     return launch
 
 
-def _started_already(environ):
+def _started_already(environ: Mapping[str, str]) -> Launch | None:
     """The launch of a process that a launcher has started, else None."""
     if environ.get("MS_ROLE"):
         ranks = _number(environ, "MS_WORKER_NUM")
@@ -64,7 +65,7 @@ def _started_already(environ):
     return None
 
 
-def _msrun(environ, hosts: int, cards: int, log_dir: str) -> Launch:
+def _msrun(environ: Mapping[str, str], hosts: int, cards: int, log_dir: str) -> Launch:
     """utils/launch on this machine, the same on each: the first of VC_WORKER_HOSTS is the master."""
     index = _number(environ, "VC_TASK_INDEX", "0") if hosts > 1 else 0
     names = [name for name in environ.get("VC_WORKER_HOSTS", "").split(",") if name]
@@ -80,18 +81,18 @@ def _msrun(environ, hosts: int, cards: int, log_dir: str) -> Launch:
     return Launch(index * cards, hosts * cards, msrun=tuple(f"--{name}={value}" for name, value in options.items()))
 
 
-def _device(environ) -> dict:
+def _device(environ: Mapping[str, str]) -> dict[str, str]:
     """The card, by the name that setup_device reads."""
     card = environ.get("ASCEND_DEVICE_ID")
     return {"DEVICE_ID": card} if card else {}
 
 
-def _count(environ, name: str) -> int:
+def _count(environ: Mapping[str, str], name: str) -> int:
     """A number of machines or cards, at least 1: MA_NUM_GPUS is 0 on machines without cards."""
     return max(_number(environ, name, "1"), 1)
 
 
-def _number(environ, name: str, default: str = "") -> int:
+def _number(environ: Mapping[str, str], name: str, default: str = "") -> int:
     text = environ.get(name) or default
     if not (text.isascii() and text.isdigit()):
         raise InputError(f"the environment variable {name}: expected a number, got {text!r}")

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from .cloud.fetching import fetch, fetched_root
-from .cloud.object_storage import open_storage
+from .cloud.object_storage import Storage, open_storage
 from .config import Config, InputError
 from .device_adapter import Launch, plan_launch
 
@@ -71,7 +71,7 @@ def _require_tool(name: str) -> Path:
         found = importlib.util.find_spec(f"utils.{name}")
     except ModuleNotFoundError:
         found = None
-    if found is None:
+    if found is None or found.origin is None:
         model = Path(__file__).resolve().parents[2].name
         raise InputError(f"utils/{name} is not in the code directory: upload utils/ too, inside {model}/ or beside it")
     return Path(found.origin).parent
@@ -96,7 +96,7 @@ def localize(config: Config, weights: str) -> Config:
     return Config({**config.to_dict(), **changes})
 
 
-def _inside(root: Path, folder: Path, value: str, by_name: bool):
+def _inside(root: Path, folder: Path, value: str, by_name: bool) -> Path | None:
     """What `value` names below `root`, else None. folder: where root's files would be if they had been copied.
 
     by_name: the last part will do, as weights were in a folder of their own before they were uploaded.
@@ -109,17 +109,18 @@ def _inside(root: Path, folder: Path, value: str, by_name: bool):
     return next((place for place in places if place.exists()), None)
 
 
-def _find_data(config: Config, root: Path) -> dict:
+def _find_data(config: Config, root: Path) -> dict[str, str]:
     """{key: folder} of the one data set in `root`, where the configuration names none."""
     try:
         from utils.mindrecord import find_format
     except ImportError:     # a command that reads no data set does without
         return {}
     entry = find_format(config.dataset)
-    key = entry.layout.key if entry.layout else None
-    if key not in config or any(config[name] for name in (key, "image_dir", "anno_path")):
+    layout = entry.layout
+    if layout is None or layout.key not in config or any(config[name] for name in (layout.key, "image_dir", "anno_path")):
         return {}
-    marks = [entry.layout.paths(config, train) for train in (True, False)]
+    key = layout.key
+    marks: list[tuple[str, ...]] = [layout.paths(config, train) for train in (True, False)]
     if not entry.anno_is_folder:    # its name is mark enough
         marks = [(anno_path,) for _, anno_path in marks]
     found = [folder for folder in (root, *sorted(root.glob("*/")), *sorted(root.glob("*/*/")))
@@ -164,7 +165,7 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
 
 
-def _send(results, launch: Launch, output: Path, status: int) -> int:
+def _send(results: Storage | None, launch: Launch, output: Path, status: int) -> int:
     """Send what the command has left; the status of the job: the command's, or 1 where only the sending failed."""
     log.info("the command has ended with status %d", status)
     names = result_files(output, launch)
@@ -183,7 +184,7 @@ def _send(results, launch: Launch, output: Path, status: int) -> int:
     return status
 
 
-def result_files(output: Path, launch: Launch) -> list:
+def result_files(output: Path, launch: Launch) -> list[str]:
     """Names relative to `output`; of several processes on a machine the first of the job sends all, others their own logs."""
     found = [path.relative_to(output) for path in sorted(output.rglob("*")) if path.is_file()]
     found = [name for name in found if name.parts[0] not in NOT_SENT and ".partial" not in name.suffixes]

@@ -4,12 +4,6 @@ In ModelArts' own images moxing reads and writes the buckets; elsewhere boto3 do
 environment has endpoint and keys: S3_ENDPOINT (none: Amazon's), AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and all else
 that boto3 reads; for obs:// OBS_ENDPOINT, OBS_ACCESS_KEY_ID, OBS_SECRET_ACCESS_KEY and OBS_SECURITY_TOKEN go before.
 
-A storage has
-    list()                      {name relative to the address: what changes with the content}
-    size()                      bytes of all of it; None: not known
-    download(folder)            all of it, to names relative to `folder`
-    check_writable()            an early look at what will be written at the end
-    upload(folder, names)       files of `folder`
 Faults are InputErrors that begin with the key of the configuration.
 """
 import contextlib
@@ -18,16 +12,42 @@ import ipaddress
 import os
 import re
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlparse
 
 from ..configuration.schema import InputError
 
+if TYPE_CHECKING:       # only jobs with addresses of buckets need boto3
+    from boto3.s3.transfer import TransferConfig
+
 THREADS = 16
+# {name relative to the address: what changes with the content}
+Listing = dict[str, Any]
 
 
-def open_storage(address: str, key: str):
+class Storage(Protocol):
+    """Files at an address."""
+
+    def list(self) -> Listing:
+        """Return what is there."""
+
+    def size(self) -> int | None:
+        """Return the bytes of all files; None: not known."""
+
+    def download(self, folder: Path) -> None:
+        """Bring all files to names relative to `folder`."""
+
+    def check_writable(self) -> None:
+        """Take an early look at what will be written at the end."""
+
+    def upload(self, folder: Path, names: Sequence[str]) -> None:
+        """Send files of `folder`."""
+
+
+def open_storage(address: str, key: str) -> Storage:
     """The storage at `address`; key: of the configuration, for messages."""
     match = re.fullmatch(r"(s3|obs)://([^/]+)/*(.*?)/*", address)
     if match:
@@ -45,17 +65,17 @@ class FolderStorage:
     def __init__(self, address: str, key: str):
         self.path, self.key = Path(address), key
 
-    def _files(self) -> dict:
+    def _files(self) -> dict[str, Path]:
         if self.path.is_file():
             return {self.path.name: self.path}
         if not self.path.is_dir():
             raise InputError(f"{self.key}: no such file or folder: {self.path}")
         return {path.relative_to(self.path).as_posix(): path for path in sorted(self.path.rglob("*")) if path.is_file()}
 
-    def list(self) -> dict:
+    def list(self) -> Listing:
         return {name: [(stat := path.stat()).st_size, stat.st_mtime_ns] for name, path in self._files().items()}
 
-    def size(self):
+    def size(self) -> int:
         return sum(path.stat().st_size for path in self._files().values())
 
     def download(self, folder: Path) -> None:
@@ -71,7 +91,7 @@ class FolderStorage:
         if not os.access(self.path, os.W_OK):
             raise InputError(f"{self.key}: {self.path} cannot be written: permission denied")
 
-    def upload(self, folder: Path, names) -> None:
+    def upload(self, folder: Path, names: Sequence[str]) -> None:
         if self.path.resolve() == folder.resolve():
             return
         try:
@@ -91,7 +111,7 @@ class BucketStorage:
     def __init__(self, scheme: str, bucket: str, prefix: str, key: str):
         self.bucket, self.prefix, self.key = bucket, prefix, key
         self.address = f"{scheme}://{bucket}/{prefix}"
-        self._objects = None
+        self._objects: dict[str, dict[str, Any]] | None = None
         try:
             import boto3
             import botocore.exceptions
@@ -102,7 +122,7 @@ class BucketStorage:
         with self._told():
             self._client = boto3.client("s3", **client_options(scheme, os.environ, key))
 
-    def _list(self) -> dict:
+    def _list(self) -> dict[str, dict[str, Any]]:
         """{name: {"Key", "Size", "ETag", ...}}"""
         if self._objects is None:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
@@ -125,14 +145,14 @@ class BucketStorage:
             raise InputError(f"{self.key}: {self.address} holds {key!r}, which is no name of a file")
         return name
 
-    def list(self) -> dict:
+    def list(self) -> Listing:
         return {name: [item["Size"], item["ETag"]] for name, item in self._list().items()}
 
-    def size(self):
+    def size(self) -> int:
         return sum(item["Size"] for item in self._list().values())
 
     def download(self, folder: Path) -> None:
-        def fetch(name):
+        def fetch(name: str) -> None:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             self._client.download_file(self.bucket, objects[name]["Key"], str(target), Config=config)
@@ -146,8 +166,8 @@ class BucketStorage:
         with self._told():
             self._client.head_bucket(Bucket=self.bucket)
 
-    def upload(self, folder: Path, names) -> None:
-        def send(name):
+    def upload(self, folder: Path, names: Sequence[str]) -> None:
+        def send(name: str) -> None:
             key = f"{self.prefix}/{name}" if self.prefix else name
             self._client.upload_file(str(folder / name), self.bucket, key, Config=config)
 
@@ -156,21 +176,21 @@ class BucketStorage:
             list(pool.map(send, names))
 
     @contextlib.contextmanager
-    def _told(self):
+    def _told(self) -> Iterator[None]:
         try:
             yield
         except self._errors as error:
             raise InputError(f"{self.key}: {self.address}: {' '.join(str(error).split())}") from error
 
 
-def _transfer(files: int):
+def _transfer(files: int) -> "TransferConfig":
     """Many files go side by side, a few large ones in parts that do."""
     from boto3.s3.transfer import TransferConfig
 
     return TransferConfig(use_threads=files < THREADS)
 
 
-def client_options(scheme: str, environ, key: str) -> dict:
+def client_options(scheme: str, environ: Mapping[str, str], key: str) -> dict[str, Any]:
     """Arguments of boto3.client from the environment."""
     from botocore.config import Config
 
@@ -187,7 +207,7 @@ def client_options(scheme: str, environ, key: str) -> dict:
                "region_name": environ.get("S3_REGION") or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
                or "us-east-1"}
     # OBS takes the bucket as a part of the host's name alone, and knows nothing of the checksums that boto3 adds by now.
-    style = "virtual" if scheme == "obs" and not _is_plain_host(endpoint) else "auto"
+    style = "virtual" if scheme == "obs" and not _is_plain_host(endpoint or "") else "auto"
     config = Config(retries={"max_attempts": 5, "mode": "standard"}, max_pool_connections=4 * THREADS,
                     request_checksum_calculation="when_required", response_checksum_validation="when_required",
                     s3={"addressing_style": style})
@@ -214,7 +234,7 @@ class MoxingStorage:
     def _is_folder(self) -> bool:
         return self.file.is_directory(self.address)
 
-    def list(self) -> dict:
+    def list(self) -> Listing:
         with self._told():
             if not self.file.exists(self.address):
                 return {}
@@ -222,7 +242,7 @@ class MoxingStorage:
                 return {PurePosixPath(self.address).name: None}
             return {name: None for name in self.file.list_directory(self.address, recursive=True) if not name.endswith("/")}
 
-    def size(self):
+    def size(self) -> None:
         return None
 
     def download(self, folder: Path) -> None:
@@ -238,13 +258,13 @@ class MoxingStorage:
             if not self.file.exists(bucket):
                 raise InputError(f"{self.key}: no such bucket: {bucket}")
 
-    def upload(self, folder: Path, names) -> None:
+    def upload(self, folder: Path, names: Sequence[str]) -> None:
         with self._told():
             for name in names:
                 self.file.copy(str(folder / name), f"{self.address}/{name}")
 
     @contextlib.contextmanager
-    def _told(self):
+    def _told(self) -> Iterator[None]:
         try:
             yield
         except InputError:

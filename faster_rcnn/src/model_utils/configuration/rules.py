@@ -1,16 +1,22 @@
 """Rules that hold between the keys of every model."""
+from collections.abc import Iterator
+
 from ..data.augmentation import AUGMENTATIONS, keys_of
 from .schema import nearest
+from .values import Config
+
+# A key, and what is wrong with its value.
+Fault = tuple[str, str]
 
 
-def check_anchors(config):
+def check_anchors(config: Config) -> Iterator[Fault]:
     """Yields faults, as `check_config` gives one, of anchors without a size or a shape."""
     for name in ("anchor_scales", "anchor_ratios"):
         if not config[name]:
             yield name, "expected at least one value"
 
 
-def check_classes(config):
+def check_classes(config: Config) -> Iterator[Fault]:
     """Likewise, of names that are no list of classes, or not num_classes of them."""
     names = config.coco_classes
     if not names:  # labels without names
@@ -24,7 +30,7 @@ def check_classes(config):
         yield "num_classes", f"{config.num_classes}, but coco_classes has {len(names)} names, the background counted"
 
 
-def check_epochs_and_names(config):
+def check_epochs_and_names(config: Config) -> Iterator[Fault]:
     """Likewise, of a schedule that goes back, and of an annotation file's name without a place for the data type."""
     yield from _training(config)
     if list(config.sgd_step) != sorted(config.sgd_step):
@@ -35,7 +41,7 @@ def check_epochs_and_names(config):
         yield "instance_set", f"expected one {{}} where the data type's name goes, got {config.instance_set!r}"
 
 
-def _training(config):
+def _training(config: Config) -> Iterator[Fault]:
     """Likewise, of how long and in what steps to train."""
     if not config.epoch_size and not config.max_steps:
         yield "epoch_size", "0 means that max_steps ends the run, and max_steps is 0"
@@ -47,7 +53,7 @@ def _training(config):
         yield "perf_warmup", "expected at least 1, the step that compiles, got 0"
 
 
-def check_augmentations(config):
+def check_augmentations(config: Config) -> Iterator[Fault]:
     """Likewise, of augmentations that do not exist, come twice, or read keys that the model does not have."""
     names = config.augmentations
     for name in names:

@@ -21,9 +21,10 @@ dict    the sub-keys of the default; those not given keep their value
 import difflib
 import math
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -61,10 +62,10 @@ class Key:
     default: Any
     help: str
     section: str
-    choices: tuple
-    lowest: float = None
-    highest: float = None
-    length: int = None
+    choices: tuple[str, ...]
+    lowest: float | None = None
+    highest: float | None = None
+    length: int | None = None
     above: bool = False     # `lowest` itself is out of range
 
     @property
@@ -74,7 +75,7 @@ class Key:
         return {"str": "TEXT", "dict": "MAPPING"}.get(type(self.default).__name__, type(self.default).__name__.upper())
 
 
-def read_entries(path) -> tuple:
+def read_entries(path: Path | str) -> tuple[list[Entry], int]:
     """(entries of the first YAML document, number of further documents)."""
     path = Path(path)
     try:
@@ -85,9 +86,9 @@ def read_entries(path) -> tuple:
         raise InputError(f"{path}: not UTF-8 text") from None
     try:
         loader = yaml.SafeLoader(text)
-        documents = []
+        documents: list[yaml.Node] = []
         while loader.check_node():
-            documents.append(loader.get_node())
+            documents.append(cast(yaml.Node, loader.get_node()))
         return _mapping_entries(documents[0], loader, path) if documents else [], len(documents[1:])
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -95,12 +96,13 @@ def read_entries(path) -> tuple:
         raise InputError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
 
 
-def _mapping_entries(root: yaml.Node, loader: yaml.SafeLoader, path: Path) -> list:
+def _mapping_entries(root: yaml.Node, loader: yaml.SafeLoader, path: Path) -> list[Entry]:
     if isinstance(root, yaml.ScalarNode) and not root.value:  # `---` and nothing below
         return []
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"{path}:{root.start_mark.line + 1}: expected lines of `key: value`")
-    entries, lines = [], {}
+    entries: list[Entry] = []
+    lines: dict[str, int] = {}
     for key_node, value_node in root.value:
         line = key_node.start_mark.line + 1
         name = str(loader.construct_object(key_node, deep=True))
@@ -112,12 +114,13 @@ def _mapping_entries(root: yaml.Node, loader: yaml.SafeLoader, path: Path) -> li
     return entries
 
 
-def read_keys(path) -> dict:
+def read_keys(path: Path | str) -> dict[str, Key]:
     """{name: Key} of the defaults' file, in its order."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     keys = {}
     for entry in read_entries(path)[0]:
-        above, comment = entry.line - 2, []
+        above = entry.line - 2
+        comment: list[str] = []
         while above >= 0 and lines[above].startswith("#") and not lines[above].startswith("## "):
             comment.insert(0, lines[above].lstrip("# ").rstrip())
             above -= 1
@@ -129,7 +132,7 @@ def read_keys(path) -> dict:
     return keys
 
 
-def _read_limits(comment: str, entry: Entry) -> dict:
+def _read_limits(comment: str, entry: Entry) -> dict[str, Any]:
     """Return the limits in a key's comment as fields of `Key`; malformed ones, and limits of no number, are an InputError."""
     found = [item for item in _BRACKETS.findall(comment) if not _EXAMPLE.fullmatch(item)]
     is_list = isinstance(entry.value, list)
@@ -148,20 +151,20 @@ def _read_limits(comment: str, entry: Entry) -> dict:
     return limits
 
 
-def nearest(name: str, known, prefix: str = "") -> str:
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """", did you mean 'x'?" for the known name that is closest, or nothing."""
     folded = {str(item).casefold().replace("-", "_"): item for item in known}
     close = difflib.get_close_matches(str(name).casefold().replace("-", "_"), folded, n=1, cutoff=0.6)
     return f", did you mean {prefix}{folded[close[0]]}?" if close else ""
 
 
-def check_choice(value, choices, where: str) -> None:
+def check_choice(value: Any, choices: Collection[str], where: str) -> None:
     """InputError unless `value` is one of `choices` (none: anything goes)."""
     if choices and str(value) not in choices:
         raise InputError(f"{where}: expected one of {', '.join(choices)}, got {value!r}{nearest(value, choices)}")
 
 
-def check_limits(value, key: Key, where: str) -> None:
+def check_limits(value: Any, key: Key, where: str) -> None:
     """InputError unless `value`, or every element of a list, is in the range of `key` and a list has the key's length."""
     items = value if isinstance(value, (list, tuple)) else (value,)
     for item in items if key.lowest is not None else ():
@@ -181,7 +184,7 @@ def _range_text(key: Key) -> str:
     return lowest if lowest == highest else f"{lowest} to {highest}"
 
 
-def coerce(value, like, where: str, text: bool = False):
+def coerce(value: Any, like: Any, where: str, text: bool = False) -> Any:
     """`value` as the type of `like`, or an InputError that begins with `where`."""
     if isinstance(like, (list, dict)) and text:
         bare = isinstance(like, list) and not value.strip().startswith("[")  # the brackets of a list may be left out
@@ -198,7 +201,7 @@ def coerce(value, like, where: str, text: bool = False):
     return result
 
 
-def parse_text(value: str, where: str):
+def parse_text(value: str, where: str) -> Any:
     """The value that YAML sees in a text of the command line."""
     try:
         return yaml.safe_load(value)
@@ -206,7 +209,7 @@ def parse_text(value: str, where: str):
         raise InputError(f"{where}: not a value as YAML writes it: {value!r}") from None
 
 
-def _as_dict(value, like: dict, where: str) -> dict:
+def _as_dict(value: Any, like: dict[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{where}: expected a mapping with the keys {', '.join(like)}, got {value!r}")
     for name in value:
@@ -215,13 +218,13 @@ def _as_dict(value, like: dict, where: str) -> dict:
     return {name: coerce(item, like[name], f"{where}.{name}") for name, item in value.items()}
 
 
-def _as_list(value, like: list, where: str) -> list:
+def _as_list(value: Any, like: list[Any], where: str) -> list[Any]:
     if not isinstance(value, (list, tuple)):
         raise InputError(f"{where}: expected a list, got {value!r}")
     return [coerce(item, _element_like(like), f"{where}[{index}]") for index, item in enumerate(value)]
 
 
-def _element_like(like: list):
+def _element_like(like: list[Any]) -> Any:
     if not like:
         return 0.0
     if isinstance(like[0], list):
@@ -229,19 +232,19 @@ def _element_like(like: list):
     return 0.0 if any(isinstance(item, float) for item in like) else like[0]
 
 
-def _to_bool(value, text):
+def _to_bool(value: Any, text: bool) -> bool | None:
     if isinstance(value, (bool, int)) and value in (0, 1):
         return bool(value)
     return {"true": True, "1": True, "false": False, "0": False}.get(value.strip().lower()) if text else None
 
 
-def _to_int(value, text):
+def _to_int(value: Any, text: bool) -> int | None:
     if text:
         return int(value) if re.fullmatch(r"\s*[+-]?\d+\s*", value) else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _to_float(value, text):
+def _to_float(value: Any, text: bool) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -252,7 +255,7 @@ def _to_float(value, text):
     return result if math.isfinite(result) else None
 
 
-def _to_str(value, text):
+def _to_str(value: Any, text: bool) -> str | None:
     if value is None:
         return ""
     return value if isinstance(value, str) else None

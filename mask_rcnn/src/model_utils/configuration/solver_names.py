@@ -4,6 +4,7 @@
 Each becomes the value of one or several keys of ours, over the configuration like a flag.
 """
 import re
+from collections.abc import Container, Iterable
 
 from .schema import Entry, InputError, nearest
 
@@ -39,7 +40,7 @@ NAMES = {
 DEVICES = {"npu": "Ascend", "cuda": "GPU", "cpu": "CPU"}
 
 
-def solver_entries(arguments, keys, devices: int) -> tuple:
+def solver_entries(arguments: Iterable[str], keys: Container[str], devices: int) -> tuple[list[Entry], list[str]]:
     """(entries of our keys, the arguments left over) of a command line's arguments that are no flags.
 
     Args:
@@ -63,9 +64,9 @@ def solver_entries(arguments, keys, devices: int) -> tuple:
     return _entries(_values(given, devices), keys), rest
 
 
-def _values(given: dict, devices: int) -> dict:
+def _values(given: dict[str, str], devices: int) -> dict[str, tuple[str, str]]:
     """{key: (value as text, name that gave it)}."""
-    values = {}
+    values: dict[str, tuple[str, str]] = {}
     for name, text in given.items():
         for key, value in zip(NAMES[name], _texts(name, text, given, devices)):
             if values.get(key, (value,))[0] != value:
@@ -74,7 +75,7 @@ def _values(given: dict, devices: int) -> dict:
     return values
 
 
-def _texts(name: str, text: str, given: dict, devices: int):
+def _texts(name: str, text: str, given: dict[str, str], devices: int) -> tuple[str, ...]:
     """What each key of a name is set to."""
     if name in ("AMP", "OPT_LEVEL"):
         if given.get("AMP", "1") not in ("0", "1", "True", "False"):
@@ -107,7 +108,7 @@ def _whole(name: str, text: str) -> int:
     return int(text)
 
 
-def _entries(values: dict, keys) -> list:
+def _entries(values: dict[str, tuple[str, str]], keys: Container[str]) -> list[Entry]:
     entries = []
     for key, (value, name) in values.items():
         own, _, part = key.partition(".")

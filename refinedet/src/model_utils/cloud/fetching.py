@@ -13,10 +13,12 @@ import stat
 import time
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
 from ..configuration.schema import InputError
-from .object_storage import FolderStorage, open_storage
+from .object_storage import FolderStorage, Storage, open_storage
 
 MARK, LOCK = ".fetched.json", ".fetching.lock"
 WAIT_SECONDS = 6 * 3600
@@ -26,13 +28,13 @@ COPY_BYTES = 1 << 20
 log = logging.getLogger(__name__)
 
 
-def fetched_root(address: str, folder) -> Path:
+def fetched_root(address: str, folder: Path | str) -> Path:
     """Where the files of `address` are once they are fetched: a folder of this machine without zip files stays in use."""
     path = Path(address)
     return path if "://" not in address and path.is_dir() and not any(path.glob("*.[zZ][iI][pP]")) else Path(folder)
 
 
-def fetch(address: str, folder, key: str, folder_key: str, wait_seconds: float = WAIT_SECONDS) -> None:
+def fetch(address: str, folder: Path | str, key: str, folder_key: str, wait_seconds: float = WAIT_SECONDS) -> None:
     """Bring the files of `address` to `folder`; key, folder_key: the keys of the configuration that named the two."""
     folder = Path(folder)
     storage = open_storage(address, key)
@@ -48,7 +50,7 @@ def fetch(address: str, folder, key: str, folder_key: str, wait_seconds: float =
         raise InputError(f"{folder_key}: {folder} cannot be written: {error.strerror or error}") from error
 
 
-def _bring(storage, address: str, folder: Path, key: str, folder_key: str) -> None:
+def _bring(storage: Storage, address: str, folder: Path, key: str, folder_key: str) -> None:
     listing = storage.list()
     if not listing:
         raise InputError(f"{key}: there is nothing at {address}")
@@ -75,7 +77,7 @@ def _bring(storage, address: str, folder: Path, key: str, folder_key: str) -> No
     log.info("%s: fetched in %.0f s", key, time.monotonic() - start)
 
 
-def _read_mark(folder: Path):
+def _read_mark(folder: Path) -> dict[str, Any] | None:
     """What the folder says to hold, {} where it is not whole, None without a mark."""
     try:
         return json.loads((folder / MARK).read_text(encoding="utf-8"))
@@ -86,7 +88,7 @@ def _read_mark(folder: Path):
 
 
 @contextlib.contextmanager
-def _turn(path: Path, wait_seconds: float):
+def _turn(path: Path, wait_seconds: float) -> Iterator[None]:
     """Within `with` this is the only process that holds `path`. A failure is that of all who were waiting then."""
     import fcntl  # not on every system, and only jobs need it
 
@@ -146,7 +148,7 @@ def _target(member: zipfile.ZipInfo, folder: Path) -> Path:
     return folder / name
 
 
-def _check_size(members, path: Path, folder: Path) -> None:
+def _check_size(members: Iterable[zipfile.ZipInfo], path: Path, folder: Path) -> None:
     total, packed = sum(member.file_size for member in members), path.stat().st_size
     if total > max(UNPACKED_BYTES, UNPACKED_RATIO * packed):
         raise Refused(f"{packed / 1e6:.1f} MB would become {total / 1e9:.1f} GB")
@@ -154,7 +156,7 @@ def _check_size(members, path: Path, folder: Path) -> None:
         raise Refused(f"there is no room for its {total / 1e9:.1f} GB in {folder}")
 
 
-def _copy(source, file, member: zipfile.ZipInfo) -> None:
+def _copy(source: IO[bytes], file: IO[bytes], member: zipfile.ZipInfo) -> None:
     """Copy a member's bytes, no more than it declares."""
     left = member.file_size
     while chunk := source.read(COPY_BYTES):
