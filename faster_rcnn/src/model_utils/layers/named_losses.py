@@ -1,18 +1,22 @@
 """Losses by name: a network computes {name: loss}, and its table LOSSES says which configuration key holds each one's weight."""
 from collections.abc import Mapping
 
+from mindspore import Tensor
 
-def weights_of(losses: Mapping[str, str], config) -> dict[str, float]:
+from ..configuration.values import Config
+
+
+def weights_of(losses: Mapping[str, str], config: Config) -> dict[str, float]:
     """Return {name: weight}. losses: {name: configuration key of its weight}."""
     return {name: config[key] for name, key in losses.items()}
 
 
-def weighted(losses, names, weights):
+def weighted(losses: Mapping[str, Tensor], names: tuple[str, ...], weights: tuple[float, ...]) -> tuple[Tensor, ...]:
     """Return the losses in the order of `names`, each times its weight; for graphs.
 
     losses: {name: scalar}; names: tuple of str; weights: tuple of float.
     """
-    result = ()
+    result: tuple[Tensor, ...] = ()
     for name, weight in zip(names, weights):
         result += (losses[name] * weight,)
     return result

@@ -4,9 +4,10 @@ The container is told by the first bytes; the name of the file counts only where
 """
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,12 +37,12 @@ class Checkpoint:
 
     path: Path
     container: str  # "PyTorch zip", "PyTorch stream", "pickle", "NumPy npz", "safetensors", "MindSpore checkpoint"
-    arrays: dict  # name -> array, in the order of the file
-    extras: tuple  # names of what stood beside them and is no array
-    meta: dict = field(default_factory=dict)  # what mmdet's files say about themselves; not checked
+    arrays: dict[str, np.ndarray]  # name -> array, in the order of the file
+    extras: tuple[str, ...]  # names of what stood beside them and is no array
+    meta: dict[str, Any] = field(default_factory=dict)  # what mmdet's files say about themselves; not checked
 
 
-def read_checkpoint(path) -> Checkpoint:
+def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint of any known container; InputError (one line, the path first) where it is none, or damaged."""
     path = Path(path)
     if not path.is_file():
@@ -54,7 +55,7 @@ def read_checkpoint(path) -> Checkpoint:
         raise InputError(f"{path}: cannot be read: {error.strerror or shown(str(error))}") from error
 
 
-def _reader_of(path: Path, head: bytes):
+def _reader_of(path: Path, head: bytes) -> Callable[[Path], Checkpoint]:
     for beginning, what in MISTAKEN.items():
         if head.lstrip().lower().startswith(beginning.lower()):
             raise InputError(f"{path}: {what}")
@@ -135,7 +136,7 @@ def _read_mindspore(path: Path) -> Checkpoint:
     return _checkpoint(path, "MindSpore checkpoint", arrays, None)
 
 
-def _checkpoint(path: Path, container: str, tree, read_tensor) -> Checkpoint:
+def _checkpoint(path: Path, container: str, tree: Any, read_tensor: Callable[[Tensor], np.ndarray] | None) -> Checkpoint:
     """Find the dictionary of tensors in what the container held, and read them."""
     if not isinstance(tree, Mapping):
         raise InputError(f"{path}: holds a {type(tree).__name__.lower()}, not a dictionary of name and tensor")
@@ -156,11 +157,11 @@ def _checkpoint(path: Path, container: str, tree, read_tensor) -> Checkpoint:
     return Checkpoint(path, container, arrays, tuple(extras), dict(meta) if isinstance(meta, Mapping) else {})
 
 
-def _array(value, read_tensor):
+def _array(value: Any, read_tensor: Callable[[Tensor], np.ndarray] | None) -> np.ndarray | None:
     """The array that an entry stands for, or None."""
     if isinstance(value, Parameter):
         value = value.data
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and read_tensor is not None:
         return read_tensor(value)
     if isinstance(value, Array):
         return value.value

@@ -1,6 +1,8 @@
 """Where a converted checkpoint goes: checked before anything is read, and there whole or not at all."""
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..config import InputError
 
@@ -21,7 +23,7 @@ def check_output(output: Path, source: Path, suffix: str = ".ckpt") -> Path:
     return output
 
 
-def write_weights(tensors: dict, output: Path) -> None:
+def write_weights(tensors: Mapping[str, Any], output: Path) -> None:
     """Write name -> array as a MindSpore checkpoint."""
     import mindspore
 

@@ -7,12 +7,14 @@ MindSpore is not imported before a backbone is built: the configuration reads th
 """
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from ..configuration.values import Config
 
 FIELDS = ("builder", "keys", "reads", "weights", "config")
 DEFAULT_CONFIG = "default_config.yaml"
@@ -31,17 +33,17 @@ class Backbone:
     config: str = DEFAULT_CONFIG
     own_config: bool = True         # no entry before it has the same `config`
 
-    def build(self, config, fast: bool = False):
+    def build(self, config: Config, fast: bool = False) -> Any:
         """Return the cell that the configuration describes. fast: the CPU's fast convolutions."""
         return self._function(f".{self.builder}")(config, fast)
 
-    def convert(self, arrays, place: str):
+    def convert(self, arrays: Mapping[str, Any], place: str) -> Any:
         """Return the Conversion of an ImageNet checkpoint's arrays. place: begins messages. ValueError without `weights`."""
         if not self.weights:
             raise ValueError(f"{self.name}: the table names no function that converts weights")
         return self._function(self.weights)(arrays, self.name, place)
 
-    def _function(self, path: str) -> Callable:
+    def _function(self, path: str) -> Callable[..., Any]:
         module, _, name = path.rpartition(".")
         return getattr(importlib.import_module(module, self.package), name)
 
@@ -53,7 +55,7 @@ class Backbone:
 
 def read_backbones(path: Path, package: str) -> dict[str, Backbone]:
     """Return {name: Backbone} of a table. ValueError names the entry with an unknown or missing field."""
-    backbones = {}
+    backbones: dict[str, Backbone] = {}
     for name, entry in yaml.safe_load(Path(path).read_text(encoding="utf-8")).items():
         unknown = [key for key in entry if key not in FIELDS]
         if unknown or "builder" not in entry:
@@ -63,7 +65,7 @@ def read_backbones(path: Path, package: str) -> dict[str, Backbone]:
     return backbones
 
 
-def check_reads(config, backbones: dict[str, Backbone], defaults: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def check_reads(config: Config, backbones: dict[str, Backbone], defaults: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (key, what is wrong) for keys that only other kinds of backbones read and that are not as in `defaults`."""
     chosen = backbones[config.backbone]
     for key in dict.fromkeys(key for other in backbones.values() for key in other.reads if key not in chosen.reads):

@@ -8,6 +8,7 @@ parameters.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from mindspore import Tensor, ops
@@ -18,7 +19,8 @@ _tile = ops.Tile()
 SMALLEST = 1e-6  # pixels and square pixels: keeps padding (width 0) finite, far below any true box
 
 
-def encode(anchors, boxes, stds=UNIT_STDS, means=ZERO_MEANS, offset: int = 0):
+def encode(anchors: Tensor, boxes: Tensor, stds: Sequence[float] = UNIT_STDS, means: Sequence[float] = ZERO_MEANS,
+           offset: int = 0) -> Tensor:
     """What moves `anchors` (..., 4) onto `boxes` (..., 4), normalised: (..., 4). The inverse of `decode`.
 
     Ren et al., "Towards Real-Time Object Detection with Region Proposal Networks", 2015, eq. 2: dx = (x - x_a) / w_a,
@@ -32,8 +34,8 @@ def encode(anchors, boxes, stds=UNIT_STDS, means=ZERO_MEANS, offset: int = 0):
     return (deltas - Tensor(means, deltas.dtype)) / Tensor(stds, deltas.dtype)
 
 
-def decode(anchors, deltas, stds=UNIT_STDS, means=ZERO_MEANS, max_log_ratio: float = MAX_LOG_RATIO,
-           clamp_both: bool = False, offset: int = 0):
+def decode(anchors: Tensor, deltas: Tensor, stds: Sequence[float] = UNIT_STDS, means: Sequence[float] = ZERO_MEANS,
+           max_log_ratio: float = MAX_LOG_RATIO, clamp_both: bool = False, offset: int = 0) -> Tensor:
     """Boxes (..., 4) that `deltas` (..., 4) make of `anchors` (..., 4).
 
     Args:
@@ -54,20 +56,20 @@ def decode(anchors, deltas, stds=UNIT_STDS, means=ZERO_MEANS, max_log_ratio: flo
     return ops.cat((centre - half, centre + half), -1)
 
 
-def clip_boxes(boxes, sizes, offset: int = 0):
+def clip_boxes(boxes: Tensor, sizes: Tensor, offset: int = 0) -> Tensor:
     """boxes (N, P, 4) cut to pictures of `sizes` (N, 2) = (height, width): 0 <= x <= width - offset, likewise y."""
     sizes = sizes.astype(boxes.dtype) - offset
     limits = ops.stack((sizes[:, 1], sizes[:, 0], sizes[:, 1], sizes[:, 0]), -1).expand_dims(1)    # (N, 1, 4)
     return ops.minimum(ops.relu(boxes), limits)
 
 
-def area(boxes, offset: int = 0):
+def area(boxes: Tensor, offset: int = 0) -> Tensor:
     """(..., 4) -> (...)."""
     size = boxes[..., 2:] - boxes[..., :2] + offset
     return size[..., 0] * size[..., 1]
 
 
-def pairwise_iou(a, b, offset: int = 0):
+def pairwise_iou(a: Tensor, b: Tensor, offset: int = 0) -> Tensor:
     """Intersection over union of every pair: a (..., A, 4), b (..., B, 4) -> (..., A, B); 0 where both are empty."""
     shape = (*a.shape[:-1], b.shape[-2])
     ax1, ay1, ax2, ay2 = (spread(a[..., i:i + 1], shape) for i in range(4))
@@ -79,7 +81,7 @@ def pairwise_iou(a, b, offset: int = 0):
     return inter / ops.maximum(union, SMALLEST)
 
 
-def spread(x, shape):
+def spread(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """x repeated to `shape`, of the same rank.
 
     For large tensors: on the CPU of MindSpore 2.10, "+" and "*" of tensors of unequal shape keep 16 bytes of
@@ -90,11 +92,11 @@ def spread(x, shape):
 
 
 @ops.constexpr
-def _multiples(shape, result):
+def _multiples(shape: tuple[int, ...], result: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(b // a for a, b in zip(shape, result))
 
 
-def take_rows(table, index):
+def take_rows(table: Tensor, index: Tensor) -> Tensor:
     """table (N, A, C) at index (N, K) -> (N, K, C)."""
     n, rows, width = table.shape
     first = Tensor(np.arange(n, dtype=np.int32).reshape(n, 1) * rows)

@@ -28,7 +28,7 @@ class Nms(nn.Cell):
         super().__init__()
         self.nms = ops.NMSWithMask(iou_thr)
 
-    def construct(self, boxes, valid):
+    def construct(self, boxes: Tensor, valid: Tensor) -> Tensor:
         """boxes (N, K, 4), valid bool (N, K) -> bool (N, K)."""
         n, k, _ = boxes.shape
         # Empty boxes overlap nothing. The operator sorts by itself, and not stably: ranks for scores keep the order.
@@ -61,6 +61,6 @@ class ClassNms(nn.Cell):
         offsets = (np.stack([place % side, place // side], 1) - side / 2) * (max_side + 1)
         self.offsets = Tensor(np.tile(offsets, 2).astype(np.float32))                              # (classes, 4)
 
-    def construct(self, boxes, valid, labels):
+    def construct(self, boxes: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
         """boxes (N, K, 4), valid bool (N, K), labels int32 (N, K) -> bool (N, K)."""
         return self.nms(boxes + ops.gather(self.offsets, labels, 0), valid)

@@ -1,6 +1,7 @@
 # Same as faster_rcnn/src/model_utils/weights/loading.py
 """Weights of a checkpoint into a network: to run it, or to start training from."""
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import mindspore as ms
@@ -23,7 +24,7 @@ BACKBONE = "backbone."
 log = logging.getLogger(__name__)
 
 
-def read_weights(path) -> dict:
+def read_weights(path: Path | str) -> dict[str, Parameter]:
     """name -> Parameter of a MindSpore checkpoint, without what an optimiser left in it; InputError if it is none."""
     path = Path(path)
     if not path.is_file():
@@ -41,7 +42,7 @@ def read_weights(path) -> dict:
             if isinstance(value, Parameter) and name not in OPTIMISER_NAMES and not name.startswith((*OPTIMISER_PREFIXES, UNUSED))}
 
 
-def load_checkpoint_into(net: nn.Cell, path) -> None:
+def load_checkpoint_into(net: nn.Cell, path: Path | str) -> None:
     """Fill a network for evaluation, export or inference.
 
     InputError unless the checkpoint holds all of its parameters, in its shapes, and no others.
@@ -56,7 +57,7 @@ def load_checkpoint_into(net: nn.Cell, path) -> None:
         _fill(param, found[name])
 
 
-def load_pretrained(net: nn.Cell, path) -> list:
+def load_pretrained(net: nn.Cell, path: Path | str) -> list[str]:
     """Fill what fits of a backbone or a whole detector, to start training from; the names of what was not filled.
 
     Heads of another shape (another number of classes) keep their new weights, with a warning; a backbone of another
@@ -88,7 +89,7 @@ def load_pretrained(net: nn.Cell, path) -> list:
     return missing
 
 
-def _check_norms(wanted: dict, filled: set, path) -> None:
+def _check_norms(wanted: Mapping[str, Parameter], filled: set[str], path: Path | str) -> None:
     """A trained convolution with a fresh norm is worth nothing: files of other names would end so, unconverted."""
     for name in sorted(filled):
         norm = name[:-len("weight")] + "moving_variance"
@@ -96,7 +97,7 @@ def _check_norms(wanted: dict, filled: set, path) -> None:
             raise InputError(f"{path}: has {name} and not its norm, {norm}: convert it with python -m src.convert_checkpoint")
 
 
-def check_shapes(wanted: dict, found: dict, source) -> None:
+def check_shapes(wanted: Mapping[str, Parameter], found: Mapping[str, Parameter], source: Path | str) -> None:
     """InputError that names the first parameter of `wanted` which `found` lacks or has in another shape."""
     for name, param in wanted.items():
         if name not in found:

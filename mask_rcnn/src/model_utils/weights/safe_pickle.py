@@ -11,10 +11,16 @@ import math
 import pickle
 import re
 from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
 from ..config import InputError
+
+# (module, name) in a pickle -> what stands for it
+Globals = dict[tuple[str, str], Any]
 
 
 class Fixed:
@@ -22,7 +28,7 @@ class Fixed:
 
     __slots__ = ()
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         raise ValueError(f"a state set on a {type(self).__name__.lower()}")
 
 
@@ -31,24 +37,24 @@ class Builder(Fixed):
 
     __slots__ = ("_function",)
 
-    def __init__(self, function):
+    def __init__(self, function: Callable[..., Any]):
         self._function = function
 
-    def __call__(self, *args):
+    def __call__(self, *args: Any) -> Any:
         return self._function(*args)
 
 
 class Items(OrderedDict):
     """The OrderedDict of a pickle, without the attributes that may come with it (PyTorch's `_metadata`)."""
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         pass
 
 
 class HistoryBuffer(Fixed):
     """Of mmengine's, which mmdetection's training keeps beside the weights: read past, and nothing kept of it."""
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         pass
 
 
@@ -57,12 +63,12 @@ class DType:
 
     __slots__ = ("code", "order")
 
-    def __init__(self, code, _align=False, _copy=True):
+    def __init__(self, code: Any, _align: Any = False, _copy: Any = True):
         if not isinstance(code, str) or not re.fullmatch(r"[?biufSU]\d{0,9}", code):
             raise ValueError(f"array type {shown(code)} is not read (numbers only)")
         self.code, self.order = code, "="
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         if state[1] not in ("<", ">", "|", "=") or any(state[2:5]):
             raise ValueError(f"array type {shown(state)} is not read (numbers only)")
         self.order = state[1]
@@ -76,15 +82,15 @@ class Array:
 
     __slots__ = ("value",)
 
-    def __init__(self, value=None):
+    def __init__(self, value: np.ndarray | None = None):
         self.value = value
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         shape, dtype, fortran, raw = state[-4:]  # before them: the version, which the oldest files lack
         self.value = array_from_bytes(raw, dtype, shape, "F" if fortran else "C")
 
 
-def array_from_bytes(raw, dtype, shape, order="C") -> np.ndarray:
+def array_from_bytes(raw: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
     """An array over `raw`, after a check that type, shape and bytes agree."""
     if not isinstance(dtype, DType):
         raise ValueError(f"an array of type {shown(dtype)}")
@@ -99,7 +105,7 @@ def array_from_bytes(raw, dtype, shape, order="C") -> np.ndarray:
     return value.reshape(shape, order="F" if order == "F" else "C")
 
 
-def whole_numbers(values, what: str) -> tuple:
+def whole_numbers(values: Any, what: str) -> tuple[int, ...]:
     """`values` as a tuple of ints >= 0, or ValueError."""
     values = values if isinstance(values, (tuple, list)) else (values,)
     if not all(type(value) is int and value >= 0 for value in values):
@@ -107,32 +113,32 @@ def whole_numbers(values, what: str) -> tuple:
     return tuple(values)
 
 
-def shown(value) -> str:
+def shown(value: Any) -> str:
     """A value of a file in an error message: printable, one line, short."""
     text = value if isinstance(value, str) else repr(value)
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _reconstruct(_subtype, _shape, _typecode):
+def _reconstruct(_subtype: Any, _shape: Any, _typecode: Any) -> Array:
     return Array()
 
 
-def _from_buffer(raw, dtype, shape, order):
+def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any) -> Array:
     return Array(array_from_bytes(raw, dtype, shape, order))
 
 
-def _scalar(dtype, raw):
+def _scalar(dtype: Any, raw: Any) -> Array:
     return _from_buffer(raw, dtype, (), "C")
 
 
-def _encode(text, encoding="latin1"):
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     if encoding not in ("latin1", "latin-1"):  # how Python 3 writes bytes under protocol 2
         raise ValueError(f"bytes in encoding {shown(encoding)}")
     return text.encode("latin1")
 
 
-def _numpy_globals() -> dict:
+def _numpy_globals() -> Globals:
     table = {("numpy", "dtype"): Builder(DType), ("numpy", "ndarray"): Fixed()}
     for package in ("numpy.core", "numpy._core"):  # the second since NumPy 2
         table[package + ".multiarray", "_reconstruct"] = Builder(_reconstruct)
@@ -161,36 +167,40 @@ class SafeUnpickler(pickle._Unpickler):
     Python's unpickler in Python: the one in C makes room for as many GB as one damaged memo index asks for.
     """
 
-    def __init__(self, file, path, extra=None, load_storage=None):
+    def __init__(self, file: io.BytesIO, path: Path | str, extra: Globals | None = None,
+                 load_storage: Callable[[Any], Any] | None = None):
         super().__init__(file, encoding="latin1")
         self.path = path
         self.allowed = {**GLOBALS, **(extra or {})}
         self.load_storage = load_storage
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         asked = f"{module}.{name}"
         if (module, name) in GETATTR:
             return Builder(lambda owner=None, *_: None if owner is HistoryBuffer else self._refuse(asked))
         found = self.allowed.get((module, name))
         return self._refuse(asked) if found is None else found
 
-    def _refuse(self, asked: str):
+    def _refuse(self, asked: str) -> NoReturn:
         raise InputError(f"{self.path}: refused: its pickle asks for {shown(asked)}; tensors, arrays and plain containers "
                          "alone are read (save a dictionary of name and tensor, nothing else)")
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: Any) -> Any:
         if self.load_storage is None:
             raise ValueError("a reference to data outside of the pickle")
         return self.load_storage(pid)
 
-    def _load_bytes_to_change(self):
+    def _load_bytes_to_change(self) -> None:
         """BYTEARRAY8 without a buffer of the length that a damaged file may ask for."""
-        self.append(self.read(int.from_bytes(self.read(8), "little")))
+        reader: Any = self      # the stubs of the class lack what it reads by
+        reader.append(reader.read(int.from_bytes(reader.read(8), "little")))
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _load_bytes_to_change}
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {**pickle._Unpickler.dispatch,
+                                                            pickle.BYTEARRAY8[0]: _load_bytes_to_change}
 
 
-def load_pickle(file: io.BytesIO, path, extra=None, load_storage=None):
+def load_pickle(file: io.BytesIO, path: Path | str, extra: Globals | None = None,
+                load_storage: Callable[[Any], Any] | None = None) -> Any:
     """The next pickle of `file`. What is wrong with it is an InputError that begins with `path`.
 
     In memory, because a file on disk makes room for all the bytes that a damaged length asks for.

@@ -1,7 +1,9 @@
 # Same as faster_rcnn/src/model_utils/weights/writer.py
 """Where a converted checkpoint goes: checked before anything is read, and there whole or not at all."""
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..config import InputError
 
@@ -22,7 +24,7 @@ def check_output(output: Path, source: Path, suffix: str = ".ckpt") -> Path:
     return output
 
 
-def write_weights(tensors: dict, output: Path) -> None:
+def write_weights(tensors: Mapping[str, Any], output: Path) -> None:
     """Write name -> array as a MindSpore checkpoint."""
     import mindspore
 

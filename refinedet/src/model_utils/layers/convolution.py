@@ -15,7 +15,7 @@ import math
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
-from mindspore.common.initializer import HeNormal, Uniform, initializer
+from mindspore.common.initializer import HeNormal, Initializer, Uniform, initializer
 from mindspore.ops import constexpr
 
 # Lavin and Gray, section 4.3: the matrices of F(4, 3). An output tile is A' [(G g G') * (B' d B)] A.
@@ -57,7 +57,7 @@ class WinogradConv3x3(nn.Cell):
     of a transposition, whose operator would also keep two copies of its input in memory for good.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.to_tiles = Tensor(_two_dimensional(_B_T).reshape(36, 1, 6, 6))
         self.from_tiles = Tensor(_two_dimensional(_A_T).T.reshape(36, 1, 4, 4).copy())
@@ -66,30 +66,31 @@ class WinogradConv3x3(nn.Cell):
         self.matmul_tn = ops.MatMul(transpose_a=True)
         self.batch_matmul = ops.BatchMatMul()
         self.batch_matmul_nt = ops.BatchMatMul(transpose_b=True)
-        self.keeping, self.kept = False, None       # see keep_filters
+        self.keeping = False                        # see keep_filters
+        self.kept: Parameter | None = None
 
-    def construct(self, x, weight):
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.kept is not None:
             return self.apply(self.kept, x)
         if self.keeping:
             self.kept = Parameter(self.filters_of(weight), name="filters", requires_grad=False)
         return self.filter(x, weight)
 
-    def bprop(self, x, weight, out, dout):
+    def bprop(self, x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
         # The tiles of x are made again here, after dout: kept from the forward pass they would take 2.25 times the activation.
         x = ops.depend(x, dout)
         flipped = ops.transpose(ops.reverse(weight, (2, 3)), (1, 0, 2, 3))     # (C, O, 3, 3)
         return self.filter(dout, flipped), self.weight_gradient(x, dout)
 
-    def filter(self, x, weight):
+    def filter(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.apply(self.filters_of(weight), x)
 
-    def filters_of(self, weight):
+    def filters_of(self, weight: Tensor) -> Tensor:
         """Weights in the transform domain: (O, C, 3, 3) -> (36, O, C)."""
         out_channels, channels, _, _ = weight.shape
         return self.matmul_nt(self.to_filter, weight.reshape(out_channels * channels, 9)).reshape(36, out_channels, channels)
 
-    def apply(self, filters, x):
+    def apply(self, filters: Tensor, x: Tensor) -> Tensor:
         n, _, height, width = x.shape
         out_channels = filters.shape[1]
         rows, columns = (height + 3) // 4, (width + 3) // 4
@@ -102,7 +103,7 @@ class WinogradConv3x3(nn.Cell):
             y = ops.slice(y, (0, 0, 0, 0), (n, out_channels, height, width))
         return y
 
-    def weight_gradient(self, x, dout):
+    def weight_gradient(self, x: Tensor, dout: Tensor) -> Tensor:
         n, out_channels, height, width = dout.shape
         channels = x.shape[1]
         pad = (0, -height % 4, 0, -width % 4)
@@ -113,7 +114,7 @@ class WinogradConv3x3(nn.Cell):
         dw = self.matmul_tn(du.reshape(36, out_channels * channels), self.to_filter)
         return dw.reshape(out_channels, channels, 3, 3)
 
-    def input_tiles(self, x):
+    def input_tiles(self, x: Tensor) -> Tensor:
         """Overlapping 6x6 tiles in the transform domain: (36, C, N*T)."""
         n, channels, height, width = x.shape
         pad = (1, 1 + -height % 4, 1, 1 + -width % 4)
@@ -139,19 +140,19 @@ def keep_filters(net: nn.Cell, side: int = 64) -> int:
         ms.set_context(mode=mode)
         for layer in layers:
             layer.keeping = False
-    kept = [layer for layer in layers if layer.kept is not None]
-    for number, layer in enumerate(kept):
-        layer.kept.name = f"winograd.{number}.filters"
+    kept = [layer.kept for layer in layers if layer.kept is not None]
+    for number, filters in enumerate(kept):
+        filters.name = f"winograd.{number}.filters"
     return len(kept)
 
 
-def permute_rows(x, a: int, b: int, c: int):
+def permute_rows(x: Tensor, a: int, b: int, c: int) -> Tensor:
     """The rows of T numbers of an (a, b, c, T) tensor in the order (c, b, a, T), as (c * b * a, T)."""
     return ops.gather(x.reshape(a * b * c, -1), row_order(a, b, c), 0)
 
 
 @constexpr
-def row_order(a, b, c):
+def row_order(a: int, b: int, c: int) -> Tensor:
     """Where the rows of an (a, b, c) grid stand, listed in the order (c, b, a); a constant of the graph."""
     return Tensor(np.arange(a * b * c, dtype=np.int32).reshape(a, b, c).transpose(2, 1, 0).ravel())
 
@@ -168,7 +169,7 @@ class Convolution(nn.Cell):
     # direct one, with the gradient 0.7; of 32 channels at 256x256 1.4 and 0.7).
     WINOGRAD_CHANNELS = 64
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride: int = 1, fast: bool = False,
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], stride: int = 1, fast: bool = False,
                  dilation: int = 1):
         super().__init__()
         height, width = sides_of(kernel_size)
@@ -182,13 +183,13 @@ class Convolution(nn.Cell):
             raise ValueError(f"kernel_size {kernel_size}: stride {stride}")
         self.direct = ops.Conv2D(out_channels, (height, width), **padding, stride=stride, dilation=dilation)
 
-    def construct(self, x, weight):
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.winograd is not None:
             return self.winograd(x, weight)
         return self.direct(x, weight)
 
 
-def sides_of(kernel_size) -> tuple:
+def sides_of(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a kernel given by its side, or by both."""
     return kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
 
@@ -196,8 +197,8 @@ def sides_of(kernel_size) -> tuple:
 class Conv2d(nn.Cell):
     """Convolution with bias, "same" padding."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, weight_init=None, fast: bool = False,
-                 stride: int = 1, dilation: int = 1):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, weight_init: Initializer | str | None = None,
+                 fast: bool = False, stride: int = 1, dilation: int = 1):
         super().__init__()
         # Uniform with variance 1 / fan_in, as detectron2's and torchvision's feature pyramids have it.
         weight_init = weight_init or Uniform(math.sqrt(3 / (in_channels * kernel_size * kernel_size)))
@@ -206,7 +207,7 @@ class Conv2d(nn.Cell):
         self.bias = Parameter(initializer("zeros", (out_channels,)), name="bias")
         self.conv = Convolution(in_channels, out_channels, kernel_size, stride, fast, dilation)
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         return ops.bias_add(self.conv(x, self.weight), self.bias)
 
 
@@ -218,8 +219,8 @@ class ConvNorm(nn.Cell):
     random weights would let activations grow without bound.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride: int = 1, eps: float = 1e-5,
-                 fast: bool = False, dilation: int = 1, weight_init=None):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], stride: int = 1, eps: float = 1e-5,
+                 fast: bool = False, dilation: int = 1, weight_init: Initializer | str | None = None):
         super().__init__()
         weight_init = weight_init or HeNormal(mode="fan_out", nonlinearity="relu")
         shape = (out_channels, in_channels, *sides_of(kernel_size))
@@ -232,7 +233,7 @@ class ConvNorm(nn.Cell):
         self.eps = eps
         self.calibrating = False
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         if self.calibrating:
             self.set_statistics(self.conv(x, self.weight))
         scale = self.gamma / ops.sqrt(self.moving_variance + self.eps)
@@ -241,7 +242,7 @@ class ConvNorm(nn.Cell):
         scale = ops.tile(scale.reshape(-1, 1, 1, 1), (1, *self.weight.shape[1:]))
         return ops.bias_add(self.conv(x, self.weight * scale), shift)
 
-    def set_statistics(self, y):
+    def set_statistics(self, y: Tensor) -> None:
         y = y.asnumpy().astype(np.float64)
         self.moving_mean.set_data(Tensor(y.mean((0, 2, 3)).astype(np.float32)))
         self.moving_variance.set_data(Tensor(y.var((0, 2, 3)).astype(np.float32)))

@@ -7,8 +7,9 @@ gamma, beta, moving_mean, moving_variance (O,). A cell is taken whole or not at 
 statistics would be scaled wrongly, and the reverse.
 """
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -22,7 +23,7 @@ TORCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", 
 # The first of equal depth is the one that a file is taken for; names do not tell where the stride is.
 BLOCKS = {"resnet_v1.5_50": (3, 4, 6, 3), "resnet_v1_101": (3, 4, 23, 3), "resnet_v1_152": (3, 8, 36, 3),
           "resnet_v1_50": (3, 4, 6, 3)}
-DEPTHS = {(3, 4, 6, 3): "ResNet-50", (3, 4, 23, 3): "ResNet-101", (3, 8, 36, 3): "ResNet-152"}
+DEPTHS: dict[tuple[int, ...], str] = {(3, 4, 6, 3): "ResNet-50", (3, 4, 23, 3): "ResNet-101", (3, 8, 36, 3): "ResNet-152"}
 
 # Before the names of the network: of PyTorch's data-parallel wrapper, of the old zoo's converted checkpoints.
 PREFIX = re.compile(r"^(?:module\.)?(?:backbone\.)?")
@@ -48,20 +49,25 @@ LEFT_OUT = (
     ("that count batches", re.compile(r"\.num_batches_tracked$")),
 )
 
+# cell -> parameter -> (name in the file, array)
+Cells = dict[str, dict[str, tuple[str, np.ndarray]]]
+
 
 @dataclass(frozen=True)
 class Conversion:
     """A file's tensors sorted into the cells of a backbone."""
 
-    tensors: dict  # backbone's name -> float32 array, in network order
-    missing: list  # unbroken stretches of cells without weights, in network order: [["layer3.0.conv2", ...], ...]
-    left_out: dict  # reason -> names in the file
+    tensors: dict[str, np.ndarray]  # backbone's name -> float32 array, in network order
+    missing: list[list[str]]  # unbroken stretches of cells without weights, in network order: [["layer3.0.conv2", ...], ...]
+    left_out: dict[str, list[str]]  # reason -> names in the file
     depth: str  # as the blocks in the file tell: "ResNet-50"
 
 
-def cell_shapes(blocks, stem=64, widths=(64, 128, 256, 512), expansion=4) -> dict:
+def cell_shapes(blocks: Sequence[int], stem: int = 64, widths: Sequence[int] = (64, 128, 256, 512),
+                expansion: int = 4) -> dict[str, tuple[int, ...]]:
     """Cell -> shape of its convolution's weight, in network order."""
-    shapes, inputs = {"conv1": (stem, 3, 7, 7)}, stem
+    shapes: dict[str, tuple[int, ...]] = {"conv1": (stem, 3, 7, 7)}
+    inputs = stem
     for stage, (count, width) in enumerate(zip(blocks, widths), start=1):
         for block in range(count):
             place = f"layer{stage}.{block}."
@@ -74,14 +80,14 @@ def cell_shapes(blocks, stem=64, widths=(64, 128, 256, 512), expansion=4) -> dic
     return shapes
 
 
-def translate(name: str):
+def translate(name: str) -> tuple[str, str] | None:
     """The (cell, parameter) of a ResNet's tensor, or None: "layer1.0.bn2.bias" -> ("layer1.0.conv2", "beta")."""
     name = PREFIX.sub("", name)
     found = DETECTRON2.match(name)
     if found:
         stage, block, conv, norm, leaf = found.groups()
         parameter = (NORM if norm else {"weight": "weight"}).get(leaf)
-        return parameter and (_cell(stage, block, conv and conv.replace("shortcut", "downsample")), parameter)
+        return (_cell(stage, block, conv and conv.replace("shortcut", "downsample")), parameter) if parameter else None
     found = CAFFE2.match(name)
     if found:
         stage, block, branch, leaf = found.groups()
@@ -100,10 +106,10 @@ def translate(name: str):
         kind = kind or ("conv", "bn")[int(index)]
         cell = place + "downsample"
     parameter = ({"weight": "weight"} if kind == "conv" else NORM).get(leaf)
-    return parameter and (cell, parameter)
+    return (cell, parameter) if parameter else None
 
 
-def _cell(stage, block, conv) -> str:
+def _cell(stage: str | None, block: str, conv: str | None) -> str:
     """Our cell of a stage that counts from 2; None: the stem."""
     return f"layer{int(stage) - 1}.{int(block)}.{conv}" if stage else "conv1"
 
@@ -126,7 +132,7 @@ def detectron2_name(cell: str, parameter: str) -> str:
     return f"{place}.norm.{TORCH_NORM[parameter]}" if parameter in TORCH_NORM else f"{place}.{parameter}"
 
 
-def with_statistics(arrays: Mapping, eps: float) -> dict:
+def with_statistics(arrays: Mapping[str, np.ndarray], eps: float) -> dict[str, np.ndarray]:
     """Caffe2's norms are scale and shift alone: mean 0 and variance 1 - eps, which change nothing, stand beside them."""
     added = {}
     for name, scale in arrays.items():
@@ -136,14 +142,14 @@ def with_statistics(arrays: Mapping, eps: float) -> dict:
     return {**added, **arrays}
 
 
-def backbone_of(arrays: Mapping) -> str:
+def backbone_of(arrays: Mapping[str, np.ndarray]) -> str:
     """The smallest backbone that has as many blocks as the file, or the first of all."""
     counts = count_blocks(cell for cell, _ in filter(None, map(translate, arrays)))
     fitting = (name for name, blocks in BLOCKS.items() if all(n <= most for n, most in zip(counts, blocks)))
     return next(fitting, next(iter(BLOCKS)))
 
 
-def count_blocks(cells) -> list:
+def count_blocks(cells: Iterable[str]) -> list[int]:
     """Blocks of each stage, by the names of the cells."""
     counts = [0, 0, 0, 0]
     for cell in cells:
@@ -153,7 +159,7 @@ def count_blocks(cells) -> list:
     return counts
 
 
-def convert_resnet(arrays: Mapping, backbone: str, place: str) -> Conversion:
+def convert_resnet(arrays: Mapping[str, np.ndarray], backbone: str, place: Path | str) -> Conversion:
     """Sort `arrays` (name -> array) into the cells of `backbone`; InputError, `place` first, where they disagree."""
     cells, left_out = sort_names(arrays, translate, place)
     shapes = cell_shapes(BLOCKS[backbone])
@@ -163,9 +169,12 @@ def convert_resnet(arrays: Mapping, backbone: str, place: str) -> Conversion:
     return Conversion(tensors, missing, left_out, depth)
 
 
-def take_whole(cells: dict, shapes: dict, parameters_of, left_out: dict, place) -> tuple:
+def take_whole(cells: Cells, shapes: Iterable[str], parameters_of: Callable[[str], Sequence[str]],
+               left_out: dict[str, list[str]], place: Path | str) -> tuple[dict[str, np.ndarray], list[list[str]]]:
     """(tensors, missing) of a Conversion, of the cells in `shapes` that have all of their parameters; adds to `left_out`."""
-    tensors, missing, whole = {}, [], True
+    tensors: dict[str, np.ndarray] = {}
+    missing: list[list[str]] = []
+    whole = True
     for cell in shapes:
         given, whole_before = cells.get(cell, {}), whole
         whole = len(given) == len(parameters_of(cell))
@@ -182,9 +191,11 @@ def take_whole(cells: dict, shapes: dict, parameters_of, left_out: dict, place) 
     return tensors, missing
 
 
-def sort_names(arrays: Mapping, translate, place: str):
+def sort_names(arrays: Mapping[str, np.ndarray], translate: Callable[[str], tuple[str, str] | None],
+               place: Path | str) -> tuple[Cells, dict[str, list[str]]]:
     """cell -> parameter -> (name, array), and reason -> names of what is no part of a backbone."""
-    cells, left_out = {}, {}
+    cells: Cells = {}
+    left_out: dict[str, list[str]] = {}
     for name, array in arrays.items():
         reason = next((reason for reason, pattern in LEFT_OUT if pattern.search(PREFIX.sub("", name))), None)
         target = None if reason else translate(name)
@@ -198,7 +209,7 @@ def sort_names(arrays: Mapping, translate, place: str):
     return cells, left_out
 
 
-def _check_blocks(cells, backbone, place) -> str:
+def _check_blocks(cells: Cells, backbone: str, place: Path | str) -> str:
     """The depth that the blocks in the file tell; InputError where the file holds another network than `backbone`."""
     wanted, counts = BLOCKS[backbone], count_blocks(cells)
     blocks = ", ".join(map(str, counts))
@@ -212,13 +223,13 @@ def _check_blocks(cells, backbone, place) -> str:
     return depth or (f"part of a ResNet (blocks {blocks})" if any(counts) else "no blocks of a ResNet")
 
 
-def check_cells(cells, shapes, backbone, place):
+def check_cells(cells: Cells, shapes: Mapping[str, tuple[int, ...]], backbone: str, place: Path | str) -> None:
     """InputError where a tensor has another shape than its cell (cell -> shape of the weight) wants."""
     wrong = []
     for cell, given in cells.items():
         for parameter, (name, array) in given.items():
             want = shapes.get(cell)
-            want = want if parameter == "weight" else want and want[:1]
+            want = want[:1] if want and parameter != "weight" else want
             if array.shape != want:
                 wrong.append(f"{name} is {array.shape}, the network has {want or 'no such layer'}")
     if wrong:
@@ -226,7 +237,7 @@ def check_cells(cells, shapes, backbone, place):
         raise InputError(f"{place}: {len(wrong)} of {total} tensors do not fit {backbone}: " + "; ".join(wrong[:3]))
 
 
-def checked(name, array, parameter, place) -> np.ndarray:
+def checked(name: str, array: np.ndarray, parameter: str, place: Path | str) -> np.ndarray:
     """The array as float32 of its own, after a look at its values."""
     if array.dtype.kind != "f":
         raise InputError(f"{place}: {name} holds {array.dtype}, not floating-point numbers")

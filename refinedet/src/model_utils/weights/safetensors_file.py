@@ -6,7 +6,9 @@ An unsigned little-endian 64-bit number, the length of the header; the header, J
 """
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,13 +22,29 @@ DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8",
           "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}
 
 
+class Span(NamedTuple):
+    """Where the bytes of a tensor are, and what they mean."""
+
+    begin: int
+    end: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Safetensors(NamedTuple):
+    """What a file holds."""
+
+    arrays: dict[str, np.ndarray]       # in the order of the file; bfloat16 as float32
+    metadata: dict[str, Any]
+
+
 def is_safetensors(path: Path, head: bytes) -> bool:
     """By its suffix, or by a header that begins as JSON; MindSpore's files have no beginning of their own, but a suffix."""
     return path.suffix.lower() == ".safetensors" or (head[8:10] in (b'{"', b"{}") and path.suffix.lower() != ".ckpt")
 
 
-def read_safetensors(path: Path) -> tuple:
-    """(name -> array in the order of the file, bfloat16 as float32; metadata); InputError where the file is damaged."""
+def read_safetensors(path: Path) -> Safetensors:
+    """Read a file; InputError where it is damaged."""
     raw = path.read_bytes()
     try:
         header, start = _header(raw)
@@ -35,12 +53,13 @@ def read_safetensors(path: Path) -> tuple:
             raise ValueError(f"{METADATA} {shown(metadata)}")
         spans = {name: _span(name, entry) for name, entry in header.items()}
         _check_spans(spans, len(raw) - start)
-        return {name: _array(raw, start + begin, *kind) for name, (begin, _, *kind) in spans.items()}, metadata
+        arrays = {name: _array(raw, start + span.begin, span.dtype, span.shape) for name, span in spans.items()}
+        return Safetensors(arrays, metadata)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a safetensors file, or a damaged one: {shown(str(error))}") from error
 
 
-def _header(raw: bytes) -> tuple:
+def _header(raw: bytes) -> tuple[dict[str, Any], int]:
     """(the header, where the data begins)."""
     length, left = int.from_bytes(raw[:8], "little"), len(raw) - 8
     if left < 2 or length > min(left, LONGEST_HEADER):
@@ -51,15 +70,15 @@ def _header(raw: bytes) -> tuple:
     return header, 8 + length
 
 
-def _without_repeats(pairs) -> dict:
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name given twice")
     return found
 
 
-def _span(name: str, entry) -> tuple:
-    """(begin, end, type, shape) of a tensor."""
+def _span(name: str, entry: Any) -> Span:
+    """Return the span of a tensor."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise ValueError(f"{shown(name)}: {shown(entry)}")
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
@@ -68,21 +87,21 @@ def _span(name: str, entry) -> tuple:
     size = math.prod(shape) * np.dtype(DTYPES[entry["dtype"]]).itemsize
     if len(offsets) != 2 or offsets[1] - offsets[0] != size:
         raise ValueError(f"{shown(name)}: {size} bytes by its shape, at {shown(offsets)}")
-    return (*offsets, entry["dtype"], shape)
+    return Span(*offsets, entry["dtype"], shape)
 
 
-def _check_spans(spans: dict, size: int) -> None:
+def _check_spans(spans: Mapping[str, Span], size: int) -> None:
     """One after the other from the first byte to the last: what overlaps would make much of little."""
     end = 0
-    for name, (begin, stop, *_) in sorted(spans.items(), key=lambda item: item[1][:2]):
-        if begin != end:
-            raise ValueError(f"{shown(name)} begins at {begin}, the tensor before it ends at {end}")
-        end = stop
+    for name, span in sorted(spans.items(), key=lambda item: item[1][:2]):
+        if span.begin != end:
+            raise ValueError(f"{shown(name)} begins at {span.begin}, the tensor before it ends at {end}")
+        end = span.end
     if end != size:
         raise ValueError(f"tensors of {end} bytes, and {size} in the file")
 
 
-def _array(raw: bytes, start: int, dtype: str, shape: tuple) -> np.ndarray:
+def _array(raw: bytes, start: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     kind = np.dtype(DTYPES[dtype])
     block = np.frombuffer(raw, kind, math.prod(shape), start) if math.prod(shape) else np.zeros(0, kind)
     if dtype == "BF16":  # the upper half of a float32

@@ -12,11 +12,12 @@ import math
 import re
 import zipfile
 from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from ..config import InputError
-from .safe_pickle import Builder, Fixed, load_pickle, shown, whole_numbers
+from .safe_pickle import Builder, Fixed, Globals, load_pickle, shown, whole_numbers
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -56,7 +57,7 @@ class Tensor(Fixed):
 
     __slots__ = ("storage", "offset", "size", "stride")
 
-    def __init__(self, storage, offset, size, stride, *_):
+    def __init__(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any):
         if not isinstance(storage, Storage):
             raise ValueError("a tensor without a storage")
         self.storage = storage
@@ -93,21 +94,21 @@ class Parameter:
 
     __slots__ = ("data",)
 
-    def __new__(cls, data=None, *_):
+    def __new__(cls, data: Any = None, *_: Any) -> Self:
         made = super().__new__(cls)
         made.data = data
         return made
 
-    def __setstate__(self, state):  # (requires_grad, volatile, hooks), before PyTorch 0.2 with (data, _) ahead
+    def __setstate__(self, state: Any) -> None:  # (requires_grad, volatile, hooks), before PyTorch 0.2 with (data, _) ahead
         if len(state) == 5:
             self.data = state[0]
 
 
-def _rebuild_parameter(tensor, *_):
+def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
     return tensor
 
 
-def _torch_globals() -> dict:
+def _torch_globals() -> Globals:
     table = {
         ("torch._utils", "_rebuild_tensor"): Builder(Tensor),
         ("torch._utils", "_rebuild_tensor_v2"): Builder(Tensor),
@@ -125,7 +126,7 @@ def _torch_globals() -> dict:
 TORCH_GLOBALS = _torch_globals()
 
 
-def _load_storage(pid) -> Storage:
+def _load_storage(pid: Any) -> Storage:
     """("storage", type, key, place, count[, view]); view: None, or (key, start, count) within the block."""
     if not (isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage" and isinstance(pid[1], StorageType)):
         raise ValueError(f"a reference that is not a storage: {shown(pid)}")
@@ -145,7 +146,7 @@ class TorchFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self.blocks = {}  # storage key -> its elements
+        self.blocks: dict[str, Any] = {}  # storage key -> its elements
 
     def array(self, tensor: Tensor) -> np.ndarray:
         storage = tensor.storage
@@ -175,10 +176,10 @@ class TorchZip(TorchFile):
         order = self._read("byteorder") if self.root + "byteorder" in names else b"little"
         if order not in (b"little", b"big"):
             raise InputError(f"{path}: damaged: byte order {shown(order)}")
-        self.order = "<" if order == b"little" else ">"
+        self.order: Literal["<", ">"] = "<" if order == b"little" else ">"
         self.tree = load_pickle(io.BytesIO(self._read("data.pkl")), path, TORCH_GLOBALS, _load_storage)
 
-    def _read(self, name: str, needed=None) -> bytes:
+    def _read(self, name: str, needed: int | None = None) -> bytes:
         """The bytes of a member; InputError where it has more than `needed`."""
         try:
             size = self.zip.getinfo(self.root + name).file_size
@@ -207,7 +208,7 @@ class TorchStream(TorchFile):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        self.storages = {}  # key -> element type and count of the whole block
+        self.storages: dict[str, tuple[np.dtype, int]] = {}  # key -> element type and count of the whole block
         raw = path.read_bytes()
         file = io.BytesIO(raw)
         magic, protocol, system = (load_pickle(file, path) for _ in range(3))
@@ -221,14 +222,14 @@ class TorchStream(TorchFile):
         for key in keys:
             start = self._read_block(raw, start, key)
 
-    def _note_storage(self, pid) -> Storage:
+    def _note_storage(self, pid: Any) -> Storage:
         storage = _load_storage(pid)
         known = self.storages.setdefault(storage.key, (storage.kind.stored, pid[4]))
         if known != (storage.kind.stored, pid[4]):
             raise ValueError(f"storage {shown(storage.key)} with two types or sizes")
         return storage
 
-    def _read_block(self, raw: bytes, start: int, key) -> int:
+    def _read_block(self, raw: bytes, start: int, key: Any) -> int:
         """Take the block that begins at `start` with its element count; returns where it ends."""
         if not isinstance(key, str) or key not in self.storages:
             raise InputError(f"{self.path}: damaged: data of storage {shown(key)}, which no tensor uses")
