@@ -164,7 +164,7 @@ def test_data_that_is_not_there_is_named(coco, message, tmp_path):
 def test_which_keys_name_which_set():
     def find(train, in_training=False, **keys):
         source = find_source(load_config(overrides=keys), train, in_training)
-        return source["image_dir"], source["anno_path"], source["image_set"]
+        return source.image_dir, source.anno_path, source.image_set
 
     root = {"coco_root": "/r"}
     assert find(True, **root) == ("/r/train2017", "/r/annotations/instances_train2017.json", None)

@@ -165,7 +165,7 @@ def test_voc_root_has_pictures_annotations_and_lists(tmp_path):
 def test_which_keys_name_which_set():
     def find(train, in_training=False, **keys):
         source = find_source(load_config(overrides={"dataset": "voc", "voc_root": "/v", **keys}), train, in_training)
-        return source["image_dir"], source["anno_path"], source["image_set"]
+        return source.image_dir, source.anno_path, source.image_set
 
     folders = "/v/JPEGImages", "/v/Annotations"
     both = {"image_set": "trainval", "val_image_set": "test"}

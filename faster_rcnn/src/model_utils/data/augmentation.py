@@ -15,6 +15,7 @@ import functools
 import inspect
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,13 +25,13 @@ from .render import Placement, Plan, render
 from .transforms import Preprocess, clip_boxes, shift_colours
 
 # Name -> function.
-AUGMENTATIONS = {}
+AUGMENTATIONS: dict[str, Callable[..., None]] = {}
 # How far colours are moved, as in SSD (Liu et al. 2016), hue apart: in OpenCV's units of 2 degrees.
 BRIGHTNESS, CONTRAST, SATURATION = (-32.0, 32.0), (0.5, 1.5), (0.5, 1.5)
 INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 
 
-def augmentation(function: Callable) -> Callable:
+def augmentation(function: Callable[..., None]) -> Callable[..., None]:
     """Make a function known under its name."""
     AUGMENTATIONS[function.__name__] = function
     return function
@@ -87,7 +88,8 @@ def photo(plan: Plan, rng: np.random.Generator, photo_ratio: float) -> None:
     """Change brightness, contrast, saturation and hue, all of them, with the chance `photo_ratio`."""
     if rng.random() < photo_ratio:
         ranges = {"brightness": BRIGHTNESS, "contrast": CONTRAST, "saturation": SATURATION, "hue": (-9.0, 9.0)}
-        plan.recolour.append(functools.partial(shift_colours, **{name: rng.uniform(*ends) for name, ends in ranges.items()}))
+        drawn: dict[str, Any] = {name: rng.uniform(*ends) for name, ends in ranges.items()}
+        plan.recolour.append(functools.partial(shift_colours, **drawn))
 
 
 @augmentation
@@ -95,7 +97,7 @@ def ssd_photo(plan: Plan, rng: np.random.Generator, photo_ratio: float) -> None:
     """Change colours as SSD does, with the chance `photo_ratio`: each of the four in every second of these images."""
     if rng.random() < photo_ratio:
         ranges = {"brightness": BRIGHTNESS, "contrast": CONTRAST, "saturation": SATURATION, "hue": (-18.0, 18.0)}
-        drawn = {name: rng.uniform(*ends) for name, ends in ranges.items() if rng.random() < 0.5}
+        drawn: dict[str, Any] = {name: rng.uniform(*ends) for name, ends in ranges.items() if rng.random() < 0.5}
         plan.recolour.append(functools.partial(ssd_colours, contrast_last=rng.random() < 0.5, **drawn))
 
 
@@ -134,8 +136,9 @@ class Augmenter:
         values: what the keys that these read hold; more are ignored, so a Config will do.
     """
 
-    def __init__(self, names: Sequence[str] = (), values: Mapping | None = None):
-        self.steps = {name: functools.partial(AUGMENTATIONS[name], **{key: values[key] for key in keys_of(name)})
+    def __init__(self, names: Sequence[str] = (), values: Mapping[str, Any] | None = None):
+        held = values or {}
+        self.steps = {name: functools.partial(AUGMENTATIONS[name], **{key: held[key] for key in keys_of(name)})
                       for name in names}
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray, preprocess: Preprocess,
@@ -146,7 +149,7 @@ class Augmenter:
         """
         return render(image, preprocess, self.plan(image.shape[:2], boxes, stream))
 
-    def plan(self, original: tuple, boxes: np.ndarray, stream: Callable[[str], np.random.Generator]) -> Plan:
+    def plan(self, original: tuple[int, ...], boxes: np.ndarray, stream: Callable[[str], np.random.Generator]) -> Plan:
         """Return what is to be done to an image of this (height, width) with these boxes (n, 4)."""
         plan = Plan(original, boxes)
         for name, step in self.steps.items():

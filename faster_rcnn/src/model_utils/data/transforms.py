@@ -7,9 +7,11 @@ always (height, width).
 """
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 # Annotations count the pixels as they lie in the file (COCO's do), so a picture is not turned by its EXIF tag: boxes
@@ -18,7 +20,7 @@ from PIL import Image
 DECODE_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
-def decode_image(data) -> np.ndarray:
+def decode_image(data: bytes | np.ndarray) -> np.ndarray:
     """Encoded picture (bytes or an array of them) -> (h, w, 3) uint8 BGR; ValueError where it is no picture."""
     # `tobytes` gives all of a bytes array; its elements lose zero bytes at the end, which a BMP may well have.
     data = data.tobytes() if isinstance(data, np.ndarray) else data
@@ -29,6 +31,13 @@ def decode_image(data) -> np.ndarray:
     if image is None:
         raise ValueError(f"not a picture that OpenCV can decode ({len(data)} bytes)")
     return image
+
+
+class NetworkInput(NamedTuple):
+    """What the network takes of an image."""
+
+    image: np.ndarray       # (3, padded height, padded width) float32
+    info: np.ndarray        # (6,) float32, see `image_info`
 
 
 RESIZE_MODES = ("opencv", "pillow", "float")
@@ -51,26 +60,30 @@ class InputSize:
     divisor: int = 32
     rounding: str = "nearest"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.rounding not in ("nearest", "floor"):
             raise ValueError(f"rounding: expected nearest or floor, got {self.rounding!r}")
         if self.pad_to not in ("fixed", "divisor") and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.pad_to):
             raise ValueError(f"pad_to: expected fixed, divisor or HEIGHTxWIDTH, got {self.pad_to!r}")
 
-    def box(self):
+    def box(self) -> tuple[int, int] | None:
         """(height, width) of the padded input, None where it differs from picture to picture."""
         if self.pad_to == "divisor":
             return None
-        return (self.height, self.width) if self.pad_to == "fixed" else tuple(map(int, self.pad_to.split("x")))
+        if self.pad_to == "fixed":
+            return self.height, self.width
+        height, _, width = self.pad_to.partition("x")
+        return int(height), int(width)
 
-    def resized(self, height: int, width: int, factor: float = 1.0) -> tuple:
+    def resized(self, height: int, width: int, factor: float = 1.0) -> tuple[int, int]:
         """Size that a picture is resized to; `factor` shrinks the target."""
         target = self.height * factor, self.width * factor
         box = self.box()
         if not self.keep_ratio:
             # From the target itself: height * (target / height) may fall short of it by a rounding error.
-            target = target if box is None else map(min, target, box)
-            return tuple(scaled_side(1, side, self.rounding) for side in target)
+            if box is not None:
+                target = min(target[0], box[0]), min(target[1], box[1])
+            return scaled_side(1, target[0], self.rounding), scaled_side(1, target[1], self.rounding)
         if self.pad_to == "fixed":
             scale = min(target[0] / height, target[1] / width)
         else:
@@ -79,7 +92,7 @@ class InputSize:
                 scale = min(scale, box[0] / height, box[1] / width)
         return scaled_side(height, scale, self.rounding), scaled_side(width, scale, self.rounding)
 
-    def padded(self, height: int, width: int) -> tuple:
+    def padded(self, height: int, width: int) -> tuple[int, int]:
         """Size that a resized picture is padded to."""
         return self.box() or (-(-height // self.divisor) * self.divisor, -(-width // self.divisor) * self.divisor)
 
@@ -88,7 +101,7 @@ def scaled_side(side: int, scale: float, rounding: str = "nearest") -> int:
     return max(1, int(side * scale + (0.5 if rounding == "nearest" else 0)))
 
 
-def resize(image: np.ndarray, size: tuple, mode: str = "opencv") -> np.ndarray:
+def resize(image: np.ndarray, size: tuple[int, int], mode: str = "opencv") -> np.ndarray:
     """Bilinear, pixel centres at +0.5.
 
     mode: one of RESIZE_MODES; `opencv`: of bytes, as mmcv does; `pillow`: of bytes, and what is shrunk is smoothed, as
@@ -104,12 +117,12 @@ def resize(image: np.ndarray, size: tuple, mode: str = "opencv") -> np.ndarray:
 
 
 class Preprocess:
-    """The network's input of a picture: `preprocess(image) -> (chw, info)`; one code for training and inference.
+    """The network's input of a picture: `preprocess(image) -> NetworkInput`; one code for training and inference.
 
     mean, std: per channel for values 0 to 255, in the order that `to_rgb` gives. resize_mode: see `resize`.
     """
 
-    def __init__(self, size: InputSize, mean, std, to_rgb: bool = True, resize_mode: str = "opencv"):
+    def __init__(self, size: InputSize, mean: ArrayLike, std: ArrayLike, to_rgb: bool = True, resize_mode: str = "opencv"):
         if resize_mode not in RESIZE_MODES:
             raise ValueError(f"resize_mode: expected one of {', '.join(RESIZE_MODES)}, got {resize_mode!r}")
         self.size, self.resize_mode = size, resize_mode
@@ -122,17 +135,17 @@ class Preprocess:
         self._norms = list(zip(mean, std))
         self._tables = [np.ascontiguousarray((np.arange(256) - m) / s, np.float32) for m, s in zip(mean, std)]
 
-    def __call__(self, image: np.ndarray) -> tuple:
-        """(h, w, 3) uint8 BGR -> (3, padded h, padded w) float32 and (6,) float32, see `image_info`."""
+    def __call__(self, image: np.ndarray) -> NetworkInput:
+        """Return the input that an image (h, w, 3) uint8 BGR makes."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected a picture (height, width, 3) of uint8, got {image.shape} of {image.dtype}")
         size = self.size.resized(*image.shape[:2])
-        return self.pack(self.resize(image, size), size), image_info(image.shape, size, size)
+        return NetworkInput(self.pack(self.resize(image, size), size), image_info(image.shape, size, size))
 
-    def resize(self, image: np.ndarray, size: tuple) -> np.ndarray:
+    def resize(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return resize(image, size, self.resize_mode)
 
-    def pack(self, image: np.ndarray, size: tuple, corner: tuple = (0, 0)) -> np.ndarray:
+    def pack(self, image: np.ndarray, size: tuple[int, int], corner: tuple[int, int] = (0, 0)) -> np.ndarray:
         """Normalise a resized picture, bytes or float32, at `corner` (y, x) of a canvas of `size`; around it 0, the mean."""
         out = np.zeros((3, *self.size.padded(*size)), np.float32)
         rows = slice(corner[0], corner[0] + image.shape[0])
@@ -145,7 +158,7 @@ class Preprocess:
         return out
 
 
-def image_info(original, size, inner) -> np.ndarray:
+def image_info(original: tuple[int, ...], size: tuple[int, int], inner: tuple[int, int]) -> np.ndarray:
     """(6,) float32: resized height and width, scale_y, scale_x (resized / original), original height and width.
 
     original: shape of the picture as it came; inner: size it was resized to; size: that of its canvas, which is larger

@@ -11,12 +11,14 @@ import contextlib
 import gc
 import io
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..config import InputError
-from .coco_inputs import Detections, clean_ground_truth, clean_results
+from .coco_inputs import Detections, GroundTruth, Results, clean_ground_truth, clean_results
 
 AREAS = ("all", "small", "medium", "large")
 MAX_DETECTIONS = (1, 10, 100)
@@ -33,34 +35,48 @@ RECALLS = np.linspace(0.0, 1.0, 101)
 PART = 100_000
 
 
+class Libraries(NamedTuple):
+    """The classes of a scorer."""
+
+    coco: Any
+    evaluation: Any
+
+
+class Curves(NamedTuple):
+    """What a scorer accumulates."""
+
+    precision: np.ndarray       # (T, R, K, A, M)
+    recall: np.ndarray          # (T, K, A, M)
+
+
 @dataclass
 class Scores:
     """The 12 COCO figures of one kind of IoU, with those of each class and the precision curves behind them."""
 
     iou_type: str
-    figures: dict                                           # {"AP": 0.36, "AP50": ..., ...}: the names of FIGURES
-    per_class: dict                                         # {class name: {"AP": ..., "AP50": ..., "objects": n}}
+    figures: dict[str, float]                               # {"AP": 0.36, "AP50": ..., ...}: the names of FIGURES
+    per_class: dict[str, dict[str, Any]]                    # {class name: {"AP": ..., "AP50": ..., "objects": n}}
     images: int
     detections: int
-    notes: list = field(default_factory=list)               # lines for the reader: what was odd about the input
-    precision: np.ndarray = field(default=None, repr=False)  # (T, R, K) of area "all", 100 detections
+    notes: list[str] = field(default_factory=list)          # lines for the reader: what was odd about the input
+    precision: np.ndarray | None = field(default=None, repr=False)  # (T, R, K) of area "all", 100 detections
 
     def __getitem__(self, name: str) -> float:
         return self.figures[name]
 
-    def lines(self) -> list:
+    def lines(self) -> list[str]:
         """The 12 lines as pycocotools prints them."""
         return [_format_line(self.figures[name], kind, iou, AREAS[area], MAX_DETECTIONS[most])
                 for name, kind, iou, area, most in FIGURES]
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """What metrics.json holds; plain Python numbers."""
         per_class = {name: dict(row) for name, row in self.per_class.items()}
         return {self.iou_type: dict(self.figures), "per_class": per_class, "images": self.images,
                 "detections": self.detections, "notes": list(self.notes)}
 
 
-def class_table(scores: list) -> list:
+def class_table(scores: Sequence[Scores]) -> list[str]:
     """One line per class: AP and AP50 of each Scores in the list, objects in the ground truth; `-` where there are none."""
     width = max([len("class"), *map(len, scores[0].per_class)])
     titles = [key if item.iou_type == "bbox" else f"{item.iou_type} {key}" for item in scores for key in ("AP", "AP50")]
@@ -73,7 +89,7 @@ def class_table(scores: list) -> list:
     return rows
 
 
-def coco_ap(ground_truth, results, iou_type: str = "bbox", scorer: str = "faster") -> Scores:
+def coco_ap(ground_truth: GroundTruth, results: Results, iou_type: str = "bbox", scorer: str = "faster") -> Scores:
     """Score COCO results against COCO ground truth.
 
     ground_truth: the annotation file's path or its content. results: path, list of dicts, or anything that iterates
@@ -95,7 +111,7 @@ def coco_ap(ground_truth, results, iou_type: str = "bbox", scorer: str = "faster
 
 
 @contextlib.contextmanager
-def _no_garbage_collection():
+def _no_garbage_collection() -> Iterator[None]:
     """Many dicts without a cycle among them: looking for cycles over and over took a quarter of the time."""
     enabled = gc.isenabled()
     gc.disable()
@@ -106,22 +122,22 @@ def _no_garbage_collection():
             gc.enable()
 
 
-def _load_faster() -> tuple:
+def _load_faster() -> Libraries:
     from faster_coco_eval import COCO, COCOeval_faster
-    return COCO, COCOeval_faster
+    return Libraries(COCO, COCOeval_faster)
 
 
-def _load_pycocotools() -> tuple:
+def _load_pycocotools() -> Libraries:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
-    return COCO, COCOeval
+    return Libraries(COCO, COCOeval)
 
 
 _LIBRARIES = {"faster": _load_faster, "pycocotools": _load_pycocotools}
 
 
-def _run(scorer: str, truth: dict, found: Detections, iou_type: str) -> tuple:
-    """precision (T, R, K, A, M) and recall (T, K, A, M); a few classes at a time, which know nothing of each other."""
+def _run(scorer: str, truth: dict[str, Any], found: Detections, iou_type: str) -> Curves:
+    """Score a few classes at a time, which know nothing of each other."""
     try:
         libraries = _LIBRARIES[scorer]()
     except ImportError as error:
@@ -136,14 +152,15 @@ def _run(scorer: str, truth: dict, found: Detections, iou_type: str) -> tuple:
         annotations = [item for number in ids for item in objects[number]]
         parts.append(_run_part(libraries, {**truth, "categories": categories, "annotations": annotations},
                                found.of_categories(ids), iou_type))
-    precision, recall = zip(*parts)
-    return np.concatenate(precision, axis=2), np.concatenate(recall, axis=1)
+    return Curves(np.concatenate([part.precision for part in parts], axis=2),
+                  np.concatenate([part.recall for part in parts], axis=1))
 
 
-def _parts(categories: list, found: Detections) -> list:
+def _parts(categories: list[dict[str, Any]], found: Detections) -> list[list[dict[str, Any]]]:
     """The categories in the order of their ids, divided so that each part has about PART detections, or one category."""
     counts = dict(zip(*(values.tolist() for values in np.unique(found.category_ids, return_counts=True))))
-    parts, size = [], 0
+    parts: list[list[dict[str, Any]]] = []
+    size = 0
     for item in sorted(categories, key=lambda item: item["id"]):
         size += counts.get(item["id"], 0)
         if not parts or size > PART:
@@ -153,24 +170,23 @@ def _parts(categories: list, found: Detections) -> list:
     return parts
 
 
-def _run_part(libraries: tuple, truth: dict, found: list, iou_type: str) -> tuple:
-    coco_class, eval_class = libraries
+def _run_part(libraries: Libraries, truth: dict[str, Any], found: list[dict[str, Any]], iou_type: str) -> Curves:
     with contextlib.redirect_stdout(io.StringIO()):         # both report their progress by print
         sides = []
         for annotations in (truth["annotations"], found):
-            side = coco_class()
+            side = libraries.coco()
             side.dataset = {**truth, "annotations": annotations}
             side.createIndex()
             sides.append(side)
-        evaluation = eval_class(*sides, iou_type)
+        evaluation = libraries.evaluation(*sides, iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
     precision, recall = (np.asarray(evaluation.eval[key], np.float64) for key in ("precision", "recall"))
     shape = len(truth["categories"]), len(AREAS), len(MAX_DETECTIONS)
-    return precision.reshape(len(IOU_THRESHOLDS), len(RECALLS), *shape), recall.reshape(len(IOU_THRESHOLDS), *shape)
+    return Curves(precision.reshape(len(IOU_THRESHOLDS), len(RECALLS), *shape), recall.reshape(len(IOU_THRESHOLDS), *shape))
 
 
-def _threshold_index(iou):
+def _threshold_index(iou: float | None) -> slice | list[int]:
     return slice(None) if iou is None else [int(np.abs(IOU_THRESHOLDS - iou).argmin())]
 
 
@@ -179,7 +195,7 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else -1.0
 
 
-def _per_class(precision: np.ndarray, truth: dict) -> dict:
+def _per_class(precision: np.ndarray, truth: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """In the order of the category ids, which is the K axis of both scorers."""
     objects = Counter(item["category_id"] for item in truth["annotations"] if not item["iscrowd"])
     categories = sorted(truth["categories"], key=lambda item: item["id"])
@@ -192,7 +208,7 @@ def _per_class(precision: np.ndarray, truth: dict) -> dict:
     return rows
 
 
-def _format_line(value: float, kind: str, iou, area: str, most: int) -> str:
+def _format_line(value: float, kind: str, iou: float | None, area: str, most: int) -> str:
     title = "Average Precision" if kind == "AP" else "Average Recall"
     threshold = "0.50:0.95" if iou is None else f"{iou:0.2f}"
     return f" {title:<18} ({kind}) @[ IoU={threshold:<9} | area={area:>6s} | maxDets={most:>3d} ] = {value:0.3f}"

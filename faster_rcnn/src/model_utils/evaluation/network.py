@@ -3,6 +3,7 @@ import time
 from pathlib import Path
 
 from ...dataset import prepare_data
+from ..config import Config
 from ..inference.predictors import find_model, load_predictor
 from ..local_adapter import get_ranks, setup_device
 from ..training.ranks import first_then_others, from_first
@@ -10,7 +11,7 @@ from .evaluate import Evaluation
 from .report import other_scores, report
 
 
-def evaluate_network(config) -> None:
+def evaluate_network(config: Config) -> None:
     """Run the network on the evaluation set; rank 0 prints the scores and writes them and detections.json to output_path."""
     start, output = time.monotonic(), Path(config.output_path)
     find_model(config, "detections")
@@ -21,7 +22,7 @@ def evaluate_network(config) -> None:
     evaluation = Evaluation(data, config, rank, ranks)
     found = evaluation.detect(load_predictor(config, device))
 
-    def finish():
+    def finish() -> None:
         output.mkdir(parents=True, exist_ok=True)
         found.save(output / "detections.json")
         scores = evaluation.score(found)

@@ -4,7 +4,9 @@ import io
 import json
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +21,14 @@ SETTINGS = ("num_classes", "img_height", "img_width", "pad_to", "keep_ratio", "s
             "image_std", "to_rgb")
 
 
-def postprocess(config) -> None:
+class Annotated(NamedTuple):
+    """The classes and images of the ground truth."""
+
+    categories: list[dict[str, Any]]
+    ids: dict[str, int]                 # file name -> image id
+
+
+def postprocess(config: Config) -> None:
     """Write the program's settings to settings_path, or score results_path; exactly one of them must be given."""
     if bool(config.settings_path) == bool(config.results_path):
         raise InputError("give one of --settings_path, to write the program's settings, and --results_path, to score its results")
@@ -39,7 +48,7 @@ def postprocess(config) -> None:
     print(text, end="")
 
 
-def write_settings(config) -> None:
+def write_settings(config: Config) -> None:
     """Write a line `name value` for each of SETTINGS and those of the model; the numbers of a list stand between spaces."""
     if config.pad_to == "divisor":
         raise InputError("pad_to: an exported network takes inputs of one size: fixed or HEIGHTxWIDTH")
@@ -53,21 +62,21 @@ def write_settings(config) -> None:
         raise InputError(f"settings_path: {config.settings_path} cannot be written: {error.strerror}") from error
 
 
-def check_annotations(config) -> None:
+def check_annotations(config: Config) -> None:
     """If the annotations are there, report their faults before the program runs, not after."""
     source = find_source(config, train=False)
-    if all(source[name] and Path(source[name]).exists() for name in ("image_dir", "anno_path")):
+    if all(path and Path(path).exists() for path in (source.image_dir, source.anno_path)):
         annotated(config)
 
 
-def annotated(config) -> tuple[list[dict], dict[str, int]]:
-    """Return (categories, {file name: image id}) of the ground truth."""
+def annotated(config: Config) -> Annotated:
+    """Read the classes and images of the ground truth."""
     from utils.mindrecord import read_annotations
 
     source = find_source(config, train=False)
-    names = ("source", "image_dir", "anno_path", "classes", "image_set")
-    records, categories, _ = read_annotations(**{name: source[name] for name in names})
-    return categories, {record.file_name: record.image_id for record in records}
+    records, categories, _ = read_annotations(source.source, source.image_dir, source.anno_path, source.classes,
+                                              source.image_set)
+    return Annotated(categories, {record.file_name: record.image_id for record in records})
 
 
 def read_results(path: Path, categories: list[dict], ids: dict[str, int]) -> Collector:
@@ -97,12 +106,12 @@ def read_results(path: Path, categories: list[dict], ids: dict[str, int]) -> Col
     return collector
 
 
-def _as_they_are(masks, boxes, height: int, width: int) -> list:
+def _as_they_are(masks: Iterable[str], boxes: np.ndarray, height: int, width: int) -> list[dict[str, str]]:
     """The program has encoded them."""
     return [{"counts": counts} for counts in masks]
 
 
-def add_image(collector: Collector, item: dict, image_id: int) -> None:
+def add_image(collector: Collector, item: Mapping[str, Any], image_id: int) -> None:
     count = len(item["scores"])
     masks = [np.array([item["masks"]], object)] if "masks" in item else []
     boxes = np.array(item["boxes"], np.float32).reshape(1, count, 4)
@@ -111,10 +120,10 @@ def add_image(collector: Collector, item: dict, image_id: int) -> None:
                   np.array([item["image_info"]], np.float32), [image_id], *masks)
 
 
-def scored(config, output: Path, start: float) -> str:
+def scored(config: Config, output: Path, start: float) -> str:
     """Return what eval.py prints about detections.json; metrics.json and the curves are written."""
     own = source_format(config).ground_truth is not None
-    ground_truth = find_source(config, train=False)["anno_path"] if own else ""
+    ground_truth = find_source(config, train=False).anno_path if own else ""
     changes = {"detections": str(output / "detections.json"), "checkpoint_path": "", "mindir_path": "", "onnx_path": "",
                "val_anno_path": ground_truth or config.val_anno_path}
     config = Config({**config.to_dict(), **changes})

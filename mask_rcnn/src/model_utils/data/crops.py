@@ -13,7 +13,7 @@ TRIALS = 50
 SCALES, RATIOS = (0.3, 1.0), (0.5, 2.0)
 
 
-def larger_canvas(window: tuple, factor: float, y: float, x: float) -> tuple:
+def larger_canvas(window: tuple[int, ...], factor: float, y: float, x: float) -> tuple[int, ...]:
     """Return the window `factor` times as high and wide in which this one lies at y, x: parts of the free space from [0, 1)."""
     height, width = window[3] - window[1], window[2] - window[0]
     outer = int(height * factor), int(width * factor)
@@ -21,7 +21,7 @@ def larger_canvas(window: tuple, factor: float, y: float, x: float) -> tuple:
     return window[0] - left, window[1] - top, window[0] - left + outer[1], window[1] - top + outer[0]
 
 
-def draw_window(canvas: tuple, boxes: np.ndarray, trials: np.ndarray, which: float) -> tuple:
+def draw_window(canvas: tuple[int, ...], boxes: np.ndarray, trials: np.ndarray, which: float) -> tuple[int, ...]:
     """Return one of the crops of a canvas that qualify, or the whole canvas; without boxes always the whole.
 
     For each kind, the first trial counts that has its IoU with some box.
@@ -44,7 +44,7 @@ def draw_window(canvas: tuple, boxes: np.ndarray, trials: np.ndarray, which: flo
     return tuple(windows[kind, good[kind].argmax()].tolist())
 
 
-def trial_windows(canvas: tuple, scale: np.ndarray, ratio: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+def trial_windows(canvas: tuple[int, ...], scale: np.ndarray, ratio: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Return windows (..., 4) int64 inside the canvas from draws (...) from [0, 1)."""
     origin, sides = np.array(canvas[:2]), np.array([canvas[2] - canvas[0], canvas[3] - canvas[1]])
     scale = SCALES[0] + scale * (SCALES[1] - SCALES[0])

@@ -37,19 +37,19 @@ class Plan:
             are fewer, and the mean around them stays the mean.
     """
 
-    original: tuple
+    original: tuple[int, ...]
     boxes: np.ndarray
-    window: tuple = None
+    window: tuple[int, ...] = ()
     factor: float = 1.0
     margin: float = 1.0
-    corner: tuple = (0.0, 0.0)
+    corner: tuple[float, ...] = (0.0, 0.0)
     flip_x: bool = False
     flip_y: bool = False
-    interpolation: int = None
+    interpolation: int | None = None
     recolour: list[Callable[[np.ndarray], np.ndarray]] = field(default_factory=list)
 
-    def __post_init__(self):
-        if self.window is None:
+    def __post_init__(self) -> None:
+        if not self.window:
             self.window = (0, 0, self.original[1], self.original[0])
 
 
@@ -61,12 +61,12 @@ class Placement:
     (y, x) of a canvas of `size`, which is mirrored as a whole.
     """
 
-    original: tuple
-    window: tuple
-    seen: tuple
-    size: tuple
-    inner: tuple
-    corner: tuple
+    original: tuple[int, ...]
+    window: tuple[int, ...]
+    seen: tuple[int, ...]
+    size: tuple[int, int]
+    inner: tuple[int, int]
+    corner: tuple[int, int]
     flip_x: bool = False
     flip_y: bool = False
 
@@ -79,8 +79,9 @@ class Placement:
     @property
     def mirrored_corner(self) -> tuple[int, int]:
         """(y, x) of the resized part once the canvas is mirrored."""
-        return tuple(whole - start - side if flip else start for start, side, whole, flip in
-                     zip(self.corner, self.inner, self.size, (self.flip_y, self.flip_x)))
+        y, x = (whole - start - side if flip else start for start, side, whole, flip in
+                zip(self.corner, self.inner, self.size, (self.flip_y, self.flip_x)))
+        return y, x
 
     def points(self, points: np.ndarray) -> np.ndarray:
         """Map (n, 2) x, y in pixels of the image to (n, 2) float64 in pixels of the input; nothing is clipped."""

@@ -11,20 +11,43 @@ original), original height and width.
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...util import Progress
+from ..config import Config
 
-__all__ = ["COCO_IDS", "Collector", "Detections", "ResultsWriter", "collect", "config_categories", "to_results"]
+__all__ = ["COCO_IDS", "Collector", "Detections", "MaskEncoder", "ResultsWriter", "Rle", "collect", "config_categories",
+           "to_results"]
 
+T = TypeVar("T")
 # Digits written: far less than a pixel, and more than float32 tells apart in a score, so that no new ties appear.
 BOX_DECIMALS, SCORE_DECIMALS = 4, 8
 # Category ids of COCO's 80 classes in their order: 1 to 90, with gaps.
 COCO_IDS = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
+
+
+class Rle(NamedTuple):
+    """A mask as COCO's compressed run lengths."""
+
+    size: tuple[int, int]       # height, width
+    counts: str
+
+
+# encode(masks (K, ...), boxes (K, 4), height, width) -> RLE of each mask as dicts, see Collector.
+MaskEncoder = Callable[[np.ndarray, np.ndarray, int, int], Iterable[Mapping[str, Any]]]
+
+
+def present(column: T | None) -> T:
+    """Return a column that must be there."""
+    if column is None:
+        raise ValueError("the detections lack a column")
+    return column
 
 
 @dataclass
@@ -38,15 +61,15 @@ class Detections:
     category_ids: np.ndarray                # (n,) int64
     scores: np.ndarray                      # (n,) float64
     boxes: np.ndarray | None = None         # (n, 4) float64: x, y, width, height
-    rles: list[tuple] | None = None         # n of ((height, width), counts); None without masks
+    rles: list[Rle] | None = None           # n; None without masks
     areas: np.ndarray | None = None         # (n,) float64: what scorers sort objects into small, medium and large by
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def __iter__(self) -> Iterator[dict]:
-        boxes = itertools.repeat(None) if self.boxes is None else self.boxes.tolist()
-        rles = itertools.repeat(None) if self.rles is None else self.rles
+        boxes: Iterable[Any] = itertools.repeat(None) if self.boxes is None else self.boxes.tolist()
+        rles: Iterable[Rle | None] = itertools.repeat(None) if self.rles is None else self.rles
         for image_id, category_id, box, score, rle in zip(self.image_ids.tolist(), self.category_ids.tolist(), boxes,
                                                           self.scores.tolist(), rles):
             result = {"image_id": image_id, "category_id": category_id}
@@ -54,12 +77,12 @@ class Detections:
                 result["bbox"] = box
             result["score"] = score
             if rle is not None:
-                result["segmentation"] = {"size": list(rle[0]), "counts": rle[1]}
+                result["segmentation"] = {"size": list(rle.size), "counts": rle.counts}
             yield result
 
     def keep(self, rows: np.ndarray) -> "Detections":
         """Return these rows only."""
-        def part(column):
+        def part(column: Any) -> Any:
             return [column[row] for row in rows.tolist()] if isinstance(column, list) else column[rows]
         columns = {item.name: getattr(self, item.name) for item in fields(self)}
         return Detections(**{name: part(column) for name, column in columns.items() if column is not None})
@@ -68,9 +91,9 @@ class Detections:
         """Return the dicts that scorers take, of these categories, numbered from 1 on, in the order of the rows."""
         found = self.keep(np.flatnonzero(np.isin(self.category_ids, list(ids))))
         return [{"id": number, **result, "area": area, "iscrowd": 0}
-                for number, (result, area) in enumerate(zip(found, found.areas.tolist()), 1)]
+                for number, (result, area) in enumerate(zip(found, present(found.areas).tolist()), 1)]
 
-    def save(self, path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write a JSON list, one COCO result a line."""
         with ResultsWriter(path) as writer:
             writer.add(self)
@@ -80,10 +103,10 @@ def joined(chunks: list[Detections], masks: bool) -> Detections:
     """Return the rows of all chunks; without a chunk no rows, with a column for RLE if `masks`."""
     if not chunks:
         return Detections(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4)), [] if masks else None)
-    columns = (np.concatenate([getattr(chunk, name) for chunk in chunks])
-               for name in ("image_ids", "category_ids", "scores", "boxes"))
-    rles = None if chunks[0].rles is None else [rle for chunk in chunks for rle in chunk.rles]
-    return Detections(*columns, rles)
+    image_ids, category_ids, scores, boxes = (np.concatenate([getattr(chunk, name) for chunk in chunks])
+                                              for name in ("image_ids", "category_ids", "scores", "boxes"))
+    rles = None if chunks[0].rles is None else [rle for chunk in chunks for rle in chunk.rles or ()]
+    return Detections(image_ids, category_ids, scores, boxes, rles)
 
 
 class Collector:
@@ -96,7 +119,7 @@ class Collector:
             detections that are kept. None: there are no masks.
     """
 
-    def __init__(self, categories: list[dict], encode: Callable | None = None):
+    def __init__(self, categories: list[dict], encode: MaskEncoder | None = None):
         self._encode = encode
         self._category_of_label = np.full(1 + max(item["label"] for item in categories), -1, np.int64)
         for item in categories:
@@ -110,7 +133,8 @@ class Collector:
         """Return all that was added."""
         return joined(self._chunks, masks=self._encode is not None)
 
-    def add(self, boxes, scores, labels, valid, image_info, image_ids, masks=None) -> None:
+    def add(self, boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, valid: ArrayLike, image_info: ArrayLike,
+            image_ids: ArrayLike, masks: np.ndarray | None = None) -> None:
         """Take a batch. An image with an id below 0 is padding of the batch; boxes that are empty after clipping are left out.
 
         Args:
@@ -141,11 +165,13 @@ class Collector:
             raise ValueError(f"the network gave label {bad[0]}; the data's classes have labels 1 to {known - 1}")
         return self._category_of_label[labels]
 
-    def _encode_image(self, masks, boxes, size) -> list[tuple]:
-        """((height, width), counts) of each mask of an image."""
-        size = tuple(int(round(side)) for side in size.tolist())
-        counts = [rle["counts"] for rle in self._encode(masks, boxes, *size)]
-        return [(size, text.decode("ascii") if isinstance(text, bytes) else text) for text in counts]
+    def _encode_image(self, masks: np.ndarray, boxes: np.ndarray, size: np.ndarray) -> list[Rle]:
+        """Encode the masks of an image."""
+        if self._encode is None:
+            raise ValueError("masks, but no function that encodes them")
+        height, width = (int(round(side)) for side in size.tolist())
+        counts = [rle["counts"] for rle in self._encode(masks, boxes, height, width)]
+        return [Rle((height, width), text.decode("ascii") if isinstance(text, bytes) else text) for text in counts]
 
     def pack(self) -> bytes:
         """Return all of it as bytes, for `unpack`."""
@@ -153,7 +179,7 @@ class Collector:
         rles = np.frombuffer(json.dumps(found.rles).encode("ascii"), np.uint8)
         buffer = io.BytesIO()
         np.savez(buffer, np.array([len(chunk) for chunk in self._chunks], np.int64), found.image_ids, found.category_ids,
-                 found.scores, found.boxes, rles)
+                 found.scores, present(found.boxes), rles)
         return buffer.getvalue()
 
     def unpack(self, packed: list[bytes]) -> None:
@@ -165,13 +191,17 @@ def _unpack(packed: bytes) -> list[Detections]:
     """The chunks of Collector.pack."""
     with np.load(io.BytesIO(packed)) as content:
         sizes, *columns, rles = (content[name] for name in content.files)
-    masks = json.loads(rles.tobytes())
+    found = json.loads(rles.tobytes())
+    masks = None if found is None else [Rle(tuple(size), counts) for size, counts in found]
     ends = np.cumsum(sizes).tolist()
-    return [Detections(*(column[start:end] for column in columns), None if masks is None else masks[start:end])
-            for start, end in zip([0, *ends], ends)]
+    image_ids, category_ids, scores, boxes = columns
+    return [Detections(image_ids[start:end], category_ids[start:end], scores[start:end], boxes[start:end],
+                       None if masks is None else masks[start:end]) for start, end in zip([0, *ends], ends)]
 
 
-def to_results(boxes, scores, labels, valid, image_info, image_ids, categories, masks=None, encode=None) -> list[dict]:
+def to_results(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, valid: ArrayLike, image_info: ArrayLike,
+               image_ids: ArrayLike, categories: list[dict], masks: np.ndarray | None = None,
+               encode: MaskEncoder | None = None) -> list[dict]:
     """Return COCO results (dicts that `json.dumps` takes) of one batch, in the order of images and detections.
 
     The arguments are those of Collector and of Collector.add.
@@ -181,7 +211,7 @@ def to_results(boxes, scores, labels, valid, image_info, image_ids, categories, 
     return list(collector.detections())
 
 
-def config_categories(config) -> list[dict]:
+def config_categories(config: Config) -> list[dict]:
     """Return {"id", "name", "label"} of each class, for results without a data set.
 
     The ids count from first_category_id on; for COCO's 80 classes they are COCO's own, so that the results can be scored.
@@ -198,7 +228,7 @@ class ResultsWriter:
 
     CLOSING = b"\n]\n"
 
-    def __init__(self, path):
+    def __init__(self, path: Path | str):
         self._file = Path(path).open("wb")  # noqa: SIM115  (closed by `close`)
         self._file.write(b"[" + self.CLOSING)
         self._file.flush()
@@ -217,15 +247,16 @@ class ResultsWriter:
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def collect(predict: Callable, batches: Iterable, categories: list[dict], total: int | None = None, label: str = "evaluate",
-            encode: Callable | None = None, gather: Callable | None = None) -> Detections:
+def collect(predict: Callable[[Any, Any], Iterable], batches: Iterable[Iterable], categories: list[dict],
+            total: int | None = None, label: str = "evaluate", encode: MaskEncoder | None = None,
+            gather: Callable[[bytes], list[bytes]] | None = None) -> Detections:
     """Run a network over batches and return its detections.
 
     Args:
@@ -247,5 +278,5 @@ def collect(predict: Callable, batches: Iterable, categories: list[dict], total:
     return collector.detections()
 
 
-def _to_numpy(value):
+def _to_numpy(value: Any) -> Any:
     return value.asnumpy() if hasattr(value, "asnumpy") else value

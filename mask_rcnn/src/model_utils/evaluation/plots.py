@@ -4,7 +4,9 @@
 matplotlib is imported inside the functions, and drawn without a display.
 """
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +21,17 @@ EXTREMES = 5            # of more classes than 2 x this, the best and the worst 
 MOST_POINTS = 150       # of a training curve; more are averaged in groups
 
 
-def plot_pr_curves(scores: Scores, png) -> Path:
+class Series(NamedTuple):
+    """The points of a curve."""
+
+    x: list[float]
+    y: list[float]
+
+
+def plot_pr_curves(scores: Scores, png: Path | str) -> Path:
     """Precision over recall: all classes at several IoU, and each class at 0.50 (of many, the best and the worst)."""
+    if scores.precision is None:
+        raise ValueError("the scores come without their curves")
     precision = np.where(scores.precision < 0, np.nan, scores.precision)            # (T, R, K)
     shown = np.flatnonzero(~np.isnan(precision[0]).all(0))
     figure, (left, right) = _figure(1, 2, (13, 4.4))
@@ -55,7 +66,7 @@ def _classes_title(count: int) -> str:
     return "Classes at IoU 0.50" + (f": best and worst {EXTREMES} of {count}" if count > 2 * EXTREMES else "")
 
 
-def _pick(precision, shown) -> list:
+def _pick(precision: np.ndarray, shown: np.ndarray) -> list[tuple[int, str]]:
     """(class, line style), best first; of many classes the best drawn through and the worst dotted."""
     order = shown[np.argsort(-precision[:, shown].mean(0), kind="stable")].tolist()
     if len(order) <= 2 * EXTREMES:
@@ -63,7 +74,7 @@ def _pick(precision, shown) -> list:
     return [(k, "-") for k in order[:EXTREMES]] + [(k, ":") for k in order[-EXTREMES:]]
 
 
-def plot_training(metrics_jsonl, png) -> Path:
+def plot_training(metrics_jsonl: Path | str, png: Path | str) -> Path:
     """Losses, learning rate and AP by step, from the lines of metrics.jsonl (one JSON object each).
 
     Read are `step` (of the whole run; else `epoch`), each `*_loss`, `lr`, and AP, AP50 and AP75, plain or under `bbox`
@@ -83,10 +94,10 @@ def plot_training(metrics_jsonl, png) -> Path:
         title = {"lr": "Learning rate"}.get(names[0], "Losses" if names is losses else "Average precision")
         _style(axes, title, unit, "")
         for i, name in enumerate(names):
-            x, y = series[name]
+            points = series[name]
             main = name in ("total_loss", "lr", "AP")
-            label = f"{name.replace('_', ' ')}   {y[-1]:.3g}"
-            x, y = _thin(x, y)
+            label = f"{name.replace('_', ' ')}   {points.y[-1]:.3g}"
+            x, y = _thin(*points)
             axes.plot(x, y, color=INK if main else LINES[i % len(LINES)], lw=2 if main else 1.4, label=label,
                       marker="o" if len(x) <= 30 else None, ms=3.5)
         axes.set_ylim(bottom=0)
@@ -98,7 +109,7 @@ def plot_training(metrics_jsonl, png) -> Path:
     return _save(figure, png)
 
 
-def read_jsonl(path) -> list:
+def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
     """The objects of a file with one a line; an unfinished last line, of a run that was killed, is left out."""
     path = Path(path)
     if not path.is_file():
@@ -117,9 +128,9 @@ def read_jsonl(path) -> list:
     return rows
 
 
-def _series(rows, unit: str) -> dict:
+def _series(rows: Iterable[Mapping[str, Any]], unit: str) -> dict[str, Series]:
     """name -> (x, y) of every number in the rows; {"bbox": {"AP": 0.3}} is "AP", and that of masks "segm AP"."""
-    series = {}
+    series: dict[str, Series] = {}
     for i, row in enumerate(rows, 1):
         flat = dict(row)
         for key in ("losses", "bbox", "segm"):
@@ -129,13 +140,13 @@ def _series(rows, unit: str) -> dict:
         x = flat.pop(unit, i)
         for name, value in flat.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value):
-                xs, ys = series.setdefault(name, ([], []))
-                xs.append(x)
-                ys.append(value)
+                points = series.setdefault(name, Series([], []))
+                points.x.append(x)
+                points.y.append(value)
     return series
 
 
-def _thin(x, y) -> tuple:
+def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """At most MOST_POINTS points, each the mean of its group."""
     size = -(-len(x) // MOST_POINTS)
     groups = np.arange(len(x)) // size
@@ -147,7 +158,7 @@ def _short(name: str, most: int = 22) -> str:
     return name if len(name) <= most else f"{name[:most - 1]}…"
 
 
-def _figure(rows: int, columns: int, size: tuple) -> tuple:
+def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -156,7 +167,7 @@ def _figure(rows: int, columns: int, size: tuple) -> tuple:
     return figure, figure.subplots(rows, columns, squeeze=False)[0]
 
 
-def _style(axes, title: str, x: str, y: str) -> None:
+def _style(axes: Any, title: str, x: str, y: str) -> None:
     axes.set_title(title, fontsize=11, color=INK, loc="left", pad=10)
     axes.set_xlabel(x, fontsize=9, color=PALE)
     axes.set_ylabel(y, fontsize=9, color=PALE)
@@ -167,7 +178,7 @@ def _style(axes, title: str, x: str, y: str) -> None:
     axes.spines[["left", "bottom"]].set_color("#c9ccd1")
 
 
-def _save(figure, png) -> Path:
+def _save(figure: Any, png: Path | str) -> Path:
     png = Path(png)
     png.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(png)

@@ -9,16 +9,21 @@ import logging
 import os
 import re
 import threading
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import mindspore.dataset as ds
 import numpy as np
+from mindspore import Tensor
 
-from ..config import InputError
+from ..config import Config, InputError
 from .augmentation import Augmenter, random_stream
+from .render import Placement
 from .resampling import occurrences, resample, resampled_count
-from .transforms import InputSize, Preprocess, decode_image
+from .source import DataInfo
+from .transforms import InputSize, NetworkInput, Preprocess, decode_image
 
 EVAL_COLUMNS = ["image", "image_info", "image_id"]
 # Batches that wait between two stages; one of 2 at 768x1280 takes 24 MB, and the default of 16 would hold 750 MB.
@@ -26,13 +31,21 @@ PREFETCH = 2
 log = logging.getLogger(__name__)
 
 
-def build_preprocess(config, train: bool = False) -> Preprocess:
+def build_preprocess(config: Config, train: bool = False) -> Preprocess:
     """The preprocessing that the configuration asks for."""
     if train and config.pad_to == "divisor":
         raise InputError("pad_to: divisor is for evaluation and inference; training takes inputs of one size: fixed "
                          "or HEIGHTxWIDTH")
     size = InputSize(config.img_height, config.img_width, config.keep_ratio, config.pad_to, rounding=config.size_rounding)
     return Preprocess(size, config.image_mean, config.image_std, config.to_rgb, config.resize_mode)
+
+
+class TrainRow(NamedTuple):
+    """What becomes of a record."""
+
+    columns: tuple[np.ndarray, ...]     # ROW of TrainTransform
+    chosen: np.ndarray                  # index of the n objects in them
+    placed: Placement                   # of the image
 
 
 class TrainTransform:
@@ -48,14 +61,12 @@ class TrainTransform:
         self.preprocess, self.augmenter, self.num_gts, self.seed = preprocess, augmenter, num_gts, seed
         self._lock, self._told = threading.Lock(), False
 
-    def __call__(self, epoch, *record) -> tuple:
-        return self.load(epoch, *record)[0]
+    def __call__(self, epoch: int, *record: np.ndarray) -> tuple[np.ndarray, ...]:
+        return self.load(epoch, *record).columns
 
-    def load(self, epoch, data, file_name, index, boxes, labels, crowds, count) -> tuple:
-        """(the columns ROW as above, index of the n objects in them, placement of the picture).
-
-        Crowds and what is empty once clipped are left out.
-        """
+    def load(self, epoch: int, data: np.ndarray, file_name: Any, index: Any, boxes: np.ndarray, labels: np.ndarray,
+             crowds: np.ndarray, count: Any) -> TrainRow:
+        """Return the row of a record. Crowds and what is empty once clipped are left out."""
         stream = functools.partial(random_stream, self.seed, int(epoch), int(index))
         # A record without objects holds a row of zeros.
         chosen = np.flatnonzero((np.arange(len(labels)) < int(count)) & (crowds == 0))
@@ -67,9 +78,9 @@ class TrainTransform:
             self._tell(len(boxes), file_name)
             some = stream("num_gts").permutation(len(boxes))[:self.num_gts]
             boxes, chosen = boxes[some], chosen[some]
-        return (image, info, *pad_objects(boxes, labels[chosen], self.num_gts)), chosen, placed
+        return TrainRow((image, info, *pad_objects(boxes, labels[chosen], self.num_gts)), chosen, placed)
 
-    def _tell(self, count: int, file_name) -> None:
+    def _tell(self, count: int, file_name: Any) -> None:
         with self._lock:
             told, self._told = self._told, True
         if not told:
@@ -77,14 +88,14 @@ class TrainTransform:
                         "pictures like it are not told", file_name, count, self.num_gts, count - self.num_gts)
 
 
-def pad_objects(boxes: np.ndarray, labels: np.ndarray, capacity: int) -> tuple:
+def pad_objects(boxes: np.ndarray, labels: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(n, 4), (n,) -> (G, 4) float32, (G,) int32 and (G,) bool."""
     missing = capacity - len(boxes)
     return (np.pad(boxes.astype(np.float32), ((0, missing), (0, 0))), np.pad(labels.astype(np.int32), (0, missing)),
             np.arange(capacity) < len(boxes))
 
 
-def _decode(data, file_name) -> np.ndarray:
+def _decode(data: np.ndarray, file_name: Any) -> np.ndarray:
     try:
         return decode_image(data)
     except ValueError as error:
@@ -122,9 +133,9 @@ def epoch_indices(count: int, seed: int, epoch: int, batch_size: int, rank: int 
     return np.resize(rng.permutation(numbers), (steps, rank_size, batch_size))[:, rank]
 
 
-def create_dataset(files, count: int, transform, batch_size: int, *, epoch: int, start_batch: int = 0, rank: int = 0,
-                   rank_size: int = 1, workers: int = 2, drop_remainder: bool = False, accumulate: int = 1,
-                   repeats: np.ndarray | None = None) -> ds.Dataset:
+def create_dataset(files: Sequence[Path], count: int, transform: TrainTransform, batch_size: int, *, epoch: int,
+                   start_batch: int = 0, rank: int = 0, rank_size: int = 1, workers: int = 2, drop_remainder: bool = False,
+                   accumulate: int = 1, repeats: np.ndarray | None = None) -> ds.Dataset:
     """The batches of one epoch of training, from step `start_batch` on (0 = the first); see `iterate`.
 
     accumulate: batches of one step, which come one after the other; over all of them and all ranks a step has the pictures
@@ -157,7 +168,7 @@ class TrainBatches:
         rank, ranks: number of this process and of all that train together.
     """
 
-    def __init__(self, data, transform: "TrainTransform", config, rank: int = 0, ranks: int = 1):
+    def __init__(self, data: DataInfo, transform: "TrainTransform", config: Config, rank: int = 0, ranks: int = 1):
         self.data, self.transform, self.rank, self.ranks = data, transform, rank, ranks
         self.batch_size, self.accumulate = config.batch_size, config.accumulate_steps
         self.workers = config.num_parallel_workers
@@ -167,13 +178,13 @@ class TrainBatches:
         images = epoch_pictures(self.data.count, self.data.repeats)
         return steps_per_epoch(images, self.batch_size * self.ranks * self.accumulate)
 
-    def __call__(self, epoch: int, start: int):
+    def __call__(self, epoch: int, start: int) -> Iterator[list[Tensor]]:
         return iterate(create_dataset(self.data.files, self.data.count, self.transform, self.batch_size, epoch=epoch,
                                       start_batch=start, rank=self.rank, rank_size=self.ranks, workers=self.workers,
                                       accumulate=self.accumulate, repeats=self.data.repeats))
 
 
-def _read(files, count: int, columns: list, indices: list) -> ds.Dataset:
+def _read(files: Sequence[Path], count: int, columns: list[str], indices: list[int]) -> ds.Dataset:
     """Rows by position, in the order of `indices`."""
     ds.config.set_prefetch_size(PREFETCH)
     cv2.setNumThreads(1)    # pictures are what is done in parallel
@@ -188,7 +199,7 @@ def _workers(wanted: int) -> int:
     return max(1, min(wanted, os.cpu_count() or 1))
 
 
-def iterate(dataset: ds.Dataset, output_numpy: bool = False):
+def iterate(dataset: ds.Dataset, output_numpy: bool = False) -> Iterator[list]:
     """One pass: yields lists of Tensors or arrays. A picture that does not decode is an InputError that names it."""
     try:
         yield from dataset.create_tuple_iterator(num_epochs=1, output_numpy=output_numpy)
@@ -217,15 +228,15 @@ class EvalBatches:
     network is compiled once for each of these sizes.
     """
 
-    def __init__(self, files, count: int, preprocess: Preprocess, batch_size: int = 1, *, rank: int = 0,
+    def __init__(self, files: Sequence[Path], count: int, preprocess: Preprocess, batch_size: int = 1, *, rank: int = 0,
                  rank_size: int = 1, workers: int = 2):
         self._files, self._total, self._preprocess = files, count, preprocess
         self._batch_size, self._workers = batch_size, workers
         self._indices = [index for index in range(count) if index // batch_size % rank_size == rank]
         self.count = len(self._indices)
 
-    def __iter__(self):
-        waiting = {}    # shape of the input -> rows
+    def __iter__(self) -> Iterator[EvalBatch]:
+        waiting: dict[tuple[int, ...], list] = {}   # shape of the input -> rows
         for row in self._rows():
             rows = waiting.setdefault(row[0].shape, [])
             rows.append(row)
@@ -234,17 +245,17 @@ class EvalBatches:
         for rows in waiting.values():
             yield self._batch(rows)
 
-    def _rows(self):
+    def _rows(self) -> Iterator[list[np.ndarray]]:
         if not self.count:
             return
         data = _read(self._files, self._total, ["image", "file_name", "image_id"], self._indices)
         data = data.map(self._load, ["image", "file_name"], ["image", "image_info"], _workers(self._workers))
         yield from iterate(data.project(EVAL_COLUMNS), output_numpy=True)
 
-    def _load(self, data, file_name) -> tuple:
+    def _load(self, data: np.ndarray, file_name: Any) -> NetworkInput:
         return self._preprocess(_decode(data, file_name))
 
-    def _batch(self, rows: list) -> EvalBatch:
+    def _batch(self, rows: list[list[np.ndarray]]) -> EvalBatch:
         batch = EvalBatch(*map(np.stack, zip(*rows, *rows[-1:] * (self._batch_size - len(rows)))))
         batch.image_id[len(rows):] = -1
         return batch

@@ -1,6 +1,8 @@
 # Same as faster_rcnn/src/model_utils/data/resampling.py
 """Repeating the pictures of rare classes: repeat factor sampling (Gupta et al. 2019, LVIS, appendix B)."""
 import math
+from collections.abc import Iterable
+from pathlib import Path
 
 import mindspore.dataset as ds
 import numpy as np
@@ -38,7 +40,7 @@ def occurrences(sorted_indices: np.ndarray) -> np.ndarray:
     return np.arange(len(sorted_indices)) - np.searchsorted(sorted_indices, sorted_indices)
 
 
-def read_presence(files, count: int, classes: int) -> np.ndarray:
+def read_presence(files: Iterable[Path | str], count: int, classes: int) -> np.ndarray:
     """(count, classes) bool: which labels 1 to `classes` the objects of each record have, crowds left out."""
     present = np.zeros((count, classes), bool)
     data = ds.MindDataset([str(file) for file in files], ["labels", "crowds", "count"], shuffle=False)

@@ -3,45 +3,64 @@
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..config import InputError
+from ..config import Config, InputError
 from .resampling import read_presence, repeat_factors, resampled_count
 
+if TYPE_CHECKING:       # utils/ may be missing: see _mindrecord_tools
+    from utils.mindrecord.format import Format
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the images and annotations of a set are, and what is taken of them: arguments of utils.mindrecord.ensure."""
+
+    source: str                     # name of the format
+    image_dir: str
+    anno_path: str
+    image_set: str | None
+    classes: list[str] | None
+    keep_empty: bool
+    masks: bool
 
 
 @dataclass(frozen=True)
 class DataInfo:
     """A set in MindRecord."""
 
-    files: tuple            # in the order of the records
-    count: int              # pictures
-    categories: list        # {"id", "name", "label"} of each class; the id is the source's
-    source: dict            # arguments of utils.mindrecord.ensure, but for the folder it writes to
+    files: tuple[Path, ...]             # in the order of the records
+    count: int                          # pictures
+    categories: list[dict[str, Any]]    # {"id", "name", "label"} of each class; the id is the source's
+    source: Source
     repeats: np.ndarray | None = None   # (count,): how often an epoch has each picture on average; None = once
 
     @property
-    def class_names(self) -> list:
+    def class_names(self) -> list[str]:
         """The name of each label, background first."""
         return ["background", *(item["name"] for item in sorted(self.categories, key=lambda item: item["label"]))]
 
-    def ground_truth(self) -> dict:
+    def ground_truth(self) -> dict[str, Any]:
         """COCO ground truth as the source has it; a picture that cannot be read counts, its objects as missed.
 
         Read anew each time: a training run is not to hold it between two evaluations.
         """
-        keys = ("source", "image_dir", "anno_path", "classes", "image_set")
-        return _mindrecord_tools().read_ground_truth(**{key: self.source[key] for key in keys})
+        source = self.source
+        return _mindrecord_tools().read_ground_truth(source.source, source.image_dir, source.anno_path, source.classes,
+                                                     source.image_set)
 
 
-def source_format(config):
+def source_format(config: Config) -> "Format":
     """Return the entry of utils/mindrecord/formats that the key `dataset` names."""
     return _mindrecord_tools().find_format(config.dataset)
 
 
-def prepare_data(config, train: bool, in_training: bool = False, masks: bool = False) -> DataInfo:
+def prepare_data(config: Config, train: bool, in_training: bool = False, masks: bool = False) -> DataInfo:
     """The training or the evaluation set of the configuration, converted to MindRecord where that is not done yet.
 
     in_training: the evaluation set of a training run, in which image_dir and anno_path are the training set's;
@@ -51,11 +70,11 @@ def prepare_data(config, train: bool, in_training: bool = False, masks: bool = F
     source = find_source(config, train, in_training, masks)
     folder = _conversion_folder(config, source, train)
     _require_source(config, source, "val_" if in_training and not train else "", train and _has_manifest(folder))
-    manifest = tools.ensure(output_dir=folder, **source)
+    manifest = tools.ensure(output_dir=folder, **vars(source))
     files = tuple(folder / name for name in manifest["files"])
     info = DataInfo(files, manifest["count"], manifest["categories"], source)
     if len(info.class_names) != config.num_classes:
-        raise InputError(f"num_classes: {config.num_classes}, but {source['anno_path']} has {len(info.class_names)}, "
+        raise InputError(f"num_classes: {config.num_classes}, but {source.anno_path} has {len(info.class_names)}, "
                          "the background counted; coco_classes can name those to take")
     return _with_repeats(info, config.repeat_threshold) if train and config.repeat_threshold else info
 
@@ -69,8 +88,8 @@ def _with_repeats(info: DataInfo, threshold: float) -> DataInfo:
     return replace(info, repeats=repeats)
 
 
-def find_source(config, train: bool, in_training: bool = False, masks: bool = False) -> dict:
-    """The arguments of utils.mindrecord.ensure that the configuration's keys stand for."""
+def find_source(config: Config, train: bool, in_training: bool = False, masks: bool = False) -> Source:
+    """Return the source that the configuration's keys stand for."""
     # A model without formats that have lists of images has no image_set.
     values = {name: config.get(name, "") for name in ("image_dir", "anno_path", "image_set")}
     if not train:
@@ -80,18 +99,18 @@ def find_source(config, train: bool, in_training: bool = False, masks: bool = Fa
         elif in_training:       # those of the training set, which says nothing about what was learnt
             values = dict.fromkeys(values, "")
     layout = source_format(config).layout
-    root = layout and config.get(layout.key)    # not every model has the key of every format
+    root = config.get(layout.key) if layout else None       # not every model has the key of every format
     # If one root holds all sets, only a list of images keeps the evaluation set of a training run from being the training set.
-    if root and (layout.separate_sets or train or not in_training or values["image_set"]):
+    if layout and root and (layout.separate_sets or train or not in_training or values["image_set"]):
         for name, path in zip(("image_dir", "anno_path"), layout.paths(config, train)):
             values[name] = values[name] or str(Path(root) / path)
-    return {"source": config.dataset, **values, "image_set": values["image_set"] or None,
-            "classes": list(config.coco_classes) or None,
-            # An evaluation counts what is found where nothing is.
-            "keep_empty": config.keep_empty if train else True, "masks": masks}
+    return Source(config.dataset, values["image_dir"], values["anno_path"], values["image_set"] or None,
+                  list(config.coco_classes) or None,
+                  # An evaluation counts what is found where nothing is.
+                  keep_empty=config.keep_empty if train else True, masks=masks)
 
 
-def _require_source(config, source: dict, prefix: str, converted: bool) -> None:
+def _require_source(config: Config, source: Source, prefix: str, converted: bool) -> None:
     """InputError that names the key where the source is not given or not there; to train, a conversion will do."""
     if converted:
         return
@@ -100,8 +119,8 @@ def _require_source(config, source: dict, prefix: str, converted: bool) -> None:
     root = config.get(key)      # None: the model has no such key
     if root and not Path(root).is_dir():
         raise InputError(f"{key}: no such folder: {root}")
-    missing = next((name for name in ("image_dir", "anno_path") if not source[name]), None)
-    if missing and root and not layout.separate_sets:
+    missing = next((name for name in ("image_dir", "anno_path") if not getattr(source, name)), None)
+    if missing and layout and root and not layout.separate_sets:
         missing = "image_set"   # the folders follow from the root
     if missing:
         choice = "" if root is None or missing == "image_set" else f"--{key} or "
@@ -109,19 +128,19 @@ def _require_source(config, source: dict, prefix: str, converted: bool) -> None:
         raise InputError(f"{needed}: give {choice}--{prefix}{missing}")
 
 
-def _conversion_folder(config, source: dict, train: bool) -> Path:
+def _conversion_folder(config: Config, source: Source, train: bool) -> Path:
     """Where a set's MindRecord lies: under mindrecord_dir, or just there where it holds a conversion of this set."""
     from utils.mindrecord.manifest import read_manifest
     from utils.mindrecord.readers import source_digest
     # A model without masks may use the same set beside this one.
-    name = ("train" if train else "eval") + ("_masks" if source["masks"] else "")
+    name = ("train" if train else "eval") + ("_masks" if source.masks else "")
     root = Path(config.mindrecord_dir or Path(config.output_path) / "mindrecord")
     manifest, _ = read_manifest(root)
-    if manifest is None or manifest["options"].get("masks", False) != source["masks"]:
+    if manifest is None or manifest["options"].get("masks", False) != source.masks:
         return root / name
-    if not (source["anno_path"] and Path(source["anno_path"]).exists()):
+    if not (source.anno_path and Path(source.anno_path).exists()):
         return root if train else root / name
-    same = source_digest(config.dataset, source["anno_path"], source["image_set"])
+    same = source_digest(config.dataset, source.anno_path, source.image_set)
     return root if manifest["fingerprint"]["annotations"] == same else root / name
 
 
@@ -129,7 +148,7 @@ def _has_manifest(folder: Path) -> bool:
     return (folder / "manifest.json").is_file()
 
 
-def _mindrecord_tools():
+def _mindrecord_tools() -> ModuleType:
     try:
         from utils import mindrecord
     except ImportError as error:

@@ -5,18 +5,37 @@ import math
 import os
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..config import InputError
-from .detections import Detections
+from .detections import Detections, Rle, present
+
+# COCO ground truth and COCO results, or the paths of files with them.
+GroundTruth = Mapping[str, Any] | Path | str
+Results = Iterable[Mapping[str, Any]] | Path | str
 
 
-def clean_ground_truth(ground_truth, iou_type: str = "bbox") -> tuple:
-    """(copy without what the scorers stumble over, notes); InputError where it cannot be scored."""
+class Named(NamedTuple):
+    """Content, and what messages call it."""
+
+    where: str
+    content: Any
+
+
+class CleanGroundTruth(NamedTuple):
+    """COCO ground truth without what the scorers stumble over."""
+
+    content: dict[str, Any]
+    notes: list[str]            # for the reader: what was left out
+
+
+def clean_ground_truth(ground_truth: GroundTruth, iou_type: str = "bbox") -> CleanGroundTruth:
+    """Return a clean copy; InputError where it cannot be scored."""
     where, truth = read_json(ground_truth, "ground truth")
     if not isinstance(truth, Mapping):
         raise InputError(f"{where}: expected an object with images, annotations and categories, got {_kind(truth)}")
@@ -34,10 +53,10 @@ def clean_ground_truth(ground_truth, iou_type: str = "bbox") -> tuple:
     if iou_type == "segm" and any("height" not in image or "width" not in image for image in images):
         raise InputError(f"{where}: images need height and width to score masks")
     annotations, notes = _clean_annotations(where, truth["annotations"], images, categories, iou_type)
-    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}, notes
+    return CleanGroundTruth({"info": {}, "images": images, "annotations": annotations, "categories": categories}, notes)
 
 
-def _with_ids(items, where: str) -> list:
+def _with_ids(items: Iterable[Any], where: str) -> list[dict[str, Any]]:
     copies = []
     for i, item in enumerate(items):
         try:
@@ -47,10 +66,13 @@ def _with_ids(items, where: str) -> list:
     return copies
 
 
-def _clean_annotations(where, source, images, categories, iou_type) -> tuple:
+def _clean_annotations(where: str, source: Iterable[Any], images: list[dict[str, Any]], categories: list[dict[str, Any]],
+                       iou_type: str) -> tuple[list[dict[str, Any]], list[str]]:
     known = {"image_id": {image["id"] for image in images}, "category_id": {item["id"] for item in categories}}
-    sizes = {image["id"]: (image.get("height"), image.get("width")) for image in images}
-    kept, dropped, faults = [], Counter(), []
+    sizes: dict[int, tuple[Any, Any]] = {image["id"]: (image.get("height"), image.get("width")) for image in images}
+    kept: list[dict[str, Any]] = []
+    dropped: Counter[str] = Counter()
+    faults: list[str] = []
     for i, item in enumerate(source):
         try:
             ids = {key: _int(item, key) for key in known}
@@ -85,7 +107,7 @@ def _clean_annotations(where, source, images, categories, iou_type) -> tuple:
     return kept, notes
 
 
-def _clean_mask(segmentation, height: int, width: int):
+def _clean_mask(segmentation: Any, height: int, width: int) -> Mapping[str, Any] | list:
     """RLE of the picture's size, or those of the polygons that have an area; InputError where nothing is left."""
     if not segmentation:
         raise InputError("no segmentation")
@@ -102,13 +124,13 @@ def _clean_mask(segmentation, height: int, width: int):
     return good
 
 
-def clean_results(results, truth, iou_type, notes) -> Detections:
+def clean_results(results: Results, truth: Mapping[str, Any], iou_type: str, notes: list[str]) -> Detections:
     """COCO results that can be scored against what `clean_ground_truth` gave; adds to its notes."""
-    where, results = read_json(results, "detections")
-    if isinstance(results, Mapping):
+    where, content = read_json(results, "detections")
+    if isinstance(content, Mapping):
         raise InputError(f"{where}: expected a list of COCO results, got an object")
-    read = _read_columns if isinstance(results, Detections) else _read_dicts
-    found = read(where, results, iou_type)
+    read = _read_columns if isinstance(content, Detections) else _read_dicts
+    found = read(where, content, iou_type)
     images = {image["id"]: image for image in truth["images"]}
     strange = np.flatnonzero(~np.isin(found.image_ids, list(images)))
     if len(strange):
@@ -130,17 +152,19 @@ def clean_results(results, truth, iou_type, notes) -> Detections:
 
 def _areas(found: Detections) -> np.ndarray:
     if found.rles is None:
-        return found.boxes[:, 2] * found.boxes[:, 3]
+        boxes = present(found.boxes)
+        return boxes[:, 2] * boxes[:, 3]
     if not found.rles:
         return np.zeros(0)
     from pycocotools import mask as mask_utils
     return np.asarray(mask_utils.area([{"size": size, "counts": counts} for size, counts in found.rles]), np.float64)
 
 
-def _check_sizes(where: str, found: Detections, known: np.ndarray, images: dict) -> None:
+def _check_sizes(where: str, found: Detections, known: np.ndarray, images: Mapping[int, dict[str, Any]]) -> None:
+    rles = present(found.rles)
     for i in np.flatnonzero(known).tolist():
         image = images[int(found.image_ids[i])]
-        size, got = [image["height"], image["width"]], list(found.rles[i][0])
+        size, got = [image["height"], image["width"]], list(rles[i].size)
         if got != size:
             raise InputError(f"{where}: result {i}: segmentation: an RLE of {got} for a picture of {size}")
 
@@ -157,7 +181,7 @@ def _read_columns(where: str, found: Detections, iou_type: str) -> Detections:
     return replace(found, boxes=None)
 
 
-def _read_dicts(where: str, results, iou_type: str) -> Detections:
+def _read_dicts(where: str, results: Iterable[Any], iou_type: str) -> Detections:
     image_ids, category_ids, scores, boxes, rles = array("q"), array("q"), array("d"), array("d"), []
     for i, item in enumerate(results):
         try:
@@ -166,7 +190,7 @@ def _read_dicts(where: str, results, iou_type: str) -> Detections:
             scores.append(_score(item))
             if iou_type == "segm":
                 rle = _rle(item)
-                rles.append((tuple(rle["size"]), rle["counts"]))
+                rles.append(Rle(tuple(rle["size"]), rle["counts"]))
             else:
                 boxes.extend(_result_box(item))
         except (InputError, OverflowError) as error:
@@ -179,33 +203,33 @@ def _read_dicts(where: str, results, iou_type: str) -> Detections:
     return found
 
 
-def _result_box(item) -> list:
+def _result_box(item: Any) -> list[float]:
     if "bbox" not in item and item.get("segmentation"):     # results of masks alone: their boxes
         from pycocotools import mask as mask_utils
         item = {"bbox": mask_utils.toBbox(_rle(item)).tolist()}
     return _box(item)
 
 
-def read_json(source, what: str) -> tuple:
-    """(name for messages, content) of a path, or of the content itself; InputError names file and line."""
+def read_json(source: Any, what: str) -> Named:
+    """Return the content of a path, or the content itself; InputError names file and line."""
     if not isinstance(source, (str, os.PathLike)):
-        return what, source
+        return Named(what, source)
     path = Path(source)
     if not path.is_file():
         raise InputError(f"{path}: no such file ({what})")
     try:
-        return str(path), json.loads(path.read_text(encoding="utf-8"))
+        return Named(str(path), json.loads(path.read_text(encoding="utf-8")))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not JSON: {error.reason} at byte {error.start}") from error
 
 
-def _kind(value) -> str:
+def _kind(value: Any) -> str:
     return "a list" if isinstance(value, list) else type(value).__name__
 
 
-def _int(item, key: str) -> int:
+def _int(item: Any, key: str) -> int:
     """The id under `key`; whole numbers written as text or float are taken too, since such files are about."""
     try:
         value = item[key]
@@ -222,7 +246,7 @@ def _int(item, key: str) -> int:
     raise InputError(f"{key}: expected a whole number, got {value!r}")
 
 
-def _box(item) -> list:
+def _box(item: Any) -> list[float]:
     try:
         x, y, width, height = map(float, item["bbox"])
         if math.isfinite(x + y + width + height) and width >= 0 and height >= 0:
@@ -232,7 +256,7 @@ def _box(item) -> list:
     raise InputError(f"bbox: expected [x, y, width, height], got {item.get('bbox')!r}")
 
 
-def _score(item) -> float:
+def _score(item: Any) -> float:
     try:
         score = float(item["score"])
         if math.isfinite(score):
@@ -242,7 +266,7 @@ def _score(item) -> float:
     raise InputError(f"score: expected a number, got {item.get('score')!r}")
 
 
-def _rle(item) -> dict:
+def _rle(item: Any) -> dict[str, Any]:
     rle = item.get("segmentation")
     if not isinstance(rle, Mapping) or not isinstance(rle.get("counts"), (str, bytes)) or "size" not in rle:
         raise InputError("segmentation: expected a compressed RLE (size, counts)")

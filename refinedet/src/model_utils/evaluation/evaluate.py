@@ -4,9 +4,12 @@
     network --Evaluation.detect--> Detections of all ranks --Evaluation.score--> Scores, one of each kind in IOU_TYPES
 """
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+import numpy as np
 
 from ...model import IOU_TYPES, mask_encoder
+from ..config import Config
 from ..data.loading import EvalBatches, build_preprocess
 from ..data.source import DataInfo
 from ..training.ranks import exchange, from_first
@@ -26,7 +29,7 @@ class Evaluation:
         rank, ranks: number of this process and of all that evaluate together.
     """
 
-    def __init__(self, data: DataInfo, config, rank: int = 0, ranks: int = 1):
+    def __init__(self, data: DataInfo, config: Config, rank: int = 0, ranks: int = 1):
         self.data, self.scorer, self.rank, self.ranks = data, config.scorer, rank, ranks
         self.encode = mask_encoder(config)
         if rank == 0:
@@ -36,7 +39,7 @@ class Evaluation:
         self.batches = EvalBatches(data.files, data.count, build_preprocess(config), config.test_batch_size, rank=rank,
                                    rank_size=ranks, workers=config.num_parallel_workers)
 
-    def detect(self, predict: Callable) -> Detections:
+    def detect(self, predict: Callable[[np.ndarray, np.ndarray], Iterable]) -> Detections:
         """Run `predict(image, image_info)` on this rank's images; every rank returns the detections of all ranks."""
         gather = functools.partial(exchange, ranks=self.ranks) if self.ranks > 1 else None
         return collect(predict, self.batches, self.data.categories, self.batches.count, encode=self.encode, gather=gather)
@@ -46,11 +49,11 @@ class Evaluation:
         ground_truth = self.data.ground_truth()
         return [coco_ap(ground_truth, found, kind, self.scorer) for kind in IOU_TYPES]
 
-    def run(self, predict: Callable) -> list[Scores]:
+    def run(self, predict: Callable[[np.ndarray, np.ndarray], Iterable]) -> list[Scores]:
         """Detect and score: rank 0 computes the scores, every rank returns their figures (without the curves)."""
         found = self.detect(predict)
 
-        def score():
+        def score() -> list[tuple]:
             return [(item.iou_type, item.figures, item.per_class, item.images, item.detections) for item in self.score(found)]
 
         return [Scores(*fields) for fields in from_first(score, self.rank, self.ranks, "evaluation")]

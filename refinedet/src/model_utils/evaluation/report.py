@@ -2,26 +2,27 @@
 """What eval.py and postprocess.py do: score a network or a file of detections, print the figures, write them and the curves."""
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...model import IOU_TYPES
-from ..config import InputError, require_path
+from ..config import Config, InputError, require_path
 from ..data.source import DataInfo, find_source, source_format
-from .coco_inputs import read_json
+from .coco_inputs import GroundTruth, Results, read_json
 from .coco_scores import Scores, class_table, coco_ap
 from .plots import plot_pr_curves
-from .voc_ap import voc_ap
+from .voc_ap import VocScores, voc_ap
 
 
-def evaluate_file(config) -> None:
+def evaluate_file(config: Config) -> None:
     """Score the file of detections that the configuration names; print the figures and write them to output_path."""
     start = time.monotonic()
     scores, others = score_file(config)
     report(scores, others, config, Path(config.output_path), time.monotonic() - start)
 
 
-def score_file(config) -> tuple[list[Scores], dict]:
+def score_file(config: Config) -> tuple[list[Scores], dict[str, VocScores]]:
     """Score a file of COCO results: (a COCO AP of each kind that the file has, see `other_scores`)."""
     others = [key for key in ("checkpoint_path", "mindir_path", "onnx_path") if config[key]]
     if others:
@@ -35,7 +36,7 @@ def score_file(config) -> tuple[list[Scores], dict]:
     return scores, other_scores(config, ground_truth, detections)
 
 
-def other_scores(config, ground_truth, results) -> dict:
+def other_scores(config: Config, ground_truth: GroundTruth, results: Results) -> dict[str, VocScores]:
     """Return {key of metrics.json: scores that the data set has besides COCO AP, with `lines` and `to_dict`}."""
     return {"voc": voc_ap(ground_truth, results)} if config.dataset == "voc" else {}
 
@@ -49,7 +50,7 @@ def _kinds(detections: Path) -> tuple[str, ...]:
     return IOU_TYPES if masks else ("bbox",)
 
 
-def _coco_file(config) -> Path:
+def _coco_file(config: Config) -> Path:
     """The annotation file: scoring needs no images."""
     path = config.val_anno_path or config.anno_path
     if not path and config.coco_root:
@@ -59,14 +60,14 @@ def _coco_file(config) -> Path:
     return Path(path)
 
 
-def _limit_classes(path: Path, classes) -> dict:
+def _limit_classes(path: Path, classes: Sequence[str]) -> dict[str, Any]:
     """The ground truth; if the configuration names a part of its classes, only with these."""
     _, truth = read_json(path, "ground truth")
     named = [item for item in truth.get("categories", ()) if item.get("name") in classes[1:]] if classes else []
     return {**truth, "categories": named} if named and len(named) == len(classes) - 1 else truth
 
 
-def report(scores: list[Scores], others: Mapping, config, output: Path, seconds: float) -> None:
+def report(scores: list[Scores], others: Mapping[str, VocScores], config: Config, output: Path, seconds: float) -> None:
     """Print the figures and write metrics.json and the curves."""
     output.mkdir(parents=True, exist_ok=True)
     more = {key: item.to_dict() for key, item in others.items()}
@@ -77,8 +78,8 @@ def report(scores: list[Scores], others: Mapping, config, output: Path, seconds:
             print(f"Evaluate annotation type *{item.iou_type}*")
         print("\n".join([*item.lines(), ""]))
     print("\n".join(class_table(scores)))
-    for item in others.values():
-        print("\n".join(["", *item.lines()]))
+    for other in others.values():
+        print("\n".join(["", *other.lines()]))
     for note in dict.fromkeys(note for item in scores for note in item.notes):
         print(f"note: {note}")
     if len(scores) < len(IOU_TYPES):
@@ -86,7 +87,7 @@ def report(scores: list[Scores], others: Mapping, config, output: Path, seconds:
     print(f"{scores[0].images} images, {scores[0].detections} detections, {seconds:.1f} s; written to {output}")
 
 
-def write_metrics(path, scores: list[Scores], **more) -> dict:
+def write_metrics(path: Path | str, scores: list[Scores], **more: Any) -> dict[str, Any]:
     """Write metrics.json and return its content. scores: of the boxes, then of the masks (`segm_AP` per class)."""
     content = scores[0].to_dict()
     for extra in scores[1:]:

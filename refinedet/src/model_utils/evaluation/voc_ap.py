@@ -10,10 +10,12 @@ Shapes: D detections and G objects of a class, best detection first. Boxes are (
 width is x2 - x1.
 """
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from .coco_inputs import clean_ground_truth, clean_results
+from .coco_inputs import GroundTruth, Results, clean_ground_truth, clean_results
+from .detections import present
 
 MIN_IOU = 0.5
 POINTS = np.arange(11) / 10
@@ -26,7 +28,7 @@ class VocScores:
     figures: dict       # {"mAP": under the curve, "mAP_11": at 11 points}
     per_class: dict     # {class name: {"AP": ..., "AP_11": ..., "objects": n without the difficult, "difficult": n}}
 
-    def lines(self) -> list:
+    def lines(self) -> list[str]:
         """The two means, then a line for each class."""
         width = max([len("class"), *map(len, self.per_class)])
         rows = [f" PASCAL VOC mean AP @[ IoU={MIN_IOU:.2f} | {what} ] = {self.figures[name]:.3f}"
@@ -37,16 +39,16 @@ class VocScores:
             rows.append(f"{name:<{width}}  {area:>6}  {points:>9}  {row['objects']:>7}  {row['difficult']:>9}")
         return rows
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """What metrics.json holds."""
         return {**self.figures, "per_class": {name: dict(row) for name, row in self.per_class.items()}}
 
 
-def voc_ap(ground_truth, results) -> VocScores:
+def voc_ap(ground_truth: GroundTruth, results: Results) -> VocScores:
     """Score COCO results against COCO ground truth whose difficult objects have `difficult`: 1; both as `coco_ap` takes them."""
     truth, _ = clean_ground_truth(ground_truth)
     found = clean_results(results, truth, "bbox", [])
-    annotations = truth["annotations"]
+    found_boxes, annotations = present(found.boxes), truth["annotations"]
     pictures, categories = (np.array([item[key] for item in annotations], np.int64) for key in ("image_id", "category_id"))
     boxes = np.array([item["bbox"] for item in annotations], np.float64).reshape(-1, 4)
     difficult = np.array([item.get("difficult", 0) for item in annotations], bool)
@@ -55,7 +57,7 @@ def voc_ap(ground_truth, results) -> VocScores:
         mine = np.flatnonzero(categories == category["id"])
         rows = np.flatnonzero(found.category_ids == category["id"])
         rows = rows[np.argsort(-found.scores[rows], kind="stable")]
-        best, iou = best_objects(found.image_ids[rows], found.boxes[rows], pictures[mine], boxes[mine])
+        best, iou = best_objects(found.image_ids[rows], found_boxes[rows], pictures[mine], boxes[mine])
         right, wrong = judge(best, iou, difficult[mine])
         needed = int((~difficult[mine]).sum())
         area, points = average_precision(right, wrong, needed)
@@ -68,7 +70,8 @@ def voc_ap(ground_truth, results) -> VocScores:
     return VocScores(means, per_class)
 
 
-def best_objects(found_pictures, found_boxes, pictures, boxes) -> tuple:
+def best_objects(found_pictures: np.ndarray, found_boxes: np.ndarray, pictures: np.ndarray,
+                 boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(index (D,) of the object of the same picture with the largest IoU, that IoU (D,)); -1 and 0 where there is none."""
     order = np.argsort(pictures, kind="stable")
     first, last = (np.searchsorted(pictures[order], found_pictures, side) for side in ("left", "right"))
@@ -94,7 +97,7 @@ def pair_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return inner / ((boxes[:, 2:] + 1).prod(1) + (others[:, 2:] + 1).prod(1) - inner)
 
 
-def judge(best: np.ndarray, iou: np.ndarray, difficult: np.ndarray) -> tuple:
+def judge(best: np.ndarray, iou: np.ndarray, difficult: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(right (D,), wrong (D,)) of detections whose best objects these are; neither: they found a difficult one."""
     hit = (iou >= MIN_IOU) & (best >= 0)
     spared = np.zeros(len(best), bool)
@@ -105,7 +108,7 @@ def judge(best: np.ndarray, iou: np.ndarray, difficult: np.ndarray) -> tuple:
     return right, ~right & ~spared
 
 
-def average_precision(right: np.ndarray, wrong: np.ndarray, needed: int) -> tuple:
+def average_precision(right: np.ndarray, wrong: np.ndarray, needed: int) -> tuple[float, float]:
     """(area under the curve, mean at 11 points of recall) of `needed` objects; -1 where none is needed."""
     if not needed:
         return -1.0, -1.0
