@@ -6,11 +6,14 @@ other; where there is no room they get shorter, then go, and a legend in a corne
 import colorsys
 import importlib.util
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 # Far from each other and from most pictures; classes beyond these go round the colour circle.
@@ -21,9 +24,11 @@ ASIAN_FONTS = ("NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf", "wqy-microhe
 # The part of a plate that may lie on other plates, of a box that may lie under plates, and of the picture that plates
 # may take.
 TOUCH_LIMIT, HIDE_LIMIT, PLATES_LIMIT = 0.04, 0.4, 0.16
+Colour = tuple[int, ...]                # blue, green, red
+Mask = np.ndarray | dict[str, Any]      # boolean (H, W), or RLE
 
 
-def colour_of(index: int) -> tuple:
+def colour_of(index: int) -> Colour:
     """(blue, green, red) of class or instance `index`, from 0; the same in every picture."""
     if index < len(BASE_COLOURS):
         text = BASE_COLOURS[index]
@@ -31,12 +36,13 @@ def colour_of(index: int) -> tuple:
     # Steps of the golden ratio never come back to a hue; lightness and saturation vary besides.
     k = index - len(BASE_COLOURS)
     rgb = np.array(colorsys.hls_to_rgb((0.07 + 0.618034 * k) % 1, (0.62, 0.52, 0.72)[k % 3], (0.95, 0.8)[k // 3 % 2]))
-    luminance = rgb @ [0.299, 0.587, 0.114]
-    rgb += (1 - rgb) * max(0, (0.5 - luminance) / (1 - luminance))      # blue and violet: as light as the others
+    luminance = float(rgb @ [0.299, 0.587, 0.114])
+    rgb += (1 - rgb) * max(0.0, float((0.5 - luminance) / (1 - luminance)))      # blue and violet: as light as the others
     return tuple(round(255 * value) for value in rgb[::-1].tolist())
 
 
-def draw_detections(image_bgr, boxes_xyxy, labels, scores, class_names, masks=None) -> np.ndarray:
+def draw_detections(image_bgr: np.ndarray, boxes_xyxy: ArrayLike, labels: ArrayLike, scores: ArrayLike | None,
+                    class_names: Sequence[str], masks: Sequence[Mask] | None = None) -> np.ndarray:
     """A copy of the picture (H, W, 3) uint8 with D detections drawn on it.
 
     boxes_xyxy (D, 4); labels (D,), indices into class_names; scores (D,) or None; masks: None, or D masks of the
@@ -71,7 +77,7 @@ def line_width(height: int, width: int) -> int:
     return max(1, round((height * width) ** 0.5 / 330))
 
 
-def _draw_masks(picture, masks, colours) -> None:
+def _draw_masks(picture: np.ndarray, masks: Sequence[Mask], colours: Sequence[Colour]) -> None:
     """Large ones first; each is tinted and outlined. One at a time is decoded: a hundred would take 100 times the picture."""
     outline = line_width(*picture.shape[:2])
     for i in sorted(range(len(masks)), key=lambda i: -_mask_area(masks[i])):
@@ -87,14 +93,14 @@ def _draw_masks(picture, masks, colours) -> None:
         cv2.drawContours(picture, contours, -1, colours[i], outline, cv2.LINE_AA)
 
 
-def _mask_area(mask) -> int:
+def _mask_area(mask: Mask) -> int:
     if isinstance(mask, dict):
         from pycocotools import mask as mask_utils
         return int(mask_utils.area(mask))
     return int(np.count_nonzero(mask))
 
 
-def _decode(mask, shape) -> np.ndarray:
+def _decode(mask: Mask, shape: tuple[int, ...]) -> np.ndarray:
     if isinstance(mask, dict):
         from pycocotools import mask as mask_utils
         mask = mask_utils.decode(mask)
@@ -104,7 +110,7 @@ def _decode(mask, shape) -> np.ndarray:
     return mask
 
 
-def _draw_boxes(picture, boxes, colours, thin: bool) -> None:
+def _draw_boxes(picture: np.ndarray, boxes: np.ndarray, colours: Sequence[Colour], thin: bool) -> None:
     """Large ones first. A dark rim keeps a line visible on a ground of its own colour."""
     line = line_width(*picture.shape[:2])
     sides = np.sqrt(_areas(boxes))
@@ -129,13 +135,13 @@ def _draw_boxes(picture, boxes, colours, thin: bool) -> None:
 class _Plates:
     """Label plates of one picture, placed one after the other."""
 
-    def __init__(self, picture, boxes):
+    def __init__(self, picture: np.ndarray, boxes: np.ndarray):
         self.picture, self.boxes = picture, boxes
         self.areas = np.maximum(_areas(boxes), 1)
         self.placed = np.zeros((0, 4))
         self.covered = np.zeros(len(boxes))     # area of each box that lies under plates
 
-    def put(self, own: int, alpha, colour) -> bool:
+    def put(self, own: int, alpha: np.ndarray, colour: Colour) -> bool:
         """Draw the plate of box `own` where it is best; False where it would cover plates or too much of an object."""
         h, w = alpha.shape
         height, width = self.picture.shape[:2]
@@ -163,7 +169,8 @@ class _Plates:
         return True
 
 
-def _draw_plates(picture, boxes, names, scores, colours, size) -> set:
+def _draw_plates(picture: np.ndarray, boxes: np.ndarray, names: list[str], scores: np.ndarray | None, colours: Sequence[Colour],
+                 size: int) -> set[str]:
     """Label the boxes, best score first; return the class names that can be read in the picture."""
     plates, named = _Plates(picture, boxes), set()
     texts = [[name] for name in names]
@@ -183,17 +190,17 @@ def _draw_plates(picture, boxes, names, scores, colours, size) -> set:
     return named
 
 
-def _areas(boxes) -> np.ndarray:
+def _areas(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def _overlap(a, b) -> np.ndarray:
+def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(A, B) areas that two sets of boxes share."""
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
     return np.clip(high - low, 0, None).prod(-1)
 
 
-def _draw_plate(picture, rectangle, alpha, colour) -> None:
+def _draw_plate(picture: np.ndarray, rectangle: np.ndarray, alpha: np.ndarray, colour: Colour) -> None:
     """A plate in `colour` with its text in black or white, whichever stands out."""
     x1, y1, x2, y2 = (int(value) for value in rectangle)
     blue, green, red = colour
@@ -216,8 +223,8 @@ def _text(text: str, size: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def _font(size: int, ascii_only: bool):
-    candidates = [] if ascii_only else list(ASIAN_FONTS)
+def _font(size: int, ascii_only: bool) -> Any:
+    candidates: list[Path | str] = [] if ascii_only else list(ASIAN_FONTS)
     matplotlib = importlib.util.find_spec("matplotlib")     # brings a font along; to import it takes half a second
     if matplotlib is not None and matplotlib.origin:
         candidates.append(Path(matplotlib.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf")
@@ -229,7 +236,8 @@ def _font(size: int, ascii_only: bool):
     return ImageFont.load_default(size)
 
 
-def _draw_legend(picture, boxes, counts, colours, size, swatches: bool) -> None:
+def _draw_legend(picture: np.ndarray, boxes: np.ndarray, counts: Mapping[str, int], colours: Mapping[str, Colour], size: int,
+                 swatches: bool) -> None:
     """Names and counts of classes in the corner with the fewest objects; `swatches`: with the class's colour."""
     lines = [_text(f"{name} × {counts[name]}", size) for name in colours]
     height, width = picture.shape[:2]

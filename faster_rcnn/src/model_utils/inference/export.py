@@ -2,13 +2,14 @@
 import os
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import mindspore as ms
-from mindspore import nn, ops
+from mindspore import Tensor, nn, ops
 
 from ...network_define import build_network, exported
-from ..config import InputError
+from ..config import Config, InputError
 from ..data.loading import build_preprocess
 from ..local_adapter import setup_device
 from ..training.precision import mixed_precision
@@ -19,7 +20,7 @@ ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 INPUTS = ("image", "image_info")
 
 
-def export(config) -> None:
+def export(config: Config) -> None:
     """Write the network of ckpt_file as file_name, in file_format; say what was written."""
     target = target_file(config.file_name, config.file_format)
     shapes = input_shapes(config)
@@ -49,7 +50,7 @@ def target_file(file_name: str, file_format: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def input_shapes(config) -> tuple:
+def input_shapes(config: Config) -> tuple[tuple[int, ...], ...]:
     """Shapes of the inputs, in the order of INPUTS."""
     size = build_preprocess(config).size.box()
     if size is None:
@@ -58,7 +59,7 @@ def input_shapes(config) -> tuple:
     return (n, 3, *size), (n, 6)
 
 
-def load_networks(config, device: str, inputs: dict[str, tuple]) -> list[ExportedNetwork]:
+def load_networks(config: Config, device: str, inputs: dict[str, tuple[int, ...]]) -> list[ExportedNetwork]:
     """Return the networks that `exported` of network_define.py gives, with the checkpoint's weights."""
     net = build_network(config, fast=False)     # plain operators, which other runtimes know
     load_checkpoint_into(net, config.ckpt_file)
@@ -73,14 +74,15 @@ class SeparateOutputs(nn.Cell):
         super().__init__(auto_prefix=False)
         self.network = network
 
-    def construct(self, *inputs):
-        outputs = ()
+    def construct(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = ()
         for output in self.network(*inputs):
             outputs += (ops.Identity()(output),)
         return outputs
 
 
-def write_network(network, shapes: dict, outputs, file_format: str, target: Path) -> None:
+def write_network(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str], file_format: str,
+                  target: Path) -> None:
     """Export to `target`, which is there only when it is whole. shapes: {input: shape}."""
     inputs = [ms.ops.zeros(shape, ms.float32) for shape in shapes.values()]
     try:

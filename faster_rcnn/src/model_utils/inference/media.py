@@ -4,9 +4,10 @@ Frames are (height, width, 3) uint8, blue, green, red, in the size in which they
 """
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +17,8 @@ from ..data.transforms import decode_image
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+T = TypeVar("T")
+R = TypeVar("R")
 DRAWN = "drawn"     # folder of drawn pictures in the output folder: never overwrites what was read
 
 
@@ -25,15 +28,15 @@ class Frame:
 
     image_id: int
     file_name: str          # relative to the input folder
-    image: np.ndarray = None
+    image: np.ndarray | None = None
     problem: str = ""
-    where: dict = None      # of a video: {"frame": from 0, "time": seconds}
+    where: dict[str, Any] | None = None     # of a video: {"frame": from 0, "time": seconds}
 
 
 class Pictures:
     """The pictures of a list of files."""
 
-    def __init__(self, root: Path, files: list):
+    def __init__(self, root: Path, files: list[Path]):
         self.root, self.files = root, files
         self.total = len(files)
         stems = [file.stem for file in files]
@@ -41,7 +44,7 @@ class Pictures:
         # 000000000139.jpg has the id 139 in COCO: kept, so that the results can be scored.
         self._ids = [int(stem) for stem in stems] if len(numbers) == len(files) else range(1, len(files) + 1)
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator[Frame]:
         for image_id, file in zip(self._ids, self.files):
             name = file.relative_to(self.root).as_posix()
             try:
@@ -64,7 +67,7 @@ class Video:
         self.total = count if count > 0 else None
         self.rate = rate if 0 < rate < 1000 else 25.0
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator[Frame]:
         capture = cv2.VideoCapture(str(self.file))
         try:
             index = 0
@@ -78,7 +81,7 @@ class Video:
             capture.release()
 
 
-def open_input(path, output_path):
+def open_input(path: Path | str, output_path: Path | str) -> Pictures | Video:
     """Pictures or Video of a file or folder; what earlier runs have drawn into `output_path` is left out."""
     if not path:
         raise InputError("input is needed: give --input=PICTURE, FOLDER or VIDEO")
@@ -99,11 +102,12 @@ def open_input(path, output_path):
     return source if path.suffix.lower() in PICTURES or next(iter(source)).image is not None else Video(path)
 
 
-def read_ahead(items, function, depth: int) -> Iterator:
+def read_ahead(items: Iterable[T], function: Callable[[T], R], depth: int) -> Iterator[R]:
     """`function` of each item, computed in a thread up to `depth` items ahead of the one who asks."""
-    results, stop = queue.Queue(depth), threading.Event()
+    results: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
+    stop = threading.Event()
 
-    def put(result) -> bool:
+    def put(result: tuple[R | None, BaseException | None]) -> bool:
         while not stop.is_set():
             try:
                 results.put(result, timeout=0.1)
@@ -112,7 +116,7 @@ def read_ahead(items, function, depth: int) -> Iterator:
                 continue
         return False
 
-    def work():
+    def work() -> None:
         try:
             for item in items:
                 if not put((function(item), None)):
@@ -139,10 +143,10 @@ def read_ahead(items, function, depth: int) -> Iterator:
 class PictureWriter:
     """Writes drawn pictures under OUTPUT/drawn, by the names that they were read by."""
 
-    def __init__(self, output_path):
+    def __init__(self, output_path: Path | str):
         self.folder = Path(output_path) / DRAWN
 
-    def write(self, frame: Frame, image) -> None:
+    def write(self, frame: Frame, image: np.ndarray) -> None:
         path = self.folder / frame.file_name
         if path.suffix.lower() not in PICTURES:
             path = path.with_name(path.name + ".jpg")
@@ -160,15 +164,16 @@ class PictureWriter:
 class VideoWriter:
     """Writes drawn frames to OUTPUT/drawn/NAME.mp4."""
 
-    def __init__(self, output_path, source: Video):
+    def __init__(self, output_path: Path | str, source: Video):
         self.path = Path(output_path) / DRAWN / f"{source.file.stem}.mp4"
-        self.rate, self._writer = source.rate, None
+        self.rate = source.rate
+        self._writer: cv2.VideoWriter | None = None
 
-    def write(self, frame: Frame, image) -> None:
+    def write(self, frame: Frame, image: np.ndarray) -> None:
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             size = image.shape[1], image.shape[0]
-            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self.rate, size)
+            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*"mp4v"), self.rate, size)
             if not self._writer.isOpened():
                 raise InputError(f"{self.path}: this OpenCV cannot write mp4 videos: use --draw=False")
         self._writer.write(image)
@@ -178,5 +183,5 @@ class VideoWriter:
             self._writer.release()
 
 
-def writer_of(source, output_path):
+def writer_of(source: Pictures | Video, output_path: Path | str) -> PictureWriter | VideoWriter:
     return VideoWriter(output_path, source) if isinstance(source, Video) else PictureWriter(output_path)

@@ -1,7 +1,7 @@
 """The network as inference calls it, and as a file holds it."""
 from typing import NamedTuple
 
-from mindspore import nn
+from mindspore import Tensor, nn
 
 
 class InferenceNet(nn.Cell):
@@ -11,7 +11,7 @@ class InferenceNet(nn.Cell):
         super().__init__(auto_prefix=False)  # the parameters keep their names
         self.net = net
 
-    def construct(self, image, image_info):
+    def construct(self, image: Tensor, image_info: Tensor) -> tuple[Tensor, ...]:
         return self.net.predict(image, image_info)
 
 
@@ -20,5 +20,5 @@ class ExportedNetwork(NamedTuple):
 
     suffix: str                     # is added to the file's name
     network: nn.Cell
-    inputs: dict[str, tuple]        # name -> shape
+    inputs: dict[str, tuple[int, ...]]      # name -> shape
     outputs: tuple[str, ...]        # names

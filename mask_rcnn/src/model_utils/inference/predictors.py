@@ -4,7 +4,9 @@
 A predictor is called as predict(image, image_info) and gives NumPy arrays, those that model.py names: image (N, 3, H, W)
 float32, normalised; image_info (N, 6).
 """
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -12,7 +14,7 @@ from mindspore import Tensor, nn
 
 from ...model import OUTPUTS
 from ...network_define import build_network, host_steps
-from ..config import InputError
+from ..config import Config, InputError
 from ..layers.convolution import keep_filters
 from ..training.precision import mixed_precision
 from ..weights.loading import load_checkpoint_into
@@ -20,7 +22,16 @@ from .network import InferenceNet
 
 __all__ = ["load_predictor", "predictor_of"]
 
+# Arrays in the order of OUTPUTS in model.py.
+Outputs = tuple[np.ndarray, ...]
 MODEL_KEYS = ("checkpoint_path", "mindir_path", "onnx_path")
+
+
+class ModelFile(NamedTuple):
+    """A file with a network, and the key of the configuration that names it."""
+
+    key: str
+    path: Path
 
 
 class Predictor:
@@ -29,10 +40,11 @@ class Predictor:
     steps: see host_steps of network_define.py.
     """
 
-    def __init__(self, run, input_shape=None, steps=None):
+    def __init__(self, run: Callable[[np.ndarray, np.ndarray], Iterable], input_shape: tuple[int, int, int] | None = None,
+                 steps: Mapping[int, Callable[..., Outputs]] | None = None):
         self.run, self.input_shape, self.steps = run, input_shape, steps or {}
 
-    def __call__(self, image, image_info) -> tuple:
+    def __call__(self, image: np.ndarray, image_info: np.ndarray) -> Outputs:
         if self.input_shape and tuple(image.shape[i] for i in (0, 2, 3)) != self.input_shape:
             n, height, width = self.input_shape
             raise InputError(f"the exported network takes {n} x 3 x {height} x {width}, the configuration gives "
@@ -46,26 +58,26 @@ class Predictor:
         return outputs
 
 
-def predictor_of(net, amp_level: str = "O0", device: str = "CPU") -> Predictor:
+def predictor_of(net: nn.Cell, amp_level: str = "O0", device: str = "CPU") -> Predictor:
     """The predictor of a network whose `predict` takes (image, image_info)."""
     infer = mixed_precision(InferenceNet(net), amp_level, device)
 
-    def run(image, image_info):
+    def run(image: np.ndarray, image_info: np.ndarray) -> tuple[Tensor, ...]:
         infer.set_train(False)      # each time: a training step may have been in between
         return infer(Tensor(image), Tensor(image_info))
 
     return Predictor(run)
 
 
-def load_predictor(config, device: str) -> Predictor:
+def load_predictor(config: Config, device: str) -> Predictor:
     """The predictor of the one of checkpoint_path, mindir_path and onnx_path that is set."""
     key, path = find_model(config)
     loaders = {"checkpoint_path": _from_checkpoint, "mindir_path": _from_mindir, "onnx_path": _from_onnx}
     return loaders[key](config, path, device)
 
 
-def find_model(config, *others: str) -> tuple:
-    """(key, path) of the network's file; InputError unless exactly one is given and there. others: keys to name too."""
+def find_model(config: Config, *others: str) -> ModelFile:
+    """Return the network's file; InputError unless exactly one is given and there. others: keys to name too."""
     given = [key for key in MODEL_KEYS if config[key]]
     if len(given) != 1:
         flags = ", ".join(f"--{key}" for key in (*MODEL_KEYS, *others))
@@ -73,10 +85,10 @@ def find_model(config, *others: str) -> tuple:
     path = Path(config[given[0]])
     if not path.is_file():
         raise InputError(f"{given[0]}: no such file: {path}")
-    return given[0], path
+    return ModelFile(given[0], path)
 
 
-def _from_checkpoint(config, path, device) -> Predictor:
+def _from_checkpoint(config: Config, path: Path, device: str) -> Predictor:
     net = build_network(config, fast=device == "CPU")
     load_checkpoint_into(net, path)
     if device == "CPU":
@@ -84,14 +96,14 @@ def _from_checkpoint(config, path, device) -> Predictor:
     return predictor_of(net, config.amp_level, device)
 
 
-def _from_mindir(config, path, device) -> Predictor:
+def _from_mindir(config: Config, path: Path, device: str) -> Predictor:
     try:
         graph = nn.GraphCell(ms.load(str(path)))
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"{path}: not a MINDIR file that MindSpore {ms.__version__} reads "
                          f"({str(error).strip().splitlines()[0]})") from error
 
-    def run(image, info):
+    def run(image: np.ndarray, info: np.ndarray) -> tuple[Tensor, ...]:
         try:
             return graph(ms.Tensor(image), ms.Tensor(info))
         except (RuntimeError, ValueError, TypeError) as error:
@@ -102,7 +114,7 @@ def _from_mindir(config, path, device) -> Predictor:
     return Predictor(run, steps=host_steps(config))
 
 
-def _from_onnx(config, path, device) -> Predictor:
+def _from_onnx(config: Config, path: Path, device: str) -> Predictor:
     try:
         import onnxruntime
     except ImportError as error:
@@ -122,7 +134,7 @@ def _from_onnx(config, path, device) -> Predictor:
     sides = [session.get_inputs()[0].shape[i] for i in (0, 2, 3)]
     fixed = tuple(sides) if all(isinstance(side, int) for side in sides) else None
 
-    def run(image, info):
+    def run(image: np.ndarray, info: np.ndarray) -> list[np.ndarray]:
         return session.run(None, dict(zip(names, (np.asarray(image, np.float32), np.asarray(info, np.float32)))))
 
     return Predictor(run, fixed, host_steps(config))

@@ -2,21 +2,23 @@
 """What infer.py does: detect objects in images or a video, write the results as they come, and draw them."""
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ...model import mask_encoder
 from ...util import Progress
-from ..config import InputError
+from ..config import Config, InputError
 from ..data.loading import build_preprocess
+from ..data.transforms import NetworkInput, Preprocess
 from ..evaluation.detections import ResultsWriter, config_categories, to_results
 from ..local_adapter import setup_device
 from .draw import draw_detections
-from .media import Video, open_input, read_ahead, writer_of
-from .predictors import find_model, load_predictor
+from .media import Frame, Pictures, PictureWriter, Video, VideoWriter, open_input, read_ahead, writer_of
+from .predictors import Predictor, find_model, load_predictor
 
 
-def infer(config) -> None:
+def infer(config: Config) -> None:
     """Detect in the configuration's `input`; write detections.json and, with `draw`, pictures or a video to output_path."""
     find_model(config)
     source = open_input(config.input, config.output_path)
@@ -35,38 +37,48 @@ def infer(config) -> None:
     summary(detector, source, config)
 
 
+class Loaded(NamedTuple):
+    """A frame with the network's input; None where the frame cannot be read."""
+
+    frame: Frame
+    inputs: NetworkInput | None
+
+
 class FrameDetector:
     """Runs frames through the network in batches and hands on what it finds."""
 
-    def __init__(self, predict, preprocess, config):
+    def __init__(self, predict: Predictor, preprocess: Preprocess, config: Config):
         self.predict, self.preprocess = predict, preprocess
         self.encode = mask_encoder(config)
         self.batch_size, self.score_thr = config.test_batch_size, config.score_thr
         self.categories = config_categories(config)
         self.names = ["background", *(item["name"] for item in self.categories)]
-        self.read, self.unreadable, self.counts = 0, 0, Counter()
+        self.read = self.unreadable = 0
+        self.counts: Counter[str] = Counter()
 
-    def run(self, source, results, writer, progress) -> None:
+    def run(self, source: Pictures | Video, results: ResultsWriter, writer: PictureWriter | VideoWriter | None,
+            progress: Progress) -> None:
         """Results are written as they come, in the order of the source."""
-        waiting = []
+        waiting: list[tuple[Frame, NetworkInput]] = []
         for frame, inputs in read_ahead(source, self._load, 2 * self.batch_size):
-            if frame.image is None:
+            if inputs is None:
                 self.unreadable += 1
                 progress.note(f"{frame.file_name}: {frame.problem}")
                 progress.update()
                 continue
             # One shape a batch; with pad_to=divisor a picture of another size ends it early.
-            if waiting and waiting[0][1][0].shape != inputs[0].shape:
+            if waiting and waiting[0][1].image.shape != inputs.image.shape:
                 self._flush(waiting, results, writer, progress)
             waiting.append((frame, inputs))
             if len(waiting) == self.batch_size:
                 self._flush(waiting, results, writer, progress)
         self._flush(waiting, results, writer, progress)
 
-    def _load(self, frame):
-        return frame, None if frame.image is None else self.preprocess(frame.image)
+    def _load(self, frame: Frame) -> Loaded:
+        return Loaded(frame, None if frame.image is None else self.preprocess(frame.image))
 
-    def _flush(self, waiting: list, results, writer, progress) -> None:
+    def _flush(self, waiting: list[tuple[Frame, NetworkInput]], results: ResultsWriter, writer: PictureWriter | VideoWriter | None,
+               progress: Progress) -> None:
         """Detect in the waiting frames, and empty the list."""
         if not waiting:
             return
@@ -78,7 +90,7 @@ class FrameDetector:
         for i, frame in enumerate(frames):
             row = slice(i, i + 1)
             found = to_results(boxes[row], scores[row], labels[row], valid[row], info[row], [frame.image_id],
-                               self.categories, *(mask[row] for mask in masks), encode=self.encode)
+                               self.categories, masks[0][row] if masks else None, self.encode)
             results.add({"image_id": frame.image_id, "file_name": frame.file_name, **(frame.where or {}), **result}
                         for result in found)
             self._draw(frame, found, writer)
@@ -86,18 +98,18 @@ class FrameDetector:
         progress.update(len(frames))
         waiting.clear()
 
-    def _draw(self, frame, found: list, writer) -> None:
+    def _draw(self, frame: Frame, found: list[dict], writer: PictureWriter | VideoWriter | None) -> None:
         label_of = {item["id"]: item["label"] for item in self.categories}
         labels = [label_of[result["category_id"]] for result in found]
         self.counts.update(self.names[label] for label in labels)
-        if writer is not None:
+        if writer is not None and frame.image is not None:
             boxes = [(x, y, x + w, y + h) for x, y, w, h in (result["bbox"] for result in found)]
             scores = [result["score"] for result in found]
             masks = [result["segmentation"] for result in found] if self.encode else None
             writer.write(frame, draw_detections(frame.image, boxes, labels, scores, self.names, masks))
 
 
-def summary(detector: FrameDetector, source, config) -> None:
+def summary(detector: FrameDetector, source: Pictures | Video, config: Config) -> None:
     """What was found; InputError where nothing could be read."""
     kind = "frames" if isinstance(source, Video) else "pictures"
     if not detector.read:
