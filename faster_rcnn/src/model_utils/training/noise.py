@@ -4,6 +4,8 @@ from collections.abc import Mapping
 import numpy as np
 from mindspore import Tensor
 
+from ..config import Config
+
 
 class SamplingNoise:
     """Gives the network's noise inputs of a step: `noise(step, part)`, uniform in [0, 1).
@@ -17,7 +19,7 @@ class SamplingNoise:
         rank: number of this process.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple], config, rank: int = 0):
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], config: Config, rank: int = 0):
         self.shapes, self.seed, self.batch_size, self.accumulate = shapes, config.seed, config.batch_size, config.accumulate_steps
         self.rank = rank
 

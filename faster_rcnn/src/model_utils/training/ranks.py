@@ -6,6 +6,8 @@ collective operation waits a bounded time for the others, in MindSpore 2.10 half
 import json
 import threading
 import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import mindspore as ms
 import numpy as np
@@ -14,15 +16,16 @@ from mindspore import Tensor, nn, ops
 from ..config import InputError
 
 POLL_S = 1.0    # between two of these exchanges
+T = TypeVar("T")
 
 
 @ops.constexpr
-def device_count():
+def device_count() -> int:
     """Devices that this process trains together with, itself counted; see local_adapter.setup_device."""
     return ms.get_auto_parallel_context("device_num")
 
 
-def shared_count(count):
+def shared_count(count: Tensor) -> Tensor:
     """What a loss of this device divides by: max(count over all devices, 1) / devices.
 
     The gradients of the devices are averaged. With this divisor their average is that of one batch with all their pictures,
@@ -43,7 +46,7 @@ def same_on_all_ranks(net: nn.Cell, rank: int, ranks: int) -> None:
             param.set_data(all_reduce(Tensor(value)))
 
 
-def exchange(data: bytes, ranks: int) -> list:
+def exchange(data: bytes, ranks: int) -> list[bytes]:
     """The `data` of every rank, in their order; all call it."""
     if ranks == 1:
         return [data]
@@ -60,7 +63,7 @@ def wait_for_all(ranks: int) -> None:
     exchange(b"", ranks)
 
 
-def first_then_others(work, rank: int, ranks: int, what: str, timeout: float = 0):
+def first_then_others(work: Callable[[], T], rank: int, ranks: int, what: str, timeout: float = 0) -> T:
     """work() on rank 0, and once it is done there on the others, which find done what need be done once alone.
 
     Fails everywhere at once where rank 0 fails, or is not done after `timeout` seconds (0 = however long it takes).
@@ -72,7 +75,7 @@ def first_then_others(work, rank: int, ranks: int, what: str, timeout: float = 0
     return results[0] if rank == 0 else work()
 
 
-def from_first(work, rank: int, ranks: int, what: str, timeout: float = 0):
+def from_first(work: Callable[[], Any], rank: int, ranks: int, what: str, timeout: float = 0) -> Any:
     """What work() gives on rank 0, which alone calls it: something that JSON holds. Failures: see `first_then_others`."""
     if ranks == 1:
         return work()
@@ -83,7 +86,7 @@ def from_first(work, rank: int, ranks: int, what: str, timeout: float = 0):
     outcome = json.loads(told)
     if "error" not in outcome:
         return outcome["result"]
-    if job:
+    if job and job.error:
         raise job.error
     raise InputError(f"{what}: rank 0 failed: {outcome['error']}")
 
@@ -91,9 +94,10 @@ def from_first(work, rank: int, ranks: int, what: str, timeout: float = 0):
 class _Job:
     """work() in a thread; a thread that nobody waits for, for the process may end before it."""
 
-    def __init__(self, work, what: str, timeout: float):
+    def __init__(self, work: Callable[[], Any], what: str, timeout: float):
         self.work, self.what, self.timeout = work, what, timeout
-        self.result = self.error = None
+        self.result: Any = None
+        self.error: BaseException | None = None
         self.done, self.start = threading.Event(), time.monotonic()
         threading.Thread(target=self._run, daemon=True).start()
 

@@ -7,10 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+from mindspore import nn
+
 from ... import dataset, network_define
 from ...model import NAME
 from ...util import format_seconds
-from ..config import InputError, save_config
+from ..config import Config, InputError, save_config
 from ..data.loading import TrainBatches
 from ..data.source import DataInfo
 from ..evaluation.evaluate import Evaluation
@@ -29,7 +31,7 @@ from .step import NotFiniteError, TrainStep
 log = logging.getLogger(__name__)
 
 
-def train(config) -> int:
+def train(config: Config) -> int:
     """Train as the configuration says and write the results to output_path.
 
     Returns the exit status: 0 trained to the end, 1 a loss was not finite, 128 + N stopped by signal N.
@@ -56,7 +58,7 @@ def train(config) -> int:
     return 0
 
 
-def build_loop(config) -> TrainLoop:
+def build_loop(config: Config) -> TrainLoop:
     """Return a loop at the step where the run begins or resumes."""
     state_path = checkpoint.find_state(config.resume, config.output_path)
     transform = dataset.build_train_transform(config)
@@ -66,9 +68,9 @@ def build_loop(config) -> TrainLoop:
     data, val = find_data(config, rank, ranks)
     facts = {"pictures": data.count, "devices": ranks}
     state = checkpoint.read_state(state_path) if state_path else None
-    if state:
-        checkpoint.check_same_run(state[1], config, facts, state_path)
-    require_same_start(state[1]["step"] if state else 0, config, ranks)
+    if state and state_path:
+        checkpoint.check_same_run(state.values, config, facts, state_path)
+    require_same_start(state.values["step"] if state else 0, config, ranks)
 
     net = mixed_precision(network_define.build_network(config, fast=device == "CPU"), config.amp_level, device)
     if not state:
@@ -89,9 +91,9 @@ def build_loop(config) -> TrainLoop:
         evaluation=Evaluation(val, config, rank, ranks) if val else None,
         predict=predictor_of(net, config.amp_level, device) if val else None,
         log=TrainLog(config.output_path, total_steps=end, rank=rank, writer=rank == 0, log_interval=config.log_interval,
-                     done_steps=state[1]["step"] if state else 0, images_per_step=images_per_step(config, ranks)),
+                     done_steps=state.values["step"] if state else 0, images_per_step=images_per_step(config, ranks)),
         folder=checkpoint.CheckpointFolder(config.output_path, NAME, config.keep_checkpoint_max, writer=rank == 0))
-    if state:
+    if state and state_path:
         loop.load_state(*state, state_path)
         if rank == 0:
             save_config(config, Path(config.output_path) / "config.yaml")
@@ -101,7 +103,7 @@ def build_loop(config) -> TrainLoop:
     return loop
 
 
-def build_train_step(net, config, ranks: int) -> TrainStep:
+def build_train_step(net: nn.Cell, config: Config, ranks: int) -> TrainStep:
     """Return the step of this network: forward, backward, update."""
     return TrainStep(net, network_define.LOSS_NAMES, momentum=config.momentum, weight_decay=config.weight_decay,
                      clip_grad_norm=config.clip_grad_norm, ema_decay=config.ema_decay, rank_size=ranks,
@@ -109,10 +111,10 @@ def build_train_step(net, config, ranks: int) -> TrainStep:
                      bias_lr_factor=config.bias_lr_factor, bias_weight_decay=config.bias_weight_decay)
 
 
-def find_data(config, rank: int, ranks: int) -> tuple[DataInfo, DataInfo | None]:
+def find_data(config: Config, rank: int, ranks: int) -> tuple[DataInfo, DataInfo | None]:
     """Return the sets to train and to evaluate on (None: no evaluation). Rank 0 converts them, the other ranks wait."""
 
-    def prepare():
+    def prepare() -> tuple[DataInfo, DataInfo | None]:
         data = dataset.prepare_data(config, train=True)
         evaluated = config.run_eval and not config.perf_steps
         return data, dataset.prepare_data(config, train=False, in_training=True) if evaluated else None
@@ -120,7 +122,7 @@ def find_data(config, rank: int, ranks: int) -> tuple[DataInfo, DataInfo | None]
     return first_then_others(prepare, rank, ranks, "conversion of the data", config.data_timeout)
 
 
-def require_same_start(step: int, config, ranks: int) -> None:
+def require_same_start(step: int, config: Config, ranks: int) -> None:
     """Raise InputError if the ranks found different states to resume from, in folders that they do not share for example."""
     steps = [int(told) for told in exchange(str(step).encode(), ranks)]
     if len(set(steps)) > 1:
@@ -128,7 +130,7 @@ def require_same_start(step: int, config, ranks: int) -> None:
                          "folder for all of them?")
 
 
-def open_output(config) -> None:
+def open_output(config: Config) -> None:
     """Write config.yaml to output_path; an earlier run there is set aside."""
     shelf = checkpoint.set_aside(config.output_path)
     save_config(config, Path(config.output_path) / "config.yaml")
@@ -137,13 +139,13 @@ def open_output(config) -> None:
                     config.output_path, shelf)
 
 
-def how_to_resume(config) -> str:
+def how_to_resume(config: Config) -> str:
     if not config.save_checkpoint or config.perf_steps:
         return "nothing is kept of it (save_checkpoint is False, or perf_steps is set)"
     return f"the same command with --resume=auto goes on from {Path(config.output_path) / 'checkpoint' / 'state.ckpt'}"
 
 
-def summary(loop: TrainLoop, config, seconds: float) -> str:
+def summary(loop: TrainLoop, config: Config, seconds: float) -> str:
     """Return the last line of a run: where the results are."""
     best = f", best AP {loop.best_ap:.4f} in epoch {loop.best_epoch}" if loop.best_epoch else ""
     skipped = loop.train_step.loss_scale.skipped

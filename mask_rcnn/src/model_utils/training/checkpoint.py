@@ -16,13 +16,18 @@ import re
 import shutil
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
+from typing import Any, Self
 
 import mindspore as ms
+from mindspore import Parameter
 
 from ...model import FREE_KEYS
-from ..config import InputError
+from ..config import Config, InputError
 from ..weights.loading import STATE_KEY
+from .step import RunState, TrainStep
 
 VERSION = 1
 # A run cannot go on with another value of these: the weights or the position would not fit.
@@ -45,14 +50,14 @@ log = logging.getLogger(__name__)
 class CheckpointFolder:
     """OUTPUT_PATH/checkpoint; `train_step` is a TrainStep. Of several devices one is the `writer`."""
 
-    def __init__(self, output_path, name: str, keep: int, writer: bool = True):
+    def __init__(self, output_path: Path | str, name: str, keep: int, writer: bool = True):
         self.path, self.name, self.keep, self.writer = Path(output_path) / "checkpoint", name, keep, writer
         if writer:
             self.path.mkdir(parents=True, exist_ok=True)
             for leftover in self.path.glob("*.partial.*"):  # of a run that was killed
                 leftover.unlink()
 
-    def save(self, train_step, epoch: int, step: int) -> None:
+    def save(self, train_step: TrainStep, epoch: int, step: int) -> None:
         """Weights after `step` steps of epoch `epoch`; the oldest beyond `keep` go."""
         if not self.writer:
             return
@@ -62,24 +67,24 @@ class CheckpointFolder:
         for old in self.numbered()[:-self.keep]:
             old.unlink()
 
-    def save_best(self, train_step) -> None:
+    def save_best(self, train_step: TrainStep) -> None:
         if self.writer:
             write_checkpoint(self.path / "best.ckpt", train_step.weights())
 
-    def save_state(self, train_step, values: dict) -> None:
+    def save_state(self, train_step: TrainStep, values: Mapping[str, Any]) -> None:
         """All that `resume` needs; values: what JSON can hold."""
         if self.writer:
             tensors, more = train_step.state()
             write_checkpoint(self.path / "state.ckpt", tensors, {"version": VERSION, **more, **values})
 
-    def numbered(self) -> list:
+    def numbered(self) -> list[Path]:
         """NAME-EPOCH_STEP.ckpt, oldest first."""
         pattern = re.compile(rf"{re.escape(self.name)}-(\d+)_(\d+)\.ckpt")
         found = [(pattern.fullmatch(path.name), path) for path in self.path.iterdir()]
         return [path for _, path in sorted((tuple(map(int, match.groups())), path) for match, path in found if match)]
 
 
-def write_checkpoint(path: Path, tensors: dict, state: dict = None) -> None:
+def write_checkpoint(path: Path, tensors: Mapping[str, Parameter], state: Mapping[str, Any] | None = None) -> None:
     """Write name -> Parameter, and `state` as JSON, whole or not at all; InputError where the file system refuses."""
     partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.ckpt")
     items = [{"name": name, "data": tensor} for name, tensor in tensors.items()]
@@ -108,7 +113,7 @@ def _place_copy(path: Path, target: Path) -> None:
     partial.replace(target)
 
 
-def find_state(resume: str, output_path):
+def find_state(resume: str, output_path: Path | str) -> Path | None:
     """The state that --resume means: none for "", that of output_path, if any, for "auto", else a file or folder's."""
     if not resume:
         return None
@@ -116,15 +121,15 @@ def find_state(resume: str, output_path):
         path = Path(output_path) / "checkpoint" / "state.ckpt"
         return path if path.is_file() else None
     places = [Path(resume), Path(resume) / "state.ckpt", Path(resume) / "checkpoint" / "state.ckpt"]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
         what = "no state.ckpt in this folder" if places[0].is_dir() else "no such file or folder"
         raise InputError(f"resume: {what}: {resume}")
-    return path
+    return found
 
 
-def read_state(path: Path) -> tuple:
-    """(tensors, values) of a state that `CheckpointFolder.save_state` wrote."""
+def read_state(path: Path) -> RunState:
+    """Read a state that `CheckpointFolder.save_state` wrote."""
     try:
         tensors = ms.load_checkpoint(str(path), crc_check=True)
     except (ValueError, RuntimeError, TypeError) as error:
@@ -136,10 +141,10 @@ def read_state(path: Path) -> tuple:
     values = json.loads(tensors.pop(STATE_KEY))
     if values["version"] != VERSION:
         raise InputError(f"resume: {path}: of format {values['version']}; this version goes on with format {VERSION}")
-    return tensors, values
+    return RunState(tensors, values)
 
 
-def check_same_run(values: dict, config, facts: dict, source) -> None:
+def check_same_run(values: Mapping[str, Any], config: Config, facts: Mapping[str, Any], source: Path | str) -> None:
     """InputError where a run cannot go on with this configuration, a warning where it goes on otherwise than it began.
 
     facts: what position and data order rest on besides the configuration, name -> value, as `values["facts"]` has them.
@@ -156,12 +161,12 @@ def check_same_run(values: dict, config, facts: dict, source) -> None:
         log.warning("%s: the run goes on, but not as it would have", told)
 
 
-def _shown(value, most: int = 60) -> str:
+def _shown(value: Any, most: int = 60) -> str:
     text = str(value)
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def set_aside(output_path):
+def set_aside(output_path: Path | str) -> Path | None:
     """Move an earlier run's files to OUTPUT_PATH/earlier/N, so that a new run cannot harm them; the folder or None."""
     root = Path(output_path)
     if not any((root / "checkpoint").glob("*.ckpt")):
@@ -183,27 +188,27 @@ class StopRequest:
 
     signals = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.number = 0         # of the signal
-        self._before = {}
+        self._before: dict[int, Any] = {}
         self._done = threading.Event()
-        self._action = None     # of Python at SIGINT
+        self._action: ctypes.Array | None = None     # of Python at SIGINT
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._take) for number in self.signals}
         self._action = _current_action(signal.SIGINT)
         threading.Thread(target=self._keep_renewing, daemon=True).start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._done.set()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return bool(self.number)
 
-    def _take(self, number, _frame):
+    def _take(self, number: int, _frame: FrameType | None) -> None:
         self._done.set()
         self.number = number
         signal.signal(number, self._before[number])
@@ -225,7 +230,7 @@ class StopRequest:
 _libc = ctypes.CDLL(None)
 
 
-def _current_action(number: int):
+def _current_action(number: int) -> ctypes.Array:
     """What the C library does at a signal: its struct sigaction, which nobody needs to look into."""
     action = ctypes.create_string_buffer(512)
     _libc.sigaction(number, None, action)

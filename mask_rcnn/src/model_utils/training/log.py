@@ -7,13 +7,17 @@ import json
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ...model import LOSS_SUMS, epoch_line, loss_line
 from ...util import format_seconds
+from .precision import LossScale
+from .step import StepResult
 
 
-def with_sums(losses: dict) -> dict:
+def with_sums(losses: Mapping[str, float]) -> dict[str, float]:
     """The losses between their sums: those of LOSS_SUMS, each loss, total_loss."""
     sums = {name: sum(value for key, value in losses.items() if key.startswith(start)) for name, start in LOSS_SUMS.items()}
     return {**sums, **losses, "total_loss": sum(losses.values())}
@@ -25,12 +29,13 @@ class TrainLog:
     log_interval: batches between two lines; the end of an epoch has one too. Of several devices one is the `writer`.
     """
 
-    def __init__(self, output_path, *, total_steps: int, done_steps: int, images_per_step: int, log_interval: int,
+    def __init__(self, output_path: Path | str, *, total_steps: int, done_steps: int, images_per_step: int, log_interval: int,
                  rank: int = 0, writer: bool = True):
         self.total_steps, self.images_per_step, self.log_interval = total_steps, images_per_step, log_interval
         self.writer, self._bar = writer, None
-        self._sums, self._count = {}, 0                     # of the steps since the line before
-        self._mark = None                                   # when the step before ended; None: time is not taken
+        self._sums: dict[str, float] = {}                   # of the steps since the line before
+        self._count = 0                                     # these steps
+        self._mark: float | None = None                     # when the step before ended; None: time is not taken
         # Steps and seconds since the line before, of the epoch, and in all.
         self._line_time, self._epoch_time, self._all_time = [0, 0.0], [0, 0.0], [0, 0.0]
         if not writer:
@@ -57,7 +62,7 @@ class TrainLog:
         """What happens until the next step is not training time."""
         self._mark = None
 
-    def step(self, step: int, epoch: int, batch: int, result, lr: float, scale, last: bool) -> None:
+    def step(self, step: int, epoch: int, batch: int, result: StepResult, lr: float, scale: LossScale, last: bool) -> None:
         """Take a step's StepResult and the LossScale; `last`: of the epoch or of the run."""
         self._take_time()
         if result.applied:
@@ -113,7 +118,7 @@ class TrainLog:
         shown = "" if math.isnan(rate) else f", {rate:.2f} img/s"
         return shown + (f", {format_seconds(left)} left" if step < self.total_steps else "")
 
-    def record(self, kind: str, step: int, values: dict) -> None:
+    def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """A line of metrics.jsonl and its numbers for TensorBoard; a number that is not finite is null.
 
         A value may be a dict of numbers: of TensorBoard's scalars `segm/AP` is one.
@@ -132,11 +137,11 @@ class TrainLog:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
         self._board.flush()
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """Plain numbers, for `load_state`: a run that goes on has the lines of one that was not stopped."""
         return {"sums": self._sums, "count": self._count}
 
-    def load_state(self, state: dict) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         self._sums, self._count = dict(state["sums"]), state["count"]
 
     def close(self) -> None:

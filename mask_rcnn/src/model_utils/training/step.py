@@ -6,7 +6,10 @@ gives the weighted losses as a tuple of scalars.
 """
 import contextlib
 import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -29,11 +32,18 @@ log = logging.getLogger(__name__)
 class StepResult:
     """What a step gave. Losses are means over the devices; the norm is that of the mean gradients, unscaled."""
 
-    losses: dict        # name -> weighted loss
-    local_losses: dict  # those of this device
+    losses: dict[str, float]        # name -> weighted loss
+    local_losses: dict[str, float]  # those of this device
     grad_norm: float
-    applied: bool       # False: not finite, the weights are as they were
-    stop: bool          # a device asked to stop
+    applied: bool                   # False: not finite, the weights are as they were
+    stop: bool                      # a device asked to stop
+
+
+class RunState(NamedTuple):
+    """What a run needs to resume."""
+
+    tensors: dict[str, Parameter]
+    values: dict[str, Any]          # what JSON can hold
 
 
 class NotFiniteError(ArithmeticError):
@@ -53,9 +63,9 @@ class TrainStep:
     weighs the same, however much it counts. Over devices there is no such difference: see ranks.shared_count.
     """
 
-    def __init__(self, net: nn.Cell, loss_names, *, momentum: float, weight_decay: float, clip_grad_norm: float = 0.0,
-                 loss_scale: LossScale = None, ema_decay: float = 0.0, rank_size: int = 1, bias_lr_factor: float = 1.0,
-                 bias_weight_decay: bool = True, accumulate: int = 1):
+    def __init__(self, net: nn.Cell, loss_names: Sequence[str], *, momentum: float, weight_decay: float,
+                 clip_grad_norm: float = 0.0, loss_scale: LossScale | None = None, ema_decay: float = 0.0, rank_size: int = 1,
+                 bias_lr_factor: float = 1.0, bias_weight_decay: bool = True, accumulate: int = 1):
         self.net = net
         self.loss_names = tuple(loss_names)
         self.loss_scale = loss_scale or LossScale()
@@ -63,7 +73,7 @@ class TrainStep:
         self.updates = 0  # of the averaged weights
         self.params = ParameterTuple(net.trainable_params())
         self.momenta = self.params.clone("momentum", init="zeros")
-        self.averages = None
+        self.averages: ParameterTuple | None = None
         if ema_decay:
             self.averages = ParameterTuple([_copy_of(param, f"ema.{param.name}") for param in self.params])
         self._unit_factor = not clip_grad_norm and not self.loss_scale.dynamic and self.loss_scale.value == 1
@@ -76,7 +86,8 @@ class TrainStep:
         self._update = self._build_update(momentum, decays, factors)
         self._average = self._build_average()
 
-    def __call__(self, inputs, lr: float, stop: bool = False, more=()) -> StepResult:
+    def __call__(self, inputs: Sequence[Tensor], lr: float, stop: bool = False,
+                 more: Sequence[Sequence[Tensor]] = ()) -> StepResult:
         """One step on `inputs`, the network's arguments, and those of `more`. Raises NotFiniteError, weights unchanged.
 
         stop: this device wishes to stop; the result says whether any does, so that all stop after the same step.
@@ -88,7 +99,7 @@ class TrainStep:
         # The forward pass moves statistics before anybody knows whether the step counts. Without a factor one that does not
         # ends the run.
         kept = [param.asnumpy().copy() for param in self.statistics] if scale.asnumpy() > 1 else []
-        if more:
+        if self._clear and self._add:   # several batches
             self._clear()
             losses = self._add(scale, *inputs)
             for others in more:
@@ -118,15 +129,15 @@ class TrainStep:
             raise NotFiniteError(", ".join(f"{name}: {value}" for name, value in terms.items()))
         return result
 
-    def _named(self, values) -> dict:
+    def _named(self, values: Sequence[float]) -> dict[str, float]:
         return {name: float(value) for name, value in zip(self.loss_names, values)}
 
-    def _build_gradients(self):
+    def _build_gradients(self) -> tuple[Callable, Callable | None, Callable | None]:
         """(gradients, clear, add): the last two where batches are accumulated, and the first then is of what they gathered."""
         net, params, sums, share = self.net, self.params, self._sums, 1 / self.accumulate
         finish = self._build_finish()
 
-        def forward(scale, *inputs):
+        def forward(scale: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
             # Stacked: MindSpore 2.10 fails to differentiate beside a tuple.
             losses = ops.stack(net(*inputs))
             return losses.sum() * scale, losses
@@ -134,43 +145,43 @@ class TrainStep:
         value_and_grad = ms.value_and_grad(forward, None, params, has_aux=True)
 
         @ms.jit
-        def gradients(scale, stop, *inputs):
+        def gradients(scale: Tensor, stop: Tensor, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             (_, losses), grads = value_and_grad(scale, *inputs)
             return finish(losses, stop, grads)
 
         if sums is None:
             return gradients, None, None
 
-        def clear_one(total):
+        def clear_one(total: Tensor) -> Tensor:
             return ops.assign(total, ops.zeros_like(total))
 
-        def share_one(total):
+        def share_one(total: Tensor) -> Tensor:
             return total * share
 
         @ms.jit
-        def clear():
+        def clear() -> None:
             EACH(clear_one, sums)
 
         @ms.jit
-        def add(scale, *inputs):
+        def add(scale: Tensor, *inputs: Tensor) -> Tensor:
             (_, losses), grads = value_and_grad(scale, *inputs)
             EACH(ops.assign_add, sums, grads)
             return losses
 
         @ms.jit
-        def gathered(losses, stop):
+        def gathered(losses: Tensor, stop: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             return finish(losses * share, stop, EACH(share_one, sums))
 
         return gathered, clear, add
 
-    def _build_finish(self):
+    def _build_finish(self) -> Callable:
         """A function for graphs: (losses, stop, gradients) of this device -> the report, gradients averaged over the devices."""
         rank_size = self.rank_size
         square_sum = ops.L2Loss()  # sum(x**2) / 2 in one pass: 22 ms for 41M floats; square and sum take 130
         reducer = nn.DistributedGradReducer(self.params, mean=True, degree=rank_size) if rank_size > 1 else None
-        all_reduce = ops.AllReduce() if rank_size > 1 else None
+        all_reduce: Any = ops.AllReduce() if rank_size > 1 else None
 
-        def finish(losses, stop, grads):
+        def finish(losses: Tensor, stop: Tensor, grads: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
             means = losses
             if reducer is not None:
                 grads = reducer(grads)
@@ -181,12 +192,13 @@ class TrainStep:
 
         return finish
 
-    def _build_update(self, momentum, decays, lr_factors):
+    def _build_update(self, momentum: float, decays: tuple[float, ...], lr_factors: tuple[float, ...]) -> Callable:
         params, momenta, unit_factor = self.params, self.momenta, self._unit_factor
         # 41M floats on two cores: 32 ms, with decay 50, with factor 60; ops.SGD is no faster and keeps a third state.
         apply_momentum, rate = ops.ApplyMomentum(), _scalar(momentum)
 
-        def update_one(lr, factor, param, velocity, grad, decay, lr_factor):
+        def update_one(lr: Tensor, factor: Tensor, param: Parameter, velocity: Parameter, grad: Tensor, decay: float,
+                       lr_factor: float) -> Tensor:
             if not unit_factor:
                 grad = grad * factor
             if decay > 0:
@@ -195,26 +207,26 @@ class TrainStep:
             return apply_momentum(param, velocity, own, grad, rate)
 
         @ms.jit
-        def update(lr, factor, *grads):
+        def update(lr: Tensor, factor: Tensor, *grads: Tensor) -> Tensor:
             EACH(ops.partial(update_one, lr, factor), params, momenta, grads, decays, lr_factors)
             return lr
 
         return update
 
-    def _build_average(self):
+    def _build_average(self) -> Callable:
         params, averages = self.params, self.averages
 
-        def pull_one(pull, param, average):
+        def pull_one(pull: Tensor, param: Parameter, average: Parameter) -> Tensor:
             return ops.assign(average, average + (param - average) * pull)
 
         @ms.jit
-        def average(pull):  # a graph of its own: within that of the update every weight would be copied first
+        def average(pull: Tensor) -> Tensor:  # a graph of its own: within that of the update every weight would be copied first
             EACH(ops.partial(pull_one, pull), params, averages)
             return pull
 
         return average
 
-    def weights(self) -> dict:
+    def weights(self) -> dict[str, Parameter]:
         """name -> Parameter of the network as it is evaluated and saved: averaged weights where they are kept."""
         weights = {param.name: param for param in self.net.get_parameters()}
         if self.averages is not None:
@@ -235,7 +247,7 @@ class TrainStep:
             ops.assign(param, Tensor(mean[end - param.size:end].reshape(param.shape)))
 
     @contextlib.contextmanager
-    def averaged(self):
+    def averaged(self) -> Iterator[None]:
         """Within, the network has the averaged weights, where they are kept.
 
         In place: `set_data` gives a parameter other memory, and in MindSpore 2.10 a compiled graph goes on reading the old.
@@ -252,13 +264,13 @@ class TrainStep:
             for param, array in zip(self.params, kept):
                 ops.assign(param, Tensor(array))
 
-    def state(self) -> tuple:
-        """(name -> Parameter, plain values): all that a run needs to go on."""
+    def state(self) -> RunState:
+        """Return the state of the network and of the optimiser."""
         tensors = {f"network.{param.name}": param for param in self.net.get_parameters()}
         tensors.update({param.name: param for param in (*self.momenta, *(self.averages or ()))})
-        return tensors, {"loss_scale": self.loss_scale.state(), "updates": self.updates}
+        return RunState(tensors, {"loss_scale": self.loss_scale.state(), "updates": self.updates})
 
-    def load_state(self, tensors: dict, values: dict, source) -> None:
+    def load_state(self, tensors: Mapping[str, Parameter], values: Mapping[str, Any], source: Path | str) -> None:
         """Take what `state` gave; InputError where a tensor of the network is missing, or one is of another shape.
 
         Weights that were frozen have no momentum in it, and without averages it has none of these: they begin here.
@@ -277,13 +289,13 @@ class TrainStep:
         self.updates = values["updates"]
 
 
-def _learnt_statistics(net: nn.Cell) -> list:
+def _learnt_statistics(net: nn.Cell) -> list[Parameter]:
     """The parameters that training moves without a gradient."""
     return [param for _, cell in net.cells_and_names() if getattr(cell, "learns_statistics", False)
             for param in (cell.moving_mean, cell.moving_variance)]
 
 
-def _scalar(value) -> Tensor:
+def _scalar(value: float) -> Tensor:
     return Tensor(value, ms.float32)
 
 

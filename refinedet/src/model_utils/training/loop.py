@@ -1,13 +1,20 @@
 # Same as faster_rcnn/src/model_utils/training/loop.py
 """The epochs of a training run: steps, checkpoints, evaluation, and the place where a stopped run goes on."""
+import functools
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+from mindspore import Parameter, Tensor
+
+from ..config import Config
 from ..evaluation.evaluate import Evaluation
-from ..inference.predictors import Predictor
-from .checkpoint import CheckpointFolder
+from ..inference.predictors import Outputs, Predictor
+from .checkpoint import CheckpointFolder, StopRequest
 from .log import TrainLog
 from .ranks import wait_for_all
 from .step import NotFiniteError, TrainStep
@@ -33,9 +40,10 @@ class TrainLoop:
         config: intervals of checkpoints and evaluations. facts: see check_same_run.
     """
 
-    def __init__(self, train_step: TrainStep, *, batches: Callable, noise: Callable, rate: Callable[[int], float],
-                 evaluation: Evaluation | None, predict: Predictor | None, steps_per_epoch: int, end: int, log: TrainLog,
-                 folder: CheckpointFolder, config, facts: dict):
+    def __init__(self, train_step: TrainStep, *, batches: Callable[[int, int], Iterable[list[Tensor]]],
+                 noise: Callable[[int, int], list[Tensor]], rate: Callable[[int], float], evaluation: Evaluation | None,
+                 predict: Predictor | None, steps_per_epoch: int, end: int, log: TrainLog, folder: CheckpointFolder,
+                 config: Config, facts: dict[str, Any]):
         self.train_step, self.batches, self.noise, self.rate = train_step, batches, noise, rate
         self.evaluation, self.predict = evaluation, predict
         self.steps_per_epoch, self.end, self.log, self.folder = steps_per_epoch, end, log, folder
@@ -44,10 +52,10 @@ class TrainLoop:
         self.best_ap, self.best_epoch = -math.inf, 0
         self.waited = 0                     # evaluations since the last with a better AP
         self.evaluated = self.saved = 0     # steps after which that was last done
-        self.stop = None
+        self.stop = StopRequest()           # until `run` gets the one that signals reach
         self.stopping = False
 
-    def run(self, stop) -> None:
+    def run(self, stop: StopRequest) -> None:
         """Train to the end; `stop` is a StopRequest. Raises Stopped when it asks to, or NotFiniteError."""
         self.stop = stop
         try:
@@ -91,13 +99,13 @@ class TrainLoop:
             if self.is_save_step:
                 self.save(epoch)
 
-    def steps(self, epoch: int, start: int):
+    def steps(self, epoch: int, start: int) -> Iterator[list[list[Tensor]]]:
         """The batches of each step, from step `start` of the epoch on."""
         batches = iter(self.batches(epoch, start))
         while parts := list(itertools.islice(batches, self.train_step.accumulate)):
             yield parts
 
-    def one_step(self, epoch: int, batch: int, parts: list, last: bool) -> None:
+    def one_step(self, epoch: int, batch: int, parts: list[list[Tensor]], last: bool) -> None:
         """Step number `batch` of the epoch; `last`: of the epoch or of the run."""
         rate = self.rate(self.step)
         first, *more = ((*inputs, *self.noise(self.step, part)) for part, (*inputs, _) in enumerate(parts))
@@ -151,10 +159,13 @@ class TrainLoop:
             self.folder.save_state(self.train_step, self.state())
 
     def evaluate_now(self, epoch: int) -> None:
+        evaluation, predict = self.evaluation, self.predict
+        if evaluation is None or predict is None:
+            raise ValueError("there is nothing to evaluate on")
         start = time.monotonic()
         self.train_step.share_statistics()
         with self.train_step.averaged():
-            scores = self.evaluation.run(self._checked_predict)
+            scores = evaluation.run(functools.partial(self._checked_predict, predict))
         self.evaluated = self.step
         seconds = time.monotonic() - start
         boxes, *others = scores
@@ -174,19 +185,19 @@ class TrainLoop:
                      + (", the best so far" if best else f"; best: {self.best_ap:.4f}"))
         self.log.pause()
 
-    def _checked_predict(self, image, image_info) -> tuple:
+    def _checked_predict(self, predict: Predictor, image: np.ndarray, image_info: np.ndarray) -> Outputs:
         """Detections of a batch; a request to stop is noticed between two batches."""
         self.check()
-        return self.predict(image, image_info)
+        return predict(image, image_info)
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """Where the run stands: what JSON can hold, for `load_state`."""
         epoch, batch = divmod(self.step, self.steps_per_epoch)
         return {"step": self.step, "epoch": epoch, "batch": batch, "evaluated": self.evaluated, "saved": self.saved,
                 "best_ap": self.best_ap if self.best_epoch else None, "best_epoch": self.best_epoch, "waited": self.waited,
                 "log": self.log.state(), "facts": self.facts, "config": self.config.to_dict()}
 
-    def load_state(self, tensors: dict, values: dict, source) -> None:
+    def load_state(self, tensors: Mapping[str, Parameter], values: Mapping[str, Any], source: Path | str) -> None:
         """Go on where the run stood that wrote them: position, weights and optimiser."""
         self.step, self.evaluated, self.saved = values["step"], values["evaluated"], values["saved"]
         self.best_epoch = values["best_epoch"]

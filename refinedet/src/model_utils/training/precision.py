@@ -1,5 +1,8 @@
 # Same as faster_rcnn/src/model_utils/training/precision.py
 """Mixed precision: the network in float16 where it pays, and the factor that keeps float16 gradients from vanishing."""
+from collections.abc import Mapping
+from typing import Any
+
 import mindspore as ms
 from mindspore import nn
 
@@ -54,12 +57,12 @@ class LossScale:
         self.in_a_row += 1
         return True
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """What JSON can hold, for `load_state`."""
         return {"value": self.value, "dynamic": self.dynamic, "good_steps": self.good_steps, "skipped": self.skipped,
                 "in_a_row": self.in_a_row}
 
-    def load_state(self, state: dict) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on as `state` says; its factor counts where both are dynamic alone, so that another choice takes effect."""
         if state.get("dynamic", self.dynamic) == self.dynamic:      # older states lack it, and in_a_row
             self.good_steps = state["good_steps"]

@@ -5,16 +5,17 @@ import logging
 from collections.abc import Callable
 
 from ...lr_schedule import learning_rate, scaled_base_lr
+from ..config import Config
 
 log = logging.getLogger(__name__)
 
 
-def images_per_step(config, ranks: int) -> int:
+def images_per_step(config: Config, ranks: int) -> int:
     """Return the images of a step, over all devices and accumulated batches."""
     return config.batch_size * ranks * config.accumulate_steps
 
 
-def end_step(config, steps_per_epoch: int) -> int:
+def end_step(config: Config, steps_per_epoch: int) -> int:
     """Return the number of steps of the whole run."""
     if config.perf_steps:
         return config.perf_warmup + config.perf_steps
@@ -22,12 +23,12 @@ def end_step(config, steps_per_epoch: int) -> int:
     return min(total, config.max_steps) if config.max_steps else total
 
 
-def schedule_steps(config, steps_per_epoch: int) -> int:
+def schedule_steps(config: Config, steps_per_epoch: int) -> int:
     """Return the steps that the schedule is made for: those of all epochs, or max_steps if nothing else ends the run."""
     return config.epoch_size * steps_per_epoch or config.max_steps
 
 
-def build_rate(config, steps_per_epoch: int, ranks: int) -> Callable[[int], float]:
+def build_rate(config: Config, steps_per_epoch: int, ranks: int) -> Callable[[int], float]:
     """Return the function step -> learning rate."""
     batch = images_per_step(config, ranks)
     base = scaled_base_lr(config.base_lr, batch, config.lr_reference_batch)

@@ -2,19 +2,22 @@
 """How fast training is: steps with their data, without evaluations and checkpoints."""
 import itertools
 import time
+from collections.abc import Mapping
 
 import numpy as np
 
-from .loop import Stopped
+from .checkpoint import StopRequest
+from .loop import Stopped, TrainLoop
 
 
-def measure_speed(loop, stop, *, steps: int, warmup: int, devices: int, batch: int) -> dict:
+def measure_speed(loop: TrainLoop, stop: StopRequest, *, steps: int, warmup: int, devices: int, batch: int) -> dict[str, float]:
     """Train `warmup` and then `steps` steps; tell, record and return what the latter took.
 
     loop: a TrainLoop, not begun. batch: pictures of a step over all devices and accumulated batches. The warm-up holds the
     compilation. Raises Stopped when `stop` asks to.
     """
-    loop.stop, ends = stop, []
+    loop.stop = stop
+    ends: list[float] = []
     batches = ((epoch, *step) for epoch in itertools.count() for step in enumerate(loop.steps(epoch, 0), 1))
     for epoch, number, parts in itertools.islice(batches, warmup + steps):
         loop.one_step(epoch, number, parts, len(ends) + 1 == warmup + steps or number == loop.steps_per_epoch)
@@ -27,13 +30,13 @@ def measure_speed(loop, stop, *, steps: int, warmup: int, devices: int, batch: i
     return figures
 
 
-def speed_figures(times, warmup: int, devices: int, batch: int) -> dict:
+def speed_figures(times: np.ndarray, warmup: int, devices: int, batch: int) -> dict[str, float]:
     """times: seconds of each step."""
     return {"fps": float(batch * len(times) / np.sum(times)), "step_time_median": float(np.median(times)),
             "step_time_p90": float(np.percentile(times, 90)), "steps": len(times), "warmup": warmup, "devices": devices,
             "batch": batch}
 
 
-def speed_line(figures: dict) -> str:
+def speed_line(figures: Mapping[str, float]) -> str:
     return ("FPS: {fps:.3f}, step time median {step_time_median:.3f} s, 90th percentile {step_time_p90:.3f} s, over {steps} steps "
             "after {warmup} of warm-up, {devices} devices, batch {batch}").format(**figures)
