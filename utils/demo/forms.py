@@ -7,21 +7,33 @@ height in units of the form), ink and white (0..1, how much of a dark or a light
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .paint import smoothstep
 
 
+class Cover(NamedTuple):
+    """What is on a form, arrays of one shape."""
+
+    relief: np.ndarray      # height in units of the form
+    ink: np.ndarray         # 0..1, how much dark paint
+    white: np.ndarray       # 0..1, how much light paint
+
+
+Surface = Callable[[np.ndarray, np.ndarray], Cover]      # (u, v) -> what is there
+
+
 @dataclass(frozen=True)
 class Form:
     """One individual: its silhouette, the body last and thin parts (fins, ears) before it, and what is on it."""
 
-    polygons: list          # of (points, 2) float arrays
-    surface: Callable       # (u, v) -> relief, ink, white
+    polygons: list[np.ndarray]      # of (points, 2) floats
+    surface: Surface
 
 
-def _curve(points):
+def _curve(points: Any) -> np.ndarray:
     """A closed smooth curve through `points` (Catmull-Rom), eight points for each."""
     p = np.asarray(points, np.float32)
     before, after, beyond = np.roll(p, 1, 0), np.roll(p, -1, 0), np.roll(p, -2, 0)
@@ -31,20 +43,20 @@ def _curve(points):
     return curve.transpose(1, 0, 2).reshape(-1, 2)
 
 
-def _fitted(polygons, surface):
+def _fitted(polygons: list[np.ndarray], surface: Surface) -> Form:
     """The form that these make, moved and scaled to fill the unit circle."""
     points = np.concatenate(polygons)
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     scale = float(np.linalg.norm(points - middle, axis=1).max())
 
-    def fitted_surface(u, v):
+    def fitted_surface(u: np.ndarray, v: np.ndarray) -> Cover:
         relief, ink, white = surface(u * scale + middle[0], v * scale + middle[1])
-        return relief / scale, ink, white
+        return Cover(relief / scale, ink, white)
 
     return Form([(polygon - middle) / scale for polygon in polygons], fitted_surface)
 
 
-def fish(rng):
+def fish(rng: np.random.Generator) -> Form:
     """Tail, fins and body, looking to the right; an eye, a gill cover, a side fin, rays in tail and fins."""
     tall, length, nose = rng.uniform(0.30, 0.52), rng.uniform(0.60, 0.72), 0.95
     back = nose - 2 * length
@@ -66,11 +78,11 @@ def fish(rng):
     return _fitted([tail, dorsal, belly, body], _fish_surface(rng, tall, length, nose, back))
 
 
-def _fish_surface(rng, tall, length, nose, back):
+def _fish_surface(rng: np.random.Generator, tall: float, length: float, nose: float, back: float) -> Surface:
     eye, size = (nose - 0.34 * length, -0.20 * tall), rng.uniform(0.08, 0.11)
     gill, rays, pectoral = nose - 0.74 * length, rng.uniform(34, 50), nose - 0.95 * length
 
-    def surface(u, v):
+    def surface(u: np.ndarray, v: np.ndarray) -> Cover:
         from_eye = np.hypot(u - eye[0], v - eye[1])
         white = 1 - smoothstep(size, size + 0.025, from_eye)
         ink = 1 - smoothstep(0.58 * size, 0.58 * size + 0.02, from_eye)
@@ -85,18 +97,18 @@ def _fish_surface(rng, tall, length, nose, back):
         ray = around + across + np.sin(30 * down / (along + 0.6)) * side_fin * 0.5
         line = 0.16 * np.maximum(np.maximum(on_tail, on_fin), side_fin) + 0.16 * smoothstep(0.1, 1, ray)
         relief = 0.014 * ray + 0.04 * white + 0.035 * cover + 0.06 * side_fin
-        return relief, np.maximum(ink, line * (1 - white)) * (1 - glint), np.maximum(white * (1 - ink), glint)
+        return Cover(relief, np.maximum(ink, line * (1 - white)) * (1 - glint), np.maximum(white * (1 - ink), glint))
 
     return surface
 
 
-def starfish(rng):
+def starfish(rng: np.random.Generator) -> Form:
     """Five to seven arms around a disc, each a little longer or more bent than the next, a row of knobs along each."""
     arms = int(rng.choice([5, 5, 5, 6, 7]))
     inner, blunt = rng.uniform(0.26, 0.40), rng.uniform(1.6, 3.2)
     reach, bends = rng.uniform(0.78, 1.0, arms), rng.uniform(-0.2, 0.2) + rng.uniform(-0.15, 0.15, arms)
 
-    def swept(radius, arm):
+    def swept(radius: np.ndarray, arm: np.ndarray) -> np.ndarray:
         return bends[arm] * np.clip(radius - inner, 0, 1) ** 1.5
 
     angle = np.linspace(0, 2 * np.pi, 48 * arms, endpoint=False)
@@ -106,7 +118,7 @@ def starfish(rng):
     outline = angle + swept(radius, arm)
     knobs = rng.uniform(0.085, 0.13)
 
-    def surface(u, v):
+    def surface(u: np.ndarray, v: np.ndarray) -> Cover:
         distance = np.hypot(u, v)
         around = np.arctan2(v, u) * arms / (2 * np.pi)
         nearest = np.floor(around + 0.5).astype(int) % arms
@@ -116,18 +128,18 @@ def starfish(rng):
         knob = 1 - smoothstep(0.16, 0.36, np.hypot(off / knobs, row - np.floor(row + 0.5)))
         knob = knob * smoothstep(0.05, 0.15, distance) * (1 - smoothstep(0.7, 0.9, distance))
         ridge = 0.10 * np.exp(-(off / 0.09) ** 2) * (1 - smoothstep(0.3, 0.95, distance))
-        return ridge + 0.03 * knob, np.zeros_like(u), 0.5 * knob
+        return Cover(ridge + 0.03 * knob, np.zeros_like(u), 0.5 * knob)
 
     return _fitted([np.stack([radius * np.cos(outline), radius * np.sin(outline)], -1)], surface)
 
 
-def shell(rng):
+def shell(rng: np.random.Generator) -> Form:
     """A scallop: a fan of ribs from a hinge at the bottom, growth bands across them, two ears beside the hinge."""
     half, ribs, hinge, depth = np.radians(rng.uniform(48, 76)), int(rng.integers(6, 11)), 0.78, rng.uniform(0.04, 0.075)
     fan = np.linspace(-half, half, 24 * ribs)
     droop, narrow = rng.uniform(0.12, 0.36), rng.uniform(0.85, 1.0)
 
-    def rim(turned):
+    def rim(turned: np.ndarray) -> np.ndarray:
         waves = np.abs(np.sin(np.pi * (turned + half) / (2 * half) * ribs))
         return 1.60 * (1 - droop * np.abs(turned / half) ** 2.2) * (1 - depth + depth * waves)
 
@@ -138,14 +150,14 @@ def shell(rng):
                      [0.75 * wide, hinge + 0.06], [-0.75 * wide, hinge + 0.06]])
     bands = rng.uniform(2.5, 4.5)
 
-    def surface(u, v):
+    def surface(u: np.ndarray, v: np.ndarray) -> Cover:
         turned = np.arctan2(u / narrow, hinge - v)
         distance = np.hypot(u / narrow, hinge - v)
         waves = np.abs(np.sin(np.pi * (turned + half) / (2 * half) * ribs))
         on_fan = smoothstep(0.16, 0.5, distance) * (1 - smoothstep(half, half + 0.08, np.abs(turned)))
         growth = np.sin(2 * np.pi * bands * distance / np.maximum(rim(np.clip(turned, -half, half)), 0.1))
         groove = (1 - smoothstep(0.05, 0.45, waves)) * on_fan
-        return (0.075 * waves + 0.010 * growth) * on_fan, 0.38 * groove, 0.12 * smoothstep(0.3, 1, growth) * on_fan
+        return Cover((0.075 * waves + 0.010 * growth) * on_fan, 0.38 * groove, 0.12 * smoothstep(0.3, 1, growth) * on_fan)
 
     return _fitted([ears, body], surface)
 

@@ -4,11 +4,13 @@ Pictures are float32 (H, W, 3) BGR in 0..1; noise is float32 (H, W) in 0..1, hei
 Everything random comes from the generator passed in, so that a picture depends on its seed and nothing else.
 """
 
+from typing import Any, Union
+
 import cv2
 import numpy as np
 
 
-def colour(lightness, chroma, hue):
+def colour(lightness: float, chroma: float, hue: float) -> np.ndarray:
     """OKLCh (0..1, 0..0.3, degrees) -> BGR in 0..1: equal steps look equal, so random colours stay in tune."""
     a, b = chroma * np.cos(np.radians(hue)), chroma * np.sin(np.radians(hue))
     lms = np.array([lightness + 0.3963377774 * a + 0.2158037573 * b,
@@ -20,7 +22,8 @@ def colour(lightness, chroma, hue):
     return (np.clip(to_bgr @ lms, 0, 1) ** (1 / 2.2)).astype(np.float32)
 
 
-def smooth_noise(rng, height, width, cell, octaves=3, stretch=1.0):
+def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: float, octaves: int = 3,
+                 stretch: float = 1.0) -> np.ndarray:
     """Fractal value noise in 0..1; `cell` is the coarsest feature in pixels, `stretch` > 1 draws it out along x."""
     total = np.zeros((height, width), np.float32)
     weight, amplitude = 0.0, 1.0
@@ -36,14 +39,14 @@ def smooth_noise(rng, height, width, cell, octaves=3, stretch=1.0):
     return np.clip(total / weight, 0, 1)
 
 
-def ramp(position, *colours):
+def ramp(position: np.ndarray, *colours: np.ndarray) -> np.ndarray:
     """Map 0..1 onto a gradient through `colours` (BGR)."""
     stops = np.linspace(0, 1, len(colours))
     table = np.stack([np.interp(np.linspace(0, 1, 256), stops, [c[i] for c in colours]) for i in range(3)], -1)
     return table.astype(np.float32)[(np.clip(position, 0, 1) * 255).astype(np.uint8)]
 
 
-def smoothstep(low, high, x):
+def smoothstep(low: float, high: float, x: Any) -> Any:
     """0 below `low`, 1 above `high`, an S between: edges of a texture stay free of steps."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
@@ -52,7 +55,7 @@ def smoothstep(low, high, x):
 # --------------------------------------------------------------------------------------- backgrounds
 
 
-def _sand(rng, size):
+def _sand(rng: np.random.Generator, size: int) -> np.ndarray:
     ys, xs = np.mgrid[0:size, 0:size].astype(np.float32)
     angle, wave = rng.uniform(0, np.pi), rng.uniform(22, 48)
     warp = smooth_noise(rng, size, size, size / 3, 2) * wave * rng.uniform(1.5, 3.5)
@@ -65,7 +68,7 @@ def _sand(rng, size):
     return base * (1 + 0.045 * grain[..., None])
 
 
-def _water(rng, size):
+def _water(rng: np.random.Generator, size: int) -> np.ndarray:
     hue = rng.uniform(165, 260)
     field = smooth_noise(rng, size, size, rng.uniform(40, 70), 2)
     second = smooth_noise(rng, size, size, rng.uniform(40, 70), 2)
@@ -77,7 +80,7 @@ def _water(rng, size):
     return base + 0.14 * np.clip(caustic, 0, 1.6)[..., None] * colour(0.95, 0.04, hue - 20)
 
 
-def _wood(rng, size):
+def _wood(rng: np.random.Generator, size: int) -> np.ndarray:
     planks = rng.integers(2, 5)
     hue, light = rng.uniform(45, 80), rng.uniform(0.45, 0.75)
     grey = rng.uniform(0.02, 0.07)
@@ -95,7 +98,7 @@ def _wood(rng, size):
     return picture if rng.random() < 0.5 else np.ascontiguousarray(picture.transpose(1, 0, 2))
 
 
-def _paper(rng, size):
+def _paper(rng: np.random.Generator, size: int) -> np.ndarray:
     hue, light = rng.uniform(0, 360), rng.uniform(0.66, 0.95)
     fibre = smooth_noise(rng, size, size, 5, 2, stretch=3) + smooth_noise(rng, size, size, 5, 2, stretch=3).T
     crease = smooth_noise(rng, size, size, 90, 2)
@@ -105,7 +108,7 @@ def _paper(rng, size):
     return base * (0.93 + 0.07 * fibre + 0.5 * np.clip(relief, -0.15, 0.15))[..., None]
 
 
-def _cloud(rng, size):
+def _cloud(rng: np.random.Generator, size: int) -> np.ndarray:
     hue = rng.uniform(0, 360)
     light = rng.uniform(0.46, 0.78)
     fold = smooth_noise(rng, size, size, size / 2, 2)
@@ -114,7 +117,7 @@ def _cloud(rng, size):
     return ramp(mix, colour(light, 0.09, hue), colour(light + 0.1, 0.08, hue + 45), colour(light + 0.2, 0.05, hue + 80))
 
 
-def _terrazzo(rng, size):
+def _terrazzo(rng: np.random.Generator, size: int) -> np.ndarray:
     hue, light = rng.uniform(0, 360), rng.uniform(0.70, 0.92)
     picture = np.empty((size, size, 3), np.float32)
     picture[:] = colour(light, 0.04, hue)
@@ -131,7 +134,7 @@ def _terrazzo(rng, size):
 BACKGROUNDS = (_sand, _water, _wood, _paper, _cloud, _terrazzo)
 
 
-def background(rng, size):
+def background(rng: np.random.Generator, size: int) -> np.ndarray:
     """A picture of (size, size), lit unevenly, of one of the materials."""
     picture = BACKGROUNDS[rng.integers(len(BACKGROUNDS))](rng, size)
     ys, xs = np.mgrid[-1:1:size * 1j, -1:1:size * 1j].astype(np.float32)
@@ -143,7 +146,7 @@ def background(rng, size):
 # ------------------------------------------------------------------------------ patterns and shading
 
 
-def pattern(rng, u, v):
+def pattern(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Where an object's second colour goes, 0..1, over the object's own coordinates (u, v); it is about 2 wide."""
     kind = rng.integers(6)
     frequency, phase = rng.uniform(2.2, 4.5), rng.uniform(0, 2 * np.pi)
@@ -160,12 +163,12 @@ def pattern(rng, u, v):
         radius = np.hypot(u - rng.uniform(-0.9, 0.9), v - rng.uniform(-0.9, 0.9))
         return smoothstep(-0.3, 0.3, np.sin(2 * np.pi * frequency * 0.6 * radius + phase))
     if kind == 4:       # blotches
-        noise = smooth_noise(rng, *u.shape, max(u.shape[0] / (1.6 * frequency), 4), 2)
+        noise = smooth_noise(rng, u.shape[0], u.shape[1], max(u.shape[0] / (1.6 * frequency), 4), 2)
         return smoothstep(0.44, 0.58, noise)
     return smoothstep(-0.9, 0.9, u * np.cos(phase) + v * np.sin(phase))    # a gradient
 
 
-def dome(alpha, roundness):
+def dome(alpha: np.ndarray, roundness: float) -> np.ndarray:
     """A height for each pixel of a mask: 0 at its edge, rising like a quarter circle to a plateau, softened."""
     inside = (alpha > 0.5).astype(np.uint8)
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
@@ -174,7 +177,7 @@ def dome(alpha, roundness):
     return cv2.GaussianBlur(height, (0, 0), max(0.06 * float(distance.max()), 0.8))
 
 
-def shade(albedo, height, light, gloss):
+def shade(albedo: np.ndarray, height: np.ndarray, light: np.ndarray, gloss: float) -> np.ndarray:
     """Light a coloured height field (height in pixels) from `light`, a unit vector (x, y, z)."""
     gx = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3) / 8
     gy = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3) / 8
@@ -185,7 +188,7 @@ def shade(albedo, height, light, gloss):
     return albedo * (0.46 + 0.80 * diffuse)[..., None] + gloss * shine[..., None]
 
 
-def blend(canvas, patch, alpha, left, top):
+def blend(canvas: np.ndarray, patch: Union[np.ndarray, np.floating, float], alpha: np.ndarray, left: int, top: int) -> None:
     """Lay `patch` with `alpha` on the canvas at (left, top), clipped to it, in place."""
     height, width = canvas.shape[:2]
     x0, y0 = max(left, 0), max(top, 0)

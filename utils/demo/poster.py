@@ -6,8 +6,10 @@ it is drawn for a README about 900 wide on a screen of twice the density.
 
 import importlib.util
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Optional
 
 import cv2
 import numpy as np
@@ -25,12 +27,12 @@ class Facts:
 
     title: str
     subtitle: str
-    figures: tuple      # of (value, what it is), both short texts
-    legend: tuple       # of (class name, BGR colour or None)
+    figures: tuple[tuple[str, str], ...]    # (value, what it is), both short texts
+    legend: tuple[tuple[str, Optional[tuple[int, ...]]], ...]   # (class name, BGR colour or None)
     note: str
 
 
-def _font(size, bold=False):
+def _font(size: int, bold: bool = False) -> Any:
     matplotlib = importlib.util.find_spec("matplotlib")     # looked up, not imported: that takes half a second
     if matplotlib is not None and matplotlib.origin:
         name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -40,7 +42,7 @@ def _font(size, bold=False):
     return ImageFont.load_default(size)
 
 
-def choose_pictures(image_dir, ground_truth, count):
+def choose_pictures(image_dir: Path, ground_truth: dict[str, Any], count: int) -> list[str]:
     """File names of `count` pictures, by the ground truth and not by how the detector did: rich and varied ones.
 
     Starts with the picture that shows the most objects; each next one differs most in colour from those taken, among
@@ -60,17 +62,18 @@ def choose_pictures(image_dir, ground_truth, count):
         colours.append(np.median(cv2.cvtColor(small, cv2.COLOR_BGR2LAB).reshape(-1, 3), axis=0))
     taken = [0]
     while len(taken) < min(count, len(rich)):
-        distance = [min(np.linalg.norm(colour - colours[k]) for k in taken) for colour in colours]
+        distance = [min(float(np.linalg.norm(colour - colours[k])) for k in taken) for colour in colours]
         taken.append(int(np.argmax([-1 if n in taken else value for n, value in enumerate(distance)])))
     return [rich[n]["file_name"] for n in taken]
 
 
-def draw_tiles(draw, image_dir, annotations_file, detections_file, score_thr):
+def draw_tiles(draw: Callable[..., np.ndarray], image_dir: Path, annotations_file: Path, detections_file: Path,
+               score_thr: float) -> list[np.ndarray]:
     """The pictures of the grid, each TILE x TILE, BGR; `draw` is draw_detections of the model's src/draw.py."""
     ground_truth = json.loads(Path(annotations_file).read_text(encoding="utf-8"))
     labels = {c["id"]: n for n, c in enumerate(ground_truth["categories"], 1)}
     names = ["background", *(c["name"] for c in ground_truth["categories"])]
-    found = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for detection in json.loads(Path(detections_file).read_text(encoding="utf-8")):
         if detection["score"] >= score_thr:
             found.setdefault(Path(detection["file_name"]).name, []).append(detection)
@@ -90,14 +93,14 @@ def draw_tiles(draw, image_dir, annotations_file, detections_file, score_thr):
     return tiles
 
 
-def _enlarged_mask(segmentation):
+def _enlarged_mask(segmentation: dict[str, Any]) -> np.ndarray:
     from pycocotools import mask as rle
     mask = rle.decode(segmentation).astype(np.float32)
     scale = TILE / max(mask.shape)
     return cv2.resize(mask, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR) > 0.5
 
 
-def compose(tiles, facts, png):
+def compose(tiles: Sequence[np.ndarray], facts: Facts, png: Path) -> None:
     """Set the tiles and the facts, write the picture; its corners are round and transparent."""
     rows = -(-len(tiles) // COLUMNS)
     width = 2 * MARGIN + COLUMNS * TILE + (COLUMNS - 1) * GAP
@@ -115,11 +118,11 @@ def compose(tiles, facts, png):
     page.save(png, optimize=True)
 
 
-def _header(pen, width, facts):
+def _header(pen: ImageDraw.ImageDraw, width: int, facts: Facts) -> None:
     pen.text((MARGIN, 62), facts.title, fill=BRIGHT, font=_font(44, bold=True), anchor="lm")
     for row, line in enumerate(facts.subtitle.splitlines()):
         pen.text((MARGIN + 2, 106 + 24 * row), line, fill=SOFT, font=_font(17), anchor="lm")
-    right = width - MARGIN
+    right: float = width - MARGIN
     for n, (value, what) in enumerate(reversed(facts.figures)):
         big, small = _font(38, bold=True), _font(15)
         column = max(pen.textlength(value, font=big), pen.textlength(what, font=small))
@@ -132,8 +135,9 @@ def _header(pen, width, facts):
             right -= 28
 
 
-def _footer(pen, width, height, facts):
-    middle, left, font = height - FOOTER / 2, MARGIN, _font(16)
+def _footer(pen: ImageDraw.ImageDraw, width: int, height: int, facts: Facts) -> None:
+    left: float = MARGIN
+    middle, font = height - FOOTER / 2, _font(16)
     for name, colour in facts.legend:
         if colour is not None:
             pen.rounded_rectangle((left, middle - 7, left + 14, middle + 7), 3, fill=tuple(colour[::-1]))
@@ -143,7 +147,7 @@ def _footer(pen, width, height, facts):
     pen.text((width - MARGIN, middle), facts.note, fill=FAINT, font=font, anchor="rm")
 
 
-def _rounded(size, radius):
+def _rounded(size: tuple[int, int], radius: int) -> Image.Image:
     """A mask of a rounded rectangle with soft edges."""
     big = Image.new("L", (size[0] * 4, size[1] * 4))
     ImageDraw.Draw(big).rounded_rectangle((0, 0, big.width - 1, big.height - 1), radius * 4, fill=255)

@@ -4,7 +4,10 @@ import importlib
 import json
 import os
 import platform
+from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
 
 from . import poster
 
@@ -13,26 +16,43 @@ KINDS = {"bbox": "", "segm": "mask "}      # of AP, and what stands before it; o
 NOT_LEARNT = ("moving_mean", "moving_variance")     # parameters of norms that are statistics
 
 
-def duration(seconds):
+class FinishedDemo(Protocol):
+    """A run.Demo, all stages done."""
+
+    model: str
+    output: Path
+    seed: int
+    pictures: tuple[int, int]       # to train and to score on
+    overrides: list[str]
+    data: Path
+    annotations: Path
+    metrics: dict[str, Any]
+    seconds: dict[str, float]       # of each stage
+
+    def checkpoint(self) -> Path:
+        """Return the last weights."""
+
+
+def duration(seconds: float) -> str:
     """4.2 s, 3 min 07 s."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
 
 
-def main_kind(metrics):
+def main_kind(metrics: Mapping[str, Any]) -> str:
     """The kind of AP that the demo is judged by."""
     return [kind for kind in KINDS if kind in metrics][-1]
 
 
-def count_parameters(model, checkpoint):
+def count_parameters(model: str, checkpoint: Path) -> int:
     """Numbers that training may change in a checkpoint of `model`."""
     importlib.import_module(f"{model}.src.model_utils.local_adapter").prepare_environment()     # before MindSpore
     weights = importlib.import_module(f"{model}.src.model_utils.weights.loading").read_weights(checkpoint)
     return sum(int(value.size) for name, value in weights.items() if not name.endswith(NOT_LEARNT))
 
 
-def write(demo, score_thr):
-    """Write the three files into demo.output; returns what metrics.json holds. `demo`: a run.Demo, all stages done."""
+def write(demo: FinishedDemo, score_thr: float) -> dict[str, Any]:
+    """Write the three files into demo.output; returns what metrics.json holds."""
     plots = importlib.import_module(f"{demo.model}.src.model_utils.evaluation.plots")
     plots.plot_training(demo.output / "train" / "metrics.jsonl", demo.output / "curves.png")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -48,7 +68,7 @@ def write(demo, score_thr):
     return values
 
 
-def _write_poster(demo, values, score_thr):
+def _write_poster(demo: FinishedDemo, values: dict[str, Any], score_thr: float) -> None:
     draw = importlib.import_module(f"{demo.model}.src.model_utils.inference.draw")
     tiles = poster.draw_tiles(draw.draw_detections, demo.data / "val2017", demo.annotations,
                               demo.output / "infer" / "detections.json", score_thr)
@@ -68,5 +88,5 @@ def _write_poster(demo, values, score_thr):
     poster.compose(tiles, facts, demo.output / "detections.png")
 
 
-def _count(number):
+def _count(number: float) -> str:
     return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number / 1e3:.0f} k"

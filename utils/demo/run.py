@@ -19,7 +19,9 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, Optional
 
 ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
@@ -36,6 +38,14 @@ STATE = "demo.json"     # what was asked for and how far it came
 PATIENCE_S = 20         # for an interrupted program to save and end
 
 
+class Outcome(NamedTuple):
+    """What came out of a stage."""
+
+    stage: str
+    seconds: float
+    text: str
+
+
 class StageError(Exception):
     """A stage did not do what it should; the text is for the user."""
 
@@ -43,25 +53,25 @@ class StageError(Exception):
 # -------------------------------------------------------------------------------------------- screen
 
 
-def _styled(text, code):
+def _styled(text: str, code: int) -> str:
     return f"\033[{code}m{text}\033[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
 
 
-def _say(text=""):
+def _say(text: str = "") -> None:
     print(text, flush=True)
 
 
-def _run_program(command, folder):
+def _run_program(command: list[str], folder: Path) -> None:
     """Run an entry point in `folder`; its output goes to the screen behind a bar and to console.log there."""
     folder.mkdir(parents=True, exist_ok=True)
-    tail = deque(maxlen=25)
+    tail: deque[str] = deque(maxlen=25)
     _say(_styled(f"  $ python {' '.join(_shown(part) for part in command[1:])}", 2))
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with (folder / "console.log").open("a", encoding="utf-8") as log:
         program = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace")
         try:
-            for line in program.stdout:
+            for line in program.stdout or ():
                 log.write(line)
                 tail.append(line.rstrip())
                 _say(f"  {_styled('|', 2)} {line.rstrip()}")
@@ -74,7 +84,7 @@ def _run_program(command, folder):
                                     *(f"    {line}" for line in tail), "", f"All of it: {folder / 'console.log'}"]))
 
 
-def _end(program, at_once):
+def _end(program: subprocess.Popen, at_once: bool) -> None:
     """See the program to its end: Ctrl-C in a terminal has reached it as well; let it save what it has."""
     for ask in [program.terminate, program.kill] if at_once else [None, program.terminate, program.kill]:
         if ask is not None:
@@ -86,7 +96,7 @@ def _end(program, at_once):
             continue
 
 
-def _shown(part):
+def _shown(part: str) -> str:
     """An argument as one would type it in the current folder."""
     return shlex.quote(str(part).replace(f"{Path.cwd()}{os.sep}", ""))
 
@@ -101,27 +111,28 @@ class Demo:
               ("evaluate", "Score on pictures never seen"), ("export", "Export"),
               ("infer", "Infer with the exported network"), ("show", "Put it into pictures"))
 
-    def __init__(self, model, output, seed, pictures, overrides):
+    def __init__(self, model: str, output: Path, seed: int, pictures: tuple[int, int], overrides: list[str]):
         self.model, self.output, self.seed, self.pictures, self.overrides = model, output, seed, pictures, overrides
         self.folder = ROOT / model
         self.data, self.annotations = output / "data", output / "data" / "annotations" / "instances_val2017.json"
         self.mindrecord = self.data / "mindrecord" / model
-        self.seconds, self.metrics = {}, {}
+        self.seconds: dict[str, float] = {}
+        self.metrics: dict[str, Any] = {}
 
-    def command(self, script, *flags):
+    def command(self, script: str, *flags: str) -> list[str]:
         """A command line of the model's entry point."""
         return [sys.executable, str(self.folder / script), f"--config_path={self.folder / 'demo_config_cpu.yaml'}",
                 f"--seed={self.seed}", *flags, *self.overrides]
 
     # What was asked for; results of anything else are set aside before they mix.
-    def wish(self):
+    def wish(self) -> dict[str, Any]:
         digest = hashlib.sha256()
         for name in ("default_config.yaml", "demo_config_cpu.yaml"):
             digest.update((self.folder / name).read_bytes())
         return {"model": self.model, "seed": self.seed, "pictures": list(self.pictures), "overrides": self.overrides,
                 "config": digest.hexdigest()[:16]}
 
-    def load_state(self):
+    def load_state(self) -> None:
         """Take up an interrupted demo, or set aside the results of another or a finished one."""
         file = self.output / STATE
         state = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -137,13 +148,13 @@ class Demo:
         self.state = {"wish": self.wish(), "train_seconds": 0.0, "trained": False, "finished": False, **state}
         self.save_state()
 
-    def save_state(self):
+    def save_state(self) -> None:
         file = self.output / STATE
         partial = file.with_suffix(".part")
         partial.write_text(json.dumps(self.state, indent=1), encoding="utf-8")
         partial.replace(file)
 
-    def draw(self):
+    def draw(self) -> str:
         train, val = self.pictures
         info = shapes.draw_dataset(self.data, train=train, val=val, seed=self.seed)
         objects = sum(info["objects"].values())
@@ -151,7 +162,7 @@ class Demo:
             _say("  already there")
         return f"{train} pictures to learn from, {val} to score on, {objects} objects"
 
-    def train(self):
+    def train(self) -> str:
         if self.state["trained"]:
             self.seconds["train"] = self.state["train_seconds"]
             return "already done"
@@ -168,14 +179,14 @@ class Demo:
         self.seconds["train"] = self.state["train_seconds"]
         return str(self.checkpoint().relative_to(self.output))
 
-    def checkpoint(self):
+    def checkpoint(self) -> Path:
         """The last weights: the best ones were chosen on the very pictures that the score is to be measured on."""
         file = self.output / "train" / "checkpoint" / "last.ckpt"
         if not file.is_file():
             raise StageError(f"train.py did not write {file}")
         return file
 
-    def evaluate(self):
+    def evaluate(self) -> str:
         folder = self.output / "eval"
         _run_program(self.command("eval.py", f"--checkpoint_path={self.checkpoint()}", f"--coco_root={self.data}",
                                   f"--anno_path={self.annotations}", f"--output_path={folder}",
@@ -185,7 +196,7 @@ class Demo:
         return ", ".join(f"{report.KINDS[kind]}{name} {self.metrics[kind][name]:.3f}" for kind in kinds
                          for name in ("AP50", "AP"))
 
-    def export(self):
+    def export(self) -> str:
         folder, made = self.output / "export", []
         for file_format in ("MINDIR", "ONNX"):
             _run_program(self.command("export.py", f"--ckpt_file={self.checkpoint()}", f"--file_format={file_format}",
@@ -194,25 +205,25 @@ class Demo:
             made.append(f"{file.name} ({file.stat().st_size / 1e6:.1f} MB)")
         return ", ".join(made)
 
-    def exported(self, file_format):
+    def exported(self, file_format: str) -> Path:
         files = list((self.output / "export").rglob(f"*.{file_format.lower()}"))
         if not files:
             raise StageError(f"export.py left no .{file_format.lower()} in {self.output / 'export'}")
         return max(files, key=lambda path: path.stat().st_mtime)
 
-    def infer(self):
+    def infer(self) -> str:
         folder = self.output / "infer"
         _run_program(self.command("infer.py", f"--mindir_path={self.exported('MINDIR')}",
                                   f"--input={self.data / 'val2017'}", f"--output_path={folder}",
                                   f"--score_thr={SCORE_THR}"), folder)
         return f"{len(_read_json(folder / 'detections.json'))} detections in {self.pictures[1]} pictures"
 
-    def show(self):
+    def show(self) -> str:
         values = report.write(self, SCORE_THR)
         return f"a detector of {values['parameters']:,} parameters at work"
 
-    def run(self):
-        """All stages; returns the summary, a list of (stage, seconds, what came out)."""
+    def run(self) -> list[Outcome]:
+        """Run all stages and return the summary."""
         rows = []
         for number, (name, title) in enumerate(self.STAGES, 1):
             _say("\n" + _styled(f"[{number}/{len(self.STAGES)}] {title}", 1))
@@ -220,13 +231,13 @@ class Demo:
             outcome = getattr(self, name)()
             self.seconds.setdefault(name, time.monotonic() - start)
             _say(f"  {_styled('done', 32)} in {duration(self.seconds[name])}: {outcome}")
-            rows.append((name, self.seconds[name], outcome))
+            rows.append(Outcome(name, self.seconds[name], outcome))
         self.state["finished"] = True
         self.save_state()
         return rows
 
 
-def _read_json(path):
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -238,7 +249,7 @@ def _read_json(path):
 # ---------------------------------------------------------------------------------------------- main
 
 
-def _parse(argv):
+def _parse(argv: Optional[Sequence[str]]) -> tuple[argparse.Namespace, list[str]]:
     models = sorted(path.parent.name for path in ROOT.glob("*/demo_config_cpu.yaml"))
     parser = argparse.ArgumentParser(
         prog="python -m utils.demo.run", description=__doc__.split("\n", 1)[0],
@@ -257,18 +268,19 @@ def _parse(argv):
     return args, overrides
 
 
-def _summary(demo, rows):
+def _summary(demo: Demo, rows: list[Outcome]) -> None:
     _say("\n" + _styled("Summary", 1))
     for name, seconds, outcome in rows:
         _say(f"  {name:<10} {duration(seconds):>12}   {outcome}")
-    _say(f"  {'total':<10} {duration(sum(row[1] for row in rows)):>12}")
+    _say(f"  {'total':<10} {duration(sum(row.seconds for row in rows)):>12}")
     for name in ("detections.png", "curves.png", "metrics.json"):
         _say(f"  {demo.output / name}")
 
 
-def main(argv=None):
+def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the demo; returns the exit status."""
-    sys.stdout.reconfigure(errors="replace")
+    stream: Any = sys.stdout
+    stream.reconfigure(errors="replace")
     args, overrides = _parse(argv)
     output = args.output.expanduser().resolve()
     demo = Demo(args.model, output, args.seed, (args.train_pictures, args.val_pictures), overrides)

@@ -9,10 +9,12 @@ part that is visible. Picture n of a split depends on (seed, split, n) only, not
 
 import argparse
 import json
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, Optional, Union
 
 import cv2
 import numpy as np
@@ -38,17 +40,17 @@ class DrawnObject:
 # ------------------------------------------------------------------------------------------- objects
 
 
-def _silhouette(polygons, radius, turn, side):
+def _silhouette(polygons: Iterable[np.ndarray], radius: float, turn: float, side: int) -> np.ndarray:
     """Cover of the (side, side) patch by the form, 0..1, drawn at three times the size for soft edges."""
     cos, sin = np.cos(turn), np.sin(turn)
     big = np.zeros((side * 3, side * 3), np.uint8)
     for polygon in polygons:
         points = polygon @ np.array([[cos, sin], [-sin, cos]]) * radius + side / 2
-        cv2.fillPoly(big, [np.round(points * 3 * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
+        cv2.fillPoly(big, [np.round(points * 3 * 16).astype(np.int32)], (255,), cv2.LINE_8, 4)
     return cv2.resize(big, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
-def _paints(rng):
+def _paints(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Two colours that go together, and the dark one for lines."""
     hue, light, chroma = rng.uniform(0, 360), rng.uniform(0.54, 0.86), rng.uniform(0.08, 0.19)
     partner = hue + rng.choice([-35, 25, 60, 150, 180])
@@ -57,7 +59,7 @@ def _paints(rng):
             paint.colour(0.28, 0.05, hue))
 
 
-def _object(rng, name, radius, light):
+def _object(rng: np.random.Generator, name: str, radius: float, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Draw one object: its colours (S, S, 3) and its cover (S, S) in a square patch around its centre."""
     form = FORMS[name](rng)
     mirrored, turn = rng.random() < 0.5, rng.uniform(0, 2 * np.pi)
@@ -78,14 +80,14 @@ def _object(rng, name, radius, light):
     return paint.shade(albedo, height.astype(np.float32), light, rng.uniform(0.05, 0.4)), alpha
 
 
-def _cast_shadow(canvas, alpha, left, top, light, height):
+def _cast_shadow(canvas: np.ndarray, alpha: np.ndarray, left: int, top: int, light: np.ndarray, height: float) -> None:
     """Darken the ground beside an object: a soft shadow away from the light, and a tight one right at the edge."""
     pad = int(3 * height) + 6
     wide = cv2.copyMakeBorder(alpha, pad, pad, pad, pad, cv2.BORDER_CONSTANT)
     shift_x, shift_y = -light[0] * height, -light[1] * height
     far = cv2.GaussianBlur(wide, (0, 0), 0.75 * height + 0.8)
     near = cv2.GaussianBlur(wide, (0, 0), 1.6)
-    tone = np.float32([0.10, 0.07, 0.06])
+    tone = np.array([0.10, 0.07, 0.06], np.float32)
     paint.blend(canvas, tone, 0.5 * far, left - pad + round(shift_x), top - pad + round(shift_y))
     paint.blend(canvas, tone, 0.35 * near, left - pad, top - pad)
 
@@ -93,7 +95,7 @@ def _cast_shadow(canvas, alpha, left, top, light, height):
 # ------------------------------------------------------------------------------------------- clutter
 
 
-def _pebble(rng, canvas, light):
+def _pebble(rng: np.random.Generator, canvas: np.ndarray, light: np.ndarray) -> None:
     radius = rng.uniform(0.015, 0.05) * canvas.shape[0]
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     wobble = 1 + sum(rng.uniform(-0.12, 0.12) * np.cos(k * angle + rng.uniform(0, 6)) for k in (1, 2, 3))
@@ -108,7 +110,7 @@ def _pebble(rng, canvas, light):
     paint.blend(canvas, stone, alpha, left, top)
 
 
-def _weed(rng, canvas, light):
+def _weed(rng: np.random.Generator, canvas: np.ndarray, light: np.ndarray) -> None:
     """A blade of weed across the picture."""
     size = canvas.shape[0]
     start, heading = rng.uniform(0, size, 2), rng.uniform(0, 2 * np.pi)
@@ -119,7 +121,7 @@ def _weed(rng, canvas, light):
     width = size * rng.uniform(0.006, 0.016) * np.sin(np.linspace(0.5, np.pi, steps))[:, None]
     outline = np.concatenate([path + width * across, (path - width * across)[::-1]])
     big = np.zeros((size * 2, size * 2), np.uint8)
-    cv2.fillPoly(big, [np.round(outline * 2 * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
+    cv2.fillPoly(big, [np.round(outline * 2 * 16).astype(np.int32)], (255,), cv2.LINE_8, 4)
     alpha = cv2.resize(big, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     tone = paint.colour(rng.uniform(0.35, 0.65), rng.uniform(0.04, 0.11), rng.uniform(100, 170))
     _cast_shadow(canvas, alpha, 0, 0, light, 3)
@@ -129,7 +131,7 @@ def _weed(rng, canvas, light):
 # -------------------------------------------------------------------------------------------- scenes
 
 
-def _place(rng, owner, totals, alpha):
+def _place(rng: np.random.Generator, owner: np.ndarray, totals: list[int], alpha: np.ndarray) -> Optional[tuple[int, int]]:
     """A corner (left, top) where the patch leaves enough of itself and of everything below it visible, or None."""
     size, side = owner.shape[0], alpha.shape[0]
     solid = alpha > 0.5
@@ -146,14 +148,16 @@ def _place(rng, owner, totals, alpha):
     return None
 
 
-def draw_scene(rng, size):
+def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[DrawnObject]]:
     """Draw one picture: BGR uint8 (size, size, 3) and what is to be found in it."""
     canvas = paint.background(rng, size)
     direction, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0.55, 0.8)
     light = np.array([slope * np.cos(direction), slope * np.sin(direction), np.sqrt(1 - slope ** 2)], np.float32)
     for _ in range(rng.integers(0, 7)):
         (_pebble if rng.random() < 0.75 else _weed)(rng, canvas, light)
-    owner, labels, totals = np.zeros((size, size), np.uint8), [], []    # owner: the object a pixel shows, from 1; or 0
+    owner = np.zeros((size, size), np.uint8)        # the object that a pixel shows, from 1; or 0
+    labels: list[int] = []
+    totals: list[int] = []
     wanted = int(rng.integers(2, 7))
     for label in rng.permutation(np.arange(wanted) + rng.integers(3)) % len(CLASSES) + 1:      # a balanced choice
         radius = size * rng.uniform(0.11, 0.27 if wanted < 5 else 0.21)
@@ -176,13 +180,13 @@ def draw_scene(rng, size):
 # ------------------------------------------------------------------------------------------ data set
 
 
-def box_of(mask):
+def box_of(mask: np.ndarray) -> list[float]:
     """The smallest (x, y, width, height) around a mask, in pixels whose edges are whole numbers."""
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return [float(x), float(y), float(width), float(height)]
 
 
-def _draw_file(index, folder, split, size, seed):
+def _draw_file(index: int, folder: str, split: str, size: int, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Draw and write picture `index` of a split; returns its COCO entries (their ids are given by the caller)."""
     picture, objects = draw_scene(np.random.default_rng([seed, _SPLITS[split], index]), size)
     name = f"{index + 1:06d}.jpg"
@@ -197,7 +201,8 @@ def _draw_file(index, folder, split, size, seed):
     return {"id": index + 1, "file_name": name, "height": size, "width": size}, entries
 
 
-def draw_dataset(folder, train=400, val=60, size=320, seed=1, workers=2):
+def draw_dataset(folder: Union[str, Path], train: int = 400, val: int = 60, size: int = 320, seed: int = 1,
+                 workers: int = 2) -> dict[str, Any]:
     """Draw the whole data set into `folder`, unless the very same stands there already.
 
     Writes train2017/, val2017/ and annotations/instances_{train,val}2017.json. Returns a dict: "pictures" and "objects"
@@ -233,7 +238,7 @@ def draw_dataset(folder, train=400, val=60, size=320, seed=1, workers=2):
     return {**info, "drawn": True}
 
 
-def main(argv=None):
+def main(argv: Optional[Sequence[str]] = None) -> None:
     """Draw a data set from the command line."""
     parser = argparse.ArgumentParser(prog="utils.demo.shapes", description=__doc__.split("\n", 1)[0])
     parser.add_argument("output_dir")

@@ -10,18 +10,20 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 if not __package__:         # run as a file: the search path begins with this folder
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from utils.hccl_tools.rank_table import TableError, guard, new_table, write_table
+from utils.hccl_tools.rank_table import Machine, TableError, guard, new_table, write_table
 
 HCCN_CONF = "/etc/hccn.conf"
 TOOL_SECONDS = 60
 
 
-def main(argv=None) -> int:
+def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="hccl_tools.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--device_num", default="[0,8)",
                         help="which of the visible devices: [FIRST,END) without END, or [FIRST,LAST] (%(default)s)")
@@ -35,15 +37,15 @@ def main(argv=None) -> int:
     return guard(parser.prog, lambda: print(make_table(args)))
 
 
-def make_table(args) -> Path:
+def make_table(args: argparse.Namespace) -> Path:
     """Path of the table that was written."""
     devices = chosen_devices(args.device_num, args.visible_devices)
     server_ip = args.server_ip or own_address()
-    table = new_table([(server_ip, [(device, device_address(device, args.hccn_conf)) for device in devices])])
+    table = new_table([Machine(server_ip, [(device, device_address(device, args.hccn_conf)) for device in devices])])
     return write_table(table, args.output_dir, f"hccl_{len(devices)}p_{''.join(map(str, devices))}_{server_ip}.json")
 
 
-def chosen_devices(device_num: str, visible_devices: str) -> list:
+def chosen_devices(device_num: str, visible_devices: str) -> list[int]:
     """Numbers of the devices that take part: those at the places `device_num` of `visible_devices`."""
     match = re.fullmatch(r"\s*\[\s*(\d+)\s*,\s*(\d+)\s*([)\]])\s*", device_num)
     if not match:

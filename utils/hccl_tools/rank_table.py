@@ -4,34 +4,71 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, TypedDict, Union
+
+
+class Machine(NamedTuple):
+    """A server and its devices."""
+
+    server_id: str
+    devices: Sequence[tuple[Union[int, str], str]]      # (device_id, device_ip)
+
+
+class Device(TypedDict):
+    """A device in a table."""
+
+    device_id: str
+    device_ip: str
+    rank_id: str
+
+
+class Server(TypedDict):
+    """A server in a table."""
+
+    server_id: str
+    device: list[Device]
+    host_nic_ip: str
+
+
+class RankTable(TypedDict):
+    """A table, as its file holds it."""
+
+    version: str
+    server_count: str
+    server_list: list[Server]
+    status: str
 
 
 class TableError(ValueError):
     """A fault of the call, the machine or a table, told in one line."""
 
 
-def new_table(servers) -> dict:
-    """servers: [(server_id, [(device_id, device_ip), ...])]; ranks count through all of them in this order."""
-    rank, listed = 0, []
+def new_table(servers: Iterable[Machine]) -> RankTable:
+    """Return the table of the servers; ranks count through all of them in this order."""
+    rank = 0
+    listed: list[Server] = []
     for server_id, devices in servers:
-        entries = [{"device_id": str(device_id), "device_ip": device_ip, "rank_id": str(rank + i)}
-                   for i, (device_id, device_ip) in enumerate(devices)]
+        entries: list[Device] = [{"device_id": str(device_id), "device_ip": device_ip, "rank_id": str(rank + i)}
+                                 for i, (device_id, device_ip) in enumerate(devices)]
         rank += len(entries)
         listed.append({"server_id": server_id, "device": entries, "host_nic_ip": "reserve"})
     return {"version": "1.0", "server_count": str(len(listed)), "server_list": listed, "status": "completed"}
 
 
-def check_table(table) -> None:
+def check_table(table: Any) -> None:
     """TableError where HCCL could not form a group from `table`."""
     _expect(isinstance(table, dict), "not a rank table: no mapping")
     _expect(table.get("version") == "1.0", f"version: expected '1.0', got {table.get('version')!r}")
     _expect(table.get("status") == "completed", f"status: expected 'completed', got {table.get('status')!r}")
-    servers = table.get("server_list")
+    servers: Any = table.get("server_list")
     _expect(isinstance(servers, list) and servers, "server_list: expected at least one server")
     _expect(table.get("server_count") == str(len(servers)),
             f"server_count: {table.get('server_count')!r}, but server_list has {len(servers)}")
-    names, addresses, ranks = {}, {}, []
+    names: dict[str, bool] = {}
+    addresses: dict[str, str] = {}
+    ranks: list[Any] = []
     for server in servers:
         _expect(isinstance(server, dict), "server_list: expected mappings")
         name = server.get("server_id")
@@ -43,9 +80,9 @@ def check_table(table) -> None:
             f"rank_id: expected 0 to {len(ranks) - 1} in this order, got {', '.join(map(str, ranks))}")
 
 
-def _check_devices(server: dict, name: str, addresses: dict) -> list:
+def _check_devices(server: dict[str, Any], name: str, addresses: dict[str, str]) -> list[Any]:
     """Ranks of a server's devices; addresses: those of the servers before, and then of this one too."""
-    devices = server.get("device")
+    devices: Any = server.get("device")
     _expect(isinstance(devices, list) and devices, f"server {name}: no device")
     seen = set()
     for device in devices:
@@ -62,19 +99,19 @@ def _check_devices(server: dict, name: str, addresses: dict) -> list:
     return [device.get("rank_id") for device in devices]
 
 
-def _check_address(value, where: str) -> None:
+def _check_address(value: Any, where: str) -> None:
     try:
         ipaddress.ip_address(value if isinstance(value, str) else "")
     except ValueError:
         raise TableError(f"{where}: expected an IP address, got {value!r}") from None
 
 
-def _expect(holds, message: str) -> None:
+def _expect(holds: Any, message: str) -> None:
     if not holds:
         raise TableError(message)
 
 
-def read_table(path) -> dict:
+def read_table(path: Union[str, Path]) -> RankTable:
     """The table in a file, checked."""
     try:
         table = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -88,7 +125,7 @@ def read_table(path) -> dict:
     return table
 
 
-def write_table(table: dict, folder, name: str) -> Path:
+def write_table(table: RankTable, folder: Union[str, Path], name: str) -> Path:
     """Write FOLDER/NAME, whole or not at all; a faulty table is not written."""
     check_table(table)
     path = Path(folder) / name
@@ -101,7 +138,7 @@ def write_table(table: dict, folder, name: str) -> Path:
     return path
 
 
-def guard(program: str, work) -> int:
+def guard(program: str, work: Callable[[], Any]) -> int:
     """Exit status of `work()`: 0, or 2 with one line on stderr."""
     try:
         work()

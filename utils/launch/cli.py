@@ -4,7 +4,9 @@ import os
 import random
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn, Optional
 
 from .nodes import PORT_OFFSET, Nodes
 from .supervisor import Supervisor
@@ -19,7 +21,7 @@ class LaunchError(ValueError):
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise LaunchError(message)
 
 
@@ -47,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse(argv) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The options, complete and sound; LaunchError otherwise."""
     options = build_parser().parse_args(argv)
     total, local = options.worker_num or options.local_worker_num, options.local_worker_num or options.worker_num
@@ -87,12 +89,12 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def own_log(options) -> Path:
+def own_log(options: argparse.Namespace) -> Path:
     """Of msrun; the nodes may share the folder."""
     return Path(options.log_dir) / ("msrun.log" if options.node_rank == 0 else f"msrun_{options.node_rank}.log")
 
 
-def prepare_logs(options) -> None:
+def prepare_logs(options: argparse.Namespace) -> None:
     """The folder, made; logs of an earlier start are moved to earlier/N, for msrun would write over them.
 
     Of several nodes each moves its own alone: the others may have begun.
@@ -127,7 +129,7 @@ def _new_folder(parent: Path) -> Path:
             return parent / str(number)
 
 
-def msrun_command(options) -> list:
+def msrun_command(options: argparse.Namespace) -> list[str]:
     """msrun of the Python that runs this."""
     shown = {"all": "-1", "none": "-2"}.get(options.show_ranks, options.show_ranks)     # -2 is no rank
     target = [f"--device_target={options.device_target}"] if options.device_target else []
@@ -138,14 +140,14 @@ def msrun_command(options) -> list:
             f"--tail_worker_log={shown}", options.program, *options.arguments, *target]
 
 
-def environment(options) -> dict:
+def environment(options: argparse.Namespace) -> dict[str, str]:
     """What msrun and the ranks inherit."""
     paths = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]     # msrun starts the ranks with "python"
     return {"GLOG_v": "3", **os.environ, "PATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1",
             "LOCAL_WORKER_NUM": str(options.local_worker_num)}
 
 
-def main(argv=None) -> int:
+def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
         prepare_logs(options)

@@ -9,11 +9,12 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Iterable
 
 import psutil
 
 
-def end_all(*_) -> None:
+def end_all(*_: object) -> None:
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error, OSError):
             if os.getsid(child.pid) == child.pid:       # a rank, with what it has started
@@ -23,7 +24,7 @@ def end_all(*_) -> None:
     os._exit(128 + signal.SIGINT)
 
 
-def is_first_node(arguments) -> bool:
+def is_first_node(arguments: Iterable[str]) -> bool:
     """Whether --node_rank=N is 0 or not given; what stands behind the program is the program's."""
     own = itertools.takewhile(lambda word: word.startswith("--"), arguments)
     return not any(re.fullmatch(r"--node_rank=0*[1-9]\d*", word) for word in own)

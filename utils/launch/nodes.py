@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from typing import Optional
 
 from .supervisor import STOPPED
 
@@ -29,20 +30,24 @@ class Nodes:
 
     def __init__(self, number: int, address: str, port: int, patience: float):
         self.number, self.address, self.port, self.patience = number, address, port + PORT_OFFSET, patience
-        self.failed, self.closing = None, threading.Event()
-        self.connections, self.server = [], None
+        self.failed: Optional[tuple[int, Optional[int]]] = None
+        self.closing = threading.Event()
+        self.connections: list[socket.socket] = []
+        self.server: Optional[socket.socket] = None
 
     def start(self) -> None:
         if self.number == 0:
-            self.server = socket.socket()
-            self.server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.server = server = socket.socket()
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                self.server.bind(("", self.port))
+                server.bind(("", self.port))
             except OSError as error:
                 self._tell_unwatched(f"port {self.port}: {error.strerror}")
                 return
-            self.server.listen()
-        threading.Thread(target=self._accept if self.number == 0 else self._connect, daemon=True).start()
+            server.listen()
+            threading.Thread(target=self._accept, args=(server,), daemon=True).start()
+        else:
+            threading.Thread(target=self._connect, daemon=True).start()
 
     def finish(self, status: int) -> None:
         """Tell the others the status of this node, and let go of them."""
@@ -54,10 +59,10 @@ class Nodes:
         if self.server:
             self.server.close()
 
-    def _accept(self) -> None:
+    def _accept(self, server: socket.socket) -> None:
         with contextlib.suppress(OSError):      # closed
             while True:
-                connection, _ = self.server.accept()
+                connection, _ = server.accept()
                 self.connections.append(connection)
                 threading.Thread(target=self._listen, args=(connection,), daemon=True).start()
 
@@ -78,7 +83,7 @@ class Nodes:
             self._listen(connection)
             return
 
-    def _listen(self, connection) -> None:
+    def _listen(self, connection: socket.socket) -> None:
         """Until the other end says how it ended, or goes without a word."""
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -11,17 +11,33 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Device(NamedTuple):
+    """A device of a server."""
+
+    rank: int
+    number: int
+
+
+class Server(NamedTuple):
+    """A server of a table."""
+
+    address: str
+    devices: list[Device]       # by rank
 
 
 class TableError(ValueError):
     """A table that cannot be followed, told in one line."""
 
 
-def read_servers(path: Path) -> list:
-    """[(address, [(rank, device)] by rank)] of the servers."""
+def read_servers(path: Path) -> list[Server]:
+    """Return the servers of a table; TableError where it cannot be followed."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        servers = [(str(server["server_id"]), sorted((int(item["rank_id"]), int(item["device_id"])) for item in server["device"]))
+        servers = [Server(str(server["server_id"]),
+                          sorted(Device(int(item["rank_id"]), int(item["device_id"])) for item in server["device"]))
                    for server in table["server_list"]]
     except OSError as error:
         raise TableError(f"{path}: {error.strerror}") from None
@@ -36,7 +52,7 @@ def read_servers(path: Path) -> list:
     return servers
 
 
-def own_number(servers: list, path: Path) -> int:
+def own_number(servers: list[Server], path: Path) -> int:
     """Which of the servers this machine is."""
     wanted = os.environ.get("NODE_RANK", "")
     if wanted:
@@ -64,12 +80,12 @@ def is_local(address: str) -> bool:
     return False
 
 
-def count_lines(path: Path) -> list:
+def count_lines(path: Path) -> list[str]:
     """What run.py is told where the devices of the table are not this machine's."""
     return [f"--worker_num={sum(len(devices) for _, devices in read_servers(path))}"]
 
 
-def launch_lines(path: Path) -> list:
+def launch_lines(path: Path) -> list[str]:
     """NAME=VALUE of the environment, then --name=value of run.py."""
     servers = read_servers(path)
     number = own_number(servers, path)
@@ -84,7 +100,7 @@ def launch_lines(path: Path) -> list:
     return lines
 
 
-def main(arguments: list) -> int:
+def main(arguments: list[str]) -> int:
     lines_of = count_lines if arguments[:1] == ["--count"] else launch_lines
     if len(arguments) != (2 if lines_of is count_lines else 1):
         print("usage: rank_table.py [--count] RANK_TABLE_FILE", file=sys.stderr)

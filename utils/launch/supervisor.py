@@ -17,6 +17,8 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import Any, Optional, Protocol, TextIO
 
 import psutil
 
@@ -47,21 +49,29 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
+class NodesWatch(Protocol):
+    """What says how the launchers of other nodes ended."""
+
+    failed: Optional[tuple[int, Optional[int]]]     # number of a node, its status or None
+
+
 class Supervisor:
     """Runs `command`, an msrun with --join=True that starts `count` ranks here and writes their logs beside `log`, its own.
 
     nodes: those of other nodes, see nodes.py; None = there are no others.
     """
 
-    def __init__(self, command: list, env: dict, log: Path, count: int, kill_after: float, nodes=None):
+    def __init__(self, command: list[str], env: dict[str, str], log: Path, count: int, kill_after: float,
+                 nodes: Optional[NodesWatch] = None):
         self.command, self.env, self.log, self.count, self.kill_after = command, env, log, count, kill_after
         self.folder, self.nodes = log.parent, nodes
-        self.ranks = {}         # pid -> (psutil.Process, number)
-        self.scheduler = None   # psutil.Process; of several nodes the first has one
-        self.lost = False       # it ended while ranks went on
-        self.failed = None      # (pid, status) of the rank that failed first, as subprocess gives the status
-        self.asked = 0          # number of the signal that asked to stop
-        self.msrun = None
+        self.ranks: dict[int, tuple[psutil.Process, str]] = {}      # pid -> process, number
+        self.scheduler: Optional[psutil.Process] = None             # of several nodes the first has one
+        self.lost = False                                           # it ended while ranks went on
+        # (pid, status) of the rank that failed first, as subprocess gives the status
+        self.failed: Optional[tuple[int, int]] = None
+        self.asked = 0                                              # number of the signal that asked to stop
+        self.msrun: Any = None                                      # a subprocess.Popen once it runs
 
     def run(self) -> int:
         before = {number: signal.signal(number, self._take) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
@@ -83,7 +93,7 @@ class Supervisor:
                 signal.signal(number, handler)
         return self._conclude()
 
-    def _show(self, log) -> None:
+    def _show(self, log: TextIO) -> None:
         """What the ranks say."""
         for line in self.msrun.stdout:
             text = line.decode("utf-8", "replace")
@@ -91,7 +101,7 @@ class Supervisor:
                 (log if text.startswith(("Start worker process", "Start scheduler process")) else sys.stdout).write(text)
                 sys.stdout.flush()
 
-    def _listen(self, log) -> None:
+    def _listen(self, log: TextIO) -> None:
         """What msrun tells of them."""
         for line in self.msrun.stderr:
             text = line.decode("utf-8", "replace")
@@ -123,7 +133,7 @@ class Supervisor:
                     return
             time.sleep(POLL_S if len(self.ranks) >= self.count else SEARCH_S)
 
-    def _processes(self) -> list:
+    def _processes(self) -> list[psutil.Process]:
         return [process for process, _ in self.ranks.values() if process.is_running()]
 
     def _find_ranks(self) -> None:
@@ -142,7 +152,7 @@ class Supervisor:
                     elif role == "MS_WORKER" and os.getsid(child.pid) == child.pid:
                         self.ranks[child.pid] = child, variables.get("RANK_ID", "*")
 
-    def _take(self, number, _frame) -> None:
+    def _take(self, number: int, _frame: Optional[FrameType]) -> None:
         """Hand the wish to stop on to the ranks; a second one ends them."""
         self._find_ranks()
         if self.asked or not self.ranks:
@@ -178,10 +188,10 @@ class Supervisor:
             self._tell(f"{'a rank' if number == '*' else f'rank {number}'} {how}; all others were ended", f"worker_{number}.log")
             return own
         if self.nodes and self.nodes.failed and status:
-            node, code = self.nodes.failed
-            print(f"run.py: node {node} {'went without a word' if code is None else f'ended with status {code}'}; all ranks here "
+            node, ended = self.nodes.failed
+            print(f"run.py: node {node} {'went without a word' if ended is None else f'ended with status {ended}'}; all ranks here "
                   f"were ended", file=sys.stderr)
-            return code or 1
+            return ended or 1
         if self.asked and status:
             print("run.py: ended as asked, at once", file=sys.stderr)
             return 128 + self.asked

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -33,7 +33,7 @@ def convert_main(argv: Optional[Sequence[str]] = None) -> int:
     return _guard(parser, lambda: _convert(args))
 
 
-def _convert(args) -> int:
+def _convert(args: argparse.Namespace) -> int:
     start = time.monotonic()
     manifest = (convert if args.force else ensure)(
         args.source, args.image_dir, args.anno_path, args.output_dir, args.classes, args.image_set, args.workers,
@@ -54,7 +54,7 @@ def check_main(argv: Optional[Sequence[str]] = None) -> int:
     return _guard(parser, lambda: _check(args))
 
 
-def _check(args) -> int:
+def _check(args: argparse.Namespace) -> int:
     check_source(args.source, args.masks)
     check_paths(args.source, args.image_dir, args.anno_path, args.image_set)
     try:
@@ -88,7 +88,7 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _guard(parser: argparse.ArgumentParser, work) -> int:
+def _guard(parser: argparse.ArgumentParser, work: Callable[[], int]) -> int:
     stream: Any
     for stream in (sys.stdout, sys.stderr):     # file names need not fit the terminal's encoding
         stream.reconfigure(errors="backslashreplace")
@@ -120,7 +120,7 @@ def _boolean(text: str) -> bool:
     return values[text.lower()]
 
 
-def _classes(text: str) -> list:
+def _classes(text: str) -> list[str]:
     """Class names, with the background put first where it is not."""
     if text.startswith("@"):
         try:

@@ -7,40 +7,36 @@ A conversion is written to OUTPUT_DIR/.partial-XXXXXXXX, renamed when whole, and
 replaced; then the one before is deleted. So whatever ends the work, the manifest names a whole conversion or none;
 leftovers go with the next one.
 """
-import errno
 import json
 import logging
 import os
-import re
 import secrets
 import shutil
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Literal, Optional, Union
+from typing import Any, Callable, Optional
+
+import numpy as np
 
 from .errors import CLIPPED, LARGE_PICTURE, MISSING_PICTURE, DataError, Problem, count_kinds, warn_of
 from .fitting import fit
-from .manifest import PICTURES, SCHEMA_VERSION, picture_sizes, read_manifest, write_manifest
+from .folder import PARTIAL, ROWS, locked_folder, remove_leftovers
+from .manifest import PICTURES, SCHEMA_VERSION, Manifest, picture_sizes, read_manifest, write_manifest
 from .masks import encode_masks, most_bytes
 from .pictures import PictureError, inspect, read_picture
-from .progress import Crew, Progress, default_workers
+from .progress import Crew, Progress, Report, default_workers
 from .readers import AnyPath, Classes, check_paths, check_source, nothing_left, read_source, refuse_fatal, source_digest
-from .records import ImageRecord, check_classes, is_dropped
-from .shard import MAX_PICTURE, ShardWriter, plan_layout, row_size
+from .records import Annotations, ImageRecord, check_classes, is_dropped
+from .shard import MAX_PICTURE, Layout, ShardWriter, plan_layout, row_size
 
 # Bytes of pictures that keep a thread busy for longer than it costs: with less, threads only wait for each other.
 WORTH_A_THREAD = 32 << 20
-PARTIAL, ROWS = ".partial-", "rows-"
-OURS = re.compile(r"(\.partial|rows)-[0-9a-f]{8}")
-# None shows progress on stderr, False shows nothing, a callable gets (done, total).
-Report = Union[None, Literal[False], Callable[[int, int], Any]]
 log = logging.getLogger(__name__)
 
 
 def convert(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: AnyPath, classes: Classes = None,
             image_set: Optional[str] = None, workers: Optional[int] = None, keep_empty: bool = False,
-            shards: Optional[int] = None, progress: Report = None, masks: bool = False) -> dict[str, Any]:
+            shards: Optional[int] = None, progress: Report = None, masks: bool = False) -> Manifest:
     """Convert, whatever is there already, and return the manifest. The data set is described as for `read_annotations`.
 
     workers: threads, by default one for each core, 8 at most; few images take fewer. shards: files, by default one for each
@@ -49,13 +45,13 @@ def convert(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: Any
     objects that cannot be used are dropped, counted and warned about.
     """
     request = _request(source, image_dir, anno_path, _options(source, classes, keep_empty, masks), image_set)
-    with _folder(output_dir) as folder:
+    with locked_folder(output_dir) as folder:
         return _convert(request, folder, workers, shards, progress)
 
 
 def ensure(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: AnyPath, classes: Classes = None,
            image_set: Optional[str] = None, workers: Optional[int] = None, keep_empty: bool = False,
-           shards: Optional[int] = None, progress: Report = None, masks: bool = False) -> dict[str, Any]:
+           shards: Optional[int] = None, progress: Report = None, masks: bool = False) -> Manifest:
     """The manifest of a whole conversion of just this data; an old or partial one is made anew. Arguments as `convert`.
 
     Of several processes that call it at once, one converts and the others wait. Where the source is not there (any
@@ -70,12 +66,12 @@ def ensure(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: AnyP
             raise
         log.warning("%s; the conversion in %s is used as it is", error, output_dir)
         return manifest
-    with _folder(output_dir) as folder:
+    with locked_folder(output_dir) as folder:
         manifest, reason = read_manifest(folder)
         if manifest:
             reason = _stale(manifest, request, folder)
-        if not reason:
-            return manifest
+            if not reason:
+                return manifest
         if (folder / "manifest.json").exists():
             log.warning("%s: converting anew: %s", folder, reason)
         return _convert(request, folder, workers, shards, progress)
@@ -86,27 +82,28 @@ class _Request:
     source: str
     image_dir: Path
     anno_path: Path
-    classes: Optional[list]
+    classes: Optional[list[str]]
     image_set: Optional[str]
     keep_empty: bool
     masks: bool
-    options: dict
+    options: dict[str, Any]
 
 
-def _request(source, image_dir, anno_path, options: dict, image_set) -> _Request:
+def _request(source: str, image_dir: AnyPath, anno_path: AnyPath, options: dict[str, Any], image_set: Optional[str]) -> _Request:
     image_dir, anno_path = check_paths(source, image_dir, anno_path, image_set)
     return _Request(source, image_dir, anno_path, options["classes"], image_set or None, options["keep_empty"],
                     "masks" in options, options)
 
 
-def _options(source, classes, keep_empty, masks) -> dict:
+def _options(source: str, classes: Classes, keep_empty: bool, masks: bool) -> dict[str, Any]:
     """What a conversion is asked for, as the manifest holds it."""
     check_source(source, masks)
     options = {"source": source, "classes": check_classes(classes), "keep_empty": bool(keep_empty)}
     return {**options, "masks": True} if masks else options
 
 
-def _alone(source, anno_path, output_dir, options: dict, image_set):
+def _alone(source: str, anno_path: AnyPath, output_dir: AnyPath, options: dict[str, Any],
+           image_set: Optional[str]) -> Optional[Manifest]:
     """The manifest of a whole conversion that does not contradict what is there of its source, or None."""
     manifest, _ = read_manifest(Path(output_dir))
     if manifest is None or manifest["options"] != options:
@@ -117,7 +114,7 @@ def _alone(source, anno_path, output_dir, options: dict, image_set):
     return manifest
 
 
-def _stale(manifest: dict, request: _Request, folder: Path):
+def _stale(manifest: Manifest, request: _Request, folder: Path) -> Optional[str]:
     """Why a whole conversion is not of this data, or None."""
     if manifest["options"] != request.options:
         return "it was made with other options"
@@ -133,73 +130,21 @@ def _stale(manifest: dict, request: _Request, folder: Path):
     return None
 
 
-# ------------------------------------------------------------------------------------------- the folder
-
-
-@contextmanager
-def _folder(output_dir):
-    """The output folder, made, with other conversions to it kept out; errors of the system as DataError."""
-    folder = Path(output_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder)
-        try:
-            yield folder
-        finally:
-            if lock is not None:
-                os.close(lock)
-    except OSError as error:
-        raise DataError(f"{error.filename or folder}: {error.strerror or error}") from error
-
-
-def _lock(folder: Path):
-    """A descriptor that holds the lock until it is closed or the process ends; None where the system has no locks."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.warning("%s: waiting for another process that converts to it", folder)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-    except OSError as error:
-        # Those of a file system that has no locks.
-        if error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP):
-            os.close(fd)
-            raise
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _remove_leftovers(folder: Path, keep: str) -> None:
-    for entry in os.scandir(folder):
-        if OURS.fullmatch(entry.name) and entry.name != keep and entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
-
-
-# ------------------------------------------------------------------------------------------- the work
-
-
 @dataclass
 class _Part:
     """What one thread converts, and then what came of it."""
 
-    records: list
-    sizes: list
+    records: list[ImageRecord]
+    sizes: list[int]
     path: Path
-    fields: list = field(default_factory=list)
-    problems: list = field(default_factory=list)
+    fields: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     objects: int = 0
     with_objects: int = 0
-    writer: Any = None
+    writer: Any = None      # a ShardWriter once the work has begun
 
 
-def _convert(request: _Request, folder: Path, workers, shards, report) -> dict:
+def _convert(request: _Request, folder: Path, workers: Optional[int], shards: Optional[int], report: Report) -> Manifest:
     found = read_source(request.source, request.image_dir, request.anno_path, request.classes, request.image_set)
     refuse_fatal(found.problems)
     sizes, fingerprint = picture_sizes(request.image_dir, sorted({record.file_name for record in found.records}))
@@ -218,10 +163,11 @@ def _convert(request: _Request, folder: Path, workers, shards, report) -> dict:
     partial.mkdir()
     parts: list[_Part] = []
     try:
-        total = sum(sizes[record.file_name] for record in records)
+        lengths = [sizes[record.file_name] or 0 for record in records]      # those without a file are left out above
+        total = sum(lengths)
         _refuse_full_disk(folder, total)
-        rows = [row_size(sizes[record.file_name], len(record.labels),
-                         most_bytes(record.segmentations) if request.masks else 0) for record in records]
+        rows = [row_size(length, len(record.labels), most_bytes(record.segmentations or ()) if request.masks else 0)
+                for length, record in zip(lengths, records)]
         parts = _divide(records, rows, min(int(shards or workers), len(records)), partial)
         with Crew(min(workers, 1 + total // WORTH_A_THREAD)) as crew:
             _write(crew, parts, request, report)
@@ -239,12 +185,12 @@ def _convert(request: _Request, folder: Path, workers, shards, report) -> dict:
                 part.writer.close()
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _remove_leftovers(folder, keep=f"{ROWS}{token}")
+    remove_leftovers(folder, keep=f"{ROWS}{token}")
     warn_of(problems, log)
     return manifest
 
 
-def _write(crew: Crew, parts: list, request: _Request, report) -> None:
+def _write(crew: Crew, parts: list[_Part], request: _Request, report: Report) -> None:
     layout = plan_layout([part.sizes for part in parts])
     progress = Progress(sum(len(part.records) for part in parts), "MindRecord", report)
     try:
@@ -260,7 +206,7 @@ def _write(crew: Crew, parts: list, request: _Request, report) -> None:
         progress.close()
 
 
-def size_fault(record: ImageRecord, size, image_dir: Path):
+def size_fault(record: ImageRecord, size: Optional[int], image_dir: Path) -> Optional[Problem]:
     """The problem of a picture that is not there, or too large to be read; None of others."""
     if size is None:
         return Problem(record.origin, record.file_name, f"no such picture in {image_dir}", MISSING_PICTURE)
@@ -274,7 +220,7 @@ def _has_objects(record: ImageRecord) -> bool:
     return 0 in record.crowds
 
 
-def _nothing(request: _Request, found, problems: list) -> DataError:
+def _nothing(request: _Request, found: Annotations, problems: list[Problem]) -> DataError:
     if found.records and not problems and not any(map(_has_objects, found.records)):
         return DataError(f"{request.anno_path}: none of its {len(found.records)} images has an object (keep_empty "
                          "takes them all the same)")
@@ -287,7 +233,7 @@ def _refuse_full_disk(folder: Path, size: int) -> None:
         raise DataError(f"{folder}: {size / 1e6:.0f} MB are needed, {free / 1e6:.0f} are free")
 
 
-def _divide(records: list, rows: list, count: int, folder: Path) -> list:
+def _divide(records: list[ImageRecord], rows: list[int], count: int, folder: Path) -> list[_Part]:
     """`count` runs of records, of about the same number of bytes each: file after file gives the records in order."""
     total, done, start = sum(rows), 0, 0
     parts: list[_Part] = []
@@ -301,7 +247,7 @@ def _divide(records: list, rows: list, count: int, folder: Path) -> list:
     return parts
 
 
-def _write_rows(part: _Part, layout, request: _Request, tick) -> None:
+def _write_rows(part: _Part, layout: Layout, request: _Request, tick: Callable[[], None]) -> None:
     part.writer = ShardWriter(part.path, layout, request.masks)
     for record in part.records:
         tick()
@@ -321,7 +267,7 @@ def _write_row(part: _Part, record: ImageRecord, request: _Request) -> None:
     if not request.keep_empty and 0 not in crowds:
         return
     if not count:       # empty arrays do not read back: a row of zeros, and count says that it is none
-        boxes, labels, crowds = [[0, 0, 0, 0]], [0], [0]
+        boxes, labels, crowds = np.zeros((1, 4)), np.zeros(1, np.int32), np.zeros(1, np.int32)
     part.writer.add(data, boxes, labels, crowds, encode_masks(masks) if request.masks else b"")
     part.objects += count
     part.with_objects += count > 0
@@ -337,7 +283,8 @@ def _finish(part: _Part) -> None:
         part.path.unlink()
 
 
-def _manifest(request: _Request, found, parts: list, problems: list, pictures: dict, rows: str) -> dict:
+def _manifest(request: _Request, found: Annotations, parts: list[_Part], problems: list[Problem], pictures: dict[str, Any],
+              rows: str) -> Manifest:
     counts = count_kinds(problem for problem in problems if is_dropped(problem))
     kept = count_kinds(problem for problem in problems if not is_dropped(problem))
     return {

@@ -1,7 +1,9 @@
 """The data doctor: reads a data set as conversion does, decodes every picture in full, and tells all that is wrong."""
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
 
@@ -10,8 +12,9 @@ from .errors import Problem, count_kinds
 from .fitting import fit
 from .manifest import picture_sizes
 from .pictures import PictureError, decode_strictly, inspect, read_picture
-from .progress import Crew, Progress, default_workers
-from .readers import check_source, read_source
+from .progress import Crew, Progress, Report, default_workers
+from .readers import AnyPath, Classes, check_source, read_source
+from .records import ImageRecord
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -20,17 +23,17 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 class Diagnosis:
     """All problems, and what the usable part of the data set looks like."""
 
-    problems: list
-    categories: list
-    images: int = 0             # as annotated
-    usable: int = 0
-    empty: int = 0              # usable images without objects
-    crowds: int = 0
-    pictures: np.ndarray = None     # (usable, 2) width, height
-    boxes: np.ndarray = None        # (objects, 4) clipped, crowds left out
-    labels: np.ndarray = None       # (objects,)
+    problems: list[Problem]
+    categories: list[dict[str, Any]]
+    images: int                 # as annotated
+    usable: int
+    empty: int                  # usable images without objects
+    crowds: int
+    pictures: np.ndarray        # (usable, 2) width, height
+    boxes: np.ndarray           # (objects, 4) clipped, crowds left out
+    labels: np.ndarray          # (objects,)
 
-    def lines(self) -> list:
+    def lines(self) -> list[str]:
         """The summary for people."""
         text = [f"images: {self.usable} usable of {self.images}, {self.empty} of them without objects",
                 f"objects: {len(self.boxes)}, and {self.crowds} crowd regions"]
@@ -52,17 +55,18 @@ class Diagnosis:
 
 @dataclass
 class _Part:
-    records: list
-    problems: list = field(default_factory=list)
-    pictures: list = field(default_factory=list)
-    boxes: list = field(default_factory=list)
-    labels: list = field(default_factory=list)
+    records: list[ImageRecord]
+    problems: list[Problem] = field(default_factory=list)
+    pictures: list[tuple[int, int]] = field(default_factory=list)
+    boxes: list[np.ndarray] = field(default_factory=list)
+    labels: list[np.ndarray] = field(default_factory=list)
     empty: int = 0
     crowds: int = 0
 
 
-def diagnose(source, image_dir, anno_path, classes=None, image_set=None, workers=None, progress=None,
-             masks=False) -> Diagnosis:
+def diagnose(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Optional[Classes] = None,
+             image_set: Optional[str] = None, workers: Optional[int] = None, progress: Optional[Report] = None,
+             masks: bool = False) -> Diagnosis:
     """As `convert`, without writing. DataError where the annotations as a whole do not read."""
     check_source(source, masks)
     found = read_source(source, image_dir, anno_path, classes, image_set)
@@ -87,7 +91,7 @@ def diagnose(source, image_dir, anno_path, classes=None, image_set=None, workers
         np.concatenate([np.zeros((0, 4)), *boxes]), np.concatenate([np.zeros(0, np.int64), *labels]))
 
 
-def _examine(part: _Part, image_dir: Path, sizes: dict, masks: bool, tick) -> None:
+def _examine(part: _Part, image_dir: Path, sizes: dict[str, Optional[int]], masks: bool, tick: Callable[[], None]) -> None:
     for record in part.records:
         tick()
         problem = size_fault(record, sizes[record.file_name], image_dir)

@@ -1,4 +1,6 @@
 """What is wrong with a data set: `DataError` ends the work with one line, a `Problem` is dropped, counted and told."""
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -56,22 +58,22 @@ OTHER_RLE_SIZE = "RLE of another size than the picture"
 KEPT_KINDS = {OTHER_SIZE: "the picture's own counts", TAKEN_PICTURE: "kept", CLIPPED: "clipped"}
 
 
-def unknown_category(name) -> str:
+def unknown_category(name: object) -> str:
     """Kind of the problem that a category has no label."""
     return f"unknown category {name!r}"
 
 
-def count_kinds(problems) -> dict:
+def count_kinds(problems: Iterable[Problem]) -> dict[str, int]:
     """{kind: count}, the most frequent first."""
-    counts = {}
+    counts: dict[str, int] = {}
     for problem in problems:
         counts[problem.kind] = counts.get(problem.kind, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def warn_of(problems, log, examples: int = 3) -> None:
+def warn_of(problems: Sequence[Problem], log: logging.Logger, examples: int = 3) -> None:
     """One warning per kind with its count, and the first few of the kind in full."""
-    first = {}
+    first: dict[str, list[Problem]] = {}
     for problem in problems:
         first.setdefault(problem.kind, [])
         if len(first[problem.kind]) < examples:

@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any, NamedTuple, Optional, TypedDict, Union
 
 from .errors import DataError
 
@@ -11,7 +12,40 @@ SCHEMA_VERSION = 1
 PICTURES = "pictures.json"      # beside the shards: the names of all pictures the annotations name
 
 
-def load_manifest(output_dir) -> dict:
+class Manifest(TypedDict):
+    """What manifest.json holds."""
+
+    schema: int
+    source: str                         # name of the format
+    files: list[str]                    # relative to the folder, in the order of the records
+    sizes: list[int]                    # bytes of each file
+    count: int                          # images
+    images_with_objects: int
+    objects: int
+    dropped: dict[str, int]             # kind of problem -> images or objects that it cost
+    clipped: int                        # boxes
+    told: dict[str, int]                # kind of problem -> how often; nothing was dropped
+    categories: list[dict[str, Any]]    # {"id", "name", "label"} of each class
+    options: dict[str, Any]             # what was asked for
+    pictures: str                       # the file PICTURES
+    fingerprint: dict[str, Any]         # "annotations": digest; "pictures": state of PictureSizes
+
+
+class Reading(NamedTuple):
+    """The manifest of a whole conversion, or why there is none."""
+
+    manifest: Optional[Manifest]
+    fault: Optional[str]
+
+
+class PictureSizes(NamedTuple):
+    """The sizes of image files, none of which is read."""
+
+    sizes: dict[str, Optional[int]]     # name -> bytes, None without such a file
+    state: dict[str, Any]               # count, bytes, digest: what changes with the files
+
+
+def load_manifest(output_dir: Union[str, os.PathLike[str]]) -> Manifest:
     """The manifest of the whole conversion in a folder; DataError where there is none."""
     output_dir = Path(output_dir)
     manifest, fault = read_manifest(output_dir)
@@ -20,34 +54,34 @@ def load_manifest(output_dir) -> dict:
     return manifest
 
 
-def mindrecord_files(output_dir) -> list:
+def mindrecord_files(output_dir: Union[str, os.PathLike[str]]) -> list[str]:
     """Paths of a conversion's MindRecord files, in the order of the records, for `mindspore.dataset.MindDataset`."""
     return [str(Path(output_dir) / name) for name in load_manifest(output_dir)["files"]]
 
 
-def read_manifest(output_dir: Path) -> tuple:
-    """(manifest, None), or (None, why there is no whole conversion)."""
+def read_manifest(output_dir: Path) -> Reading:
+    """Read the manifest of a folder, and check that its files are there."""
     path = output_dir / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())
         sizes = dict(zip(manifest["files"], manifest["sizes"]))
         version = manifest["schema"]
     except FileNotFoundError:
-        return None, f"no {path}"
+        return Reading(None, f"no {path}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return None, f"{path} does not read: {error}"
+        return Reading(None, f"{path} does not read: {error}")
     if version != SCHEMA_VERSION:
-        return None, f"it has schema version {version}, this is {SCHEMA_VERSION}"
+        return Reading(None, f"it has schema version {version}, this is {SCHEMA_VERSION}")
     for name, size in sizes.items():
         for file, expected in ((output_dir / name, size), (output_dir / f"{name}.db", None)):
             if not file.is_file():
-                return None, f"{file} is missing"
+                return Reading(None, f"{file} is missing")
             if expected is not None and file.stat().st_size != expected:
-                return None, f"{file} has {file.stat().st_size} bytes, {expected} were written"
-    return manifest, None
+                return Reading(None, f"{file} has {file.stat().st_size} bytes, {expected} were written")
+    return Reading(manifest, None)
 
 
-def write_manifest(output_dir: Path, manifest: dict) -> None:
+def write_manifest(output_dir: Path, manifest: Manifest) -> None:
     """Takes the place of the old one in one step."""
     partial = output_dir / f".{MANIFEST}.partial"
     # A line a key: to be read by people, and without the indentation that makes json ten times as slow.
@@ -56,9 +90,10 @@ def write_manifest(output_dir: Path, manifest: dict) -> None:
     partial.replace(output_dir / MANIFEST)
 
 
-def picture_sizes(image_dir: Path, names: list) -> tuple:
-    """({name: bytes, None without such a file}, {count, bytes, digest} of the pictures' state); none is read."""
-    sizes, digest, total = {}, hashlib.sha256(), 0
+def picture_sizes(image_dir: Path, names: list[str]) -> PictureSizes:
+    """Look up the sizes of image files."""
+    sizes: dict[str, Optional[int]] = {}
+    digest, total = hashlib.sha256(), 0
     for name in names:
         try:
             status = os.stat(os.path.join(image_dir, name))
@@ -67,4 +102,4 @@ def picture_sizes(image_dir: Path, names: list) -> tuple:
         except (OSError, ValueError):       # ValueError: a name that no file can have
             sizes[name], changed = None, 0
         digest.update(f"{name}\0{sizes[name]}\0{changed}\n".encode(errors="surrogatepass"))
-    return sizes, {"count": len(names), "bytes": total, "digest": digest.hexdigest()}
+    return PictureSizes(sizes, {"count": len(names), "bytes": total, "digest": digest.hexdigest()})

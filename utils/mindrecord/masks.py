@@ -5,6 +5,8 @@ column after column, beginning with those outside; `counts` is a list, or the st
 """
 import json
 import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -26,19 +28,27 @@ _NUMBERS = frozenset((int, float))      # bool is an int to isinstance, and no n
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
-def usable_mask(segmentation, height: int, width: int) -> tuple:
-    """(polygons or compressed run lengths that a picture of this size can have, or None; [(kind, what is wrong)])."""
+class UsableMask(NamedTuple):
+    """What of an object's segmentation an image of its size can have."""
+
+    mask: Any                           # polygons or compressed run lengths, None where nothing is left
+    faults: list[tuple[str, str]]       # (kind, what is wrong)
+
+
+def usable_mask(segmentation: Any, height: int, width: int) -> UsableMask:
+    """Return the part of a segmentation that can be used."""
     if segmentation is None:
-        return None, [(NO_MASK, "segmentation is null or missing")]
+        return UsableMask(None, [(NO_MASK, "segmentation is null or missing")])
     if type(segmentation) is dict:
         return _usable_runs(segmentation, height, width)
     if type(segmentation) is not list:
-        return None, [(UNUSABLE_MASK, f"segmentation is neither polygons nor run lengths: {_short(segmentation)}")]
+        return UsableMask(None, [(UNUSABLE_MASK, f"segmentation is neither polygons nor run lengths: {_short(segmentation)}")])
     if not segmentation:
-        return None, [(EMPTY_MASK, "segmentation is empty")]
+        return UsableMask(None, [(EMPTY_MASK, "segmentation is empty")])
     if type(segmentation[0]) in _NUMBERS:
-        return None, [(UNUSABLE_MASK, f"segmentation is no list of polygons: {_short(segmentation)}")]
-    faults, usable = [], []
+        return UsableMask(None, [(UNUSABLE_MASK, f"segmentation is no list of polygons: {_short(segmentation)}")])
+    faults: list[tuple[str, str]] = []
+    usable: list[Any] = []
     for number, polygon in enumerate(segmentation, 1):
         fault = _polygon_fault(polygon, height, width)
         if fault is None:
@@ -47,10 +57,10 @@ def usable_mask(segmentation, height: int, width: int) -> tuple:
             faults.append((fault[0], f"polygon {number} of {len(segmentation)} {fault[1]}"))
     if not usable:
         faults.append((UNUSABLE_MASK, "none of its polygons is usable"))
-    return usable or None, faults
+    return UsableMask(usable or None, faults)
 
 
-def _polygon_fault(polygon, height: int, width: int):
+def _polygon_fault(polygon: Any, height: int, width: int) -> Optional[tuple[str, str]]:
     """None, or (kind, what)."""
     if type(polygon) is not list or not _NUMBERS.issuperset(map(type, polygon)):
         return TEXT_POLYGON, f"is no list of numbers: {_short(polygon)}"
@@ -71,27 +81,27 @@ def _polygon_fault(polygon, height: int, width: int):
     return None
 
 
-def _usable_runs(runs: dict, height: int, width: int) -> tuple:
+def _usable_runs(runs: dict[str, Any], height: int, width: int) -> UsableMask:
     size, counts = runs.get("size"), runs.get("counts")
     if type(size) is not list or len(size) != 2 or any(type(side) is not int for side in size):
-        return None, [(BROKEN_RLE, f"size {_short(size)} of the run lengths is not [height, width]")]
+        return UsableMask(None, [(BROKEN_RLE, f"size {_short(size)} of the run lengths is not [height, width]")])
     if size != [height, width]:
         what = f"run lengths are of {_short(size[1])}x{_short(size[0])} pixels, the picture has {width}x{height}"
-        return None, [(OTHER_RLE_SIZE, what)]
+        return UsableMask(None, [(OTHER_RLE_SIZE, what)])
     try:
         lengths = run_lengths(counts)
     except ValueError as error:
-        return None, [(BROKEN_RLE, f"run lengths {error}")]
+        return UsableMask(None, [(BROKEN_RLE, f"run lengths {error}")])
     if (lengths < 0).any() or (lengths > height * width).any():
-        return None, [(BROKEN_RLE, "run lengths have one that no picture of this size can have")]
+        return UsableMask(None, [(BROKEN_RLE, "run lengths have one that no picture of this size can have")])
     if lengths.sum() != height * width:
-        return None, [(BROKEN_RLE, f"run lengths cover {lengths.sum()} of {height * width} pixels")]
+        return UsableMask(None, [(BROKEN_RLE, f"run lengths cover {lengths.sum()} of {height * width} pixels")])
     if not lengths[1::2].any():
-        return None, [(EMPTY_MASK, "run lengths hold no pixel")]
-    return {"size": size, "counts": counts if type(counts) is str else _compress(lengths, size)}, []
+        return UsableMask(None, [(EMPTY_MASK, "run lengths hold no pixel")])
+    return UsableMask({"size": size, "counts": counts if type(counts) is str else _compress(lengths, size)}, [])
 
 
-def run_lengths(counts) -> np.ndarray:
+def run_lengths(counts: Any) -> np.ndarray:
     """int64 run lengths of `counts`; ValueError says what is wrong with it."""
     if type(counts) is list:
         if any(type(length) is not int or not 0 <= length < 2**31 for length in counts):
@@ -118,29 +128,29 @@ def run_lengths(counts) -> np.ndarray:
     return values
 
 
-def _compress(lengths: np.ndarray, size: list) -> str:
+def _compress(lengths: np.ndarray, size: list[int]) -> str:
     from pycocotools import mask as mask_utils
 
     return mask_utils.frPyObjects({"size": size, "counts": lengths.tolist()}, *size)["counts"].decode()
 
 
-def encode_masks(masks: list) -> bytes:
+def encode_masks(masks: list[Any]) -> bytes:
     """What a record holds of its objects' masks."""
     return _encode(masks).encode()
 
 
-def most_bytes(segmentations) -> int:
+def most_bytes(segmentations: Iterable[Any]) -> int:
     """Upper bound of the bytes of `encode_masks`, whatever the annotations hold: 25 for a number that is in bounds."""
     return 2 + sum(map(_most_bytes, segmentations))
 
 
-def _most_bytes(segmentation) -> int:
+def _most_bytes(segmentation: Any) -> int:
     if type(segmentation) is list:
         return 3 + sum(3 + 25 * len(polygon) for polygon in segmentation if type(polygon) is list)
-    counts = segmentation.get("counts") if type(segmentation) is dict else None
+    counts: Any = segmentation.get("counts") if type(segmentation) is dict else None
     return 96 + 14 * len(counts) if type(counts) in (str, list) else 8      # 7 characters, each as 2: JSON escapes one
 
 
-def _short(value) -> str:
+def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:37]}..."

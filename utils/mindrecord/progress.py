@@ -2,15 +2,19 @@
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any, Literal, Optional, Union
 
 INTERVAL = 5.0      # seconds between plain lines
+# None shows progress on stderr, False shows nothing, a callable gets (done, total).
+Report = Union[None, Literal[False], Callable[[int, int], Any]]
 
 
 class Progress:
     """`update` with the count so far. `report`: None shows it on stderr, False nothing, or a callable(done, total)."""
 
-    def __init__(self, total: int, title: str, report=None):
+    def __init__(self, total: int, title: str, report: Optional[Report] = None):
         self.total, self.title, self.report = total, title, report
         self.start = self.last = time.monotonic()
         self.bar = None
@@ -53,19 +57,20 @@ class Crew:
         self.pool = ThreadPoolExecutor(workers)
         self.stopped = False
 
-    def __enter__(self):
+    def __enter__(self) -> "Crew":
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.stopped = True
         self.pool.shutdown(wait=True)
 
-    def run(self, function, parts: list, progress: Progress = None) -> list:
+    def run(self, function: Callable[[Any, Callable[[], None]], Any], parts: Sequence[Any],
+            progress: Optional[Progress] = None) -> list[Any]:
         """[function(part, tick)] in the order of the parts. The first exception, and Ctrl-C, stops the others."""
         counts = [0] * len(parts)
 
-        def tick_of(number):
-            def tick():
+        def tick_of(number: int) -> Callable[[], None]:
+            def tick() -> None:
                 if self.stopped:
                     raise Stopped
                 counts[number] += 1
@@ -73,7 +78,7 @@ class Crew:
 
         futures = [self.pool.submit(function, part, tick_of(number)) for number, part in enumerate(parts)]
         try:
-            pending = futures
+            pending = set(futures)
             while pending:
                 done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
                 if progress:

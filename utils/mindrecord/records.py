@@ -6,7 +6,7 @@ Boxes are (x1, y1, x2, y2) in continuous pixels of the picture, width = x2 - x1;
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -98,26 +98,34 @@ def pack_arrays(records: list[ImageRecord]) -> None:
         start = end
 
 
-def _numbers(box) -> str:
+def _numbers(box: Iterable[float]) -> str:
     # JSON may hold integers that no float can: they have no :g.
     return "(" + ", ".join(f"{value:g}" if -HUGE < value < HUGE else str(value)[:24] for value in box) + ")"
 
 
-def clip_objects(record: ImageRecord, height: int, width: int) -> tuple:
-    """(index of the m objects that stay, their boxes cut to the picture (m, 4), problems)."""
+class ClippedObjects(NamedTuple):
+    """The m objects of an image that have an area in it."""
+
+    stay: Union[slice, np.ndarray]      # their index
+    boxes: np.ndarray                   # (m, 4), cut to the image
+    problems: list[Problem]
+
+
+def clip_objects(record: ImageRecord, height: int, width: int) -> ClippedObjects:
+    """Cut the boxes of a record to the size of its image."""
     boxes = record.boxes
     cut = np.minimum(np.maximum(boxes, 0), (width, height, width, height))
     stored = cut.astype(np.float32)         # where a sliver may lose its area
     solid = (stored[:, 2:] > stored[:, :2]).all(axis=1)
     if solid.all() and (cut == boxes).all():
-        return slice(None), boxes, []
+        return ClippedObjects(slice(None), boxes, [])
     problems = []
     for index in np.flatnonzero(~solid | (np.abs(boxes - cut) > TOLERANCE).any(axis=1)):
         kind, word = (CLIPPED, "partly outside") if solid[index] else (OUTSIDE, "outside")
         what = f"box {_numbers(boxes[index])} lies {word} the picture {record.file_name} of {width}x{height}"
         problems.append(Problem(record.origin, record.place(index), what, kind))
     stay = np.flatnonzero(solid)
-    return stay, cut[stay], problems
+    return ClippedObjects(stay, cut[stay], problems)
 
 
 def is_dropped(problem: Problem) -> bool:
@@ -159,7 +167,7 @@ def no_overlap(source: Path, classes: Sequence[str], found: Iterable[str]) -> Da
                      f"({_listed(sorted(found))})")
 
 
-def _listed(names, most: int = 8) -> str:
+def _listed(names: Iterable[str], most: int = 8) -> str:
     names = list(names)
     return ", ".join(names[:most]) + (f", ... {len(names) - most} more" if len(names) > most else "")
 

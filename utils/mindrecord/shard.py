@@ -16,8 +16,10 @@ import json
 import os
 import sqlite3
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Union
 
 import numpy as np
 
@@ -56,7 +58,7 @@ class Layout:
     header_size: int
 
 
-def plan_layout(shard_rows: list) -> Layout:
+def plan_layout(shard_rows: Sequence[Sequence[int]]) -> Layout:
     """`shard_rows`: for each shard the sizes in bytes of its rows, at most (see `row_size`)."""
     largest = max(max(sizes) for sizes in shard_rows)
     total = max(sum(sizes) for sizes in shard_rows)
@@ -79,12 +81,12 @@ class ShardWriter:
     masks: the rows have that column too.
     """
 
-    def __init__(self, path, layout: Layout, masks: bool = False):
+    def __init__(self, path: Union[str, os.PathLike[str]], layout: Layout, masks: bool = False):
         self.path, self.layout, self.masks = Path(path), layout, masks
-        self.rows = []          # (group, start, end) on the blob pages
+        self.rows: list[tuple[int, int, int]] = []      # (group, start, end) on the blob pages
         self._groups = [0]      # first row of each group, that is of each blob page
         self._end = 0           # of the last row on its page
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
+        self._fd: Any = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
         os.lseek(self._fd, layout.header_size, os.SEEK_SET)
 
     def close(self) -> None:
@@ -92,7 +94,7 @@ class ShardWriter:
             os.close(self._fd)
             self._fd = None
 
-    def add(self, picture: bytes, boxes, labels, crowds, masks: bytes = b"") -> None:
+    def add(self, picture: bytes, boxes: Any, labels: Any, crowds: Any, masks: bytes = b"") -> None:
         """Append a row. boxes (n, 4), labels and crowds (n,), n >= 1."""
         boxes = np.ascontiguousarray(boxes, "<f4").tobytes()
         crowds, labels = _packed_integers(crowds), _packed_integers(labels)
@@ -113,7 +115,7 @@ class ShardWriter:
         self._end = start + 8 + length
         self.rows.append((group, start, self._end))
 
-    def finish(self, fields: list) -> None:
+    def finish(self, fields: list[dict[str, Any]]) -> None:
         """`fields`: for each row its {image_id, file_name, index, height, width, count}."""
         places, pages = self._write_raw(fields)
         header = json.dumps(self._header(pages), separators=(",", ":"), ensure_ascii=False).encode()
@@ -125,10 +127,13 @@ class ShardWriter:
         _write(self._fd, struct.pack("<Q", len(header)) + header)
         self.close()
 
-    def _write_raw(self, fields: list) -> tuple:
+    def _write_raw(self, fields: list[dict[str, Any]]) -> tuple[list[tuple[int, int, int]], list[list[Any]]]:
         """([(page, start, end)] of the rows, [(page, its size, its {id, offset} of groups)])."""
         first_row = {row: group for group, row in enumerate(self._groups)}
-        places, pages, parts, size = [], [], [], 0
+        places: list[tuple[int, int, int]] = []
+        pages: list[list[Any]] = []
+        parts: list[bytes] = []
+        size = 0
         for row, values in enumerate(fields):
             packed = _packed_map(values)
             packed = struct.pack("<Q", len(packed)) + packed
@@ -144,13 +149,13 @@ class ShardWriter:
         self._write_page(pages, parts, size)
         return places, pages
 
-    def _write_page(self, pages: list, parts: list, size: int) -> None:
+    def _write_page(self, pages: list[list[Any]], parts: list[bytes], size: int) -> None:
         if parts:
             os.lseek(self._fd, self.layout.header_size + pages[-1][0] * self.layout.page_size, os.SEEK_SET)
             _write(self._fd, b"".join(parts))
             pages[-1][1] = size
 
-    def _header(self, raw_pages: list) -> dict:
+    def _header(self, raw_pages: list[list[Any]]) -> dict[str, Any]:
         pages = []
         ends = self._groups[1:] + [len(self.rows)]
         for group, (start, end) in enumerate(zip(self._groups, ends)):
@@ -171,7 +176,7 @@ class ShardWriter:
             "shard_addresses": [self.path.name], "shard_id": 0, "statistics": None, "version": "3.0",
         }
 
-    def _write_index(self, fields: list, places: list) -> None:
+    def _write_index(self, fields: list[dict[str, Any]], places: list[tuple[int, int, int]]) -> None:
         rows = [(row, *place, group, group, start, end, 0, values[INDEX_FIELD])
                 for row, (place, (group, start, end), values) in enumerate(zip(places, self.rows, fields))]
         connection = sqlite3.connect(f"{self.path}.db", isolation_level=None)
@@ -187,7 +192,7 @@ class ShardWriter:
             connection.close()
 
 
-def _packed_integers(values) -> bytes:
+def _packed_integers(values: Any) -> bytes:
     """An int32 array as the format packs it: count (4 bytes, big-endian), 2 bits for each one's width, the numbers.
 
     The width 2 (four bytes) is given to all: a few bytes more than the narrowest, and no loop over the numbers.
@@ -196,7 +201,7 @@ def _packed_integers(values) -> bytes:
     return struct.pack(">I", values.size) + b"\xaa" * ((values.size + 3) // 4) + values.tobytes()
 
 
-def _packed_map(values: dict) -> bytes:
+def _packed_map(values: dict[str, Any]) -> bytes:
     """MessagePack of a small map of strings to integers and strings."""
     parts = [bytes([0x80 | len(values)])]
     for name, value in sorted(values.items()):

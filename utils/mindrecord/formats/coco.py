@@ -44,7 +44,7 @@ def _layout(config: Mapping[str, Any], train: bool) -> tuple[str, str]:
     return folder, config["instance_set"].format(folder)
 
 
-def _parse(path: Path, data: bytes) -> dict:
+def _parse(path: Path, data: bytes) -> dict[str, Any]:
     if not data.strip():
         raise DataError(f"{path}: the file is empty")
     try:
@@ -68,7 +68,8 @@ def _parse(path: Path, data: bytes) -> dict:
     return content
 
 
-def _categories(path: Path, entries: list, classes) -> tuple:
+def _categories(path: Path, entries: list[Any],
+                classes: Optional[list[str]]) -> tuple[dict[int, int], list[dict[str, Any]], dict[int, str]]:
     """({category id: label}, categories, {category id: name})."""
     names: dict[int, str] = {}
     for number, entry in enumerate(entries):
@@ -98,7 +99,7 @@ def _categories(path: Path, entries: list, classes) -> tuple:
     return labels, categories, names
 
 
-def _images(path: Path, entries: list, problems: list) -> tuple:
+def _images(path: Path, entries: list[Any], problems: list[Problem]) -> tuple[dict[int, dict[str, Any]], set[Any]]:
     """({id: entry}, ids of the entries that are not usable)."""
     images: dict[int, dict[str, Any]] = {}
     lost: set = set()
@@ -115,7 +116,7 @@ def _images(path: Path, entries: list, problems: list) -> tuple:
     return images, lost - set(images)
 
 
-def _image_fault(entry):
+def _image_fault(entry: Any) -> Optional[str]:
     if not isinstance(entry, dict):
         return f"is a {_kind(entry)}, expected an object"
     if not _is_integer(entry.get("id")):
@@ -133,7 +134,7 @@ def _image_fault(entry):
     return None
 
 
-def _possible_ids(entry) -> set:
+def _possible_ids(entry: Any) -> set[Any]:
     """What annotations may call an image whose entry is not usable: they are told with it, once."""
     image_id = entry.get("id") if isinstance(entry, dict) else None
     if isinstance(image_id, str):
@@ -141,7 +142,8 @@ def _possible_ids(entry) -> set:
     return {image_id} if _is_integer(image_id) else set()
 
 
-def _objects(path: Path, entries: list, images: dict, lost: set, labels: dict, names: dict, problems: list) -> dict:
+def _objects(path: Path, entries: list[Any], images: dict[int, dict[str, Any]], lost: set[Any], labels: dict[int, int],
+             names: dict[int, str], problems: list[Problem]) -> dict[int, ObjectList]:
     """{image id: ObjectList}."""
     objects: dict[int, ObjectList] = {}
     for number, entry in enumerate(entries):
@@ -167,7 +169,7 @@ def _objects(path: Path, entries: list, images: dict, lost: set, labels: dict, n
     return objects
 
 
-def _object_fault(entry):
+def _object_fault(entry: Any) -> Optional[tuple[str, str]]:
     if type(entry) is not dict:
         return BAD_OBJECT, f"is a {_kind(entry)}, expected an object"
     for key in ("image_id", "category_id", "bbox"):
@@ -182,7 +184,7 @@ def _object_fault(entry):
     return None
 
 
-def _corners(box: list) -> tuple:
+def _corners(box: list[float]) -> tuple[float, float, float, float]:
     x, y, width, height = box
     try:
         return x, y, x + width, y + height
@@ -190,27 +192,27 @@ def _corners(box: list) -> tuple:
         return x, y, float("inf"), float("inf")
 
 
-def _place(entry, number: int) -> str:
+def _place(entry: Any, number: int) -> str:
     if isinstance(entry, dict) and _is_integer(entry.get("id")):
         return f"annotation {entry['id']}"
     return f"annotations[{number}]"
 
 
-def _area(entry):
+def _area(entry: Any) -> Optional[float]:
     area = entry.get("area")
     return area if type(area) in _NUMBERS and -_HUGE < area < _HUGE else None
 
 
-def _is_integer(value) -> bool:
+def _is_integer(value: Any) -> bool:
     return type(value) is int
 
 
-def _kind(value) -> str:
+def _kind(value: Any) -> str:
     names = {dict: "JSON object", list: "list", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
 
 
-def _short(value) -> str:
+def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -47,7 +47,7 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
     return Annotations(records, named_categories(classes[1:]), problems, digest_of(data))
 
 
-def _split(line: str) -> tuple:
+def _split(line: str) -> tuple[str, list[str]]:
     """(path, words of the boxes). A path may hold spaces: the boxes start where a word has a comma, or is a number."""
     words = list(re.finditer(r"\S+", line))
     for word in words[1:]:
@@ -56,7 +56,8 @@ def _split(line: str) -> tuple:
     return line.strip(), []
 
 
-def _boxes(path: Path, line: int, words: list, classes, problems: list) -> list:
+def _boxes(path: Path, line: int, words: list[str], classes: Optional[list[str]],
+           problems: list[Problem]) -> list[tuple[int, int, list[float], int]]:
     """[(number, label, four floats, crowd)]. A word of another form is fatal: the file is not what it was taken for."""
     boxes = []
     for number, word in enumerate(words, 1):
@@ -72,11 +73,12 @@ class _WordError(Exception):
     pass
 
 
-def _box(word: str, classes) -> tuple:
+def _box(word: str, classes: Optional[list[str]]) -> tuple[int, list[float], int]:
     parts = word.split(",")
     if not 5 <= len(parts) <= 6:
         raise _WordError(f"has {len(parts)} number{'s' if len(parts) > 1 else ''}")
     box = [_number(part) for part in parts[:4]]
+    label: float
     if classes and parts[4] in classes:
         label = classes.index(parts[4])
     else:

@@ -6,8 +6,8 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
-from xml.etree.ElementTree import ParseError
+from typing import Any, Optional, Union
+from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
@@ -23,7 +23,7 @@ from ..errors import (
     unknown_category,
 )
 from ..format import Format, Layout
-from ..records import Annotations, ObjectList, choose_classes, named_categories
+from ..records import Annotations, ImageRecord, ObjectList, choose_classes, named_categories
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -53,7 +53,7 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
     return Annotations([record for record in records if record], named_categories(classes[1:]), problems, digest_of_all)
 
 
-def _read_all(path: Path, image_set, problems: list) -> tuple:
+def _read_all(path: Path, image_set: Optional[str], problems: list[Problem]) -> tuple[list[tuple[str, bytes]], str]:
     """([(name, bytes)], a hash of them all), sorted by name."""
     try:
         names = sorted(entry.name for entry in os.scandir(path) if entry.name.lower().endswith(".xml") and entry.is_file())
@@ -72,7 +72,7 @@ def _read_all(path: Path, image_set, problems: list) -> tuple:
     return files, total.hexdigest()
 
 
-def _chosen(path: Path, image_set: Path, names: list, problems: list, total) -> list:
+def _chosen(path: Path, image_set: Path, names: list[str], problems: list[Problem], total: "hashlib._Hash") -> list[str]:
     """The names that the list asks for."""
     if not image_set.is_file():
         beside = path.parent / "ImageSets" / "Main" / f"{image_set}.txt"
@@ -105,20 +105,20 @@ class _XmlError(Exception):
 class _Image:
     """What one XML file says."""
 
-    def __init__(self, root):
+    def __init__(self, root: Element):
         self.file_name = (root.findtext("filename") or "").strip()
         self.height, self.width = (_size(root.findtext(f"size/{side}")) for side in ("height", "width"))
         self.objects = [_Object(node) for node in root.findall("object")]
 
 
 class _Object:
-    def __init__(self, node):
+    def __init__(self, node: Element):
         self.name = (node.findtext("name") or "").strip()
         self.texts = [(node.findtext(f"bndbox/{side}") or "").strip() for side in SIDES]
         # Stray text between the nodes is passed over: findtext reads that of the node alone.
         self.difficult = (node.findtext("difficult") or "").strip().lower() in ("1", "true")
 
-    def box(self):
+    def box(self) -> Union[list[float], str]:
         """Four floats, or what is wrong with them."""
         if not self.name:
             return "has no name"
@@ -146,11 +146,11 @@ def _parse(data: bytes) -> _Image:
     return _Image(root)
 
 
-def _size(text):
+def _size(text: Optional[str]) -> Optional[int]:
     """A positive integer, or None: annotation tools write 0 for what they do not know."""
     try:
-        value = int(float(text))
-    except (TypeError, ValueError, OverflowError):
+        value = int(float(text or ""))
+    except (ValueError, OverflowError):
         return None
     return value if value > 0 else None
 
@@ -172,7 +172,7 @@ class _PictureFinder:
                     self.by_stem[stem] = entry.name
         self.image_dir = image_dir
 
-    def find(self, file_name: str, stem: str):
+    def find(self, file_name: str, stem: str) -> Optional[str]:
         name = file_name.replace("\\", "/")
         for candidate in (name, name.rsplit("/", 1)[-1]):
             if candidate in self.names or ("/" in candidate and (self.image_dir / candidate).is_file()):
@@ -180,7 +180,8 @@ class _PictureFinder:
         return self.by_stem.get(stem)
 
 
-def _record(image_id: int, xml: Path, image: _Image, labels: dict, pictures: _PictureFinder, problems: list):
+def _record(image_id: int, xml: Path, image: _Image, labels: dict[str, int], pictures: _PictureFinder,
+            problems: list[Problem]) -> Optional[ImageRecord]:
     name = pictures.find(image.file_name, xml.stem)
     if name is None:
         named = f"{image.file_name!r}, nor one called {xml.stem}" if image.file_name else f"called {xml.stem}"

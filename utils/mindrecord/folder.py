@@ -1,0 +1,62 @@
+"""The folder of a conversion: one process at a time writes to it, and unfinished conversions are removed."""
+import errno
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Optional, Union
+
+from .errors import DataError
+
+PARTIAL, ROWS = ".partial-", "rows-"
+OURS = re.compile(r"(\.partial|rows)-[0-9a-f]{8}")
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def locked_folder(output_dir: Union[str, os.PathLike[str]]) -> Iterator[Path]:
+    """The output folder, made, with other conversions to it kept out; errors of the system as DataError."""
+    folder = Path(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder)
+        try:
+            yield folder
+        finally:
+            if lock is not None:
+                os.close(lock)
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: {error.strerror or error}") from error
+
+
+def _lock(folder: Path) -> Optional[int]:
+    """A descriptor that holds the lock until it is closed or the process ends; None where the system has no locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("%s: waiting for another process that converts to it", folder)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError as error:
+        # Those of a file system that has no locks.
+        if error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP):
+            os.close(fd)
+            raise
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def remove_leftovers(folder: Path, keep: str) -> None:
+    for entry in os.scandir(folder):
+        if OURS.fullmatch(entry.name) and entry.name != keep and entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
