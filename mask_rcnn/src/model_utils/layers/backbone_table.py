@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ..configuration.values import Config
+if TYPE_CHECKING:       # the launch scripts run this file, outside of its package
+    from ..configuration.values import Config
 
 FIELDS = ("builder", "keys", "reads", "weights", "config")
 DEFAULT_CONFIG = "default_config.yaml"
@@ -33,7 +34,7 @@ class Backbone:
     config: str = DEFAULT_CONFIG
     own_config: bool = True         # no entry before it has the same `config`
 
-    def build(self, config: Config, fast: bool = False) -> Any:
+    def build(self, config: "Config", fast: bool = False) -> Any:
         """Return the cell that the configuration describes. fast: the CPU's fast convolutions."""
         return self._function(f".{self.builder}")(config, fast)
 
@@ -65,7 +66,7 @@ def read_backbones(path: Path, package: str) -> dict[str, Backbone]:
     return backbones
 
 
-def check_reads(config: Config, backbones: dict[str, Backbone], defaults: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def check_reads(config: "Config", backbones: dict[str, Backbone], defaults: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (key, what is wrong) for keys that only other kinds of backbones read and that are not as in `defaults`."""
     chosen = backbones[config.backbone]
     for key in dict.fromkeys(key for other in backbones.values() for key in other.reads if key not in chosen.reads):
