@@ -137,7 +137,7 @@ def with_blocks(*counts):
     (changed("backbone.conv1.weight", np.zeros((64, 3, 7, 7))),
      "backbone.conv1.weight and conv1.weight are both conv1's weight"),
     (changed("layer3.22.bn3.bias", np.zeros(1024)), r"holds a ResNet \(blocks 1, 0, 23, 0\), but "
-     r"--backbone=resnet_v1.5_50 is a ResNet-50 \(blocks 3, 4, 6, 3\)$"),
+     r"resnet_v1.5_50 is a ResNet-50 \(blocks 3, 4, 6, 3\)$"),
     (with_blocks(3, 4, 23, 3), "holds a ResNet-101"),
     (with_blocks(3, 8, 36, 3), "holds a ResNet-152"),
     ({"layer1.0.conv1.weight": np.zeros(1), "layer1.0.conv2.weight": np.zeros(1)}, "ResNet-18 or ResNet-34"),

@@ -92,7 +92,7 @@ def test_depth_is_that_of_the_blocks(name):
 
 @pytest.mark.parametrize(("arrays", "flags", "said"), [
     ({"layer3.40.conv3.weight": np.zeros((4, 4, 1, 1), np.float32)}, (),
-     r"holds a ResNet \(blocks 0, 0, 41, 0\), but this network is a ResNet-101 \(blocks 3, 4, 23, 3\)$"),
+     r"holds a ResNet \(blocks 0, 0, 41, 0\), but resnet_v1_101 is a ResNet-101 \(blocks 3, 4, 23, 3\)$"),
     ({"conv1.weight": np.zeros((8, 3, 7, 7), np.float32)}, (), r"conv1.weight is \(8, 3, 7, 7\), the network has \(64, 3, 7, 7\)$"),
     ({"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}, (), "no convolution of a ResNet in it is whole, with its norm$"),
     (torchvision(), ("--reverse_channels",), "^--reverse_channels: for VGG-16 alone; with a ResNet set to_rgb and image_mean$"),
