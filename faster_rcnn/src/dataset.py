@@ -5,14 +5,7 @@ Columns: image (N, 3, H, W) float32, normalised; image_info (N, 6) float32: resi
 (resized / original), original height and width; gt_boxes (N, G, 4) float32 in pixels of the input; gt_labels (N, G)
 int32, 0 = padding; gt_valid (N, G) bool; image_id (N,) int64. Evaluation has image, image_info and image_id.
 """
-from .model_utils.data.augmentation import Augmenter
-from .model_utils.data.loading import TrainTransform, build_preprocess
+from .model_utils.data.loading import build_train_transform
 from .model_utils.data.source import prepare_data
 
 __all__ = ["build_train_transform", "prepare_data"]
-
-
-def build_train_transform(config) -> TrainTransform:
-    """Return the preprocessing and augmentation that the configuration asks for."""
-    augmenter = Augmenter(config.augmentations, config)
-    return TrainTransform(build_preprocess(config, train=True), augmenter, config.num_gts, config.seed)

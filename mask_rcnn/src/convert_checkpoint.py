@@ -124,10 +124,10 @@ def warnings_of(conversion, backbone: str) -> list:
     starts, kind = "layer", "a ResNet"
     if backbone == INCEPTION.name:
         starts, kind = ("mixed_", "repeat", "block8"), "an Inception-ResNet-v2"
-    strange = [name for name in conversion.left_out.get(UNKNOWN, ()) if PREFIX.sub("", name).startswith(starts)]
-    if strange:
-        more = count_of(strange, "tensor")
-        lines.append(f"its blocks hold {more} more than {kind}'s ({first_of(strange)}); another network?")
+    unexpected = [name for name in conversion.left_out.get(UNKNOWN, ()) if PREFIX.sub("", name).startswith(starts)]
+    if unexpected:
+        more = count_of(unexpected, "tensor")
+        lines.append(f"its blocks hold {more} more than {kind}'s ({first_of(unexpected)}); another network?")
     if conversion.missing:
         missing = count_of(sum(conversion.missing, []), "convolution")
         lines.append(f"an incomplete backbone: {missing} of {backbone} not in it; training initialises what is missing")

@@ -1,18 +1,9 @@
 """The data of RefineDet: MindRecord -> batches of one size, for training and evaluation.
 
-Shapes: N images of a batch, G = num_gts slots for objects, H x W the padded input.
-Columns: image (N, 3, H, W) float32, normalised; image_info (N, 6) float32: resized height and width, scale_y, scale_x
-(resized / original), original height and width; gt_boxes (N, G, 4) float32 in pixels of the input; gt_labels (N, G)
-int32, 0 = padding; gt_valid (N, G) bool; image_id (N,) int64. Evaluation has image, image_info and image_id.
+Images are warped to the input, which they fill. The columns are those of model_utils/data/loading.py: image (N, 3, H, W),
+image_info (N, 6), gt_boxes (N, G, 4), gt_labels (N, G), gt_valid (N, G) and image_id (N,); N images, G = num_gts slots for objects.
 """
-from .model_utils.data.augmentation import Augmenter
-from .model_utils.data.loading import TrainTransform, build_preprocess
+from .model_utils.data.loading import build_train_transform
 from .model_utils.data.source import prepare_data
 
 __all__ = ["build_train_transform", "prepare_data"]
-
-
-def build_train_transform(config) -> TrainTransform:
-    """Return the preprocessing and augmentation that the configuration asks for."""
-    augmenter = Augmenter(config.augmentations, config)
-    return TrainTransform(build_preprocess(config, train=True), augmenter, config.num_gts, config.seed)

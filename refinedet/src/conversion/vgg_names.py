@@ -92,9 +92,9 @@ def convert_vgg(arrays: Mapping, source: str, place: str, classifier: bool = Tru
             raise InputError(f"{place}: {name}: {ours} is there twice")
         else:
             tensors[ours] = _checked(name, array, place)
-    strange = [name for name in left_out if re.match(r"(features|vgg)\.\d", _bare(name)) or re.match(r"\d", _bare(name))]
-    if strange:
-        raise InputError(f"{place}: not a VGG-16: it has {', '.join(strange[:3])} too")
+    unexpected = [name for name in left_out if re.match(r"(features|vgg)\.\d", _bare(name)) or re.match(r"\d", _bare(name))]
+    if unexpected:
+        raise InputError(f"{place}: not a VGG-16: it has {', '.join(unexpected[:3])} too")
     if reverse_channels:
         tensors["backbone.conv1_1.weight"] = tensors["backbone.conv1_1.weight"][:, ::-1].copy()
     if source == "torchvision":

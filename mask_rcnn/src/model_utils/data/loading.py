@@ -88,6 +88,12 @@ class TrainTransform:
                         "pictures like it are not told", file_name, count, self.num_gts, count - self.num_gts)
 
 
+def build_train_transform(config: Config) -> TrainTransform:
+    """Return the preprocessing and augmentation that the configuration asks for."""
+    augmenter = Augmenter(config.augmentations, config)
+    return TrainTransform(build_preprocess(config, train=True), augmenter, config.num_gts, config.seed)
+
+
 def pad_objects(boxes: np.ndarray, labels: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(n, 4), (n,) -> (G, 4) float32, (G,) int32 and (G,) bool."""
     missing = capacity - len(boxes)

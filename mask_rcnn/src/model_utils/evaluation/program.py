@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/evaluation/program.py
-"""What the C++ program of ascend310_infer is told before it runs, and how its results are scored afterwards."""
+"""Settings for the C++ program of ascend310_infer, and the scores of its results."""
 import contextlib
 import io
 import json
@@ -83,7 +83,7 @@ def annotated(config: Config) -> Annotated:
 def read_results(path: Path, categories: list[dict], ids: dict[str, int]) -> Collector:
     """Read the detections of the annotated images; say on stderr which are not annotated, and which are missing."""
     collector = Collector(categories, encode=_as_they_are)
-    strange, seen = [], set()
+    unannotated, seen = [], set()
     with path.open(encoding="utf-8", errors="surrogateescape") as stream:     # a file's name may be of any bytes
         for number, line in enumerate(stream, 1):
             try:
@@ -95,10 +95,10 @@ def read_results(path: Path, categories: list[dict], ids: dict[str, int]) -> Col
                 raise InputError(f"{path}: line {number}: not a line of results ({type(error).__name__}: {error})") from error
             seen.add(name)
             if name not in ids:
-                strange.append(name)
+                unannotated.append(name)
     missing = [name for name in ids if name not in seen]
-    if strange:
-        print(f"{len(strange)} pictures are not annotated, so not scored, such as {ascii(strange[0])}", file=sys.stderr)
+    if unannotated:
+        print(f"{len(unannotated)} pictures are not annotated, so not scored, such as {ascii(unannotated[0])}", file=sys.stderr)
     if missing:
         print(f"{len(missing)} annotated pictures are not in the results: their objects count as missed, such as "
               f"{ascii(missing[0])}", file=sys.stderr)

@@ -76,9 +76,9 @@ def _clean_annotations(where: str, source: Iterable[Any], images: list[dict[str,
     for i, item in enumerate(source):
         try:
             ids = {key: _int(item, key) for key in known}
-            strange = [key for key in known if ids[key] not in known[key]]
-            if strange:
-                dropped[strange[0]] += 1
+            unknown = [key for key in known if ids[key] not in known[key]]
+            if unknown:
+                dropped[unknown[0]] += 1
                 continue
             box = _box(item)
         except InputError as error:
@@ -132,9 +132,9 @@ def clean_results(results: Results, truth: Mapping[str, Any], iou_type: str, not
     read = _read_columns if isinstance(content, Detections) else _read_dicts
     found = read(where, content, iou_type)
     images = {image["id"]: image for image in truth["images"]}
-    strange = np.flatnonzero(~np.isin(found.image_ids, list(images)))
-    if len(strange):
-        raise InputError(f"{where}: result {strange[0]}: image_id {found.image_ids[strange[0]]} is not in the ground truth "
+    unknown = np.flatnonzero(~np.isin(found.image_ids, list(images)))
+    if len(unknown):
+        raise InputError(f"{where}: result {unknown[0]}: image_id {found.image_ids[unknown[0]]} is not in the ground truth "
                          f"({len(images)} images)")
     known = np.isin(found.category_ids, [item["id"] for item in truth["categories"]])
     if iou_type == "segm":

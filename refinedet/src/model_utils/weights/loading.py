@@ -50,9 +50,9 @@ def load_checkpoint_into(net: nn.Cell, path: Path | str) -> None:
     found = read_weights(path)
     wanted = {param.name: param for param in net.get_parameters()}
     check_shapes(wanted, found, path)
-    strange = [name for name in found if name not in wanted]
-    if strange:
-        raise InputError(f"{path}: holds {first_of(strange)}, which the config's network lacks: is it another backbone?")
+    unexpected = [name for name in found if name not in wanted]
+    if unexpected:
+        raise InputError(f"{path}: holds {first_of(unexpected)}, which the config's network lacks: is it another backbone?")
     for name, param in wanted.items():
         _fill(param, found[name])
 
