@@ -16,6 +16,10 @@ PY := "$(VENV)/bin/python"
 export PYTHONDONTWRITEBYTECODE := 1
 export RUFF_CACHE_DIR := $(VENV)/ruff_cache
 export MYPY_CACHE_DIR := $(VENV)/mypy_cache
+# Tests of the configuration and of each part of the networks, against literals and numpy.
+QUICK := $(addprefix tests/unit/test_,$(addsuffix .py,config config_values anchor_generator assign_sample augmentation bbox_coder \
+  convolution fpn_neck host_nms lr_schedule mask_targets nms paste_masks proposal_generator rcnn rcnn_mask \
+  refinedet_augmentation refinedet_parts relu_sides render resampling resnet roi_align rpn transforms voc_ap))
 PYTEST := $(PY) -m pytest -o cache_dir="$(VENV)/pytest_cache"
 
 help: ## this list
@@ -52,6 +56,6 @@ lint: venv ## ruff, mypy, shellcheck
 sync: venv ## rewrite the files that are copies of another model's
 	@$(PY) tests/sync_copies.py
 
-check: lint ## the quick checks: ruff, mypy, shellcheck, copies, configuration
+check: lint ## the quick checks: ruff, mypy, shellcheck, copies, configuration, the parts of the networks
 	@$(PY) tests/sync_copies.py --check
-	@$(PYTEST) -q tests/unit/test_config.py tests/unit/test_config_values.py
+	@$(PYTEST) -q -m "not (slow or parity or cpp or ranks)" $(QUICK) $(ARGS)

@@ -1,11 +1,12 @@
 """Fixtures of all tests: where real data and parity fixtures lie, the environment, and a way to run commands."""
 import os
-import subprocess
 import sys
 import uuid
 from pathlib import Path
 
 import pytest
+
+from tests import commands
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,6 +36,22 @@ def pytest_sessionstart(session):
     import mindspore as ms
 
     ms.set_device("CPU")
+    ms.runtime.launch_blocking()    # one operator after another: its threads wait for each other by spinning
+
+
+def pytest_collection_modifyitems(items):
+    """What is compared with other frameworks has "parity" in its name."""
+    for item in items:
+        if "parity" in item.nodeid:
+            item.add_marker("parity")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _recycle():
+    """MindSpore keeps each graph that it compiled, and the memory it ran in."""
+    yield
+    if "mindspore" in sys.modules:
+        sys.modules["mindspore"].ms_memory_recycle()
 
 
 def _folder(variable: str, default: Path) -> Path:
@@ -54,6 +71,17 @@ def data_dir() -> Path:
 def parity_dir() -> Path:
     """Checkpoints of other frameworks and what these compute from them."""
     return _folder("PARITY_DIR", ROOT.parent / "shared" / "parity")
+
+
+@pytest.fixture(scope="session")
+def parity_file(parity_dir):
+    """parity_file(name) -> a file or folder of it. A test that asks for one that is not there is skipped."""
+    def find(name):
+        if not (parity_dir / name).exists():
+            pytest.skip(f"PARITY_DIR: no {name} in {parity_dir}")
+        return parity_dir / name
+
+    return find
 
 
 @pytest.fixture(scope="session")
@@ -92,16 +120,5 @@ def bucket(s3_server, monkeypatch):
 
 @pytest.fixture(scope="session")
 def run_command():
-    """run_command(args, cwd=ROOT, env=None, timeout=600) -> CompletedProcess with text, standard input closed.
-
-    "python" as the first argument is this interpreter; `env` is added to the environment, None unsets a variable.
-    """
-    def run(args, cwd=ROOT, env=None, timeout=600):
-        args = [str(item) for item in args]
-        args = [sys.executable, *args[1:]] if args[0] == "python" else args
-        merged = {**os.environ, **(env or {})}
-        merged = {name: str(value) for name, value in merged.items() if value is not None}
-        return subprocess.run(args, cwd=cwd, env=merged, timeout=timeout, stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, check=False)
-
-    return run
+    """See tests/commands.py."""
+    return commands.run

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_utils
 
+from tests import commands
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "ascend310_infer"
 STRICT = {"UBSAN_OPTIONS": "print_stacktrace=1", "GLOG_v": "3"}
@@ -126,16 +128,15 @@ def _near(a: dict, b: dict) -> bool:
 
 
 def run_python(program, *flags, cwd):
-    done = subprocess.run([sys.executable, str(program), *map(str, flags)], cwd=cwd, capture_output=True, text=True, timeout=600,
-                          check=False)
+    done = commands.run(["python", program, *flags], cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
 def write_coco(folder: Path, source: Path) -> Path:
-    """A COCO folder: 14 real pictures of `source`, a COCO folder too, and a PNG."""
+    """A COCO folder: 6 real pictures of `source`, a COCO folder too, and a PNG."""
     truth = json.loads((source / "annotations" / "instances_val2017.json").read_text())
-    truth["images"] = sorted(truth["images"], key=lambda image: image["file_name"])[:14]
+    truth["images"] = sorted(truth["images"], key=lambda image: image["file_name"])[:6]
     for name in ("annotations", "val2017"):
         (folder / name).mkdir()
     for image in truth["images"]:
@@ -207,10 +208,10 @@ def check_against_python(model: str, made: Path, mindir: str, coco: Path, tools:
     done = called(repo_dir, model, command, folder, *tools)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "000000900002.jpg: neither JPEG nor PNG (10 bytes)" in done.stderr
-    assert "15 pictures, 1 not readable" in done.stdout and "latency of network and NMS in ms: 50%" in done.stdout
+    assert "7 pictures, 1 not readable" in done.stdout and "latency of network and NMS in ms: 50%" in done.stdout
     wanted = json.loads((made / "detections" / "detections.json").read_text())
     found = json.loads((folder / "infer_result" / "detections.json").read_text())
-    assert abs(len(found) - len(wanted)) <= 0.01 * len(wanted) and len(wanted) > 500
+    assert abs(len(found) - len(wanted)) <= 0.01 * len(wanted) and len(wanted) > 300
     assert len(unmatched(found, wanted)) <= 0.01 * len(wanted)
     python = run_python(repo_dir / model / "eval.py", f"--detections={made / 'detections' / 'detections.json'}",
                         f"--anno_path={truth}", f"--config_path={made / 'narrow.yaml'}", cwd=folder).stdout.splitlines()
@@ -222,5 +223,5 @@ def check_against_python(model: str, made: Path, mindir: str, coco: Path, tools:
     assert 0.2 < float(log[0][-5:]) < 0.9
     with (folder / "infer_result" / "results.jsonl").open() as stream:
         rows = [json.loads(line) for line in stream]
-    assert len(rows) == 16 and rows[-1] == {"image_id": 900002, "file_name": "000000900002.jpg",
+    assert len(rows) == 8 and rows[-1] == {"image_id": 900002, "file_name": "000000900002.jpg",
                                             "problem": "neither JPEG nor PNG (10 bytes)"}

@@ -107,6 +107,12 @@ def noise(net, n: int, seed: int = 0):
     return [Tensor(rng.random(shape, np.float32)) for shape in net.noise_shapes(n).values()]
 
 
+def predictions(net):
+    """A function: image, image_info -> arrays of the inference network's outputs, computed operator by operator."""
+    net.set_train(False)
+    return lambda *inputs: [part.asnumpy() for part in net(*inputs)]
+
+
 def losses_and_gradients(net, params):
     """A graph: the network's arguments -> losses, gradients of their sum with respect to `params`."""
     def forward(*inputs):

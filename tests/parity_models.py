@@ -6,12 +6,14 @@ are spelt out here once more, apart from those of the conversion. Classes are ou
 import contextlib
 import io
 import json
+import os
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 LEVELS = ("p2", "p3", "p4", "p5", "p6")
 NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -40,14 +42,19 @@ PREFIXES = {
         "rcnn.bbox_pred": "roi_head.bbox_head.fc_reg", "rcnn_mask.convs": "roi_head.mask_head.convs.{}.conv",
         "rcnn_mask.deconv": "roi_head.mask_head.upsample", "rcnn_mask.logits": "roi_head.mask_head.conv_logits"},
 }
-PARITY_DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "parity"
+PARITY_DIR = Path(os.environ.get("PARITY_DIR") or Path(__file__).resolve().parents[2] / "shared" / "parity")
 
 
-def fixture_folders(parity_dir, masks=None) -> list:
-    """Folders of two-stage detectors, by name; masks: only those with (True) or without (False) a mask branch."""
-    folders = [file.parent for file in sorted(Path(parity_dir).glob("*/config.json"))
+def fixture_folders(masks=None) -> list:
+    """Folders of two-stage detectors in $PARITY_DIR, by name; masks: only those with (True) or without (False) a mask branch."""
+    folders = [file.parent for file in sorted(PARITY_DIR.glob("*/config.json"))
                if (file.parent / "expected.npz").is_file() and _settings(file.parent).get("framework") in PREFIXES]
     return [folder for folder in folders if masks in (None, bool(_settings(folder).get("mask_head")))]
+
+
+def label(folder) -> str:
+    """The name of a parametrised fixture."""
+    return getattr(folder, "name", "")
 
 
 def _settings(folder) -> dict:
@@ -57,8 +64,9 @@ def _settings(folder) -> dict:
 class ParityModel:
     """A fixture: what the framework says, and our network with its weights."""
 
-    def __init__(self, folder, work):
-        self.folder, self.work = Path(folder), Path(work)
+    def __init__(self, folder, work=None):
+        """work: where the converted checkpoint goes; tests of the framework's arrays alone need none."""
+        self.folder, self.work = Path(folder), work and Path(work)
         self.settings = _settings(self.folder)
         self.framework = self.settings["framework"]
         self.masks = bool(self.settings.get("mask_head"))
@@ -83,10 +91,33 @@ class ParityModel:
         sizes = self.arrays["input/image_sizes"].astype(np.float32)
         return np.concatenate([sizes, np.ones_like(sizes), sizes], 1)
 
+    @cached_property
+    def images(self) -> list:
+        """Files of the pictures, whose names are their ids, in the order of the batch."""
+        folder = self.folder.parent / "images"
+        if not folder.is_dir():
+            pytest.skip(f"no such folder: {folder}")
+        paths = sorted(folder.iterdir(), key=lambda path: int(path.stem))
+        assert len(paths) == self.count, f"{folder}: {len(paths)} pictures, {self.count} in {self.folder.name}"
+        return paths
+
     @property
     def image_ids(self) -> list:
         """Of the pictures, in the order of the batch."""
-        return sorted({row["image_id"] for row in self.json})
+        return [int(path.stem) for path in self.images]
+
+    @property
+    def shapes(self) -> tuple:
+        """Height and width of each level of the pyramid."""
+        return tuple(self.arrays[f"rpn/logits_{level}"].shape[2:] for level in LEVELS)
+
+    def anchors(self) -> tuple:
+        """(AnchorGenerator, strides): the framework's anchors as its config.json describes them."""
+        generator = self.module(f"{'MaskRcnn' if self.masks else 'FasterRcnn'}.anchor_generator").AnchorGenerator
+        rounded = self.settings["anchor_rounding"] != "none"
+        height, width = self.arrays["input/images"].shape[2:]
+        strides = [(height // rows, width // columns) for rows, columns in self.shapes] if rounded else None
+        return generator([8], self.settings["anchor_ratios_h_over_w"], [4, 8, 16, 32, 64], round_base=rounded), strides
 
     def module(self, name: str):
         return import_module(f"{self.package}.src.{name}")
@@ -103,9 +134,13 @@ class ParityModel:
 
     def config(self, **overrides):
         """That of the conversion, for the fixture's padded batch."""
+        return self.module("model_utils.config").load_config(self.checkpoint.with_suffix(".yaml"), {**self.size(), **overrides})
+
+    def size(self) -> dict:
+        """Keys of the size of the input: bounds of the sides of a picture, and the batch that all are padded to."""
         height, width = self.arrays["input/images"].shape[2:]
-        size = {"pad_to": f"{height}x{width}", "img_height": height, "img_width": width}
-        return self.module("model_utils.config").load_config(self.checkpoint.with_suffix(".yaml"), {**size, **overrides})
+        return {"pad_to": f"{height}x{width}", "img_height": self.settings["test_min_size"],
+                "img_width": self.settings["test_max_size"]}
 
     def network(self, fast: bool = False, **overrides):
         """Our network with the weights; `fast` forces the CPU's Winograd convolutions on all widths."""
@@ -146,6 +181,10 @@ class ParityModel:
         """Rows (or entries) of mask logits: torchvision has one of the background too."""
         return array[len(array) - self.classes:]
 
+    def mask_labels(self):
+        """Our class of each of the fixed RoIs: the one whose mask logits are stored. 0: torchvision's background."""
+        return self.arrays["fix/mask_channel"] + (1 if self.background_last else 0)
+
     def labels(self, theirs):
         """Classes of a fixture -> ours."""
         return np.where(theirs == self.classes, 0, theirs + 1) if self.background_last else theirs
@@ -158,3 +197,23 @@ def rows_of_pictures(arrays, fill=0):
     for row, array in zip(out, arrays):
         row[:len(array)] = array
     return out, np.arange(longest) < np.array([[len(array)] for array in arrays])
+
+
+def compare_results(results: list, expected: list) -> tuple:
+    """(detections of either side without one of the same class within 0.05 px and 0.003, pixels in which masks differ)."""
+    left, unmatched, pixels = list(results), 0, []
+    for wanted in expected:
+        near = [found for found in left if all(found[key] == wanted[key] for key in ("image_id", "category_id"))
+                and abs(found["score"] - wanted["score"]) < 3e-3 and distance(found, wanted) < 0.05]
+        if not near:
+            unmatched += 1
+            continue
+        found = near[np.argmin([distance(found, wanted) for found in near])]
+        left.remove(found)
+        if "segmentation" in wanted:
+            pixels.append((coco_mask.decode(found["segmentation"]) != coco_mask.decode(wanted["segmentation"])).sum())
+    return unmatched + len(left), pixels
+
+
+def distance(one: dict, other: dict) -> float:
+    return np.abs(np.subtract(one["bbox"], other["bbox"])).max()

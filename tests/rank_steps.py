@@ -12,10 +12,9 @@ import numpy as np
 
 MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
 ROOT = Path(__file__).resolve().parents[1]
-STEPS, PICTURES = 5, 2
+STEPS, PICTURES = 2, 2
 # Objects of the two pictures: label and corners. The pictures differ in how many anchors and boxes they give to count.
 OBJECTS = [[(1, 12, 16, 60, 52), (2, 70, 20, 112, 60), (3, 24, 8, 88, 60), (1, 4, 4, 120, 62)], [(2, 40, 30, 52, 41)]]
-# Model directory -> module of its network.
 
 
 def build(model: str):

@@ -2,11 +2,11 @@
 import json
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from tests import commands
 from tests.cpp_program import (
     called,
     check_against_python,
@@ -18,6 +18,8 @@ from tests.cpp_program import (
     unmatched,
 )
 
+pytestmark = pytest.mark.cpp
+
 
 def operator(program, *words, data) -> bytes:
     done = subprocess.run([str(program / "ops"), *map(str, words)], input=b"".join(np.float32(part).tobytes() for part in data),
@@ -27,8 +29,8 @@ def operator(program, *words, data) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def fixtures(parity_dir):
-    return np.load(parity_dir / "op_fixtures.npz")
+def fixtures(parity_file):
+    return np.load(parity_file("op_fixtures.npz"))
 
 
 @pytest.mark.parametrize("bins", [7, 14])
@@ -153,7 +155,6 @@ def test_settings_of_another_network(faster_rcnn, cpp_coco, cpp_sanitized, repo_
     ("heads", "was it exported whole and with this configuration?"),
 ])
 def test_infer_py_says_that_a_part_is_none_of_its_own(faster_rcnn, cpp_coco, repo_dir, tmp_path, part, message):
-    command = [sys.executable, repo_dir / "faster_rcnn" / "infer.py", f"--mindir_path=exported_{part}.mindir",
+    command = ["python", repo_dir / "faster_rcnn" / "infer.py", f"--mindir_path=exported_{part}.mindir",
                "--config_path=narrow.yaml", f"--input={cpp_coco / 'val2017'}", f"--output_path={tmp_path}"]
-    done = subprocess.run(list(map(str, command)), cwd=faster_rcnn, capture_output=True, text=True, timeout=120, check=False)
-    assert message in fault(done)
+    assert message in fault(commands.run(command, faster_rcnn))

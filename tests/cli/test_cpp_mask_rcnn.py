@@ -13,6 +13,8 @@ from tests.cpp_program import (
     some_damaged,
 )
 
+pytestmark = pytest.mark.cpp
+
 PARTS = {f"exported_{part}": f"v1_{part}" for part in ("dense", "heads", "masks")}
 
 
@@ -57,13 +59,13 @@ def test_mask_rcnn_finds_what_python_finds(request, paste, cpp_coco, cpp_lite, c
 
 
 def test_masks_under_sanitizers(mask_rcnn, cpp_coco, cpp_sanitized, repo_dir, tmp_path):
-    """Whole networks, and each of the three damaged in turn."""
+    """Whole networks, each of the three cut off in turn, and one with bytes changed, which may go unnoticed."""
     settings = tmp_path / "settings.txt"
     run_python(repo_dir / "mask_rcnn" / "postprocess.py", f"--settings_path={settings}", "--config_path=narrow.yaml", cwd=mask_rcnn)
     pictures = some_damaged(cpp_coco / "val2017", tmp_path / "pictures")
     files = {name: (mask_rcnn / f"{name}.mindir").read_bytes() for name in PARTS.values()}
     statuses = []
-    for changed, seed in [("", 0), *((name, seed) for name in files for seed in (0, 1, 2))]:
+    for changed, seed in [("", 0), *((name, 0) for name in files), (next(iter(files)), 1)]:
         for name, data in files.items():
             (tmp_path / f"{name}.mindir").write_bytes(mutated(data, seed) if name == changed else data)
         statuses.append(run_sanitized(cpp_sanitized, f"--settings_path={settings}", f"--mindir_path={tmp_path / 'v1_dense.mindir'}",

@@ -12,6 +12,8 @@ import pytest
 
 from utils.launch import cli
 
+pytestmark = pytest.mark.ranks
+
 LAUNCHER = Path(__file__).resolve().parents[2] / "utils" / "launch" / "run.py"
 PROGRAM = '''
 import os, signal, sys, time

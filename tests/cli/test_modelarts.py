@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import commands
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = ROOT / "tests" / "job_command.py"
 TOY = ROOT / "tests" / "toy_train.py"
@@ -61,7 +63,7 @@ def sent(bucket):
 
 
 def run(job, status):
-    done = subprocess.run(**job, capture_output=True, timeout=300, check=False)
+    done = commands.run_within(job["env"], job["args"], job["cwd"])
     assert done.returncode == status, done.stdout + done.stderr
     return done
 

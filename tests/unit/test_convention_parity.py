@@ -3,8 +3,6 @@
 Of every Faster R-CNN in $PARITY_DIR. The stages take the framework's own input of that stage where it is stored, so that a wrong
 convention shows where it acts. What a mistake does to the detections is told in the fixtures' README.
 """
-import os
-
 import mindspore as ms
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from faster_rcnn.src.FasterRcnn.bbox_assign_sample import match_anchors
 from faster_rcnn.src.model_utils.data.loading import build_preprocess
 from faster_rcnn.src.model_utils.data.transforms import decode_image
 from faster_rcnn.src.model_utils.evaluation.detections import config_categories
-from tests.parity_models import LEVELS, PARITY_DEFAULT, ParityModel, fixture_folders, rows_of_pictures
+from tests.parity_models import LEVELS, ParityModel, fixture_folders, rows_of_pictures
 from tests.unit.test_network_parity import (
     InjectedLosses,
     check_stage,
@@ -24,7 +22,7 @@ from tests.unit.test_network_parity import (
     unmatched,
 )
 
-FOLDERS = fixture_folders(os.environ.get("PARITY_DIR") or PARITY_DEFAULT, masks=False)
+FOLDERS = fixture_folders(masks=False)
 
 
 @pytest.fixture(scope="module", params=FOLDERS, ids=lambda folder: folder.name)
@@ -37,7 +35,7 @@ def model(request, tmp_path_factory):
 def check_input(model, overrides):
     """The padded batch, from the pictures."""
     preprocess = build_preprocess(model.config(**overrides))
-    for i, path in enumerate(sorted((model.folder.parent / "images").glob("*.png"))):
+    for i, path in enumerate(model.images):
         image, _ = preprocess(decode_image(path.read_bytes()))
         np.testing.assert_allclose(image, model.arrays["input/images"][i], atol=3e-5)
 
@@ -46,12 +44,8 @@ def check_backbone(model, overrides):
     check_stage(model, "c/res3", model.network(**overrides).backbone(Tensor(model.arrays["input/images"]))[1].asnumpy())
 
 
-def shapes_of(model) -> tuple:
-    return tuple(model.arrays[f"rpn/logits_{level}"].shape[2:] for level in LEVELS)
-
-
 def check_anchors(model, overrides):
-    anchors = model.network(**overrides).anchors(shapes_of(model), model.arrays["input/images"].shape[2:])
+    anchors = model.network(**overrides).anchors(model.shapes, model.arrays["input/images"].shape[2:])
     for level, own in zip(LEVELS, anchors):
         for part, chosen in (("first50", own[:50]), ("last50", own[-50:])):
             np.testing.assert_allclose(chosen.asnumpy(), model.arrays[f"anchors/{level}_{part}"], atol=1e-4)
@@ -67,7 +61,7 @@ def check_features_of_boxes(model, overrides):
 
 def check_proposals(model, overrides):
     net, arrays = model.network(**overrides), model.arrays
-    anchors = net.anchors(shapes_of(model), arrays["input/images"].shape[2:])
+    anchors = net.anchors(model.shapes, arrays["input/images"].shape[2:])
     logits, deltas = ([Tensor(arrays[f"rpn/{name}_{level}"]) for level in LEVELS] for name in ("logits", "deltas"))
     sizes = Tensor(arrays["input/image_sizes"].astype(np.float32))
     boxes, _, valid = (part.asnumpy() for part in net.test_proposals(logits, deltas, sizes, anchors))
@@ -87,9 +81,9 @@ def check_matching(model, overrides):
     net, arrays = model.network(**overrides), model.arrays
     gt, valid = rows_of_pictures([arrays[f"train/gt_boxes{i}"] for i in range(model.count)])
     image = np.zeros(arrays["input/images"].shape, np.float32)
-    features = [np.zeros((1, 1, *shape)) for shape in shapes_of(model)]
+    features = [np.zeros((1, 1, *shape)) for shape in model.shapes]
     own = net.anchors_of_pictures(features, image, Tensor(arrays["input/image_sizes"].astype(np.float32)))
-    anchors = ms.ops.cat(net.anchors(shapes_of(model), image.shape[2:]))
+    anchors = ms.ops.cat(net.anchors(model.shapes, image.shape[2:]))
     labels, matched = match_anchors(anchors, Tensor(gt), Tensor(valid), anchor_valid=own, **net.matching)
     for i in range(model.count):
         np.testing.assert_array_equal(labels.asnumpy()[i], np.maximum(arrays[f"train/rpn_labels_presample{i}"], -1))

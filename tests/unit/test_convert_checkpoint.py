@@ -299,8 +299,8 @@ def test_run_as_a_module_and_as_a_file(tmp_path, repo_dir, run_command):
 # --- real files ---
 
 @pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn"])
-def test_parity_names_of_the_old_zoo(model, parity_dir):
-    shapes = json.loads((parity_dir / "zoo_names" / f"{model}.json").read_text())
+def test_parity_names_of_the_old_zoo(model, parity_file):
+    shapes = json.loads(parity_file(f"zoo_names/{model}.json").read_text())
     conversion = convert_resnet({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, R50, "file")
     assert len(conversion.tensors) == 265 and conversion.missing == []
     assert [name for names in conversion.left_out.values() for name in names] == [

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pycocotools import mask as coco_mask
 
 from faster_rcnn.src.FasterRcnn.conversion.detector import SUFFIXES
 from faster_rcnn.src.FasterRcnn.conversion.detector_names import FRAMEWORKS, find_framework
 from faster_rcnn.src.model_utils.weights.reader import read_checkpoint
 from faster_rcnn.src.model_utils.weights.writer import write_weights
 from tests.narrow_network import narrow_config
+from tests.parity_models import ParityModel, compare_results
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = {"faster_rcnn": "FasterRcnn", "mask_rcnn": "MaskRcnn"}
@@ -26,7 +26,6 @@ class Fixture:
         self.framework = find_framework(self.arrays)
         with np.load(self.folder / "expected.npz") as file:
             self.model = "mask_rcnn" if "fix/mask_feat" in file else "faster_rcnn"
-            self.height, self.width = file["input/images"].shape[2:]
 
     def part(self, name: str):
         """A module of our model."""
@@ -40,24 +39,8 @@ class Fixture:
 def fixtures(parity_dir) -> list:
     found = [Fixture(path) for path in sorted(parity_dir.glob("*/model*.p*")) if (path.parent / "expected.npz").is_file()]
     found = [fixture for fixture in found if fixture.framework]
-    assert {fixture.framework for fixture in found} == set(FRAMEWORKS) - {"zoo"}
-    assert {fixture.model for fixture in found} == set(MODELS)
+    assert found and {fixture.framework for fixture in found} <= set(FRAMEWORKS) - {"zoo"}
     return found
-
-
-def test_parity_of_detections(fixtures, parity_dir, tmp_path):
-    """From the pictures to COCO results with the YAML that is written; only the size of the input is another."""
-    for fixture in (fixture for fixture in fixtures if fixture.path.stem == "model"):
-        output = tmp_path / f"{fixture.folder.name}.ckpt"
-        assert fixture.convert(fixture.path, f"--output_file={output}") == 0
-        size = {"img_height": int(fixture.height), "img_width": int(fixture.width), "pad_to": f"{fixture.height}x{fixture.width}"}
-        config = fixture.part("model_utils.config").load_config(
-            output.with_suffix(".yaml"), {**size, "checkpoint_path": str(output), "device_target": "CPU"})
-        results = detect(fixture, config, sorted((parity_dir / "images").iterdir()))
-        expected = json.loads((fixture.folder / "expected_detections.json").read_text())
-        unmatched, pixels = compare(results, expected)
-        assert unmatched <= 1, fixture.folder.name
-        assert sum(count > 8 for count in pixels) <= 2, fixture.folder.name
 
 
 # Keys by which a fixture's network is narrower than the shipped configurations, and its number of classes.
@@ -66,7 +49,7 @@ NARROW = ("resnet_in_channels", "resnet_out_channels", "fpn_in_channels", "fpn_o
           "num_classes", "coco_classes")
 
 
-def test_parity_of_the_shipped_recipe(fixtures, parity_dir, tmp_path):
+def test_parity_of_the_shipped_recipe(fixtures, tmp_path):
     """detectron2_config_101.yaml, made as narrow as the fixture with 101 layers, and in float32, detects the same."""
     output = tmp_path / "o.ckpt"
     for fixture in (fixture for fixture in fixtures if fixture.framework == "detectron2" and "R101" in fixture.folder.name):
@@ -74,12 +57,11 @@ def test_parity_of_the_shipped_recipe(fixtures, parity_dir, tmp_path):
         load_config = fixture.part("model_utils.config").load_config
         converted = load_config(output.with_suffix(".yaml"))
         assert converted.resnet_block == (3, 4, 23, 3)
-        size = {"img_height": int(fixture.height), "img_width": int(fixture.width), "pad_to": f"{fixture.height}x{fixture.width}"}
+        model = ParityModel(fixture.folder)
         recipe = load_config(ROOT / fixture.model / "detectron2_config_101.yaml", {
-            **size, **{key: converted.to_dict()[key] for key in NARROW if key in converted}, "checkpoint_path": str(output),
+            **model.size(), **{key: converted.to_dict()[key] for key in NARROW if key in converted}, "checkpoint_path": str(output),
             "amp_level": "O0", "device_target": "CPU"})
-        results = detect(fixture, recipe, sorted((parity_dir / "images").iterdir()))
-        unmatched, pixels = compare(results, json.loads((fixture.folder / "expected_detections.json").read_text()))
+        unmatched, pixels = compare_results(detect(fixture, recipe, model.images), model.json)
         assert unmatched <= 1 and sum(count > 8 for count in pixels) == 0
         return
     pytest.skip("no fixture with 101 layers of detectron2")
@@ -96,26 +78,6 @@ def detect(fixture, config, paths) -> list:
     return detections.to_results(*outputs[:4], info, [int(path.stem) for path in paths],
                                  detections.config_categories(config), *outputs[4:],
                                  encode=fixture.part("model").mask_encoder(config))
-
-
-def compare(results: list, expected: list) -> tuple:
-    """(detections of either side without one of the same class within 0.05 px and 0.003, pixels in which masks differ)."""
-    left, unmatched, pixels = list(results), 0, []
-    for wanted in expected:
-        near = [found for found in left if all(found[key] == wanted[key] for key in ("image_id", "category_id"))
-                and abs(found["score"] - wanted["score"]) < 3e-3 and distance(found, wanted) < 0.05]
-        if not near:
-            unmatched += 1
-            continue
-        found = near[np.argmin([distance(found, wanted) for found in near])]
-        left.remove(found)
-        if "segmentation" in wanted:
-            pixels.append((coco_mask.decode(found["segmentation"]) != coco_mask.decode(wanted["segmentation"])).sum())
-    return unmatched + len(left), pixels
-
-
-def distance(one: dict, other: dict) -> float:
-    return np.abs(np.subtract(one["bbox"], other["bbox"])).max()
 
 
 def test_parity_of_the_way_there_and_back(fixtures, tmp_path):
@@ -164,7 +126,8 @@ def test_parity_of_what_travels_along(fixtures, tmp_path):
 def test_parity_of_older_names(fixtures, tmp_path):
     """torchvision's names and container of 2019 hold the same network."""
     older = [fixture for fixture in fixtures if fixture.path.stem != "model"]
-    assert older
+    if not older:
+        pytest.skip("no fixture with the names of 2019")
     for fixture in older:
         outputs = [tmp_path / "a.ckpt", tmp_path / "b.ckpt"]
         for path, output in zip((fixture.path, fixture.folder / "model.pth"), outputs):
@@ -195,7 +158,9 @@ def test_parity_of_what_another_list_of_classes_starts_from(fixtures, tmp_path):
     from faster_rcnn.src.FasterRcnn.faster_rcnn import build_network
     from faster_rcnn.src.model_utils.weights.loading import load_pretrained
 
-    fixture = next(fixture for fixture in fixtures if (fixture.framework, fixture.model) == ("torchvision", "faster_rcnn"))
+    fixture = next((fixture for fixture in fixtures if (fixture.framework, fixture.model) == ("torchvision", "faster_rcnn")), None)
+    if fixture is None:
+        pytest.skip("no Faster R-CNN of torchvision")
     assert fixture.convert(fixture.path, f"--output_file={tmp_path / 'o.ckpt'}") == 0
     net = build_network(narrow_config(resnet_block=[3, 4, 6, 3]))
     missing = load_pretrained(net, tmp_path / "o.ckpt")
@@ -207,11 +172,11 @@ def test_parity_of_what_another_list_of_classes_starts_from(fixtures, tmp_path):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_parity_of_the_old_zoo(model, parity_dir):
+def test_parity_of_the_old_zoo(model, parity_file):
     """Names and shapes of its two detectors; which values go where is told in test_convert_detector.py."""
     weights = importlib.import_module(f"{model}.src.{MODELS[model]}.conversion.detector_weights")
     config = importlib.import_module(f"{model}.src.model_utils.config").load_config()
-    shapes = json.loads((parity_dir / "zoo_names" / f"{model}.json").read_text())
+    shapes = json.loads(parity_file(f"zoo_names/{model}.json").read_text())
     arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     assert find_framework(arrays) == "zoo"
     detector = weights.convert_detector(arrays, "zoo", model == "mask_rcnn", "file")

@@ -1,5 +1,4 @@
 """The whole network at an eighth of its widths: padding, repetition, batches, and laws that hold for any weights."""
-import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, ops
@@ -7,7 +6,18 @@ from mindspore import Tensor, ops
 from faster_rcnn.src.FasterRcnn.faster_rcnn import LOSS_NAMES, build_network
 from faster_rcnn.src.model_utils.layers.convolution import Convolution
 from faster_rcnn.src.network_define import InferenceNet
-from tests.narrow_network import losses_and_gradients, narrow_config, narrow_network, noise, objects, pictures, spread_heads
+from tests.narrow_network import (
+    losses_and_gradients,
+    narrow_config,
+    narrow_network,
+    noise,
+    objects,
+    pictures,
+    predictions,
+    spread_heads,
+)
+
+pytestmark = pytest.mark.slow
 
 MANY = [(1, 20, 20, 90, 80), (2, 100, 30, 150, 60), (3, 60, 70, 120, 110)]
 
@@ -40,8 +50,7 @@ def train(net):
 
 @pytest.fixture(scope="module")
 def predict(net):
-    compiled = ms.jit(InferenceNet(net))
-    return lambda *inputs: [part.asnumpy() for part in compiled(*inputs)]
+    return predictions(InferenceNet(net))
 
 
 @pytest.mark.parametrize("objects_of_pictures", [[[], []], [[], MANY], [MANY, MANY[:1]]])
@@ -89,9 +98,8 @@ def test_repeated_step_is_equal_to_itself(config, net, train):
 def test_repeated_prediction_is_equal_to_itself(config, predict):
     first = predict(*pictures(config, 2))
     assert first[3].sum() > 10
-    for _ in range(5):
-        for again, part in zip(predict(*pictures(config, 2)), first):
-            np.testing.assert_array_equal(again, part)
+    for again, part in zip(predict(*pictures(config, 2)), first):
+        np.testing.assert_array_equal(again, part)
 
 
 def test_detections_are_ordered_and_inside_their_picture(config, predict):
@@ -147,7 +155,7 @@ def test_fast_convolutions_and_loss_weights(monkeypatch, config, net, train):
         param.set_data(Tensor(other.asnumpy()))
     inputs = *pictures(config, 2), *objects(config, [MANY, MANY[:2]]), *noise(net, 2)
     direct, _ = train(*inputs)
-    got = np.array([float(loss) for loss in ms.jit(fast)(*inputs)])
+    got = np.array([float(loss) for loss in fast(*inputs)])             # operator by operator
     np.testing.assert_allclose(got, np.array([direct[name] for name in LOSS_NAMES]) * [1, 2, 3, 4], rtol=1e-3)
 
 
@@ -163,7 +171,7 @@ def test_moved_object_moves_its_detections():
     image[0, :, 176:200, 180:208] = np.random.default_rng(0).standard_normal((3, 24, 28))
     image[1] = np.roll(image[0], (64, 64), (1, 2))
     info = Tensor(np.array([[448, 512, 1, 1, 448, 512]] * 2, np.float32))
-    boxes, scores, labels, valid = (part.asnumpy() for part in ms.jit(InferenceNet(net))(Tensor(image), info))
+    boxes, scores, labels, valid = predictions(InferenceNet(net))(Tensor(image), info)
     assert valid[0].sum() > 5
     np.testing.assert_array_equal(valid[0], valid[1])
     np.testing.assert_array_equal(labels[0], labels[1])

@@ -16,9 +16,12 @@ from tests.narrow_network import (
     outlines,
     pictures,
     polygons,
+    predictions,
     spread_heads,
 )
 from tests.unit.test_rcnn_mask import head_by_hand
+
+pytestmark = pytest.mark.slow
 
 MANY = [(1, 20, 20, 90, 80), (2, 100, 30, 150, 60), (3, 60, 70, 120, 110)]
 
@@ -70,8 +73,7 @@ def train(learner):
 
 @pytest.fixture(scope="module")
 def predict(net):
-    compiled = ms.jit(InferenceNet(net))
-    return lambda *inputs: [part.asnumpy() for part in compiled(*inputs)]
+    return predictions(InferenceNet(net))
 
 
 def batch(config, net, objects_of_pictures):
@@ -162,7 +164,7 @@ def test_masks_are_those_of_the_boxes_by_numpy(config, net, predict):
     image, info = pictures(config, 2)
     boxes, _, labels, valid, masks = predict(image, info)
     assert masks.shape == (2, config.test_max_per_img, 28, 28) and valid.sum() > 10
-    feats = ms.jit(DetectionFeatures(net))(image, Tensor(boxes)).asnumpy()
+    feats = DetectionFeatures(net)(image, Tensor(boxes)).asnumpy()
     weights = {param.name[len("rcnn_mask."):]: param.asnumpy() for param in net.rcnn_mask.get_parameters()}
     logits = head_by_hand(weights, feats[valid.ravel()], labels[valid])
     assert logits.std() > 0.3 and len(set(labels[valid])) > 1

@@ -92,6 +92,7 @@ def random_objects(rng, count, parts, whole=False):
     return objects, np.array(boxes, np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts, whole", [(1, False), (3, False), (1, True), (4, True)])
 def test_random_polygons_equal_pycocotools(targets, parts, whole):
     """With float32, ties may fall to the other side: a pixel in a thousand at most."""
@@ -144,8 +145,8 @@ def test_no_gradient_reaches_outlines_and_boxes():
     assert all((grad.asnumpy() == 0).all() for grad in grads)
 
 
-def test_polygon_targets_parity(targets, parity_dir):
-    fixture = np.load(parity_dir / "op_fixtures.npz")
+def test_polygon_targets_parity(targets, parity_file):
+    fixture = np.load(parity_file("op_fixtures.npz"))
     objects = [[(0, points.reshape(-1, 2))] for points in fixture["masktgt/polygons"]]
     np.testing.assert_array_equal(targets(objects, fixture["masktgt/boxes"]), fixture["masktgt/d2_polygon"])
 
@@ -157,9 +158,9 @@ def outlines(bitmap):
     return [(0, (cv2.approxPolyDP(loop, 1.0, True)[:, 0] + 0.5) / 4) for loop in loops]
 
 
-def test_bitmap_targets_parity(targets, parity_dir):
+def test_bitmap_targets_parity(targets, parity_file):
     """Outlines of bitmaps against detectron2's RoIAlign of these: a pixel on the outline may differ, 2 of 100 at most."""
-    fixture = np.load(parity_dir / "op_fixtures.npz")
+    fixture = np.load(parity_file("op_fixtures.npz"))
     objects = [outlines(bitmap) for bitmap in fixture["masktgt/bitmasks"]]
     differing = (targets(objects, fixture["masktgt/boxes"]) != fixture["masktgt/d2_bitmask"]).sum((1, 2))
     assert differing.max() <= 16, differing

@@ -6,6 +6,8 @@ from mindspore import Tensor
 
 from faster_rcnn.src.model_utils.layers.nms import ClassNms, Nms
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 def greedy(boxes, valid, threshold, labels=None):
     """Keep flags; boxes are best first."""
@@ -62,8 +64,8 @@ def test_class_nms_matches_greedy_loop():
 
 
 @pytest.mark.parametrize("threshold", ["0.3", "0.5", "0.7"])
-def test_nms_parity(parity_dir, threshold):
-    fixture = np.load(parity_dir / "op_fixtures.npz")
+def test_nms_parity(parity_file, threshold):
+    fixture = np.load(parity_file("op_fixtures.npz"))
     order = np.argsort(-fixture["nms/scores"], kind="stable")
     boxes, labels = fixture["nms/boxes"][order][None], fixture["nms/classes"][order][None].astype(np.int32)
     valid = np.ones(labels.shape, bool)

@@ -83,16 +83,16 @@ def test_threshold_and_no_detections():
     assert paste_rle(np.zeros((0, SIZE, SIZE)), np.zeros((0, 4)), 10, 10) == []
 
 
-def test_pasting_parity(parity_dir):
-    fixture = np.load(parity_dir / "op_fixtures.npz")
+def test_pasting_parity(parity_file):
+    fixture = np.load(parity_file("op_fixtures.npz"))
     expected = fixture["paste/d2"]
     got = paste_rle(fixture["paste/prob"], fixture["paste/boxes"], *expected.shape[1:])
     np.testing.assert_array_equal(np.stack([coco_mask.decode(rle) for rle in got]), expected)
 
 
-def test_truncated_pasting_parity(parity_dir):
+def test_truncated_pasting_parity(parity_file):
     """torchvision's, before its threshold; pixels within rounding of the threshold may fall on either side."""
-    fixture = np.load(parity_dir / "op_fixtures.npz")
+    fixture = np.load(parity_file("op_fixtures.npz"))
     soft = fixture["paste/tv_soft"]
     for threshold in (0.5, 0.2, 0.8):
         rles = paste_rle(fixture["paste/prob"], fixture["paste/boxes"], *soft.shape[1:], threshold, "truncated")

@@ -6,6 +6,9 @@ from mindspore import Tensor
 
 from faster_rcnn.src.FasterRcnn.anchor_generator import AnchorGenerator
 from faster_rcnn.src.FasterRcnn.proposal_generator import ProposalGenerator
+from tests.parity_models import LEVELS, ParityModel, fixture_folders, label
+
+pytestmark = pytest.mark.usefixtures("eager")
 
 SHAPES = [(6, 8), (3, 4), (2, 2)]
 STRIDES = [8, 16, 32]
@@ -116,26 +119,19 @@ def test_anchors_of_a_call_take_the_place_of_the_constructors():
         np.testing.assert_array_equal(a.asnumpy(), b.asnumpy())
 
 
-@pytest.mark.parametrize("model, options", [
-    ("detectron2_faster_rcnn_R50_FPN", {}),
-    ("torchvision_fasterrcnn_resnet50_fpn", {"min_size": 1e-3}),
-    ("mmdet_faster_rcnn_r50_fpn", {"clamp_both": True}),
-])
-def test_proposals_parity(parity_dir, model, options):
-    fixture = np.load(parity_dir / model / "expected.npz")
-    names = ["p2", "p3", "p4", "p5", "p6"]
-    logits = [fixture[f"rpn/logits_{name}"] for name in names]
-    deltas = [fixture[f"rpn/deltas_{name}"] for name in names]
-    shapes = [level.shape[2:] for level in logits]
-    height, width = fixture["input/images"].shape[2:]
-    rounded = model.startswith("torchvision")
-    strides = [(height // h, width // w) for h, w in shapes] if rounded else None
-    anchors = AnchorGenerator([8], [0.5, 1.0, 2.0], [4, 8, 16, 32, 64], round_base=rounded).levels(shapes, strides)
-    net = ProposalGenerator(anchors, 1000, 1000, 1000, 0.7, **options)
+OPTIONS = {"detectron2": {}, "torchvision": {"min_size": 1e-3}, "mmdet": {"clamp_both": True}}
+
+
+@pytest.mark.parametrize("folder", fixture_folders(masks=False), ids=label)
+def test_proposals_parity(folder):
+    model = ParityModel(folder)
+    fixture, (generator, strides) = model.arrays, model.anchors()
+    logits, deltas = ([fixture[f"rpn/{kind}_{name}"] for name in LEVELS] for kind in ("logits", "deltas"))
+    net = ProposalGenerator(generator.levels(model.shapes, strides), 1000, 1000, 1000, 0.7, **OPTIONS[model.framework])
     sizes = Tensor(fixture["input/image_sizes"].astype(np.float32))
     got = ms.jit(net)(tuple(map(Tensor, logits)), tuple(map(Tensor, deltas)), sizes)
     boxes, scores, valid = (part.asnumpy() for part in got)
-    if not model.startswith("detectron2"):
+    if model.framework != "detectron2":
         scores = 1 / (1 + np.exp(-scores))
     for i in range(len(boxes)):
         expected, expected_scores = fixture[f"proposals/boxes{i}"], fixture[f"proposals/scores{i}"]

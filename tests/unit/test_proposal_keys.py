@@ -21,6 +21,8 @@ from tests.unit.test_mask_rcnn import Separate
 from tests.unit.test_proposal_generator import naive
 from tests.unit.test_rcnn import losses_by_hand
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("eager")]
+
 MODELS = {"faster_rcnn": (narrow_config, AnchorGenerator), "mask_rcnn": (narrow_mask_config, MaskAnchorGenerator)}
 MANY = [(1, 20, 20, 90, 80), (2, 100, 30, 150, 60), (3, 60, 70, 120, 110)]
 # Low, so that boxes of one level suppress many of another.

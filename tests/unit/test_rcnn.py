@@ -8,6 +8,8 @@ from faster_rcnn.src.FasterRcnn.rcnn import BoxHead, Detector, box_head_losses
 from faster_rcnn.src.model_utils.layers.nms import ClassNms
 from tests.numpy_layers import softmax
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 STDS = (0.1, 0.1, 0.2, 0.2)
 
 

@@ -9,6 +9,8 @@ from mask_rcnn.src.MaskRcnn.rcnn_mask import MaskHead, mask_head_loss
 from mask_rcnn.src.model_utils.layers.convolution import Convolution
 from tests.numpy_layers import convolve
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 CHANNELS, WIDTH, CLASSES = 3, 5, 4
 
 

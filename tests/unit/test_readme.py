@@ -1,8 +1,6 @@
 """The READMEs: what they name exists, what they type is understood, and both languages say the same."""
 import re
 import shlex
-import subprocess
-import sys
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +11,7 @@ from faster_rcnn.src.model_utils import config as faster_config
 from faster_rcnn.src.model_utils.configuration.schema import read_keys
 from mask_rcnn.src.model_utils import config as mask_config
 from refinedet.src.model_utils import config as refinedet_config
+from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 # Folder of a model -> its module of configurations.
@@ -83,7 +82,7 @@ def created(text):
             for name, body in heredocs(content)[1].items()}
 
 
-def commands(readme):
+def typed_commands(readme):
     """(folder that it runs in, words) of every command; `cd` counts until the end of its block."""
     for language, content in blocks(readme.read_text(encoding="utf-8")):
         folder = readme.parent
@@ -106,7 +105,7 @@ def script_of(folder, words):
 @lru_cache
 def flags_of(script):
     """The flags in a script's own help."""
-    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=120)
+    done = commands.run(["python", script, "--help"])
     assert done.returncode == 0, done.stderr
     return set(re.findall(r"--\w+", done.stdout))
 
@@ -152,7 +151,7 @@ def test_commands_are_understood(readme, tmp_path):
     for name, body in created(text).items():
         (tmp_path / name).write_text(body, encoding="utf-8")
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    for folder, words in commands(readme):
+    for folder, words in typed_commands(readme):
         if words[0] == "make":
             assert {word for word in words[1:] if "=" not in word} <= targets, words
         elif words[0] == "docker":

@@ -156,9 +156,9 @@ def test_faults_are_told(tmp_path, arrays, flags, said):
     assert not (tmp_path / "o.ckpt").exists()
 
 
-def test_parity_a_whole_detector(parity_dir, tmp_path):
+def test_parity_a_whole_detector(parity_file, tmp_path):
     """Every tensor at its place; and the configuration beside it runs, with the detections of the fixture."""
-    folder = parity_dir / "refinedet320_vgg16"
+    folder = parity_file("refinedet320_vgg16")
     source, output = folder / "refinedet320_vgg16_narrow.pth", tmp_path / "o.ckpt"
     convert_checkpoint.main([f"--ckpt_file={source}", f"--output_file={output}"])
     loaded, arrays = ms.load_checkpoint(str(output)), read_checkpoint(source).arrays

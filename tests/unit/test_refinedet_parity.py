@@ -21,6 +21,7 @@ from refinedet.src.refinedet import LOSS_NAMES, Detector, RefineDet
 from refinedet.src.refinedet_loss_cell import hard_negatives
 from refinedet.src.tcb import TransferConnections
 from refinedet.src.vgg16_for_refinedet import STRIDES, Vgg16
+from tests.isolated import isolated
 from tests.relu_sides import Settler, settle_refinedet
 
 SIDE, ANCHORS, MEAN_RGB = 320, 6375, (123, 117, 104)
@@ -113,18 +114,23 @@ class Fixture:
         load(net, self.folder)
         return net
 
-    def run(self, net) -> list:
-        return [x.asnumpy() for x in ms.jit(Stages(net))(Tensor(self.image), Tensor(self.info))]
+    def run(self, **how) -> list:
+        return isolated(compute_stages, self.folder, how)
+
+
+def compute_stages(folder, how: dict) -> list:
+    fixture = Fixture(folder)
+    return [x.asnumpy() for x in ms.jit(Stages(fixture.network(**how)))(Tensor(fixture.image), Tensor(fixture.info))]
 
 
 @pytest.fixture(scope="module")
-def fixture(parity_dir):
-    return Fixture(parity_dir / "refinedet320_vgg16")
+def fixture(parity_file):
+    return Fixture(parity_file("refinedet320_vgg16"))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "fast"])
 def answers(request, fixture):
-    return fixture.run(fixture.network(fast=request.param))
+    return fixture.run(fast=request.param)
 
 
 def test_preprocessing_is_the_fixtures(fixture):
@@ -161,7 +167,7 @@ def test_anchors(fixture):
 @pytest.mark.parametrize(("settings", "limits"), [("paper", (400, 200)), ("caffe", (1000, 500))])
 def test_detections(fixture, settings, limits):
     """As sets of (class, box): the order among nearly equal scores is free."""
-    boxes, scores, labels, valid = fixture.run(fixture.network(per_class=limits[0], most=limits[1]))[15:]
+    boxes, scores, labels, valid = fixture.run(per_class=limits[0], most=limits[1])[15:]
     for i in range(3):
         want = fixture.arrays[f"det_{settings}_{i + 1}"]
         keep = valid[i]
@@ -175,11 +181,11 @@ def test_detections(fixture, settings, limits):
         np.testing.assert_allclose(got[:, 1], want[place, 1], atol=1e-4)
 
 
-def test_results_in_pixels(fixture):
+def test_results_in_pixels(fixture, answers):
     """COCO results, clipped to the picture."""
     from refinedet.src.model_utils.evaluation.detections import to_results
 
-    outputs = fixture.run(fixture.network())[15:]
+    outputs = answers[15:]
     categories = [{"id": label, "name": str(label), "label": label} for label in range(1, 13)]
     found = to_results(*outputs, fixture.info, [1, 2, 3], categories)
     wanted = json.loads((fixture.folder / "expected_detections.json").read_text())
@@ -190,12 +196,11 @@ def test_results_in_pixels(fixture):
         assert distance < 0.02
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plain", "fast"])
-def training(request, fixture):
-    """Losses and gradients."""
-    net, settler = fixture.network(fast=request.param), Settler()
+def compute_step(folder, fast) -> tuple:
+    """(share of moved activations, losses, gradients by name)."""
+    fixture, settler = Fixture(folder), Settler()
+    net = fixture.network(fast=fast)
     settle_refinedet(settler, net, fixture.image)
-    assert settler.moved < 1e-3 * settler.seen
     params = ms.ParameterTuple(net.trainable_params())
 
     def forward(*inputs):
@@ -205,7 +210,15 @@ def training(request, fixture):
     boxes, labels, valid = (Tensor(x) for x in fixture.truth())
     inputs = Tensor(fixture.image), Tensor(fixture.info), boxes, labels, valid
     (_, losses), grads = ms.jit(ms.value_and_grad(forward, None, params, has_aux=True))(*inputs)
-    return losses.asnumpy(), {param.name: grad.asnumpy() for param, grad in zip(params, grads)}
+    return settler.moved / settler.seen, losses.asnumpy(), {param.name: grad.asnumpy() for param, grad in zip(params, grads)}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "fast"])
+def training(request, fixture):
+    """Losses and gradients."""
+    moved, *found = isolated(compute_step, fixture.folder, request.param)
+    assert moved < 1e-3
+    return found
 
 
 def test_losses(fixture, training):

@@ -12,6 +12,8 @@ from refinedet.src.refinedet_loss_cell import Bipartite, Matcher, hard_negatives
 from refinedet.src.tcb import TransferConnections
 from tests.narrow_refinedet import narrow_config
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 def pairs_by_hand(iou) -> np.ndarray:
     """One image (G, A): the largest of all, again and again."""
@@ -200,6 +202,7 @@ def small_network(**more):
     return build_network(narrow_config(img_height=128, img_width=128, num_gts=5, **more))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objects", [3, 0])
 def test_losses_and_gradients_are_finite(objects):
     """Also of a batch without a single object, of which every loss is 0."""

@@ -47,9 +47,9 @@ def test_a_layer_that_computes_something_else_is_no_rounding():
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize("samples", [0, 2])
 @pytest.mark.parametrize("bins", [7, 14])
-def test_roi_align_in_float64(parity_dir, aligned, samples, bins):
+def test_roi_align_in_float64(parity_file, aligned, samples, bins):
     """As detectron2 and torchvision compute it, here of stride 8."""
-    arrays = np.load(parity_dir / "op_fixtures.npz")
+    arrays = np.load(parity_file("op_fixtures.npz"))
     x, rois = arrays["roi_align/x"], arrays["roi_align/rois"]
     boxes = np.stack([rois[:, 1:] / 2] * len(x))
     got = roi_align([x], boxes, bins, aligned, samples, np.zeros_like).reshape(len(x), len(rois), -1, bins, bins)

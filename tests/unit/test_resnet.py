@@ -61,6 +61,7 @@ def test_stages_match_numpy(monkeypatch, fast):
         np.testing.assert_allclose(stage, expected, atol=(1e-4 if fast else 1e-5) * expected.std())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "blocks", "stride_in_1x1"), [
     (ResNet50V1, (1, 2, 1, 1), True), (ResNet, (3, 4, 23, 3), False), (ResNet, (3, 8, 36, 3), False)])
 def test_other_resnets_match_numpy(kind, blocks, stride_in_1x1):
@@ -82,6 +83,7 @@ def test_other_resnets_match_numpy(kind, blocks, stride_in_1x1):
     ((3, 4, 23, 3), 44_549_160 - 2_049_000),
     ((3, 8, 36, 3), 60_192_808 - 2_049_000),
 ])
+@pytest.mark.slow
 def test_number_of_parameters(blocks, expected):
     net = ResNet(blocks, (64, 256, 512, 1024), (256, 512, 1024, 2048))
     counted = {param.name: int(np.prod(param.shape)) for param in net.get_parameters()
@@ -103,6 +105,7 @@ def test_what_trains(frozen, train_norm):
     assert len(expected) == [17, 16, 12, 8, 4, 0][frozen] * (3 if train_norm else 1)
 
 
+@pytest.mark.slow
 def test_no_gradient_enters_frozen_stages():
     """With stem and first stage frozen, all that trains has a gradient, also through C2..C5, and the image has none."""
     x = Tensor(images(64, 64))

@@ -6,6 +6,9 @@ from mindspore import Tensor, nn
 
 from faster_rcnn.src.FasterRcnn import roi_align
 from faster_rcnn.src.FasterRcnn.roi_align import RoiAlign
+from tests.parity_models import ParityModel, fixture_folders, label
+
+pytestmark = pytest.mark.usefixtures("eager")
 
 STRIDES = (4, 8, 16)
 SHAPES = [(20, 26), (10, 13), (5, 7)]
@@ -154,6 +157,7 @@ def test_no_gradient_reaches_the_rois_and_the_result_repeats():
     np.testing.assert_array_equal(outs[0][4], empty)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [0, 2])
 def test_onnx_equals_mindspore(tmp_path, samples):
     import onnxruntime
@@ -181,8 +185,8 @@ def test_onnx_equals_mindspore(tmp_path, samples):
 @pytest.mark.parametrize("aligned", [0, 1])
 @pytest.mark.parametrize("samples", [0, 2])
 @pytest.mark.parametrize("out_size", [7, 14])
-def test_roi_align_parity(parity_dir, aligned, samples, out_size):
-    fixture = np.load(parity_dir / "op_fixtures.npz")
+def test_roi_align_parity(parity_file, aligned, samples, out_size):
+    fixture = np.load(parity_file("op_fixtures.npz"))
     key = f"roi_align/aligned{aligned}_sr{samples}_o{out_size}"
     rois = fixture["roi_align/rois"]
     picture, boxes = rois[:, 0].astype(int), np.stack([rois[:, 1:]] * 2)           # every RoI on both pictures ...
@@ -195,14 +199,12 @@ def test_roi_align_parity(parity_dir, aligned, samples, out_size):
     np.testing.assert_allclose(grad, fixture[f"{key}/gx"], atol=1e-4)
 
 
-@pytest.mark.parametrize("model, rule", [("detectron2_faster_rcnn_R50_FPN", "detectron2"),
-                                         ("torchvision_fasterrcnn_resnet50_fpn", "torchvision"),
-                                         ("mmdet_faster_rcnn_r50_fpn", "mmdet")])
-def test_levels_parity(parity_dir, model, rule):
-    fixture = np.load(parity_dir / model / "expected.npz")
-    net = RoiAlign(7, 2, (4, 8, 16, 32), level_rule=rule)
-    got = ms.jit(net.levels)(Tensor(fixture["fix/rois"][:, 1:])).asnumpy()
-    np.testing.assert_array_equal(got + 2, fixture["fix/levels"])
+@pytest.mark.parametrize("folder", fixture_folders(masks=False), ids=label)
+def test_levels_parity(folder):
+    model = ParityModel(folder)
+    net = RoiAlign(7, 2, (4, 8, 16, 32), level_rule=model.framework)
+    got = ms.jit(net.levels)(Tensor(model.arrays["fix/rois"][:, 1:])).asnumpy()
+    np.testing.assert_array_equal(got + 2, model.arrays["fix/levels"])
 
 
 def test_levels_of_old_boxes():

@@ -9,6 +9,8 @@ from faster_rcnn.src.FasterRcnn.rpn import RpnHead, rpn_losses
 from faster_rcnn.src.model_utils.layers.convolution import Convolution
 from tests.numpy_layers import convolve
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 CHANNELS, HIDDEN, ANCHORS = 5, 6, 3
 SHAPES = [(9, 11), (5, 6), (3, 3), (1, 2), (1, 1)]
 TOTAL = sum(h * w * ANCHORS for h, w in SHAPES)

@@ -1,6 +1,5 @@
 """The real network, narrow, through the training step: it learns a picture, and a run in parts equals the whole."""
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,8 +14,11 @@ from faster_rcnn.src.FasterRcnn.faster_rcnn import LOSS_NAMES, build_network
 from faster_rcnn.src.FasterRcnn.resnet import calibrate_norms
 from faster_rcnn.src.model_utils.training.step import TrainStep
 from faster_rcnn.src.network_define import InferenceNet
+from tests import commands
 from tests.narrow_network import SMALL, WIDTHS, narrow_config, noise, objects
 from tests.toy_network import ToyDetector, toy_batch
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 OBJECTS = [(1, 12, 16, 60, 52), (2, 70, 20, 112, 80), (3, 24, 76, 88, 112)]     # label, x1, y1, x2, y2
@@ -126,8 +128,7 @@ def command(tmp_path_factory):
 def test_a_run_in_parts_equals_the_whole(command, tmp_path):
     """6 steps at once, and 3 (the middle of an epoch) and 3 more: the same losses, weights and averages, bit by bit."""
     def run(output, *flags):
-        done = subprocess.run(command(f"--output_path={tmp_path / output}", *flags), cwd=tmp_path, stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, timeout=600, check=False)
+        done = commands.run(command(f"--output_path={tmp_path / output}", *flags), tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stderr
 

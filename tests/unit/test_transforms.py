@@ -15,6 +15,7 @@ from faster_rcnn.src.model_utils.data.transforms import (
     resize,
     shift_colours,
 )
+from tests.parity_models import ParityModel, fixture_folders, label
 
 
 def picture(height, width, seed=0):
@@ -244,21 +245,22 @@ def test_preprocess_refuses_what_is_no_decoded_picture(shape, dtype):
 
 # ---------------------------------------------------------------------------------------------------- other frameworks
 
+# Of each framework: mean and standard deviation of values up to 255, whether red comes first, tolerance.
 IMAGENET = (np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]))
+NORMALISE = {"detectron2": ((103.530, 116.280, 123.675), (1, 1, 1), False, 3e-5),
+             "torchvision": (255 * IMAGENET[0], 255 * IMAGENET[1], True, 3e-6),
+             "mmdet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), True, 3e-6)}
 
 
-@pytest.mark.parametrize("model, mean, std, to_rgb, tolerance", [
-    ("detectron2_faster_rcnn_R50_FPN", (103.530, 116.280, 123.675), (1, 1, 1), False, 3e-5),
-    ("detectron2_mask_rcnn_R101_FPN", (103.530, 116.280, 123.675), (1, 1, 1), False, 3e-5),
-    ("torchvision_fasterrcnn_resnet50_fpn", 255 * IMAGENET[0], 255 * IMAGENET[1], True, 3e-6),
-    ("torchvision_maskrcnn_resnet50_fpn", 255 * IMAGENET[0], 255 * IMAGENET[1], True, 3e-6),
-    ("mmdet_faster_rcnn_r50_fpn", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), True, 3e-6),
-    ("mmdet_mask_rcnn_r50_fpn", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), True, 3e-6)])
-def test_parity_of_the_network_input(parity_dir, model, mean, std, to_rgb, tolerance):
-    preprocess = Preprocess(InputSize(192, 288, pad_to="192x288"), mean, std, to_rgb)
-    with np.load(parity_dir / model / "expected.npz") as expected:
-        images, sizes = expected["input/images"], expected["input/image_sizes"]
-    for i, path in enumerate(sorted((parity_dir / "images").glob("*.png"))):
-        got, info = preprocess(decode_image(path.read_bytes()))
-        np.testing.assert_allclose(got, images[i], rtol=0, atol=tolerance)
-        assert info.tolist() == [*sizes[i], 1, 1, *sizes[i]]
+@pytest.mark.parametrize("folder", fixture_folders(), ids=label)
+def test_parity_of_the_network_input(folder):
+    model = ParityModel(folder)
+    *numbers, to_rgb, tolerance = NORMALISE[model.framework]
+    size = model.size()
+    preprocess = Preprocess(InputSize(size["img_height"], size["img_width"], pad_to=size["pad_to"]), *numbers, to_rgb)
+    for path, image, (height, width) in zip(model.images, model.arrays["input/images"], model.arrays["input/image_sizes"]):
+        picture = decode_image(path.read_bytes())
+        got, info = preprocess(picture)
+        np.testing.assert_allclose(got, image, rtol=0, atol=tolerance)
+        rows, columns, _ = picture.shape
+        np.testing.assert_allclose(info, [height, width, height / rows, width / columns, rows, columns], rtol=1e-6)

@@ -1,0 +1,32 @@
+"""Computations in a process of their own, whose memory ends with it: MindSpore keeps some of every graph that it compiled.
+
+usage (by `isolated` alone): python -m tests.isolated CALL.pickle RESULT.pickle
+"""
+import pickle
+import sys
+import tempfile
+from pathlib import Path
+
+from tests import commands
+
+
+def isolated(function, *arguments):
+    """function(*arguments), a function of a module. What it prints and raises is that of the AssertionError here."""
+    with tempfile.TemporaryDirectory() as folder:
+        call, result = Path(folder, "call.pickle"), Path(folder, "result.pickle")
+        call.write_bytes(pickle.dumps((function, arguments)))
+        done = commands.run(["python", "-m", "tests.isolated", call, result])
+        assert done.returncode == 0, done.stdout + done.stderr
+        return pickle.loads(result.read_bytes())
+
+
+def main(call: str, result: str) -> None:
+    import mindspore as ms
+
+    ms.set_device("CPU")
+    function, arguments = pickle.loads(Path(call).read_bytes())
+    Path(result).write_bytes(pickle.dumps(function(*arguments)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
