@@ -9,32 +9,32 @@ namespace {
 constexpr int kMargin = 1;  // pixels around a box
 
 // The two cells that a pixel lies between, and what they count.
-struct Tap {
+struct Blend {
   size_t cells[2];
   float weights[2];
 };
 
 // place: in cells, of which the mask's are `first` to first + count - 1; others count nothing.
-Tap TapOf(double place, int first, int count) {
-  Tap tap{};
+Blend BlendOf(double place, int first, int count) {
+  Blend blend{};
   for (int i = 0; i < 2; ++i) {
     const int cell = static_cast<int>(std::floor(place)) + i;
     if (cell >= first && cell < first + count) {
-      tap.cells[i] = static_cast<size_t>(cell - first);
-      tap.weights[i] = static_cast<float>(std::max(1 - std::abs(place - cell), 0.0));
+      blend.cells[i] = static_cast<size_t>(cell - first);
+      blend.weights[i] = static_cast<float>(std::max(1 - std::abs(place - cell), 0.0));
     }
   }
-  return tap;
+  return blend;
 }
 
-float Between(const Tap &tap, const float *values) {
-  return tap.weights[0] * values[tap.cells[0]] + tap.weights[1] * values[tap.cells[1]];
+float Between(const Blend &blend, const float *values) {
+  return blend.weights[0] * values[blend.cells[0]] + blend.weights[1] * values[blend.cells[1]];
 }
 
 // Along one axis: the pixels from `first` on.
 struct Axis {
   int first = 0;
-  std::vector<Tap> taps;
+  std::vector<Blend> blends;
 };
 
 Axis GridAxis(double start, double stop, int length, int cells) {
@@ -43,7 +43,7 @@ Axis GridAxis(double start, double stop, int length, int cells) {
   const int last = static_cast<int>(std::min(std::ceil(stop) + kMargin, static_cast<double>(length)));
   for (int pixel = axis.first; pixel < last; ++pixel) {
     const double place = (pixel + 0.5 - start) / (stop - start) * cells - 0.5;
-    axis.taps.push_back(TapOf(std::clamp(place, -2.0, cells + 1.0), 0, cells));
+    axis.blends.push_back(BlendOf(std::clamp(place, -2.0, cells + 1.0), 0, cells));
   }
   return axis;
 }
@@ -59,7 +59,7 @@ Axis TruncatedAxis(double begin, double end, int length, int cells) {
   axis.first = std::max(low, 0);
   for (int pixel = axis.first; pixel < std::min(low + pixels, length); ++pixel) {
     const double place = (pixel - low + 0.5) * ((cells + 2) / static_cast<double>(pixels)) - 0.5;
-    axis.taps.push_back(TapOf(std::clamp(place, 0.0, cells + 1.0), 1, cells));
+    axis.blends.push_back(BlendOf(std::clamp(place, 0.0, cells + 1.0), 1, cells));
   }
   return axis;
 }
@@ -112,8 +112,8 @@ std::string CompressRuns(const std::vector<uint32_t> &runs) {
 
 std::string PasteRle(const float *mask, int side, const std::array<double, 4> &box, Size size, float threshold, PasteRule rule) {
   const Axis across = AxisOf(box[0], box[2], size.width, side, rule), down = AxisOf(box[1], box[3], size.height, side, rule);
-  const auto height = static_cast<uint32_t>(size.height), rows = static_cast<uint32_t>(down.taps.size());
-  const auto columns = static_cast<uint32_t>(across.taps.size());
+  const auto height = static_cast<uint32_t>(size.height), rows = static_cast<uint32_t>(down.blends.size());
+  const auto columns = static_cast<uint32_t>(across.blends.size());
   Runs runs;
   if (rows == 0 || columns == 0) {
     runs.Add(false, height * static_cast<uint32_t>(size.width));
@@ -122,12 +122,12 @@ std::string PasteRle(const float *mask, int side, const std::array<double, 4> &b
   const auto top = static_cast<uint32_t>(down.first);
   runs.Add(false, static_cast<uint32_t>(across.first) * height);
   std::vector<float> column(static_cast<size_t>(side));
-  for (const Tap &x : across.taps) {
+  for (const Blend &x : across.blends) {
     for (size_t y = 0; y < column.size(); ++y) {
       column[y] = Between(x, mask + y * column.size());
     }
     runs.Add(false, top);
-    for (const Tap &y : down.taps) {
+    for (const Blend &y : down.blends) {
       runs.Add(Between(y, column.data()) >= threshold, 1);
     }
     runs.Add(false, height - top - rows);
