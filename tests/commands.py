@@ -1,4 +1,4 @@
-"""Commands as a user gives them, for tests."""
+"""Run commands as a user types them."""
 import os
 import subprocess
 import sys
@@ -10,21 +10,26 @@ ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = Preloaded()
 
 
-def run(args, cwd=ROOT, env=None, timeout=600, anew=False) -> subprocess.CompletedProcess:
-    """The command's status and output as text; its standard input is closed.
+def run(args, cwd=ROOT, env=None, timeout=600, new_process=False) -> subprocess.CompletedProcess:
+    """Run a command with standard input closed; return its status and its output as text.
 
-    args: "python" as the first is this interpreter; env: goes over the environment, None unsets a variable. anew: see run_within.
+    args: "python" as the first argument is replaced by this interpreter. env: overrides variables of the environment; None unsets
+    one. new_process: see run_within.
     """
     merged = {**os.environ, **(env or {})}
     merged = {name: str(value) for name, value in merged.items() if value is not None}
-    return run_within(merged, args, cwd, timeout, anew)
+    return run_within(merged, args, cwd, timeout, new_process)
 
 
-def run_within(env: dict, args, cwd=ROOT, timeout=600, anew=False) -> subprocess.CompletedProcess:
-    """The same in this environment and no other variables. Python is forked (tests/preloaded.py), unless it is to start anew."""
+def run_within(env: dict, args, cwd=ROOT, timeout=600, new_process=False) -> subprocess.CompletedProcess:
+    """Run a command with exactly the variables in `env`.
+
+    A Python command is forked from a process that has imported MindSpore (tests/preloaded.py). With new_process, it starts a new
+    interpreter.
+    """
     words = [str(item) for item in args]
     if words[0] in ("python", sys.executable):
-        if not anew and PRELOADED.suits(words[1:], env):
+        if not new_process and PRELOADED.suits(env):
             return PRELOADED.run(words[1:], cwd, env, timeout)
         words[0] = sys.executable
     return subprocess.run(words, cwd=cwd, env=env, timeout=timeout, stdin=subprocess.DEVNULL, capture_output=True, text=True,

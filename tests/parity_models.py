@@ -185,6 +185,13 @@ class ParityModel:
         """Our class of each of the fixed RoIs: the one whose mask logits are stored. 0: torchvision's background."""
         return self.arrays["fix/mask_channel"] + (1 if self.background_last else 0)
 
+    def mask_targets(self, i: int) -> np.ndarray:
+        """Return the mask targets of image i: (foreground RoIs, 28, 28), float32."""
+        if f"train/mask_targets{i}" in self.arrays:
+            return self.arrays[f"train/mask_targets{i}"]
+        shape = self.arrays[f"train/mask_targets{i}_shape"]
+        return np.unpackbits(self.arrays[f"train/mask_targets{i}_packbits"])[:np.prod(shape)].reshape(shape).astype(np.float32)
+
     def labels(self, theirs):
         """Classes of a fixture -> ours."""
         return np.where(theirs == self.classes, 0, theirs + 1) if self.background_last else theirs

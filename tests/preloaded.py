@@ -1,7 +1,7 @@
-"""Commands in processes forked from one that has imported MindSpore: the import is most of the time of a short command.
+"""Run Python commands in processes forked from one that has imported MindSpore: a short command spends most of its time importing.
 
-A forked process has arguments, environment, folder, output and status of its own, as a new one has. Only what the environment
-says to an interpreter that starts, or to MindSpore while it is imported, does not reach it: see `suits`.
+A forked process has its own arguments, environment, working directory, output and exit status. Only variables that are read while
+Python or MindSpore starts have no effect in it; see `suits`.
 
 usage (by `Preloaded` alone): python tests/preloaded.py
 """
@@ -19,12 +19,12 @@ import time
 import traceback
 from pathlib import Path
 
-# What commands import, and what takes long.
+# The slow imports of the commands.
 MODULES = ("numpy", "cv2", "matplotlib.figure", "matplotlib.backends.backend_agg", "mindspore", "mindspore.dataset", "onnxruntime",
            "pycocotools.cocoeval", "faster_coco_eval", "tensorboardX", "yaml")
-# Read before a command could look at them.
+# Variables that Python or a library reads only while it starts: a forked process cannot change them.
 AT_START = ("PYTHONPATH", "PYTHONHOME", "PYTHONIOENCODING", "PYTHONWARNINGS", "GLOG_v", "LD_PRELOAD", "LANG", "LC_ALL", "MS_ROLE",
-            "ONEDNN_MAX_CPU_ISA")
+            "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "PYTHONHASHSEED", "PYTHONUTF8")
 
 
 class Preloaded:
@@ -33,9 +33,9 @@ class Preloaded:
     def __init__(self):
         self.process, self.lock = None, threading.Lock()
 
-    def suits(self, args: list, env: dict) -> bool:
-        """Whether a command in this environment runs as it would in a new process. args: what follows the interpreter."""
-        return bool(args) and all(env.get(name) == os.environ.get(name) for name in AT_START)
+    def suits(self, env: dict) -> bool:
+        """Return whether a forked process with this environment behaves like a new one."""
+        return all(env.get(name) == os.environ.get(name) for name in AT_START)
 
     def run(self, args: list, cwd, env: dict, timeout: float) -> subprocess.CompletedProcess:
         """As subprocess.run([sys.executable, *args], ...) with captured text and closed standard input."""

@@ -204,7 +204,7 @@ def test_run_main_lets_other_faults_through():
 def test_import_reads_no_arguments_and_no_mindspore(run_command, repo_dir, tmp_path):
     code = ("import sys; sys.path.insert(0, sys.argv[1]); import faster_rcnn.src.model_utils.config;"
             "import faster_rcnn.src.model_utils.local_adapter; assert 'mindspore' not in sys.modules")
-    done = run_command(["python", "-c", code, repo_dir, "--nonsense"], cwd=tmp_path, anew=True)
+    done = run_command(["python", "-c", code, repo_dir, "--nonsense"], cwd=tmp_path, new_process=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

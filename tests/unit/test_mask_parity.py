@@ -6,7 +6,6 @@ from mindspore import Tensor
 
 from mask_rcnn.src.MaskRcnn.mask_targets import mask_targets
 from tests.parity_models import ParityModel, fixture_folders, label
-from tests.unit.test_network_parity import mask_targets_of
 
 
 @pytest.mark.parametrize("folder", [folder for folder in fixture_folders(masks=True) if not folder.name.startswith("torchvision")],
@@ -22,4 +21,4 @@ def test_mask_targets_parity(folder):
         matched = np.abs(gt[:, None] - model.arrays[f"train/gt_boxes{i}"]).max(-1).argmin(1)
         inputs = edges.astype(np.float32), matched.astype(np.int32), boxes
         got = ms.jit(mask_targets)(*(Tensor(x[None]) for x in inputs), 28, True).asnumpy()[0]
-        np.testing.assert_array_equal(got, mask_targets_of(model, i))
+        np.testing.assert_array_equal(got, model.mask_targets(i))

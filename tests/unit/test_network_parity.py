@@ -258,7 +258,7 @@ def injected_arrays(model) -> list:
         labels = model.labels(arrays[f"train/roi_classes{i}"]).astype(np.int32)
         boxes = arrays[f"train/roi_boxes{i}"]
         if model.masks:
-            mask.append((boxes[labels > 0], labels[labels > 0], mask_targets_of(model, i)))
+            mask.append((boxes[labels > 0], labels[labels > 0], model.mask_targets(i)))
         order = np.argsort(labels == 0, kind="stable")
         roi.append([x[order] for x in (boxes, labels, arrays[f"train/roi_targets{i}"], labels > 0)])
     rpn = [rows_of_pictures(column)[0] for column in zip(*rpn)]
@@ -269,14 +269,6 @@ def injected_arrays(model) -> list:
         (boxes, positive), labels, targets = (rows_of_pictures(column) for column in zip(*mask))
         samples.append((boxes, labels[0], targets[0], positive))
     return samples
-
-
-def mask_targets_of(model, i):
-    """Of picture i: (foreground RoIs, 28, 28)."""
-    if f"train/mask_targets{i}" in model.arrays:
-        return model.arrays[f"train/mask_targets{i}"]
-    shape = model.arrays[f"train/mask_targets{i}_shape"]
-    return np.unpackbits(model.arrays[f"train/mask_targets{i}_packbits"])[:np.prod(shape)].reshape(shape).astype(np.float32)
 
 
 def conventions_of(model) -> dict:
