@@ -18,7 +18,7 @@ from tests.unit.mindrecord_samples import draw, read_back
 from utils.mindrecord import all_formats, find_format, formats, read_annotations
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-CHOICES = "{coco|voc|other}", "{coco|voc|csv|other}"
+CHOICES = "{coco|voc|coco_files|labelme|other|yolo}", "{coco|voc|coco_files|csv|labelme|other|yolo}"
 GOOD = "a.jpg,2,3,30,25,cat\nb.jpg,5,5,20.5,20,dog\na.jpg,1,1,9,9,dog\n"
 CLASSES = ["background", "cat", "dog"]
 
@@ -72,7 +72,8 @@ def test_commands_find_the_module(checkout, repo_dir, run_command, tmp_path):
     assert (same.right_only, same.diff_files) == (["csv_format.py"], [])
     tools = checkout / "utils" / "mindrecord"
     shown = run_command(["python", tools / "convert.py", "--help"], env={"COLUMNS": "1000"}).stdout
-    assert "{coco,voc,csv,other}" in shown and "COCO JSON, Pascal VOC XML, CSV, text" in shown and "csv: CSV file" in shown
+    assert "{coco,voc,coco_files,csv,labelme,other,yolo}" in shown and "csv: CSV file" in shown
+    assert "Pascal VOC XML, COCO JSON, several files, CSV, LabelMe" in shown
 
     paths = csv_set(tmp_path)
     checked = run_command(["python", tools / "check.py", *options(paths)])
@@ -118,7 +119,7 @@ def test_scripts_take_it(checkout, run_command):
     run = run_command(["bash", scripts / "run_standalone_train_cpu.sh", 0, 5, 0.02, "csv"], env=options)
     assert run.returncode == 0 and "--dataset=csv" in run.stdout, run.stderr
     run = run_command(["bash", scripts / "run_standalone_train_cpu.sh", 0, 5, 0.02, "cvs"], env=options)
-    assert run.returncode == 2 and "DATASET: expected coco, voc, csv or other, got 'cvs'" in run.stderr
+    assert run.returncode == 2 and "DATASET: expected coco, voc, coco_files, csv, labelme, other or yolo, got 'cvs'" in run.stderr
 
 
 # ---------------------------------------------------------------------------------------------- models and readers
@@ -143,7 +144,7 @@ def test_models_read_it(csv_format, repo_dir, tmp_path, message, model, data, lo
     assert [item["bbox"] for item in truth["annotations"]] == [[2, 3, 28, 22], [1, 1, 8, 8], [5, 5, 15.5, 15]]
     new = str(tmp_path / "new")
     assert message(prepare, anno_path="", output_path=new) == "anno_path is needed: give --anno_path"
-    assert message(prepare, image_set="val", output_path=new) == "image_set: is for voc, not for csv"
+    assert message(prepare, image_set="val", output_path=new) == "image_set: is for voc, coco_files, labelme, yolo, not for csv"
     path.write_text("a.jpg,1,2,3,4,cat\n")
     assert message(prepare) == f"{path}: line 1: expected the header image,x1,y1,x2,y2,class"
 
@@ -159,8 +160,8 @@ def test_what_ends_the_work_names_file_and_line(csv_format, tmp_path, message, r
 
 
 def test_without_the_module_the_format_is_unknown(message):
-    assert list(all_formats()) == ["coco", "voc", "other"]
-    assert message(find_format, "csv") == "source: 'csv' is none of coco, voc, other"
+    assert list(all_formats()) == ["coco", "voc", "coco_files", "labelme", "other", "yolo"]
+    assert message(find_format, "csv") == "source: 'csv' is none of coco, voc, coco_files, labelme, other, yolo"
 
 
 def test_a_name_is_given_once(csv_format):

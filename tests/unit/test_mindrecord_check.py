@@ -119,9 +119,10 @@ def test_wrong_usage(command, tmp_path, name):
     good = options("coco", (image_dir, path)) + more
     for wrong, told in ((options("coco", (tmp_path / "no", path)) + more, "image_dir: no such folder: "),
                         (options("coco", (image_dir, tmp_path / "no")) + more, "anno_path: no such file: "),
-                        (options("yolo", (image_dir, path)) + more, "--source"), (good + ["--wrong=1"], "--wrong=1"),
+                        (options("nolo", (image_dir, path)) + more, "--source"), (good + ["--wrong=1"], "--wrong=1"),
                         (good + ["--workers=0"], "--workers"), (good + ["--classes=@nothing"], "nothing does not read"),
-                        (good + ["--image_set=train"], "image_set: is for voc, not for coco"), (more, "--source")):
+                        (good + ["--image_set=train"], "image_set: is for voc, coco_files, labelme, yolo, not for coco"),
+                        (more, "--source")):
         run = command(name, *wrong)
         assert run.returncode == 2 and told in run.stderr and "Traceback" not in run.stderr and not run.stdout
         assert run.stderr.splitlines()[-1].startswith(f"{name}.py: error: ")

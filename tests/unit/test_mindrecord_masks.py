@@ -107,7 +107,7 @@ def test_other_sources_have_no_masks(tmp_path, message):
     paths = txt_set(tmp_path, "a.jpg 1,1,5,5,1\n")
     for call in (convert, ensure):
         told = message(call, "other", *paths, tmp_path / "o", masks=True)
-        assert told == "masks: only coco has them, other has boxes alone"
+        assert told == "masks: only coco, coco_files, labelme, yolo have them, other has boxes alone"
     assert not (tmp_path / "o").exists()
 
 
@@ -124,7 +124,15 @@ def test_the_commands_take_masks(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "1 images, 1 objects, 2 classes, masks, " in told and "dropped: 1 x object without segmentation" in told
     assert convert_main(["--source=voc", "--masks", *options[1:], f"--output_dir={tmp_path / 'p'}"]) == 2
-    assert "masks: only coco has them" in capsys.readouterr().err
+    assert "masks: only coco, coco_files, labelme, yolo have them" in capsys.readouterr().err
+
+
+def test_a_polygon_without_the_list_around_it(tmp_path):
+    """As the VGG Image Annotator exports it."""
+    paths = coco_set(tmp_path, [masked(1, SQUARE)])
+    assert convert("coco", *paths, tmp_path / "o", masks=True, progress=False)["dropped"] == {}
+    row, = read_back(tmp_path / "o", masks=True)
+    assert json.loads(row["masks"].tobytes()) == [[SQUARE]]
 
 
 # ------------------------------------------------------------------------------------------- bad masks
@@ -133,7 +141,6 @@ BAD = {
     "null": (None, "object without segmentation", "segmentation is null or missing"),
     "empty": ([], "empty segmentation", "segmentation is empty"),
     "text": ("polygon", "segmentation not usable", 'segmentation is neither polygons nor run lengths: "polygon"'),
-    "flat": (SQUARE, "segmentation not usable", f"segmentation is no list of polygons: {SQUARE}"),
     "2 points": ([[1, 1, 9, 9]], "polygon of fewer than 3 points", "polygon 1 of 1 has 2 points, it takes 3"),
     "no point": ([[]], "polygon of fewer than 3 points", "polygon 1 of 1 has 0 points, it takes 3"),
     "odd": ([SQUARE[:7]], "polygon with an odd number of coordinates", "polygon 1 of 1 has 7 coordinates, an odd number"),

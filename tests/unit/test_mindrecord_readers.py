@@ -309,7 +309,7 @@ def test_paths_that_are_not_there_are_named(tmp_path, message):
     assert message(read, "other", (image_dir, image_dir)) == f"anno_path: {image_dir} is not a file"
     assert message(read, "voc", (image_dir, path)).startswith(f"anno_path: {path} is not a folder")
     assert message(read, "coco", (image_dir, "")) == "anno_path: is not given"
-    assert message(read, "yolo", (image_dir, path)) == "source: 'yolo' is none of coco, voc, other"
+    assert message(read, "nolo", (image_dir, path)) == "source: 'nolo' is none of coco, voc, coco_files, labelme, other, yolo"
     assert "no XML file" in message(read, "voc", (image_dir, image_dir))
 
 

@@ -8,6 +8,7 @@ from .formats import all_formats, find_format
 from .manifest import load_manifest, mindrecord_files
 from .readers import read_annotations, read_ground_truth
 from .records import ImageRecord, records_to_coco
+from .splitting import Split
 
-__all__ = ["DataError", "ImageRecord", "Problem", "all_formats", "convert", "ensure", "find_format", "load_manifest",
+__all__ = ["DataError", "ImageRecord", "Problem", "Split", "all_formats", "convert", "ensure", "find_format", "load_manifest",
            "mindrecord_files", "read_annotations", "read_ground_truth", "records_to_coco"]

@@ -9,16 +9,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from .batches import draw_batches, model_folder
 from .conversion import convert, ensure
+from .detection import find_data
 from .doctor import diagnose
+from .drawing import Drawing
 from .errors import DataError
 from .formats import all_formats
 from .readers import check_paths, check_source
 from .records import BACKGROUND
+from .splitting import SIDES, Split
 
 CONVERT = """Convert a data set to MindRecord.
 What is in OUTPUT_DIR already is kept where it is a whole conversion of just this data."""
-CHECK = """List all that is wrong with a data set, and what it looks like.
+CHECK = """List all that is wrong with a data set, and what it looks like: check.py FOLDER finds out what the folder holds.
 Exit status: 0 nothing is wrong, 1 something is, 2 wrong usage."""
 
 
@@ -37,7 +41,7 @@ def _convert(args: argparse.Namespace) -> int:
     start = time.monotonic()
     manifest = (convert if args.force else ensure)(
         args.source, args.image_dir, args.anno_path, args.output_dir, args.classes, args.image_set, args.workers,
-        args.keep_empty, args.shards, masks=args.masks)
+        args.keep_empty, args.shards, masks=args.masks, split=_split(args))
     print(f"{args.output_dir}: {manifest['count']} images, {manifest['objects']} objects, "
           f"{len(manifest['categories'])} classes, {'masks, ' if args.masks else ''}{len(manifest['files'])} files, "
           f"{time.monotonic() - start:.1f} s")
@@ -49,36 +53,77 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def check_main(argv: Optional[Sequence[str]] = None) -> int:
-    parser = _parser("check.py", CHECK)
+    parser = _parser("check.py", CHECK, required=False)
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="a folder with images and annotations, in place of --source, "
+                        "--image_dir and --anno_path")
+    parser.add_argument("--draw", type=Path, metavar="DIR", help="draw images with their boxes and masks into this folder")
+    parser.add_argument("--draw_count", type=_positive, default=50, help="images to draw at most (50)")
+    parser.add_argument("--config_path", type=Path, metavar="YAML", help="with --draw: also draw batches as a model trains on "
+                        "them with this configuration, augmented; its data keys are set to this data")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="folder of the model whose configuration that is (the one that "
+                        "holds the YAML)")
     args = parser.parse_args(argv)
-    return _guard(parser, lambda: _check(args))
+    if args.folder is None and (args.source is None or args.anno_path is None):
+        parser.error("give FOLDER, or --source and --anno_path")
+    if args.folder is not None and (args.source or args.anno_path):
+        parser.error("give FOLDER, or --source and --anno_path, not both")
+    if args.config_path and not args.draw:
+        parser.error("--config_path: is for --draw")
+    return _guard(parser, lambda: _check_folder(args) if args.folder is not None else _check(args, args.draw))
 
 
-def _check(args: argparse.Namespace) -> int:
+def _check_folder(args: argparse.Namespace) -> int:
+    """Check all data sets that the folder holds."""
+    status = 0
+    found = find_data(Path(args.folder))
+    for number, item in enumerate(found, 1):
+        print(f"{item.entry.title}: --source={item.entry.name} {item.flags()}")
+        place = {**vars(args), "source": item.entry.name, **item.place._asdict()}
+        place.update({key: value for key in ("image_dir", "image_set") if (value := getattr(args, key))})
+        folder = args.draw and (args.draw if len(found) == 1 else args.draw / str(number))
+        status = max(status, _check(argparse.Namespace(**place), folder))
+    return status
+
+
+def _check(args: argparse.Namespace, draw: Optional[Path]) -> int:
     check_source(args.source, args.masks)
     check_paths(args.source, args.image_dir, args.anno_path, args.image_set)
+    drawing = Drawing(draw, args.draw_count) if draw else None
+    if draw and args.config_path:
+        model_folder(args)      # a wrong one is reported before the images are decoded
     try:
         found = diagnose(args.source, args.image_dir, args.anno_path, args.classes, args.image_set, args.workers,
-                         masks=args.masks)
+                         masks=args.masks, split=_split(args), drawing=drawing)
     except DataError as error:
         print(error)
         print("problems: 1, and the annotations do not read any further")
         return 1
     for line in (*found.problems, *found.lines()):
         print(line)
+    if drawing:
+        print(f"drawn: {drawing.drawn} images in {draw}")
+    if draw and args.config_path:
+        print(f"drawn: {draw_batches(args, draw / 'batches')} augmented images in {draw / 'batches'}")
     return 1 if found.problems or not found.images else 0
 
 
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
+def _split(args: argparse.Namespace) -> Optional[Split]:
+    return Split(args.val_ratio, args.side) if args.val_ratio else None
+
+
+def _parser(name: str, description: str, required: bool = True) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=name, description=description, allow_abbrev=False)
     formats = all_formats()
-    parser.add_argument("--source", "--dataset", required=True, choices=tuple(formats),
+    parser.add_argument("--source", "--dataset", required=required, choices=tuple(formats),
                         help=f"format of the annotations: {', '.join(entry.title for entry in formats.values())}")
-    parser.add_argument("--image_dir", required=True, help="folder of the pictures")
-    parser.add_argument("--anno_path", required=True,
+    alone = ", ".join(name for name, entry in formats.items() if entry.find_images)
+    parser.add_argument("--image_dir", help=f"folder of the pictures; {alone}: not needed where the annotations say it")
+    parser.add_argument("--anno_path", required=required,
                         help="; ".join(f"{name}: {entry.anno}" for name, entry in formats.items()))
     lists = "; ".join(f"{name}: {entry.image_set}" for name, entry in formats.items() if entry.image_set)
     parser.add_argument("--image_set", help=f"{lists} (all)")
+    parser.add_argument("--val_ratio", type=_ratio, help="divide the images: the part that is for validation, such as 0.2 (0)")
+    parser.add_argument("--side", choices=SIDES, default=SIDES[0], help="with --val_ratio: the side to take (train)")
     parser.add_argument("--classes", type=_classes, metavar="A,B,C|@FILE",
                         help="names of the classes in the order of their labels, or a file with one a line (all)")
     with_masks = ", ".join(name for name, entry in formats.items() if entry.masks)
@@ -110,6 +155,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+def _ratio(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
 
 

@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -21,13 +21,14 @@ import numpy as np
 from .errors import CLIPPED, LARGE_PICTURE, MISSING_PICTURE, DataError, Problem, count_kinds, warn_of
 from .fitting import fit
 from .folder import PARTIAL, ROWS, locked_folder, remove_leftovers
-from .manifest import PICTURES, SCHEMA_VERSION, Manifest, picture_sizes, read_manifest, write_manifest
+from .manifest import PICTURES, SCHEMA_VERSION, Manifest, picture_sizes, read_manifest, same_options, write_manifest
 from .masks import encode_masks, most_bytes
 from .pictures import PictureError, inspect, read_picture
 from .progress import Crew, Progress, Report, default_workers
 from .readers import AnyPath, Classes, check_paths, check_source, nothing_left, read_source, refuse_fatal, source_digest
 from .records import Annotations, ImageRecord, check_classes, is_dropped
 from .shard import MAX_PICTURE, Layout, ShardWriter, plan_layout, row_size
+from .splitting import Split
 
 # Bytes of pictures that keep a thread busy for longer than it costs: with less, threads only wait for each other.
 WORTH_A_THREAD = 32 << 20
@@ -36,7 +37,8 @@ log = logging.getLogger(__name__)
 
 def convert(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: AnyPath, classes: Classes = None,
             image_set: Optional[str] = None, workers: Optional[int] = None, keep_empty: bool = False,
-            shards: Optional[int] = None, progress: Report = None, masks: bool = False) -> Manifest:
+            shards: Optional[int] = None, progress: Report = None, masks: bool = False,
+            split: Optional[Split] = None) -> Manifest:
     """Convert, whatever is there already, and return the manifest. The data set is described as for `read_annotations`.
 
     workers: threads, by default one for each core, 8 at most; few images take fewer. shards: files, by default one for each
@@ -44,22 +46,24 @@ def convert(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: Any
     objects, and drop objects without one. DataError: there is nothing to convert, or no place to write to. Single images and
     objects that cannot be used are dropped, counted and warned about.
     """
-    request = _request(source, image_dir, anno_path, _options(source, classes, keep_empty, masks), image_set)
+    options = _options(source, classes, keep_empty, masks, split)
+    request = _request(source, image_dir, anno_path, options, image_set, split)
     with locked_folder(output_dir) as folder:
         return _convert(request, folder, workers, shards, progress)
 
 
 def ensure(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: AnyPath, classes: Classes = None,
            image_set: Optional[str] = None, workers: Optional[int] = None, keep_empty: bool = False,
-           shards: Optional[int] = None, progress: Report = None, masks: bool = False) -> Manifest:
+           shards: Optional[int] = None, progress: Report = None, masks: bool = False,
+           split: Optional[Split] = None) -> Manifest:
     """The manifest of a whole conversion of just this data; an old or partial one is made anew. Arguments as `convert`.
 
     Of several processes that call it at once, one converts and the others wait. Where the source is not there (any
     more), the conversion is taken as it is: on a machine to which only it was brought.
     """
-    options = _options(source, classes, keep_empty, masks)
+    options = _options(source, classes, keep_empty, masks, split)
     try:
-        request = _request(source, image_dir, anno_path, options, image_set)
+        request = _request(source, image_dir, anno_path, options, image_set, split)
     except DataError as error:
         manifest = _alone(source, anno_path, output_dir, options, image_set)
         if manifest is None:
@@ -87,26 +91,30 @@ class _Request:
     keep_empty: bool
     masks: bool
     options: dict[str, Any]
+    split: Optional[Split]
 
 
-def _request(source: str, image_dir: AnyPath, anno_path: AnyPath, options: dict[str, Any], image_set: Optional[str]) -> _Request:
+def _request(source: str, image_dir: AnyPath, anno_path: AnyPath, options: dict[str, Any], image_set: Optional[str],
+             split: Optional[Split]) -> _Request:
     image_dir, anno_path = check_paths(source, image_dir, anno_path, image_set)
     return _Request(source, image_dir, anno_path, options["classes"], image_set or None, options["keep_empty"],
-                    "masks" in options, options)
+                    "masks" in options, options, split)
 
 
-def _options(source: str, classes: Classes, keep_empty: bool, masks: bool) -> dict[str, Any]:
+def _options(source: str, classes: Classes, keep_empty: bool, masks: bool, split: Optional[Split]) -> dict[str, Any]:
     """What a conversion is asked for, as the manifest holds it."""
     check_source(source, masks)
     options = {"source": source, "classes": check_classes(classes), "keep_empty": bool(keep_empty)}
-    return {**options, "masks": True} if masks else options
+    if masks:
+        options["masks"] = True
+    return {**options, "split": asdict(split)} if split else options
 
 
 def _alone(source: str, anno_path: AnyPath, output_dir: AnyPath, options: dict[str, Any],
            image_set: Optional[str]) -> Optional[Manifest]:
     """The manifest of a whole conversion that does not contradict what is there of its source, or None."""
     manifest, _ = read_manifest(Path(output_dir))
-    if manifest is None or manifest["options"] != options:
+    if manifest is None or not same_options(manifest, options):
         return None
     if anno_path and Path(anno_path).exists():
         same = source_digest(source, anno_path, image_set) == manifest["fingerprint"]["annotations"]
@@ -116,7 +124,7 @@ def _alone(source: str, anno_path: AnyPath, output_dir: AnyPath, options: dict[s
 
 def _stale(manifest: Manifest, request: _Request, folder: Path) -> Optional[str]:
     """Why a whole conversion is not of this data, or None."""
-    if manifest["options"] != request.options:
+    if not same_options(manifest, request.options):
         return "it was made with other options"
     fingerprint = manifest["fingerprint"]
     if source_digest(request.source, request.anno_path, request.image_set) != fingerprint["annotations"]:
@@ -145,7 +153,7 @@ class _Part:
 
 
 def _convert(request: _Request, folder: Path, workers: Optional[int], shards: Optional[int], report: Report) -> Manifest:
-    found = read_source(request.source, request.image_dir, request.anno_path, request.classes, request.image_set)
+    found = read_source(request.source, request.image_dir, request.anno_path, request.classes, request.image_set, request.split)
     refuse_fatal(found.problems)
     sizes, fingerprint = picture_sizes(request.image_dir, sorted({record.file_name for record in found.records}))
     problems, records = list(found.problems), []

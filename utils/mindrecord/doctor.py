@@ -8,13 +8,15 @@ from typing import Any, Optional
 import numpy as np
 
 from .conversion import size_fault
+from .drawing import Drawing
 from .errors import Problem, count_kinds
 from .fitting import fit
 from .manifest import picture_sizes
 from .pictures import PictureError, decode_strictly, inspect, read_picture
 from .progress import Crew, Progress, Report, default_workers
-from .readers import AnyPath, Classes, check_source, read_source
+from .readers import AnyPath, Classes, check_paths, check_source, read_source
 from .records import ImageRecord
+from .splitting import Split
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -66,20 +68,22 @@ class _Part:
 
 def diagnose(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Optional[Classes] = None,
              image_set: Optional[str] = None, workers: Optional[int] = None, progress: Optional[Report] = None,
-             masks: bool = False) -> Diagnosis:
-    """As `convert`, without writing. DataError where the annotations as a whole do not read."""
+             masks: bool = False, split: Optional[Split] = None, drawing: Optional[Drawing] = None) -> Diagnosis:
+    """As `convert`, without writing. DataError where the annotations as a whole do not read. drawing: draws some of the images."""
     check_source(source, masks)
-    found = read_source(source, image_dir, anno_path, classes, image_set)
-    image_dir = Path(image_dir)
+    image_dir, anno_path = check_paths(source, image_dir, anno_path, image_set)
+    found = read_source(source, image_dir, anno_path, classes, image_set, split)
     workers = max(1, int(workers or default_workers()))
     sizes, _ = picture_sizes(image_dir, [record.file_name for record in found.records])
     # Pictures differ in what they take to decode: several parts for each worker level that out.
     step = max(1, len(found.records) // (workers * 8))
     parts = [_Part(found.records[start:start + step]) for start in range(0, len(found.records), step)]
+    if drawing:
+        drawing.choose(found.records, found.categories)
     bar = Progress(len(found.records), "check", progress)
     try:
         with Crew(workers) as crew:
-            crew.run(lambda part, tick: _examine(part, image_dir, sizes, masks, tick), parts, bar)
+            crew.run(lambda part, tick: _examine(part, image_dir, sizes, masks, drawing, tick), parts, bar)
     finally:
         bar.close()
     problems = found.problems + [problem for part in parts for problem in part.problems]
@@ -91,7 +95,8 @@ def diagnose(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Optio
         np.concatenate([np.zeros((0, 4)), *boxes]), np.concatenate([np.zeros(0, np.int64), *labels]))
 
 
-def _examine(part: _Part, image_dir: Path, sizes: dict[str, Optional[int]], masks: bool, tick: Callable[[], None]) -> None:
+def _examine(part: _Part, image_dir: Path, sizes: dict[str, Optional[int]], masks: bool, drawing: Optional[Drawing],
+             tick: Callable[[], None]) -> None:
     for record in part.records:
         tick()
         problem = size_fault(record, sizes[record.file_name], image_dir)
@@ -105,7 +110,10 @@ def _examine(part: _Part, image_dir: Path, sizes: dict[str, Optional[int]], mask
         except PictureError as error:
             part.problems.append(Problem(str(image_dir / record.file_name), "", str(error), error.kind))
             continue
-        stay, boxes, _, problems = fit(record, picture, masks)
+        fitted = fit(record, picture, masks)
+        if drawing:
+            drawing.add(record, data, fitted)
+        stay, boxes, _, problems = fitted
         part.problems += problems
         single = record.crowds[stay] == 0
         part.pictures.append((picture.width, picture.height))

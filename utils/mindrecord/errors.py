@@ -33,11 +33,14 @@ TRUNCATED_PICTURE = "truncated picture"
 LARGE_PICTURE = "picture too large"
 OTHER_SIZE = "size differs from the annotation"
 TAKEN_PICTURE = "picture of two annotation files"
+OTHER_NAME = "annotation file and its image are named differently"
 BAD_IMAGE = "image entry not usable"
 BAD_XML = "XML not usable"
+BAD_JSON = "JSON not usable"
 MISSING_XML = "no annotation file"
 BAD_LINE = "line not usable"
 BAD_OBJECT = "object not usable"
+TWICE = "object given twice"
 UNKNOWN_IMAGE = "annotation of an unknown image"
 NOT_FINITE = "box with a number that is not finite"
 NO_AREA = "box without area"
@@ -55,7 +58,8 @@ FLAT_POLYGON = "polygon without area"
 BROKEN_RLE = "broken RLE"
 OTHER_RLE_SIZE = "RLE of another size than the picture"
 # Problems that cost neither image nor object, and what happens instead.
-KEPT_KINDS = {OTHER_SIZE: "the picture's own counts", TAKEN_PICTURE: "kept", CLIPPED: "clipped"}
+KEPT_KINDS = {OTHER_SIZE: "the picture's own counts", TAKEN_PICTURE: "kept",
+              OTHER_NAME: "the image that is called like the annotation file counts", CLIPPED: "clipped"}
 
 
 def unknown_category(name: object) -> str:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from .errors import DataError
 from .records import Annotations
@@ -40,6 +40,14 @@ def decode_text(path: Path, data: bytes) -> str:
         raise DataError(f"{path}:{line}: not text in UTF-8: {what}") from error
 
 
+class Place(NamedTuple):
+    """Where a data set lies, as a format's reader takes it."""
+
+    image_dir: Path
+    anno_path: Path
+    image_set: Optional[str] = None
+
+
 @dataclass(frozen=True)
 class Layout:
     """The usual folders of a data set below one root, which a config key names."""
@@ -64,9 +72,15 @@ class Format:
     # (anno_path, image_set) -> a hash of all files that `read` reads besides the images, equal to Annotations.digest. A
     # conversion is repeated when it changes.
     digest: Callable[[Path, Optional[str]], str] = file_digest
-    anno_is_folder: bool = False
+    anno_is_folder: Optional[bool] = False      # None = a file or a folder
     masks: bool = False             # objects may have a segmentation
     image_set: str = ""             # for --help: what image_set names; "" = the format has no lists of images
     # (anno_path, classes) -> COCO ground truth, if the annotations are that already. None = it follows from the records.
     ground_truth: Optional[Callable[[Path, Optional[list[str]]], dict[str, Any]]] = None
     layout: Optional[Layout] = None
+    # (anno_path, image_set) -> the folder of images if none is given; anno_path exists. None = it must be given.
+    find_images: Optional[Callable[[Path, Optional[str]], Path]] = None
+    # (anno_path, train) -> the image_set to train or to evaluate on if none is given, where the annotations name such sets.
+    default_set: Optional[Callable[[Path, bool], Optional[str]]] = None
+    # folder -> the data sets of this format in it, to tell the format of a folder.
+    find: Optional[Callable[[Path], list[Place]]] = None

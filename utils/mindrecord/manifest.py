@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, TypedDict, Union
 
 from .errors import DataError
+from .records import BACKGROUND
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -79,6 +80,15 @@ def read_manifest(output_dir: Path) -> Reading:
             if expected is not None and file.stat().st_size != expected:
                 return Reading(None, f"{file} has {file.stat().st_size} bytes, {expected} were written")
     return Reading(manifest, None)
+
+
+def same_options(manifest: Manifest, options: dict[str, Any]) -> bool:
+    """Return whether a conversion is what was asked for; all classes of the data are the same as just these classes by name."""
+    made = manifest["options"]
+    if made.get("classes") is None and options["classes"] is not None:
+        names = [item["name"] for item in sorted(manifest["categories"], key=lambda item: item["label"])]
+        made = {**made, "classes": [BACKGROUND, *names]}
+    return made == options
 
 
 def write_manifest(output_dir: Path, manifest: Manifest) -> None:

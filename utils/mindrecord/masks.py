@@ -45,8 +45,6 @@ def usable_mask(segmentation: Any, height: int, width: int) -> UsableMask:
         return UsableMask(None, [(UNUSABLE_MASK, f"segmentation is neither polygons nor run lengths: {_short(segmentation)}")])
     if not segmentation:
         return UsableMask(None, [(EMPTY_MASK, "segmentation is empty")])
-    if type(segmentation[0]) in _NUMBERS:
-        return UsableMask(None, [(UNUSABLE_MASK, f"segmentation is no list of polygons: {_short(segmentation)}")])
     faults: list[tuple[str, str]] = []
     usable: list[Any] = []
     for number, polygon in enumerate(segmentation, 1):

@@ -7,26 +7,30 @@ from typing import Any, Optional, Union
 from .errors import DataError, Problem
 from .formats import all_formats, find_format
 from .records import Annotations, ImageRecord, check_classes, pack_arrays, records_to_coco
+from .splitting import Split, take_side
 
 AnyPath = Union[str, os.PathLike[str]]
 Classes = Optional[Sequence[str]]
 
 
 def read_annotations(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Classes = None,
-                     image_set: Optional[str] = None) -> tuple[list[ImageRecord], list[dict[str, Any]], list[Problem]]:
+                     image_set: Optional[str] = None,
+                     split: Optional[Split] = None) -> tuple[list[ImageRecord], list[dict[str, Any]], list[Problem]]:
     """Return (records, categories, problems).
 
     Args:
         source: name of a format, see formats/.
-        image_dir: the folder of images. They are not opened.
+        image_dir: the folder of images; "" = where the annotations say. Formats in which boxes are fractions, or sizes are
+            missing, look into the images.
         anno_path: the annotations, a file or a folder as the format has it.
         classes: names with "background" first, label = index; None = all that the source has, in the order of their ids
             or names.
         image_set: the images to take, for a format that has such lists.
+        split: the side of them to take.
 
     Objects and images that cannot be used are left out and listed in `problems`. DataError: nothing is left.
     """
-    found = read_source(source, image_dir, anno_path, classes, image_set)
+    found = read_source(source, image_dir, anno_path, classes, image_set, split)
     refuse_fatal(found.problems)
     if not found.records:
         raise nothing_left(anno_path, found.problems)
@@ -34,24 +38,26 @@ def read_annotations(source: str, image_dir: AnyPath, anno_path: AnyPath, classe
 
 
 def read_source(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Classes = None,
-                image_set: Optional[str] = None) -> Annotations:
+                image_set: Optional[str] = None, split: Optional[Split] = None) -> Annotations:
     """As `read_annotations`, with fatal problems among the others: for those who want them all."""
     image_dir, anno_path = check_paths(source, image_dir, anno_path, image_set)
     found = find_format(source).read(image_dir, anno_path, check_classes(classes), image_set or None)
+    if split:
+        found.records = take_side(found.records, image_dir, split)
     pack_arrays(found.records)
     return found
 
 
 def read_ground_truth(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Classes = None,
-                      image_set: Optional[str] = None) -> dict[str, Any]:
+                      image_set: Optional[str] = None, split: Optional[Split] = None) -> dict[str, Any]:
     """Return COCO ground truth; arguments as for `read_annotations`.
 
     If the annotations are COCO ground truth already, they are returned as they are, and image_dir is not needed.
     """
     own = find_format(source).ground_truth
-    if own:
+    if own and not split:
         return own(Path(anno_path), check_classes(classes))
-    records, categories, _ = read_annotations(source, image_dir, anno_path, classes, image_set)
+    records, categories, _ = read_annotations(source, image_dir, anno_path, classes, image_set, split)
     return records_to_coco(records, categories)
 
 
@@ -66,15 +72,19 @@ def check_paths(source: str, image_dir: AnyPath, anno_path: AnyPath, image_set: 
     if image_set and not entry.image_set:
         names = ", ".join(name for name, other in all_formats().items() if other.image_set)
         raise DataError(f"image_set: is for {names}, not for {source}")
+    if not image_dir and anno_path and entry.find_images and Path(anno_path).exists():
+        image_dir = entry.find_images(Path(anno_path), image_set or None)
     for name, value in (("image_dir", image_dir), ("anno_path", anno_path)):
         if not value:
             raise DataError(f"{name}: is not given")
     image_dir, anno_path = Path(image_dir), Path(anno_path)
     if not image_dir.is_dir():
         raise DataError(f"image_dir: {_missing(image_dir, 'folder')}")
+    if entry.anno_is_folder is None and not anno_path.exists():
+        raise DataError(f"anno_path: {_missing(anno_path, 'file or folder')} ({source}: {entry.anno})")
     if entry.anno_is_folder and not anno_path.is_dir():
         raise DataError(f"anno_path: {_missing(anno_path, 'folder')} ({source}: the {entry.anno})")
-    if not entry.anno_is_folder and not anno_path.is_file():
+    if entry.anno_is_folder is False and not anno_path.is_file():
         raise DataError(f"anno_path: {_missing(anno_path, 'file')}")
     return image_dir, anno_path
 

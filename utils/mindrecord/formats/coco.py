@@ -7,6 +7,7 @@ from typing import Any, Optional
 from ..errors import BAD_IMAGE, BAD_OBJECT, UNKNOWN_IMAGE, DataError, Problem, unknown_category
 from ..format import Format, Layout, digest_of, read_bytes
 from ..records import BACKGROUND, Annotations, ImageRecord, ObjectList, no_overlap
+from ._finding import find_coco
 
 # bool is an int to isinstance, and no number here. A string is no id either: it is told as one that no image has.
 _NUMBERS, _IDS = frozenset((int, float)), frozenset((int, str))
@@ -217,4 +218,5 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-FORMAT = Format("coco", "COCO JSON", "JSON file", read, masks=True, ground_truth=ground_truth, layout=Layout("coco_root", _layout))
+FORMAT = Format("coco", "COCO JSON", "JSON file", read, masks=True, ground_truth=ground_truth, layout=Layout("coco_root", _layout),
+                find=find_coco)

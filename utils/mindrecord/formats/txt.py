@@ -10,6 +10,7 @@ from typing import Optional
 from ..errors import BAD_LINE, DataError, Problem, unknown_category
 from ..format import Format, decode_text, digest_of, read_bytes
 from ..records import Annotations, ObjectList, named_categories, no_overlap
+from ._finding import find_txt
 
 MOST_LABELS = 9999      # where no classes are given; a larger number is no label
 FORM = "x1,y1,x2,y2,class[,crowd]"
@@ -106,4 +107,4 @@ def _is_number(text: str) -> bool:
     return True
 
 
-FORMAT = Format("other", "text", "text file", read)
+FORMAT = Format("other", "text", "text file", read, find=find_txt)

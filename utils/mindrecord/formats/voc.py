@@ -24,6 +24,7 @@ from ..errors import (
 )
 from ..format import Format, Layout
 from ..records import Annotations, ImageRecord, ObjectList, choose_classes, named_categories
+from ._finding import find_voc
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -213,4 +214,5 @@ def _layout(config: Mapping[str, Any], train: bool) -> tuple[str, str]:
 
 FORMAT = Format(
     "voc", "Pascal VOC XML", "folder of XML files", read, digest, anno_is_folder=True,
-    image_set="list of pictures, or the name of one in ImageSets/Main", layout=Layout("voc_root", _layout, separate_sets=False))
+    image_set="list of pictures, or the name of one in ImageSets/Main", layout=Layout("voc_root", _layout, separate_sets=False),
+    find=find_voc)

@@ -1,0 +1,47 @@
+"""Small data sets in the formats of annotation tools. Images are of 40x30, as `draw` makes them."""
+import json
+from pathlib import Path
+
+from tests.unit.mindrecord_samples import draw
+
+SIZE = 40, 30       # width, height
+
+
+def yolo_line(number: int, x: float, y: float, width: float, height: float) -> str:
+    """A line of a box in pixels."""
+    return f"{number} {(x + width / 2) / SIZE[0]} {(y + height / 2) / SIZE[1]} {width / SIZE[0]} {height / SIZE[1]}"
+
+
+def yolo_polygon(number: int, *points) -> str:
+    return f"{number} " + " ".join(f"{x / SIZE[0]} {y / SIZE[1]}" for x, y in points)
+
+
+def yolo_set(root: Path, sets: dict, names=("cat", "dog")) -> Path:
+    """data.yaml of {set: {image: lines, or None without a label file}} with the folders images/SET and labels/SET."""
+    seed = 0
+    for name, images in sets.items():
+        for stem, lines in images.items():
+            seed += 1
+            draw(root / "images" / name / f"{stem}.png", seed=seed)
+            label = root / "labels" / name / f"{stem}.txt"
+            label.parent.mkdir(parents=True, exist_ok=True)
+            if lines is not None:
+                label.write_text("".join(f"{line}\n" for line in lines))
+    path = root / "data.yaml"
+    lines = [f"{name}: images/{name}" for name in sets] + [f"nc: {len(names)}", f"names: {json.dumps(list(names))}"]
+    path.write_text("\n".join(["path: .", *lines, ""]))
+    return path
+
+
+def shape(label, points, kind="polygon", **more) -> dict:
+    return {"label": label, "points": points, "group_id": None, "shape_type": kind, "flags": {}, **more}
+
+
+def labelme_set(folder: Path, files: dict, **more) -> Path:
+    """A folder of {name: shapes} with an image for each; more: over the entries of every file."""
+    for seed, (name, shapes) in enumerate(files.items()):
+        draw(folder / f"{name}.jpg", seed=seed)
+        content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{Path(name).name}.jpg", "imageData": None,
+                   "imageHeight": SIZE[1], "imageWidth": SIZE[0], **more}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder

@@ -1,0 +1,218 @@
+"""YOLO text annotations: boxes and polygons in fractions, data.yaml, darknet's files and plain folders."""
+import shutil
+
+import pytest
+
+from tests.unit.format_samples import yolo_line, yolo_polygon, yolo_set
+from tests.unit.mindrecord_samples import draw, read_back
+from utils.mindrecord import convert, ensure, read_annotations, read_ground_truth
+from utils.mindrecord.readers import source_digest
+
+TRIANGLE = yolo_polygon(1, (10, 5), (30, 5), (10, 25))
+
+EXPECTED = "expected class, centre x, centre y, width, height, or class and the x and y of 3 points or more"
+
+
+def read(path, image_set=None, classes=None, image_dir=""):
+    records, categories, problems = read_annotations("yolo", image_dir, path, classes, image_set)
+    return records, [item["name"] for item in categories], [str(problem) for problem in problems]
+
+
+def found(records):
+    return {record.file_name: [(*box, label) for box, label in zip(record.boxes.round(6).tolist(), record.labels.tolist())]
+            for record in records}
+
+
+def test_boxes_and_polygons_of_a_set(tmp_path):
+    path = yolo_set(tmp_path / "my set", {"train": {"a": [yolo_line(0, 2, 3, 10, 12), TRIANGLE], "b": None, "c": []},
+                                          "val": {"d": [yolo_line(1, 0, 0, 40, 30)]}})
+    records, names, problems = read(path, "train")
+    assert (names, problems) == (["cat", "dog"], [])
+    assert found(records) == {"a.png": [(2, 3, 12, 15, 1), (10, 5, 30, 25, 2)], "b.png": [], "c.png": []}
+    assert [(record.image_id, record.height, record.width) for record in records] == [(1, 30, 40), (2, 30, 40), (3, 30, 40)]
+    assert records[0].segmentations[0] is None and records[0].segmentations[1] == [pytest.approx([10, 5, 30, 5, 10, 25])]
+    assert records[0].areas[0] is None and records[0].areas[1] == pytest.approx(200)
+    assert list(found(read(path, "val")[0])) == ["d.png"]
+    # All sets at once: names count from the root.
+    assert list(found(read(path)[0])) == [f"images/{name}.png" for name in ("train/a", "train/b", "train/c", "val/d")]
+
+
+def test_ground_truth_holds_sizes_areas_and_masks(tmp_path):
+    path = yolo_set(tmp_path, {"train": {"a": [TRIANGLE, yolo_line(0, 2, 3, 10, 12)]}})
+    truth = read_ground_truth("yolo", "", path, None, "train")
+    assert truth["images"] == [{"id": 1, "file_name": "a.png", "height": 30, "width": 40}]
+    assert truth["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    assert [round(item["area"], 3) for item in truth["annotations"]] == [200, 120]
+    assert [item["category_id"] for item in truth["annotations"]] == [2, 1]
+    assert [len(item.get("segmentation", ())) for item in truth["annotations"]] == [1, 0]
+
+
+def test_classes_are_matched_by_name(tmp_path, message):
+    path = yolo_set(tmp_path, {"train": {"a": [yolo_line(0, 2, 3, 10, 12), yolo_line(1, 2, 3, 10, 9)]}})
+    records, names, problems = read(path, "train", ["background", "dog", "bird"])
+    assert names == ["dog", "bird"] and found(records) == {"a.png": [(2, 3, 12, 12, 1)]}
+    assert problems == [f"{tmp_path}/labels/train/a.txt: line 1: category 'cat' is none of the classes"]
+    told = message(read, path, "train", ["background", "tree"])
+    assert told == f"{path}: none of the classes (tree) is among its categories (cat, dog)"
+
+
+@pytest.mark.parametrize(("line", "told"), [
+    ("0 0.5 0.5 0.2", f"has 4 values: {EXPECTED}"),
+    ("0 0.5 0.5 0.2 0.2 0.9", f"has 6 values: {EXPECTED}; a sixth value, a confidence, is of a detector's results"),
+    ("cat 0.5 0.5 0.2 0.2", "'cat' is not a number"), ("0.5 0.5 0.5 0.2 0.2", "class 0.5 is not a whole number from 0 on"),
+    ("-1 0.5 0.5 0.2 0.2", "class -1 is not a whole number from 0 on"), ("0 nan 0.5 0.2 0.2", "'nan' is not a number"),
+    ("0 20 15 10 5", "20 is not a fraction of the image's side: expected 0 to 1, not pixels"),
+    ("2 0.5 0.5 0.2 0.2", "class 2 has no name: there are 2, 0 to 1"),
+    ("0 0.5 0.5 0 0.2", "box (20, 12, 20, 18) has no area"),
+    (yolo_line(1, 2, 3, 10, 9), "the same object as line 1"),
+])
+def test_a_bad_line_costs_its_object(tmp_path, line, told):
+    good = yolo_line(1, 2, 3, 10, 9)
+    path = yolo_set(tmp_path, {"train": {"a": [good, line]}})
+    records, _, problems = read(path, "train")
+    assert found(records) == {"a.png": [(2, 3, 12, 12, 2)]}
+    assert problems == [f"{tmp_path}/labels/train/a.txt: line 2: {told}"]
+
+
+def test_key_points_are_passed_over(tmp_path):
+    path = yolo_set(tmp_path, {"train": {"a": [f"{yolo_line(0, 2, 3, 10, 12)} 0.2 0.3 2 0.4 0.5 1 0 0 0"]}})
+    assert "has 14 values" in read(path, "train")[2][0]
+    path.write_text(path.read_text() + "kpt_shape: [3, 3]\n")
+    assert found(read(path, "train")[0]) == {"a.png": [(2, 3, 12, 15, 1)]}
+
+
+def test_label_files_and_images_without_each_other(tmp_path, message):
+    path = yolo_set(tmp_path, {"train": {"a": [TRIANGLE], "b": [TRIANGLE], "c": [TRIANGLE]}})
+    (tmp_path / "images" / "train" / "b.png").unlink()
+    (tmp_path / "images" / "train" / "c.png").write_bytes(b"nothing")
+    records, _, problems = read(path, "train")
+    assert list(found(records)) == ["a.png"]
+    assert problems[0] == f"{tmp_path}/labels/train/b.txt: no image of this name in {tmp_path}/images/train"
+    assert problems[1].startswith(f"{tmp_path}/images/train/c.png: ") and len(problems) == 2
+    shutil.rmtree(tmp_path / "labels")
+    told = message(read, path, "train")
+    assert told == f"{path}: none of the 2 images has a label file: {tmp_path}/images/train/a.txt is not there"
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("train: [\n", ":2: not valid YAML: "), ("- a\n", ": expected lines of `key: value` with train, val and names"),
+    ("names: [a]\n", ": names no images: expected train, val or test, it has names"),
+    ("train: no/where\nnames: [a]\n", ": train: no such folder or list of images: no/where"),
+    ("train: {a: b}\nnames: [a]\n", ": train: expected a path or a list of paths"),
+    ("train: images/train\nnc: 3\nnames: [a, b]\n", ": nc is 3, but names has 2 classes"),
+    ("train: images/train\nnames: [a, a]\n", ": names: 'a' is given twice"),
+    ("train: images/train\nnames: {x: a}\n", ": names: expected `0: name`, `1: name` and so on: "),
+    ("train: images/train\nnames: some\n", ": names: expected a list of class names, got 'some'"),
+])
+def test_a_wrong_description_is_one_line(tmp_path, message, text, told):
+    path = yolo_set(tmp_path, {"train": {"a": [TRIANGLE]}})
+    path.write_text(text)
+    assert message(read, path, "train").startswith(f"{path}{told}")
+
+
+def test_sets_that_are_not_there(tmp_path, message):
+    path = yolo_set(tmp_path, {"train": {"a": [TRIANGLE]}})
+    assert message(read, path, "val") == f"{path}: has no set 'val'; it has train"
+    assert message(read, tmp_path / "no") == "image_dir: is not given"
+    told = message(read, tmp_path / "no", image_dir=tmp_path)
+    assert told == f"anno_path: no such file or folder: {tmp_path / 'no'} (yolo: data.yaml, or a folder of label files)"
+
+
+def test_names_stay_text(tmp_path):
+    """`no` and `1` are no boolean and no number; a mapping may leave numbers out."""
+    path = yolo_set(tmp_path, {"train": {"a": [yolo_line(0, 2, 3, 10, 12)]}})
+    path.write_text("train: images/train\nnames:\n  0: no\n  2: 7\n")
+    assert read(path, "train")[1] == ["no", "1", "7"]
+    path.write_text("train: images/train\nnc: 2\n")
+    assert read(path, "train")[1] == ["0", "1"]
+
+
+def one_image(folder, image, label):
+    """An image with a box of class 0, at the places relative to the folder."""
+    draw(folder / image)
+    (folder / label).parent.mkdir(parents=True, exist_ok=True)
+    (folder / label).write_text(yolo_line(0, 2, 3, 10, 12) + "\n")
+
+
+ONE = [(2, 3, 12, 15, 1)]
+
+
+def test_roboflow(tmp_path):
+    """Its paths begin one folder too high, and its validation set is called valid."""
+    root = tmp_path / "set"
+    for name in ("train", "valid"):
+        one_image(root, f"{name}/images/{name}.jpg", f"{name}/labels/{name}.txt")
+    path = root / "data.yaml"
+    path.write_text("train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 1\nnames: ['a b']\n")
+    assert found(read(path, "train")[0]) == {"train.jpg": ONE} and found(read(path, "valid")[0]) == {"valid.jpg": ONE}
+
+
+def test_cvat_ultralytics_and_lists(tmp_path):
+    """A list of images, whose paths count from the list or from the root; a set of several entries; `path` of another machine."""
+    one_image(tmp_path, "images/train/a b.jpg", "labels/train/a b.txt")
+    one_image(tmp_path, "more/c.jpg", "more/c.txt")
+    (tmp_path / "train.txt").write_text("images/train/a b.jpg\n\n./more/c.jpg\nmore/gone.jpg\n")
+    path = tmp_path / "data.yaml"
+    path.write_text("path: /home/somebody/set\ntrain: train.txt\nval: [images/train, more]\nnames:\n  0: nut\n")
+    records, names, problems = read(path, "train")
+    assert found(records) == {"images/train/a b.jpg": ONE, "more/c.jpg": ONE} and names == ["nut"]
+    assert problems == [f"{tmp_path}/more/gone.jpg: no such image"]
+    assert found(read(path, "val")[0]) == found(records)
+
+
+def test_darknet(tmp_path):
+    """CVAT's YOLO 1.1: paths begin with data/, labels lie beside the images."""
+    one_image(tmp_path, "obj_train_data/a.png", "obj_train_data/a.txt")
+    (tmp_path / "train.txt").write_text("data/obj_train_data/a.png\n")
+    (tmp_path / "obj.names").write_text("bolt\n")
+    path = tmp_path / "obj.data"
+    path.write_text("classes = 1\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
+    for place in (path, tmp_path):
+        records, names, problems = read(place, "train")
+        assert found(records) == {"obj_train_data/a.png": ONE} and (names, problems) == (["bolt"], [])
+
+
+def test_folders_without_a_description(tmp_path):
+    root = tmp_path / "set"
+    one_image(root, "images/train/a.jpg", "labels/train/a.txt")
+    one_image(root, "images/val/b.jpg", "labels/val/b.txt")
+    assert found(read(root)[0]) == {"train/a.jpg": ONE, "val/b.jpg": ONE}
+    assert read(root)[1] == ["0"] and read(root, classes=["background", "nut"])[1] == ["nut"]
+    (root / "classes.txt").write_text("nut\nbolt\n")
+    assert found(read(root, "val")[0]) == found(read(root / "labels" / "val")[0]) == {"b.jpg": ONE}
+    assert read(root, "val")[1] == read(root / "labels" / "val")[1] == ["nut", "bolt"]
+    # Labels beside their images, as labelImg writes them, and in a folder of any name.
+    one_image(tmp_path / "beside", "a.jpg", "a.txt")
+    (tmp_path / "beside" / "classes.txt").write_text("nut\n")
+    assert found(read(tmp_path / "beside")[0]) == {"a.jpg": ONE} and read(tmp_path / "beside")[1:] == (["nut"], [])
+    one_image(tmp_path, "pics/a.jpg", "text/a.txt")
+    assert found(read(tmp_path / "text", image_dir=tmp_path / "pics")[0]) == {"a.jpg": ONE}
+
+
+def test_a_folder_that_holds_none(tmp_path, message):
+    (tmp_path / "labels").mkdir()
+    assert message(read, tmp_path / "labels").startswith(f"{tmp_path / 'labels'}: holds no image (.jpg")
+    one_image(tmp_path, "images/a.jpg", "labels/a.txt")
+    assert message(read, tmp_path / "labels", "val") == (
+        f"{tmp_path / 'labels'}: has no set 'val': no such folder: {tmp_path / 'labels' / 'val'}")
+
+
+def test_conversion_follows_the_labels(tmp_path):
+    path = yolo_set(tmp_path, {"train": {"a": [TRIANGLE], "b": [yolo_line(0, 2, 3, 10, 12)]}, "val": {"c": [TRIANGLE]}})
+    manifest = convert("yolo", "", path, tmp_path / "o", image_set="train", masks=True, progress=False)
+    assert (manifest["count"], manifest["dropped"]) == (1, {"object without segmentation": 1})
+    row, = read_back(tmp_path / "o", masks=True)
+    assert row["boxes"].tolist() == [pytest.approx([10, 5, 30, 25])] and row["labels"].tolist() == [2]
+
+    def again():
+        return ensure("yolo", "", path, tmp_path / "p", image_set="train", progress=False)
+
+    first = again()
+    assert again() == first and first["count"] == 2
+    before = source_digest("yolo", path, "train")
+    (tmp_path / "labels" / "val" / "c.txt").write_text("")
+    assert source_digest("yolo", path, "train") == before and source_digest("yolo", path, "val") != before
+    (tmp_path / "labels" / "train" / "b.txt").write_text("")
+    assert again()["count"] == 1
+    draw(tmp_path / "images" / "train" / "new.png", seed=9)
+    assert source_digest("yolo", path, "train") != before

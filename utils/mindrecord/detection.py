@@ -1,0 +1,54 @@
+"""Find out which format the data in a folder has, and name exports of annotation tools that no reader takes."""
+import json
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+from .errors import DataError
+from .format import Format, Place
+from .formats import all_formats
+
+HEAD = 65536        # bytes of a file
+
+
+class Found(NamedTuple):
+    """A data set in a folder."""
+
+    entry: Format
+    place: Place
+
+    def flags(self) -> str:
+        """Return the flags by which check.py and convert.py take the data set, --source apart."""
+        image_set = f" --image_set={self.place.image_set}" if self.place.image_set else ""
+        return f"--image_dir={self.place.image_dir} --anno_path={self.place.anno_path}{image_set}"
+
+
+def find_data(folder: Path) -> list[Found]:
+    """Return the data sets in a folder, those of the first format that is found; DataError if there is none."""
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {what}")
+    for entry in all_formats().values():
+        places = entry.find(folder) if entry.find else []
+        if places:
+            return [Found(entry, place) for place in places]
+    known = ", ".join(entry.title for entry in all_formats().values())
+    raise DataError(f"{folder}: {_foreign(folder) or 'holds no annotations'} (known: {known}; or give --source and --anno_path)")
+
+
+def _foreign(folder: Path) -> Optional[str]:
+    """What the folder holds instead: exports of annotation tools that have another format to choose."""
+    for path in sorted(folder.glob("*.xml")):
+        with path.open("rb") as stream:
+            if b"<annotations>" in stream.read(HEAD):
+                return f"{path.name} is \"CVAT for images\"; export it from CVAT as COCO 1.0, with masks, or as Ultralytics YOLO"
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        values = content.get("_via_img_metadata", content) if isinstance(content, dict) else {}
+        if any(isinstance(item, dict) and "regions" in item for item in values.values()):
+            return f"{path.name} is a project of the VGG Image Annotator; export its annotations in COCO format"
+        if isinstance(content, list) and any(isinstance(item, dict) and "annotations" in item for item in content):
+            return f"{path.name} is JSON of Label Studio; export it as COCO or YOLO"
+    return None

@@ -1,0 +1,74 @@
+"""Tell whether a folder holds data of the formats that the old zoo had: COCO, Pascal VOC and text."""
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Optional
+
+from ..format import Place
+
+LINE = re.compile(r"\S.*?\s+-?[\d.]+,-?[\d.]+,-?[\d.]+,-?[\d.]+,[^,\s]+(,[01])?(\s|$)")
+LOOKED_AT = 5       # files of a kind
+HEAD = 65536        # bytes of a file
+
+
+def find_coco(folder: Path) -> list[Place]:
+    """Return a place for each COCO file in a folder, its annotations/ or the folders in it."""
+    places = []
+    for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("*/*.json"))]:
+        try:
+            content = json.loads(path.read_bytes())
+            names = [item["file_name"].replace("\\", "/") for item in content["images"]]
+            is_coco = isinstance(content["annotations"], list) and isinstance(content["categories"], list)
+        except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+            continue
+        if is_coco and names:
+            images = _holding(names[:LOOKED_AT], [path.parent, folder, *_inner(folder), *_inner(folder / "images")])
+            places.append(Place(images or folder, path))
+    return places
+
+
+def find_voc(folder: Path) -> list[Place]:
+    """Return the place of a folder of VOC's XML files: this one, or one in it."""
+    for annotations in (folder / "Annotations", folder / "annotations", folder, *_inner(folder)):
+        files = sorted(annotations.glob("*.xml"))[:LOOKED_AT] if annotations.is_dir() else []
+        if any(b"<annotation" in _head(path) and b"<annotations" not in _head(path) for path in files):
+            stems = {path.stem for path in annotations.glob("*.xml")}
+            places = [folder / "JPEGImages", folder / "images", annotations, folder, *_inner(folder)]
+            images = next((place for place in places if place.is_dir() and _has_image_of(place, stems)), None)
+            return [Place(images or folder, annotations)]
+    return []
+
+
+def find_txt(folder: Path) -> list[Place]:
+    """Return a place for each text file with a line an image."""
+    places = []
+    for path in sorted(folder.glob("*.txt")):
+        lines = [line for line in _head(path).decode("utf-8-sig", "replace").splitlines() if line.strip() and line[0] != "#"]
+        if lines and LINE.match(lines[0]):
+            names = [re.split(r"\s+-?[\d.]+,", line)[0] for line in lines[:LOOKED_AT]]
+            places.append(Place(_holding(names, [folder, *_inner(folder)]) or folder, path))
+    return places
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(HEAD)
+    except OSError:
+        return b""
+
+
+def _inner(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        yield from sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _holding(names: list[str], folders: Iterable[Path]) -> Optional[Path]:
+    """The first folder with one of the files."""
+    return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
+
+
+def _has_image_of(folder: Path, stems: set[str]) -> bool:
+    others = (".xml", ".txt", ".json")
+    return any(path.stem in stems and path.suffix.lower() not in others and path.is_file() for path in folder.iterdir())

@@ -1,0 +1,57 @@
+"""Shapes that readers turn into boxes and masks, and sizes of images that annotations leave out.
+
+Points are (x, y) in pixels; a mask is a list of polygons [[x1, y1, x2, y2, ...], ...] as COCO has them.
+"""
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..pictures import inspect, read_picture
+
+Point = tuple[float, float]
+# (path, bytes, time) -> (height, width): an evaluation reads its ground truth again after each epoch.
+_sizes: dict[tuple[str, int, int], tuple[int, int]] = {}
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) as conversion sees the image; PictureError if it cannot be used."""
+    try:
+        status = os.stat(path)
+        key = (str(path), status.st_size, status.st_mtime_ns)
+    except OSError:
+        key = (str(path), -1, -1)
+    if key not in _sizes:
+        picture = inspect(read_picture(path))
+        _sizes[key] = (picture.height, picture.width)
+    return _sizes[key]
+
+
+def box_of(points: Sequence[Point]) -> list[float]:
+    """Return the box x1, y1, x2, y2 around points."""
+    xs, ys = zip(*points)
+    return [min(xs), min(ys), max(xs), max(ys)]
+
+
+def corners(box: Sequence[float]) -> list[Point]:
+    """Return the four corners of a box."""
+    x1, y1, x2, y2 = box
+    return [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
+
+
+def circle_points(centre: Point, radius: float) -> list[Point]:
+    """Return the points of a polygon that is nowhere more than about a pixel from the circle."""
+    count = 12 if radius <= 1 else max(12, math.ceil(math.pi / math.acos(1 - 1 / radius)))
+    angles = [2 * math.pi * k / count for k in range(count)]
+    return [(centre[0] + radius * math.cos(angle), centre[1] + radius * math.sin(angle)) for angle in angles]
+
+
+def area_of(points: Sequence[Point]) -> float:
+    """Return the area that a polygon encloses."""
+    following = [*points[1:], points[0]]
+    return abs(sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(points, following))) / 2
+
+
+def flat(points: Sequence[Point]) -> list[float]:
+    """Return x1, y1, x2, y2, ... as COCO writes a polygon."""
+    return [value for point in points for value in point]

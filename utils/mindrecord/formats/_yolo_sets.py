@@ -1,0 +1,256 @@
+"""Which images and label files a YOLO data set has: data.yaml, darknet's .data file, or folders of labels and images."""
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+
+from ..errors import DataError
+from ..format import decode_text, read_bytes
+from .voc import EXTENSIONS
+
+SETS = ("train", "val", "test")
+OTHER_NAMES = {"valid": "val", "validation": "val"}
+DESCRIPTIONS = (".yaml", ".yml", ".data")
+CLASS_FILES = ("classes.txt", "obj.names")
+# Text files that tools put beside labels.
+NO_LABELS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "notes.txt", "readme.txt"}
+
+
+@dataclass
+class YoloSet:
+    """Images with their label files, which need not exist."""
+
+    images: list[tuple[Path, Path]]
+    names: Optional[list[str]]              # of the classes 0, 1, ...; None where nothing names them
+    where: Path                             # the file or folder that lists the images
+    keypoints: bool = False                 # the lines hold key points behind the box
+    read: list[Path] = field(default_factory=list)      # files besides labels that were read
+    labels: list[Path] = field(default_factory=list)    # all label files
+
+    def digest(self) -> str:
+        """Return a hash of all files but the images, and of the names of these if a file lists them."""
+        total, root = hashlib.sha256(), self.where if self.where.is_dir() else self.where.parent
+        listed = [] if self.where.is_dir() else [image for image, _ in self.images]
+        for path in listed:
+            total.update(f"{os.path.relpath(path, root)}\0".encode(errors="surrogateescape"))
+        for path in (*self.read, *self.labels):
+            data = read_bytes(path)
+            total.update(f"{os.path.relpath(path, root)}\0{len(data)}\0".encode(errors="surrogateescape") + data)
+        return total.hexdigest()
+
+
+@dataclass
+class Description:
+    """What data.yaml or a .data file says."""
+
+    path: Path
+    root: Path
+    sets: dict[str, list[str]]
+    names: Optional[list[str]]
+    keypoints: bool
+    read: list[Path]
+
+    def choose(self, image_set: Optional[str]) -> list[str]:
+        """Return the names of the sets to read: the one asked for, or all."""
+        if image_set is None:
+            return list(self.sets)
+        name = OTHER_NAMES.get(image_set, image_set)
+        if name not in self.sets:
+            raise DataError(f"{self.path}: has no set {image_set!r}; it has {', '.join(self.sets)}")
+        return [name]
+
+    def locate(self, name: str, entry: str) -> Path:
+        """Return the folder or list that an entry of set `name` stands for."""
+        text = entry.replace("\\", "/")
+        parts = [text, text.removeprefix("../")]                # Roboflow's paths begin one folder too high
+        if self.path.suffix == ".data":
+            parts.append(text.partition("/")[2])                # darknet's begin with the folder of the data set
+        for part in filter(None, parts):
+            for folder in (self.root, self.path.parent):
+                place = folder / Path(part).expanduser()
+                if place.exists():
+                    return Path(os.path.normpath(place))
+        raise DataError(f"{self.path}: {name}: no such folder or list of images: {entry}")
+
+
+def description_of(anno_path: Path) -> Optional[Path]:
+    """Return the file that describes the data set: anno_path, or the one in this folder; None if there is none."""
+    if anno_path.is_file():
+        return anno_path
+    if not anno_path.is_dir():
+        return None
+    usual = [anno_path / name for name in ("data.yaml", "data.yml", "dataset.yaml", "obj.data")]
+    return next((path for path in usual if path.is_file()), None)
+
+
+def open_set(anno_path: Path, image_set: Optional[str], image_dir: Optional[Path] = None) -> YoloSet:
+    """Return the images of a data set; DataError if its description or folders cannot be used."""
+    path = description_of(anno_path)
+    if path is None:
+        return _from_folder(anno_path, image_set, image_dir)
+    found = read_description(path)
+    result = YoloSet([], found.names, path, found.keypoints, found.read)
+    images: dict[Path, None] = {}
+    for name in found.choose(image_set):
+        for entry in found.sets[name]:
+            place = found.locate(name, entry)
+            images.update(dict.fromkeys(walk(place) if place.is_dir() else _listed(place, found.root, result.read)))
+            if place.is_dir():
+                result.labels += _label_files(_beside(place, "images", "labels") or place)
+    if not images:
+        raise DataError(f"{path}: its sets ({', '.join(found.choose(image_set))}) hold no image")
+    result.images = [(image, label_of(image)) for image in images]
+    paired = [label for _, label in result.images if label.is_file()]
+    result.labels = sorted({*result.labels, *paired})
+    return result
+
+
+def read_description(path: Path) -> Description:
+    """Read data.yaml or a .data file."""
+    text = decode_text(path, read_bytes(path))
+    content = _data_file(text) if path.suffix == ".data" else _yaml_file(path, text)
+    content = {OTHER_NAMES.get(key, key): value for key, value in content.items()}
+    sets = {name: _texts(path, name, content[name]) for name in SETS if content.get(name)}
+    if not sets:
+        raise DataError(f"{path}: names no images: expected train, val or test, it has {', '.join(content) or 'no key'}")
+    root = path.parent / Path(str(content.get("path") or ".")).expanduser()
+    read = [path]
+    root = root if root.is_dir() else path.parent       # written on another machine
+    names = content.get("names")
+    result = Description(path, root, sets, None, bool(content.get("kpt_shape")), read)
+    if path.suffix == ".data" and isinstance(names, str):
+        file = result.locate("names", names)
+        read.append(file)
+        names = [line.strip() for line in decode_text(file, read_bytes(file)).splitlines() if line.strip()]
+    result.names = _names(path, names, content.get("nc"))
+    return result
+
+
+def _yaml_file(path: Path, text: str) -> dict[str, Any]:
+    try:
+        # Every value stays text: a class may be called "no" or "2".
+        content = yaml.load(text, yaml.BaseLoader)  # noqa: S506  (it makes nothing but text, lists and mappings)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise DataError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected lines of `key: value` with train, val and names")
+    return content
+
+
+def _data_file(text: str) -> dict[str, Any]:
+    """`key = value` lines of darknet."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _texts(path: Path, name: str, value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str) for item in values):
+        raise DataError(f"{path}: {name}: expected a path or a list of paths")
+    return values
+
+
+def _names(path: Path, names: Any, count: Any) -> Optional[list[str]]:
+    """The names of the classes 0, 1, ..."""
+    if isinstance(names, dict):
+        try:
+            numbered = {int(number): str(name) for number, name in names.items()}
+        except ValueError as error:
+            raise DataError(f"{path}: names: expected `0: name`, `1: name` and so on: {error}") from error
+        if min(numbered, default=0) < 0 or max(numbered, default=0) > 99999:
+            raise DataError(f"{path}: names: expected `0: name`, `1: name` and so on, got {min(numbered)} to {max(numbered)}")
+        names = [numbered.get(number, str(number)) for number in range(max(numbered, default=-1) + 1)]
+    if not isinstance(names, list) or not names:
+        if names:
+            raise DataError(f"{path}: names: expected a list of class names, got {names!r}")
+        names = [str(number) for number in range(int(count))] if str(count).isdecimal() else None
+        return names
+    names = [str(name) for name in names]
+    if str(count or len(names)).strip() != str(len(names)):
+        raise DataError(f"{path}: nc is {count}, but names has {len(names)} classes")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: names: {twice!r} is given twice")
+    return names
+
+
+def _listed(path: Path, root: Path, read: list[Path]) -> Iterator[Path]:
+    """The images that the lines of a file name."""
+    if path.suffix.lower() in EXTENSIONS:
+        yield path
+        return
+    read.append(path)
+    for line in decode_text(path, read_bytes(path)).splitlines():
+        name = line.strip().replace("\\", "/")
+        if not name:
+            continue
+        places = [path.parent / name, root / name, root / name.partition("/")[2]]
+        yield Path(os.path.normpath(next((place for place in places if place.is_file()), places[0])))
+
+
+def _from_folder(anno_path: Path, image_set: Optional[str], image_dir: Optional[Path]) -> YoloSet:
+    """The images of a folder of labels, or of one that holds images/ and labels/."""
+    labels, images = folders(anno_path, image_set, image_dir)
+    if not labels.is_dir():
+        raise DataError(f"{anno_path}: has no set {image_set!r}: no such folder: {labels}")
+    if not images.is_dir():
+        raise DataError(f"image_dir: no such folder: {images}")
+    named = next((folder / name for folder in (labels, *list(labels.parents)[:2], images) for name in CLASS_FILES
+                  if (folder / name).is_file()), None)
+    names = None
+    if named:
+        lines = [line.strip() for line in decode_text(named, read_bytes(named)).splitlines()]
+        names = _names(named, [line for line in lines if line], None)
+    pairs = [(image, labels / image.relative_to(images).with_suffix(".txt")) for image in walk(images)]
+    if not pairs:
+        raise DataError(f"{images}: holds no image ({', '.join(EXTENSIONS)})")
+    return YoloSet(pairs, names, labels, read=[named] if named else [], labels=_label_files(labels))
+
+
+def folders(anno_path: Path, image_set: Optional[str], image_dir: Optional[Path] = None) -> tuple[Path, Path]:
+    """Return the folders of labels and of images."""
+    labels = anno_path
+    if (anno_path / "labels").is_dir() and (anno_path / "images").is_dir():
+        labels, image_dir = anno_path / "labels", image_dir or anno_path / "images"
+    images = image_dir or _beside(labels, "labels", "images") or labels
+    if image_set:
+        labels = labels / image_set
+        images = images / image_set if (images / image_set).is_dir() else images
+    return labels, images
+
+
+def _beside(path: Path, old: str, new: str) -> Optional[Path]:
+    """The path with the last folder `old` replaced by `new`, where that exists."""
+    parts = list(path.parts)
+    for index in range(len(parts) - 1, -1, -1):
+        if parts[index] == old:
+            place = Path(*parts[:index], new, *parts[index + 1:])
+            return place if place.exists() else None
+    return None
+
+
+def label_of(image: Path) -> Path:
+    """Return the label file of an image: below labels/ where it lies below images/, else beside it."""
+    label = image.with_suffix(".txt")
+    below = _beside(label.parent, "images", "labels")
+    return below / label.name if below and not label.is_file() else label
+
+
+def walk(folder: Path) -> list[Path]:
+    """Return the images below a folder, sorted."""
+    return sorted(path for path in _files(folder) if path.suffix.lower() in EXTENSIONS)
+
+
+def _label_files(folder: Path) -> list[Path]:
+    return sorted(path for path in _files(folder) if path.suffix == ".txt" and path.name.lower() not in NO_LABELS)
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    for here, _, names in os.walk(folder, followlinks=True):
+        yield from (Path(here) / name for name in names if not name.startswith("."))

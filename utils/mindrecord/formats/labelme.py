@@ -1,0 +1,280 @@
+"""Reads LabelMe annotations: a folder with a JSON file for each image, below it perhaps further folders.
+
+Polygons, rectangles, circles and masks are objects; shapes of one label and one group_id are parts of one object. Each has a box
+and a mask. The images lie beside the JSON files, or below image_dir as the JSON files lie below their folder.
+"""
+import base64
+import binascii
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+
+from ..errors import (
+    BAD_JSON,
+    BAD_OBJECT,
+    MISSING_PICTURE,
+    MISSING_XML,
+    OTHER_NAME,
+    TAKEN_PICTURE,
+    DataError,
+    Problem,
+    unknown_category,
+)
+from ..format import Format, Place, decode_text, read_bytes
+from ..pictures import PictureError
+from ..records import HUGE, Annotations, ImageRecord, ObjectList, choose_classes, named_categories
+from ._shapes import Point, area_of, box_of, circle_points, corners, flat, picture_size
+from .voc import EXTENSIONS
+
+# Labels that stand for no object.
+PASSED_OVER = frozenset(("__ignore__", "_background_"))
+
+
+def digest(path: Path, image_set: Optional[str] = None) -> str:
+    """Return a hash of the JSON files, and of the list that chooses them."""
+    return _read_all(path, image_set, [])[1]
+
+
+def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image_set: Optional[str] = None) -> Annotations:
+    """Read the folder; image ids are 1, 2, ... in the order of the file names."""
+    problems: list[Problem] = []
+    files, digest_of_all = _read_all(path, image_set, problems)
+    parsed: list[tuple[str, dict[str, Any]]] = []
+    for name, data in files:
+        try:
+            parsed.append((name, _parse(path / name, data)))
+        except (ValueError, RecursionError) as error:
+            problems.append(Problem(str(path / name), "", f"not a LabelMe file: {error}", BAD_JSON))
+    if not parsed:
+        raise DataError(f"{path}: holds no LabelMe file: {problems[0] if problems else 'no JSON'}")
+    found = {shape["label"] for _, content in parsed for shape in content["shapes"]
+             if isinstance(shape, dict) and isinstance(shape.get("label"), str) and shape["label"]}
+    classes = choose_classes(path, classes, found - PASSED_OVER)
+    labels = {name: label for label, name in enumerate(classes) if label}
+    taken: dict[str, str] = {}
+    records = []
+    for image_id, (name, content) in enumerate(parsed, 1):
+        image = _find_image(path / name, Path(name), content.get("imagePath"), image_dir, problems)
+        if image is None:
+            continue
+        if image in taken:
+            problems.append(Problem(str(path / name), "imagePath", f"{image} is the image of {taken[image]} too", TAKEN_PICTURE))
+        taken.setdefault(image, name)
+        records.append(_record(image_id, path / name, image, content, image_dir, labels, problems))
+    return Annotations(records, named_categories(classes[1:]), problems, digest_of_all)
+
+
+def _read_all(path: Path, image_set: Optional[str], problems: list[Problem]) -> tuple[list[tuple[str, bytes]], str]:
+    """([(name below the folder, bytes)], a hash of them all), sorted by name."""
+    total = hashlib.sha256()
+    names = sorted(os.path.relpath(os.path.join(here, file), path) for here, _, files in os.walk(path) for file in files
+                   if file.lower().endswith(".json") and not file.startswith("."))
+    if not names:
+        raise DataError(f"{path}: holds no JSON file")
+    if image_set and (path / image_set).is_dir():
+        names = [name for name in names if Path(image_set) in Path(name).parents]
+        if not names:
+            raise DataError(f"{path / image_set}: holds no JSON file")
+    elif image_set:
+        names = _chosen(path, Path(image_set), names, problems, total)
+    files = [(name, read_bytes(path / name)) for name in names]
+    for name, data in files:
+        total.update(f"{name}\0{len(data)}\0".encode(errors="surrogateescape") + data)
+    return files, total.hexdigest()
+
+
+def _chosen(path: Path, image_set: Path, names: list[str], problems: list[Problem], total: "hashlib._Hash") -> list[str]:
+    """The names that a list asks for, with or without their endings."""
+    if not image_set.is_file():
+        raise DataError(f"{image_set}: no such list of images, and no folder {path / image_set}")
+    data = read_bytes(image_set)
+    total.update(data)
+    present = {os.path.splitext(name)[0]: name for name in names}
+    chosen = set()
+    for number, line in enumerate(decode_text(image_set, data).splitlines(), 1):
+        name = line.strip().replace("\\", "/")
+        stem = next((stem for stem in (name, os.path.splitext(name)[0]) if stem in present), None)
+        if stem:
+            chosen.add(present[stem])
+        elif name:
+            problems.append(Problem(f"{image_set}:{number}", "", f"{path} holds no JSON file of {name}", MISSING_XML))
+    if not chosen:
+        raise DataError(f"{image_set}: names no JSON file of {path}")
+    return sorted(chosen)
+
+
+def _parse(path: Path, data: bytes) -> dict[str, Any]:
+    content = json.loads(decode_text(path, data))
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        known = isinstance(content, dict) and {"images", "annotations", "categories"} <= set(content)
+        raise ValueError(f"it has no list 'shapes'{'; it is a COCO file' if known else ''}")
+    return content
+
+
+def _find_image(file: Path, name: Path, told: Any, image_dir: Path, problems: list[Problem]) -> Optional[str]:
+    """The image, relative to image_dir: the one that is called like the JSON file, else the one that imagePath names."""
+    folder = name.parent
+    told = told.replace("\\", "/") if isinstance(told, str) else ""
+    own = [str(folder / f"{name.stem}{ending}") for extension in EXTENSIONS for ending in (extension, extension.upper())]
+    named = [os.path.normpath(folder / told), str(folder / os.path.basename(told))] if told else []
+    # Of several images of this stem imagePath says which.
+    first = [image for image in named if os.path.splitext(os.path.basename(image))[0] == name.stem]
+    for image in (*first, *own, *named):
+        if (image_dir / image).is_file():
+            if told and os.path.splitext(os.path.basename(told))[0] != name.stem:
+                what = f"names {told!r}; {image} is taken"
+                problems.append(Problem(str(file), "imagePath", what, OTHER_NAME))
+            return os.path.relpath(image_dir / image, image_dir)
+    what = f"{image_dir} holds no image called {name.stem}" + (f", nor {told!r}" if told else "")
+    problems.append(Problem(str(file), "", what, MISSING_PICTURE))
+    return None
+
+
+class _Part(NamedTuple):
+    """What one shape covers."""
+
+    box: list[float]
+    area: float
+    mask: Any               # points of a polygon, or run lengths
+
+
+def _record(image_id: int, file: Path, image: str, content: dict[str, Any], image_dir: Path, labels: dict[str, int],
+            problems: list[Problem]) -> ImageRecord:
+    height, width = (_side(content.get(key)) for key in ("imageHeight", "imageWidth"))
+    if not height or not width:
+        try:
+            height, width = picture_size(image_dir / image)
+        except PictureError:        # conversion reports it
+            height = width = None
+    found = ObjectList()
+    for place, label, parts, difficult in _objects(file, content["shapes"], labels, height, width, problems):
+        boxes = np.array([part.box for part in parts])
+        box = [*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist()]
+        mask = parts[0].mask if isinstance(parts[0].mask, dict) else [flat(part.mask) for part in parts]
+        fault = found.add(box, label, 0, place, sum(part.area for part in parts), mask, difficult)
+        if fault:
+            problems.append(Problem(str(file), f"shapes[{place}]", fault[1], fault[0]))
+    return found.record(image, image_id, height, width, str(file), "shape", with_coco=True)
+
+
+def _objects(file: Path, shapes: list[Any], labels: dict[str, int], height: Optional[int], width: Optional[int],
+             problems: list[Problem]) -> list[tuple[int, int, list[_Part], bool]]:
+    """[(index of the first shape, label, parts, difficult)]; shapes that are no object are reported."""
+    objects: dict[Any, tuple[int, int, list[_Part], bool]] = {}
+    for index, shape in enumerate(shapes):
+        try:
+            name = _name(shape)
+            if name in PASSED_OVER:
+                continue
+            if name not in labels:
+                problems.append(Problem(str(file), f"shapes[{index}]", f"category {name!r} is none of the classes",
+                                        unknown_category(name)))
+                continue
+            part = _part(shape, height, width)
+        except ValueError as error:
+            problems.append(Problem(str(file), f"shapes[{index}]", str(error), BAD_OBJECT))
+            continue
+        group = shape.get("group_id")
+        # Run lengths do not join polygons.
+        key = index if group is None or isinstance(part.mask, dict) else (name, str(group))
+        objects.setdefault(key, (index, labels[name], [], bool(shape.get("difficult"))))[2].append(part)
+    return list(objects.values())
+
+
+def _name(shape: Any) -> str:
+    if not isinstance(shape, dict):
+        raise ValueError("is no object with label and points")
+    name = shape.get("label")
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"label {name!r} is no name")
+    return name
+
+
+def _part(shape: dict[str, Any], height: Optional[int], width: Optional[int]) -> _Part:
+    """What a shape covers; ValueError if it is no area."""
+    kind = shape.get("shape_type") or "polygon"
+    points = _points(shape.get("points"))
+    if kind == "mask":
+        return _mask(shape.get("mask"), points, height, width)
+    if kind == "circle":
+        if len(points) != 2:
+            raise ValueError(f"a circle has 2 points, its centre and one on it, got {len(points)}")
+        (x1, y1), (x2, y2) = points
+        radius = ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5
+        return _Part([x1 - radius, y1 - radius, x1 + radius, y1 + radius], np.pi * radius ** 2, circle_points(points[0], radius))
+    if kind == "rectangle":
+        if len(points) not in (2, 4):
+            raise ValueError(f"a rectangle has 2 corners, or 4, got {len(points)}")
+        box = box_of(points)
+        return _Part(box, area_of(corners(box)), corners(box))
+    if kind not in ("polygon", "rotation"):
+        raise ValueError(f"a {kind} has no area: polygon, rectangle, circle and mask are objects")
+    if len(points) < 3:
+        raise ValueError(f"a polygon takes 3 points, got {len(points)}")
+    return _Part(box_of(points), area_of(points), points)
+
+
+def _points(points: Any) -> list[Point]:
+    try:
+        found = [(float(x), float(y)) for x, y in points]
+    except (TypeError, ValueError):
+        found = []
+    if not found or not all(-HUGE < value < HUGE for point in found for value in point):
+        raise ValueError(f"points are no list of pairs of numbers: {json.dumps(points)[:60]}")
+    return found
+
+
+def _mask(text: Any, points: list[Point], height: Optional[int], width: Optional[int]) -> _Part:
+    """A PNG between two corners."""
+    import cv2
+    from pycocotools import mask as mask_utils
+
+    try:
+        pixels = cv2.imdecode(np.frombuffer(base64.b64decode(text, validate=True), np.uint8), cv2.IMREAD_UNCHANGED)
+    except (TypeError, binascii.Error, cv2.error):
+        pixels = None
+    if pixels is None or not height or not width:
+        raise ValueError("mask is no PNG in base64")
+    pixels = pixels if pixels.ndim == 2 else pixels.max(2)
+    x, y = (int(value) for value in np.min(points, 0))
+    if not (min(x, y) >= 0 and x + pixels.shape[1] <= width and y + pixels.shape[0] <= height):
+        raise ValueError(f"mask of {pixels.shape[1]}x{pixels.shape[0]} at ({x}, {y}) lies outside the image of {width}x{height}")
+    whole = np.zeros((height, width), np.uint8, order="F")
+    whole[y:y + pixels.shape[0], x:x + pixels.shape[1]] = pixels > 0
+    runs = mask_utils.encode(whole)
+    x, y, w, h = mask_utils.toBbox(runs).tolist()
+    return _Part([x, y, x + w, y + h], float(whole.sum()), {"size": [height, width], "counts": runs["counts"].decode()})
+
+
+def _side(value: Any) -> Optional[int]:
+    """A size in whole pixels, None where it is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return int(number) if 0 < number < HUGE and number == int(number) else None
+
+
+def find_images(anno_path: Path, image_set: Optional[str]) -> Path:
+    """Return the folder of the JSON files: the images lie beside them."""
+    return anno_path
+
+
+def find(folder: Path) -> list[Place]:
+    """Return the data set that a folder holds."""
+    for path in sorted(folder.rglob("*.json"))[:5]:
+        try:
+            content = _parse(path, read_bytes(path))
+        except (ValueError, RecursionError):
+            continue
+        if "imagePath" in content or "imageData" in content:
+            return [Place(folder, folder)]
+    return []
+
+
+FORMAT = Format("labelme", "LabelMe JSON", "folder of JSON files", read, digest, anno_is_folder=True, masks=True,
+                image_set="folder below anno_path, or list of its files", find_images=find_images, find=find)
