@@ -23,7 +23,7 @@ from src.model_utils.moxing_adapter import as_job
 
 def main() -> int:
     config = parse_config(default_path=HERE / "default_config.yaml", description=__doc__.splitlines()[0],
-                          prepare=functools.partial(as_job, weights="pre_trained", data=True))
+                          prepare=functools.partial(as_job, weights="pre_trained", data=True), classes_of_data=True)
     if config.pre_trained:
         require_path(config, "pre_trained", "file")
     from src.model_utils.training.run import train  # MindSpore takes seconds; a wrong option is reported before

@@ -13,7 +13,7 @@ def check_config(config):
 def _masks(config):
     formats = _formats_with_masks()
     if formats and config.dataset not in formats:
-        titles = " or ".join(entry.title.split()[0] for entry in formats.values())      # "COCO JSON": COCO
+        titles = " or ".join(dict.fromkeys(entry.title.split()[0] for entry in formats.values()))      # "COCO JSON": COCO
         yield "dataset", f"{config.dataset!r} has no masks: Mask R-CNN takes {titles} annotations (dataset: {', '.join(formats)})"
     side, shape = config.roi_layer.mask_out_size, list(config.mask_shape)
     if side < 1:

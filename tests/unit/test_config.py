@@ -176,7 +176,7 @@ def test_help_shows_sections_keys_and_defaults(capsys):
     assert left.value.code == 0
     assert "Trains 100% of it." in text
     assert "Learning rate: --base_lr FLOAT Learning rate after the warm-up [0..] (default: 0.02)" in text
-    assert "--dataset {coco|voc|other}" in text
+    assert "--dataset {coco|voc|coco_files|labelme|other|yolo}" in text
     assert "--num_anchors" not in text
 
 

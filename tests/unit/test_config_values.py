@@ -54,7 +54,7 @@ def test_command_line_lists_without_brackets():
     ("roi_layer: {out_size: x}", "roi_layer.out_size: expected a whole number, got 'x'"),
     ("img_widht: 64", "img_widht: unknown key, did you mean img_width?"),
     ("zzzzz: 64", "zzzzz: unknown key"),
-    ("dataset: COCO", "dataset: expected one of coco, voc, other, got 'COCO', did you mean coco?"),
+    ("dataset: COCO", "dataset: expected one of coco, voc, coco_files, labelme, other, yolo, got 'COCO', did you mean coco?"),
     ("num_gts: 3\nmax_instance_count: 4",
      "max_instance_count: given twice (num_gts and max_instance_count are one key)"),
     ("seed: 3\nseed: 4", "seed: given twice, before in line 2"),

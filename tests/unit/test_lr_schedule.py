@@ -4,6 +4,8 @@ import math
 import pytest
 
 from faster_rcnn.src.lr_schedule import learning_rate, scaled_base_lr, warmup_factor
+from faster_rcnn.src.model_utils.config import load_config
+from faster_rcnn.src.model_utils.training.schedule import build_rate
 
 # detectron2's R50-FPN 1x: base 0.02, factor 1/1000 over 1000 steps, falls at 60k and 80k of 90k.
 ONE_X = {"base_lr": 0.02, "warmup_steps": 1000, "warmup_ratio": 1e-3, "total_steps": 90000, "schedule": "multistep",
@@ -59,6 +61,17 @@ def test_cosine_never_rises_after_the_warmup():
 def test_warmup_longer_than_the_run():
     got = learning_rate(9, base_lr=1.0, warmup_steps=20, warmup_ratio=0.0, total_steps=10, schedule="cosine")
     assert got == pytest.approx(0.45)
+
+
+@pytest.mark.parametrize(("warmup", "epochs", "taken"), [(500, 10, 50), (50, 10, 50), (51, 10, 50), (30, 10, 30), (0, 10, 0)])
+def test_a_warmup_is_a_tenth_of_the_run_at_most(caplog, warmup, epochs, taken):
+    """Of 50 steps an epoch; max_steps, which only ends a run earlier, changes nothing."""
+    config = load_config(overrides={"warmup_step": warmup, "epoch_size": epochs, "warmup_ratio": 0.25, "max_steps": 60,
+                                    "base_lr": 1.0, "sgd_step": [], "lr_reference_batch": 0})
+    rate = build_rate(config, 50, 1)
+    assert [rate(taken), rate(max(taken - 1, 0)) < 1] == [1.0, taken > 0]
+    shortened = f"warmup_step: {warmup} is more than a tenth of the run's 500 steps: shortened to 50"
+    assert (shortened in caplog.text) == (warmup > 50)
 
 
 def test_unknown_names_are_refused():

@@ -67,7 +67,7 @@ def test_keys_are_those_of_faster_rcnn_and_the_mask_branch():
     faster = read_keys(FASTER_CONFIG)
     assert set(KEYS) - set(faster) == {"rcnn_mask_out_channels", "mask_shape", "rcnn_loss_mask_fb_weight", "max_mask_edges",
                                        "mask_paste", "mask_thr_binary", "low_quality_stage2"}
-    assert set(faster) - set(KEYS) == {"image_set", "val_image_set"}       # of Pascal VOC, which has no masks
+    assert set(faster) - set(KEYS) == set()
     assert [name for name in KEYS if name in faster] == [name for name in faster if name in KEYS]
 
 
@@ -83,7 +83,8 @@ def test_the_side_of_the_mask_features_is_read(repo_dir):
 
 
 @pytest.mark.parametrize(("overrides", "expected"), [
-    ({"dataset": "voc"}, "dataset: 'voc' has no masks: Mask R-CNN takes COCO annotations (dataset: coco)"),
+    ({"dataset": "voc"}, "dataset: 'voc' has no masks: Mask R-CNN takes "
+     "COCO or LabelMe or YOLO annotations (dataset: coco, coco_files, labelme, yolo)"),
     ({"mask_shape": [28, 14]}, "mask_shape: expected twice mask_out_size of roi_layer, [28, 28], got [28, 14]"),
     ({"roi_layer": {"mask_out_size": 7}}, "mask_shape: expected twice mask_out_size of roi_layer, [14, 14], got [28, 28]"),
     ({"roi_layer": {"mask_out_size": 0}}, "roi_layer: expected mask_out_size >= 1, got 0"),

@@ -25,7 +25,7 @@ FOLDERS = [path.parent for pattern in ("README_CN.md", "*/README_CN.md", "*/*/RE
 READMES = [folder / name for folder in FOLDERS for name in ("README.md", "README_CN.md")]
 LAUNCHER = ROOT / "utils" / "launch" / "run.py"
 # Files that a run writes, so that they are named without being in the repository.
-WRITTEN = {"config.yaml"}
+WRITTEN = {"config.yaml", "data.yaml"}       # of a run, of a data set in YOLO's format
 # How configurations begin that commands of the READMEs write.
 WRITTEN_CONFIGS = ("--config_path=output/config.yaml", "--config_path=detector.yaml", "--config_path=converted_")
 # In code marks, and yet translated.

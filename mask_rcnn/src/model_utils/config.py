@@ -46,19 +46,24 @@ log = logging.getLogger(__name__)
 
 
 def load_config(path: Path | str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None = None,
-                default_path: Path | str = DEFAULT_CONFIG) -> Config:
-    """The defaults, then the YAML at `path` with what it inherits, then `overrides` ({key: value})."""
+                default_path: Path | str = DEFAULT_CONFIG, classes_of_data: bool = False) -> Config:
+    """The defaults, then the YAML at `path` with what it inherits, then `overrides` ({key: value}).
+
+    classes_of_data: see parse_config.
+    """
     entries = [Entry(str(name), value, str(name)) for name, value in (overrides or {}).items()]
-    return _resolve(path, entries, default_path)
+    return _resolve(path, entries, default_path, classes_of_data)
 
 
 def parse_config(argv: Sequence[str] | None = None, default_path: Path | str = DEFAULT_CONFIG, required: Sequence[str] = (),
-                 description: str | None = None, prepare: Callable[[Config], Config] | None = None) -> Config:
+                 description: str | None = None, prepare: Callable[[Config], Config] | None = None,
+                 classes_of_data: bool = False) -> Config:
     """The configuration of a command line (`argv` without the program's name): every key is a flag.
 
     detectron2's names may follow, each with a value (see configuration/solver_names.py). A key in `required` may not be empty;
     where its name ends as a path's does, what it names must exist, once `prepare(config)`, which gives the configuration to
-    go on with, has run.
+    go on with, has run. classes_of_data: if neither num_classes nor coco_classes is given, num_classes is 0 and coco_classes empty,
+    and the data is to say them.
     """
     keys = _model_keys(_existing(default_path, "default_path"))
     parser = _build_parser(keys, default_path, description)
@@ -74,7 +79,7 @@ def parse_config(argv: Sequence[str] | None = None, default_path: Path | str = D
     entries = [Entry(name, value, f"--{name}", text=True) for name, value in given.items()]
     spelt = {ALIASES.get(name, name) for name in given}
     entries += [entry for entry in settings if entry.name not in spelt]         # a flag goes over them
-    config = _resolve(_find_config(config_path, default_path), entries, default_path)
+    config = _resolve(_find_config(config_path, default_path), entries, default_path, classes_of_data)
     if config.accumulate_steps > 1 and any(entry.where == "SOLVER.IMS_PER_BATCH" for entry in entries):
         raise InputError(f"SOLVER.IMS_PER_BATCH: the pictures of a step, which accumulate_steps takes in {config.accumulate_steps} "
                          "parts: give --batch_size, those of a part on a device")
@@ -145,7 +150,7 @@ def _find_config(config_path: Path | str | None, default_path: Path | str) -> Pa
     return beside if not Path(config_path).is_file() and beside.is_file() else _existing(config_path, "--config_path")
 
 
-def _resolve(path: Path | str, overrides: list[Entry], default_path: Path | str) -> Config:
+def _resolve(path: Path | str, overrides: list[Entry], default_path: Path | str, classes_of_data: bool = False) -> Config:
     default_path = _existing(default_path, "default_path")
     keys = _model_keys(default_path)
     values = {name: key.default for name, key in keys.items()}
@@ -160,6 +165,8 @@ def _resolve(path: Path | str, overrides: list[Entry], default_path: Path | str)
     if fault:
         name, message = fault
         raise InputError(f"{origins.get(name, name)}: {message}")
+    if classes_of_data and not {"num_classes", "coco_classes"} & origins.keys():
+        return Config({**values, "num_classes": 0, "coco_classes": []})
     return config
 
 

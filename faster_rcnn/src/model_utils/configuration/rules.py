@@ -45,6 +45,9 @@ def _training(config: Config) -> Iterator[Fault]:
     """Likewise, of how long and in what steps to train."""
     if not config.epoch_size and not config.max_steps:
         yield "epoch_size", "0 means that max_steps ends the run, and max_steps is 0"
+    own = [name for name in ("val_image_dir", "val_anno_path", "val_image_set") if config.get(name)]
+    if config.val_ratio and own:
+        yield "val_ratio", f"{config.val_ratio:g} divides the training set, but {own[0]} names a validation set: give one of them"
     if config.early_stop_patience and not config.run_eval:
         yield "early_stop_patience", "nothing is evaluated: run_eval is False"
     if config.perf_steps and config.resume:

@@ -11,6 +11,7 @@ from ..config import Config, InputError
 from .resampling import read_presence, repeat_factors, resampled_count
 
 if TYPE_CHECKING:       # utils/ may be missing: see _mindrecord_tools
+    from utils.mindrecord import Split
     from utils.mindrecord.format import Format
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class Source:
     classes: list[str] | None
     keep_empty: bool
     masks: bool
+    split: "Split | None" = None    # the side of them that is taken
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class DataInfo:
         """
         source = self.source
         return _mindrecord_tools().read_ground_truth(source.source, source.image_dir, source.anno_path, source.classes,
-                                                     source.image_set)
+                                                     source.image_set, split=source.split)
 
 
 def source_format(config: Config) -> "Format":
@@ -72,10 +74,28 @@ def prepare_data(config: Config, train: bool, in_training: bool = False, masks: 
     manifest = tools.ensure(output_dir=folder, **vars(source))
     files = tuple(folder / name for name in manifest["files"])
     info = DataInfo(files, manifest["count"], manifest["categories"], source)
-    if len(info.class_names) != config.num_classes:
+    if source.split:
+        # An evaluation by itself may be meant for other images than those that training divided.
+        (log.warning if not train and not in_training else log.info)(
+            "val_ratio: %g: %d images of %s are for %s", config.val_ratio, info.count, source.anno_path,
+            "training" if train else "validation")
+    if config.num_classes and len(info.class_names) != config.num_classes:
         raise InputError(f"num_classes: {config.num_classes}, but {source.anno_path} has {len(info.class_names)}, "
                          "the background counted; coco_classes can name those to take")
     return _with_repeats(info, config.repeat_threshold) if train and config.repeat_threshold else info
+
+
+def with_classes_of(config: Config, data: DataInfo, val: DataInfo | None) -> Config:
+    """Return the configuration with the classes of the training set, if it names none (num_classes is 0)."""
+    if config.num_classes:
+        return config
+    names = data.class_names
+    unknown = [name for name in val.class_names if name not in names] if val else []
+    if val and unknown:
+        raise InputError(f"coco_classes: {val.source.anno_path} has {', '.join(unknown)}, which the training set has not: "
+                         f"name the classes to train on, --coco_classes='[{', '.join(names)}]' for example")
+    log.info("classes of the data: %s", ", ".join(names[1:]))
+    return Config({**config.to_dict(), "num_classes": len(names), "coco_classes": names})
 
 
 def _with_repeats(info: DataInfo, threshold: float) -> DataInfo:
@@ -91,22 +111,47 @@ def find_source(config: Config, train: bool, in_training: bool = False, masks: b
     """Return the source that the configuration's keys stand for."""
     # A model without formats that have lists of images has no image_set.
     values = {name: config.get(name, "") for name in ("image_dir", "anno_path", "image_set")}
-    if not train:
+    entry, split = source_format(config), None
+    if config.val_ratio:        # both sides are of one set
+        split = _mindrecord_tools().Split(config.val_ratio, "train" if train else "val")
+        values["image_set"] = values["image_set"] or _default_set(entry, values["anno_path"], True)
+    elif not train:
         own = {name: config.get(f"val_{name}", "") for name in values}
+        named = _default_set(entry, own["anno_path"] or values["anno_path"], False)
         if any(own.values()):   # what is not given is common to both sets, as the folders of VOC are
+            own["image_set"] = own["image_set"] or named
             values = {name: own[name] or value for name, value in values.items()}
-        elif in_training:       # those of the training set, which says nothing about what was learnt
+        elif in_training and not named:     # those of the training set, which says nothing about what was learnt
             values = dict.fromkeys(values, "")
-    layout = source_format(config).layout
-    root = config.get(layout.key) if layout else None       # not every model has the key of every format
-    # If one root holds all sets, only a list of images keeps the evaluation set of a training run from being the training set.
-    if layout and root and (layout.separate_sets or train or not in_training or values["image_set"]):
-        for name, path in zip(("image_dir", "anno_path"), layout.paths(config, train)):
-            values[name] = values[name] or str(Path(root) / path)
+        else:                   # annotations that name their sets hold one for evaluation
+            values["image_set"] = named if in_training else values["image_set"] or named
+    else:
+        values["image_set"] = values["image_set"] or _default_set(entry, values["anno_path"], True)
+    values.update(_of_layout(config, entry, train, train or split is not None or not in_training, values))
+    if not values["image_dir"] and values["anno_path"] and entry.find_images and Path(values["anno_path"]).exists():
+        values["image_dir"] = str(entry.find_images(Path(values["anno_path"]), values["image_set"] or None))
     return Source(config.dataset, values["image_dir"], values["anno_path"], values["image_set"] or None,
                   list(config.coco_classes) or None,
                   # An evaluation counts what is found where nothing is.
-                  keep_empty=config.keep_empty if train else True, masks=masks)
+                  keep_empty=config.keep_empty if train else True, masks=masks, split=split)
+
+
+def _default_set(entry: "Format", anno_path: str, train: bool) -> str:
+    """The set that annotations name for training or for evaluation, "" if they name none."""
+    if not entry.default_set or not anno_path or not Path(anno_path).exists():
+        return ""
+    return entry.default_set(Path(anno_path), train) or ""
+
+
+def _of_layout(config: Config, entry: "Format", train: bool, own_set: bool, values: dict[str, str]) -> dict[str, str]:
+    """What the root of the data set gives of the values that are not there. own_set: it cannot be the training set by mistake."""
+    layout = entry.layout
+    root = config.get(layout.key) if layout else None       # not every model has the key of every format
+    # If one root holds all sets, only a list of images keeps the evaluation set of a training run from being the training set.
+    if not layout or not root or not (layout.separate_sets or own_set or values["image_set"]):
+        return {}
+    paths = zip(("image_dir", "anno_path"), layout.paths(config, train or bool(config.val_ratio)))
+    return {name: values[name] or str(Path(root) / path) for name, path in paths}
 
 
 def _require_source(config: Config, source: Source, prefix: str, converted: bool) -> None:
@@ -135,7 +180,8 @@ def _conversion_folder(config: Config, source: Source, train: bool) -> Path:
     name = ("train" if train else "eval") + ("_masks" if source.masks else "")
     root = Path(config.mindrecord_dir or Path(config.output_path) / "mindrecord")
     manifest, _ = read_manifest(root)
-    if manifest is None or manifest["options"].get("masks", False) != source.masks:
+    split = None if source.split is None else vars(source.split)
+    if manifest is None or (manifest["options"].get("masks", False), manifest["options"].get("split")) != (source.masks, split):
         return root / name
     if not (source.anno_path and Path(source.anno_path).exists()):
         return root if train else root / name

@@ -76,7 +76,7 @@ def annotated(config: Config) -> Annotated:
 
     source = find_source(config, train=False)
     records, categories, _ = read_annotations(source.source, source.image_dir, source.anno_path, source.classes,
-                                              source.image_set)
+                                              source.image_set, source.split)
     return Annotated(categories, {record.file_name: record.image_id for record in records})
 
 
@@ -123,7 +123,7 @@ def add_image(collector: Collector, item: Mapping[str, Any], image_id: int) -> N
 
 def scored(config: Config, output: Path, start: float) -> str:
     """Return what eval.py prints about detections.json; metrics.json and the curves are written."""
-    own = source_format(config).ground_truth is not None
+    own = source_format(config).ground_truth is not None and not config.val_ratio
     ground_truth = find_source(config, train=False).anno_path if own else ""
     changes = {"detections": str(output / "detections.json"), "checkpoint_path": "", "mindir_path": "", "onnx_path": "",
                "val_anno_path": ground_truth or config.val_anno_path}

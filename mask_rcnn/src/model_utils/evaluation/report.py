@@ -28,7 +28,7 @@ def score_file(config: Config) -> tuple[list[Scores], dict[str, VocScores]]:
     if others:
         raise InputError(f"give one of --detections and --{others[0]}, not both")
     detections = require_path(config, "detections", "file")
-    if source_format(config).ground_truth is not None:
+    if source_format(config).ground_truth is not None and not config.val_ratio:
         ground_truth = _limit_classes(_coco_file(config), config.coco_classes)
     else:
         ground_truth = DataInfo((), 0, [], find_source(config, train=False)).ground_truth()

@@ -15,7 +15,7 @@ from ...model import NAME
 from ...util import format_seconds
 from ..config import Config, InputError, save_config
 from ..data.loading import TrainBatches
-from ..data.source import DataInfo
+from ..data.source import DataInfo, with_classes_of
 from ..evaluation.evaluate import Evaluation
 from ..inference.predictors import predictor_of
 from ..local_adapter import get_ranks, setup_device
@@ -66,7 +66,7 @@ def build_loop(config: Config) -> TrainLoop:
     device = setup_device(config)
     rank, ranks = get_ranks(config)
     logging.getLogger("src").setLevel(logging.INFO if rank == 0 else logging.ERROR)
-    data, val = find_data(config, rank, ranks)
+    config, data, val = find_data(config, rank, ranks)
     facts = {"pictures": data.count, "devices": ranks}
     state = checkpoint.read_state(state_path) if state_path else None
     if state and state_path:
@@ -112,13 +112,20 @@ def build_train_step(net: nn.Cell, config: Config, ranks: int) -> TrainStep:
                      bias_lr_factor=config.bias_lr_factor, bias_weight_decay=config.bias_weight_decay)
 
 
-def find_data(config: Config, rank: int, ranks: int) -> tuple[DataInfo, DataInfo | None]:
-    """Return the sets to train and to evaluate on (None: no evaluation). Rank 0 converts them, the other ranks wait."""
+def find_data(config: Config, rank: int, ranks: int) -> tuple[Config, DataInfo, DataInfo | None]:
+    """Return the sets to train and to evaluate on (None: no evaluation), and the configuration with their classes.
 
-    def prepare() -> tuple[DataInfo, DataInfo | None]:
+    Rank 0 converts them, the other ranks wait.
+    """
+
+    def prepare() -> tuple[Config, DataInfo, DataInfo | None]:
         data = dataset.prepare_data(config, train=True)
         evaluated = config.run_eval and not config.perf_steps
-        return data, dataset.prepare_data(config, train=False, in_training=True) if evaluated else None
+        val = dataset.prepare_data(config, train=False, in_training=True) if evaluated else None
+        named = with_classes_of(config, data, val)
+        if val and val.class_names != data.class_names:     # labels by the names of the training set
+            val = dataset.prepare_data(named, train=False, in_training=True)
+        return named, data, val
 
     return first_then_others(prepare, rank, ranks, "conversion of the data", config.data_timeout)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ...lr_schedule import learning_rate, scaled_base_lr
 from ..config import Config
 
+WARMUP_SHARE = 10
 log = logging.getLogger(__name__)
 
 
@@ -35,7 +36,16 @@ def build_rate(config: Config, steps_per_epoch: int, ranks: int) -> Callable[[in
     scaled = f", base_lr {config.base_lr:g} is for {config.lr_reference_batch}" if config.lr_reference_batch else ""
     log.info("learning rate: %g for a batch of %d (%d on each of %d devices, %d times%s)", base, batch,
              config.batch_size, ranks, config.accumulate_steps, scaled)
+    total = schedule_steps(config, steps_per_epoch)
     return functools.partial(
-        learning_rate, base_lr=base, warmup_steps=config.warmup_step, warmup_ratio=config.warmup_ratio,
-        warmup_mode=config.warmup_mode, total_steps=schedule_steps(config, steps_per_epoch), schedule=config.lr_schedule,
+        learning_rate, base_lr=base, warmup_steps=warmup_steps(config, total), warmup_ratio=config.warmup_ratio,
+        warmup_mode=config.warmup_mode, total_steps=total, schedule=config.lr_schedule,
         milestones=config.lr_steps or [epoch * steps_per_epoch for epoch in config.sgd_step], gamma=config.lr_gamma)
+
+
+def warmup_steps(config: Config, total: int) -> int:
+    """Return the steps of the warm-up: a tenth of the schedule at most, or a short run would be over before it ends."""
+    most = total // WARMUP_SHARE
+    if config.warmup_step > most:
+        log.warning("warmup_step: %d is more than a tenth of the run's %d steps: shortened to %d", config.warmup_step, total, most)
+    return min(config.warmup_step, most)
