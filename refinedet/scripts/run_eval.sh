@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Score a checkpoint on one Ascend device.
 # usage: bash run_eval.sh DATASET CHECKPOINT_PATH [DEVICE_ID] [--key=value ...]
-#   DATASET          coco, voc or other, where --coco_root=, --voc_root= or the configuration says
+#   DATASET          coco, voc, yolo, labelme, coco_files or other, where --coco_root=, --voc_root= or the configuration says
 #   CHECKPOINT_PATH  weights of the detector
 #   DEVICE_ID        number of the device (default: 0)
 #   --key=value      any key of the configuration, or --using_mode=refinedet_{vgg16,resnet101}_{320,512}

@@ -2,7 +2,7 @@
 # Same as refinedet/scripts/run_eval.sh with one Ascend device -> one GPU, Ascend -> GPU, run_eval -> run_eval_gpu
 # Score a checkpoint on one GPU.
 # usage: bash run_eval_gpu.sh DATASET CHECKPOINT_PATH [DEVICE_ID] [--key=value ...]
-#   DATASET          coco, voc or other, where --coco_root=, --voc_root= or the configuration says
+#   DATASET          coco, voc, yolo, labelme, coco_files or other, where --coco_root=, --voc_root= or the configuration says
 #   CHECKPOINT_PATH  weights of the detector
 #   DEVICE_ID        number of the device (default: 0)
 #   --key=value      any key of the configuration, or --using_mode=refinedet_{vgg16,resnet101}_{320,512}

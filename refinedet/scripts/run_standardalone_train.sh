@@ -5,7 +5,7 @@
 #   DEVICE_ID               number of the device
 #   EPOCH_SIZE              epochs
 #   LR                      highest learning rate, for the whole batch; it falls as a cosine
-#   DATASET                 coco, voc or other, where --coco_root=, --voc_root= or the configuration says
+#   DATASET                 coco, voc, yolo, labelme, coco_files or other, where --coco_root=, --voc_root= or the configuration says
 #   PRE_TRAINED             checkpoint to start from; none or "": without one
 #   PRE_TRAINED_EPOCH_SIZE  epochs that it was trained for; only the remaining ones run (default: 0)
 #   --key=value             any key of the configuration, or --using_mode=refinedet_{vgg16,resnet101}_{320,512}

@@ -144,3 +144,13 @@ def test_batches_are_drawn_as_trained(tmp_path, module, configuration, outline):
     assert image[16:40, 16:18].max() > 150 and image[16:40, 46:48].max() > 150     # the box from 16 to 48, and to 40 below
     inside = image[22:36, 21:43].max() > 100            # the legs of the triangle
     assert inside == outline
+
+
+def test_a_set_for_evaluation_is_asked_for(tmp_path, message):
+    folder = labelme_set(tmp_path / "in", {"a": [shape("dog", BOX, "rectangle")]})
+    told = message(find_data, open_config(tmp_path, dataset="labelme", anno_path=str(folder)), 0, 1)
+    assert told == ("val_anno_path is needed for run_eval: give --val_anno_path, or --val_ratio=0.2 to keep a part of the training "
+                    "set for it")
+    nowhere = open_config(tmp_path / "new", dataset="labelme", anno_path=str(tmp_path / "no"))
+    told = message(find_data, nowhere, 0, 1)
+    assert told == f"anno_path: no such folder: {tmp_path / 'no'} (labelme: the folder of JSON files)"

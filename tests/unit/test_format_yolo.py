@@ -113,9 +113,9 @@ def test_a_wrong_description_is_one_line(tmp_path, message, text, told):
 def test_sets_that_are_not_there(tmp_path, message):
     path = yolo_set(tmp_path, {"train": {"a": [TRIANGLE]}})
     assert message(read, path, "val") == f"{path}: has no set 'val'; it has train"
-    assert message(read, tmp_path / "no") == "image_dir: is not given"
-    told = message(read, tmp_path / "no", image_dir=tmp_path)
-    assert told == f"anno_path: no such file or folder: {tmp_path / 'no'} (yolo: data.yaml, or a folder of label files)"
+    for image_dir in ("", tmp_path):
+        told = message(read, tmp_path / "no", image_dir=image_dir)
+        assert told == f"anno_path: no such file or folder: {tmp_path / 'no'} (yolo: the data.yaml, or a folder of label files)"
 
 
 def test_names_stay_text(tmp_path):

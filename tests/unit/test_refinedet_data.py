@@ -182,7 +182,7 @@ def test_what_voc_root_lacks_is_named(tmp_path, message):
     assert message(prepare_data, make_config(tmp_path, **{**keys, "voc_root": "/no"}), train=True) == \
         "voc_root: no such folder: /no"
     told = message(prepare_data, make_config(tmp_path, **{**keys, "val_image_set": ""}), train=False, in_training=True)
-    assert told == "val_image_set is needed for run_eval: give --val_image_set"
+    assert told.startswith("val_image_set is needed for run_eval: give --val_image_set, or --val_ratio=0.2")
     told = message(prepare_data, make_config(tmp_path, dataset="voc"), train=True)
     assert told == "image_dir is needed: give --voc_root or --image_dir"
     told = message(prepare_data, make_config(tmp_path, **{**keys, "image_set": "train"}), train=True)

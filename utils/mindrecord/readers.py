@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from .errors import DataError, Problem
+from .format import Format
 from .formats import all_formats, find_format
 from .records import Annotations, ImageRecord, check_classes, pack_arrays, records_to_coco
 from .splitting import Split, take_side
@@ -72,7 +73,8 @@ def check_paths(source: str, image_dir: AnyPath, anno_path: AnyPath, image_set: 
     if image_set and not entry.image_set:
         names = ", ".join(name for name, other in all_formats().items() if other.image_set)
         raise DataError(f"image_set: is for {names}, not for {source}")
-    if not image_dir and anno_path and entry.find_images and Path(anno_path).exists():
+    if not image_dir and anno_path and entry.find_images:
+        _check_annotations(entry, Path(anno_path))
         image_dir = entry.find_images(Path(anno_path), image_set or None)
     for name, value in (("image_dir", image_dir), ("anno_path", anno_path)):
         if not value:
@@ -80,13 +82,17 @@ def check_paths(source: str, image_dir: AnyPath, anno_path: AnyPath, image_set: 
     image_dir, anno_path = Path(image_dir), Path(anno_path)
     if not image_dir.is_dir():
         raise DataError(f"image_dir: {_missing(image_dir, 'folder')}")
-    if entry.anno_is_folder is None and not anno_path.exists():
-        raise DataError(f"anno_path: {_missing(anno_path, 'file or folder')} ({source}: {entry.anno})")
-    if entry.anno_is_folder and not anno_path.is_dir():
-        raise DataError(f"anno_path: {_missing(anno_path, 'folder')} ({source}: the {entry.anno})")
-    if entry.anno_is_folder is False and not anno_path.is_file():
-        raise DataError(f"anno_path: {_missing(anno_path, 'file')}")
+    _check_annotations(entry, anno_path)
     return image_dir, anno_path
+
+
+def _check_annotations(entry: Format, path: Path) -> None:
+    """DataError that says what anno_path should be."""
+    kind = {None: "file or folder", True: "folder", False: "file"}[entry.anno_is_folder]
+    there = {None: path.exists, True: path.is_dir, False: path.is_file}[entry.anno_is_folder]
+    if not there():
+        expected = "" if entry.anno_is_folder is False else f" ({entry.name}: the {entry.anno})"
+        raise DataError(f"anno_path: {_missing(path, kind)}{expected}")
 
 
 def check_source(source: str, masks: bool = False) -> None:

@@ -164,13 +164,16 @@ def _require_source(config: Config, source: Source, prefix: str, converted: bool
     root = config.get(key)      # None: the model has no such key
     if root and not Path(root).is_dir():
         raise InputError(f"{key}: no such folder: {root}")
-    missing = next((name for name in ("image_dir", "anno_path") if not getattr(source, name)), None)
+    # The annotations of some formats say where the images are.
+    names = ("anno_path",) if source_format(config).find_images else ("image_dir", "anno_path")
+    missing = next((name for name in names if not getattr(source, name)), None)
     if missing and layout and root and not layout.separate_sets:
         missing = "image_set"   # the folders follow from the root
     if missing:
         choice = "" if root is None or missing == "image_set" else f"--{key} or "
         needed = f"{prefix}{missing} is needed{' for run_eval' if prefix else ''}"
-        raise InputError(f"{needed}: give {choice}--{prefix}{missing}")
+        division = ", or --val_ratio=0.2 to keep a part of the training set for it" if prefix else ""
+        raise InputError(f"{needed}: give {choice}--{prefix}{missing}{division}")
 
 
 def _conversion_folder(config: Config, source: Source, train: bool) -> Path:
