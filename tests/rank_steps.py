@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
+MODELS = ("mask_rcnn", "refinedet")     # Faster R-CNN's step is a part of Mask R-CNN's
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, PICTURES = 2, 2
 # Objects of the two pictures: label and corners. The pictures differ in how many anchors and boxes they give to count.

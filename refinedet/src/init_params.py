@@ -1,6 +1,5 @@
 """The weights that training begins with."""
 
-import contextlib
 import logging
 
 import mindspore as ms
@@ -8,6 +7,7 @@ import numpy as np
 from mindspore import Tensor
 
 from .model_utils.layers.convolution import Conv2d
+from .model_utils.local_adapter import pynative
 from .model_utils.weights.loading import load_pretrained
 from .norm_conv import NormConv2d
 
@@ -83,17 +83,6 @@ def standardise(net, convolutions, images) -> None:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextlib.contextmanager
-def pynative():
-    """Within, operators run one by one."""
-    mode = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=mode)
 
 
 def _standardise(conv, _, output):

@@ -5,12 +5,14 @@ import cv2
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 # A background logit that pictures of low contrast do not overcome, and classes that all occur.
 BIASES = (5, -1, 2, 2)
 CONTRASTS = (1.5, 1.5, 1.5, 0.2)
 # In place of the default's: RoIAlign's other way, fewer proposals than there is room for, two pictures at once.
 OTHERWISE = {"test_batch_size": 2, "pad_to": "128x160", "roi_layer": "{sample_num: 0}", "rpn_nms_post": 10,
-             "rpn_max_num": 60}
+             "rpn_max_num": 60, "rpn_nms_across_levels": True}
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ from refinedet.src.model_utils.config import load_config as load_refinedet_confi
 from tests.toy_network import LOSS_NAMES, ToyDetector, toy_batch
 from tests.toy_run import ToyRun, Wish, equal, lines, metrics, names
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 # ---- going on
 
 @pytest.mark.parametrize("stops, options", [

@@ -2,8 +2,8 @@
 
 Every fixture in $PARITY_DIR is taken, whatever its sizes and classes. Tolerances are those that the fixtures recommend for each
 model (tolerances.json), ten times the noise between float32 and float64; ours was measured at a tenth to a third of them. With
-`fast` the CPU's Winograd convolutions are forced on all widths: they round up to twice as much. The gradients' tolerances are ours:
-see test_losses_and_gradients_parity.
+`fast` the CPU's Winograd convolutions are forced on all widths: they round up to twice as much; these networks are compiled, the
+others run operator by operator. The gradients' tolerances are ours: see test_losses_and_gradients_parity.
 """
 import tempfile
 from functools import cache
@@ -80,7 +80,7 @@ def compute_answers(folder, fast) -> tuple:
 
 @cache
 def answers_of(folder, fast) -> tuple:
-    return isolated(compute_answers, folder, fast)
+    return isolated(compute_answers, folder, fast, eager=not fast)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=label)
@@ -338,7 +338,7 @@ def test_losses_and_gradients_parity(folder, fast):
     the processor that it ran on. Their error is therefore a constant of the fixture, up to a fifth of its tolerance.
     """
     model = ParityModel(folder)
-    moved, ((losses, norms, whole), *wrong) = isolated(step_errors, folder, fast)
+    moved, ((losses, norms, whole), *wrong) = isolated(step_errors, folder, fast, eager=not fast)
     assert moved < MOVED
     names = [*model.loss_names, *(["loss_mask"] if model.masks else [])]
     expected = dict(zip(model.arrays["train/loss_names"], model.arrays["train/losses"]))

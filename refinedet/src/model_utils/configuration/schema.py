@@ -28,6 +28,7 @@ from typing import Any, cast
 
 import yaml
 
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)     # the former is several times as fast, and not everywhere
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
 _RANGE = rf"(?P<above>>)?(?P<lowest>{_NUMBER})\.\.(?P<highest>{_NUMBER})?"
 _NUMBER_LIMITS = re.compile(rf"\[{_RANGE}\]")
@@ -85,7 +86,7 @@ def read_entries(path: Path | str) -> tuple[list[Entry], int]:
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text") from None
     try:
-        loader = yaml.SafeLoader(text)
+        loader = LOADER(text)
         documents: list[yaml.Node] = []
         while loader.check_node():
             documents.append(cast(yaml.Node, loader.get_node()))
@@ -96,7 +97,7 @@ def read_entries(path: Path | str) -> tuple[list[Entry], int]:
         raise InputError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
 
 
-def _mapping_entries(root: yaml.Node, loader: yaml.SafeLoader, path: Path) -> list[Entry]:
+def _mapping_entries(root: yaml.Node, loader: Any, path: Path) -> list[Entry]:
     if isinstance(root, yaml.ScalarNode) and not root.value:  # `---` and nothing below
         return []
     if not isinstance(root, yaml.MappingNode):
