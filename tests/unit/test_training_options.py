@@ -12,6 +12,8 @@ from faster_rcnn.src.model_utils.training.step import NotFiniteError, TrainStep
 from tests.toy_network import LOSS_NAMES, ToyDetector, toy_batch
 from tests.toy_run import ToyRun, equal, lines, metrics, names
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 # ---- accumulation
 
 OPTIONS = {"momentum": 0.9, "weight_decay": 1e-2, "clip_grad_norm": 1.0, "ema_decay": 0.5}
