@@ -12,7 +12,7 @@ import numpy as np
 
 from .decoding import DecodeError, check_size, decode_stored
 from .errors import LARGE_PICTURE, TRUNCATED_PICTURE, UNREADABLE_PICTURE, DataError
-from .image_header import PNG, TIFF_ORDERS, find_orientation, read_header
+from .image_header import PNG, TIFF_ORDERS, Header, find_orientation, read_header
 
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 KINDS = {"unreadable": UNREADABLE_PICTURE, "truncated": TRUNCATED_PICTURE, "large": LARGE_PICTURE}
@@ -78,16 +78,15 @@ def inspect(data: bytes, whole: bool = False) -> Picture:
     try:
         if header:
             check_size(header.height, header.width)
-        if whole or not (header and header.usual and _ends_well(data)):
-            image = decode_stored(data).image
-            channels = header.channels if header else image.shape[2]
-            picture = Picture(image.shape[0], image.shape[1], channels)
-        elif header:
+        if header and header.usual and header.bits <= 8 and not whole and _ends_well(data):
             picture = Picture(header.height, header.width, header.channels)
+        else:
+            image = decode_stored(data).image
+            picture = Picture(image.shape[0], image.shape[1], header.channels if header else image.shape[2])
     except DecodeError as error:
         raise PictureError(KINDS[error.kind], str(error)) from error
     tag = find_orientation(data)
-    return replace(picture, orientation=tag.value if tag else 1, bits=_used_bits(data))
+    return replace(picture, orientation=tag.value if tag else 1, bits=_used_bits(data, header))
 
 
 def check_rule(rule: str) -> str:
@@ -118,9 +117,8 @@ def _ends_well(data: bytes) -> bool:
     return data.endswith(PNG_END)
 
 
-def _used_bits(data: bytes) -> Optional[int]:
-    """Of a 16-bit image, how many bits its largest value takes; None of others."""
-    header = read_header(data)
+def _used_bits(data: bytes, header: Optional[Header]) -> Optional[int]:
+    """Of a 16-bit image that can be decoded, how many bits its largest value takes; None of others."""
     deep = header is not None and header.bits == 16 and (data.startswith(PNG) or data[:4] in TIFF_ORDERS)
     if not deep and not data.startswith((b"P5", b"P6")):
         return None
