@@ -32,10 +32,11 @@ def convert(data_path: Path, classes=None) -> dict:
     kept = []
     for record in records:
         try:        # the XML may have the size wrong, and not all tools write it
-            picture = mindrecord.pictures.inspect(mindrecord.pictures.read_picture(images / record.file_name))
+            stored = mindrecord.pictures.inspect(mindrecord.pictures.read_picture(images / record.file_name))
         except mindrecord.pictures.PictureError as error:
             problems.append(mindrecord.Problem(str(images / record.file_name), "", str(error), error.kind))
             continue
+        picture = mindrecord.pictures.choose_frame(stored, record.height, record.width).picture
         record.height, record.width = picture.height, picture.width
         kept.append(record)
     mindrecord.errors.warn_of(problems, log)

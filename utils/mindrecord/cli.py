@@ -9,10 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+import cv2
+
 from .conversion import convert, ensure
 from .doctor import diagnose
 from .errors import DataError
 from .formats import all_formats
+from .pictures import EXIF_RULES
 from .readers import check_paths, check_source
 from .records import BACKGROUND
 
@@ -37,7 +40,7 @@ def _convert(args: argparse.Namespace) -> int:
     start = time.monotonic()
     manifest = (convert if args.force else ensure)(
         args.source, args.image_dir, args.anno_path, args.output_dir, args.classes, args.image_set, args.workers,
-        args.keep_empty, args.shards, masks=args.masks)
+        args.keep_empty, args.shards, masks=args.masks, exif_orientation=args.exif_orientation)
     print(f"{args.output_dir}: {manifest['count']} images, {manifest['objects']} objects, "
           f"{len(manifest['categories'])} classes, {'masks, ' if args.masks else ''}{len(manifest['files'])} files, "
           f"{time.monotonic() - start:.1f} s")
@@ -59,12 +62,12 @@ def _check(args: argparse.Namespace) -> int:
     check_paths(args.source, args.image_dir, args.anno_path, args.image_set)
     try:
         found = diagnose(args.source, args.image_dir, args.anno_path, args.classes, args.image_set, args.workers,
-                         masks=args.masks)
+                         masks=args.masks, exif_orientation=args.exif_orientation)
     except DataError as error:
         print(error)
         print("problems: 1, and the annotations do not read any further")
         return 1
-    for line in (*found.problems, *found.lines()):
+    for line in (*found.problems, *found.notes, *found.lines()):
         print(line)
     return 1 if found.problems or not found.images else 0
 
@@ -84,6 +87,9 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
     with_masks = ", ".join(name for name, entry in formats.items() if entry.masks)
     parser.add_argument("--masks", nargs="?", const=True, default=False, type=_boolean, metavar="True|False",
                         help=f"{with_masks}: masks too; objects without a usable one are dropped (False)")
+    parser.add_argument("--exif_orientation", choices=EXIF_RULES, default=EXIF_RULES[0],
+                        help="apply: boxes are those of the image turned by its EXIF orientation; ignore: of the image as it is "
+                             "stored; auto: of the turned one, unless only the stored one has the annotated size (auto)")
     parser.add_argument("--workers", type=_positive, help="threads (one for each core, 8 at most)")
     return parser
 
@@ -92,6 +98,7 @@ def _guard(parser: argparse.ArgumentParser, work: Callable[[], int]) -> int:
     stream: Any
     for stream in (sys.stdout, sys.stderr):     # file names need not fit the terminal's encoding
         stream.reconfigure(errors="backslashreplace")
+    cv2.setLogLevel(0)                          # what is wrong with a picture is said in our words
     warnings.filterwarnings("ignore", module="PIL")     # of odd tags in pictures that decode
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     if hasattr(signal, "SIGPIPE"):

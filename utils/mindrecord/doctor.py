@@ -11,7 +11,7 @@ from .conversion import size_fault
 from .errors import Problem, count_kinds
 from .fitting import fit
 from .manifest import picture_sizes
-from .pictures import PictureError, decode_strictly, inspect, read_picture
+from .pictures import PictureError, check_rule, inspect, read_picture
 from .progress import Crew, Progress, Report, default_workers
 from .readers import AnyPath, Classes, check_source, read_source
 from .records import ImageRecord
@@ -32,6 +32,7 @@ class Diagnosis:
     pictures: np.ndarray        # (usable, 2) width, height
     boxes: np.ndarray           # (objects, 4) clipped, crowds left out
     labels: np.ndarray          # (objects,)
+    notes: list[Problem]        # that an image has an EXIF orientation, and what follows from it: no problem
 
     def lines(self) -> list[str]:
         """The summary for people."""
@@ -48,6 +49,9 @@ class Diagnosis:
         for name, values in table.items():
             if len(values):
                 text.append(f"    {name:22}" + "".join(f"{value:9.2f}" for value in np.quantile(values, QUANTILES)))
+        if self.notes:
+            text.append(f"EXIF orientation: {len(self.notes)} images have one")
+            text += [f"    {count:8d}  {kind}" for kind, count in count_kinds(self.notes).items()]
         text.append(f"problems: {len(self.problems) or 'none'}")
         text += [f"    {count:8d}  {kind}" for kind, count in count_kinds(self.problems).items()]
         return text
@@ -57,6 +61,7 @@ class Diagnosis:
 class _Part:
     records: list[ImageRecord]
     problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
     pictures: list[tuple[int, int]] = field(default_factory=list)
     boxes: list[np.ndarray] = field(default_factory=list)
     labels: list[np.ndarray] = field(default_factory=list)
@@ -66,9 +71,10 @@ class _Part:
 
 def diagnose(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Optional[Classes] = None,
              image_set: Optional[str] = None, workers: Optional[int] = None, progress: Optional[Report] = None,
-             masks: bool = False) -> Diagnosis:
+             masks: bool = False, exif_orientation: str = "auto") -> Diagnosis:
     """As `convert`, without writing. DataError where the annotations as a whole do not read."""
     check_source(source, masks)
+    check_rule(exif_orientation)
     found = read_source(source, image_dir, anno_path, classes, image_set)
     image_dir = Path(image_dir)
     workers = max(1, int(workers or default_workers()))
@@ -79,19 +85,21 @@ def diagnose(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Optio
     bar = Progress(len(found.records), "check", progress)
     try:
         with Crew(workers) as crew:
-            crew.run(lambda part, tick: _examine(part, image_dir, sizes, masks, tick), parts, bar)
+            crew.run(lambda part, tick: _examine(part, image_dir, sizes, masks, exif_orientation, tick), parts, bar)
     finally:
         bar.close()
     problems = found.problems + [problem for part in parts for problem in part.problems]
+    notes = [note for part in parts for note in part.notes]
     pictures = [picture for part in parts for picture in part.pictures]
     boxes, labels = ([array for part in parts for array in getattr(part, name)] for name in ("boxes", "labels"))
     return Diagnosis(
         problems, found.categories, len(found.records), len(pictures), sum(part.empty for part in parts),
         sum(part.crowds for part in parts), np.array(pictures, np.float64).reshape(-1, 2),
-        np.concatenate([np.zeros((0, 4)), *boxes]), np.concatenate([np.zeros(0, np.int64), *labels]))
+        np.concatenate([np.zeros((0, 4)), *boxes]), np.concatenate([np.zeros(0, np.int64), *labels]), notes)
 
 
-def _examine(part: _Part, image_dir: Path, sizes: dict[str, Optional[int]], masks: bool, tick: Callable[[], None]) -> None:
+def _examine(part: _Part, image_dir: Path, sizes: dict[str, Optional[int]], masks: bool, exif_orientation: str,
+             tick: Callable[[], None]) -> None:
     for record in part.records:
         tick()
         problem = size_fault(record, sizes[record.file_name], image_dir)
@@ -99,16 +107,16 @@ def _examine(part: _Part, image_dir: Path, sizes: dict[str, Optional[int]], mask
             part.problems.append(problem)
             continue
         try:
-            data = read_picture(os.path.join(image_dir, record.file_name))
-            picture = inspect(data)
-            decode_strictly(data)
+            stored = inspect(read_picture(os.path.join(image_dir, record.file_name)), whole=True)
         except PictureError as error:
             part.problems.append(Problem(str(image_dir / record.file_name), "", str(error), error.kind))
             continue
-        stay, boxes, _, problems = fit(record, picture, masks)
+        stay, boxes, _, problems, frame = fit(record, stored, masks, exif_orientation)
         part.problems += problems
+        if frame.note:
+            part.notes.append(Problem(str(image_dir / record.file_name), "", frame.note, frame.support))
         single = record.crowds[stay] == 0
-        part.pictures.append((picture.width, picture.height))
+        part.pictures.append((frame.picture.width, frame.picture.height))
         part.boxes.append(boxes[single])
         part.labels.append(record.labels[stay][single])
         part.crowds += int((~single).sum())

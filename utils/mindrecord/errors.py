@@ -32,6 +32,8 @@ UNREADABLE_PICTURE = "unreadable picture"
 TRUNCATED_PICTURE = "truncated picture"
 LARGE_PICTURE = "picture too large"
 OTHER_SIZE = "size differs from the annotation"
+STORED = "EXIF orientation not applied"
+DARK = "16-bit image of few bits"
 TAKEN_PICTURE = "picture of two annotation files"
 BAD_IMAGE = "image entry not usable"
 BAD_XML = "XML not usable"
@@ -55,7 +57,10 @@ FLAT_POLYGON = "polygon without area"
 BROKEN_RLE = "broken RLE"
 OTHER_RLE_SIZE = "RLE of another size than the picture"
 # Problems that cost neither image nor object, and what happens instead.
-KEPT_KINDS = {OTHER_SIZE: "the picture's own counts", TAKEN_PICTURE: "kept", CLIPPED: "clipped"}
+KEPT_KINDS = {
+    OTHER_SIZE: "the picture's own counts", TAKEN_PICTURE: "kept", CLIPPED: "clipped", DARK: "kept, and dark",
+    STORED: "the annotations have the size of the stored image; for inference, set exif_orientation: ignore",
+}
 
 
 def unknown_category(name: object) -> str:

@@ -22,6 +22,7 @@ class Manifest(TypedDict):
     count: int                          # images
     images_with_objects: int
     objects: int
+    orientations: int                   # images with an EXIF orientation; older conversions have no such key
     dropped: dict[str, int]             # kind of problem -> images or objects that it cost
     clipped: int                        # boxes
     told: dict[str, int]                # kind of problem -> how often; nothing was dropped

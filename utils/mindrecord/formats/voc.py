@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, ParseError
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
+from ..decoding import SUFFIXES
 from ..errors import (
     BAD_OBJECT,
     BAD_XML,
@@ -25,7 +26,7 @@ from ..errors import (
 from ..format import Format, Layout
 from ..records import Annotations, ImageRecord, ObjectList, choose_classes, named_categories
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+EXTENSIONS = SUFFIXES
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 

@@ -28,6 +28,7 @@ class Source:
     classes: list[str] | None
     keep_empty: bool
     masks: bool
+    exif_orientation: str           # auto, apply or ignore
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def find_source(config: Config, train: bool, in_training: bool = False, masks: b
     return Source(config.dataset, values["image_dir"], values["anno_path"], values["image_set"] or None,
                   list(config.coco_classes) or None,
                   # An evaluation counts what is found where nothing is.
-                  keep_empty=config.keep_empty if train else True, masks=masks)
+                  keep_empty=config.keep_empty if train else True, masks=masks, exif_orientation=config.exif_orientation)
 
 
 def _require_source(config: Config, source: Source, prefix: str, converted: bool) -> None:

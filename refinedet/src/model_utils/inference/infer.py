@@ -21,7 +21,7 @@ from .predictors import Predictor, find_model, load_predictor
 def infer(config: Config) -> None:
     """Detect in the configuration's `input`; write detections.json and, with `draw`, pictures or a video to output_path."""
     find_model(config)
-    source = open_input(config.input, config.output_path)
+    source = open_input(config.input, config.output_path, config.exif_orientation != "ignore")
     predict = load_predictor(config, setup_device(config))
     output = Path(config.output_path)
     output.mkdir(parents=True, exist_ok=True)
