@@ -45,7 +45,6 @@ def build(model: str):
 
 def train(model: str, rank: int = 0, ranks: int = 1) -> dict:
     """name -> trained weights, and of what began them."""
-    import mindspore as ms
     from mindspore import Tensor
 
     TrainStep = importlib.import_module(f"{model}.src.model_utils.training.step").TrainStep
