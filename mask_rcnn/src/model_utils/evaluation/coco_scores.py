@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import InputError
-from .coco_inputs import Detections, GroundTruth, Results, clean_ground_truth, clean_results
+from .coco_inputs import Detections, GroundTruth, Results, clean_ground_truth, clean_results, read_results
 
 AREAS = ("all", "small", "medium", "large")
 MAX_DETECTIONS = (1, 10, 100)
@@ -102,8 +102,9 @@ def coco_ap(ground_truth: GroundTruth, results: Results, iou_type: str = "bbox",
     if scorer not in _LIBRARIES:
         raise InputError(f"scorer: expected one of {', '.join(_LIBRARIES)}, got {scorer!r}")
     with _no_garbage_collection():
-        truth, notes = clean_ground_truth(ground_truth, iou_type)
-        found = clean_results(results, truth, iou_type, notes)
+        read = read_results(results, iou_type)
+        truth, notes = clean_ground_truth(ground_truth, iou_type, read.content)
+        found = clean_results(read, truth, iou_type, notes)
         precision, recall = _run(scorer, truth, found, iou_type)
     figures = {name: _mean((precision if kind == "AP" else recall)[_threshold_index(iou), ..., area, most])
                for name, kind, iou, area, most in FIGURES}
