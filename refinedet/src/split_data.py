@@ -117,7 +117,7 @@ def main(argv=None) -> int:
     try:
         if not 0 < args.val_ratio < 1:
             raise SplitError(f"--val_ratio: {args.val_ratio:g} is not between 0 and 1")
-        data_path = Path(args.data_path)
+        data_path = Path(args.data_path).expanduser()
         pairs, warnings = find_pairs(data_path)
         sides = split_pairs(pairs, args.val_ratio, args.seed)
         copy_sides(sides, data_path)

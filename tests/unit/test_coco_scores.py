@@ -370,3 +370,18 @@ def test_metrics_file(tmp_path):
     assert content["bbox"] == boxes.figures and tuple(content["segm"]) == NAMES
     assert content["per_class"]["cat"] == {"AP": pytest.approx(1), "AP50": pytest.approx(1), "objects": 1,
                                            "segm_AP": 0, "segm_AP50": 0}
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_more_objects_than_coco_counts(scorer):
+    """150 objects of a class in an image, all found: recall ends at 100 of them, and it is said; max_dets counts them all."""
+    boxes = [(10 * (i % 15), 10 * (i // 15), 8, 8) for i in range(150)]
+    truth, results = ground_truth(boxes), [found(box) for box in boxes]
+    scores = coco_ap(truth, results, scorer=scorer)
+    assert scores["AR100"] == pytest.approx(100 / 150) and scores["AP"] == pytest.approx(67 / 101)
+    (note,) = scores.notes
+    assert note.startswith("1 images have more than 100 objects of a class (image 1: 150 x cat)")
+    more = coco_ap(truth, results, scorer=scorer, max_dets=150)
+    assert more["AP"] == more["AR150"] == pytest.approx(1) and not more.notes and "AR100" not in more.figures
+    assert "maxDets=150" in more.lines()[0] and "maxDets=100" in scores.lines()[0]
+    assert coco_ap(ground_truth(boxes[:100]), results[:100], scorer=scorer).notes == []

@@ -254,6 +254,8 @@ def _add(found: ObjectList, entry: dict[str, Any], label: int, index: int, path:
         if crowd is None:
             what = f"iscrowd {short(entry['iscrowd'])} is neither 0 nor 1, so the object is no crowd"
             problems.append(Problem(str(path), _place(entry, index), what, BAD_VALUE))
+    if area == "":
+        area = None
     if area is not None:
         area = number(area)
         if area is None or not -_HUGE < area < _HUGE:

@@ -42,7 +42,7 @@ COMMON_FREE_KEYS = frozenset((
     "save_checkpoint", "save_checkpoint_epochs", "save_checkpoint_steps", "keep_checkpoint_max", "run_eval",
     "eval_start_epoch", "eval_interval", "save_best_ckpt", "early_stop_patience",
     "perf_steps", "perf_warmup", "data_timeout", "checkpoint_path", "detections", "ckpt_file", "file_name",
-    "file_format", "mindir_path", "onnx_path", "input", "score_thr", "draw", "scorer", "test_batch_size"))
+    "file_format", "mindir_path", "onnx_path", "input", "score_thr", "draw", "scorer", "max_dets", "test_batch_size"))
 # What a run writes into its output folder, MindRecord files apart.
 RUN_FILES = ("config.yaml", "checkpoint", "loss_*.log", "metrics.jsonl", "events.out.tfevents.*")
 log = logging.getLogger(__name__)
