@@ -157,13 +157,22 @@ def test_lines_of_one_image_are_joined(tmp_path):
     assert (records[1].origin, records[1].place(0)) == (str(paths[1]), "line 4, box 1")
 
 
-@pytest.mark.parametrize("name", ["IMG 2 copy.jpg", "2.jpg", "my 1,5 cat.JPG", "a 1 2.png", "x.jpg 2.tif"])
+@pytest.mark.parametrize("name", ["IMG 2 copy.jpg", "2.jpg", "my 1,5 cat.JPG", "a 1 2.png", "x.jpg 2.tif", "a 1 b.GIF"])
 @pytest.mark.parametrize("boxes", ["", " 1,1,5,5,1", "  1,1,5,5,1\t2,2,6,6,1.0 "])
 def test_names_with_spaces_and_numbers(tmp_path, name, boxes):
     paths = txt_set(tmp_path, f"{name}{boxes}\nb.jpg 1,1,5,5,1\n")
     records, _, problems = read_annotations("other", *paths)
     assert [record.file_name for record in records] == [name, "b.jpg"] and not problems
     assert len(records[0].boxes) == len(boxes.split())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_json_in_other_encodings(tmp_path, encoding):
+    image_dir, path = coco_set(tmp_path, [annotation(1, 1, [1, 1, 5, 5])])
+    path.write_bytes(path.read_text().replace('"cat"', '"Bär"').encode(encoding))
+    records, categories, _ = read_annotations("coco", image_dir, path)
+    assert len(records[0].boxes) == 1 and categories[0]["name"] == "Bär"
+    assert len(read_ground_truth("coco", image_dir, path)["annotations"]) == 1
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -199,6 +208,14 @@ def test_file_name_counts_where_no_image_is_called_like_the_xml_file(tmp_path):
     assert [record.file_name for record in records] == ["a.jpg", "b.jpg", "photo.jpg", "d.png"]
     assert [(problem.file, problem.what) for problem in problems] == [
         (str(xmls / "a.xml"), "is 'b.jpg', the image is a.jpg"), (str(xmls / "b.xml"), "is 'c', the image is b.jpg")]
+
+
+def test_home_in_the_paths_of_the_commands(tmp_path, run_command, repo_dir):
+    voc_set(tmp_path, {"a": [("Bär", 1, 1, 5, 5)]})
+    (tmp_path / "classes.txt").write_bytes("Bär\n".encode("utf-16"))
+    run = run_command(["python", repo_dir / "utils" / "mindrecord" / "convert.py", "--source=voc", "--image_dir=~/JPEGImages",
+                       "--anno_path=~/Annotations", "--output_dir=~/out", "--classes=@~/classes.txt"], env={"HOME": tmp_path})
+    assert run.returncode == 0 and load_manifest(tmp_path / "out")["objects"] == 1, run.stderr
 
 
 # ------------------------------------------------------------------------------------------- conversions that are there

@@ -4,6 +4,8 @@ from pathlib import Path
 
 # What a folder of images is searched for, the first before the others where two files differ in nothing else.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# What ends the name of an image in a line of text, whether or not it can be read.
+ENDINGS = (*EXTENSIONS, ".gif", ".ppm", ".pgm", ".jfif", ".jp2", ".avif", ".heic", ".tga", ".pcx", ".ico")
 
 
 def without_extension(name: str) -> str:
@@ -13,7 +15,7 @@ def without_extension(name: str) -> str:
 
 
 def ends_as_image(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS)
+    return name.lower().endswith(ENDINGS)
 
 
 class NameFinder:
