@@ -83,6 +83,12 @@ def parity_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cases_dir() -> Path:
+    """Small data sets with what people and tools get wrong."""
+    return _folder("CASES_DIR", ROOT.parent / "shared" / "cases")
+
+
+@pytest.fixture(scope="session")
 def parity_file(parity_dir):
     """parity_file(name) -> a file or folder of it. A test that asks for one that is not there is skipped."""
     def find(name):

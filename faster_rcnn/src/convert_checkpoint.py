@@ -37,7 +37,7 @@ from .model_utils.weights.resnet_names import (
 )
 from .model_utils.weights.safe_pickle import shown
 from .model_utils.weights.writer import check_output, write_weights
-from .util import first_of
+from .util import first_of, user_path
 
 CONVERTED = ("backbone.conv1.gamma", "backbone.layer1.0.conv1.gamma", "conv1.gamma", "layer1.0.conv1.gamma",
              "backbone.conv2d_1a.gamma")
@@ -62,11 +62,11 @@ class _Parser(argparse.ArgumentParser):
 
 def parse_arguments(argv=None) -> argparse.Namespace:
     parser = _Parser(prog="convert_checkpoint.py", allow_abbrev=False, description=__doc__.split("\n\n")[0])
-    parser.add_argument("--ckpt_file", required=True, type=Path, help="checkpoint to convert")
+    parser.add_argument("--ckpt_file", required=True, type=user_path, help="checkpoint to convert")
     parser.add_argument("--source", default="auto", choices=("auto", "resnet", *FRAMEWORKS),
                         help="what the file holds; auto tells by the names and refuses what it does not know; "
                              "resnet takes every name of a backbone, out of a whole detector too")
-    parser.add_argument("--output_file", type=Path,
+    parser.add_argument("--output_file", type=user_path,
                         help="file to write (default: backbone_NAME.ckpt, of a detector converted_NAME.ckpt, with --to "
                              "NAME_FRAMEWORK and its suffix, in the working directory)")
     parser.add_argument("--backbone", choices=sorted(name for name, backbone in BACKBONES.items() if backbone.weights),
@@ -74,7 +74,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--partial", action="store_true", help="write a detector that is not whole, to train from")
     parser.add_argument("--norm_eps", type=float, help="what norms add to a variance, in place of the framework's own")
     parser.add_argument("--to", choices=sorted(SUFFIXES), help="write one of our checkpoints as a file of this framework")
-    parser.add_argument("--config_path", type=Path,
+    parser.add_argument("--config_path", type=user_path,
                         help="with --to: the network's configuration (default: the YAML beside the checkpoint)")
     return parser.parse_args(argv)
 

@@ -65,9 +65,9 @@ def main(argv=None) -> int:
                         help="names of the classes, separated by commas (all that there are, sorted)")
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    save_path = Path(args.save_path)
+    save_path = Path(args.save_path).expanduser()
     try:
-        coco = convert(Path(args.data_path), args.classes)
+        coco = convert(Path(args.data_path).expanduser(), args.classes)
         save_path.parent.mkdir(parents=True, exist_ok=True)
         partial = save_path.with_name(f"{save_path.name}.{os.getpid()}.partial")
         partial.write_text(json.dumps(coco), encoding="utf-8")

@@ -20,7 +20,7 @@ from .model_utils.config import InputError, load_config, run_main, save_config
 from .model_utils.local_adapter import prepare_environment
 from .model_utils.weights.reader import read_checkpoint
 from .model_utils.weights.writer import check_output, write_weights
-from .util import first_of
+from .util import first_of, user_path
 
 # Of PASCAL VOC, which detectors of 21 classes are for.
 VOC = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -37,10 +37,10 @@ class _Parser(argparse.ArgumentParser):
 
 def parse_arguments(argv=None) -> argparse.Namespace:
     parser = _Parser(prog="convert_checkpoint.py", allow_abbrev=False, description=__doc__.split("\n\n")[0])
-    parser.add_argument("--ckpt_file", required=True, type=Path, help="checkpoint to convert")
+    parser.add_argument("--ckpt_file", required=True, type=user_path, help="checkpoint to convert")
     parser.add_argument("--source", default="auto", choices=("auto", *(source for source, _ in SOURCES), RESNET),
                         help="what the file holds; auto tells by the names")
-    parser.add_argument("--output_file", type=Path,
+    parser.add_argument("--output_file", type=user_path,
                         help="checkpoint to write, .ckpt (default: converted_NAME.ckpt in the working directory)")
     parser.add_argument("--classifier", default="subsample", choices=("subsample", "leave"),
                         help="torchvision's fully connected layers: every 4th neuron and every 3rd cell of them make fc6 and "

@@ -22,7 +22,7 @@ def set_first_weights(net, config, batches) -> None:
     batches(epoch, start): training batches, the picture first.
     """
     names = [param.name for param in net.get_parameters()]
-    missing = load_pretrained(net, config.pre_trained) if config.pre_trained else names
+    missing = load_pretrained(net, config.pre_trained, config.coco_classes) if config.pre_trained else names
     wanted = set({"never": [], "auto": missing, "always": names}[config.calibrate_init])
     fresh = [cell for part in (net.backbone, net.tcb) for _, cell in part.cells_and_names()
              if isinstance(cell, Conv2d) and cell.weight.name in wanted]

@@ -1,6 +1,7 @@
 """The command lines of convert.py and check.py."""
 import argparse
 import logging
+import os
 import signal
 import sys
 import time
@@ -14,6 +15,7 @@ import cv2
 from .conversion import convert, ensure
 from .doctor import diagnose
 from .errors import DataError
+from .format import decode_text
 from .formats import all_formats
 from .pictures import EXIF_RULES
 from .readers import check_paths, check_source
@@ -27,7 +29,7 @@ Exit status: 0 nothing is wrong, 1 something is, 2 wrong usage."""
 
 def convert_main(argv: Optional[Sequence[str]] = None) -> int:
     parser = _parser("convert.py", CONVERT)
-    parser.add_argument("--output_dir", required=True, help="folder of the conversion")
+    parser.add_argument("--output_dir", required=True, type=os.path.expanduser, help="folder of the conversion")
     parser.add_argument("--keep_empty", nargs="?", const=True, default=False, type=_boolean, metavar="True|False",
                         help="also take images without objects (False)")
     parser.add_argument("--shards", type=_positive, help="number of files (one for each worker)")
@@ -77,11 +79,11 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
     formats = all_formats()
     parser.add_argument("--source", "--dataset", required=True, choices=tuple(formats),
                         help=f"format of the annotations: {', '.join(entry.title for entry in formats.values())}")
-    parser.add_argument("--image_dir", required=True, help="folder of the pictures")
-    parser.add_argument("--anno_path", required=True,
+    parser.add_argument("--image_dir", required=True, type=os.path.expanduser, help="folder of the pictures")
+    parser.add_argument("--anno_path", required=True, type=os.path.expanduser,
                         help="; ".join(f"{name}: {entry.anno}" for name, entry in formats.items()))
     lists = "; ".join(f"{name}: {entry.image_set}" for name, entry in formats.items() if entry.image_set)
-    parser.add_argument("--image_set", help=f"{lists} (all)")
+    parser.add_argument("--image_set", type=os.path.expanduser, help=f"{lists} (all)")
     parser.add_argument("--classes", type=_classes, metavar="A,B,C|@FILE",
                         help="names of the classes in the order of their labels, or a file with one a line (all)")
     with_masks = ", ".join(name for name, entry in formats.items() if entry.masks)
@@ -131,8 +133,9 @@ def _classes(text: str) -> list[str]:
     """Class names, with the background put first where it is not."""
     if text.startswith("@"):
         try:
-            names = Path(text[1:]).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            path = Path(text[1:]).expanduser()
+            names = decode_text(path, path.read_bytes()).splitlines()
+        except (OSError, DataError) as error:
             raise argparse.ArgumentTypeError(f"{text[1:]} does not read: {error}") from error
     else:
         names = text.split(",")

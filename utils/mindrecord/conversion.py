@@ -24,13 +24,14 @@ import numpy as np
 from .errors import CLIPPED, LARGE_PICTURE, MISSING_PICTURE, DataError, Problem, count_kinds, warn_of
 from .fitting import fit
 from .folder import PARTIAL, ROWS, locked_folder, remove_leftovers
+from .formats import find_format
 from .image_header import without_orientation
 from .manifest import PICTURES, SCHEMA_VERSION, Manifest, picture_sizes, read_manifest, write_manifest
 from .masks import encode_masks, most_bytes
 from .pictures import PictureError, check_rule, inspect, read_picture
 from .progress import Crew, Progress, Report, default_workers
 from .readers import AnyPath, Classes, check_paths, check_source, nothing_left, read_source, refuse_fatal, source_digest
-from .records import Annotations, ImageRecord, check_classes, is_dropped
+from .records import BACKGROUND, Annotations, ImageRecord, check_classes, is_dropped
 from .shard import MAX_PICTURE, Layout, ShardWriter, plan_layout, row_size
 
 # Bytes of pictures that keep a thread busy for longer than it costs: with less, threads only wait for each other.
@@ -115,7 +116,7 @@ def _alone(source: str, anno_path: AnyPath, output_dir: AnyPath, options: dict[s
            image_set: Optional[str]) -> Optional[Manifest]:
     """The manifest of a whole conversion that does not contradict what is there of its source, or None."""
     manifest, _ = read_manifest(Path(output_dir))
-    if manifest is None or manifest["options"] != options:
+    if manifest is None or not _same_options(manifest, options):
         return None
     if anno_path and Path(anno_path).exists():
         same = source_digest(source, anno_path, image_set) == manifest["fingerprint"]["annotations"]
@@ -125,10 +126,12 @@ def _alone(source: str, anno_path: AnyPath, output_dir: AnyPath, options: dict[s
 
 def _stale(manifest: Manifest, request: _Request, folder: Path) -> Optional[str]:
     """Why a whole conversion is not of this data, or None."""
-    if manifest["options"] != request.options:
+    if not _same_options(manifest, request.options):
         return "it was made with other options"
     if "orientations" not in manifest:
         return "it was made before images were turned by their EXIF orientation"
+    if manifest.get("revision", 1) != find_format(request.source).revision:
+        return "it was made by an earlier version, which read these annotations otherwise"
     fingerprint = manifest["fingerprint"]
     if source_digest(request.source, request.anno_path, request.image_set) != fingerprint["annotations"]:
         return "the annotations changed"
@@ -139,6 +142,14 @@ def _stale(manifest: Manifest, request: _Request, folder: Path) -> Optional[str]
     if picture_sizes(request.image_dir, names)[1] != fingerprint["pictures"]:
         return "pictures changed"
     return None
+
+
+def _same_options(manifest: Manifest, options: dict[str, Any]) -> bool:
+    """Whether a conversion with these options gives the same: all classes in the order found are those by these names."""
+    made = manifest["options"]
+    if made["classes"] is None and options["classes"] is not None:
+        made = {**made, "classes": [BACKGROUND, *(item["name"] for item in manifest["categories"])]}
+    return made == options
 
 
 @dataclass
@@ -303,7 +314,8 @@ def _manifest(request: _Request, found: Annotations, parts: list[_Part], problem
     counts = count_kinds(problem for problem in problems if is_dropped(problem))
     kept = count_kinds(problem for problem in problems if not is_dropped(problem))
     return {
-        "schema": SCHEMA_VERSION, "source": request.source, "files": [f"{rows}/{part.path.name}" for part in parts],
+        "schema": SCHEMA_VERSION, "source": request.source, "revision": find_format(request.source).revision,
+        "files": [f"{rows}/{part.path.name}" for part in parts],
         "sizes": [part.path.stat().st_size for part in parts], "count": sum(len(part.fields) for part in parts),
         "images_with_objects": sum(part.with_objects for part in parts), "objects": sum(part.objects for part in parts),
         "orientations": sum(part.orientations for part in parts),

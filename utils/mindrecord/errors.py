@@ -35,6 +35,9 @@ OTHER_SIZE = "size differs from the annotation"
 STORED = "EXIF orientation not applied"
 DARK = "16-bit image of few bits"
 TAKEN_PICTURE = "picture of two annotation files"
+REPEATED_PICTURE = "picture of two image entries"
+OTHER_NAME = "annotation file and its image are named differently"
+BAD_VALUE = "value not usable"
 BAD_IMAGE = "image entry not usable"
 BAD_XML = "XML not usable"
 MISSING_XML = "no annotation file"
@@ -58,7 +61,8 @@ BROKEN_RLE = "broken RLE"
 OTHER_RLE_SIZE = "RLE of another size than the picture"
 # Problems that cost neither image nor object, and what happens instead.
 KEPT_KINDS = {
-    OTHER_SIZE: "the picture's own counts", TAKEN_PICTURE: "kept", CLIPPED: "clipped", DARK: "kept, and dark",
+    OTHER_SIZE: "the picture's own counts", TAKEN_PICTURE: "kept", REPEATED_PICTURE: "kept", CLIPPED: "clipped",
+    OTHER_NAME: "the image that is called like the annotation file counts", BAD_VALUE: "passed over", DARK: "kept, and dark",
     STORED: "the annotations have the size of the stored image; for inference, set exif_orientation: ignore",
 }
 

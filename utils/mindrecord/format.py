@@ -3,6 +3,7 @@
 formats/ holds one module for each format. Conversion, checks, commands and models ask its entry, a `Format`, and never
 compare names.
 """
+import codecs
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,10 +31,18 @@ def file_digest(path: Path, image_set: Optional[str] = None) -> str:
     return digest_of(read_bytes(path))
 
 
-def decode_text(path: Path, data: bytes) -> str:
-    """Return the text in the bytes of a file; DataError with the line if it is not UTF-8."""
+def decode_text(path: Path, data: bytes, errors: str = "strict") -> str:
+    """Return the text in the bytes of a file, UTF-8 or with the mark of UTF-16; DataError with the line if it is neither.
+
+    errors: what becomes of bytes that are not UTF-8, as `bytes.decode` has it.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            return data.decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: begins as UTF-16 and is none from byte {error.start} on") from error
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         what = f"byte {error.start} of the file is {data[error.start]:#04x}"
@@ -67,6 +76,9 @@ class Format:
     anno_is_folder: bool = False
     masks: bool = False             # objects may have a segmentation
     image_set: str = ""             # for --help: what image_set names; "" = the format has no lists of images
-    # (anno_path, classes) -> COCO ground truth, if the annotations are that already. None = it follows from the records.
-    ground_truth: Optional[Callable[[Path, Optional[list[str]]], dict[str, Any]]] = None
+    # (anno_path, classes) -> what `read` gives, of annotations that can be scored against without the images. None = they
+    # cannot, because their images have to be looked up.
+    ground_truth: Optional[Callable[[Path, Optional[list[str]]], Annotations]] = None
     layout: Optional[Layout] = None
+    # Raised when `read` gives other records of the same files: conversions of an earlier reader are repeated.
+    revision: int = 1

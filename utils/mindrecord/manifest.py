@@ -3,7 +3,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, TypedDict, Union
+from typing import Any, NamedTuple, NotRequired, Optional, TypedDict, Union
 
 from .errors import DataError
 
@@ -17,6 +17,7 @@ class Manifest(TypedDict):
 
     schema: int
     source: str                         # name of the format
+    revision: NotRequired[int]          # of its reader; 1 where it is missing
     files: list[str]                    # relative to the folder, in the order of the records
     sizes: list[int]                    # bytes of each file
     count: int                          # images

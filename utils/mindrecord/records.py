@@ -16,6 +16,7 @@ BACKGROUND = "background"
 # Annotation tools round: what lies outside of the picture by less is cut off without a word.
 TOLERANCE = 0.5     # pixels
 HUGE = 1e9          # no coordinate is beyond
+SIDE_DECIMALS = 9   # of a box in ground truth
 
 
 @dataclass
@@ -39,6 +40,14 @@ class ImageRecord:
     def place(self, index: int) -> str:
         """Object `index` in words, with the picture where the file annotates many."""
         return f"{self.place_word} {self.places[index]}"
+
+    def keep(self, stay: np.ndarray) -> None:
+        """Keep the objects of these indices only."""
+        self.boxes, self.labels, self.crowds = self.boxes[stay], self.labels[stay], self.crowds[stay]
+        for name in ("areas", "segmentations", "places", "difficult"):
+            column = getattr(self, name)
+            if column:
+                setattr(self, name, tuple(column[index] for index in stay))
 
 
 @dataclass
@@ -182,15 +191,17 @@ def records_to_coco(records: Iterable[ImageRecord], categories: Iterable[dict[st
         if record.height and record.width:
             image.update(height=record.height, width=record.width)
         truth["images"].append(image)
-        for index, (x1, y1, x2, y2) in enumerate(record.boxes.tolist()):
+        # Rounded: (x + w) - x is w but for the last digits of a float, and w is what was annotated.
+        sides = (record.boxes[:, 2:] - record.boxes[:, :2]).round(SIDE_DECIMALS).tolist()
+        for index, ((x, y, _, _), (width, height)) in enumerate(zip(record.boxes.tolist(), sides)):
             area = record.areas[index] if record.areas else None
             annotation = {
                 "id": len(truth["annotations"]) + 1, "image_id": record.image_id,
-                "category_id": by_label[int(record.labels[index])], "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": (x2 - x1) * (y2 - y1) if area is None else area, "iscrowd": int(record.crowds[index]),
+                "category_id": by_label[int(record.labels[index])], "bbox": [x, y, width, height],
+                "area": width * height if area is None else area, "iscrowd": int(record.crowds[index]),
             }
             segmentation = record.segmentations[index] if record.segmentations else None
-            if segmentation:
+            if segmentation is not None:
                 annotation["segmentation"] = segmentation
             if record.difficult and record.difficult[index]:
                 annotation["difficult"] = 1

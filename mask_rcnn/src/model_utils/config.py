@@ -141,6 +141,7 @@ def _find_config(config_path: Path | str | None, default_path: Path | str) -> Pa
     """--config_path: relative to the working directory, else to the model's directory."""
     if not config_path:
         return Path(default_path)
+    config_path = os.path.expanduser(config_path)
     beside = Path(default_path).parent / config_path
     return beside if not Path(config_path).is_file() and beside.is_file() else _existing(config_path, "--config_path")
 
@@ -191,7 +192,7 @@ def _layers(path: Path | str, default_path: Path) -> list[list[Entry]]:
             break
         if not isinstance(base[0].value, str):
             raise InputError(f"{base[0].where}: expected the name of a YAML file")
-        path = _existing(path.parent / base[0].value, base[0].where)
+        path = _existing(path.parent / os.path.expanduser(base[0].value), base[0].where)
     return layers
 
 

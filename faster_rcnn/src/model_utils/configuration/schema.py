@@ -19,6 +19,7 @@ dict    the sub-keys of the default; those not given keep their value
 """
 import difflib
 import math
+import os
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -258,6 +259,8 @@ def _to_float(value: Any, text: bool) -> float | None:
 def _to_str(value: Any, text: bool) -> str | None:
     if value is None:
         return ""
+    if isinstance(value, str) and value.startswith("~/"):     # a path; behind --key= no shell expands it
+        return os.path.expanduser(value)
     return value if isinstance(value, str) else None
 
 

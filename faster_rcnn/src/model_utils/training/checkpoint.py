@@ -15,7 +15,7 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -25,6 +25,7 @@ from mindspore import Parameter
 
 from ...model import FREE_KEYS
 from ..config import Config, InputError
+from ..weights.class_names import CLASS_NAMES
 from ..weights.loading import STATE_KEY
 from .step import RunState, TrainStep
 
@@ -40,17 +41,18 @@ COMMON_FREE_KEYS = frozenset((
     "save_checkpoint", "save_checkpoint_epochs", "save_checkpoint_steps", "keep_checkpoint_max", "run_eval",
     "eval_start_epoch", "eval_interval", "save_best_ckpt", "early_stop_patience",
     "perf_steps", "perf_warmup", "data_timeout", "checkpoint_path", "detections", "ckpt_file", "file_name",
-    "file_format", "mindir_path", "onnx_path", "input", "score_thr", "draw", "scorer", "test_batch_size"))
+    "file_format", "mindir_path", "onnx_path", "input", "score_thr", "draw", "scorer", "max_dets", "test_batch_size"))
 # What a run writes into its output folder, MindRecord files apart.
 RUN_FILES = ("config.yaml", "checkpoint", "loss_*.log", "metrics.jsonl", "events.out.tfevents.*")
 log = logging.getLogger(__name__)
 
 
 class CheckpointFolder:
-    """OUTPUT_PATH/checkpoint; `train_step` is a TrainStep. Of several devices one is the `writer`."""
+    """OUTPUT_PATH/checkpoint; `train_step` is a TrainStep. Of several devices one is the `writer`. classes: their names."""
 
-    def __init__(self, output_path: Path | str, name: str, keep: int, writer: bool = True):
+    def __init__(self, output_path: Path | str, name: str, keep: int, writer: bool = True, classes: Sequence[str] = ()):
         self.path, self.name, self.keep, self.writer = Path(output_path) / "checkpoint", name, keep, writer
+        self.names = {CLASS_NAMES: json.dumps(list(classes))} if classes else {}
         if writer:
             self.path.mkdir(parents=True, exist_ok=True)
             for leftover in self.path.glob("*.partial.*"):  # of a run that was killed
@@ -61,20 +63,21 @@ class CheckpointFolder:
         if not self.writer:
             return
         path = self.path / f"{self.name}-{epoch}_{step}.ckpt"
-        write_checkpoint(path, train_step.weights())
+        write_checkpoint(path, train_step.weights(), self.names)
         _place_copy(path, self.path / "last.ckpt")
         for old in self.numbered()[:-self.keep]:
             old.unlink()
 
     def save_best(self, train_step: TrainStep) -> None:
         if self.writer:
-            write_checkpoint(self.path / "best.ckpt", train_step.weights())
+            write_checkpoint(self.path / "best.ckpt", train_step.weights(), self.names)
 
     def save_state(self, train_step: TrainStep, values: Mapping[str, Any]) -> None:
         """All that `resume` needs; values: what JSON can hold."""
         if self.writer:
             tensors, more = train_step.state()
-            write_checkpoint(self.path / "state.ckpt", tensors, {"version": VERSION, **more, **values})
+            state = {STATE_KEY: json.dumps({"version": VERSION, **more, **values})}
+            write_checkpoint(self.path / "state.ckpt", tensors, state, checked=True)
 
     def numbered(self) -> list[Path]:
         """NAME-EPOCH_STEP.ckpt, oldest first."""
@@ -83,13 +86,16 @@ class CheckpointFolder:
         return [path for _, path in sorted((tuple(map(int, match.groups())), path) for match, path in found if match)]
 
 
-def write_checkpoint(path: Path, tensors: Mapping[str, Parameter], state: Mapping[str, Any] | None = None) -> None:
-    """Write name -> Parameter, and `state` as JSON, whole or not at all; InputError where the file system refuses."""
+def write_checkpoint(path: Path, tensors: Mapping[str, Parameter], texts: Mapping[str, str] | None = None,
+                     checked: bool = False) -> None:
+    """Write name -> Parameter and name -> text, whole or not at all; InputError where the file system refuses.
+
+    checked: with a checksum, which a reader must ask for.
+    """
     partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.ckpt")
     items = [{"name": name, "data": tensor} for name, tensor in tensors.items()]
-    append = {STATE_KEY: json.dumps(state)} if state else None
     try:
-        ms.save_checkpoint(items, str(partial), append_dict=append, crc_check=bool(state))
+        ms.save_checkpoint(items, str(partial), append_dict=dict(texts) if texts else None, crc_check=checked)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())     # or a power cut leaves an empty file under the final name
         partial.chmod(0o644)            # MindSpore leaves it to its owner, read-only
@@ -149,6 +155,8 @@ def check_same_run(values: Mapping[str, Any], config: Config, facts: Mapping[str
     facts: what position and data order rest on besides the configuration, name -> value, as `values["facts"]` has them.
     """
     before, now = {**values["config"], **values["facts"]}, {**config.to_dict(), **facts}
+    if not before.get("coco_classes"):      # of an earlier version: now those of the data are in the configuration
+        before.pop("coco_classes", None)
     free = COMMON_FREE_KEYS | FREE_KEYS
     if config.lr_schedule == "cosine" and not config.epoch_size:
         free -= {"max_steps"}       # the rate falls to 0 there

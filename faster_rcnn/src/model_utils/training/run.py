@@ -14,7 +14,7 @@ from ...model import NAME
 from ...util import format_seconds
 from ..config import Config, InputError, save_config
 from ..data.loading import TrainBatches
-from ..data.source import DataInfo
+from ..data.source import DataInfo, name_classes, require_same_classes
 from ..evaluation.evaluate import Evaluation
 from ..inference.predictors import predictor_of
 from ..local_adapter import get_ranks, setup_device
@@ -66,6 +66,7 @@ def build_loop(config: Config) -> TrainLoop:
     rank, ranks = get_ranks(config)
     logging.getLogger("src").setLevel(logging.INFO if rank == 0 else logging.ERROR)
     data, val = find_data(config, rank, ranks)
+    config = name_classes(config, data)
     facts = {"pictures": data.count, "devices": ranks}
     state = checkpoint.read_state(state_path) if state_path else None
     if state and state_path:
@@ -92,7 +93,8 @@ def build_loop(config: Config) -> TrainLoop:
         predict=predictor_of(net, config.amp_level, device) if val else None,
         log=TrainLog(config.output_path, total_steps=end, rank=rank, writer=rank == 0, log_interval=config.log_interval,
                      done_steps=state.values["step"] if state else 0, images_per_step=images_per_step(config, ranks)),
-        folder=checkpoint.CheckpointFolder(config.output_path, NAME, config.keep_checkpoint_max, writer=rank == 0))
+        folder=checkpoint.CheckpointFolder(config.output_path, NAME, config.keep_checkpoint_max, writer=rank == 0,
+                                           classes=config.coco_classes))
     if state and state_path:
         loop.load_state(*state, state_path)
         if rank == 0:
@@ -116,8 +118,10 @@ def find_data(config: Config, rank: int, ranks: int) -> tuple[DataInfo, DataInfo
 
     def prepare() -> tuple[DataInfo, DataInfo | None]:
         data = dataset.prepare_data(config, train=True)
-        evaluated = config.run_eval and not config.perf_steps
-        return data, dataset.prepare_data(config, train=False, in_training=True) if evaluated else None
+        if not config.run_eval or config.perf_steps:
+            return data, None
+        require_same_classes(config, data)
+        return data, dataset.prepare_data(name_classes(config, data), train=False, in_training=True)
 
     return first_then_others(prepare, rank, ranks, "conversion of the data", config.data_timeout)
 

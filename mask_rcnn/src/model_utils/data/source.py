@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...util import first_of
 from ..config import Config, InputError
-from .resampling import read_presence, repeat_factors, resampled_count
+from .resampling import read_presence, read_sizes, repeat_factors, resampled_count
 
 if TYPE_CHECKING:       # utils/ may be missing: see _mindrecord_tools
     from utils.mindrecord.format import Format
@@ -47,13 +48,18 @@ class DataInfo:
         return ["background", *(item["name"] for item in sorted(self.categories, key=lambda item: item["label"]))]
 
     def ground_truth(self) -> dict[str, Any]:
-        """COCO ground truth as the source has it; a picture that cannot be read counts, its objects as missed.
+        """COCO ground truth of the objects that the conversion keeps, with the sizes of the pictures themselves.
 
-        Read anew each time: a training run is not to hold it between two evaluations.
+        A picture that cannot be read counts, its objects as missed. Read anew each time: a training run is not to hold it between
+        two evaluations.
         """
         source = self.source
-        return _mindrecord_tools().read_ground_truth(source.source, source.image_dir, source.anno_path, source.classes,
-                                                     source.image_set)
+        problems: list[Any] = []
+        truth = _mindrecord_tools().read_ground_truth(source.source, source.image_dir, source.anno_path, source.classes,
+                                                      source.image_set, read_sizes(self.files), problems)
+        if problems and not self.files:     # a conversion has told of them
+            _mindrecord_tools().warn_of(problems, log)
+        return truth
 
 
 def source_format(config: Config) -> "Format":
@@ -78,6 +84,36 @@ def prepare_data(config: Config, train: bool, in_training: bool = False, masks: 
         raise InputError(f"num_classes: {config.num_classes}, but {source.anno_path} has {len(info.class_names)}, "
                          "the background counted; coco_classes can name those to take")
     return _with_repeats(info, config.repeat_threshold) if train and config.repeat_threshold else info
+
+
+def name_classes(config: Config, data: DataInfo) -> Config:
+    """Return the configuration; if it names no classes, with those of the data: whatever follows finds them by name."""
+    names = data.class_names
+    if config.coco_classes or len(set(names)) < len(names):      # a class of the data may be called background
+        return config
+    return Config({**config.to_dict(), "coco_classes": names})
+
+
+def require_same_classes(config: Config, data: DataInfo) -> None:
+    """InputError unless the evaluation set of a training run has the classes of the training set, whatever their order.
+
+    With coco_classes these are chosen. If the labels are numbers, the evaluation set need not have all of them.
+    """
+    if config.coco_classes:
+        return
+    source = find_source(config, train=False, in_training=True)
+    _require_source(config, source, "val_", converted=False)
+    _, categories, _ = _mindrecord_tools().read_annotations(source.source, source.image_dir, source.anno_path,
+                                                            image_set=source.image_set)
+    wanted, found = (sorted(names) for names in (data.class_names[1:], [item["name"] for item in categories]))
+    numbered = all(name.isdecimal() for name in wanted)
+    missing, extra = [name for name in wanted if name not in found], [name for name in found if name not in wanted]
+    if extra or (missing and not numbered):
+        sides = ((missing, data.source.anno_path, data.source.image_set), (extra, source.anno_path, source.image_set))
+        told = " and ".join(f"{first_of(names)} is only in {path}{f' ({image_set})' if image_set else ''}"
+                            for names, path, image_set in sides if names)
+        raise InputError(f"coco_classes: the classes to train and to evaluate on differ: {told}; "
+                         "name those to take: --coco_classes='[background, ...]'")
 
 
 def _with_repeats(info: DataInfo, threshold: float) -> DataInfo:

@@ -32,7 +32,7 @@ def score_file(config: Config) -> tuple[list[Scores], dict[str, VocScores]]:
         ground_truth = _limit_classes(_coco_file(config), config.coco_classes)
     else:
         ground_truth = DataInfo((), 0, [], find_source(config, train=False)).ground_truth()
-    scores = [coco_ap(ground_truth, detections, kind, config.scorer) for kind in _kinds(detections)]
+    scores = [coco_ap(ground_truth, detections, kind, config.scorer, config.max_dets) for kind in _kinds(detections)]
     return scores, other_scores(config, ground_truth, detections)
 
 
@@ -60,11 +60,20 @@ def _coco_file(config: Config) -> Path:
     return Path(path)
 
 
-def _limit_classes(path: Path, classes: Sequence[str]) -> dict[str, Any]:
+def _limit_classes(path: Path, classes: Sequence[str]) -> Mapping[str, Any]:
     """The ground truth; if the configuration names a part of its classes, only with these."""
-    _, truth = read_json(path, "ground truth")
-    named = [item for item in truth.get("categories", ()) if item.get("name") in classes[1:]] if classes else []
-    return {**truth, "categories": named} if named and len(named) == len(classes) - 1 else truth
+    from utils.mindrecord.values import whole_number
+
+    truth: Any = read_json(path, "ground truth").content
+    if not isinstance(truth, Mapping) or any(not isinstance(truth.get(key), list) for key in ("categories", "annotations")):
+        return truth            # what scores it says so
+    named = [item for item in truth["categories"] if isinstance(item, Mapping) and item.get("name") in classes[1:]]
+    if not classes or len({item["name"] for item in named}) < len(classes) - 1:
+        return truth
+    others = {whole_number(item.get("id")) for item in truth["categories"] if isinstance(item, Mapping) and item not in named}
+    kept = [item for item in truth["annotations"]
+            if not isinstance(item, Mapping) or whole_number(item.get("category_id")) not in others]
+    return {**truth, "categories": named, "annotations": kept}
 
 
 def report(scores: list[Scores], others: Mapping[str, VocScores], config: Config, output: Path, seconds: float) -> None:

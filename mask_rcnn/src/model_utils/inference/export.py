@@ -63,7 +63,7 @@ def input_shapes(config: Config) -> tuple[tuple[int, ...], ...]:
 def load_networks(config: Config, device: str, inputs: dict[str, tuple[int, ...]]) -> list[ExportedNetwork]:
     """Return the networks that `exported` of network_define.py gives, with the checkpoint's weights."""
     net = build_network(config, fast=False)     # plain operators, which other runtimes know
-    load_checkpoint_into(net, config.ckpt_file)
+    load_checkpoint_into(net, config.ckpt_file, config.coco_classes)
     return [part._replace(network=mixed_precision(part.network, config.amp_level, device).set_train(False))
             for part in exported(net, config, inputs)]
 

@@ -20,6 +20,7 @@ dict    the sub-keys of the default; those not given keep their value
 """
 import difflib
 import math
+import os
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -259,6 +260,8 @@ def _to_float(value: Any, text: bool) -> float | None:
 def _to_str(value: Any, text: bool) -> str | None:
     if value is None:
         return ""
+    if isinstance(value, str) and value.startswith("~/"):     # a path; behind --key= no shell expands it
+        return os.path.expanduser(value)
     return value if isinstance(value, str) else None
 
 
