@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..config import Config, InputError
+from ..own_utils import use_own_utils
 from .resampling import read_presence, repeat_factors, resampled_count
 
 if TYPE_CHECKING:       # utils/ may be missing: see _mindrecord_tools
@@ -148,6 +149,7 @@ def _has_manifest(folder: Path) -> bool:
 
 
 def _mindrecord_tools() -> ModuleType:
+    use_own_utils()
     try:
         from utils import mindrecord
     except ImportError as error:
