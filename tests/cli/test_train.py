@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from tests import commands
 
@@ -114,6 +115,24 @@ def test_new_run_sets_the_earlier_aside(command, tmp_path):
     assert "was moved to" in done.stderr
     assert len(losses(tmp_path / "out put")) == 1
     assert (tmp_path / "out put" / "earlier" / "1" / "checkpoint" / "last.ckpt").is_file()
+
+
+def test_what_belongs_to_a_call_is_not_saved(command, tmp_path):
+    flags = "--max_steps=1", "--run_eval=False"
+    run(command(*flags, "--resume=auto", "--train_url=", "--checkpoint_path=of_another_command.ckpt"), tmp_path)
+    output = tmp_path / "out put"
+    saved = yaml.safe_load((output / "config.yaml").read_text(encoding="utf-8"))
+    assert not set(saved) & {"resume", "distribute", "enable_modelarts", "perf_steps", "checkpoint_path", "input"}
+    assert saved["max_steps"] == 1 and saved["pre_trained"] == ""
+    weights = tmp_path / "weights.ckpt"
+    weights.write_bytes((output / "checkpoint" / "last.ckpt").read_bytes())
+    arguments = [f"--config_path={output / 'config.yaml'}", f"--pre_trained={weights}"]
+    again = run([sys.executable, str(TOY), *arguments], tmp_path)
+    assert "was moved to" in again.stderr and f"parameters from {weights}" in again.stderr
+    resumed = run([sys.executable, str(TOY), *arguments, "--resume=auto", "--max_steps=2"], tmp_path)
+    told = f"pre_trained: {weights} is not read: the run resumes from {output / 'checkpoint' / 'state.ckpt'}; without --resume"
+    assert told in resumed.stderr
+    assert len(losses(output)) == 2
 
 
 def test_lengths_and_rates_in_steps(command, tmp_path):

@@ -95,10 +95,13 @@ def require_path(config: Config, name: str, kind: str = "file or folder") -> Pat
     return path
 
 
-def save_config(config: Config, path: Path | str) -> None:
-    """Write the resolved configuration as YAML; `load_config(path)` gives an equal one."""
+def save_config(config: Config, path: Path | str, left_out: Sequence[str] = ()) -> None:
+    """Write the resolved configuration as YAML; `load_config(path)` gives an equal one but for the keys `left_out`."""
     path = Path(path)
-    text = yaml.safe_dump(config.to_dict(), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
+    values = {name: value for name, value in config.to_dict().items() if name not in left_out}
+    text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
+    if left_out:
+        text = f"# Without those that belong to a command line: {', '.join(name for name in left_out if name in config)}.\n{text}"
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")  # a reader never sees half a file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

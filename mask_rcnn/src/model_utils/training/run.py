@@ -71,6 +71,9 @@ def build_loop(config: Config) -> TrainLoop:
     state = checkpoint.read_state(state_path) if state_path else None
     if state and state_path:
         checkpoint.check_same_run(state.values, config, facts, state_path)
+        if config.pre_trained:
+            log.warning("pre_trained: %s is not read: the run resumes from %s; without --resume a new run starts from those weights",
+                        config.pre_trained, state_path)
     require_same_start(state.values["step"] if state else 0, config, ranks)
 
     net = mixed_precision(network_define.build_network(config, fast=device == "CPU"), config.amp_level, device)
@@ -97,7 +100,7 @@ def build_loop(config: Config) -> TrainLoop:
     if state and state_path:
         loop.load_state(*state, state_path)
         if rank == 0:
-            save_config(config, Path(config.output_path) / "config.yaml")
+            write_config(config)
         log.info("resume: goes on after step %d, as %s has it", loop.step, state_path)
     elif config.resume:
         log.info("resume: nothing to go on with in %s: a new run", config.output_path)
@@ -134,10 +137,15 @@ def require_same_start(step: int, config: Config, ranks: int) -> None:
 def open_output(config: Config) -> None:
     """Write config.yaml to output_path; an earlier run there is set aside."""
     shelf = checkpoint.set_aside(config.output_path)
-    save_config(config, Path(config.output_path) / "config.yaml")
+    write_config(config)
     if shelf:
         log.warning("the earlier run in %s was moved to %s (--resume=auto would have gone on with it)",
                     config.output_path, shelf)
+
+
+def write_config(config: Config) -> None:
+    """Write config.yaml to output_path."""
+    save_config(config, Path(config.output_path) / "config.yaml", checkpoint.CALL_KEYS)
 
 
 def how_to_resume(config: Config) -> str:
