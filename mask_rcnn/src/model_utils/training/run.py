@@ -72,7 +72,7 @@ def build_loop(config: Config) -> TrainLoop:
     if state and state_path:
         checkpoint.check_same_run(state.values, config, facts, state_path)
         if config.pre_trained:
-            log.warning("pre_trained: %s is not read: the run resumes from %s; without --resume a new run starts from those weights",
+            log.warning("pre_trained: %s is not read: the run resumes from %s; without --resume a new run starts from them",
                         config.pre_trained, state_path)
     require_same_start(state.values["step"] if state else 0, config, ranks)
 
