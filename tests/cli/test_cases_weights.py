@@ -61,6 +61,7 @@ def test_another_utils_on_the_path(run_command, case, tmp_path, one_line, model)
     """The conversion of the data, which utils/ does, comes before the key that is wrong."""
     done = run_command(["python", "train.py", "--num_classes=3", "--coco_classes=[background, red, blue]",
                         f"--image_dir={case('base') / 'images'}", f"--anno_path={case('base') / 'a.json'}",
-                        "--val_anno_path=nowhere", f"--output_path={tmp_path}"], cwd=ROOT / model, env={"PYTHONPATH": case("pythonpath")})
+                        "--val_anno_path=nowhere", f"--output_path={tmp_path}"],
+                       cwd=ROOT / model, env={"PYTHONPATH": case("pythonpath")})
     assert "anno_path: no such file: nowhere" in one_line(done, "train.py")
     assert (tmp_path / "mindrecord" / f"train{'_masks' if model == 'mask_rcnn' else ''}" / "manifest.json").is_file()

@@ -126,6 +126,16 @@ def test_what_must_not_change(tmp_path, caplog):
         " seed was 1 and is 5 now", " epoch_size was 3 and is 30 now"]
 
 
+@pytest.mark.parametrize(("factor", "now", "told"), [
+    (4.0, {"expand_ratio": 1.0, "expand_factor": 4.0}, []), (1.0, {"expand_ratio": 0.0}, []),
+    (1.0, {"expand_ratio": 1.0}, ["resume: expand_ratio was 0.0 and is 1.0 now: the run goes on, but not as it would have"])])
+def test_state_from_before_expand_ratio_was_a_chance(tmp_path, caplog, factor, now, told):
+    before = {**load_config().to_dict(), "expand_ratio": factor}
+    del before["expand_factor"]
+    check_same_run({"config": before, "facts": {}}, load_config(overrides=now), {}, tmp_path)
+    assert [record.getMessage() for record in caplog.records] == told
+
+
 def test_what_a_longer_run_changes(tmp_path, caplog):
     """Where max_steps alone is the length, the rate falls to 0 there."""
     options = {"epoch_size": 0, "lr_schedule": "cosine"}

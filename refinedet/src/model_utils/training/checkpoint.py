@@ -152,7 +152,7 @@ def check_same_run(values: Mapping[str, Any], config: Config, facts: Mapping[str
 
     facts: what position and data order rest on besides the configuration, name -> value, as `values["facts"]` has them.
     """
-    before, now = {**values["config"], **values["facts"]}, {**config.to_dict(), **facts}
+    before, now = {**translated(values["config"]), **values["facts"]}, {**config.to_dict(), **facts}
     free = COMMON_FREE_KEYS | FREE_KEYS
     if config.lr_schedule == "cosine" and not config.epoch_size:
         free -= {"max_steps"}       # the rate falls to 0 there
@@ -162,6 +162,14 @@ def check_same_run(values: Mapping[str, Any], config: Config, facts: Mapping[str
         if name in FIXED_KEYS or name in facts:
             raise InputError(f"{told}: {source} cannot go on so; set it back, or start anew with --pre_trained")
         log.warning("%s: the run goes on, but not as it would have", told)
+
+
+def translated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a state, in which earlier versions had the factor under the name of the chance."""
+    factor = values.get("expand_ratio")
+    if factor is None or "expand_factor" in values:
+        return dict(values)
+    return {**values, "expand_ratio": float(factor > 1), **({"expand_factor": factor} if factor > 1 else {})}
 
 
 def _shown(value: Any, most: int = 60) -> str:
