@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -55,6 +56,8 @@ def test_what_a_run_leaves(command, tmp_path, model):
         "best.ckpt", f"{model}-1_3.ckpt", f"{model}-2_3.ckpt", "last.ckpt", "state.ckpt"])
     assert "num_classes: 4" in (output / "config.yaml").read_text(encoding="utf-8")
     assert list(output.glob("events.out.tfevents.*"))
+    height, width = cv2.imread(str(output / "curves.png")).shape[:2]
+    assert width > 2 * height       # losses, AP and learning rate side by side
     old_line = r"epoch: \d+ step: \d+, " + ", ".join(rf"{name}: \d+\.\d{{5}}" for name in LOSSES[model])
     assert [bool(re.fullmatch(old_line, line)) for line in losses(output)] == [True] * 6
     assert [line.split(",")[0] for line in losses(output)] == [
@@ -69,6 +72,7 @@ def test_what_a_run_leaves(command, tmp_path, model):
     assert (rows[-1]["step"], rows[-1]["images"]) == (6, 3)
     assert "identity 5\ncalibrate (6, 3, 64, 64) 5" in done.stdout
     assert "last.ckpt, best.ckpt" in done.stderr
+    assert "the first step also compiles the network, for about half a minute" in done.stderr
     assert "epoch: 2 AP: " in done.stdout
     assert not (tmp_path / "rank_0").exists()
 
@@ -103,7 +107,10 @@ def test_signal_leaves_a_run_to_go_on_with(command, tmp_path, number, status):
     assert "Traceback" not in errors
     done = len(losses(output))
     assert f"stopped after step {done} of 120" in errors
-    assert "--resume=auto" in errors
+    assert "--resume=auto" in errors and f"weights in {output / 'checkpoint' / 'last.ckpt'}" in errors
+    assert "asked to stop: the run ends after the step that runs now; a second time ends it at once" in errors.splitlines()
+    assert {"last.ckpt", "state.ckpt"} <= {path.name for path in (output / "checkpoint").iterdir()}
+    assert (output / "curves.png").is_file()
     went_on = run(command(*flags, f"--max_steps={done + 1}", "--resume=auto"), tmp_path)
     assert f"goes on after step {done}" in went_on.stderr
     assert len(losses(output)) == done + 1
