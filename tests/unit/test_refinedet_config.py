@@ -11,7 +11,8 @@ KEYS = read_keys(DEFAULT_CONFIG)
 # The old zoo's README and its configuration of VGG-16, names and values -> keys and values here; None: nothing reads it.
 OLD = {
     "device_num": (1, None), "lr": (0.05, "base_lr"), "dataset": ("coco", "dataset"), "epoch_size": (500, "epoch_size"),
-    "batch_size": (32, "batch_size"), "pre_trained_epoch_size": (0, None), "save_checkpoint_epochs": (10, "save_checkpoint_epochs"),
+    "batch_size": (32, "batch_size"), "pre_trained_epoch_size": (0, "pre_trained_epoch_size"),
+    "save_checkpoint_epochs": (10, "save_checkpoint_epochs"),
     "loss_scale": (1024, "loss_scale"), "class_num": (81, "num_classes"), "mindrecord_dir": ("/data/MindRecord", "mindrecord_dir"),
     "coco_root": ("/data/coco2017", "coco_root"), "voc_root": ("", "voc_root"), "image_dir": ("", "image_dir"),
     "anno_path": ("", "anno_path"), "run_online": (False, "enable_modelarts"), "data_url": ("obs://x", "data_url"),

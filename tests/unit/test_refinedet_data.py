@@ -211,3 +211,4 @@ def test_eval_prints_and_writes_voc_ap(model, tmp_path, run_command):
     assert metrics["bbox"]["AP50"] == pytest.approx(0.5)
     assert " PASCAL VOC mean AP @[ IoU=0.50 | area under the curve ] = 0.500" in run.stdout.splitlines()
     assert " PASCAL VOC mean AP @[ IoU=0.50 | 11 points of VOC2007 ] = 0.500" in run.stdout.splitlines()
+    assert (run.stdout.splitlines()[-1] == "mAP:0.5000") == (model == "refinedet")
