@@ -74,6 +74,7 @@ def test_what_a_run_leaves(command, tmp_path, model):
     assert "last.ckpt, best.ckpt" in done.stderr
     assert "the first step also compiles the network, for about half a minute" in done.stderr
     assert "epoch: 2 AP: " in done.stdout
+    assert done.stdout.count("is evaluated; the first time also compiles the network for inference") == 1
     assert not (tmp_path / "rank_0").exists()
 
 

@@ -57,7 +57,7 @@ class TrainLoop:
         self.evaluated = self.saved = 0     # steps after which that was last done
         self.stop = StopRequest()           # until `run` gets the one that signals reach
         self.stopping = False
-        self.compiled = False               # the network, by the first step of this process
+        self.compiled = self.inference_compiled = False     # the network, in this process
 
     def run(self, stop: StopRequest) -> None:
         """Train to the end; `stop` is a StopRequest. Raises Stopped when it asks to, or NotFiniteError."""
@@ -172,11 +172,13 @@ class TrainLoop:
         if evaluation is None or predict is None:
             raise ValueError("there is nothing to evaluate on")
         start = time.monotonic()
-        self.stop.during, self.stop.compiling = "the batch that is evaluated now", True      # the first of them
+        self.stop.during, self.stop.compiling = "the batch that is evaluated now", True      # the first of them compiles
+        if not self.inference_compiled:
+            self.log.say(f"epoch: {epoch + 1} is evaluated; the first time also compiles the network for inference")
         self.train_step.share_statistics()
         with self.train_step.averaged():
             scores = evaluation.run(functools.partial(self._checked_predict, predict))
-        self.evaluated, self.stop.compiling = self.step, False
+        self.evaluated, self.stop.compiling, self.inference_compiled = self.step, False, True
         seconds = time.monotonic() - start
         boxes, *others = scores
         self.log.record("eval", self.step, {"epoch": epoch + 1, **boxes.figures,
