@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 # As utils/mindrecord/file_names.py has them, in the order of preference; this file works without that package.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".tga", ".pcx", ".ico", ".pgm", ".ppm")
 SIDES = ("train", "val")
 
 

@@ -14,6 +14,10 @@ import os
 import sys
 from pathlib import Path
 
+if not __package__:  # run as a file: make its folder's parent the place to import from, as `python -m` does
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    __package__ = "src"
+
 log = logging.getLogger(__name__)
 
 
@@ -47,10 +51,10 @@ def convert(data_path: Path, classes=None) -> dict:
 
 def _import_mindrecord():
     """utils/mindrecord lies beside the model directory."""
-    root = str(Path(__file__).resolve().parents[2])
-    if root not in sys.path:
-        sys.path.append(root)
     try:
+        from .model_utils.own_utils import use_own_utils
+
+        use_own_utils()
         import utils.mindrecord
         import utils.mindrecord.pictures
     except ImportError as error:

@@ -69,6 +69,7 @@ def test_eval_scores_a_file_of_detections(call, data_dir, tmp_path, scorer):
     assert " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.505\n" in result.stdout
     assert re.search(r"^person +0\.\d{3} +0\.\d{3} +250$", result.stdout, re.M)
     assert (metrics["images"], metrics["detections"], metrics["config"]["scorer"]) == (100, 734, scorer)
+    assert (tmp_path / "out put" / "eval.log").read_text() == result.stdout and "mAP" not in result.stdout
     assert cv2.imread(str(tmp_path / "out put" / "pr_curves.png")) is not None
 
 

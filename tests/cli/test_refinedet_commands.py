@@ -114,6 +114,16 @@ def detect(inputs, config) -> list:
     return [predict(*pair) for pair in inputs]
 
 
+def test_evaluation_ends_as_in_the_old_zoo(run_command, repo_dir, data_dir, tmp_path):
+    folder = data_dir / "coco_known_answer"
+    done = run_command(["python", repo_dir / "refinedet" / "eval.py", f"--output_path={tmp_path}",
+                        f"--detections={folder / 'instances_val2014_fakebbox100_results.json'}",
+                        f"--anno_path={folder / 'instances_val2014_100.json'}"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-4:] == ["", "========================================", "", "mAP:0.5046"]
+    assert (tmp_path / "eval.log").read_text() == done.stdout
+
+
 @pytest.mark.parametrize("with_nms", [True, False])
 @pytest.mark.parametrize(("file_format", "key"), [("MINDIR", "mindir_path"), ("ONNX", "onnx_path")])
 def test_exported_networks_give_the_same_detections(model, call, inputs, wanted, file_format, key, with_nms):

@@ -65,7 +65,7 @@ def test_command_line_lists_without_brackets():
     ("zzzzz: 64", "zzzzz: unknown key"),
     ("dataset: COCO", "dataset: expected one of coco, voc, other, got 'COCO', did you mean coco?"),
     ("num_gts: 3\nmax_instance_count: 4",
-     "max_instance_count: given twice (num_gts and max_instance_count are one key)"),
+     "max_instance_count: given twice (num_gts and max_instance_count are one key), with different values"),
     ("seed: 3\nseed: 4", "seed: given twice, before in line 2"),
 ])
 def test_faults_in_yaml_name_file_line_and_key(message, write, text, expected):

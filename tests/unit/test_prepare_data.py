@@ -28,12 +28,13 @@ def train_batches(info, config, batch_size=2):
 
 def test_configuration_reaches_the_transforms(message):
     config = load_config(overrides={
-        "img_height": 64, "img_width": 96, "keep_ratio": False, "flip_ratio": 0.25, "expand_ratio": 3.0,
-        "photo_ratio": 0.5, "multi_scale": [0.5, 1], "num_gts": 7, "seed": 9, "image_mean": [1, 2, 3],
+        "img_height": 64, "img_width": 96, "keep_ratio": False, "flip_ratio": 0.25, "expand_ratio": 0.5,
+        "expand_factor": 3.0, "photo_ratio": 0.5, "multi_scale": [0.5, 1], "num_gts": 7, "seed": 9, "image_mean": [1, 2, 3],
         "image_std": [4, 5, 6], "to_rgb": False})
     transform = build_train_transform(config)
     assert {name: step.keywords for name, step in transform.augmenter.steps.items()} == {
-        "photo": {"photo_ratio": 0.5}, "expand": {"expand_ratio": 3.0}, "multi_scale": {"multi_scale": (0.5, 1.0)},
+        "photo": {"photo_ratio": 0.5}, "expand": {"expand_ratio": 0.5, "expand_factor": 3.0},
+        "multi_scale": {"multi_scale": (0.5, 1.0)},
         "flip": {"flip_ratio": 0.25}}
     assert (transform.num_gts, transform.seed) == (7, 9)
     assert transform.preprocess.size == InputSize(64, 96, keep_ratio=False)

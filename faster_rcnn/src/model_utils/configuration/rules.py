@@ -45,6 +45,9 @@ def _training(config: Config) -> Iterator[Fault]:
     """Likewise, of how long and in what steps to train."""
     if not config.epoch_size and not config.max_steps:
         yield "epoch_size", "0 means that max_steps ends the run, and max_steps is 0"
+    done = config.pre_trained_epoch_size
+    if done and done >= config.epoch_size:
+        yield "pre_trained_epoch_size", f"{done} of {config.epoch_size} epochs (epoch_size) leave nothing to train"
     if config.early_stop_patience and not config.run_eval:
         yield "early_stop_patience", "nothing is evaluated: run_eval is False"
     if config.perf_steps and config.resume:

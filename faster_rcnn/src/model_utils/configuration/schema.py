@@ -14,9 +14,10 @@ bool    True, False, true, false, 1, 0
 int     a whole number
 float   any finite number, also `1e-4` (which YAML takes for text) and a fraction such as `1/3`
 str     text; an empty value in YAML is ""
-list    every element as those of the default; an empty default takes numbers
-dict    the sub-keys of the default; those not given keep their value
+list    every element as those of the default; an empty default takes numbers; also Python's (1, 2)
+dict    the sub-keys of the default; those not given keep their value; also Python's dict(a=1)
 """
+import ast
 import difflib
 import math
 import os
@@ -35,6 +36,8 @@ _NUMBER_LIMITS = re.compile(rf"\[{_RANGE}\]")
 _LIST_LIMITS = re.compile(rf"\[(?:(?P<length>[1-9]\d*) values)?(?:(?(length), )each {_RANGE})?\]")
 # What looks like limits: brackets, and a range without them.
 _BRACKETS = re.compile(r"\[[^\[\]]*\]?|\S*\d\.\.(?!\.)\S*")
+# How a tuple or a dict of Python begins.
+PYTHON = re.compile(r"\s*(\(|dict\s*\()")
 _EXAMPLE = re.compile(rf"\[(?:{_NUMBER}(?:, *{_NUMBER})*)?\]")
 
 
@@ -187,6 +190,8 @@ def _range_text(key: Key) -> str:
 
 def coerce(value: Any, like: Any, where: str, text: bool = False) -> Any:
     """`value` as the type of `like`, or an InputError that begins with `where`."""
+    if isinstance(like, (list, dict)) and isinstance(value, str) and PYTHON.match(value):
+        value, text = _python_value(value), False
     if isinstance(like, (list, dict)) and text:
         bare = isinstance(like, list) and not value.strip().startswith("[")  # the brackets of a list may be left out
         value = parse_text(f"[{value}]" if bare else value, where)
@@ -200,6 +205,17 @@ def coerce(value: Any, like: Any, where: str, text: bool = False) -> Any:
         quote = ", write it in quotes" if isinstance(like, str) and isinstance(value, (int, float)) else ""
         raise InputError(f"{where}: expected {expected}, got {value!r}{quote}")
     return result
+
+
+def _python_value(text: str) -> Any:
+    """Return what a tuple or a dict(...) stands for, as the old zoo's config.py has them; the text itself where it is neither."""
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        if isinstance(node, ast.Call):
+            return {str(item.arg): ast.literal_eval(item.value) for item in node.keywords}
+        return ast.literal_eval(node)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def parse_text(value: str, where: str) -> Any:

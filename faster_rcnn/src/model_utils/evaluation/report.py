@@ -1,11 +1,13 @@
 """What eval.py and postprocess.py do: score a network or a file of detections, print the figures, write them and the curves."""
+import contextlib
+import io
 import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...model import IOU_TYPES
+from ...model import IOU_TYPES, closing_lines
 from ..config import Config, InputError, require_path
 from ..data.source import DataInfo, find_source, source_format
 from .coco_inputs import GroundTruth, Results, read_json
@@ -76,7 +78,17 @@ def _limit_classes(path: Path, classes: Sequence[str]) -> Mapping[str, Any]:
 
 
 def report(scores: list[Scores], others: Mapping[str, VocScores], config: Config, output: Path, seconds: float) -> None:
-    """Print the figures and write metrics.json and the curves."""
+    """Print the figures, and write them to eval.log, with metrics.json and the curves."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        _report(scores, others, config, output, seconds)
+        main_figure = others["voc"].figures["mAP"] if "voc" in others else scores[0]["AP"]
+        print("".join(f"{line}\n" for line in closing_lines(main_figure)), end="")
+    (output / "eval.log").write_text(text.getvalue(), encoding="utf-8")
+    print(text.getvalue(), end="", flush=True)
+
+
+def _report(scores: list[Scores], others: Mapping[str, VocScores], config: Config, output: Path, seconds: float) -> None:
     output.mkdir(parents=True, exist_ok=True)
     more = {key: item.to_dict() for key, item in others.items()}
     write_metrics(output / "metrics.json", scores, **more, config=config.to_dict(), seconds=round(seconds, 2))

@@ -35,7 +35,9 @@ def _read(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
-    if path.suffix != ".ckpt":
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"      # Lightning's checkpoints of PyTorch end in .ckpt too
+    if path.suffix != ".ckpt" or is_zip:
         raise InputError(f"{path}: not a MindSpore checkpoint (.ckpt): convert it with "
                          f"python -m src.convert_checkpoint --ckpt_file={path}")
     try:

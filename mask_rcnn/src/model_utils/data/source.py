@@ -10,6 +10,7 @@ import numpy as np
 
 from ...util import first_of
 from ..config import Config, InputError
+from ..own_utils import use_own_utils
 from .resampling import read_presence, read_sizes, repeat_factors, resampled_count
 
 if TYPE_CHECKING:       # utils/ may be missing: see _mindrecord_tools
@@ -186,6 +187,7 @@ def _has_manifest(folder: Path) -> bool:
 
 
 def _mindrecord_tools() -> ModuleType:
+    use_own_utils()
     try:
         from utils import mindrecord
     except ImportError as error:

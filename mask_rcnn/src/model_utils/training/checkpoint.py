@@ -3,23 +3,19 @@
 
 OUTPUT_PATH/checkpoint/ holds
     NAME-EPOCH_STEP.ckpt    weights, the newest of them
-    last.ckpt, best.ckpt    weights: the newest, and those of the best AP
+    last.ckpt, best.ckpt    weights: the newest, also of a run that was stopped, and those of the best AP
     state.ckpt              all that a run needs to go on: weights, optimiser, averaged weights, position
 Weights are the averaged ones where they are kept. Each file is written beside its place and renamed when it is whole,
 so that neither a full disk nor an interruption costs the one before.
 """
-import ctypes
 import json
 import logging
 import os
 import re
 import shutil
-import signal
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import mindspore as ms
 from mindspore import Parameter
@@ -42,9 +38,13 @@ COMMON_FREE_KEYS = frozenset((
     "save_checkpoint", "save_checkpoint_epochs", "save_checkpoint_steps", "keep_checkpoint_max", "run_eval",
     "eval_start_epoch", "eval_interval", "save_best_ckpt", "early_stop_patience",
     "perf_steps", "perf_warmup", "data_timeout", "checkpoint_path", "detections", "ckpt_file", "file_name",
-    "file_format", "mindir_path", "onnx_path", "input", "score_thr", "draw", "scorer", "max_dets", "test_batch_size"))
+    "file_format", "aipp_path", "mindir_path", "onnx_path", "input", "score_thr", "draw", "scorer", "max_dets",
+    "test_batch_size"))
+# Keys that belong to a command line, not to the run: config.yaml, which later commands begin with, does not have them.
+CALL_KEYS = ("resume", "distribute", "enable_modelarts", "data_url", "checkpoint_url", "train_url", "perf_steps", "checkpoint_path",
+             "detections", "ckpt_file", "mindir_path", "onnx_path", "input", "settings_path", "results_path", "aipp_path")
 # What a run writes into its output folder, MindRecord files apart.
-RUN_FILES = ("config.yaml", "checkpoint", "loss_*.log", "metrics.jsonl", "events.out.tfevents.*")
+RUN_FILES = ("config.yaml", "checkpoint", "loss_*.log", "metrics.jsonl", "curves.png", "events.out.tfevents.*")
 log = logging.getLogger(__name__)
 
 
@@ -68,6 +68,11 @@ class CheckpointFolder:
         _place_copy(path, self.path / "last.ckpt")
         for old in self.numbered()[:-self.keep]:
             old.unlink()
+
+    def save_last(self, train_step: TrainStep) -> None:
+        """Weights of a run that is stopped between two checkpoints."""
+        if self.writer:
+            write_checkpoint(self.path / "last.ckpt", train_step.weights())
 
     def save_best(self, train_step: TrainStep) -> None:
         if self.writer:
@@ -155,7 +160,7 @@ def check_same_run(values: Mapping[str, Any], config: Config, facts: Mapping[str
 
     facts: what position and data order rest on besides the configuration, name -> value, as `values["facts"]` has them.
     """
-    before, now = {**values["config"], **values["facts"]}, {**config.to_dict(), **facts}
+    before, now = {**translated(values["config"]), **values["facts"]}, {**config.to_dict(), **facts}
     if not before.get("coco_classes"):      # of an earlier version: now those of the data are in the configuration
         before.pop("coco_classes", None)
     free = COMMON_FREE_KEYS | FREE_KEYS
@@ -167,6 +172,14 @@ def check_same_run(values: Mapping[str, Any], config: Config, facts: Mapping[str
         if name in FIXED_KEYS or name in facts:
             raise InputError(f"{told}: {source} cannot go on so; set it back, or start anew with --pre_trained")
         log.warning("%s: the run goes on, but not as it would have", told)
+
+
+def translated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a state, in which earlier versions had the factor under the name of the chance."""
+    factor = values.get("expand_ratio")
+    if factor is None or "expand_factor" in values:
+        return dict(values)
+    return {**values, "expand_ratio": float(factor > 1), **({"expand_factor": factor} if factor > 1 else {})}
 
 
 def _shown(value: Any, most: int = 60) -> str:
@@ -185,61 +198,3 @@ def set_aside(output_path: Path | str) -> Path | None:
         for path in root.glob(pattern):
             path.rename(shelf / path.name)
     return shelf
-
-
-class StopRequest:
-    """Within `with`, SIGINT and SIGTERM ask to stop instead of ending the process; a second one of the kind ends it.
-
-    Whenever MindSpore 2.10 runs a graph it takes SIGINT over, and turns it into SIGTERM. `renew` takes it back after the
-    graph, and a thread does so during long ones.
-    """
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.number = 0         # of the signal
-        self._before: dict[int, Any] = {}
-        self._done = threading.Event()
-        self._action: ctypes.Array | None = None     # of Python at SIGINT
-
-    def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._take) for number in self.signals}
-        self._action = _current_action(signal.SIGINT)
-        threading.Thread(target=self._keep_renewing, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def __bool__(self) -> bool:
-        return bool(self.number)
-
-    def _take(self, number: int, _frame: FrameType | None) -> None:
-        self._done.set()
-        self.number = number
-        signal.signal(number, self._before[number])
-
-    def renew(self) -> None:
-        """Take SIGINT back."""
-        _libc.sigaction(signal.SIGINT, self._action, None)
-
-    def _keep_renewing(self) -> None:
-        while not self._done.wait(0.01):
-            self.renew()
-
-    @property
-    def status(self) -> int:
-        """The exit status that a shell gives a process which the signal ended; 143 where another device was asked."""
-        return 128 + (self.number or signal.SIGTERM)
-
-
-_libc = ctypes.CDLL(None)
-
-
-def _current_action(number: int) -> ctypes.Array:
-    """What the C library does at a signal: its struct sigaction, which nobody needs to look into."""
-    action = ctypes.create_string_buffer(512)
-    _libc.sigaction(number, None, action)
-    return action
