@@ -54,7 +54,8 @@ def clean_ground_truth(ground_truth: GroundTruth, iou_type: str = "bbox", found:
         raise InputError(str(error)) from error
     kinds: dict[str, list[Problem]] = {}
     for problem in problems:
-        kinds.setdefault(problem.kind, []).append(problem)
+        kind = "unknown category" if problem.kind.startswith("unknown category") else problem.kind     # without its name
+        kinds.setdefault(kind, []).append(problem)
     notes = [f"{len(some)} x {kind} in the ground truth{', left out' if is_dropped(some[0]) else ''}; the first: "
              f"{some[0].place}: {some[0].what}" for kind, some in kinds.items()]
     if iou_type == "segm":

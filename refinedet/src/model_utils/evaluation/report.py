@@ -64,18 +64,12 @@ def _coco_file(config: Config) -> Path:
 
 def _limit_classes(path: Path, classes: Sequence[str]) -> Mapping[str, Any]:
     """The ground truth; if the configuration names a part of its classes, only with these."""
-    from utils.mindrecord.values import whole_number
-
     truth: Any = read_json(path, "ground truth").content
-    if not isinstance(truth, Mapping) or any(not isinstance(truth.get(key), list) for key in ("categories", "annotations")):
+    if not isinstance(truth, Mapping) or not isinstance(truth.get("categories"), list):
         return truth            # what scores it says so
     named = [item for item in truth["categories"] if isinstance(item, Mapping) and item.get("name") in classes[1:]]
-    if not classes or len({item["name"] for item in named}) < len(classes) - 1:
-        return truth
-    others = {whole_number(item.get("id")) for item in truth["categories"] if isinstance(item, Mapping) and item not in named}
-    kept = [item for item in truth["annotations"]
-            if not isinstance(item, Mapping) or whole_number(item.get("category_id")) not in others]
-    return {**truth, "categories": named, "annotations": kept}
+    found = {item["name"] for item in named}
+    return {**truth, "categories": named} if found and len(found) == len(classes) - 1 else truth
 
 
 def report(scores: list[Scores], others: Mapping[str, VocScores], config: Config, output: Path, seconds: float) -> None:
