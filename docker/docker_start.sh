@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Start a container with a data and a model directory at their own paths, as the user who calls.
 # usage: bash docker_start.sh IMAGE DATA_DIR MODEL_DIR [COMMAND...]
+# DRY_RUN=1 prints the docker command and starts nothing.
 # Without COMMAND it is a shell. Ascend cards and NVIDIA GPUs that this machine has are there too; SHM_SIZE (8g) is the
 # shared memory, DEVICE_DIR (/dev) the folder of the cards, MS_LITE_HOME the folder of MindSpore Lite for inference in C++.
 set -euo pipefail
 
-usage() { sed -n '3,5s/^# //p' "$0" >&2; exit 2; }
+usage() { sed -n '3,6s/^# //p' "$0" >&2; exit 2; }
 fail() { echo "docker_start.sh: error: $1" >&2; exit 2; }
 
 # The absolute path of folder $2; $1 is its name in the usage.
@@ -34,7 +35,7 @@ data=$(folder DATA_DIR "$2")
 model=$(folder MODEL_DIR "$3")
 shift 3
 devices=${DEVICE_DIR:-/dev}
-command -v docker >/dev/null || fail "docker is not installed"
+[[ ${DRY_RUN:-0} == 1 ]] || command -v docker >/dev/null || fail "docker is not installed"
 
 options=(--rm --init --shm-size "${SHM_SIZE:-8g}" --user "$(id -u):$(id -g)" --env HOME=/tmp --workdir "$model")
 mount "$data"
@@ -69,4 +70,10 @@ if [[ ${#cards[@]} -gt 0 ]]; then
 fi
 if command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus >/dev/null 2>&1; then options+=(--gpus all); fi
 
-exec docker run "${options[@]}" "$image" "${@:-bash}"
+command=(docker run "${options[@]}" "$image" "${@:-bash}")
+if [[ ${DRY_RUN:-0} == 1 ]]; then
+  printf '%q ' "${command[@]:0:${#command[@]}-1}"
+  printf '%q\n' "${command[${#command[@]}-1]}"
+  exit 0
+fi
+exec "${command[@]}"

@@ -8,14 +8,13 @@ what OUTPUTS of src/model.py lists. N is test_batch_size; H x W is the padded in
 (--mindir_path) and ONNX files (--onnx_path) with the same configuration.
 """
 import functools
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))   # utils/
-
 from src.model_utils.local_adapter import prepare_environment
+from src.model_utils.own_utils import use_own_utils
 
+HERE = Path(__file__).resolve().parent
+use_own_utils()
 prepare_environment()               # before MindSpore is imported
 
 from src.model_utils.config import parse_config, run_main

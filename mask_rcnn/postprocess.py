@@ -8,14 +8,13 @@ The first writes what the program has to know, lines of a key and its value; ann
 read, where they are there, so that a fault shows before the program runs. The second writes to output_path what eval.py
 writes, and acc.log with what it prints.
 """
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))   # utils/
-
 from src.model_utils.local_adapter import prepare_environment
+from src.model_utils.own_utils import use_own_utils
 
+HERE = Path(__file__).resolve().parent
+use_own_utils()
 prepare_environment()               # before MindSpore is imported
 
 from src.model_utils.config import parse_config, run_main

@@ -7,14 +7,13 @@ Writes to output_path: config.yaml, checkpoint/, loss_0.log, metrics.jsonl and T
 end it after the running step, with all that --resume=auto needs to go on as if nothing had happened.
 """
 import functools
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))   # utils/
-
 from src.model_utils.local_adapter import prepare_environment
+from src.model_utils.own_utils import use_own_utils
 
+HERE = Path(__file__).resolve().parent
+use_own_utils()
 prepare_environment()               # before MindSpore is imported
 
 from src.model_utils.config import parse_config, require_path, run_main

@@ -9,14 +9,13 @@ usage: python eval.py --config_path=F --checkpoint_path=C --coco_root=D [--anno_
 Writes metrics.json, detections.json and pr_curves.png to output_path; of masks also segm_pr_curves.png.
 """
 import functools
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))   # utils/
-
 from src.model_utils.local_adapter import prepare_environment
+from src.model_utils.own_utils import use_own_utils
 
+HERE = Path(__file__).resolve().parent
+use_own_utils()
 prepare_environment()               # before MindSpore is imported
 
 from src.model_utils.config import parse_config, run_main

@@ -8,14 +8,13 @@ Writes D/detections.json: COCO results with file_name, of a video also frame and
 height) in pixels of the original; and D/drawn: the pictures or the video with the detections drawn in.
 """
 import functools
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))   # utils/
-
 from src.model_utils.local_adapter import prepare_environment
+from src.model_utils.own_utils import use_own_utils
 
+HERE = Path(__file__).resolve().parent
+use_own_utils()
 prepare_environment()               # before MindSpore is imported
 
 from src.model_utils.config import parse_config, run_main

@@ -54,6 +54,15 @@ def _recycle():
         sys.modules["mindspore"].ms_memory_recycle()
 
 
+@pytest.fixture(scope="module")
+def eager():
+    """Networks run operator by operator, here and in commands: for a call or two that costs a fraction of compiling. What is tested
+    so is also compiled, as a part of the whole networks of test_network_parity.py and test_refinedet_parity.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MS_JIT", "0")     # MindSpore's own switch
+        yield
+
+
 def _folder(variable: str, default: Path) -> Path:
     path = Path(os.environ.get(variable) or default)
     if not path.is_dir():
@@ -71,6 +80,12 @@ def data_dir() -> Path:
 def parity_dir() -> Path:
     """Checkpoints of other frameworks and what these compute from them."""
     return _folder("PARITY_DIR", ROOT.parent / "shared" / "parity")
+
+
+@pytest.fixture(scope="session")
+def cases_dir() -> Path:
+    """Small data sets with what people and tools get wrong."""
+    return _folder("CASES_DIR", ROOT.parent / "shared" / "cases")
 
 
 @pytest.fixture(scope="session")

@@ -52,12 +52,14 @@ def write_kinds(folder: Path) -> list:
     """Pictures of all kinds of JPEG and PNG that people have, and two that end early."""
     folder.mkdir()
     picture = Image.fromarray(smooth_picture(97, 150))
-    turned = Image.Exif()
-    turned[0x112] = 6
     picture.save(folder / "rgb.jpg", quality=88)
     picture.save(folder / "full colour.jpg", quality=95, subsampling=0)
     picture.save(folder / "progressive.jpg", progressive=True)
-    picture.save(folder / "turned.jpg", exif=turned)
+    turned = Image.Exif()
+    for turned[0x112] in range(10):
+        picture.save(folder / f"turned {turned[0x112]}.jpg", exif=turned)
+    turned[0x112] = 5
+    picture.save(folder / "turned.png", exif=turned)
     picture.convert("CMYK").save(folder / "cmyk.jpg")
     Image.fromarray(smooth_picture(128, 256)).save(folder / "double.jpg")
     for mode in ("L", "P", "RGBA", "1", "LA", "RGB"):

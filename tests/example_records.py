@@ -12,7 +12,8 @@ SCHEMA = {"image": {"type": "bytes"}, "image_id": {"type": "int64"}, "file_name"
           "boxes": {"type": "float32", "shape": [-1, 4]}, "labels": {"type": "int32", "shape": [-1]},
           "crowds": {"type": "int32", "shape": [-1]}, "count": {"type": "int32"}}
 EVERYTHING = Augmenter(("photo", "expand", "multi_scale", "flip"),
-                       {"flip_ratio": 0.5, "expand_ratio": 2.0, "photo_ratio": 0.5, "multi_scale": (0.5, 0.75, 1.0)})
+                       {"flip_ratio": 0.5, "expand_ratio": 1.0, "expand_factor": 2.0, "photo_ratio": 0.5,
+                        "multi_scale": (0.5, 0.75, 1.0)})
 PLAIN = Preprocess(InputSize(48, 64), (10, 20, 30), (2, 3, 4))
 COUNT = 11
 

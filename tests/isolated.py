@@ -10,12 +10,16 @@ from pathlib import Path
 from tests import commands
 
 
-def isolated(function, *arguments):
-    """function(*arguments), a function of a module. What it prints and raises is that of the AssertionError here."""
+def isolated(function, *arguments, eager=False):
+    """function(*arguments), a function of a module. What it prints and raises is that of the AssertionError here.
+
+    eager: see the fixture of that name.
+    """
     with tempfile.TemporaryDirectory() as folder:
         call, result = Path(folder, "call.pickle"), Path(folder, "result.pickle")
         call.write_bytes(pickle.dumps((function, arguments)))
-        done = commands.run(["python", "-m", "tests.isolated", call, result])
+        done = commands.run(["python", "-m", "tests.isolated", call, result],
+                            env={"MS_JIT": "0"} if eager else None)
         assert done.returncode == 0, done.stdout + done.stderr
         return pickle.loads(result.read_bytes())
 
@@ -24,6 +28,7 @@ def main(call: str, result: str) -> None:
     import mindspore as ms
 
     ms.set_device("CPU")
+    ms.runtime.launch_blocking()
     function, arguments = pickle.loads(Path(call).read_bytes())
     Path(result).write_bytes(pickle.dumps(function(*arguments)))
 

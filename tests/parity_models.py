@@ -45,9 +45,9 @@ PREFIXES = {
 PARITY_DIR = Path(os.environ.get("PARITY_DIR") or Path(__file__).resolve().parents[2] / "shared" / "parity")
 
 
-def fixture_folders(masks=None) -> list:
-    """Folders of two-stage detectors in $PARITY_DIR, by name; masks: only those with (True) or without (False) a mask branch."""
-    folders = [file.parent for file in sorted(PARITY_DIR.glob("*/config.json"))
+def fixture_folders(masks=None, parity_dir=PARITY_DIR) -> list:
+    """Folders of two-stage detectors in parity_dir, by name; masks: only those with (True) or without (False) a mask branch."""
+    folders = [file.parent for file in sorted(parity_dir.glob("*/config.json"))
                if (file.parent / "expected.npz").is_file() and _settings(file.parent).get("framework") in PREFIXES]
     return [folder for folder in folders if masks in (None, bool(_settings(folder).get("mask_head")))]
 

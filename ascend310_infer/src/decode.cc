@@ -6,6 +6,7 @@
 #include <cstring>
 #include <new>
 #include <stdexcept>
+#include <utility>
 
 #include <jpeglib.h>
 
@@ -17,8 +18,8 @@
 namespace detect {
 namespace {
 
-// Above it a file is taken for damaged: its pixels would fill 800 MB.
-constexpr int64_t kMostPixels = int64_t{1} << 28;
+// The limits of infer.py. Above them a file is taken for damaged: its pixels would fill 800 MB.
+constexpr int64_t kMostPixels = int64_t{1} << 28, kLongestSide = 1000000;
 
 // False where there is no memory: what the libraries hold must be freed before an exception is thrown.
 template <typename T>
@@ -32,7 +33,7 @@ bool Resize(size_t count, std::vector<T> *values) {
 }
 
 bool Allocate(int64_t height, int64_t width, int64_t channels, Size *size, std::vector<uint8_t> *pixels) {
-  if (height <= 0 || width <= 0 || height * width > kMostPixels) {
+  if (height <= 0 || width <= 0 || height > kLongestSide || width > kLongestSide || height * width > kMostPixels) {
     return false;
   }
   *size = {static_cast<int>(height), static_cast<int>(width)};
@@ -165,9 +166,8 @@ bool ReadPng(PngInput *input, Size *size, std::vector<uint8_t> *pixels, std::vec
   return true;
 }
 
-}  // namespace
-
-Picture Decode(const std::vector<uint8_t> &data) {
+// As it is stored.
+Picture DecodeStored(const std::vector<uint8_t> &data) {
   static const uint8_t kPng[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
   Picture picture;
   if (data.size() > 3 && data[0] == 0xff && data[1] == 0xd8 && data[2] == 0xff) {
@@ -191,6 +191,13 @@ Picture Decode(const std::vector<uint8_t> &data) {
     return picture;
   }
   throw std::runtime_error("neither JPEG nor PNG (" + std::to_string(data.size()) + " bytes)");
+}
+
+}  // namespace
+
+Picture Decode(const std::vector<uint8_t> &data, bool upright) {
+  Picture picture = DecodeStored(data);
+  return upright ? Turn(std::move(picture), FindOrientation(data)) : picture;
 }
 
 }  // namespace detect

@@ -13,8 +13,9 @@ namespace detect {
 namespace fs = std::filesystem;
 namespace {
 
-// JPEG and PNG are read; the rest counts as pictures that cannot be read.
-const std::set<std::string> kEndings = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"};
+// Those of infer.py, so that ids are the same. JPEG and PNG are read; the rest counts as pictures that cannot be read.
+const std::set<std::string> kEndings = {".avif", ".bmp", ".gif", ".ico", ".jpeg", ".jpg", ".pcx", ".pgm",
+                                         ".png",  ".ppm", ".tga", ".tif", ".tiff", ".webp"};
 
 bool IsPicture(const fs::path &path) {
   std::string ending = path.extension().string();

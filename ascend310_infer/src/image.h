@@ -25,9 +25,13 @@ struct FloatPicture {
   std::vector<float> bgr;
 };
 
-// A JPEG or PNG file as OpenCV's imdecode gives it: 8 bits, no alpha, not turned by its EXIF tag. std::runtime_error says
-// what is wrong with it.
-Picture Decode(const std::vector<uint8_t> &data);
+// A JPEG or PNG file as OpenCV's imdecode gives it: 8 bits, no alpha. upright: turned by its EXIF orientation.
+// std::runtime_error says what is wrong with it.
+Picture Decode(const std::vector<uint8_t> &data, bool upright);
+
+// The EXIF orientation of a JPEG or PNG file, 1 to 8: 3 is upside down, 6 a quarter to the right; 1 without one.
+int FindOrientation(const std::vector<uint8_t> &data);
+Picture Turn(Picture picture, int orientation);
 
 // Bilinear, pixel centres at +0.5, as cv2.resize and PIL.Image.resize.
 Picture ResizeOpenCv(const Picture &picture, Size size);

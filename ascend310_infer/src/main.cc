@@ -39,7 +39,7 @@ struct Loaded {
 Loaded Load(const PictureFile &file, const Preprocess &preprocess) {
   Loaded loaded{file, "", {}};
   try {
-    loaded.input = preprocess(Decode(ReadFile(file.path)));
+    loaded.input = preprocess(Decode(ReadFile(file.path), preprocess.upright()));
   } catch (const std::exception &error) {
     loaded.problem = error.what();
   }

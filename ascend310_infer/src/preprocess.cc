@@ -18,6 +18,8 @@ Preprocess::Preprocess(const Settings &settings) {
   keep_ratio_ = settings.Flag("keep_ratio");
   to_rgb_ = settings.Flag("to_rgb");
   nearest_ = settings.Text("size_rounding") == "nearest";
+  // Older files of settings do not have it.
+  upright_ = !settings.Has("exif_orientation") || settings.Text("exif_orientation") != "ignore";
   resize_mode_ = settings.Text("resize_mode");
   if (resize_mode_ != "opencv" && resize_mode_ != "pillow" && resize_mode_ != "float") {
     throw InputError("resize_mode: expected opencv, pillow or float, got '" + resize_mode_ + "'");

@@ -26,6 +26,8 @@ class Preprocess {
   // What a picture is resized to.
   Size Resized(Size original) const;
   Size canvas() const { return canvas_; }
+  // Whether pictures are to be turned by their EXIF orientation.
+  bool upright() const { return upright_; }
 
  private:
   int Scaled(int side, double scale) const;
@@ -33,7 +35,7 @@ class Preprocess {
   void PackFloats(const FloatPicture &picture, std::vector<float> *image) const;
 
   Size target_, canvas_;
-  bool fixed_, keep_ratio_, to_rgb_, nearest_;
+  bool fixed_, keep_ratio_, to_rgb_, nearest_, upright_;
   std::string resize_mode_;
   std::array<double, 3> mean_{}, std_{};            // of blue, green, red
   std::array<std::array<float, 256>, 3> tables_{};  // (value - mean) / std of the values of a byte

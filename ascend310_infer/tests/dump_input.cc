@@ -16,7 +16,7 @@ int main(int count, char **words) {
     for (std::string path; std::getline(std::cin, path);) {
       NetworkInput input;
       try {
-        input = preprocess(Decode(ReadFile(path)));
+        input = preprocess(Decode(ReadFile(path), preprocess.upright()));
       } catch (const std::runtime_error &error) {
         std::fprintf(stderr, "%s: %s\n", path.c_str(), error.what());
         const float none = NAN;

@@ -11,6 +11,8 @@ MOST_DEVICES=64
 set_device() {
   case $1 in
     Ascend | CPU) TARGET=$1 ;;
+    GPU) fail "DEVICE_TYPE: the C++ program runs on Ascend and the CPU; on a GPU the same file runs in Python:" \
+      "eval.py --mindir_path=FILE --device_target=GPU, or infer.py" ;;
     *) fail "DEVICE_TYPE: expected Ascend or CPU, got '$1'" ;;
   esac
 }
@@ -114,15 +116,20 @@ infer_cpp() {
   infer_and_score ${OPTIONS[@]+"${OPTIONS[@]}"}
 }
 
+# A dry run prints what would be started on a machine that has it.
 require_lite() {
+  BUILD=${BUILD_DIR:-$PROGRAM_DIR/build}
+  [[ -n ${BUILD_DIR:-} || ! -d $PROGRAM_DIR || -w $PROGRAM_DIR ]] || BUILD=./ascend310_infer_build
+  if [[ ${DRY_RUN:-0} == 1 ]]; then
+    MS_LITE_HOME=${MS_LITE_HOME:-MS_LITE_HOME}
+    return
+  fi
   [[ -n ${MS_LITE_HOME:-} ]] || fail "MS_LITE_HOME is not set: name the folder of MindSpore Lite (ascend310_infer/README.md)"
   [[ -f $MS_LITE_HOME/runtime/include/api/model.h ]] ||
     fail "MS_LITE_HOME: no runtime/include/api/model.h in $MS_LITE_HOME: it is not MindSpore Lite's folder"
   [[ -d $PROGRAM_DIR ]] || fail "ascend310_infer is not there: it stands beside the model's folder; copy both"
   require_program cmake "install CMake 3.16 or newer"
   require_program "${CXX:-c++}" "install a C++17 compiler"
-  BUILD=${BUILD_DIR:-$PROGRAM_DIR/build}
-  [[ -n ${BUILD_DIR:-} || -w $PROGRAM_DIR ]] || BUILD=./ascend310_infer_build
 }
 
 # first_fault FILE: the line of what CMake or the compiler printed that says what is wrong.

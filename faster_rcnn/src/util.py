@@ -2,8 +2,9 @@
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
-__all__ = ["Progress", "first_of", "format_seconds"]
+__all__ = ["Progress", "first_of", "format_seconds", "user_path"]
 
 
 def first_of(names: Iterable[str], most: int = 3) -> str:
@@ -11,6 +12,11 @@ def first_of(names: Iterable[str], most: int = 3) -> str:
     names = list(names)
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
+
+
+def user_path(text: str) -> Path:
+    """A path of the command line; no shell expands the ~ of --key=~/x."""
+    return Path(text).expanduser()
 
 
 class Progress:

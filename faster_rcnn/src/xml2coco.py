@@ -13,6 +13,10 @@ import os
 import sys
 from pathlib import Path
 
+if not __package__:  # run as a file: make its folder's parent the place to import from, as `python -m` does
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    __package__ = "src"
+
 log = logging.getLogger(__name__)
 
 
@@ -31,10 +35,11 @@ def convert(data_path: Path, classes=None) -> dict:
     kept = []
     for record in records:
         try:        # the XML may have the size wrong, and not all tools write it
-            picture = mindrecord.pictures.inspect(mindrecord.pictures.read_picture(images / record.file_name))
+            stored = mindrecord.pictures.inspect(mindrecord.pictures.read_picture(images / record.file_name))
         except mindrecord.pictures.PictureError as error:
             problems.append(mindrecord.Problem(str(images / record.file_name), "", str(error), error.kind))
             continue
+        picture = mindrecord.pictures.choose_frame(stored, record.height, record.width).picture
         record.height, record.width = picture.height, picture.width
         kept.append(record)
     mindrecord.errors.warn_of(problems, log)
@@ -45,10 +50,10 @@ def convert(data_path: Path, classes=None) -> dict:
 
 def _import_mindrecord():
     """utils/mindrecord lies beside the model directory."""
-    root = str(Path(__file__).resolve().parents[2])
-    if root not in sys.path:
-        sys.path.append(root)
     try:
+        from .model_utils.own_utils import use_own_utils
+
+        use_own_utils()
         import utils.mindrecord
         import utils.mindrecord.pictures
     except ImportError as error:
@@ -64,9 +69,9 @@ def main(argv=None) -> int:
                         help="names of the classes, separated by commas (all that there are, sorted)")
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    save_path = Path(args.save_path)
+    save_path = Path(args.save_path).expanduser()
     try:
-        coco = convert(Path(args.data_path), args.classes)
+        coco = convert(Path(args.data_path).expanduser(), args.classes)
         save_path.parent.mkdir(parents=True, exist_ok=True)
         partial = save_path.with_name(f"{save_path.name}.{os.getpid()}.partial")
         partial.write_text(json.dumps(coco), encoding="utf-8")

@@ -1,7 +1,8 @@
 # Same as faster_rcnn/src/convert_checkpoint.py with FasterRcnn -> MaskRcnn
 """Convert other people's weights: of an ImageNet network to a backbone, of a whole detector to a checkpoint and its YAML; and back.
 
-usage: python -m src.convert_checkpoint --ckpt_file=F [--source=NAME] [--output_file=O.ckpt] [--partial] [--norm_eps=X]
+usage: python -m src.convert_checkpoint --ckpt_file=F [--source=NAME] [--output_file=O.ckpt] [--weights=NAME] [--partial]
+                                       [--norm_eps=X]
        python -m src.convert_checkpoint --ckpt_file=O.ckpt --to=torchvision|detectron2|mmdet [--config_path=O.yaml]
 
 Reads PyTorch .pth (both containers; PyTorch is not needed), pickles of NumPy arrays, .npz, .safetensors, and MindSpore's own
@@ -38,7 +39,7 @@ from .model_utils.weights.resnet_names import (
 )
 from .model_utils.weights.safe_pickle import shown
 from .model_utils.weights.writer import check_output, write_weights
-from .util import first_of
+from .util import first_of, user_path
 
 CONVERTED = ("backbone.conv1.gamma", "backbone.layer1.0.conv1.gamma", "conv1.gamma", "layer1.0.conv1.gamma",
              "backbone.conv2d_1a.gamma")
@@ -63,11 +64,14 @@ class _Parser(argparse.ArgumentParser):
 
 def parse_arguments(argv=None) -> argparse.Namespace:
     parser = _Parser(prog="convert_checkpoint.py", allow_abbrev=False, description=__doc__.split("\n\n")[0])
-    parser.add_argument("--ckpt_file", required=True, type=Path, help="checkpoint to convert")
+    parser.add_argument("--ckpt_file", required=True, type=user_path, help="checkpoint to convert")
     parser.add_argument("--source", default="auto", choices=("auto", "resnet", *FRAMEWORKS),
                         help="what the file holds; auto tells by the names and refuses what it does not know; "
                              "resnet takes every name of a backbone, out of a whole detector too")
-    parser.add_argument("--output_file", type=Path,
+    parser.add_argument("--weights", metavar="NAME",
+                        help="dictionary of the file to take, such as model_ema for averaged weights (default: model, state_dict, "
+                             "or another name that frameworks have for it)")
+    parser.add_argument("--output_file", type=user_path,
                         help="file to write (default: backbone_NAME.ckpt, of a detector converted_NAME.ckpt, with --to "
                              "NAME_FRAMEWORK and its suffix, in the working directory)")
     parser.add_argument("--backbone", choices=sorted(name for name, backbone in BACKBONES.items() if backbone.weights),
@@ -75,7 +79,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--partial", action="store_true", help="write a detector that is not whole, to train from")
     parser.add_argument("--norm_eps", type=float, help="what norms add to a variance, in place of the framework's own")
     parser.add_argument("--to", choices=sorted(SUFFIXES), help="write one of our checkpoints as a file of this framework")
-    parser.add_argument("--config_path", type=Path,
+    parser.add_argument("--config_path", type=user_path,
                         help="with --to: the network's configuration (default: the YAML beside the checkpoint)")
     return parser.parse_args(argv)
 
@@ -103,6 +107,7 @@ def report(checkpoint, conversion, backbone: str) -> list:
     used = len({name.rpartition(".")[0] for name in conversion.tensors})
     belonging = "norms or biases" if backbone == INCEPTION.name else "norms"
     lines = [f"{checkpoint.path}: {checkpoint.container}, {conversion.depth}, {count_of(checkpoint.arrays, 'tensor')}",
+             *checkpoint.notes,
              f"used: {len(conversion.tensors)} tensors ({used} convolutions with their {belonging}) for {backbone}"]
     for reason, names in conversion.left_out.items():
         lines.append(f"left out: {count_of(names, 'tensor')} {reason} ({first_of(names)})")
@@ -143,7 +148,7 @@ def main(argv=None) -> int:
         return export(args)
     if args.output_file:
         check_output(args.output_file, args.ckpt_file)
-    checkpoint = read_checkpoint(args.ckpt_file)
+    checkpoint = read_checkpoint(args.ckpt_file, args.weights)
     # A backbone with names of its own says by itself whether the file holds them.
     foreign = args.backbone and BACKBONES[args.backbone].weights not in (RESNET.weights, INCEPTION.weights)
     framework = None if foreign else find_source(checkpoint.arrays, args.source, checkpoint.path)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from .key_rules import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
 
 __all__ = ["ALIASES", "CLASS_LAYERS", "FREE_KEYS", "IOU_TYPES", "LOSS_SUMS", "NAME", "OUTPUTS", "PRESETS", "RETIRED", "SEVERAL",
-           "check_config", "epoch_line", "loss_line", "mask_encoder", "program_settings"]
+           "check_config", "closing_lines", "epoch_line", "loss_line", "mask_encoder", "program_settings"]
 
 # Name of its directory and of its checkpoints.
 NAME = "mask_rcnn"
@@ -35,6 +35,11 @@ def loss_line(epoch: int, batch: int, values: Mapping[str, float]) -> str:
 def epoch_line(steps: int, step_time: float) -> str | None:
     """Return the log's line at the end of an epoch: None, there is none."""
     return None
+
+
+def closing_lines(mean_ap: float) -> list[str]:
+    """Return the last lines of an evaluation: none. mean_ap: COCO's AP of the boxes, or VOC's mAP."""
+    return []
 
 
 def mask_encoder(config) -> Callable:

@@ -1,6 +1,7 @@
 """Convert other people's weights: of a VGG-16 or a ResNet to those of the trunk, of a whole RefineDet to a checkpoint and its YAML.
 
 usage: python -m src.convert_checkpoint --ckpt_file=F [--output_file=O.ckpt] [--source=torchvision|reducedfc|refinedet|resnet]
+                                       [--weights=NAME]
 
 torchvision: torchvision's VGG-16 (features.N and, for fc6 and fc7, its classifier); reducedfc: SSD's vgg16_reducedfc.pth;
 refinedet: a detector of luuuyi/RefineDet.PyTorch, which becomes O.ckpt and O.yaml; resnet: a ResNet-101 of PyTorch, MindSpore,
@@ -20,7 +21,7 @@ from .model_utils.config import InputError, load_config, run_main, save_config
 from .model_utils.local_adapter import prepare_environment
 from .model_utils.weights.reader import read_checkpoint
 from .model_utils.weights.writer import check_output, write_weights
-from .util import first_of
+from .util import first_of, user_path
 
 # Of PASCAL VOC, which detectors of 21 classes are for.
 VOC = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -37,10 +38,13 @@ class _Parser(argparse.ArgumentParser):
 
 def parse_arguments(argv=None) -> argparse.Namespace:
     parser = _Parser(prog="convert_checkpoint.py", allow_abbrev=False, description=__doc__.split("\n\n")[0])
-    parser.add_argument("--ckpt_file", required=True, type=Path, help="checkpoint to convert")
+    parser.add_argument("--ckpt_file", required=True, type=user_path, help="checkpoint to convert")
     parser.add_argument("--source", default="auto", choices=("auto", *(source for source, _ in SOURCES), RESNET),
                         help="what the file holds; auto tells by the names")
-    parser.add_argument("--output_file", type=Path,
+    parser.add_argument("--weights", metavar="NAME",
+                        help="dictionary of the file to take, such as model_ema for averaged weights (default: model, state_dict, "
+                             "or another name that frameworks have for it)")
+    parser.add_argument("--output_file", type=user_path,
                         help="checkpoint to write, .ckpt (default: converted_NAME.ckpt in the working directory)")
     parser.add_argument("--classifier", default="subsample", choices=("subsample", "leave"),
                         help="torchvision's fully connected layers: every 4th neuron and every 3rd cell of them make fc6 and "
@@ -95,6 +99,7 @@ def check_fit(tensors: dict, config, detector: bool, place: str) -> list:
 def report(checkpoint, source: str, tensors: dict, left_out: list, missing: list) -> list:
     """What was used, left out and is missing, one line each."""
     lines = [f"{checkpoint.path}: {checkpoint.container}, {source}, {len(checkpoint.arrays)} tensors",
+             *checkpoint.notes,
              f"used: {len(tensors)} parameters"]
     if left_out:
         lines.append(f"left out: {first_of(left_out)}")
@@ -107,7 +112,7 @@ def main(argv=None) -> None:
     args = parse_arguments(argv)
     output = check_output(args.output_file or Path(f"converted_{args.ckpt_file.stem}.ckpt"), args.ckpt_file)
     prepare_environment()
-    checkpoint = read_checkpoint(args.ckpt_file)
+    checkpoint = read_checkpoint(args.ckpt_file, args.weights)
     place = str(checkpoint.path)
     source = find_source(checkpoint.arrays, place)
     if args.source not in ("auto", source):

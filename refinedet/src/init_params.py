@@ -1,6 +1,5 @@
 """The weights that training begins with."""
 
-import contextlib
 import logging
 
 import mindspore as ms
@@ -8,6 +7,7 @@ import numpy as np
 from mindspore import Tensor
 
 from .model_utils.layers.convolution import Conv2d
+from .model_utils.local_adapter import pynative
 from .model_utils.weights.loading import load_pretrained
 from .norm_conv import NormConv2d
 
@@ -22,7 +22,7 @@ def set_first_weights(net, config, batches) -> None:
     batches(epoch, start): training batches, the picture first.
     """
     names = [param.name for param in net.get_parameters()]
-    missing = load_pretrained(net, config.pre_trained) if config.pre_trained else names
+    missing = load_pretrained(net, config.pre_trained, config.coco_classes) if config.pre_trained else names
     wanted = set({"never": [], "auto": missing, "always": names}[config.calibrate_init])
     fresh = [cell for part in (net.backbone, net.tcb) for _, cell in part.cells_and_names()
              if isinstance(cell, Conv2d) and cell.weight.name in wanted]
@@ -83,17 +83,6 @@ def standardise(net, convolutions, images) -> None:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextlib.contextmanager
-def pynative():
-    """Within, operators run one by one."""
-    mode = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=mode)
 
 
 def _standardise(conv, _, output):

@@ -68,7 +68,6 @@ RETIRED = {
     "num_gpus": (None, _JOB),
     "num_ssd_boxes": (None, "it follows from the image size and the anchors"),
     "only_create_dataset": ((False,), "utils/mindrecord/convert.py does that"),
-    "pre_trained_epoch_size": ((0,), "set resume to go on with a run"),
     "rank_id": (None, _JOB),
     "result_path": (None, "set output_path"),
     "save_checkpoint_path": (None, "checkpoints go to OUTPUT_PATH/checkpoint"),

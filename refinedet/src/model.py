@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from .key_rules import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
 
 __all__ = ["ALIASES", "CLASS_LAYERS", "FREE_KEYS", "IOU_TYPES", "LOSS_SUMS", "NAME", "OUTPUTS", "PRESETS", "RAW_OUTPUTS", "RETIRED",
-           "SEVERAL", "check_config", "epoch_line", "loss_line", "mask_encoder", "program_settings"]
+           "SEVERAL", "check_config", "closing_lines", "epoch_line", "loss_line", "mask_encoder", "program_settings"]
 
 # Name of its directory and of its checkpoints.
 NAME = "refinedet"
@@ -36,6 +36,11 @@ def loss_line(epoch: int, batch: int, values: Mapping[str, float]) -> str:
 def epoch_line(steps: int, step_time: float) -> str | None:
     """Return the log's line at the end of an epoch. step_time: seconds of a step, without compiling, evaluation, checkpoints."""
     return f"epoch time: {1e3 * steps * step_time:.3f} ms, per step time: {1e3 * step_time:.3f} ms"
+
+
+def closing_lines(mean_ap: float) -> list[str]:
+    """Return the last lines of an evaluation, those of the old zoo. mean_ap: COCO's AP of the boxes, or VOC's mAP."""
+    return ["", "=" * 40, "", f"mAP:{mean_ap:.4f}"]
 
 
 def mask_encoder(config: Mapping) -> Callable | None:

@@ -3,17 +3,21 @@
 
 usage: python split_data.py [--data_path /data] [--val_ratio 0.2] [--seed 1]
 
-DATA/images and DATA/annotations are copied to DATA/train/{images,annotations} and DATA/val/{images,annotations}.
+DATA/images and DATA/annotations are copied to DATA/train/{images,annotations} and DATA/val/{images,annotations}. The picture of
+an XML file is the one that is called like it, else the one that its <filename> names, as in the conversion.
 Pictures that are equal byte for byte stay on one side: a picture seen in training says nothing in validation.
 """
 import argparse
 import hashlib
+import html
 import random
+import re
 import shutil
 import sys
 from pathlib import Path
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp"}
+# As utils/mindrecord/file_names.py has them, in the order of preference; this file works without that package.
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".tga", ".pcx", ".ico", ".pgm", ".ppm")
 SIDES = ("train", "val")
 
 
@@ -27,21 +31,42 @@ def find_pairs(data_path: Path) -> tuple:
     for folder in folders.values():
         if not folder.is_dir():
             raise SplitError(f"--data_path: no such folder: {folder}")
-    pictures, warnings = {}, []
-    for path in sorted(folders["images"].iterdir()):
-        if path.suffix.lower() not in EXTENSIONS:
+    pictures = [path for path in sorted(folders["images"].iterdir()) if path.suffix.lower() in EXTENSIONS]
+    by_name = {path.name: path for path in pictures}
+    by_stem: dict = {}
+    for path in sorted(pictures, key=lambda path: EXTENSIONS.index(path.suffix.lower())):
+        by_stem.setdefault(path.stem, path)
+    pairs, no_picture, renamed = [], [], []
+    for xml in sorted(path for path in folders["annotations"].iterdir() if path.suffix.lower() == ".xml"):
+        named = by_name.get(file_name_of(xml))
+        picture = named if named and named.stem == xml.stem else by_stem.get(xml.stem, named)
+        if picture is None:
+            no_picture.append(f"{xml.name}: left out, it has no picture")
             continue
-        if path.stem in pictures:
-            warnings.append(f"{path.name}: left out, {pictures[path.stem].name} has the same annotation file")
-        else:
-            pictures[path.stem] = path
-    labels = {path.stem: path for path in sorted(folders["annotations"].iterdir()) if path.suffix.lower() == ".xml"}
-    warnings += [f"{pictures[stem].name}: left out, it has no XML file" for stem in pictures if stem not in labels]
-    warnings += [f"{labels[stem].name}: left out, it has no picture" for stem in labels if stem not in pictures]
-    pairs = [(pictures[stem], labels[stem]) for stem in sorted(pictures) if stem in labels]
+        if named and named.stem != xml.stem and picture is not named:
+            renamed.append(f"{xml.name}: its picture is {picture.name}, its <filename> says {named.name}")
+        pairs.append((picture, xml))
+    warnings = [*_unused(pictures, pairs), *no_picture, *renamed]
     if len(pairs) < 2:
         raise SplitError(f"{data_path}: {len(pairs)} pictures with an XML file of the same name, at least 2 are needed")
-    return pairs, warnings
+    return sorted(pairs, key=lambda pair: (pair[0].stem, pair)), warnings
+
+
+def file_name_of(xml: Path) -> str:
+    """What <filename> says, without folders."""
+    found = re.search(rb"<filename>([^<]*)</filename>", xml.read_bytes())
+    name = html.unescape(found[1].decode("utf-8", "replace")).strip() if found else ""
+    return name.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def _unused(pictures: list, pairs: list) -> list:
+    """Warnings of the pictures that are in no pair: first those whose XML file another picture has."""
+    taken = {picture for picture, _ in pairs}
+    by_stem = {xml.stem: picture.name for picture, xml in pairs}
+    unused = [path for path in pictures if path not in taken]
+    second = [path for path in unused if path.stem in by_stem]
+    return ([f"{path.name}: left out, {by_stem[path.stem]} has the same annotation file" for path in second]
+            + [f"{path.name}: left out, it has no XML file" for path in unused if path not in second])
 
 
 def split_pairs(pairs: list, val_ratio: float, seed: int) -> dict:
@@ -92,7 +117,7 @@ def main(argv=None) -> int:
     try:
         if not 0 < args.val_ratio < 1:
             raise SplitError(f"--val_ratio: {args.val_ratio:g} is not between 0 and 1")
-        data_path = Path(args.data_path)
+        data_path = Path(args.data_path).expanduser()
         pairs, warnings = find_pairs(data_path)
         sides = split_pairs(pairs, args.val_ratio, args.seed)
         copy_sides(sides, data_path)

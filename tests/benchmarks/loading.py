@@ -18,7 +18,7 @@ def measure_loading(files, count: int, height: int, width: int, batch: int, work
 
     preprocess = Preprocess(InputSize(height, width), (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
     report = {"load_height": height, "load_width": width, "load_batch": batch, "load_workers": workers, "images": count}
-    values = {"flip_ratio": 0.5, "expand_ratio": 2.0, "photo_ratio": 1.0, "multi_scale": (0.8, 0.9, 1.0)}
+    values = {"flip_ratio": 0.5, "expand_ratio": 1.0, "expand_factor": 2.0, "photo_ratio": 1.0, "multi_scale": (0.8, 0.9, 1.0)}
     for name, augmenter in (("flip", Augmenter(["flip"], values)),
                             ("all", Augmenter(["photo", "expand", "multi_scale", "flip"], values))):
         transform, seconds, first = TrainTransform(preprocess, augmenter, 128, 1), [], []

@@ -18,7 +18,7 @@ from tests.cpp_program import (
     unmatched,
 )
 
-pytestmark = pytest.mark.cpp
+pytestmark = [pytest.mark.cpp, pytest.mark.usefixtures("eager")]
 
 
 def operator(program, *words, data) -> bytes:

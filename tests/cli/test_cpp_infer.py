@@ -22,7 +22,7 @@ from tests.cpp_program import (
     write_kinds,
 )
 
-pytestmark = pytest.mark.cpp
+pytestmark = [pytest.mark.cpp, pytest.mark.usefixtures("eager")]
 
 SETTINGS = {"num_classes": 4, "img_height": 64, "img_width": 128, "pad_to": "fixed", "keep_ratio": False,
             "size_rounding": "nearest", "resize_mode": "opencv",
@@ -72,7 +72,7 @@ def test_inputs_are_those_of_python(cpp_program, kinds, tmp_path, mode):
         for file, got in zip(kinds, found):
             if got is None:
                 assert file.name.startswith("half of ") and str(file) in told
-                with pytest.raises(ValueError, match="not a picture"):
+                with pytest.raises(ValueError):
                     decode_image(file.read_bytes())
                 continue
             image, info = preprocess(decode_image(file.read_bytes()))
@@ -80,6 +80,14 @@ def test_inputs_are_those_of_python(cpp_program, kinds, tmp_path, mode):
             off = np.abs(got[0] - image).max() * 57     # of 255
             assert off <= {"opencv": 0, "pillow": 1, "float": 0.02}[mode], (file.name, off)
     assert sum(got is None for got in found) == 2
+
+
+def test_orientations_are_ignored_where_the_settings_say_so(cpp_program, kinds, tmp_path):
+    flag = write_settings(tmp_path / "settings.txt", exif_orientation="ignore")
+    (plain, *turned), _ = dumped(cpp_program, flag, [kinds[0].parent / f"turned {value}.jpg" for value in (1, 3, 6)], (3, 64, 128))
+    for image, info in turned:
+        np.testing.assert_array_equal(image, plain[0])
+        np.testing.assert_array_equal(info, plain[1])
 
 
 def test_damaged_pictures_under_sanitizers(cpp_sanitized, kinds, tmp_path):

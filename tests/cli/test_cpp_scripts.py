@@ -35,7 +35,9 @@ def fake_lite(tmp_path):
     ("run_infer_310.sh|a net.mindir|some pictures|truth.json|64", "IMAGE_HEIGHT is needed after IMAGE_WIDTH"),
     ("run_infer_310.sh|a net.mindir|some pictures|truth.json|none", "DEVICE_ID: expected a number, got 'none'"),
     ("run_infer_310.sh|a net.mindir|some pictures|truth.json|128|x", "IMAGE_HEIGHT: expected a number, got 'x'"),
-    ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|GPU", "DEVICE_TYPE: expected Ascend or CPU, got 'GPU'"),
+    ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|TPU", "DEVICE_TYPE: expected Ascend or CPU, got 'TPU'"),
+    ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|GPU", "DEVICE_TYPE: the C++ program runs on Ascend and the CPU; "
+     "on a GPU the same file runs in Python: eval.py --mindir_path=FILE --device_target=GPU, or infer.py"),
     ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|CPU|128", "IMAGE_HEIGHT is needed after IMAGE_WIDTH"),
     ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|CPU|128|64|yes", "KEEP_RATIO: expected true or false, got 'yes'"),
 ])
@@ -74,6 +76,14 @@ def test_names_of_any_bytes_are_scored(cpp_coco, repo_dir, tmp_path):
 def test_a_missing_sdk(repo_dir, caller, home, message):
     command = ["run_infer_cpp.sh", "a net.mindir", "some pictures", "truth.json", "CPU"]
     assert message in fault(called(repo_dir, "refinedet", command, caller, home, caller))
+
+
+@pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn", "refinedet"])
+@pytest.mark.parametrize("home", ["", "/no/where"])
+def test_a_dry_run_needs_no_sdk(repo_dir, caller, model, home):
+    command = ["run_infer_310.sh", "a net.mindir", "some pictures", "truth.json"]
+    done = called(repo_dir, model, command, caller, home, caller, DRY_RUN="1", CXX="no-compiler")
+    assert (done.returncode, done.stderr) == (0, "") and f"-DMS_LITE_HOME={home or 'MS_LITE_HOME'}\n" in done.stdout
 
 
 @pytest.mark.parametrize(("words", "device", "size"), [

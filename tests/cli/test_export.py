@@ -5,12 +5,14 @@ import cv2
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 # A background logit that pictures of low contrast do not overcome, and classes that all occur.
 BIASES = (5, -1, 2, 2)
 CONTRASTS = (1.5, 1.5, 1.5, 0.2)
 # In place of the default's: RoIAlign's other way, fewer proposals than there is room for, two pictures at once.
 OTHERWISE = {"test_batch_size": 2, "pad_to": "128x160", "roi_layer": "{sample_num: 0}", "rpn_nms_post": 10,
-             "rpn_max_num": 60}
+             "rpn_max_num": 60, "rpn_nms_across_levels": True}
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +49,15 @@ def files(export, tmp_path_factory):
     """format -> the exported file; names with and without the ending, absolute and not."""
     folder = tmp_path_factory.mktemp("exported here")
     paths = {"MINDIR": folder / "new folder" / "net v1.5.mindir", "ONNX": folder / "net v1.5.onnx"}
+    aipp = tmp_path_factory.mktemp("aipp") / "src" / "aipp.cfg"
     for kind, name in (("MINDIR", "new folder/net v1.5"), ("ONNX", paths["ONNX"])):
-        result = export(folder, file_format=kind, file_name=name)
+        result = export(folder, file_format=kind, file_name=name, aipp_path=aipp if kind == "MINDIR" else "")
         assert result.returncode == 0, result.stdout + result.stderr
         size = paths[kind].stat().st_size / 1e6
         assert f"{paths[kind]}: {kind}, {size:.1f} MB" in result.stdout
         assert "image (1, 3, 128, 192), image_info (1, 6)" in result.stdout
+        assert (f"{aipp}: preprocessing for Ascend (AIPP), not run there yet" in result.stdout) == (kind == "MINDIR")
+    assert "src_image_size_w: 192\n    src_image_size_h: 128\n" in aipp.read_text()
     written = [path for path in folder.rglob("*") if path.is_file()]
     assert sorted(written) == sorted(paths.values())                    # no scratch files
     assert all(path.stat().st_mode & 0o600 == 0o600 for path in written)

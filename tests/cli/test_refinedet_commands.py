@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 OLD_LINE = (r"epoch: \d+ step: \d+, loss is (?P<total>\d+\.\d{7}), arm_loss: (?P<arm>\d+\.\d{5}), odm_loss: (?P<odm>\d+\.\d{5}), "
             r"arm_loc_loss: \d+\.\d{5}, arm_conf_loss: \d+\.\d{5}, odm_loc_loss: \d+\.\d{5}, odm_conf_loss: \d+\.\d{5}")
 EPOCH_LINE = r"epoch time: (?P<epoch>\d+\.\d{3}) ms, per step time: (?P<step>\d+\.\d{3}) ms"
@@ -112,6 +114,16 @@ def detect(inputs, config) -> list:
     return [predict(*pair) for pair in inputs]
 
 
+def test_evaluation_ends_as_in_the_old_zoo(run_command, repo_dir, data_dir, tmp_path):
+    folder = data_dir / "coco_known_answer"
+    done = run_command(["python", repo_dir / "refinedet" / "eval.py", f"--output_path={tmp_path}",
+                        f"--detections={folder / 'instances_val2014_fakebbox100_results.json'}",
+                        f"--anno_path={folder / 'instances_val2014_100.json'}"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-4:] == ["", "========================================", "", "mAP:0.5046"]
+    assert (tmp_path / "eval.log").read_text() == done.stdout
+
+
 @pytest.mark.parametrize("with_nms", [True, False])
 @pytest.mark.parametrize(("file_format", "key"), [("MINDIR", "mindir_path"), ("ONNX", "onnx_path")])
 def test_exported_networks_give_the_same_detections(model, call, inputs, wanted, file_format, key, with_nms):
@@ -146,7 +158,9 @@ def test_the_file_without_nms_is_what_programs_are_told(model, call, inputs):
     np.testing.assert_allclose(scores, wanted_scores.asnumpy(), atol=1e-5)
 
 
-def test_infer_writes_what_it_finds(model, call):
+def test_infer_writes_what_it_finds(model, call, monkeypatch):
+    """Compiled, as users run it."""
+    monkeypatch.delenv("MS_JIT")
     call("infer", checkpoint_path=model / "narrow.ckpt", input=model / "in", score_thr=0.1, output_path=model / "out")
     found = json.loads((model / "out" / "detections.json").read_text())
     assert {item["file_name"] for item in found} == {"wide.png", "high.png"}

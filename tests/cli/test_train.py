@@ -8,8 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import yaml
 
 from tests import commands
 
@@ -54,6 +56,8 @@ def test_what_a_run_leaves(command, tmp_path, model):
         "best.ckpt", f"{model}-1_3.ckpt", f"{model}-2_3.ckpt", "last.ckpt", "state.ckpt"])
     assert "num_classes: 4" in (output / "config.yaml").read_text(encoding="utf-8")
     assert list(output.glob("events.out.tfevents.*"))
+    height, width = cv2.imread(str(output / "curves.png")).shape[:2]
+    assert width > 2 * height       # losses, AP and learning rate side by side
     old_line = r"epoch: \d+ step: \d+, " + ", ".join(rf"{name}: \d+\.\d{{5}}" for name in LOSSES[model])
     assert [bool(re.fullmatch(old_line, line)) for line in losses(output)] == [True] * 6
     assert [line.split(",")[0] for line in losses(output)] == [
@@ -69,7 +73,9 @@ def test_what_a_run_leaves(command, tmp_path, model):
     assert (rows[-1]["step"], rows[-1]["images"]) == (6, 3)
     assert "identity 5\ncalibrate (6, 3, 64, 64) 5" in done.stdout
     assert "last.ckpt, best.ckpt" in done.stderr
+    assert "the first step also compiles the network, for about half a minute" in done.stderr
     assert "epoch: 2 AP: " in done.stdout
+    assert done.stdout.count("is evaluated; the first time also compiles the network for inference") == 1
     assert not (tmp_path / "rank_0").exists()
 
 
@@ -103,7 +109,10 @@ def test_signal_leaves_a_run_to_go_on_with(command, tmp_path, number, status):
     assert "Traceback" not in errors
     done = len(losses(output))
     assert f"stopped after step {done} of 120" in errors
-    assert "--resume=auto" in errors
+    assert "--resume=auto" in errors and f"weights in {output / 'checkpoint' / 'last.ckpt'}" in errors
+    assert "asked to stop: the run ends after the step that runs now; a second time ends it at once" in errors.splitlines()
+    assert {"last.ckpt", "state.ckpt"} <= {path.name for path in (output / "checkpoint").iterdir()}
+    assert (output / "curves.png").is_file()
     went_on = run(command(*flags, f"--max_steps={done + 1}", "--resume=auto"), tmp_path)
     assert f"goes on after step {done}" in went_on.stderr
     assert len(losses(output)) == done + 1
@@ -115,6 +124,24 @@ def test_new_run_sets_the_earlier_aside(command, tmp_path):
     assert "was moved to" in done.stderr
     assert len(losses(tmp_path / "out put")) == 1
     assert (tmp_path / "out put" / "earlier" / "1" / "checkpoint" / "last.ckpt").is_file()
+
+
+def test_what_belongs_to_a_call_is_not_saved(command, tmp_path):
+    flags = "--max_steps=1", "--run_eval=False"
+    run(command(*flags, "--resume=auto", "--train_url=", "--checkpoint_path=of_another_command.ckpt"), tmp_path)
+    output = tmp_path / "out put"
+    saved = yaml.safe_load((output / "config.yaml").read_text(encoding="utf-8"))
+    assert not set(saved) & {"resume", "distribute", "enable_modelarts", "perf_steps", "checkpoint_path", "input"}
+    assert saved["max_steps"] == 1 and saved["pre_trained"] == ""
+    weights = tmp_path / "weights.ckpt"
+    weights.write_bytes((output / "checkpoint" / "last.ckpt").read_bytes())
+    arguments = [f"--config_path={output / 'config.yaml'}", f"--pre_trained={weights}"]
+    again = run([sys.executable, str(TOY), *arguments], tmp_path)
+    assert "was moved to" in again.stderr and f"parameters from {weights}" in again.stderr
+    resumed = run([sys.executable, str(TOY), *arguments, "--resume=auto", "--max_steps=2"], tmp_path)
+    told = f"pre_trained: {weights} is not read: the run resumes from {output / 'checkpoint' / 'state.ckpt'}; without --resume"
+    assert told in resumed.stderr
+    assert len(losses(output)) == 2
 
 
 def test_lengths_and_rates_in_steps(command, tmp_path):

@@ -2,15 +2,6 @@
 import pytest
 
 
-@pytest.fixture(scope="module")
-def eager():
-    """Graphs run operator by operator, which for a call or two costs a fraction of compiling. What is tested so is compiled too, as
-    a part of the whole networks of test_network_parity.py and test_refinedet_parity.py."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MS_JIT", "0")     # MindSpore's own switch
-        yield
-
-
 @pytest.fixture
 def write(tmp_path):
     """write(name, text) -> path of a new file, in a folder with a space in its name."""

@@ -37,11 +37,17 @@ def shape(label, points, kind="polygon", **more) -> dict:
     return {"label": label, "points": points, "group_id": None, "shape_type": kind, "flags": {}, **more}
 
 
+def labelme_file(path: Path, shapes: list, image: str, size=SIZE, more=()) -> None:
+    """size: width and height, None = neither is given; more: over the entries."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    width, height = size or (None, None)
+    path.write_text(json.dumps({"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": image, "imageData": None,
+                                "imageHeight": height, "imageWidth": width, **dict(more)}))
+
+
 def labelme_set(folder: Path, files: dict, **more) -> Path:
     """A folder of {name: shapes} with an image for each; more: over the entries of every file."""
     for seed, (name, shapes) in enumerate(files.items()):
         draw(folder / f"{name}.jpg", seed=seed)
-        content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{Path(name).name}.jpg", "imageData": None,
-                   "imageHeight": SIZE[1], "imageWidth": SIZE[0], **more}
-        (folder / f"{name}.json").write_text(json.dumps(content))
+        labelme_file(folder / f"{name}.json", shapes, f"{Path(name).name}.jpg", more=more)
     return folder

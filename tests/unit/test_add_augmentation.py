@@ -9,7 +9,8 @@ import pytest
 
 from tests.example_records import batches, make_row
 
-OVERRIDES = {"img_height": 64, "img_width": 128, "num_gts": 4, "seed": 3, "photo_ratio": 0.5, "expand_ratio": 2.0}
+OVERRIDES = {"img_height": 64, "img_width": 128, "num_gts": 4, "seed": 3, "photo_ratio": 0.5, "expand_ratio": 1.0,
+             "expand_factor": 2.0}
 NAME = "vertical_flip"
 
 

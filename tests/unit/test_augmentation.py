@@ -16,7 +16,8 @@ from refinedet.src.model_utils import config as refinedet_config
 from tests.example_records import make_row
 from tests.unit.test_transforms import picture, plain
 
-VALUES = {"flip_ratio": 0.5, "photo_ratio": 0.5, "expand_ratio": 3.0, "crop_ratio": 0.5, "multi_scale": (0.7, 0.8, 0.9)}
+VALUES = {"flip_ratio": 0.5, "photo_ratio": 0.5, "expand_ratio": 1.0, "expand_factor": 3.0, "crop_ratio": 0.5,
+          "multi_scale": (0.7, 0.8, 0.9)}
 BOXES = np.array([[20, 20, 60, 50]], np.float32)
 of_every_model = pytest.mark.parametrize("config", [faster_config, mask_config, refinedet_config],
                                          ids=["faster_rcnn", "mask_rcnn", "refinedet"])
@@ -49,8 +50,8 @@ def test_colours_shift_as_told():
 
 
 def test_draws_keep_their_chances_and_ranges():
-    drawn = plans(["photo", "expand", "multi_scale", "flip"], flip_ratio=0.3, expand_ratio=2.0, photo_ratio=0.25,
-                  multi_scale=(0.5, 1.0))
+    drawn = plans(["photo", "expand", "multi_scale", "flip"], flip_ratio=0.3, expand_ratio=1.0, expand_factor=2.0,
+                  photo_ratio=0.25, multi_scale=(0.5, 1.0))
     assert abs(np.mean([plan.flip_x for plan in drawn]) - 0.3) < 0.04            # 4 standard deviations
     assert abs(np.mean([bool(plan.recolour) for plan in drawn]) - 0.25) < 0.04
     factors = [plan.factor for plan in drawn]
@@ -60,6 +61,8 @@ def test_draws_keep_their_chances_and_ranges():
     assert abs(margins[margins > 1].mean() - 1.5) < 0.04
     corners = np.array([plan.corner for plan in drawn if plan.margin > 1])
     np.testing.assert_allclose([corners.min(0), corners.mean(0), corners.max(0)], [[0] * 2, [0.5] * 2, [1] * 2], atol=0.04)
+    rarely = [plan.margin for plan in plans(["expand"], expand_ratio=0.4, expand_factor=2.0)]
+    assert abs(np.mean(np.array(rarely) > 1) - 0.2) < 0.036
     names = ("brightness", "contrast", "saturation", "hue")
     amounts = np.array([[plan.recolour[0].keywords[name] for name in names] for plan in drawn if plan.recolour])
     np.testing.assert_allclose(amounts.min(0), [-32, 0.5, 0.5, -9], atol=1.0)
@@ -68,8 +71,9 @@ def test_draws_keep_their_chances_and_ranges():
 
 
 @pytest.mark.parametrize("names", [["photo", "expand", "multi_scale", "flip"], ["ssd_photo", "ssd_expand", "crop", "flip"]])
-def test_chances_of_0_and_ranges_of_1_change_nothing(names):
-    off = {"flip_ratio": 0.0, "photo_ratio": 0.0, "expand_ratio": 1.0, "crop_ratio": 0.0, "multi_scale": ()}
+@pytest.mark.parametrize("expand", [{"expand_ratio": 0.0, "expand_factor": 4.0}, {"expand_ratio": 1.0, "expand_factor": 1.0}])
+def test_chances_of_0_and_ranges_of_1_change_nothing(names, expand):
+    off = {"flip_ratio": 0.0, "photo_ratio": 0.0, **expand, "crop_ratio": 0.0, "multi_scale": ()}
     idle = Augmenter(names, off), Augmenter()
     for index in range(9):
         first, second = (comparable(one.plan((90, 120), BOXES, functools.partial(random_stream, 7, 1, index))) for one in idle)
@@ -154,7 +158,7 @@ def test_every_augmentation_says_what_it_does(config):
     defaults = config.load_config()
     assert set(defaults.augmentations) <= set(AUGMENTATIONS)
     keys = {key for name in defaults.augmentations for key in keys_of(name)}
-    assert keys == {"flip_ratio", "photo_ratio", "expand_ratio", "crop_ratio", "multi_scale"} & set(defaults)
+    assert keys == {"flip_ratio", "photo_ratio", "expand_ratio", "expand_factor", "crop_ratio", "multi_scale"} & set(defaults)
 
 
 # -------------------------------------------------------------------------------------------------------- configuration

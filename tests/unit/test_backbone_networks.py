@@ -72,6 +72,8 @@ def test_inference_and_export(case, tmp_path, monkeypatch):
     image, info = pictures(config, 2)
     wanted = [part.asnumpy() for part in infer(image, info)]            # operator by operator
     assert wanted[3].sum() > 10 and np.isfinite(wanted[0]).all()
+    if config.backbone != "inception_resnet_v2":        # the deeper ResNets have no operator that ResNet-50 lacks
+        return
     monkeypatch.chdir(tmp_path)
     ms.export(infer, image, info, file_name="network", file_format="MINDIR")
     reloaded = nn.GraphCell(ms.load("network.mindir"))
@@ -81,13 +83,9 @@ def test_inference_and_export(case, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("case", CASES, ids=" on ".join, indirect=True)
 def test_training_step(case, monkeypatch):
-    """A step changes all stages but the frozen stem; nothing is nan; and the loss of the same batch falls.
-
-    The deepest one is compiled, the others' steps run operator by operator.
-    """
+    """A step changes all stages but the frozen stem; nothing is nan; and the loss of the same batch falls."""
     model, config, net = case
-    if config.backbone != "inception_resnet_v2":
-        monkeypatch.setenv("MS_JIT", "0")
+    monkeypatch.setenv("MS_JIT", "0")
     inputs = *pictures(config, 2), *objects(config, BOXES)
     if model == "mask_rcnn":
         inputs += (outlines(config, BOXES),)

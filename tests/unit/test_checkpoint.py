@@ -1,19 +1,14 @@
 """Checkpoints of a run and going on from them, with a toy network: the epochs of training/loop.py, without pictures."""
-import os
 import resource
-import signal
-import time
 
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
 
 from faster_rcnn.src.model_utils.config import InputError, load_config
 from faster_rcnn.src.model_utils.training import checkpoint
 from faster_rcnn.src.model_utils.training.checkpoint import (
     CheckpointFolder,
-    StopRequest,
     check_same_run,
     find_state,
     read_state,
@@ -24,6 +19,8 @@ from faster_rcnn.src.model_utils.weights.loading import load_checkpoint_into
 from refinedet.src.model_utils.config import load_config as load_refinedet_config
 from tests.toy_network import LOSS_NAMES, ToyDetector, toy_batch
 from tests.toy_run import ToyRun, Wish, equal, lines, metrics, names
+
+pytestmark = pytest.mark.usefixtures("eager")
 
 # ---- going on
 
@@ -126,6 +123,16 @@ def test_what_must_not_change(tmp_path, caplog):
         " seed was 1 and is 5 now", " epoch_size was 3 and is 30 now"]
 
 
+@pytest.mark.parametrize(("factor", "now", "told"), [
+    (4.0, {"expand_ratio": 1.0, "expand_factor": 4.0}, []), (1.0, {"expand_ratio": 0.0}, []),
+    (1.0, {"expand_ratio": 1.0}, ["resume: expand_ratio was 0.0 and is 1.0 now: the run goes on, but not as it would have"])])
+def test_state_from_before_expand_ratio_was_a_chance(tmp_path, caplog, factor, now, told):
+    before = {**load_config().to_dict(), "expand_ratio": factor}
+    del before["expand_factor"]
+    check_same_run({"config": before, "facts": {}}, load_config(overrides=now), {}, tmp_path)
+    assert [record.getMessage() for record in caplog.records] == told
+
+
 def test_what_a_longer_run_changes(tmp_path, caplog):
     """Where max_steps alone is the length, the rate falls to 0 there."""
     options = {"epoch_size": 0, "lr_schedule": "cosine"}
@@ -175,6 +182,20 @@ def test_state_of_another_network_is_refused(tmp_path):
 
 
 # ---- files
+
+def test_stop_before_the_first_checkpoint_leaves_weights(tmp_path):
+    run = ToyRun(tmp_path, ema_decay=0.5).stopped(Wish(step=2))
+    assert names(tmp_path) == ["last.ckpt", "state.ckpt"]
+    left = {name: value.asnumpy() for name, value in ms.load_checkpoint(str(tmp_path / "checkpoint" / "last.ckpt")).items()}
+    assert equal(left, {name: value.asnumpy() for name, value in run.train_step.weights().items()})
+
+
+def test_stop_after_a_checkpoint_renews_the_last_weights(tmp_path):
+    ToyRun(tmp_path).stopped(Wish(step=6))
+    last, numbered = (ms.load_checkpoint(str(tmp_path / "checkpoint" / name)) for name in ("last.ckpt", "toy-1_4.ckpt"))
+    assert last.keys() == numbered.keys()
+    assert not all(np.array_equal(last[name].asnumpy(), numbered[name].asnumpy()) for name in last)
+
 
 def test_files_of_a_run(tmp_path):
     run = ToyRun(tmp_path, aps=(0.2, 0.3, 0.3), keep_checkpoint_max=2).run()
@@ -319,29 +340,3 @@ def test_skipped_steps_are_counted(tmp_path):
     assert [(row["skipped_steps"], row["loss_scale"]) for row in rows] == [(0, 8.0), (1, 4.0), (1, 4.0)]
     assert [row["total_loss"] is None for row in rows] == [False, True, False]
     assert "total_loss: nan" in lines(tmp_path)[1]
-
-
-def test_ctrl_c_while_graphs_run():
-    """MindSpore takes SIGINT over when it runs one."""
-    @ms.jit
-    def double(x):
-        return x + x
-
-    for after in ("renew", "pause"):
-        with StopRequest() as stop:
-            double(Tensor([1.0])).asnumpy()
-            stop.renew() if after == "renew" else time.sleep(0.2)
-            os.kill(os.getpid(), signal.SIGINT)
-            assert stop.status == 130
-
-
-@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_ask_to_stop(number, status):
-    before = signal.getsignal(number)
-    with StopRequest() as stop:
-        assert not stop
-        os.kill(os.getpid(), number)
-        assert stop
-        assert stop.status == status
-        assert signal.getsignal(number) == before   # a second one does what it always does
-    assert signal.getsignal(number) == before

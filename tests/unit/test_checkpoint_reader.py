@@ -5,12 +5,15 @@ import zipfile
 import numpy as np
 import pytest
 
-from faster_rcnn.src.model_utils.weights.reader import WRAPPERS, read_checkpoint
+from faster_rcnn.src.model_utils.config import InputError
+from faster_rcnn.src.model_utils.weights.reader import read_checkpoint
+from faster_rcnn.src.model_utils.weights.state_dicts import WRAPPERS
 from tests.checkpoint_files import (
     NUMBERS,
     Code,
     build,
     call,
+    encode,
     name,
     new,
     ordered,
@@ -99,6 +102,64 @@ def test_state_dict_within_a_dictionary(key, tmp_path):
 
     checkpoint = read_checkpoint(write_numbers("zip", tmp_path, tree))
     assert list(checkpoint.arrays) == ["x"] and set(checkpoint.extras) == {"epoch", "note"}
+
+
+SETTINGS = {
+    "argparse.Namespace": build(new(name("argparse", "Namespace")), {"lr": 1, "device": "cuda"}),
+    "nested": build(new(name("argparse", "Namespace")), {"dir": call(name("pathlib", "PosixPath"), "/", "a"),
+                                                         "device": call(name("torch", "device"), "cuda", 0),
+                                                         "type": name("torch", "float16")}),
+    "AttributeDict": Code(new(name("lightning_fabric.utilities.data", "AttributeDict")) + encode({"lr": 1})[1:]),
+    "defaultdict": Code(call(name("collections", "defaultdict"), name("builtins", "list")) + encode({"x": [1]})[1:]),
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("container", ["zip", "stream"])
+def test_settings_of_a_training_are_read_past(kind, container, tmp_path):
+    checkpoint = read_checkpoint(write_numbers(container, tmp_path, lambda block: {
+        "model": {"x": tensor(block, 0, (2,), (1,))}, "args": SETTINGS[kind]}))
+    assert checkpoint.arrays["x"].tolist() == NUMBERS[:2].tolist() and checkpoint.extras == ("args",)
+
+
+def test_averaged_weights_are_offered(tmp_path):
+    def tree(block):
+        weights = {"x": tensor(block, 0, (2,), (1,)), "y": tensor(block, 2, (1,), (1,))}
+        averaged = {"n_averaged": tensor(block, 8, (), ()), "module.x": tensor(block, 4, (2,), (1,)), "module.y": weights["y"]}
+        return {"model": weights, "model_ema": averaged, "optimizer": {"state": {0: {"momentum_buffer": weights["x"]}}},
+                "best": {"module": {**weights}}, "loss": {"weight": weights["y"]}}
+
+    path = write_numbers("zip", tmp_path, tree)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.arrays["x"].tolist() == NUMBERS[:2].tolist() and checkpoint.extras == ("optimizer",)
+    assert checkpoint.notes == ("weights: model; --weights=model_ema takes the averaged ones; "
+                                "--weights=best takes those of that name",)
+    averaged = read_checkpoint(path, "model_ema")
+    assert {name: value.tolist() for name, value in averaged.arrays.items()} == {
+        "x": NUMBERS[4:6].tolist(), "y": NUMBERS[2:3].tolist()}
+    assert averaged.notes == ("weights: model_ema, as --weights asks", "names: without 'module.' in front")
+    assert list(read_checkpoint(path, "best").arrays) == ["x", "y"]
+    with pytest.raises(InputError, match="--weights: no dictionary of tensors called optimizer; it has model, model_ema, best"):
+        read_checkpoint(path, "optimizer")
+
+
+def test_averaged_weights_alone_are_taken(tmp_path):
+    checkpoint = read_checkpoint(write_numbers("zip", tmp_path, lambda block: {
+        "epoch": 3, "model_ema": {"x": tensor(block, 0, (2,), (1,))}}))
+    assert list(checkpoint.arrays) == ["x"] and checkpoint.notes == ("weights: model_ema",)
+
+
+@pytest.mark.parametrize(("names", "bare"), [
+    (["model.a.w", "model.b.w", "loss.w"], ["a.w", "b.w", "loss.w"]),
+    (["_orig_mod.a.w", "_orig_mod.b.w"], ["a.w", "b.w"]),
+    (["detector.a.w", "detector.b.w"], ["a.w", "b.w"]),
+    (["model._orig_mod.module.a.w", "model._orig_mod.module.b.w"], ["a.w", "b.w"]),
+    (["a.w", "b.w", "model.c"], ["a.w", "b.w", "model.c"]),             # a layer of this name
+    (["model.a.w", "model.b.w", "a.w"], ["model.a.w", "model.b.w", "a.w"]),     # two would be one
+])
+def test_prefixes_of_wrapped_networks(names, bare, tmp_path):
+    checkpoint = read_checkpoint(write_numbers("zip", tmp_path, lambda block: dict.fromkeys(names, tensor(block, 0, (2,), (1,)))))
+    assert list(checkpoint.arrays) == bare
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -146,7 +146,8 @@ def test_flaws_that_do_not_matter_do_not_change_the_figures(scorer):
     truth["annotations"].append({**truth["annotations"][0], "image_id": 99})
     got = coco_ap(truth, [found(image_id="1")], scorer=scorer)
     assert got.figures == want.figures
-    assert got.notes == ["1 annotations of the ground truth left out: image_id not listed"]
+    assert got.notes == ["1 x annotation of an unknown image in the ground truth, left out; the first: annotation 0: "
+                         "image_id 99 is the id of no image"]
 
 
 def test_bad_public_ground_truth_is_scored(data_dir):
@@ -155,6 +156,62 @@ def test_bad_public_ground_truth_is_scored(data_dir):
     result = {"image_id": 2299, "category_id": 1, "bbox": [70.18, 189.51, 64.2, 112.04], "score": 0.5}
     for scorer in SCORERS:
         assert coco_ap(truth, [result], scorer=scorer)["AR100"] == pytest.approx(1 / 13)
+
+
+def test_bad_objects_of_the_ground_truth_are_left_out_and_told():
+    good, sides = (10, 10, 50, 40), ((float("nan"), 1, 2, 3), (30, 30, -20, -20), (1, 1, 0, 5))
+    truth = ground_truth([good, *sides])
+    truth["annotations"].append({"id": 9, "image_id": 1, "category_id": 7})
+    scores = coco_ap(truth, [found()])
+    assert scores["AP"] == pytest.approx(1) and scores.per_class["cat"]["objects"] == 1
+    assert [note.partition(";")[0] for note in scores.notes] == [
+        "1 x box with a number that is not finite in the ground truth, left out",
+        "2 x box without area in the ground truth, left out", "1 x object not usable in the ground truth, left out"]
+    assert scores.notes[2].endswith("annotation 9: has no bbox")
+
+
+@pytest.mark.parametrize("change", [
+    {"iscrowd": "0"}, {"iscrowd": False}, {"area": "2000"}, {"area": "x"}, {"bbox": ["10", "10.0", 50, 40.0]}, {"image_id": "1"},
+    {"image_id": 1.0}, {"category_id": "7"}, {"category_id": 7.0},
+])
+def test_values_are_read_in_any_notation(change):
+    truth = ground_truth()
+    truth["annotations"][0].update(change)
+    scores = coco_ap(truth, [found()])
+    assert scores["AP"] == scores["APm"] == pytest.approx(1) and scores.per_class["cat"]["objects"] == 1
+    assert bool(scores.notes) == (change == {"area": "x"})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_files_in_other_encodings(tmp_path, encoding):
+    paths = []
+    for name, content in (("truth", ground_truth()), ("results", [found()])):
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_bytes(json.dumps(content).encode(encoding))
+    assert coco_ap(*paths)["AP"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("box", [(30, 10, -20, 40), (30, 10, 20, -40), (30, 50, -20, -40)])
+def test_negative_sides_of_results_count_as_in_pycocotools(scorer, box):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth = ground_truth([(10, 10, 50, 40), (100, 10, 50, 40)])
+    results = [found(), found(box, score=0.95), found((100, 10, 50, 40), score=0.8)]
+    for number, item in enumerate(truth["annotations"], 1):
+        item["id"] = number         # 0 is no match inside pycocotools
+    scores = coco_ap(truth, results, scorer=scorer)
+    whole = COCO()
+    whole.dataset = {**truth, "info": {}}
+    whole.createIndex()
+    want = COCOeval(whole, whole.loadRes(results), "bbox")
+    want.evaluate()
+    want.accumulate()
+    want.summarize()
+    np.testing.assert_allclose([scores[name] for name in NAMES], want.stats)
+    assert scores.notes == ["1 detections have a negative width or height, so they match nothing; the first: result 1: bbox "
+                            f"{list(map(float, box))}"]
 
 
 def test_scoring_leaves_its_arguments_alone():
@@ -182,7 +239,7 @@ def test_unknown_categories_are_told():
 @pytest.mark.parametrize(("result", "message"), [
     (found(image_id=5), r"result 1: image_id 5 is not in the ground truth \(2 images\)"),
     ({"image_id": 1, "category_id": 7, "score": 1}, "result 1: bbox: expected"),
-    (found((1, 2, -3, 4)), r"result 1: bbox: expected \[x, y, width, height\], got \[1, 2, -3, 4\]"),
+    (found((1, 2, 3)), r"result 1: bbox: expected \[x, y, width, height\], got \[1, 2, 3\]"),
     (found((1, 2, float("nan"), 4)), "result 1: bbox"),
     (found(score=None), "result 1: score: expected a number, got None"),
     (found(image_id=1.5), "result 1: image_id: expected a whole number, got 1.5"),
@@ -196,11 +253,10 @@ def test_bad_results_are_named(result, message):
 
 @pytest.mark.parametrize(("truth", "message"), [
     ([], "expected an object with images"),
-    ({"images": []}, "no list 'annotations'"),
-    (ground_truth(images=[]), "images is empty"),
-    (ground_truth(images=[{"id": 1}, {"id": 1}]), "images: id 1 is given twice"),
-    (ground_truth(images=[{"name": "a"}]), r"images\[0\]: id: expected a whole number, got None"),
-    (ground_truth(annotations=[{"image_id": 1, "category_id": 7}]), r"annotations\[0\]: bbox"),
+    ({"images": []}, "has no 'annotations'"),
+    (ground_truth(images=[]), "no usable image"),
+    (ground_truth(images=[{"id": 1}, {"id": "1"}]), r"images\[1\]: id 1 is given twice"),
+    (ground_truth(images=[{"name": "a"}]), r"images\[0\]: has no id"),
     (ground_truth(categories=["cat"]), r"categories\[0\]"),
 ])
 def test_bad_ground_truth_is_named(truth, message):
@@ -210,12 +266,13 @@ def test_bad_ground_truth_is_named(truth, message):
 
 @pytest.mark.parametrize("scorer", SCORERS)
 @pytest.mark.parametrize(("mask", "told"), [
-    (None, "no segmentation"),
-    ([], "no segmentation"),
-    ([[10, 10, 60, 50]], "a polygon takes"),
-    ([[10, 10, 60, 10, 60, 50, 10]], "a polygon takes"),
-    ({"size": [100, 201], "counts": "PPYo0"}, "an RLE .size, counts. of .100, 200., got one of .100, 201."),
-    (7, "expected polygons or an RLE, got int"),
+    (None, "segmentation is null or missing"),
+    ([], "segmentation is empty"),
+    ([[10, 10, 60, 50]], "none of its polygons is usable"),
+    ([[10, 10, 60, 10, 60, 50, 10]], "none of its polygons is usable"),
+    ([["10", 10, 60, 10, 60, 50]], "none of its polygons is usable"),
+    ({"size": [100, 201], "counts": "PPYo0"}, "run lengths are of 201x100 pixels, the picture has 200x100"),
+    (7, "segmentation is neither polygons nor run lengths: 7"),
 ])
 def test_objects_without_a_proper_mask_are_left_out_of_the_scores_of_masks(scorer, mask, told):
     truth = ground_truth([(10, 10, 50, 40), (100, 10, 50, 40)])
@@ -226,7 +283,7 @@ def test_objects_without_a_proper_mask_are_left_out_of_the_scores_of_masks(score
     scores = coco_ap(truth, [result], "segm", scorer)
     assert scores["AP"] == pytest.approx(1) and scores.per_class["cat"]["objects"] == 1
     assert len(scores.notes) == 1
-    assert re.match(r"1 annotations of the ground truth left out: no mask; the first: annotations\[1\]: .*" + told,
+    assert re.match(r"1 annotations of the ground truth left out: no mask; the first: an object of image 1: .*" + told,
                     scores.notes[0])
     assert coco_ap(truth, [result], "bbox", scorer).per_class["cat"]["objects"] == 2
 
@@ -235,10 +292,39 @@ def test_results_of_masks_alone_have_the_boxes_of_their_masks():
     result = found(segmentation=encoded(slice(10, 50), slice(10, 60)))
     del result["bbox"]
     assert coco_ap(ground_truth(), [result])["AP"] == pytest.approx(1)
-    with pytest.raises(InputError, match=r"result 0: segmentation: an RLE of \[100, 200\] for a picture of \[100, 300\]"):
-        truth = ground_truth(images=[{"id": 1, "width": 300, "height": 100}])
-        truth["annotations"][0]["segmentation"] = [[10, 10, 60, 10, 60, 50, 10, 50]]
-        coco_ap(truth, [result], "segm")
+
+
+SQUARE = [[10, 10, 60, 10, 60, 50, 10, 50]]
+
+
+@pytest.mark.parametrize(("size", "ap", "note"), [
+    ({"width": 200, "height": 100}, 1, None),
+    ({"width": 100, "height": 200}, 1, "1 images of the ground truth have height and width swapped, as their detections show "
+                                       "(the first: image 1): those of the detections count"),
+    ({}, 1, "1 images of the ground truth have no height and width: those of their detections count"),
+    ({"width": "200", "height": 100.0}, 1, None),
+    ({"width": 300, "height": 100}, 0, "1 detections not counted: masks of another size than the image; the first: result 0: "
+                                       "[100, 200], the image has [100, 300]"),
+])
+def test_size_of_an_image_for_masks(size, ap, note):
+    """What is wrong costs these masks at most, never the scores of the others."""
+    truth = ground_truth(images=[{"id": 1, **size}, {"id": 2, "width": 200, "height": 100}])
+    truth["annotations"][0]["segmentation"] = SQUARE
+    scores = coco_ap(truth, [found(segmentation=encoded(slice(10, 50), slice(10, 60)))], "segm")
+    assert scores["AP"] == pytest.approx(ap)
+    assert [text for text in scores.notes if not text.startswith("no detections")] == ([note] if note else [])
+
+
+def test_sizes_that_are_not_swapped_stay():
+    """An object does not fit into the swapped image: it is the mask that has the wrong size."""
+    truth = ground_truth([(10, 10, 50, 40), (120, 10, 50, 40)])
+    for item, left in zip(truth["annotations"], (10, 120)):
+        item["segmentation"] = [[left, 10, left + 50, 10, left + 50, 50, left, 50]]
+    wrong = encoded(slice(10, 50), slice(10, 60))
+    scores = coco_ap(truth, [found(segmentation={**wrong, "size": [200, 100]})], "segm")
+    assert scores["AP"] == 0 and scores.notes[0].startswith("1 detections not counted: masks of another size")
+    truth["images"][0].update(height=None, width=None)      # no detection says how large it is
+    assert coco_ap(truth, [], "segm").per_class["cat"]["objects"] == 2
 
 
 def test_class_table_of_boxes_and_masks():
@@ -253,7 +339,7 @@ def test_class_table_of_boxes_and_masks():
 
 
 def test_masks_need_segmentations():
-    with pytest.raises(InputError, match=r"annotations\[0\]: no segmentation"):
+    with pytest.raises(InputError, match="an object of image 1: segmentation is null or missing, so masks cannot be scored"):
         coco_ap(ground_truth(), [], "segm")
     truth = ground_truth([])
     with pytest.raises(InputError, match="result 0: segmentation: expected a compressed RLE"):
@@ -284,3 +370,18 @@ def test_metrics_file(tmp_path):
     assert content["bbox"] == boxes.figures and tuple(content["segm"]) == NAMES
     assert content["per_class"]["cat"] == {"AP": pytest.approx(1), "AP50": pytest.approx(1), "objects": 1,
                                            "segm_AP": 0, "segm_AP50": 0}
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_more_objects_than_coco_counts(scorer):
+    """150 objects of a class in an image, all found: recall ends at 100 of them, and it is said; max_dets counts them all."""
+    boxes = [(10 * (i % 15), 10 * (i // 15), 8, 8) for i in range(150)]
+    truth, results = ground_truth(boxes), [found(box) for box in boxes]
+    scores = coco_ap(truth, results, scorer=scorer)
+    assert scores["AR100"] == pytest.approx(100 / 150) and scores["AP"] == pytest.approx(67 / 101)
+    (note,) = scores.notes
+    assert note.startswith("1 images have more than 100 objects of a class (image 1: 150 x cat)")
+    more = coco_ap(truth, results, scorer=scorer, max_dets=150)
+    assert more["AP"] == more["AR150"] == pytest.approx(1) and not more.notes and "AR100" not in more.figures
+    assert "maxDets=150" in more.lines()[0] and "maxDets=100" in scores.lines()[0]
+    assert coco_ap(ground_truth(boxes[:100]), results[:100], scorer=scorer).notes == []

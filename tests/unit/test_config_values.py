@@ -31,6 +31,15 @@ def test_values_of_yaml_and_of_the_command_line(write, key, text, expected):
     assert (value, type(value)) == (expected, type(expected))
 
 
+def test_home_in_paths(write, monkeypatch, tmp_path):
+    """No shell expands it behind --key=, nor in a YAML file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("image_dir: ~/pictures\nanno_path: a~/b\n")
+    config = parse_config(["--config_path=~/mine.yaml", "--output_path=~/out"])
+    assert (config.image_dir, config.anno_path, config.output_path) == (str(tmp_path / "pictures"), "a~/b", str(tmp_path / "out"))
+    assert load_config(write("x.yaml", "__BASE__: ~/mine.yaml\n")).image_dir == str(tmp_path / "pictures")
+
+
 def test_command_line_lists_without_brackets():
     assert parse_config(["--sgd_step=8"]).sgd_step == (8,)
     config = parse_config(["--coco_classes=background, a cat,dog", "--num_classes=3"])
@@ -56,7 +65,7 @@ def test_command_line_lists_without_brackets():
     ("zzzzz: 64", "zzzzz: unknown key"),
     ("dataset: COCO", "dataset: expected one of coco, voc, coco_files, labelme, other, yolo, got 'COCO', did you mean coco?"),
     ("num_gts: 3\nmax_instance_count: 4",
-     "max_instance_count: given twice (num_gts and max_instance_count are one key)"),
+     "max_instance_count: given twice (num_gts and max_instance_count are one key), with different values"),
     ("seed: 3\nseed: 4", "seed: given twice, before in line 2"),
 ])
 def test_faults_in_yaml_name_file_line_and_key(message, write, text, expected):

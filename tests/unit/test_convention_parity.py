@@ -13,14 +13,8 @@ from faster_rcnn.src.model_utils.data.loading import build_preprocess
 from faster_rcnn.src.model_utils.data.transforms import decode_image
 from faster_rcnn.src.model_utils.evaluation.detections import config_categories
 from tests.parity_models import LEVELS, ParityModel, fixture_folders, rows_of_pictures
-from tests.unit.test_network_parity import (
-    InjectedLosses,
-    check_stage,
-    detections_of_stored,
-    expected_detections,
-    injected_samples,
-    unmatched,
-)
+from tests.parity_step import InjectedLosses, injected_samples
+from tests.unit.test_network_parity import check_stage, detections_of_stored, expected_detections, unmatched
 
 FOLDERS = fixture_folders(masks=False)
 

@@ -47,15 +47,15 @@ def test_classes_that_are_given_stay():
 
 
 def test_classes_of_the_training_set(tmp_path, caplog):
-    """In the order of the names in VOC; the evaluation set, which lacks one, has the same labels."""
-    keys = voc_keys(tmp_path, {"a": [("dog", 1, 1, 9, 9), ("ant", 1, 1, 9, 9), ("cat", 1, 1, 9, 9)], "b": [("cat", 2, 2, 9, 9)]},
-                    ["a"], ["b"])
+    """In the order of the names in VOC; the evaluation set has the same labels."""
+    keys = voc_keys(tmp_path, {name: [(kind, 1, 1, 9, 9) for kind in kinds] for name, kinds in (
+        ("a", ("dog", "ant", "cat")), ("b", ("cat", "dog", "ant")))}, ["a"], ["b"])
     with caplog.at_level(logging.INFO):
         config, data, val = find_data(open_config(tmp_path, **keys), 0, 1)
     assert "classes of the data: ant, cat, dog" in caplog.text
     assert config.num_classes == 4 and config.coco_classes == ("background", "ant", "cat", "dog")
     assert data.class_names == val.class_names == list(config.coco_classes)
-    assert [item["category_id"] for item in val.ground_truth()["annotations"]] == [2]
+    assert [item["category_id"] for item in val.ground_truth()["annotations"]] == [2, 3, 1]
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml").coco_classes == config.coco_classes
     again, same, _ = find_data(config, 0, 1)        # as a resumed run has it: nothing is converted again
@@ -71,11 +71,17 @@ def test_order_of_yolo_is_that_of_its_names(tmp_path):
     assert data.source.image_dir == str(tmp_path / "images" / "train")
 
 
-def test_a_class_of_the_evaluation_set_alone_is_refused(tmp_path, message):
-    keys = voc_keys(tmp_path, {"a": [("dog", 1, 1, 9, 9)], "b": [("cat", 2, 2, 9, 9)]}, ["a"], ["b"])
+def test_classes_of_one_side_only_are_refused(tmp_path, message):
+    keys = voc_keys(tmp_path, {name: [(kind, 1, 1, 9, 9) for kind in kinds] for name, kinds in (
+        ("a", ("dog", "ant")), ("b", ("dog", "cat")))}, ["a"], ["b"])
     told = message(find_data, open_config(tmp_path, **keys), 0, 1)
-    assert told == (f"coco_classes: {tmp_path / 'Annotations'} has cat, which the training set has not: name the classes to train "
-                    "on, --coco_classes='[background, dog]' for example")
+    sides = " and ".join(f"{name} is only in {tmp_path / 'Annotations'} ({tmp_path / f'{side}.txt'})"
+                         for name, side in (("ant", "train"), ("cat", "val")))
+    assert told == (f"coco_classes: the classes to train and to evaluate on differ: {sides}; name those to take: --num_classes=3 "
+                    "--coco_classes='[background, ant, dog]' for example")
+    classes = ["background", "ant", "dog"]
+    _, data, val = find_data(open_config(tmp_path, **keys, num_classes=3, coco_classes=classes), 0, 1)
+    assert data.class_names == val.class_names == classes
 
 
 # ----------------------------------------------------------------------------------------------- sets

@@ -182,8 +182,8 @@ def test_a_picture_that_does_not_decode_is_named(tmp_path, message):
     rows[1]["image"] = b"no picture"
     files = write_records(tmp_path, rows)
     train = create_dataset(files, 3, TrainTransform(PLAIN, Augmenter(), 2, 0), 2, epoch=1)
-    assert message(lambda: list(iterate(train))) == "p 1.png: not a picture that OpenCV can decode (10 bytes)"
-    assert message(lambda: list(EvalBatches(files, 3, PLAIN))).startswith("p 1.png: not a picture")
+    assert message(lambda: list(iterate(train))) == "p 1.png: not an image of a known format, or damaged (10 bytes)"
+    assert message(lambda: list(EvalBatches(files, 3, PLAIN))).startswith("p 1.png: not an image")
 
 
 EPOCHS_OF_A_FOLDER = """

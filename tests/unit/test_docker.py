@@ -1,6 +1,7 @@
 """The Dockerfiles, as far as they can be looked at without building, and what docker_start.sh asks docker for."""
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,18 @@ def test_container(start, tmp_path):
         "run", "--rm", "--init", "--shm-size", "8g", "--user", f"{os.getuid()}:{os.getgid()}", "--env", "HOME=/tmp",
         "--workdir", str(model), *bind(tmp_path / "data set"), *bind(model), *bind(tmp_path / "zoo" / "utils", "readonly"),
         *bind(tmp_path / "zoo" / "ascend310_infer", "readonly"), "detection:cpu", "python", "train.py", "--coco_root=a b"]
+
+
+def test_dry_run_prints_the_command(tmp_path, run_command):
+    """Where docker is not installed, too."""
+    for name in ("data set", "zoo"):
+        (tmp_path / name).mkdir()
+    done = run_command(["bash", DOCKER / "docker_start.sh", "i", "data set", "zoo", "python", "a b.py"], cwd=tmp_path,
+                       env={"DRY_RUN": "1", "DEVICE_DIR": tmp_path, "SHM_SIZE": None, "MS_LITE_HOME": None})
+    words = shlex.split(done.stdout)
+    assert (done.returncode, done.stderr, words[:6], words[-3:]) == (
+        0, "", ["docker", "run", "--rm", "--init", "--shm-size", "8g"], ["i", "python", "a b.py"])
+    assert " ".join(bind(tmp_path / "data set")) in " ".join(words)
 
 
 def test_whole_checkout_brings_its_utils(start, tmp_path):

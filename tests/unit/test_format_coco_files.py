@@ -59,6 +59,21 @@ def test_classes_and_choice(tmp_path, message):
     assert message(read, tmp_path / "empty") == f"{tmp_path / 'empty'}: holds no JSON file"
 
 
+def test_values_and_names_as_in_one_file(tmp_path):
+    """Numbers as text, and Windows paths, below image_dir and beside the file."""
+    draw(tmp_path / "pics" / "a.png")
+    draw(tmp_path / "json" / "b.png", seed=1)
+    write(tmp_path / "json" / "one.json", ["D:\\x\\pics\\a.png"], [
+        annotation(1, "1", ["5", 5.0, 10, 10], "1", difficult=1), annotation(2, 1, [1, 1, 5, 5])], {"1": "cat"})
+    write(tmp_path / "json" / "two.json", ["old\\b.png", "D:\\x\\pics\\a.png"], [
+        annotation(1, 1, [1, 1, 5, 5]), annotation(2, 2, [9, 9, 5, 5])], {1: "cat"})
+    records, names, problems = read(tmp_path / "json", image_dir=tmp_path)
+    assert names == ["cat"] and problems == []
+    assert [record.file_name for record in records] == ["pics/a.png", "json/b.png"]
+    assert records[0].boxes.tolist() == [[5, 5, 15, 15], [1, 1, 6, 6], [9, 9, 14, 14]]
+    assert [tuple(record.difficult) for record in records] == [(True, False, False), (False,)]
+
+
 def test_images_beside_their_files(tmp_path):
     """A folder for each export, with images of the same names."""
     for part in ("first", "second"):

@@ -115,8 +115,32 @@ def test_images_in_a_folder_of_their_own(tmp_path):
 
 
 def test_sizes_that_are_missing_are_the_image_s(tmp_path):
-    record, problems = one(tmp_path, shape("dog", SQUARE), imageHeight=None, imageWidth="0")
-    assert (record.height, record.width, problems) == (30, 40, [])
+    text = base64.b64encode(cv2.imencode(".png", np.full((5, 5), 255, np.uint8))[1]).decode()
+    record, problems = one(tmp_path, shape("dog", SQUARE), shape("dog", [[30, 20], [34, 24]], "mask", mask=text),
+                           imageHeight=None, imageWidth="0")
+    assert (record.height, record.width, problems) == (None, None, [])
+    assert record.segmentations[1]["size"] == [30, 40]      # run lengths need one
+    record, problems = one(tmp_path, shape("dog", SQUARE), imageHeight="wide")
+    assert (record.height, record.width) == (None, 40)
+    assert problems == [f'{tmp_path}/a.json: imageHeight: "wide" is no size of an image, so the image\'s own counts']
+
+
+def test_values_in_any_notation(tmp_path):
+    points = [["5", 5], [15.0, "5.0"], [15, 15], [5, 15]]
+    record, problems = one(tmp_path, shape("dog", points, difficult="true"), shape("dog", SQUARE, difficult="false"),
+                           imageHeight="30", imageWidth=40.0)
+    assert problems == [] and (record.height, record.width) == (30, 40)
+    assert record.boxes.tolist() == [[5, 5, 15, 15]] * 2 and record.difficult == (True, False)
+
+
+@pytest.mark.parametrize("name", ["C:\\data\\pics\\x.gif", "/home/somebody/pics/x.gif", "pics/x.gif"])
+def test_images_behind_folders_that_are_not_there(tmp_path, name):
+    labelme_set(tmp_path, {"a": [shape("dog", SQUARE)]}, imagePath=name)
+    (tmp_path / "a.jpg").unlink()
+    assert cv2.imwrite(str(tmp_path / "x.png"), np.zeros((30, 40, 3), np.uint8))
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "x.png").rename(tmp_path / "pics" / "x.gif")        # contents tell the format
+    assert read(tmp_path)[0][0].file_name == "pics/x.gif"
 
 
 @pytest.mark.parametrize(("text", "told"), [

@@ -160,6 +160,23 @@ def test_cvat_ultralytics_and_lists(tmp_path):
     assert found(read(path, "val")[0]) == found(records)
 
 
+def test_values_in_any_notation(tmp_path):
+    path = yolo_set(tmp_path, {"train": {"a": ["1.0 5e-1 0.5 .5 0.5"]}})
+    path.write_text(path.read_text().replace("nc: 2", "nc: 2.0"))
+    assert found(read(path, "train")[0]) == {"a.png": [(10, 7.5, 30, 22.5, 2)]}
+    (tmp_path / "labels" / "train" / "a.txt").write_text("0 1_0 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2\n")
+    assert read(path, "train")[2] == [f"{tmp_path}/labels/train/a.txt: line 1: '1_0' is not a number"]
+
+
+@pytest.mark.parametrize("name", ["D:\\set\\images\\a.gif", "/home/somebody/set/images/a.gif"])
+def test_lists_of_another_machine(tmp_path, name):
+    one_image(tmp_path, "images/a.png", "labels/a.txt")
+    (tmp_path / "images" / "a.png").rename(tmp_path / "images" / "a.gif")       # contents tell the format
+    (tmp_path / "train.txt").write_text(f"{name}\n")
+    (tmp_path / "data.yaml").write_text("train: train.txt\nnames: [nut]\n")
+    assert found(read(tmp_path / "data.yaml", "train")[0]) == {"images/a.gif": ONE}
+
+
 def test_darknet(tmp_path):
     """CVAT's YOLO 1.1: paths begin with data/, labels lie beside the images."""
     one_image(tmp_path, "obj_train_data/a.png", "obj_train_data/a.txt")

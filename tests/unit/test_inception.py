@@ -11,6 +11,8 @@ from faster_rcnn.src.FasterRcnn.resnet import begin_as_identity, calibrate_norms
 from faster_rcnn.src.model_utils.layers.convolution import Convolution
 from tests.numpy_layers import batch_norm, convolve, max_pool
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 BLOCKS, WIDTH = (2, 1, 1), 1 / 16
 STAGES = (("conv2d_1a", "conv2d_2a", "conv2d_2b"), ("conv2d_3b", "conv2d_4a"), ("mixed_5b", "repeat"), ("mixed_6a", "repeat_1"),
           ("mixed_7a", "repeat_2", "block8", "conv2d_7b"))

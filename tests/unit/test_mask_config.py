@@ -39,7 +39,7 @@ OLD = {
     "val_data_type": "val2017", "instance_set": "annotations/instances_{}.json", "num_classes": 81,
 }
 # Defaults that are others here: torchvision's and detectron2's recipe, and paths that everybody has to set.
-OTHERWISE = {"photo_ratio", "momentum", "test_batch_size", "keep_checkpoint_max", "mindrecord_dir", "coco_root"}
+OTHERWISE = {"photo_ratio", "expand_ratio", "momentum", "test_batch_size", "keep_checkpoint_max", "mindrecord_dir", "coco_root"}
 
 
 def yaml_text(values: dict) -> str:
@@ -52,7 +52,7 @@ def yaml_text(values: dict) -> str:
 
 
 def test_table_of_the_old_zoo_loads_and_is_the_default(write, caplog):
-    config = load_config(write("old.yaml", yaml_text({name: value for name, value in OLD.items() if name != "num_gts"})))
+    config = load_config(write("old.yaml", yaml_text(OLD)))
     told = {re.match(r".*:\d+: (\w+): not read any more", line)[1] for line in caplog.messages}
     assert told == set(OLD) & set(RETIRED)
     default = load_config()
@@ -61,6 +61,33 @@ def test_table_of_the_old_zoo_loads_and_is_the_default(write, caplog):
     assert differing == OTHERWISE
     assert set(OLD) <= set(KEYS) | set(ALIASES) | set(RETIRED)
     assert ALIASES["max_instance_count"] == "num_gts"
+
+
+def test_table_as_config_py_writes_it(write):
+    """Tuples and dict(...) of Python are read where YAML takes them for text."""
+    config = load_config(write("old.yaml", "mask_shape: (28, 28)\nfeature_shapes: [(192, 320), (96, 160)]\n"
+                               "anchor_ratios: (0.25, 1., 4.)\n"
+                               "roi_layer: dict(type='RoIAlign', out_size=9, mask_out_size=14, sample_num=3)\nnum_classes: 4\n"
+                               "coco_classes: ('background', 'traffic light',\n               'stop sign', 'bird')\n"))
+    assert config.mask_shape == (28, 28) and config.anchor_ratios == (0.25, 1, 4)
+    assert config.coco_classes == ("background", "traffic light", "stop sign", "bird")
+    assert config.roi_layer.to_dict() == {"type": "RoIAlign", "out_size": 9, "mask_out_size": 14, "sample_num": 3, "aligned": True}
+    assert parse_config(["--anchor_ratios=(0.5, 2)"]).anchor_ratios == (0.5, 2)
+
+
+@pytest.mark.parametrize(("text", "told"), [("(28, x)", "expected a list, got '(28, x)'"), ("(28", "expected a list, got '(28'"),
+                                            ("(open('x'), 1)", "expected a list, got"), ("dict(28)", "expected a list, got {}")])
+def test_python_that_is_no_value(message, write, text, told):
+    assert told in message(load_config, write("old.yaml", f"mask_shape: {text}\n"))
+
+
+def test_expand_ratio_is_a_chance_as_in_the_old_zoo(write, caplog, message):
+    config = load_config(write("old.yaml", "expand_ratio: 1.0\n"))
+    assert (config.expand_ratio, config.expand_factor) == (1.0, 4.0) and not caplog.messages
+    config = load_config(write("ours.yaml", "expand_ratio: 1.5\n"))        # a factor in an earlier version
+    assert (config.expand_ratio, config.expand_factor) == (1.0, 1.5)
+    assert "ours.yaml:1: expand_ratio: more than 1, so it is taken for expand_factor" in caplog.text
+    assert "given twice" in message(load_config, write("both.yaml", "expand_ratio: 1.5\nexpand_factor: 2.0\n"))
 
 
 def test_keys_are_those_of_faster_rcnn_and_the_mask_branch():

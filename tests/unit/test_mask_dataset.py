@@ -64,7 +64,8 @@ def rows_of(manifest, folder, transform, epochs=(1,), batch_size=2) -> list:
 @pytest.mark.parametrize("as_runs", [False, True])
 @pytest.mark.parametrize("augmenter", [
     Augmenter(["flip"], {"flip_ratio": 0.5}),
-    Augmenter(["expand", "multi_scale", "flip"], {"flip_ratio": 0.5, "expand_ratio": 2.0, "multi_scale": (0.6, 0.8, 1.0)})])
+    Augmenter(["expand", "multi_scale", "flip"], {"flip_ratio": 0.5, "expand_ratio": 1.0, "expand_factor": 2.0,
+                                                  "multi_scale": (0.6, 0.8, 1.0)})])
 def test_outlines_follow_the_pixels(tmp_path, as_runs, augmenter):
     manifest = mindrecord.convert("coco", *draw_set(tmp_path, as_runs=as_runs), tmp_path / "o", progress=False, masks=True)
     rows = rows_of(manifest, tmp_path / "o", grey_transform(augmenter), epochs=(1, 2))
@@ -86,7 +87,8 @@ def test_outlines_follow_the_pixels(tmp_path, as_runs, augmenter):
 def test_outlines_follow_the_pixels_of_crops(tmp_path):
     """Within the box, which ends where the crop ends; the outline goes on beyond it."""
     augmenter = Augmenter(["ssd_expand", "crop", "expand", "multi_scale", "flip"],
-                          {"expand_ratio": 1.5, "crop_ratio": 1.0, "multi_scale": (0.8, 1.0), "flip_ratio": 0.5})
+                          {"expand_ratio": 1.0, "expand_factor": 1.5, "crop_ratio": 1.0, "multi_scale": (0.8, 1.0),
+                           "flip_ratio": 0.5})
     manifest = mindrecord.convert("coco", *draw_set(tmp_path), tmp_path / "o", progress=False, masks=True)
     overlaps, cut = [], 0
     for image, _, boxes, labels, valid, edges, _ in rows_of(manifest, tmp_path / "o", grey_transform(augmenter), epochs=(1, 2, 3)):

@@ -7,6 +7,8 @@ from mindspore import Tensor
 from mask_rcnn.src.MaskRcnn.mask_targets import mask_targets
 from tests.parity_models import ParityModel, fixture_folders, label
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 @pytest.mark.parametrize("folder", [folder for folder in fixture_folders(masks=True) if not folder.name.startswith("torchvision")],
                          ids=label)

@@ -180,38 +180,3 @@ def test_repeated_prediction_is_equal_and_batch_of_two_equals_two_pictures(confi
         alone = predict(image[i:i + 1], info[i:i + 1])
         for part, single, tolerance in zip(together, alone, (0.01, 1e-4, 0, 0, 1e-3)):
             np.testing.assert_allclose(part[i], single[0], rtol=0, atol=tolerance)
-
-
-class Separate(nn.Cell):
-    """Outputs that nothing else reads, as ONNX names them."""
-
-    def __init__(self, net):
-        super().__init__(auto_prefix=False)
-        self.net = net
-
-    def construct(self, image, image_info):
-        outputs = ()
-        for output in self.net.predict(image, image_info):
-            outputs += (ops.Identity()(output),)
-        return outputs
-
-
-@pytest.mark.parametrize("file_format", ["MINDIR", "ONNX"])
-def test_export_equals_the_network(config, net, predict, tmp_path, file_format):
-    inputs = pictures(config, 1, seed=3)
-    expected = predict(*inputs)
-    path = str(tmp_path / "network")
-    if file_format == "ONNX":
-        import onnxruntime
-
-        ms.onnx.export(Separate(net).set_train(False), *inputs, file_name=f"{path}.onnx", input_names=["image", "image_info"],
-                       output_names=["boxes", "scores", "labels", "valid", "masks"])
-        session = onnxruntime.InferenceSession(f"{path}.onnx", providers=["CPUExecutionProvider"])
-        got = session.run(None, dict(zip(("image", "image_info"), (x.asnumpy() for x in inputs))))
-    else:
-        ms.export(InferenceNet(net), *inputs, file_name=path, file_format="MINDIR")
-        loaded = nn.GraphCell(ms.load(f"{path}.mindir"))
-        got = [part.asnumpy() for part in loaded(*inputs)]
-    assert expected[3].sum() > 5
-    for part, other, tolerance in zip(got, expected, (0.01, 1e-4, 0, 0, 1e-3)):
-        np.testing.assert_allclose(part, other, rtol=0, atol=tolerance)

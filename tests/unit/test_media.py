@@ -5,6 +5,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from faster_rcnn.src.model_utils.config import InputError
 from faster_rcnn.src.model_utils.inference.media import Frame, Pictures, PictureWriter, Video, open_input, read_ahead, writer_of
@@ -42,7 +43,7 @@ def test_a_folder_gives_its_pictures_and_names_the_unreadable(folder):
     assert [frame.file_name for frame in frames] == ["b.PNG", "broken.jpg", "empty.png", "sub/a.jpg"]
     assert [frame.image_id for frame in frames] == [1, 2, 3, 4]
     assert [frame.image is None for frame in frames] == [False, True, True, False]
-    assert "not a picture" in frames[1].problem and np.array_equal(frames[0].image, picture())
+    assert "not an image" in frames[1].problem and np.array_equal(frames[0].image, picture())
 
 
 def test_numbers_in_file_names_are_the_ids(tmp_path):
@@ -68,6 +69,34 @@ def test_a_single_picture_may_have_any_name(tmp_path):
     assert frame.file_name == "photo" and frame.image.shape == (24, 32, 3)
     PictureWriter(tmp_path / "o").write(frame, frame.image)
     assert (tmp_path / "o" / "drawn" / "photo.jpg").is_file()
+
+
+def test_a_gif_is_a_picture_or_an_animation(tmp_path):
+    frames = [Image.fromarray(np.full((24, 32, 3), value, np.uint8)) for value in (0, 100, 200)]
+    frames[1].save(tmp_path / "still.gif")
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    (still,) = open_input(tmp_path / "still.gif", tmp_path)
+    assert still.image[5, 5].tolist() == [100] * 3
+    moving = open_input(tmp_path / "moving.gif", tmp_path)
+    assert isinstance(moving, Video) and [round(frame.image.mean(), -1) for frame in moving] == [0, 100, 200]
+    assert [frame.image.mean() for frame in open_input(tmp_path, tmp_path / "out")] == [0, 100]     # of a folder the first frames
+
+
+@pytest.mark.parametrize("suffix", ["gif", "avif", "tga"])
+def test_what_opencv_cannot_write_is_drawn_as_jpeg(tmp_path, suffix):
+    Image.fromarray(picture()).save(tmp_path / f"a.{suffix}")
+    (frame,) = open_input(tmp_path, tmp_path / "out")
+    PictureWriter(tmp_path / "out").write(frame, frame.image)
+    assert (tmp_path / "out" / "drawn" / f"a.{suffix}.jpg").is_file()
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_pictures_are_turned_as_asked_for(tmp_path, upright):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(picture()).save(tmp_path / "a.jpg", exif=exif)
+    (frame,) = open_input(tmp_path, tmp_path / "out", upright)
+    assert frame.image.shape == ((32, 24, 3) if upright else (24, 32, 3))
 
 
 @pytest.mark.parametrize("name", ["clip.avi", "clip"])

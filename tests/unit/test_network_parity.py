@@ -2,8 +2,8 @@
 
 Every fixture in $PARITY_DIR is taken, whatever its sizes and classes. Tolerances are those that the fixtures recommend for each
 model (tolerances.json), ten times the noise between float32 and float64; ours was measured at a tenth to a third of them. With
-`fast` the CPU's Winograd convolutions are forced on all widths: they round up to twice as much. The gradients' tolerances are ours:
-see test_losses_and_gradients_parity.
+`fast` the CPU's Winograd convolutions are forced on all widths: they round up to twice as much; these networks are compiled, the
+others run operator by operator. The gradients' tolerances are ours: see test_losses_and_gradients_parity.
 """
 import tempfile
 from functools import cache
@@ -14,13 +14,9 @@ import pytest
 from mindspore import Tensor, nn
 from pycocotools import mask as coco_mask
 
-from faster_rcnn.src.FasterRcnn.rcnn import box_head_losses
-from faster_rcnn.src.FasterRcnn.rpn import rpn_losses
-from mask_rcnn.src.MaskRcnn.rcnn_mask import mask_head_loss
 from tests.isolated import isolated
-from tests.numpy_layers import LEVELS_OF_ROIS
 from tests.parity_models import LEVELS, ParityModel, compare_results, fixture_folders, rows_of_pictures
-from tests.relu_sides import Settler, settle_two_stage
+from tests.parity_step import settled_step
 
 FOLDERS, MASKS = fixture_folders(), fixture_folders(masks=True)
 FAST = [folder for folder in FOLDERS if folder.name.startswith("torchvision")]
@@ -61,15 +57,20 @@ class Stages(nn.Cell):
 
 
 def compute_answers(folder, fast) -> tuple:
-    """({stage: array}, [boxes, scores, labels, valid, masks] of all pictures)."""
+    """What stages_of returns, compiled."""
     with tempfile.TemporaryDirectory() as work:
         model = ParityModel(folder, work)
-        net, rois = model.network(fast), model.arrays["fix/rois"]
-        labels = model.mask_labels() if model.masks else np.zeros(len(rois))
-        pictures = [rois[:, 0] == i for i in range(model.count)]
-        (boxes, valid), (own, _) = (rows_of_pictures([x[mine] for mine in pictures]) for x in (rois[:, 1:], labels))
-        inputs = model.arrays["input/images"], model.image_info, boxes, own.astype(np.int32)
-        *levels, head, of_masks, outputs = ms.jit(Stages(net, model.masks))(*map(Tensor, inputs))
+        return stages_of(model, ms.jit(Stages(model.network(fast), model.masks)))
+
+
+def stages_of(model, network) -> tuple:
+    """({stage: array}, [boxes, scores, labels, valid, masks] of all images); network: Stages, as it is or compiled."""
+    rois = model.arrays["fix/rois"]
+    labels = model.mask_labels() if model.masks else np.zeros(len(rois))
+    pictures = [rois[:, 0] == i for i in range(model.count)]
+    (boxes, valid), (own, _) = (rows_of_pictures([x[mine] for mine in pictures]) for x in (rois[:, 1:], labels))
+    inputs = model.arrays["input/images"], model.image_info, boxes, own.astype(np.int32)
+    *levels, head, of_masks, outputs = network(*map(Tensor, inputs))
     names = ([f"c/res{i}" for i in (2, 3, 4, 5)], *([f"{kind}{level}" for level in LEVELS]
                                                    for kind in ("fpn/", "rpn/logits_", "rpn/deltas_")))
     got = {name: x.asnumpy() for part, arrays in zip(names, levels) for name, x in zip(part, arrays)}
@@ -80,7 +81,7 @@ def compute_answers(folder, fast) -> tuple:
 
 @cache
 def answers_of(folder, fast) -> tuple:
-    return isolated(compute_answers, folder, fast)
+    return isolated(compute_answers, folder, fast, eager=not fast)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=label)
@@ -205,83 +206,15 @@ def detections_of_stored(model, detector) -> list:
 def test_detector_parity(folder, tmp_path):
     """Post-processing alone, none without a partner."""
     model = ParityModel(folder, tmp_path)
-    for i, got in enumerate(detections_of_stored(model, ms.jit(model.network().detector))):
+    for i, got in enumerate(detections_of_stored(model, model.network().detector)):
         assert len(got[0]) == len(model.arrays[f"det/boxes{i}"])
         assert unmatched(got, expected_detections(model, i), 1e-3, 1e-5) == 0
-
-
-class InjectedLosses(nn.Cell):
-    """The losses on given samples, computed as the network's `construct` does it."""
-
-    def __init__(self, net, masks):
-        super().__init__(auto_prefix=False)
-        self.net, self.masks = net, masks
-
-    def construct(self, image, rpn, roi, mask=None):
-        net = self.net
-        index, rpn_targets, rpn_positive, rpn_negative = rpn
-        rois, labels, targets, positive, valid = roi
-        features = net.neck(net.backbone(image))
-        logits, deltas = net.rpn.at_anchors(features, index)
-        losses = rpn_losses(logits, deltas, rpn_targets, rpn_positive, rpn_negative, net.betas[0])
-        cells = net.roi_align.table_of(features[:4])
-        logits, deltas = net.rcnn(net.roi_align.from_table(*cells, rois))
-        n, s = labels.shape
-        q = positive.shape[1]
-        deltas = deltas.reshape(n, s, -1)[:, :q]
-        losses += box_head_losses(logits.reshape(n, s, -1), deltas, labels, targets, positive, valid, net.betas[1])
-        if self.masks:
-            rois, labels, targets, positive = mask
-            losses += (mask_head_loss(net.mask_logits(cells, rois, labels), targets, positive),)
-        return losses
-
-
-def injected_samples(model) -> list:
-    """Inputs of InjectedLosses: the framework's samples."""
-    return tensors_of(injected_arrays(model))
-
-
-def tensors_of(samples) -> list:
-    return [tuple(map(Tensor, part)) for part in samples]
-
-
-def injected_arrays(model) -> list:
-    """The framework's samples in our order: objects first, then background; of masks, only objects."""
-    arrays, rpn, roi, mask = model.arrays, [], [], []
-    for i in range(model.count):
-        labels, pos = arrays[f"train/rpn_labels{i}"], arrays[f"train/rpn_pos_idx{i}"]
-        assert sorted(pos) == np.flatnonzero(labels == 1).tolist()
-        index = np.concatenate([pos, np.flatnonzero(labels == 0)])
-        targets = np.zeros((len(index), 4), np.float32)
-        targets[:len(pos)] = arrays[f"train/rpn_pos_targets{i}"]
-        rpn.append((index.astype(np.int32), targets, labels[index] == 1, labels[index] == 0))
-        labels = model.labels(arrays[f"train/roi_classes{i}"]).astype(np.int32)
-        boxes = arrays[f"train/roi_boxes{i}"]
-        if model.masks:
-            mask.append((boxes[labels > 0], labels[labels > 0], model.mask_targets(i)))
-        order = np.argsort(labels == 0, kind="stable")
-        roi.append([x[order] for x in (boxes, labels, arrays[f"train/roi_targets{i}"], labels > 0)])
-    rpn = [rows_of_pictures(column)[0] for column in zip(*rpn)]
-    (boxes, valid), labels, targets, positive = (rows_of_pictures(column) for column in zip(*roi))
-    q = positive[0].sum(1).max()
-    samples = [rpn, (boxes, labels[0], targets[0][:, :q], positive[0][:, :q], valid)]
-    if model.masks:
-        (boxes, positive), labels, targets = (rows_of_pictures(column) for column in zip(*mask))
-        samples.append((boxes, labels[0], targets[0], positive))
-    return samples
-
-
-def conventions_of(model) -> dict:
-    """What settle_two_stage takes, as the fixture says it."""
-    roi = model.settings["roi_align"]
-    return {"stride_in_1x1": model.settings["stride_in_1x1"], "aligned": roi["aligned"], "samples": roi["sampling_ratio"],
-            "level_of": LEVELS_OF_ROIS[model.framework]}
 
 
 def gradient_errors(model, grads) -> tuple:
     """Relative errors of the norms of all gradients, and of those gradients that are stored whole."""
     arrays = model.arrays
-    grads = {model.theirs(name): grad.asnumpy().astype(np.float64) for name, grad in grads.items()}
+    grads = {model.theirs(name): grad.astype(np.float64) for name, grad in grads.items()}
     names = arrays["train/grad_names"]
     assert grads.keys() == set(names)
     norms = [np.linalg.norm(grads[name]) / norm - 1 for name, norm in zip(names, arrays["train/grad_norms_float64"])]
@@ -303,21 +236,11 @@ def step_errors(folder, fast) -> tuple:
     """
     with tempfile.TemporaryDirectory() as work:
         model = ParityModel(folder, work)
-        detector, images, settler = model.network(fast), model.arrays["input/images"], Settler()
-    samples = settle_two_stage(settler, detector, images, injected_arrays(model), conventions_of(model))
-    net = InjectedLosses(detector, model.masks)
-    params = ms.ParameterTuple(net.trainable_params())
-
-    def forward(*inputs):
-        losses = ms.ops.stack(net(*inputs))
-        return losses.sum(), losses
-
-    compiled = ms.jit(ms.value_and_grad(forward, None, params, has_aux=True))
-    inputs = Tensor(images), *tensors_of(samples)
+        moved, detector, step = settled_step(model, fast)
 
     def errors():
-        (_, losses), grads = compiled(*inputs)
-        return losses.asnumpy(), *gradient_errors(model, {param.name: grad for param, grad in zip(params, grads)})
+        losses, grads = step()
+        return losses, *gradient_errors(model, grads)
 
     right, wrong = errors(), []
     if not (model.masks or fast):       # of one model per framework, for the time that it takes
@@ -325,7 +248,7 @@ def step_errors(folder, fast) -> tuple:
             if param.name.endswith("moving_variance"):
                 ms.ops.assign(param, param + 9e-5)
         wrong = [errors()]
-    return settler.moved / settler.seen, [right, *wrong]
+    return moved, [right, *wrong]
 
 
 @pytest.mark.parametrize("folder, fast", [*((folder, False) for folder in FOLDERS), *((folder, True) for folder in FAST[:1])],
@@ -338,7 +261,7 @@ def test_losses_and_gradients_parity(folder, fast):
     the processor that it ran on. Their error is therefore a constant of the fixture, up to a fifth of its tolerance.
     """
     model = ParityModel(folder)
-    moved, ((losses, norms, whole), *wrong) = isolated(step_errors, folder, fast)
+    moved, ((losses, norms, whole), *wrong) = isolated(step_errors, folder, fast, eager=not fast)
     assert moved < MOVED
     names = [*model.loss_names, *(["loss_mask"] if model.masks else [])]
     expected = dict(zip(model.arrays["train/loss_names"], model.arrays["train/losses"]))

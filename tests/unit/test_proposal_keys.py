@@ -1,5 +1,4 @@
 """Keys of the proposals and of their sampling in whole networks: what changes is what loops in numpy say."""
-import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
@@ -17,7 +16,6 @@ from tests.narrow_network import (
     spread_heads,
 )
 from tests.unit.test_assign_sample import sampled_by_hand
-from tests.unit.test_mask_rcnn import Separate
 from tests.unit.test_proposal_generator import naive
 from tests.unit.test_rcnn import losses_by_hand
 
@@ -70,23 +68,12 @@ def proposals_by_hand(model, config, net, image, info, across_levels: bool):
     return boxes, valid
 
 
-class Training(nn.Cell):
-    """The losses. A cell of its own for each call: one that has been compiled does not see that a part was replaced."""
-
-    def __init__(self, net):
-        super().__init__(auto_prefix=False)
-        self.net = net
-
-    def construct(self, *inputs):
-        return self.net(*inputs)
-
-
 def losses(net, inputs):
-    return np.array([float(loss) for loss in ms.jit(Training(net))(*inputs)])
+    return np.array([float(loss) for loss in net(*inputs)])
 
 
 def detections(net, inputs):
-    return [part.asnumpy() for part in ms.jit(Separate(net))(*inputs)]
+    return [part.asnumpy() for part in net.predict(*inputs)]
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -123,18 +110,11 @@ def test_rpn_proposal_nms_across_levels(monkeypatch, plain):
     assert abs(got[2] - unlike[2]) > 1e-3 * unlike[2]
 
 
-class Heads(nn.Cell):
+def heads(net, image, rois):
     """Logits (N, S, K + 1) and deltas (N, S, 4 K) of given RoIs (N, S, 4)."""
-
-    def __init__(self, net):
-        super().__init__(auto_prefix=False)
-        self.net = net
-
-    def construct(self, image, rois):
-        net, (n, s, _) = self.net, rois.shape
-        cells = net.roi_align.table_of(net.neck(net.backbone(image))[:net.pooled_levels])
-        logits, deltas = net.rcnn(net.roi_align.from_table(*cells, rois))
-        return logits.reshape(n, s, -1), deltas.reshape(n, s, -1)
+    n, s, _ = rois.shape
+    cells = net.roi_align.table_of(net.neck(net.backbone(image))[:net.pooled_levels])
+    return [part.asnumpy().reshape(n, s, -1) for part in net.rcnn(net.roi_align.from_table(*cells, Tensor(rois)))]
 
 
 def test_num_expected_neg_stage2(plain):
@@ -147,30 +127,10 @@ def test_num_expected_neg_stage2(plain):
     samples = [np.stack(parts) for parts in zip(*(sampled_by_hand(*(array[i] for array in arrays), 16, 64, 10) for i in range(2)))]
     rois, labels, targets, positive, valid, _ = samples
     assert positive[0].any() and (valid & ~positive).sum(1).tolist() == [10, 10]
-    logits, deltas = (part.asnumpy() for part in ms.jit(Heads(net))(inputs[0], Tensor(rois)))
+    logits, deltas = heads(net, inputs[0], rois)
     expected = losses_by_hand(logits, deltas, labels, targets, positive, valid, config.rcnn_smooth_l1_beta)
     got = losses(net, inputs)
     np.testing.assert_allclose(got[2:4], expected, rtol=1e-4)
     assert (np.abs(got[2:4] - unlike[2:4]) > 1e-3 * unlike[2:4]).all()
     np.testing.assert_array_equal(got[:2], unlike[:2])
     np.testing.assert_array_equal(got[4:], unlike[4:])                  # masks are learnt from objects alone
-
-
-@pytest.mark.parametrize("model, file_format", [("faster_rcnn", "ONNX"), ("mask_rcnn", "MINDIR")])
-def test_export_with_nms_across_levels(model, file_format, tmp_path):
-    config, net = network(model, rpn_nms_across_levels=True)
-    inputs = pictures(config, 1)
-    expected, path = detections(net, inputs), str(tmp_path / "network")
-    if file_format == "ONNX":
-        import onnxruntime
-
-        ms.onnx.export(Separate(net).set_train(False), *inputs, file_name=f"{path}.onnx", input_names=["image", "image_info"],
-                       output_names=["boxes", "scores", "labels", "valid"])
-        session = onnxruntime.InferenceSession(f"{path}.onnx", providers=["CPUExecutionProvider"])
-        got = session.run(None, dict(zip(("image", "image_info"), (x.asnumpy() for x in inputs))))
-    else:
-        ms.export(Separate(net), *inputs, file_name=path, file_format="MINDIR")
-        got = [part.asnumpy() for part in nn.GraphCell(ms.load(f"{path}.mindir"))(*inputs)]
-    assert expected[3].sum() > 5
-    for part, other, tolerance in zip(got, expected, TOLERANCES):
-        np.testing.assert_allclose(part, other, rtol=0, atol=tolerance)

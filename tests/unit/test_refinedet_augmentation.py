@@ -16,7 +16,7 @@ from refinedet.src.model_utils.data.transforms import InputSize, Preprocess
 from tests.unit.test_dataset import make_row, write_records
 
 NAMES = ("ssd_photo", "ssd_expand", "crop", "interpolation", "flip")
-EVERYTHING = Augmenter(NAMES, {"flip_ratio": 0.5, "expand_ratio": 4.0, "photo_ratio": 1.0, "crop_ratio": 1.0})
+EVERYTHING = Augmenter(NAMES, {"flip_ratio": 0.5, "expand_ratio": 1.0, "expand_factor": 4.0, "photo_ratio": 1.0, "crop_ratio": 1.0})
 SQUARE = InputSize(64, 64, keep_ratio=False)
 
 
@@ -203,7 +203,8 @@ def test_colours_in_either_order():
 
 
 def test_draws_keep_their_chances_and_ranges():
-    augmenter = Augmenter(NAMES, {"flip_ratio": 0.3, "expand_ratio": 4.0, "photo_ratio": 0.8, "crop_ratio": 0.5})
+    augmenter = Augmenter(NAMES, {"flip_ratio": 0.3, "expand_ratio": 1.0, "expand_factor": 4.0, "photo_ratio": 0.8,
+                                   "crop_ratio": 0.5})
     boxes = np.array([[20, 20, 60, 50]], np.float32)
     draws = [augmenter.plan((90, 120), boxes, functools.partial(random_stream, 7, 1, i)) for i in range(2000)]
     assert abs(np.mean([d.flip_x for d in draws]) - 0.3) < 0.04                  # 4 standard deviations
@@ -223,12 +224,13 @@ def test_draws_keep_their_chances_and_ranges():
 # ------------------------------------------------------------------------------------------------------------- batches
 
 def test_configuration_reaches_the_augmenter():
-    config = load_config(overrides={"flip_ratio": 0.25, "expand_ratio": 3.0, "photo_ratio": 0.5, "crop_ratio": 0.75,
+    config = load_config(overrides={"flip_ratio": 0.25, "expand_ratio": 0.5, "expand_factor": 3.0, "photo_ratio": 0.5,
+                                    "crop_ratio": 0.75,
                                     "num_gts": 7, "seed": 9, "img_height": 128, "img_width": 192})
     transform = build_train_transform(config)
     assert {name: step.keywords for name, step in transform.augmenter.steps.items()} == {
-        "ssd_photo": {"photo_ratio": 0.5}, "ssd_expand": {"expand_ratio": 3.0}, "crop": {"crop_ratio": 0.75}, "interpolation": {},
-        "flip": {"flip_ratio": 0.25}}
+        "ssd_photo": {"photo_ratio": 0.5}, "ssd_expand": {"expand_ratio": 0.5, "expand_factor": 3.0},
+        "crop": {"crop_ratio": 0.75}, "interpolation": {}, "flip": {"flip_ratio": 0.25}}
     assert (transform.num_gts, transform.seed) == (7, 9)
     assert transform.preprocess.size == InputSize(128, 192, keep_ratio=False)
     grey, _ = transform.preprocess(np.full((8, 8, 3), (104, 117, 123), np.uint8))

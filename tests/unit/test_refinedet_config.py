@@ -11,7 +11,8 @@ KEYS = read_keys(DEFAULT_CONFIG)
 # The old zoo's README and its configuration of VGG-16, names and values -> keys and values here; None: nothing reads it.
 OLD = {
     "device_num": (1, None), "lr": (0.05, "base_lr"), "dataset": ("coco", "dataset"), "epoch_size": (500, "epoch_size"),
-    "batch_size": (32, "batch_size"), "pre_trained_epoch_size": (0, None), "save_checkpoint_epochs": (10, "save_checkpoint_epochs"),
+    "batch_size": (32, "batch_size"), "pre_trained_epoch_size": (0, "pre_trained_epoch_size"),
+    "save_checkpoint_epochs": (10, "save_checkpoint_epochs"),
     "loss_scale": (1024, "loss_scale"), "class_num": (81, "num_classes"), "mindrecord_dir": ("/data/MindRecord", "mindrecord_dir"),
     "coco_root": ("/data/coco2017", "coco_root"), "voc_root": ("", "voc_root"), "image_dir": ("", "image_dir"),
     "anno_path": ("", "anno_path"), "run_online": (False, "enable_modelarts"), "data_url": ("obs://x", "data_url"),
@@ -64,8 +65,9 @@ def test_a_name_of_two_keys(name, tmp_path):
     ({"image_shape": [320]}, "image_shape: expected 2 values, img_height, img_width, got 1"),
     ({"image_shape": 320}, "image_shape: expected a list, got 320"),
     ({"image_shape": [320, 1.5]}, "image_shape[1]: expected a whole number, got 1.5"),
-    ({"image_shape": [320, 320], "img_width": 320}, "img_width: given twice (image_shape and img_width are one key)"),
-    ({"lr": 1, "base_lr": 1}, "base_lr: given twice (lr and base_lr are one key)"),
+    ({"image_shape": [320, 320], "img_width": 384},
+     "img_width: given twice (image_shape and img_width are one key), with different values"),
+    ({"lr": 1, "base_lr": 2}, "base_lr: given twice (lr and base_lr are one key), with different values"),
     ({"freeze_layer": "backbone"}, "freeze_layer: 'backbone' is not supported: set frozen_stages"),
     ({"img_width": 330}, "img_width: expected a multiple of 64, the stride of the last source map, got 330"),
     ({"pad_to": "divisor"}, "pad_to: expected one of fixed, got 'divisor'"),

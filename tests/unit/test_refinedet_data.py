@@ -52,7 +52,7 @@ GOOD = {"a": [("cat", 2, 3, 30, 25)], "b": [("dog", 5, 5, 20, 20), ("cat", 10, 2
 @pytest.mark.parametrize("source", SOURCES)
 def test_all_formats_arrive(source, tmp_path):
     config = make_config(tmp_path, **write_set(source, tmp_path, {**GOOD, "empty": []}),
-                         flip_ratio=0.0, expand_ratio=1.0, photo_ratio=0.0, crop_ratio=0.0)
+                         flip_ratio=0.0, expand_ratio=0.0, photo_ratio=0.0, crop_ratio=0.0)
     train, val = prepare_data(config, train=True), prepare_data(config, train=False)
     assert (train.count, val.count) == (2, 3)       # without the empty one, and with it
     assert train.class_names == ["background", "cat", "dog"]
@@ -211,3 +211,4 @@ def test_eval_prints_and_writes_voc_ap(model, tmp_path, run_command):
     assert metrics["bbox"]["AP50"] == pytest.approx(0.5)
     assert " PASCAL VOC mean AP @[ IoU=0.50 | area under the curve ] = 0.500" in run.stdout.splitlines()
     assert " PASCAL VOC mean AP @[ IoU=0.50 | 11 points of VOC2007 ] = 0.500" in run.stdout.splitlines()
+    assert (run.stdout.splitlines()[-1] == "mAP:0.5000") == (model == "refinedet")

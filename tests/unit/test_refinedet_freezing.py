@@ -1,5 +1,4 @@
 """Parts of RefineDet's trunk that do not train, and learnt statistics where a step is skipped."""
-import mindspore as ms
 import numpy as np
 import pytest
 
@@ -29,15 +28,7 @@ def test_what_is_frozen(overrides, stages, frozen):
     assert still == {name for name in every if name.split(".")[0] in frozen}
 
 
-@pytest.fixture
-def graph_mode():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE)
-    yield
-    ms.set_context(mode=before)
-
-
-def test_frozen_parts_stay_and_a_skipped_step_leaves_statistics(graph_mode):
+def test_frozen_parts_stay_and_a_skipped_step_leaves_statistics(eager):
     config = narrow_refinedet.narrow_config(frozen_stages=2, batch_norm=True, num_gts=4, img_width=64)
     net = narrow_refinedet.narrow_network(config)
     step = TrainStep(net, LOSS_NAMES, momentum=0.9, weight_decay=1e-3, loss_scale=LossScale(64.0))

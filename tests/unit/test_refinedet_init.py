@@ -37,7 +37,7 @@ def standardised(y) -> bool:
 
 
 def config(**values):
-    return types.SimpleNamespace(**{"pre_trained": "", "calibrate_init": "auto", **values})
+    return types.SimpleNamespace(**{"pre_trained": "", "calibrate_init": "auto", "coco_classes": (), **values})
 
 
 def set_weights(backbone, pictures, **values):
@@ -59,7 +59,7 @@ def test_given_weights_stay(pictures, monkeypatch):
     backbone = Vgg16(*WIDTHS)
     given = {param.name: param.asnumpy().copy() for param in backbone.get_parameters() if param.name.startswith("conv1")}
     missing = [param.name for param in backbone.get_parameters() if param.name not in given]
-    monkeypatch.setattr(init_params, "load_pretrained", lambda net, path: missing)
+    monkeypatch.setattr(init_params, "load_pretrained", lambda net, path, classes: missing)
     set_weights(backbone, pictures, pre_trained="some.ckpt")
     for param in backbone.get_parameters():
         if param.name in given:

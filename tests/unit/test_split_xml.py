@@ -9,6 +9,7 @@ from pycocotools.coco import COCO
 
 from faster_rcnn.src import split_data, xml2coco
 from tests.unit.mindrecord_samples import cut, draw, voc_xml
+from utils.mindrecord.file_names import EXTENSIONS
 
 
 @pytest.fixture
@@ -71,9 +72,28 @@ def test_split_leaves_out_what_has_no_partner(mask_set, capsys):
     (mask_set / "images" / "Thumbs.db").write_text("")
     assert split_data.main([f"--data_path={mask_set}"]) == 0
     told = capsys.readouterr().err.splitlines()
-    assert told == ["mask 6.png: left out, mask 6.jpg has the same annotation file",
+    assert told == ["mask 6.jpg: left out, mask 6.png has the same annotation file",
                     "mask 1.png: left out, it has no XML file", "mask 2.xml: left out, it has no picture"]
     assert len(stems(mask_set / "train" / "images") + stems(mask_set / "val" / "images")) == 10
+
+
+def test_split_finds_pictures_as_the_conversion_does(mask_set, capsys):
+    """Every extension; a stale <filename>; and a <filename> that alone names the picture."""
+    assert split_data.EXTENSIONS == EXTENSIONS
+    annotations = mask_set / "annotations"
+    for number, extension in enumerate((".webp", ".tif", ".JPG", ".tiff")):
+        (mask_set / "images" / f"mask {number}.png").unlink()
+        draw(mask_set / "images" / f"mask {number}{extension}", seed=number)
+    (annotations / "mask 7.xml").write_text(voc_xml("mask 8.png", [("no_mask", 1, 1, 5, 5)]))
+    (annotations / "mask 9.xml").rename(annotations / "other.xml")
+    assert split_data.main([f"--data_path={mask_set}"]) == 0
+    assert capsys.readouterr().err.splitlines() == ["mask 7.xml: its picture is mask 7.png, its <filename> says mask 8.png"]
+    pictures, xmls = (sorted(path.name for side in ("train", "val") for path in (mask_set / side / kind).iterdir())
+                      for kind in ("images", "annotations"))
+    assert len(pictures) == len(xmls) == 12 and {"mask 0.webp", "mask 9.png"} < set(pictures) and "other.xml" in xmls
+    for side in ("train", "val"):
+        found = xml2coco.convert(mask_set / side)["images"]
+        assert sorted(image["file_name"] for image in found) == sorted(path.name for path in (mask_set / side / "images").iterdir())
 
 
 @pytest.mark.parametrize("prepare, options, told", [

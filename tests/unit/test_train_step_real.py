@@ -120,15 +120,18 @@ def command(tmp_path_factory):
     config.write_text(yaml.safe_dump({
         **WIDTHS, **SMALL, "img_width": 128, "batch_size": 2, "epoch_size": 3, "base_lr": 0.005, "warmup_step": 2,
         "keep_empty": True, "clip_grad_norm": 5.0, "ema_decay": 0.9, "log_interval": 1, "run_eval": False,
-        "photo_ratio": 0.5, "expand_ratio": 1.5, "num_parallel_workers": 1}))
+        "photo_ratio": 0.5, "expand_ratio": 1.0, "expand_factor": 1.5, "num_parallel_workers": 1}))
     return lambda *flags: [sys.executable, str(ROOT / "faster_rcnn" / "train.py"), f"--config_path={config}",
                            f"--coco_root={root}", f"--mindrecord_dir={root / 'records'}", *flags]
 
 
 def test_a_run_in_parts_equals_the_whole(command, tmp_path):
-    """6 steps at once, and 3 (the middle of an epoch) and 3 more: the same losses, weights and averages, bit by bit."""
+    """6 steps at once, and 3 (the middle of an epoch) and 3 more: the same losses, weights and averages, bit by bit.
+
+    Operator by operator; test_train.py has a compiled toy network do the same.
+    """
     def run(output, *flags):
-        done = commands.run(command(f"--output_path={tmp_path / output}", *flags), tmp_path)
+        done = commands.run(command(f"--output_path={tmp_path / output}", *flags), tmp_path, env={"MS_JIT": "0"})
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stderr
 

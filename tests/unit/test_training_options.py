@@ -6,11 +6,13 @@ from mindspore import Tensor, ops
 from faster_rcnn.src.model_utils.config import load_config
 from faster_rcnn.src.model_utils.training import precision
 from faster_rcnn.src.model_utils.training.precision import LossScale
-from faster_rcnn.src.model_utils.training.schedule import end_step, schedule_steps
+from faster_rcnn.src.model_utils.training.schedule import build_rate, end_step, schedule_steps
 from faster_rcnn.src.model_utils.training.speed import speed_figures, speed_line
 from faster_rcnn.src.model_utils.training.step import NotFiniteError, TrainStep
 from tests.toy_network import LOSS_NAMES, ToyDetector, toy_batch
 from tests.toy_run import ToyRun, equal, lines, metrics, names
+
+pytestmark = pytest.mark.usefixtures("eager")
 
 # ---- accumulation
 
@@ -125,6 +127,24 @@ def test_early_stop_is_not_what_ends_a_whole_run(tmp_path):
 def test_length_of_a_run(epochs, most, end, schedule):
     config = load_config(overrides={"epoch_size": epochs, "max_steps": most})
     assert (end_step(config, 10), schedule_steps(config, 10)) == (end, schedule)
+
+
+def test_only_the_epochs_run_that_pre_trained_was_not_trained_for():
+    """As the scripts of the old zoo have it: 2 of 8 epochs are left, and the cosine stands at (1 + cos(3/4 pi)) / 2."""
+    cosine = load_config(overrides={"epoch_size": 8, "pre_trained_epoch_size": 6, "lr_schedule": "cosine", "base_lr": 1.0,
+                                    "warmup_step": 0})
+    assert end_step(cosine, 10) == schedule_steps(cosine, 10) == 20
+    rate = build_rate(cosine, 10, ranks=1)
+    assert [rate(step) for step in (0, 10, 20)] == pytest.approx([0.14644661, 0.0732233, 0.0], abs=1e-8)
+    stages = load_config(overrides={"epoch_size": 8, "pre_trained_epoch_size": 6, "sgd_step": [4, 7], "base_lr": 1.0,
+                                    "warmup_step": 0})
+    rate = build_rate(stages, 10, ranks=1)
+    assert [rate(step) for step in (0, 9, 10)] == pytest.approx([0.1, 0.1, 0.01])
+
+
+def test_epochs_done_leave_something(message):
+    told = message(load_config, overrides={"epoch_size": 5, "pre_trained_epoch_size": 5})
+    assert told == "pre_trained_epoch_size: 5 of 5 epochs (epoch_size) leave nothing to train"
 
 
 def test_a_run_in_steps_alone_goes_on_over_epochs(tmp_path):

@@ -3,7 +3,6 @@ import functools
 import struct
 import zlib
 
-import cv2
 import numpy as np
 import pytest
 
@@ -133,21 +132,9 @@ def test_every_kind_of_picture_decodes_to_three_channels_of_bytes():
     assert decode_image(np.frombuffer(png(grey, 0, 8), np.uint8)).shape == (2, 3, 3)
 
 
-def test_exif_orientation_is_ignored():
-    """Boxes count the pixels as they lie in the file."""
-    tall = np.zeros((40, 16, 3), np.uint8)
-    tall[:8] = 255
-    jpeg = cv2.imencode(".jpg", tall)[1].tobytes()
-    tiff = b"II*\0" + struct.pack("<IH", 8, 1) + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack("<I", 0)
-    exif = b"Exif\0\0" + tiff
-    turned = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
-    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (16, 40, 3)     # a tag it is
-    assert np.array_equal(decode_image(turned), decode_image(jpeg)) and decode_image(turned).shape == (40, 16, 3)
-
-
 @pytest.mark.parametrize("data", [b"", b"no picture", b"\xff\xd8\xff", np.zeros(0, np.uint8)])
 def test_what_is_no_picture_is_refused(data):
-    with pytest.raises(ValueError, match="not a picture"):
+    with pytest.raises(ValueError, match="not an image|the file is empty"):
         decode_image(data)
 
 

@@ -3,7 +3,7 @@
 convert.py and check.py are the commands; this is the same for Python. Neither needs MindSpore.
 """
 from .conversion import convert, ensure
-from .errors import DataError, Problem
+from .errors import DataError, Problem, warn_of
 from .formats import all_formats, find_format
 from .manifest import load_manifest, mindrecord_files
 from .readers import read_annotations, read_ground_truth
@@ -11,4 +11,4 @@ from .records import ImageRecord, records_to_coco
 from .splitting import Split
 
 __all__ = ["DataError", "ImageRecord", "Problem", "Split", "all_formats", "convert", "ensure", "find_format", "load_manifest",
-           "mindrecord_files", "read_annotations", "read_ground_truth", "records_to_coco"]
+           "mindrecord_files", "read_annotations", "read_ground_truth", "records_to_coco", "warn_of"]

@@ -25,7 +25,7 @@ def draw_batches(args: argparse.Namespace, folder: Path) -> int:
     importlib.import_module("src.model_utils.local_adapter").prepare_environment()      # before MindSpore is imported
     draw = importlib.import_module("src.model_utils.training.drawn_batches").draw
     keys = {"dataset": args.source, "image_dir": str(args.image_dir or ""), "anno_path": str(args.anno_path),
-            "image_set": args.image_set or "", "val_ratio": args.val_ratio or 0.0}
+            "image_set": args.image_set or "", "val_ratio": args.val_ratio or 0.0, "exif_orientation": args.exif_orientation}
     if args.classes:
         keys.update(coco_classes=args.classes, num_classes=len(args.classes))
     with tempfile.TemporaryDirectory() as scratch:

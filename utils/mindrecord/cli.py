@@ -1,6 +1,7 @@
 """The command lines of convert.py and check.py."""
 import argparse
 import logging
+import os
 import signal
 import sys
 import time
@@ -9,13 +10,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+import cv2
+
 from .batches import draw_batches, model_folder
 from .conversion import convert, ensure
 from .detection import find_data
 from .doctor import diagnose
 from .drawing import Drawing
 from .errors import DataError
+from .format import decode_text
 from .formats import all_formats
+from .pictures import EXIF_RULES
 from .readers import check_paths, check_source
 from .records import BACKGROUND
 from .splitting import SIDES, Split
@@ -28,7 +33,7 @@ Exit status: 0 nothing is wrong, 1 something is, 2 wrong usage."""
 
 def convert_main(argv: Optional[Sequence[str]] = None) -> int:
     parser = _parser("convert.py", CONVERT)
-    parser.add_argument("--output_dir", required=True, help="folder of the conversion")
+    parser.add_argument("--output_dir", required=True, type=os.path.expanduser, help="folder of the conversion")
     parser.add_argument("--keep_empty", nargs="?", const=True, default=False, type=_boolean, metavar="True|False",
                         help="also take images without objects (False)")
     parser.add_argument("--shards", type=_positive, help="number of files (one for each worker)")
@@ -41,7 +46,7 @@ def _convert(args: argparse.Namespace) -> int:
     start = time.monotonic()
     manifest = (convert if args.force else ensure)(
         args.source, args.image_dir, args.anno_path, args.output_dir, args.classes, args.image_set, args.workers,
-        args.keep_empty, args.shards, masks=args.masks, split=_split(args))
+        args.keep_empty, args.shards, masks=args.masks, exif_orientation=args.exif_orientation, split=_split(args))
     print(f"{args.output_dir}: {manifest['count']} images, {manifest['objects']} objects, "
           f"{len(manifest['categories'])} classes, {'masks, ' if args.masks else ''}{len(manifest['files'])} files, "
           f"{time.monotonic() - start:.1f} s")
@@ -54,13 +59,13 @@ def _convert(args: argparse.Namespace) -> int:
 
 def check_main(argv: Optional[Sequence[str]] = None) -> int:
     parser = _parser("check.py", CHECK, required=False)
-    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="a folder with images and annotations, in place of --source, "
-                        "--image_dir and --anno_path")
-    parser.add_argument("--draw", type=Path, metavar="DIR", help="draw images with their boxes and masks into this folder")
+    parser.add_argument("folder", nargs="?", type=_path, metavar="FOLDER",
+                        help="a folder with images and annotations, in place of --source, --image_dir and --anno_path")
+    parser.add_argument("--draw", type=_path, metavar="DIR", help="draw images with their boxes and masks into this folder")
     parser.add_argument("--draw_count", type=_positive, default=50, help="images to draw at most (50)")
-    parser.add_argument("--config_path", type=Path, metavar="YAML", help="with --draw: also draw batches as a model trains on "
+    parser.add_argument("--config_path", type=_path, metavar="YAML", help="with --draw: also draw batches as a model trains on "
                         "them with this configuration, augmented; its data keys are set to this data")
-    parser.add_argument("--model", type=Path, metavar="DIR", help="folder of the model whose configuration that is (the one that "
+    parser.add_argument("--model", type=_path, metavar="DIR", help="folder of the model whose configuration that is (the one that "
                         "holds the YAML)")
     args = parser.parse_args(argv)
     if args.folder is None and (args.source is None or args.anno_path is None):
@@ -75,7 +80,7 @@ def check_main(argv: Optional[Sequence[str]] = None) -> int:
 def _check_folder(args: argparse.Namespace) -> int:
     """Check all data sets that the folder holds."""
     status = 0
-    found = find_data(Path(args.folder))
+    found = find_data(args.folder)
     for number, item in enumerate(found, 1):
         print(f"{item.entry.title}: --source={item.entry.name} {item.flags()}")
         place = {**vars(args), "source": item.entry.name, **item.place._asdict()}
@@ -93,12 +98,12 @@ def _check(args: argparse.Namespace, draw: Optional[Path]) -> int:
         model_folder(args)      # a wrong one is reported before the images are decoded
     try:
         found = diagnose(args.source, args.image_dir, args.anno_path, args.classes, args.image_set, args.workers,
-                         masks=args.masks, split=_split(args), drawing=drawing)
+                         masks=args.masks, exif_orientation=args.exif_orientation, split=_split(args), drawing=drawing)
     except DataError as error:
         print(error)
         print("problems: 1, and the annotations do not read any further")
         return 1
-    for line in (*found.problems, *found.lines()):
+    for line in (*found.problems, *found.notes, *found.lines()):
         print(line)
     if drawing:
         print(f"drawn: {drawing.drawn} images in {draw}")
@@ -117,11 +122,12 @@ def _parser(name: str, description: str, required: bool = True) -> argparse.Argu
     parser.add_argument("--source", "--dataset", required=required, choices=tuple(formats),
                         help=f"format of the annotations: {', '.join(entry.title for entry in formats.values())}")
     alone = ", ".join(name for name, entry in formats.items() if entry.find_images)
-    parser.add_argument("--image_dir", help=f"folder of the pictures; {alone}: not needed where the annotations say it")
-    parser.add_argument("--anno_path", required=required,
+    parser.add_argument("--image_dir", type=os.path.expanduser,
+                        help=f"folder of the pictures; {alone}: not needed where the annotations say it")
+    parser.add_argument("--anno_path", required=required, type=os.path.expanduser,
                         help="; ".join(f"{name}: {entry.anno}" for name, entry in formats.items()))
     lists = "; ".join(f"{name}: {entry.image_set}" for name, entry in formats.items() if entry.image_set)
-    parser.add_argument("--image_set", help=f"{lists} (all)")
+    parser.add_argument("--image_set", type=os.path.expanduser, help=f"{lists} (all)")
     parser.add_argument("--val_ratio", type=_ratio, help="divide the images: the part that is for validation, such as 0.2 (0)")
     parser.add_argument("--side", choices=SIDES, default=SIDES[0], help="with --val_ratio: the side to take (train)")
     parser.add_argument("--classes", type=_classes, metavar="A,B,C|@FILE",
@@ -129,6 +135,9 @@ def _parser(name: str, description: str, required: bool = True) -> argparse.Argu
     with_masks = ", ".join(name for name, entry in formats.items() if entry.masks)
     parser.add_argument("--masks", nargs="?", const=True, default=False, type=_boolean, metavar="True|False",
                         help=f"{with_masks}: masks too; objects without a usable one are dropped (False)")
+    parser.add_argument("--exif_orientation", choices=EXIF_RULES, default=EXIF_RULES[0],
+                        help="apply: boxes are those of the image turned by its EXIF orientation; ignore: of the image as it is "
+                             "stored; auto: of the turned one, unless only the stored one has the annotated size (auto)")
     parser.add_argument("--workers", type=_positive, help="threads (one for each core, 8 at most)")
     return parser
 
@@ -137,6 +146,7 @@ def _guard(parser: argparse.ArgumentParser, work: Callable[[], int]) -> int:
     stream: Any
     for stream in (sys.stdout, sys.stderr):     # file names need not fit the terminal's encoding
         stream.reconfigure(errors="backslashreplace")
+    cv2.setLogLevel(0)                          # what is wrong with a picture is said in our words
     warnings.filterwarnings("ignore", module="PIL")     # of odd tags in pictures that decode
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     if hasattr(signal, "SIGPIPE"):
@@ -158,6 +168,10 @@ def _positive(text: str) -> int:
     return value
 
 
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 def _ratio(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:
@@ -176,8 +190,9 @@ def _classes(text: str) -> list[str]:
     """Class names, with the background put first where it is not."""
     if text.startswith("@"):
         try:
-            names = Path(text[1:]).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            path = Path(text[1:]).expanduser()
+            names = decode_text(path, path.read_bytes()).splitlines()
+        except (OSError, DataError) as error:
             raise argparse.ArgumentTypeError(f"{text[1:]} does not read: {error}") from error
     else:
         names = text.split(",")

@@ -1,4 +1,7 @@
-"""Converts a data set to MindRecord: picture bytes as they are, boxes, labels, ids, sizes; shard.py has the columns.
+"""Converts a data set to MindRecord: picture bytes, boxes, labels, ids, sizes; shard.py has the columns.
+
+The bytes are those of the file, without the EXIF orientation where the annotations do not follow it: so all that decode
+them turn the image as its boxes have it.
 
     OUTPUT_DIR/manifest.json                the conversion in force; it names its files
     OUTPUT_DIR/rows-XXXXXXXX/shard-N.mindrecord, shard-N.mindrecord.db, pictures.json
@@ -21,9 +24,11 @@ import numpy as np
 from .errors import CLIPPED, LARGE_PICTURE, MISSING_PICTURE, DataError, Problem, count_kinds, warn_of
 from .fitting import fit
 from .folder import PARTIAL, ROWS, locked_folder, remove_leftovers
+from .formats import find_format
+from .image_header import without_orientation
 from .manifest import PICTURES, SCHEMA_VERSION, Manifest, picture_sizes, read_manifest, same_options, write_manifest
 from .masks import encode_masks, most_bytes
-from .pictures import PictureError, inspect, read_picture
+from .pictures import PictureError, check_rule, inspect, read_picture
 from .progress import Crew, Progress, Report, default_workers
 from .readers import AnyPath, Classes, check_paths, check_source, nothing_left, read_source, refuse_fatal, source_digest
 from .records import Annotations, ImageRecord, check_classes, is_dropped
@@ -37,16 +42,16 @@ log = logging.getLogger(__name__)
 
 def convert(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: AnyPath, classes: Classes = None,
             image_set: Optional[str] = None, workers: Optional[int] = None, keep_empty: bool = False,
-            shards: Optional[int] = None, progress: Report = None, masks: bool = False,
+            shards: Optional[int] = None, progress: Report = None, masks: bool = False, exif_orientation: str = "auto",
             split: Optional[Split] = None) -> Manifest:
     """Convert, whatever is there already, and return the manifest. The data set is described as for `read_annotations`.
 
     workers: threads, by default one for each core, 8 at most; few images take fewer. shards: files, by default one for each
     worker. keep_empty: take images without objects too (crowds are none). masks (if the format has them): keep the masks of
-    objects, and drop objects without one. DataError: there is nothing to convert, or no place to write to. Single images and
-    objects that cannot be used are dropped, counted and warned about.
+    objects, and drop objects without one. exif_orientation: one of EXIF_RULES in pictures.py. DataError: there is nothing to
+    convert, or no place to write to. Single images and objects that cannot be used are dropped, counted and warned about.
     """
-    options = _options(source, classes, keep_empty, masks, split)
+    options = _options(source, classes, keep_empty, masks, exif_orientation, split)
     request = _request(source, image_dir, anno_path, options, image_set, split)
     with locked_folder(output_dir) as folder:
         return _convert(request, folder, workers, shards, progress)
@@ -54,21 +59,22 @@ def convert(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: Any
 
 def ensure(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: AnyPath, classes: Classes = None,
            image_set: Optional[str] = None, workers: Optional[int] = None, keep_empty: bool = False,
-           shards: Optional[int] = None, progress: Report = None, masks: bool = False,
+           shards: Optional[int] = None, progress: Report = None, masks: bool = False, exif_orientation: str = "auto",
            split: Optional[Split] = None) -> Manifest:
     """The manifest of a whole conversion of just this data; an old or partial one is made anew. Arguments as `convert`.
 
     Of several processes that call it at once, one converts and the others wait. Where the source is not there (any
     more), the conversion is taken as it is: on a machine to which only it was brought.
     """
-    options = _options(source, classes, keep_empty, masks, split)
+    options = _options(source, classes, keep_empty, masks, exif_orientation, split)
     try:
         request = _request(source, image_dir, anno_path, options, image_set, split)
     except DataError as error:
         manifest = _alone(source, anno_path, output_dir, options, image_set)
         if manifest is None:
             raise
-        log.warning("%s; the conversion in %s is used as it is", error, output_dir)
+        log.warning("%s; the conversion in %s is used as it is%s", error, output_dir, "" if "orientations" in manifest else
+                    ": it is of an older version, which did not turn images by their EXIF orientation")
         return manifest
     with locked_folder(output_dir) as folder:
         manifest, reason = read_manifest(folder)
@@ -90,6 +96,7 @@ class _Request:
     image_set: Optional[str]
     keep_empty: bool
     masks: bool
+    exif_orientation: str
     options: dict[str, Any]
     split: Optional[Split]
 
@@ -98,13 +105,16 @@ def _request(source: str, image_dir: AnyPath, anno_path: AnyPath, options: dict[
              split: Optional[Split]) -> _Request:
     image_dir, anno_path = check_paths(source, image_dir, anno_path, image_set)
     return _Request(source, image_dir, anno_path, options["classes"], image_set or None, options["keep_empty"],
-                    "masks" in options, options, split)
+                    "masks" in options, options.get("exif_orientation", "auto"), options, split)
 
 
-def _options(source: str, classes: Classes, keep_empty: bool, masks: bool, split: Optional[Split]) -> dict[str, Any]:
-    """What a conversion is asked for, as the manifest holds it."""
+def _options(source: str, classes: Classes, keep_empty: bool, masks: bool, exif_orientation: str,
+             split: Optional[Split]) -> dict[str, Any]:
+    """What a conversion is asked for, as the manifest holds it; without what older versions did not know, at its default."""
     check_source(source, masks)
     options = {"source": source, "classes": check_classes(classes), "keep_empty": bool(keep_empty)}
+    if check_rule(exif_orientation) != "auto":
+        options["exif_orientation"] = exif_orientation
     if masks:
         options["masks"] = True
     return {**options, "split": asdict(split)} if split else options
@@ -126,6 +136,10 @@ def _stale(manifest: Manifest, request: _Request, folder: Path) -> Optional[str]
     """Why a whole conversion is not of this data, or None."""
     if not same_options(manifest, request.options):
         return "it was made with other options"
+    if "orientations" not in manifest:
+        return "it was made before images were turned by their EXIF orientation"
+    if manifest.get("revision", 1) != find_format(request.source).revision:
+        return "it was made by an earlier version, which read these annotations otherwise"
     fingerprint = manifest["fingerprint"]
     if source_digest(request.source, request.anno_path, request.image_set) != fingerprint["annotations"]:
         return "the annotations changed"
@@ -148,6 +162,7 @@ class _Part:
     fields: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     objects: int = 0
+    orientations: int = 0
     with_objects: int = 0
     writer: Any = None      # a ShardWriter once the work has begun
 
@@ -268,7 +283,7 @@ def _write_rows(part: _Part, layout: Layout, request: _Request, tick: Callable[[
 def _write_row(part: _Part, record: ImageRecord, request: _Request) -> None:
     data = read_picture(os.path.join(request.image_dir, record.file_name))
     picture = inspect(data)
-    stay, boxes, masks, problems = fit(record, picture, request.masks)
+    stay, boxes, masks, problems, frame = fit(record, picture, request.masks, request.exif_orientation)
     part.problems += problems
     labels, crowds = record.labels[stay], record.crowds[stay]
     count = len(boxes)
@@ -276,11 +291,14 @@ def _write_row(part: _Part, record: ImageRecord, request: _Request) -> None:
         return
     if not count:       # empty arrays do not read back: a row of zeros, and count says that it is none
         boxes, labels, crowds = np.zeros((1, 4)), np.zeros(1, np.int32), np.zeros(1, np.int32)
+    if frame.stored:
+        data = without_orientation(data)
     part.writer.add(data, boxes, labels, crowds, encode_masks(masks) if request.masks else b"")
     part.objects += count
     part.with_objects += count > 0
-    part.fields.append({"image_id": int(record.image_id), "file_name": record.file_name, "height": picture.height,
-                        "width": picture.width, "count": count})
+    part.orientations += picture.orientation > 1
+    part.fields.append({"image_id": int(record.image_id), "file_name": record.file_name, "height": frame.picture.height,
+                        "width": frame.picture.width, "count": count})
 
 
 def _finish(part: _Part) -> None:
@@ -296,9 +314,11 @@ def _manifest(request: _Request, found: Annotations, parts: list[_Part], problem
     counts = count_kinds(problem for problem in problems if is_dropped(problem))
     kept = count_kinds(problem for problem in problems if not is_dropped(problem))
     return {
-        "schema": SCHEMA_VERSION, "source": request.source, "files": [f"{rows}/{part.path.name}" for part in parts],
+        "schema": SCHEMA_VERSION, "source": request.source, "revision": find_format(request.source).revision,
+        "files": [f"{rows}/{part.path.name}" for part in parts],
         "sizes": [part.path.stat().st_size for part in parts], "count": sum(len(part.fields) for part in parts),
         "images_with_objects": sum(part.with_objects for part in parts), "objects": sum(part.objects for part in parts),
+        "orientations": sum(part.orientations for part in parts),
         "dropped": counts, "clipped": kept.pop(CLIPPED, 0), "told": kept, "categories": found.categories,
         "options": request.options, "pictures": f"{rows}/{PICTURES}",
         "fingerprint": {"annotations": found.digest, "pictures": pictures},

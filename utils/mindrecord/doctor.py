@@ -12,7 +12,7 @@ from .drawing import Drawing
 from .errors import Problem, count_kinds
 from .fitting import fit
 from .manifest import picture_sizes
-from .pictures import PictureError, decode_strictly, inspect, read_picture
+from .pictures import PictureError, check_rule, inspect, read_picture
 from .progress import Crew, Progress, Report, default_workers
 from .readers import AnyPath, Classes, check_paths, check_source, read_source
 from .records import ImageRecord
@@ -34,6 +34,7 @@ class Diagnosis:
     pictures: np.ndarray        # (usable, 2) width, height
     boxes: np.ndarray           # (objects, 4) clipped, crowds left out
     labels: np.ndarray          # (objects,)
+    notes: list[Problem]        # that an image has an EXIF orientation, and what follows from it: no problem
 
     def lines(self) -> list[str]:
         """The summary for people."""
@@ -50,6 +51,9 @@ class Diagnosis:
         for name, values in table.items():
             if len(values):
                 text.append(f"    {name:22}" + "".join(f"{value:9.2f}" for value in np.quantile(values, QUANTILES)))
+        if self.notes:
+            text.append(f"EXIF orientation: {len(self.notes)} images have one")
+            text += [f"    {count:8d}  {kind}" for kind, count in count_kinds(self.notes).items()]
         text.append(f"problems: {len(self.problems) or 'none'}")
         text += [f"    {count:8d}  {kind}" for kind, count in count_kinds(self.problems).items()]
         return text
@@ -59,6 +63,7 @@ class Diagnosis:
 class _Part:
     records: list[ImageRecord]
     problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
     pictures: list[tuple[int, int]] = field(default_factory=list)
     boxes: list[np.ndarray] = field(default_factory=list)
     labels: list[np.ndarray] = field(default_factory=list)
@@ -68,9 +73,11 @@ class _Part:
 
 def diagnose(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Optional[Classes] = None,
              image_set: Optional[str] = None, workers: Optional[int] = None, progress: Optional[Report] = None,
-             masks: bool = False, split: Optional[Split] = None, drawing: Optional[Drawing] = None) -> Diagnosis:
+             masks: bool = False, exif_orientation: str = "auto", split: Optional[Split] = None,
+             drawing: Optional[Drawing] = None) -> Diagnosis:
     """As `convert`, without writing. DataError where the annotations as a whole do not read. drawing: draws some of the images."""
     check_source(source, masks)
+    check_rule(exif_orientation)
     image_dir, anno_path = check_paths(source, image_dir, anno_path, image_set)
     found = read_source(source, image_dir, anno_path, classes, image_set, split)
     workers = max(1, int(workers or default_workers()))
@@ -83,20 +90,21 @@ def diagnose(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Optio
     bar = Progress(len(found.records), "check", progress)
     try:
         with Crew(workers) as crew:
-            crew.run(lambda part, tick: _examine(part, image_dir, sizes, masks, drawing, tick), parts, bar)
+            crew.run(lambda part, tick: _examine(part, image_dir, sizes, masks, exif_orientation, drawing, tick), parts, bar)
     finally:
         bar.close()
     problems = found.problems + [problem for part in parts for problem in part.problems]
+    notes = [note for part in parts for note in part.notes]
     pictures = [picture for part in parts for picture in part.pictures]
     boxes, labels = ([array for part in parts for array in getattr(part, name)] for name in ("boxes", "labels"))
     return Diagnosis(
         problems, found.categories, len(found.records), len(pictures), sum(part.empty for part in parts),
         sum(part.crowds for part in parts), np.array(pictures, np.float64).reshape(-1, 2),
-        np.concatenate([np.zeros((0, 4)), *boxes]), np.concatenate([np.zeros(0, np.int64), *labels]))
+        np.concatenate([np.zeros((0, 4)), *boxes]), np.concatenate([np.zeros(0, np.int64), *labels]), notes)
 
 
-def _examine(part: _Part, image_dir: Path, sizes: dict[str, Optional[int]], masks: bool, drawing: Optional[Drawing],
-             tick: Callable[[], None]) -> None:
+def _examine(part: _Part, image_dir: Path, sizes: dict[str, Optional[int]], masks: bool, exif_orientation: str,
+             drawing: Optional[Drawing], tick: Callable[[], None]) -> None:
     for record in part.records:
         tick()
         problem = size_fault(record, sizes[record.file_name], image_dir)
@@ -105,18 +113,19 @@ def _examine(part: _Part, image_dir: Path, sizes: dict[str, Optional[int]], mask
             continue
         try:
             data = read_picture(os.path.join(image_dir, record.file_name))
-            picture = inspect(data)
-            decode_strictly(data)
+            stored = inspect(data, whole=True)
         except PictureError as error:
             part.problems.append(Problem(str(image_dir / record.file_name), "", str(error), error.kind))
             continue
-        fitted = fit(record, picture, masks)
+        fitted = fit(record, stored, masks, exif_orientation)
         if drawing:
             drawing.add(record, data, fitted)
-        stay, boxes, _, problems = fitted
+        stay, boxes, _, problems, frame = fitted
         part.problems += problems
+        if frame.note:
+            part.notes.append(Problem(str(image_dir / record.file_name), "", frame.note, frame.support))
         single = record.crowds[stay] == 0
-        part.pictures.append((picture.width, picture.height))
+        part.pictures.append((frame.picture.width, frame.picture.height))
         part.boxes.append(boxes[single])
         part.labels.append(record.labels[stay][single])
         part.crowds += int((~single).sum())

@@ -7,11 +7,11 @@ from typing import Any, Optional
 import cv2
 import numpy as np
 
+from .decoding import DecodeError, decode_image
 from .errors import DataError
 from .fitting import Fitted
 from .records import ImageRecord
 
-DECODE_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION     # as training decodes
 SMALLEST = 320      # the longer side of a drawing, at least: labels of tiny images would hide them
 
 
@@ -43,8 +43,11 @@ class Drawing:
     def add(self, record: ImageRecord, data: bytes, fitted: Fitted) -> None:
         """Draw the image of a record, if it is one of those chosen."""
         number = self.chosen.get(id(record))
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), DECODE_FLAGS) if number is not None else None
-        if image is None:
+        if number is None:
+            return
+        try:
+            image = decode_image(data, upright=not fitted.frame.stored)
+        except DecodeError:     # the check reports it
             return
         labels, crowds = record.labels[fitted.stay], record.crowds[fitted.stay]
         names = [f"{self.names[label]}{' (crowd)' if crowd else ''}" for label, crowd in zip(labels, crowds)]

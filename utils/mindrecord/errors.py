@@ -32,8 +32,12 @@ UNREADABLE_PICTURE = "unreadable picture"
 TRUNCATED_PICTURE = "truncated picture"
 LARGE_PICTURE = "picture too large"
 OTHER_SIZE = "size differs from the annotation"
+STORED = "EXIF orientation not applied"
+DARK = "16-bit image of few bits"
 TAKEN_PICTURE = "picture of two annotation files"
+REPEATED_PICTURE = "picture of two image entries"
 OTHER_NAME = "annotation file and its image are named differently"
+BAD_VALUE = "value not usable"
 BAD_IMAGE = "image entry not usable"
 BAD_XML = "XML not usable"
 BAD_JSON = "JSON not usable"
@@ -58,8 +62,11 @@ FLAT_POLYGON = "polygon without area"
 BROKEN_RLE = "broken RLE"
 OTHER_RLE_SIZE = "RLE of another size than the picture"
 # Problems that cost neither image nor object, and what happens instead.
-KEPT_KINDS = {OTHER_SIZE: "the picture's own counts", TAKEN_PICTURE: "kept",
-              OTHER_NAME: "the image that is called like the annotation file counts", CLIPPED: "clipped"}
+KEPT_KINDS = {
+    OTHER_SIZE: "the picture's own counts", TAKEN_PICTURE: "kept", REPEATED_PICTURE: "kept", CLIPPED: "clipped",
+    OTHER_NAME: "the image that is called like the annotation file counts", BAD_VALUE: "passed over", DARK: "kept, and dark",
+    STORED: "the annotations have the size of the stored image; for inference, set exif_orientation: ignore",
+}
 
 
 def unknown_category(name: object) -> str:

@@ -3,6 +3,7 @@
 formats/ holds one module for each format. Conversion, checks, commands and models ask its entry, a `Format`, and never
 compare names.
 """
+import codecs
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,10 +31,18 @@ def file_digest(path: Path, image_set: Optional[str] = None) -> str:
     return digest_of(read_bytes(path))
 
 
-def decode_text(path: Path, data: bytes) -> str:
-    """Return the text in the bytes of a file; DataError with the line if it is not UTF-8."""
+def decode_text(path: Path, data: bytes, errors: str = "strict") -> str:
+    """Return the text in the bytes of a file, UTF-8 or with the mark of UTF-16; DataError with the line if it is neither.
+
+    errors: what becomes of bytes that are not UTF-8, as `bytes.decode` has it.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            return data.decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: begins as UTF-16 and is none from byte {error.start} on") from error
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         what = f"byte {error.start} of the file is {data[error.start]:#04x}"
@@ -75,8 +84,9 @@ class Format:
     anno_is_folder: Optional[bool] = False      # None = a file or a folder
     masks: bool = False             # objects may have a segmentation
     image_set: str = ""             # for --help: what image_set names; "" = the format has no lists of images
-    # (anno_path, classes) -> COCO ground truth, if the annotations are that already. None = it follows from the records.
-    ground_truth: Optional[Callable[[Path, Optional[list[str]]], dict[str, Any]]] = None
+    # (anno_path, classes) -> what `read` gives, of annotations that can be scored against without the images. None = they
+    # cannot, because their images have to be looked up.
+    ground_truth: Optional[Callable[[Path, Optional[list[str]]], Annotations]] = None
     layout: Optional[Layout] = None
     # (anno_path, image_set) -> the folder of images if none is given; anno_path exists. None = it must be given.
     find_images: Optional[Callable[[Path, Optional[str]], Path]] = None
@@ -84,3 +94,5 @@ class Format:
     default_set: Optional[Callable[[Path, bool], Optional[str]]] = None
     # folder -> the data sets of this format in it, to tell the format of a folder.
     find: Optional[Callable[[Path], list[Place]]] = None
+    # Raised when `read` gives other records of the same files: conversions of an earlier reader are repeated.
+    revision: int = 1

@@ -3,7 +3,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, TypedDict, Union
+from typing import Any, NamedTuple, NotRequired, Optional, TypedDict, Union
 
 from .errors import DataError
 from .records import BACKGROUND
@@ -18,11 +18,13 @@ class Manifest(TypedDict):
 
     schema: int
     source: str                         # name of the format
+    revision: NotRequired[int]          # of its reader; 1 where it is missing
     files: list[str]                    # relative to the folder, in the order of the records
     sizes: list[int]                    # bytes of each file
     count: int                          # images
     images_with_objects: int
     objects: int
+    orientations: int                   # images with an EXIF orientation; older conversions have no such key
     dropped: dict[str, int]             # kind of problem -> images or objects that it cost
     clipped: int                        # boxes
     told: dict[str, int]                # kind of problem -> how often; nothing was dropped

@@ -1,30 +1,51 @@
-"""What a picture file says of itself, without decoding it: its size, and whether it is whole.
+"""What conversion and check.py need to know of an image file: its size, how it is turned, and whether training can decode it.
 
-Of JPEG, PNG and BMP some hundred bytes are looked at. A file that does not end as its format ends, and one of another
-format, is decoded after all, by Pillow, which accepts no half picture (OpenCV and MindSpore do at times). Pillow comes
-with matplotlib.
+Of the usual kinds of JPEG, PNG and BMP some hundred bytes are looked at. A file that does not end as its format ends, and one of
+another kind, is decoded, as training does it (decoding.py).
 """
-import io
 import os
-import struct
-from dataclasses import dataclass
-from typing import Optional, Union
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Optional, Union
 
-from .errors import LARGE_PICTURE, TRUNCATED_PICTURE, UNREADABLE_PICTURE
+import cv2
+import numpy as np
+
+from .decoding import DecodeError, check_size, decode_stored
+from .errors import LARGE_PICTURE, TRUNCATED_PICTURE, UNREADABLE_PICTURE, DataError
+from .image_header import PNG, TIFF_ORDERS, Header, find_orientation, read_header
 
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-MAX_SIDE = 2**31 - 1
-# Start-of-frame markers of JPEG; C4, C8 and CC in between are others.
-FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+KINDS = {"unreadable": UNREADABLE_PICTURE, "truncated": TRUNCATED_PICTURE, "large": LARGE_PICTURE}
+# What is done with an EXIF orientation: `auto` turns the image unless only its stored size is the one in the annotations.
+EXIF_RULES = ("auto", "apply", "ignore")
+# Words for the sizes that are the annotated one, (turned, stored).
+_SUPPORTED = {(True, False): "the turned image", (False, True): "the stored image", (True, True): "both", (False, False): "neither"}
+DARK_BITS = 14      # 16-bit images that use no more are dark once they are divided by 256
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Size as stored: a camera's orientation flag is not applied."""
+    """Size as it is stored, before it is turned."""
 
     height: int
     width: int
     channels: int = 0
+    orientation: int = 1            # of EXIF: 2 to 8 turn the image
+    bits: Optional[int] = None      # of a 16-bit image: those that its values use
+
+    def turned(self) -> "Picture":
+        """The image as a viewer shows it."""
+        height, width = (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+        return replace(self, height=height, width=width, orientation=1)
+
+
+class Frame(NamedTuple):
+    """The image whose pixels the boxes count. The last three are of an image with an orientation."""
+
+    picture: Picture
+    stored: bool = False        # the orientation is not applied
+    support: str = ""           # which reading the annotated size supports
+    note: str = ""              # all of it in a line
 
 
 class PictureError(Exception):
@@ -51,87 +72,58 @@ def read_picture(path: Union[str, os.PathLike[str]]) -> bytes:
     return data
 
 
-def inspect(data: bytes) -> Picture:
-    """The picture in the bytes of a file; PictureError where it cannot be used."""
-    if not data:
-        raise PictureError(UNREADABLE_PICTURE, "the file is empty")
-    picture = _from_header(data)
-    if picture is None:
-        return decode_strictly(data)
-    if not (0 < picture.height <= MAX_SIDE and 0 < picture.width <= MAX_SIDE):
-        raise PictureError(UNREADABLE_PICTURE, f"its header says {picture.width}x{picture.height} pixels")
-    if not _ends_well(data):
-        decode_strictly(data)
-    return picture
-
-
-def _from_header(data: bytes) -> Optional[Picture]:
-    """Picture, or None where the format is another or the header makes no sense."""
-    if data.startswith(b"\xff\xd8"):
-        return _jpeg(data)
-    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and len(data) >= 26:
-        width, height, _, colour = struct.unpack(">IIBB", data[16:26])
-        return Picture(height, width, {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(colour, 0))
-    if data.startswith(b"BM") and len(data) >= 30 and struct.unpack("<I", data[14:18])[0] >= 40:
-        width, height, _, bits = struct.unpack("<iiHH", data[18:30])
-        return Picture(abs(height), width, max(1, bits // 8))
-    return None
-
-
-def _jpeg(data: bytes) -> Optional[Picture]:
-    """Walks from marker to marker up to the frame header."""
-    position = 2
-    while position + 10 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker in FRAMES:
-            height, width, channels = struct.unpack(">HHB", data[position + 5:position + 10])
-            return Picture(height, width, channels) if height else None     # 0: a later segment tells
-        if marker == 0xFF:                      # padding
-            position += 1
-        elif 0xD0 <= marker <= 0xD9 or marker == 0x01:
-            position += 2
-        elif marker == 0xDA:                    # picture data without a frame header
-            return None
+def inspect(data: bytes, whole: bool = False) -> Picture:
+    """Return what is in the bytes of an image file; PictureError if training cannot use it. whole: decode it in any case."""
+    header = read_header(data)
+    try:
+        if header:
+            check_size(header.height, header.width)
+        if header and header.usual and header.bits <= 8 and not whole and _ends_well(data):
+            picture = Picture(header.height, header.width, header.channels)
         else:
-            position += 2 + struct.unpack(">H", data[position + 2:position + 4])[0]
-    return None
+            image = decode_stored(data).image
+            picture = Picture(image.shape[0], image.shape[1], header.channels if header else image.shape[2])
+    except DecodeError as error:
+        raise PictureError(KINDS[error.kind], str(error)) from error
+    tag = find_orientation(data)
+    return replace(picture, orientation=tag.value if tag else 1, bits=_used_bits(data, header))
+
+
+def check_rule(rule: str) -> str:
+    """Return the rule for EXIF orientations; DataError if there is none of this name."""
+    if rule not in EXIF_RULES:
+        raise DataError(f"exif_orientation: expected one of {', '.join(EXIF_RULES)}, got {rule!r}")
+    return rule
+
+
+def choose_frame(picture: Picture, height: Optional[int], width: Optional[int], rule: str = "auto") -> Frame:
+    """Return the image as the boxes count its pixels. height, width: as annotated, None where they are not."""
+    if picture.orientation == 1:
+        return Frame(picture)
+    turned, size = picture.turned(), (height, width)
+    as_turned, as_stored = size == (turned.height, turned.width), size == (picture.height, picture.width)
+    stored = rule == "ignore" or (rule == "auto" and as_stored and not as_turned)
+    support = f"the annotated size is that of {_SUPPORTED[as_turned, as_stored]}" if height and width else "no size is annotated"
+    note = (f"EXIF orientation {picture.orientation}: stored as {picture.width}x{picture.height}, turned {turned.width}x"
+            f"{turned.height}; {support}; it is {'not turned' if stored else 'turned'}")
+    return Frame(picture if stored else turned, stored, support, note)
 
 
 def _ends_well(data: bytes) -> bool:
     if data.startswith(b"\xff\xd8"):
         return data[-64:].rstrip(b"\0\r\n ").endswith(b"\xff\xd9")     # some tools fill up the last block
     if data.startswith(b"BM"):
-        return len(data) >= struct.unpack("<I", data[2:6])[0]
+        return len(data) >= int.from_bytes(data[2:6], "little")
     return data.endswith(PNG_END)
 
 
-def decode_strictly(data: bytes) -> Picture:
-    """Decode all of it; PictureError where that fails."""
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        return _decode_by_opencv(data)
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            channels = len(image.getbands())
-            image.load()
-    except UnidentifiedImageError:
-        return _decode_by_opencv(data)          # a format that Pillow was built without
-    except Image.DecompressionBombError as error:
-        raise PictureError(LARGE_PICTURE, f"more pixels than Pillow decodes: {error}") from error
-    except Exception as error:                  # decoders raise OSError, SyntaxError, struct.error, ...
-        kind = TRUNCATED_PICTURE if "truncated" in str(error).lower() else UNREADABLE_PICTURE
-        raise PictureError(kind, str(error)) from error
-    return Picture(height, width, channels)
-
-
-def _decode_by_opencv(data: bytes) -> Picture:
-    import cv2
-    import numpy as np
-
+def _used_bits(data: bytes, header: Optional[Header]) -> Optional[int]:
+    """Of a 16-bit image that can be decoded, how many bits its largest value takes; None of others."""
+    deep = header is not None and header.bits == 16 and (data.startswith(PNG) or data[:4] in TIFF_ORDERS)
+    if not deep and not data.startswith((b"P5", b"P6")):
+        return None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise PictureError(UNREADABLE_PICTURE, "not a picture of a known format, or damaged")
-    height, width = image.shape[:2]
-    return Picture(height, width, image.shape[2] if image.ndim == 3 else 1)
+    if image is None or image.dtype != np.uint16:
+        return None
+    colours = image[..., :3] if image.ndim == 3 else image
+    return int(colours.max()).bit_length()

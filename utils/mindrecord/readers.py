@@ -1,17 +1,19 @@
 """One way to read all sources, whatever their format."""
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
 from .errors import DataError, Problem
 from .format import Format
 from .formats import all_formats, find_format
-from .records import Annotations, ImageRecord, check_classes, pack_arrays, records_to_coco
+from .formats.coco import read_content
+from .records import Annotations, ImageRecord, check_classes, clip_objects, is_dropped, pack_arrays, records_to_coco
 from .splitting import Split, take_side
 
 AnyPath = Union[str, os.PathLike[str]]
 Classes = Optional[Sequence[str]]
+Sizes = Mapping[int, tuple[int, int]]       # image id -> height, width
 
 
 def read_annotations(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Classes = None,
@@ -50,16 +52,52 @@ def read_source(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Cl
 
 
 def read_ground_truth(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Classes = None,
-                      image_set: Optional[str] = None, split: Optional[Split] = None) -> dict[str, Any]:
-    """Return COCO ground truth; arguments as for `read_annotations`.
+                      image_set: Optional[str] = None, sizes: Optional[Sizes] = None,
+                      problems: Optional[list[Problem]] = None, split: Optional[Split] = None) -> dict[str, Any]:
+    """Return COCO ground truth of the objects that a conversion keeps; arguments as for `read_annotations`.
 
-    If the annotations are COCO ground truth already, they are returned as they are, and image_dir is not needed.
+    If the annotations can be scored against without the images, image_dir is not needed.
+
+    Args:
+        sizes: {image id: (height, width)} of the images themselves. They replace those of the annotations, and a box that lies
+            outside the image is left out. One that reaches out of it stays as annotated, as pycocotools scores it.
+        problems: a list to add to, what was left out and why.
     """
     own = find_format(source).ground_truth
     if own and not split:
-        return own(Path(anno_path), check_classes(classes))
-    records, categories, _ = read_annotations(source, image_dir, anno_path, classes, image_set, split)
-    return records_to_coco(records, categories)
+        found = own(Path(anno_path), check_classes(classes))
+        pack_arrays(found.records)
+    else:
+        found = read_source(source, image_dir, anno_path, classes, image_set, split)
+    refuse_fatal(found.problems)
+    if not found.records:
+        raise nothing_left(anno_path, found.problems)
+    left_out = list(found.problems)
+    for record in found.records:
+        if sizes and record.image_id in sizes:
+            left_out += _take_size(record, *sizes[record.image_id])
+    if problems is not None:
+        problems += left_out
+    return records_to_coco(found.records, found.categories)
+
+
+def clean_content(origin: str, content: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """Return COCO ground truth in memory as `read_ground_truth` returns that of a file; origin: what messages call it."""
+    found = read_content(origin, content)
+    pack_arrays(found.records)
+    problems += found.problems
+    if not found.records:
+        raise nothing_left(origin, found.problems)
+    return records_to_coco(found.records, found.categories)
+
+
+def _take_size(record: ImageRecord, height: int, width: int) -> list[Problem]:
+    """Give a record the size of the image itself, and leave out what lies outside it."""
+    record.take_size(height, width)
+    stay, _, problems = clip_objects(record, height, width)
+    if not isinstance(stay, slice) and len(stay) < len(record.labels):
+        record.keep(stay)
+    return [problem for problem in problems if is_dropped(problem)]
 
 
 def source_digest(source: str, anno_path: AnyPath, image_set: Optional[str] = None) -> str:

@@ -16,6 +16,7 @@ BACKGROUND = "background"
 # Annotation tools round: what lies outside of the picture by less is cut off without a word.
 TOLERANCE = 0.5     # pixels
 HUGE = 1e9          # no coordinate is beyond
+SIDE_DECIMALS = 9   # of a box in ground truth
 
 
 @dataclass
@@ -35,10 +36,32 @@ class ImageRecord:
     places: tuple = ()                  # where each object stands in it: an annotation's id, a number
     place_word: str = "object"          # what a place is
     difficult: tuple = ()               # n flags of VOC: not counted when scored as VOC does; () where none is set
+    fractions: bool = False             # annotated in fractions of the sides: height and width are those of the image itself
 
     def place(self, index: int) -> str:
         """Object `index` in words, with the picture where the file annotates many."""
         return f"{self.place_word} {self.places[index]}"
+
+    def keep(self, stay: np.ndarray) -> None:
+        """Keep the objects of these indices only."""
+        self.boxes, self.labels, self.crowds = self.boxes[stay], self.labels[stay], self.crowds[stay]
+        for name in ("areas", "segmentations", "places", "difficult"):
+            column = getattr(self, name)
+            if column:
+                setattr(self, name, tuple(column[index] for index in stay))
+
+    def take_size(self, height: int, width: int) -> None:
+        """Set the size of the image, which what was annotated in fractions follows."""
+        if self.fractions and (self.height, self.width) != (height, width):
+            factors = width / (self.width or width), height / (self.height or height)
+            self.boxes = self.boxes * np.array(factors * 2)
+            self.segmentations = self.segmentations and tuple(_scaled(mask, factors) for mask in self.segmentations)
+        self.height, self.width = height, width
+
+
+def _scaled(mask: Any, factors: tuple[float, float]) -> Any:
+    """The polygons of a mask, enlarged by (x, y)."""
+    return mask and [[value * factors[place % 2] for place, value in enumerate(polygon)] for polygon in mask]
 
 
 @dataclass
@@ -184,15 +207,17 @@ def records_to_coco(records: Iterable[ImageRecord], categories: Iterable[dict[st
         if record.height and record.width:
             image.update(height=record.height, width=record.width)
         truth["images"].append(image)
-        for index, (x1, y1, x2, y2) in enumerate(record.boxes.tolist()):
+        # Rounded: (x + w) - x is w but for the last digits of a float, and w is what was annotated.
+        sides = (record.boxes[:, 2:] - record.boxes[:, :2]).round(SIDE_DECIMALS).tolist()
+        for index, ((x, y, _, _), (width, height)) in enumerate(zip(record.boxes.tolist(), sides)):
             area = record.areas[index] if record.areas else None
             annotation = {
                 "id": len(truth["annotations"]) + 1, "image_id": record.image_id,
-                "category_id": by_label[int(record.labels[index])], "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": (x2 - x1) * (y2 - y1) if area is None else area, "iscrowd": int(record.crowds[index]),
+                "category_id": by_label[int(record.labels[index])], "bbox": [x, y, width, height],
+                "area": width * height if area is None else area, "iscrowd": int(record.crowds[index]),
             }
             segmentation = record.segmentations[index] if record.segmentations else None
-            if segmentation:
+            if segmentation is not None:
                 annotation["segmentation"] = segmentation
             if record.difficult and record.difficult[index]:
                 annotation["difficult"] = 1

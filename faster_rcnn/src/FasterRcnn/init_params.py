@@ -3,6 +3,7 @@ import logging
 
 import mindspore as ms
 
+from ..model_utils.local_adapter import pynative
 from ..model_utils.weights.loading import load_pretrained
 from .resnet import begin_as_identity, calibrate_norms
 
@@ -17,7 +18,7 @@ def set_first_weights(net, config, batches) -> None:
     batches(epoch, start): the batches of an epoch from batch `start` on, the pictures first.
     """
     names = [param.name for param in net.get_parameters()]
-    missing = load_pretrained(net, config.pre_trained) if config.pre_trained else names
+    missing = load_pretrained(net, config.pre_trained, config.coco_classes) if config.pre_trained else names
     if config.zero_init_residual:
         log.info("zero_init_residual: %d blocks begin as the identity", begin_as_identity(net.backbone, missing))
     wanted = {"never": [], "auto": missing, "always": names}[config.calibrate_norm]
@@ -29,8 +30,7 @@ def set_first_weights(net, config, batches) -> None:
         count += image.shape[0]
         if count >= CALIBRATION_PICTURES:
             break
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    changed = calibrate_norms(net.backbone, ms.ops.concat(images), wanted)
-    ms.set_context(mode=ms.GRAPH_MODE)
+    with pynative():
+        changed = calibrate_norms(net.backbone, ms.ops.concat(images), wanted)
     if changed:
         log.info("calibrate_norm: statistics of %d norms from %d pictures", changed, count)

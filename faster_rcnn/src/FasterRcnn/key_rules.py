@@ -13,6 +13,7 @@ ALIASES = {
     "dataset_path": "data_path",
     "interval": "eval_interval",
     "max_instance_count": "num_gts",
+    "pretrain_epoch_size": "pre_trained_epoch_size",
     "run_distribute": "distribute",
 }
 
@@ -43,7 +44,6 @@ RETIRED = {
     "num_gpus": (None, _JOB),
     "opt_type": (("sgd",), "the optimiser is SGD with momentum"),
     "prefix": (None, "checkpoints are named after the model"),
-    "pretrain_epoch_size": ((0,), "set resume to go on with a run"),
     "python_multiprocessing": (None, "num_parallel_workers says how many"),
     "rank_id": (None, _JOB),
     "result_path": (None, "set output_path"),

@@ -2,8 +2,10 @@
 
 MindSpore is imported inside the functions alone: `prepare_environment` must run before it is imported anywhere.
 """
+import contextlib
 import os
 import platform
+from collections.abc import Iterator
 from types import ModuleType
 from typing import NamedTuple
 
@@ -37,12 +39,14 @@ def prepare_environment(threads: int = 0) -> None:
 def setup_device(config: Config) -> str:
     """Set graph mode, device, threads, seed and, with `distribute`, join the process group.
 
+    With MS_JIT=0 in the environment, MindSpore's own switch, nothing is compiled: a debugger stops at any line of a network.
     Returns the name of the device: Ascend, GPU or CPU.
     """
     import mindspore as ms
 
     target = _choose_target(config.device_target)
-    ms.set_context(mode=ms.GRAPH_MODE)
+    eager = os.environ.get("MS_JIT") == "0"
+    ms.set_context(mode=ms.PYNATIVE_MODE if eager else ms.GRAPH_MODE)
     if not config.distribute and os.environ.get("MS_ROLE"):
         raise InputError("distribute: msrun started this, so that each process would do all of the work: give --distribute=True")
     if config.distribute:
@@ -53,10 +57,25 @@ def setup_device(config: Config) -> str:
     if target == "CPU":
         own = max(1, usable_cores() // _local_processes()) if config.distribute else usable_cores()
         ms.device_context.cpu.op_tuning.threads_num(config.runtime_num_threads or own)
+        if eager:
+            ms.runtime.launch_blocking()    # each operator ends before the next: its threads wait for each other by spinning
     ms.set_seed(config.seed)
     if config.distribute:
         _join_group(ms)
     return target
+
+
+@contextlib.contextmanager
+def pynative() -> Iterator[None]:
+    """Within, operators run one by one, and nothing is compiled."""
+    import mindspore as ms
+
+    mode = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=mode)
 
 
 def usable_cores() -> int:

@@ -52,6 +52,7 @@ def report(checkpoint, conversion, depth: str) -> list:
     """What was used, left out and is missing, and the keys to set, one line each."""
     used = len(conversion.tensors)
     lines = [f"{checkpoint.path}: {checkpoint.container}, {conversion.depth}, {len(checkpoint.arrays)} tensors",
+             *checkpoint.notes,
              f"used: {used} parameters ({used // len(PARAMETERS)} convolutions with their norms)"]
     lines += [f"left out: {len(names)} {reason}: {first_of(names)}" for reason, names in conversion.left_out.items()]
     if checkpoint.extras:

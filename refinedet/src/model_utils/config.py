@@ -40,6 +40,8 @@ __all__ = ["Config", "InputError", "load_config", "parse_config", "require_path"
 MODEL_DIR = Path(__file__).resolve().parents[2]
 DEFAULT_CONFIG = MODEL_DIR / "default_config.yaml"
 BASE = "__BASE__"
+# A chance, as in the old zoo; an earlier version had under this name what is now the other.
+CHANCE, FACTOR = "expand_ratio", "expand_factor"
 # A required key with one of these endings must name a file or folder that exists.
 PATH_ENDINGS = ("_path", "_file", "_dir", "_root")
 log = logging.getLogger(__name__)
@@ -101,10 +103,13 @@ def require_path(config: Config, name: str, kind: str = "file or folder") -> Pat
     return path
 
 
-def save_config(config: Config, path: Path | str) -> None:
-    """Write the resolved configuration as YAML; `load_config(path)` gives an equal one."""
+def save_config(config: Config, path: Path | str, left_out: Sequence[str] = ()) -> None:
+    """Write the resolved configuration as YAML; `load_config(path)` gives an equal one but for the keys `left_out`."""
     path = Path(path)
-    text = yaml.safe_dump(config.to_dict(), sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
+    values = {name: value for name, value in config.to_dict().items() if name not in left_out}
+    text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
+    if left_out:
+        text = f"# Without those that belong to a command line: {', '.join(name for name in left_out if name in config)}.\n{text}"
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")  # a reader never sees half a file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,6 +151,7 @@ def _find_config(config_path: Path | str | None, default_path: Path | str) -> Pa
     """--config_path: relative to the working directory, else to the model's directory."""
     if not config_path:
         return Path(default_path)
+    config_path = os.path.expanduser(config_path)
     beside = Path(default_path).parent / config_path
     return beside if not Path(config_path).is_file() and beside.is_file() else _existing(config_path, "--config_path")
 
@@ -198,7 +204,7 @@ def _layers(path: Path | str, default_path: Path) -> list[list[Entry]]:
             break
         if not isinstance(base[0].value, str):
             raise InputError(f"{base[0].where}: expected the name of a YAML file")
-        path = _existing(path.parent / base[0].value, base[0].where)
+        path = _existing(path.parent / os.path.expanduser(base[0].value), base[0].where)
     return layers
 
 
@@ -211,12 +217,12 @@ def _apply(values: dict[str, Any], origins: dict[str, str], keys: dict[str, Key]
                 raise InputError(f"{entry.where}: unknown key{nearest(name, keys)}")
             _retire(entry)
             continue
-        if name in spelt:
-            raise InputError(f"{entry.where}: given twice ({spelt[name]} and {entry.name} are one key)")
-        spelt[name] = entry.name
         value = coerce(entry.value, keys[name].default, entry.where, entry.text)
         check_choice(value, keys[name].choices, entry.where)
-        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+        value = {**values[name], **value} if isinstance(value, dict) else value
+        if name in spelt and value != values[name]:
+            raise InputError(f"{entry.where}: given twice ({spelt[name]} and {entry.name} are one key), with different values")
+        spelt[name], values[name] = entry.name, value
         origins[name] = entry.where
 
 
@@ -243,6 +249,9 @@ def _preset(layer: Iterable[Entry], values: dict[str, Any], keys: dict[str, Key]
 def _targets(entry: Entry, keys: dict[str, Key]) -> list[tuple[str, Entry]]:
     """[(key, entry)] that an entry stands for: one, or where its name is that of several keys one for each."""
     names = SEVERAL.get(entry.name)
+    if entry.name == CHANCE and FACTOR in keys and coerce(entry.value, 0.0, entry.where, entry.text) > 1:
+        log.warning("%s: more than 1, so it is taken for %s, which it was in an earlier version", entry.where, FACTOR)
+        return [(FACTOR, entry), (CHANCE, replace(entry, value=1.0, text=False))]
     if names is None:
         return [(entry.name if entry.name in keys else ALIASES.get(entry.name, entry.name), entry)]
     values = coerce(entry.value, [keys[names[0]].default], entry.where, entry.text)

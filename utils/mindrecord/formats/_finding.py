@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Optional
 
+from ..file_names import NameFinder
 from ..format import Place
 
 LINE = re.compile(r"\S.*?\s+-?[\d.]+,-?[\d.]+,-?[\d.]+,-?[\d.]+,[^,\s]+(,[01])?(\s|$)")
@@ -65,8 +66,12 @@ def _inner(folder: Path) -> Iterator[Path]:
 
 
 def _holding(names: list[str], folders: Iterable[Path]) -> Optional[Path]:
-    """The first folder with one of the files."""
-    return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
+    """The first folder with one of the files; without one, the first that has one behind fewer of the folders in its name."""
+    folders = list(folders)
+    exact = (folder for folder in folders if any((folder / name).is_file() for name in names))
+    finders = ((folder, NameFinder(folder)) for folder in folders)
+    shorter = (folder for folder, finder in finders if any((folder / finder.find(name)).is_file() for name in names))
+    return next(exact, None) or next(shorter, None)
 
 
 def _has_image_of(folder: Path, stems: set[str]) -> bool:

@@ -15,14 +15,14 @@ _sizes: dict[tuple[str, int, int], tuple[int, int]] = {}
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) as conversion sees the image; PictureError if it cannot be used."""
+    """Return (height, width) of the image as viewers show it, turned; PictureError if it cannot be used."""
     try:
         status = os.stat(path)
         key = (str(path), status.st_size, status.st_mtime_ns)
     except OSError:
         key = (str(path), -1, -1)
     if key not in _sizes:
-        picture = inspect(read_picture(path))
+        picture = inspect(read_picture(path)).turned()
         _sizes[key] = (picture.height, picture.width)
     return _sizes[key]
 

@@ -9,8 +9,9 @@ from typing import Any, Optional
 import yaml
 
 from ..errors import DataError
+from ..file_names import EXTENSIONS, NameFinder
 from ..format import decode_text, read_bytes
-from .voc import EXTENSIONS
+from ..values import whole_number
 
 SETS = ("train", "val", "test")
 OTHER_NAMES = {"valid": "val", "validation": "val"}
@@ -159,20 +160,23 @@ def _texts(path: Path, name: str, value: Any) -> list[str]:
 def _names(path: Path, names: Any, count: Any) -> Optional[list[str]]:
     """The names of the classes 0, 1, ..."""
     if isinstance(names, dict):
-        try:
-            numbered = {int(number): str(name) for number, name in names.items()}
-        except ValueError as error:
-            raise DataError(f"{path}: names: expected `0: name`, `1: name` and so on: {error}") from error
+        expected = f"{path}: names: expected `0: name`, `1: name` and so on"
+        numbered: dict[int, str] = {}
+        for key, name in names.items():
+            number = whole_number(key)
+            if number is None:
+                raise DataError(f"{expected}: {key!r} is not a whole number")
+            numbered[number] = str(name)
         if min(numbered, default=0) < 0 or max(numbered, default=0) > 99999:
-            raise DataError(f"{path}: names: expected `0: name`, `1: name` and so on, got {min(numbered)} to {max(numbered)}")
+            raise DataError(f"{expected}, got {min(numbered)} to {max(numbered)}")
         names = [numbered.get(number, str(number)) for number in range(max(numbered, default=-1) + 1)]
     if not isinstance(names, list) or not names:
         if names:
             raise DataError(f"{path}: names: expected a list of class names, got {names!r}")
-        names = [str(number) for number in range(int(count))] if str(count).isdecimal() else None
-        return names
+        number = whole_number(count)
+        return None if number is None or not 0 < number <= 99999 else [str(index) for index in range(number)]
     names = [str(name) for name in names]
-    if str(count or len(names)).strip() != str(len(names)):
+    if count and whole_number(count) != len(names):
         raise DataError(f"{path}: nc is {count}, but names has {len(names)} classes")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -186,11 +190,12 @@ def _listed(path: Path, root: Path, read: list[Path]) -> Iterator[Path]:
         yield path
         return
     read.append(path)
+    finders = [(folder, NameFinder(folder)) for folder in (path.parent, root)]
     for line in decode_text(path, read_bytes(path)).splitlines():
         name = line.strip().replace("\\", "/")
         if not name:
             continue
-        places = [path.parent / name, root / name, root / name.partition("/")[2]]
+        places = [folder / finder.find(name) for folder, finder in finders]
         yield Path(os.path.normpath(next((place for place in places if place.is_file()), places[0])))
 
 

@@ -1,43 +1,67 @@
-"""Reads COCO annotations: one JSON file with images, annotations and categories."""
+"""Reads COCO annotations: one JSON file with images, annotations and categories.
+
+Ids, sizes, boxes and areas are taken in any notation (7, 7.0, "7"): values.py.
+"""
+import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
-from ..errors import BAD_IMAGE, BAD_OBJECT, UNKNOWN_IMAGE, DataError, Problem, unknown_category
+from ..errors import BAD_IMAGE, BAD_OBJECT, BAD_VALUE, REPEATED_PICTURE, UNKNOWN_IMAGE, DataError, Problem, unknown_category
+from ..file_names import NameFinder
 from ..format import Format, Layout, digest_of, read_bytes
-from ..records import BACKGROUND, Annotations, ImageRecord, ObjectList, no_overlap
+from ..records import Annotations, ImageRecord, ObjectList, no_overlap
+from ..values import flag, number, numbers, short, side, whole_number
 from ._finding import find_coco
 
-# bool is an int to isinstance, and no number here. A string is no id either: it is told as one that no image has.
-_NUMBERS, _IDS = frozenset((int, float)), frozenset((int, str))
+_NUMBERS = frozenset((int, float))      # bool is an int to isinstance, and no number here
 _HUGE = 1e18
+
+
+class _Image(NamedTuple):
+    """A usable entry of the images."""
+
+    number: int                 # its place in the list
+    file_name: str
+    height: Optional[int]       # None: not given, or no size
+    width: Optional[int]
 
 
 def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image_set: Optional[str] = None) -> Annotations:
     """Read the file; `classes` are matched with the categories by name."""
+    return _read(path, classes, NameFinder(image_dir))
+
+
+def ground_truth(path: Path, classes: Optional[list[str]] = None) -> Annotations:
+    """Read the file to score against it: images need no name and no file, and categories may share a name."""
+    return _read(path, classes, None)
+
+
+def read_content(origin: str, content: Mapping[str, Any]) -> Annotations:
+    """As `ground_truth`, of content in memory; origin: what messages call it."""
+    return _annotations(Path(origin), _checked(Path(origin), content), None, None, "")
+
+
+def _read(path: Path, classes: Optional[list[str]], finder: Optional[NameFinder]) -> Annotations:
     data = read_bytes(path)
-    content = _parse(path, data)
-    labels, categories, names = _categories(path, content["categories"], classes)
+    return _annotations(path, _parse(path, data), classes, finder, digest_of(data))
+
+
+def _annotations(path: Path, content: Mapping[str, Any], classes: Optional[list[str]], finder: Optional[NameFinder],
+                 digest: str) -> Annotations:
+    """finder: None to score."""
+    labels, categories, names = _categories(path, content, classes, strict=finder is not None)
     problems: list[Problem] = []
-    images, lost = _images(path, content["images"], problems)
+    images, lost = _images(path, content["images"], finder, problems)
     objects = _objects(path, content["annotations"], images, lost, labels, names, problems)
     records: list[ImageRecord] = []
     for image_id, image in images.items():
         found = objects.get(image_id) or ObjectList()
-        records.append(found.record(image["file_name"], image_id, image.get("height"), image.get("width"), str(path),
-                                    "annotation", with_coco=True))
-    return Annotations(records, categories, problems, digest_of(data))
-
-
-def ground_truth(path: Path, classes: Optional[list[str]] = None) -> dict[str, Any]:
-    """Return the content of the file, limited to `classes`."""
-    content = _parse(path, read_bytes(path))
-    others = {item["id"] for item in content["categories"] if classes and item["name"] not in classes[1:]}
-    if not others:
-        return content
-    return {**content, "categories": [item for item in content["categories"] if item["id"] not in others],
-            "annotations": [item for item in content["annotations"] if item.get("category_id") not in others]}
+        records.append(found.record(image.file_name, image_id, image.height, image.width, str(path), "annotation",
+                                    with_coco=True))
+    return Annotations(records, categories, problems, digest)
 
 
 def _layout(config: Mapping[str, Any], train: bool) -> tuple[str, str]:
@@ -45,7 +69,7 @@ def _layout(config: Mapping[str, Any], train: bool) -> tuple[str, str]:
     return folder, config["instance_set"].format(folder)
 
 
-def _parse(path: Path, data: bytes) -> dict[str, Any]:
+def _parse(path: Path, data: bytes) -> Mapping[str, Any]:
     if not data.strip():
         raise DataError(f"{path}: the file is empty")
     try:
@@ -58,131 +82,189 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
         raise DataError(f"{path}: not valid JSON: {error}") from error
     except RecursionError as error:
         raise DataError(f"{path}: not valid JSON: nested too deeply") from error
-    if not isinstance(content, dict):
+    return _checked(path, content)
+
+
+def _checked(path: Path, content: Any) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
         raise DataError(f"{path}: holds a {_kind(content)}, expected an object with images, annotations and categories")
     for key in ("images", "annotations", "categories"):
         if key not in content:
             found = ", ".join(map(repr, list(content)[:8])) or "no key at all"
             raise DataError(f"{path}: has no {key!r}; it has {found}")
-        if not isinstance(content[key], list):
+        if not isinstance(content[key], (list, tuple)):
             raise DataError(f"{path}: {key}: is a {_kind(content[key])}, expected a list")
     return content
 
 
-def _categories(path: Path, entries: list[Any],
-                classes: Optional[list[str]]) -> tuple[dict[int, int], list[dict[str, Any]], dict[int, str]]:
+def _categories(path: Path, content: Mapping[str, Any], classes: Optional[list[str]],
+                strict: bool) -> tuple[dict[int, int], list[dict[str, Any]], dict[int, str]]:
     """({category id: label}, categories, {category id: name})."""
+    names = _category_names(path, content, strict)
+    if classes is None:
+        chosen = [(category_id, names[category_id]) for category_id in sorted(names)]
+    else:
+        ids = {name: category_id for category_id, name in names.items()}
+        if not set(classes[1:]) & set(ids):
+            raise no_overlap(path, classes, ids)
+        # The file has no objects of the other classes, detections of them need an id all the same.
+        free = itertools.count(max(names) + 1)
+        chosen = [(ids[name] if name in ids else next(free), name) for name in classes[1:]]
+    categories = [{"id": category_id, "name": name, "label": label} for label, (category_id, name) in enumerate(chosen, 1)]
+    return {category_id: label for label, (category_id, _) in enumerate(chosen, 1)}, categories, names
+
+
+def _category_names(path: Path, content: Mapping[str, Any], strict: bool) -> dict[int, str]:
+    """{category id: name}. Of two categories with one name, the one that no annotation has is passed over.
+
+    strict: each needs a name of its own.
+    """
     names: dict[int, str] = {}
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not _is_integer(entry.get("id")) or not isinstance(entry.get("name"), str):
-            raise DataError(f"{path}: categories[{number}]: expected an integer id and a name, got {_short(entry)}")
-        if entry["id"] in names:
-            raise DataError(f"{path}: categories[{number}]: id {entry['id']} is given twice")
-        if entry["name"] in names.values():
-            raise DataError(f"{path}: categories[{number}]: name {entry['name']!r} is given twice")
-        names[entry["id"]] = entry["name"]
+    for index, entry in enumerate(content["categories"]):
+        category_id = whole_number(entry.get("id")) if isinstance(entry, dict) else None
+        name = entry.get("name", None if strict else str(category_id)) if category_id is not None else None
+        if category_id is None or not isinstance(name, str):
+            raise DataError(f"{path}: categories[{index}]: expected a whole number as id and a name, got {short(entry)}")
+        if category_id in names:
+            raise DataError(f"{path}: categories[{index}]: id {category_id} is given twice")
+        names[category_id] = name
     if not names:
         raise DataError(f"{path}: categories: is empty")
-    if classes is None:
-        classes = [BACKGROUND] + [names[category_id] for category_id in sorted(names)]
-    ids = {name: category_id for category_id, name in names.items()}
-    if not set(classes[1:]) & set(ids):
-        raise no_overlap(path, classes, ids)
-    categories, labels = [], {}
-    free_id = max(names)
-    for label, name in enumerate(classes[1:], 1):
-        category_id = ids.get(name)
-        if category_id is None:         # the file has no such objects, detections of it need an id all the same
-            free_id += 1
-            category_id = free_id
-        categories.append({"id": category_id, "name": name, "label": label})
-        labels[category_id] = label
-    return labels, categories, names
+    repeated = {name for name, count in Counter(names.values()).items() if count > 1}
+    if repeated:
+        used = {whole_number(entry.get("category_id")) for entry in content["annotations"] if isinstance(entry, dict)}
+        for name in repeated:
+            ids = [category_id for category_id, other in names.items() if other == name]
+            wanted = [category_id for category_id in ids if category_id in used] or ids[:1]
+            if strict and len(wanted) > 1:
+                raise DataError(f"{path}: categories: name {name!r} is given twice, and annotations have the ids of both "
+                                f"({wanted[0]} and {wanted[1]})")
+            for category_id in set(ids) - set(wanted):
+                del names[category_id]
+    return names
 
 
-def _images(path: Path, entries: list[Any], problems: list[Problem]) -> tuple[dict[int, dict[str, Any]], set[Any]]:
-    """({id: entry}, ids of the entries that are not usable)."""
-    images: dict[int, dict[str, Any]] = {}
+def _images(path: Path, entries: list[Any], finder: Optional[NameFinder],
+            problems: list[Problem]) -> tuple[dict[int, _Image], set[Any]]:
+    """({id: image}, ids of the entries that are not usable)."""
+    images: dict[int, _Image] = {}
     lost: set = set()
-    for number, entry in enumerate(entries):
-        what = _image_fault(entry)
+    taken: dict[str, int] = {}
+    for index, entry in enumerate(entries):
+        what = _image_fault(entry, named=finder is not None)
         if what:
-            problems.append(Problem(str(path), f"images[{number}]", what, BAD_IMAGE))
+            problems.append(Problem(str(path), f"images[{index}]", what, BAD_IMAGE))
             lost.update(_possible_ids(entry))
             continue
-        if entry["id"] in images:
-            names = f"{images[entry['id']]['file_name']} and {entry['file_name']}"
-            raise DataError(f"{path}: images[{number}]: id {entry['id']} is given twice ({names})")
-        images[entry["id"]] = entry
+        image_id: Any = whole_number(entry["id"])
+        name = finder.find(entry["file_name"]) if finder else str(entry.get("file_name", ""))
+        if image_id in images:
+            names = f"{images[image_id].file_name} and {name}"
+            raise DataError(f"{path}: images[{index}]: id {image_id} is given twice ({names})")
+        if finder and taken.setdefault(name, image_id) != image_id:
+            what = f"{name} is the picture of images[{images[taken[name]].number}] too (ids {taken[name]} and {image_id})"
+            problems.append(Problem(str(path), f"images[{index}]", what, REPEATED_PICTURE))
+        height, width = (_side(path, index, entry, key, problems) for key in ("height", "width"))
+        images[image_id] = _Image(index, name, height, width)
     return images, lost - set(images)
 
 
-def _image_fault(entry: Any) -> Optional[str]:
+def _image_fault(entry: Any, named: bool) -> Optional[str]:
     if not isinstance(entry, dict):
         return f"is a {_kind(entry)}, expected an object"
-    if not _is_integer(entry.get("id")):
-        return f"id {_short(entry.get('id'))} is not an integer" if "id" in entry else "has no id"
-    if not -2**63 <= entry["id"] < 2**63:
-        return f"id {entry['id']} does not fit into 64 bits"
+    image_id = whole_number(entry.get("id"))
+    if image_id is None:
+        return f"id {short(entry.get('id'))} is not a whole number" if "id" in entry else "has no id"
+    if not -2**63 <= image_id < 2**63:
+        return f"id {image_id} does not fit into 64 bits"
+    if not named:
+        return None
     if "file_name" not in entry:
         return "has no file_name"
     if not isinstance(entry["file_name"], str) or not entry["file_name"]:
-        return f"file_name {_short(entry['file_name'])} is not a name"
-    for key in ("height", "width"):
-        value = entry.get(key)
-        if value is not None and not (_is_integer(value) and value > 0):
-            return f"{key} {_short(value)} is not a positive integer"
+        return f"file_name {short(entry['file_name'])} is not a name"
     return None
+
+
+def _side(path: Path, index: int, entry: dict[str, Any], key: str, problems: list[Problem]) -> Optional[int]:
+    """Height or width as annotated, None where it is not: annotation tools write 0 for what they do not know."""
+    value = side(entry.get(key))
+    if value is None:
+        what = f"{key} {short(entry[key])} is no size of a picture, so the picture's own counts"
+        problems.append(Problem(str(path), f"images[{index}]", what, BAD_VALUE))
+    return value or None
 
 
 def _possible_ids(entry: Any) -> set[Any]:
     """What annotations may call an image whose entry is not usable: they are told with it, once."""
     image_id = entry.get("id") if isinstance(entry, dict) else None
-    if isinstance(image_id, str):
-        return {image_id, int(image_id)} if image_id.isdecimal() else {image_id}
-    return {image_id} if _is_integer(image_id) else set()
+    found = whole_number(image_id)
+    return {found} if found is not None else {image_id} if isinstance(image_id, (str, float)) else set()
 
 
-def _objects(path: Path, entries: list[Any], images: dict[int, dict[str, Any]], lost: set[Any], labels: dict[int, int],
+def _objects(path: Path, entries: list[Any], images: dict[int, _Image], lost: set[Any], labels: dict[int, int],
              names: dict[int, str], problems: list[Problem]) -> dict[int, ObjectList]:
     """{image id: ObjectList}."""
     objects: dict[int, ObjectList] = {}
-    for number, entry in enumerate(entries):
-        fault = _object_fault(entry)
+    for index, entry in enumerate(entries):
+        fault = _entry_fault(entry)
         if fault is None:
-            image_id = entry["image_id"]
-            label = labels.get(entry["category_id"])
+            image_id, category_id = whole_number(entry["image_id"]), whole_number(entry["category_id"])
+            label = labels.get(category_id) if category_id is not None else None
             if image_id not in images:
-                if image_id in lost:
+                if image_id in lost or (image_id is None and entry["image_id"] in lost):
                     continue
-                fault = UNKNOWN_IMAGE, f"image_id {_short(image_id)} is the id of no image"
+                fault = UNKNOWN_IMAGE, f"image_id {short(entry['image_id'])} is the id of no image"
             elif label is None:
-                name = names.get(entry["category_id"], entry["category_id"])
+                name = names.get(category_id, category_id) if category_id is not None else entry["category_id"]
                 fault = unknown_category(name), f"category {name!r} is none of the classes"
             else:
                 found = objects.get(image_id)
                 if found is None:
                     found = objects[image_id] = ObjectList()
-                fault = found.add(_corners(entry["bbox"]), label, 1 if entry.get("iscrowd") else 0,
-                                  entry.get("id", number), _area(entry), entry.get("segmentation"))
+                fault = _add(found, entry, label, index, path, problems)
         if fault:
-            problems.append(Problem(str(path), _place(entry, number), fault[1], fault[0]))
+            problems.append(Problem(str(path), _place(entry, index), fault[1], fault[0]))
     return objects
 
 
-def _object_fault(entry: Any) -> Optional[tuple[str, str]]:
+def _entry_fault(entry: Any) -> Optional[tuple[str, str]]:
     if type(entry) is not dict:
         return BAD_OBJECT, f"is a {_kind(entry)}, expected an object"
     for key in ("image_id", "category_id", "bbox"):
         if key not in entry:
             return BAD_OBJECT, f"has no {key}"
+    for key in ("image_id", "category_id"):
+        value = entry[key]
+        if type(value) is not int and whole_number(value) is None and type(value) is not str:
+            return BAD_OBJECT, f"{key} {short(value)} is not a whole number"
+    return None
+
+
+def _add(found: ObjectList, entry: dict[str, Any], label: int, index: int, path: Path,
+         problems: list[Problem]) -> Optional[tuple[str, str]]:
+    """Add an annotation to the objects of its image; (kind, what) where it cannot be one."""
     box = entry["bbox"]
     if type(box) is not list or len(box) != 4 or not _NUMBERS.issuperset(map(type, box)):
-        return BAD_OBJECT, f"bbox {_short(box)} is not four numbers x, y, width, height"
-    for key in ("image_id", "category_id"):
-        if type(entry[key]) not in _IDS:
-            return BAD_OBJECT, f"{key} {_short(entry[key])} is not an integer"
-    return None
+        box = numbers(box, 4)
+        if box is None:
+            return BAD_OBJECT, f"bbox {short(entry['bbox'])} is not four numbers x, y, width, height"
+    crowd, area = entry.get("iscrowd"), entry.get("area")
+    if crowd not in (0, 1):
+        crowd = flag(crowd)
+        if crowd is None:
+            what = f"iscrowd {short(entry['iscrowd'])} is neither 0 nor 1, so the object is no crowd"
+            problems.append(Problem(str(path), _place(entry, index), what, BAD_VALUE))
+    if area == "":
+        area = None
+    if area is not None:
+        area = number(area)
+        if area is None or not -_HUGE < area < _HUGE:
+            area = None
+            what = f"area {short(entry['area'])} is no area, so that of the box counts"
+            problems.append(Problem(str(path), _place(entry, index), what, BAD_VALUE))
+    return found.add(_corners(box), label, 1 if crowd else 0, entry.get("id", index), area, entry.get("segmentation"),
+                     difficult="difficult" in entry and flag(entry["difficult"]) == 1)
 
 
 def _corners(box: list[float]) -> tuple[float, float, float, float]:
@@ -193,19 +275,9 @@ def _corners(box: list[float]) -> tuple[float, float, float, float]:
         return x, y, float("inf"), float("inf")
 
 
-def _place(entry: Any, number: int) -> str:
-    if isinstance(entry, dict) and _is_integer(entry.get("id")):
-        return f"annotation {entry['id']}"
-    return f"annotations[{number}]"
-
-
-def _area(entry: Any) -> Optional[float]:
-    area = entry.get("area")
-    return area if type(area) in _NUMBERS and -_HUGE < area < _HUGE else None
-
-
-def _is_integer(value: Any) -> bool:
-    return type(value) is int
+def _place(entry: Any, index: int) -> str:
+    number = whole_number(entry.get("id")) if isinstance(entry, dict) else None
+    return f"annotations[{index}]" if number is None else f"annotation {number}"
 
 
 def _kind(value: Any) -> str:
@@ -213,10 +285,5 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "number")
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 FORMAT = Format("coco", "COCO JSON", "JSON file", read, masks=True, ground_truth=ground_truth, layout=Layout("coco_root", _layout),
-                find=find_coco)
+                find=find_coco, revision=2)

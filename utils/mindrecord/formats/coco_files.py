@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ..errors import TWICE, DataError, Problem, unknown_category
+from ..file_names import NameFinder
 from ..format import Format, digest_of, read_bytes
 from ..records import BACKGROUND, Annotations, ImageRecord, named_categories, no_overlap
 from . import coco
 
 # What a record holds of each object.
-COLUMNS = ("boxes", "labels", "crowds", "areas", "segmentations", "places")
+COLUMNS = ("boxes", "labels", "crowds", "areas", "segmentations", "places", "difficult")
 
 
 def digest(path: Path, image_set: Optional[str] = None) -> str:
@@ -40,9 +41,11 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
     for file, part in parts:
         problems += part.problems
         names = {item["label"]: item["name"] for item in part.categories}
+        beside = NameFinder(file.parent)
         for record in part.records:
+            record.difficult = record.difficult or (False,) * len(record.labels)
             problems += _relabel(record, names, labels)
-            record.file_name = _locate(record.file_name, file.parent, image_dir)
+            record.file_name = _locate(record.file_name, beside, image_dir)
             if record.file_name in records:
                 problems += _join(records[record.file_name], record)
             else:
@@ -88,11 +91,12 @@ def _files(path: Path, image_set: Optional[str]) -> list[Path]:
     return list(chosen)
 
 
-def _locate(name: str, folder: Path, image_dir: Path) -> str:
-    """The image, relative to image_dir."""
-    beside = folder / name
-    if not (image_dir / name).is_file() and beside.is_file():
-        return os.path.relpath(beside, image_dir)
+def _locate(name: str, beside: NameFinder, image_dir: Path) -> str:
+    """The image, relative to image_dir; beside: of the folder of the file that names it."""
+    if not (image_dir / name).is_file():
+        place = os.path.join(beside.image_dir, beside.find(name))
+        if os.path.isfile(place):
+            return os.path.relpath(place, image_dir)
     return name
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import (
     BAD_JSON,
     BAD_OBJECT,
+    BAD_VALUE,
     MISSING_PICTURE,
     MISSING_XML,
     OTHER_NAME,
@@ -24,11 +25,13 @@ from ..errors import (
     Problem,
     unknown_category,
 )
+from ..file_names import EXTENSIONS, NameFinder
 from ..format import Format, Place, decode_text, read_bytes
 from ..pictures import PictureError
 from ..records import HUGE, Annotations, ImageRecord, ObjectList, choose_classes, named_categories
+from ..values import flag, numbers, short, side
 from ._shapes import Point, area_of, box_of, circle_points, corners, flat, picture_size
-from .voc import EXTENSIONS
+from .voc import same_stem
 
 # Labels that stand for no object.
 PASSED_OVER = frozenset(("__ignore__", "_background_"))
@@ -56,9 +59,10 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
     classes = choose_classes(path, classes, found - PASSED_OVER)
     labels = {name: label for label, name in enumerate(classes) if label}
     taken: dict[str, str] = {}
+    images = _Images(image_dir)
     records = []
     for image_id, (name, content) in enumerate(parsed, 1):
-        image = _find_image(path / name, Path(name), content.get("imagePath"), image_dir, problems)
+        image = images.find(path / name, Path(name), content.get("imagePath"), problems)
         if image is None:
             continue
         if image in taken:
@@ -115,23 +119,34 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
     return content
 
 
-def _find_image(file: Path, name: Path, told: Any, image_dir: Path, problems: list[Problem]) -> Optional[str]:
-    """The image, relative to image_dir: the one that is called like the JSON file, else the one that imagePath names."""
-    folder = name.parent
-    told = told.replace("\\", "/") if isinstance(told, str) else ""
-    own = [str(folder / f"{name.stem}{ending}") for extension in EXTENSIONS for ending in (extension, extension.upper())]
-    named = [os.path.normpath(folder / told), str(folder / os.path.basename(told))] if told else []
-    # Of several images of this stem imagePath says which.
-    first = [image for image in named if os.path.splitext(os.path.basename(image))[0] == name.stem]
-    for image in (*first, *own, *named):
-        if (image_dir / image).is_file():
-            if told and os.path.splitext(os.path.basename(told))[0] != name.stem:
-                what = f"names {told!r}; {image} is taken"
-                problems.append(Problem(str(file), "imagePath", what, OTHER_NAME))
-            return os.path.relpath(image_dir / image, image_dir)
-    what = f"{image_dir} holds no image called {name.stem}" + (f", nor {told!r}" if told else "")
-    problems.append(Problem(str(file), "", what, MISSING_PICTURE))
-    return None
+class _Images:
+    """Finds the image of a JSON file: the one that is called like it, else the one that imagePath names."""
+
+    def __init__(self, image_dir: Path):
+        self.image_dir = image_dir
+        self.finders: dict[Path, NameFinder] = {}       # of the folders below
+
+    def find(self, file: Path, name: Path, told: Any, problems: list[Problem]) -> Optional[str]:
+        """Return the image, relative to image_dir. file, name: the JSON file and its name below the folder; told: imagePath."""
+        told = told.replace("\\", "/") if isinstance(told, str) else ""
+        folder = self.image_dir / name.parent
+        finder = self.finders.setdefault(folder, NameFinder(folder))
+        own = [f"{name.stem}{ending}" for extension in EXTENSIONS for ending in (extension, extension.upper())]
+        named = [finder.find(told)] if told else []
+        # Of several images of this stem imagePath says which.
+        first = [image for image in named if same_stem(image, name.stem)]
+        for image in (*first, *own, *named):
+            if (folder / image).is_file():
+                found = os.path.relpath(folder / image, self.image_dir)
+                if told and not same_stem(told, name.stem):
+                    problems.append(Problem(str(file), "imagePath", f"names {told!r}; {found} is taken", OTHER_NAME))
+                return found
+        what = f"{self.image_dir} holds no image called {name.stem}" + (f", nor {told!r}" if told else "")
+        problems.append(Problem(str(file), "", what, MISSING_PICTURE))
+        return None
+
+
+_Size = tuple[Optional[int], Optional[int]]     # height and width
 
 
 class _Part(NamedTuple):
@@ -144,24 +159,25 @@ class _Part(NamedTuple):
 
 def _record(image_id: int, file: Path, image: str, content: dict[str, Any], image_dir: Path, labels: dict[str, int],
             problems: list[Problem]) -> ImageRecord:
-    height, width = (_side(content.get(key)) for key in ("imageHeight", "imageWidth"))
-    if not height or not width:
+    annotated = _side(file, content, "imageHeight", problems), _side(file, content, "imageWidth", problems)
+    size: _Size = annotated
+    if None in annotated:
         try:
-            height, width = picture_size(image_dir / image)
+            size = picture_size(image_dir / image)
         except PictureError:        # conversion reports it
-            height = width = None
+            size = None, None
     found = ObjectList()
-    for place, label, parts, difficult in _objects(file, content["shapes"], labels, height, width, problems):
+    for place, label, parts, difficult in _objects(file, content["shapes"], labels, size, problems):
         boxes = np.array([part.box for part in parts])
         box = [*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist()]
         mask = parts[0].mask if isinstance(parts[0].mask, dict) else [flat(part.mask) for part in parts]
         fault = found.add(box, label, 0, place, sum(part.area for part in parts), mask, difficult)
         if fault:
             problems.append(Problem(str(file), f"shapes[{place}]", fault[1], fault[0]))
-    return found.record(image, image_id, height, width, str(file), "shape", with_coco=True)
+    return found.record(image, image_id, *annotated, str(file), "shape", with_coco=True)
 
 
-def _objects(file: Path, shapes: list[Any], labels: dict[str, int], height: Optional[int], width: Optional[int],
+def _objects(file: Path, shapes: list[Any], labels: dict[str, int], size: _Size,
              problems: list[Problem]) -> list[tuple[int, int, list[_Part], bool]]:
     """[(index of the first shape, label, parts, difficult)]; shapes that are no object are reported."""
     objects: dict[Any, tuple[int, int, list[_Part], bool]] = {}
@@ -174,14 +190,14 @@ def _objects(file: Path, shapes: list[Any], labels: dict[str, int], height: Opti
                 problems.append(Problem(str(file), f"shapes[{index}]", f"category {name!r} is none of the classes",
                                         unknown_category(name)))
                 continue
-            part = _part(shape, height, width)
+            part = _part(shape, size)
         except ValueError as error:
             problems.append(Problem(str(file), f"shapes[{index}]", str(error), BAD_OBJECT))
             continue
         group = shape.get("group_id")
         # Run lengths do not join polygons.
         key = index if group is None or isinstance(part.mask, dict) else (name, str(group))
-        objects.setdefault(key, (index, labels[name], [], bool(shape.get("difficult"))))[2].append(part)
+        objects.setdefault(key, (index, labels[name], [], flag(shape.get("difficult")) == 1))[2].append(part)
     return list(objects.values())
 
 
@@ -194,12 +210,12 @@ def _name(shape: Any) -> str:
     return name
 
 
-def _part(shape: dict[str, Any], height: Optional[int], width: Optional[int]) -> _Part:
+def _part(shape: dict[str, Any], size: _Size) -> _Part:
     """What a shape covers; ValueError if it is no area."""
     kind = shape.get("shape_type") or "polygon"
     points = _points(shape.get("points"))
     if kind == "mask":
-        return _mask(shape.get("mask"), points, height, width)
+        return _mask(shape.get("mask"), points, *size)
     if kind == "circle":
         if len(points) != 2:
             raise ValueError(f"a circle has 2 points, its centre and one on it, got {len(points)}")
@@ -219,12 +235,10 @@ def _part(shape: dict[str, Any], height: Optional[int], width: Optional[int]) ->
 
 
 def _points(points: Any) -> list[Point]:
-    try:
-        found = [(float(x), float(y)) for x, y in points]
-    except (TypeError, ValueError):
-        found = []
-    if not found or not all(-HUGE < value < HUGE for point in found for value in point):
-        raise ValueError(f"points are no list of pairs of numbers: {json.dumps(points)[:60]}")
+    pairs = [numbers(point, 2) for point in points] if isinstance(points, list) else []
+    found = [(pair[0], pair[1]) for pair in pairs if pair is not None]
+    if not found or len(found) < len(pairs) or not all(-HUGE < value < HUGE for point in found for value in point):
+        raise ValueError(f"points are no list of pairs of numbers: {short(points)}")
     return found
 
 
@@ -250,13 +264,13 @@ def _mask(text: Any, points: list[Point], height: Optional[int], width: Optional
     return _Part([x, y, x + w, y + h], float(whole.sum()), {"size": [height, width], "counts": runs["counts"].decode()})
 
 
-def _side(value: Any) -> Optional[int]:
-    """A size in whole pixels, None where it is none."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return int(number) if 0 < number < HUGE and number == int(number) else None
+def _side(file: Path, content: dict[str, Any], key: str, problems: list[Problem]) -> Optional[int]:
+    """Height or width as annotated, None where it is not."""
+    value = side(content.get(key))
+    if value is None:
+        what = f"{short(content[key])} is no size of an image, so the image's own counts"
+        problems.append(Problem(str(file), key, what, BAD_VALUE))
+    return value or None
 
 
 def find_images(anno_path: Path, image_set: Optional[str]) -> Path:

@@ -1,58 +1,84 @@
 """Reads annotations from text: a line a picture, `PATH x1,y1,x2,y2,class[,crowd] x1,y1,x2,y2,class[,crowd] ...`.
 
-A line without boxes is a picture without objects; empty lines and those that start with # are passed over. A class is
-a label (1, 2, ...) or, where classes are given, one of their names.
+A line without boxes is a picture without objects; empty lines and those that start with # are passed over. Lines of one picture
+are joined: some tools write a line for each box. A class is a label (1, 2, ...) or, where classes are given, one of their names.
 """
 import re
 from pathlib import Path
-from typing import Optional
+from typing import Any, NamedTuple, Optional
 
 from ..errors import BAD_LINE, DataError, Problem, unknown_category
+from ..file_names import NameFinder, ends_as_image
 from ..format import Format, decode_text, digest_of, read_bytes
-from ..records import Annotations, ObjectList, named_categories, no_overlap
+from ..records import Annotations, ImageRecord, ObjectList, named_categories, no_overlap
+from ..values import number as read_number
+from ..values import whole_number
 from ._finding import find_txt
 
 MOST_LABELS = 9999      # where no classes are given; a larger number is no label
 FORM = "x1,y1,x2,y2,class[,crowd]"
 
 
+class _Line(NamedTuple):
+    number: int
+    name: str           # of the picture
+    boxes: list[tuple[int, int, list[float], int]]      # (number in the line, label, four floats, crowd)
+
+
 def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image_set: Optional[str] = None) -> Annotations:
-    """Read the file; image ids are 1, 2, ... in the order of the lines. Without `classes` their labels are their names."""
+    """Read the file; image ids are 1, 2, ... in the order in which images first occur. Without `classes` labels are names."""
     data = read_bytes(path)
     problems: list[Problem] = []
-    lines = []
-    for number, line in enumerate(decode_text(path, data).split("\n"), 1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            lines.append((number, *_split(line)))
+    finder = NameFinder(image_dir)
+    lines: list[_Line] = []
+    for number, text in enumerate(decode_text(path, data).split("\n"), 1):
+        if text.strip() and not text.lstrip().startswith("#"):
+            name, words = _split(text)
+            lines.append(_Line(number, finder.find(name), _boxes(path, number, words, classes, problems)))
     if not lines:
         raise DataError(f"{path}: no line names a picture")
-    parsed = [(number, name, _boxes(path, number, words, classes, problems)) for number, name, words in lines]
-    labels = {box[1] for _, _, boxes in parsed for box in boxes}
+    labels = {box[1] for line in lines for box in line.boxes}
     if classes is None:
         labels = {label for label in labels if label <= MOST_LABELS}
         classes = ["background", *(str(label) for label in range(1, max(labels, default=0) + 1))]
     elif labels and not any(0 < label < len(classes) for label in labels):
         raise no_overlap(path, classes, map(str, labels))
-    records = []
-    for image_id, (number, name, boxes) in enumerate(parsed, 1):
-        origin, found = f"{path}:{number}", ObjectList()
-        for place, label, box, crowd in boxes:
-            if 0 < label < len(classes):
-                fault = found.add(box, label, crowd, place)
-            else:
-                what = "is the background" if label == 0 else f"is none of the classes (1 to {len(classes) - 1})"
-                fault = unknown_category(str(label)), f"class {label} {what}"
-            if fault:
-                problems.append(Problem(origin, f"box {place}", fault[1], fault[0]))
-        records.append(found.record(name, image_id, None, None, origin, "box"))
+    images: dict[str, list[_Line]] = {}
+    for line in lines:
+        images.setdefault(line.name, []).append(line)
+    records = [_record(path, image_id, own, len(classes), problems) for image_id, own in enumerate(images.values(), 1)]
     return Annotations(records, named_categories(classes[1:]), problems, digest_of(data))
 
 
+def _record(path: Path, image_id: int, lines: list[_Line], count: int, problems: list[Problem]) -> ImageRecord:
+    """The picture that all of the lines name; count: of the classes with the background."""
+    found = ObjectList()
+    for line in lines:
+        for number, label, box, crowd in line.boxes:
+            place: Any = number if len(lines) == 1 else f"{line.number}, box {number}"
+            if 0 < label < count:
+                fault = found.add(box, label, crowd, place)
+            else:
+                what = "is the background" if label == 0 else f"is none of the classes (1 to {count - 1})"
+                fault = unknown_category(str(label)), f"class {label} {what}"
+            if fault:
+                problems.append(Problem(f"{path}:{line.number}", f"box {number}", fault[1], fault[0]))
+    if len(lines) == 1:
+        return found.record(lines[0].name, image_id, None, None, f"{path}:{lines[0].number}", "box")
+    return found.record(lines[0].name, image_id, None, None, str(path), "line")
+
+
 def _split(line: str) -> tuple[str, list[str]]:
-    """(path, words of the boxes). A path may hold spaces: the boxes start where a word has a comma, or is a number."""
+    """(path, words of the boxes). A path may hold spaces and numbers: it ends at the last word with the ending of an image.
+
+    Where no word has one, the boxes start where a word has a comma, or is a number.
+    """
     words = list(re.finditer(r"\S+", line))
+    ends = [word.end() for word in words if ends_as_image(word.group())]
+    if ends:
+        return line[:ends[-1]].strip(), line[ends[-1]:].split()
     for word in words[1:]:
-        if "," in word.group() or _is_number(word.group()):
+        if "," in word.group() or read_number(word.group()) is not None:
             return line[:word.start()].strip(), line[word.start():].split()
     return line.strip(), []
 
@@ -79,32 +105,25 @@ def _box(word: str, classes: Optional[list[str]]) -> tuple[int, list[float], int
     if not 5 <= len(parts) <= 6:
         raise _WordError(f"has {len(parts)} number{'s' if len(parts) > 1 else ''}")
     box = [_number(part) for part in parts[:4]]
-    label: float
+    label: Optional[int]
     if classes and parts[4] in classes:
         label = classes.index(parts[4])
     else:
-        label = _number(parts[4])
-        if label != label or label in (float("inf"), float("-inf")) or label != int(label):
+        label = whole_number(parts[4])
+        if label is None:
+            _number(parts[4])
             raise _WordError(f"has the class {parts[4]}, which is not an integer")
-    crowd = _number(parts[5]) if len(parts) == 6 else 0
+    crowd = whole_number(parts[5]) if len(parts) == 6 else 0
     if crowd not in (0, 1):
         raise _WordError(f"has the crowd flag {parts[5]}, which is neither 0 nor 1")
-    return int(label), box, int(crowd)
+    return label, box, crowd
 
 
 def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise _WordError(f"has {text!r}, which is not a number") from None
+    found = read_number(text)
+    if found is None:
+        raise _WordError(f"has {text!r}, which is not a number")
+    return found
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-FORMAT = Format("other", "text", "text file", read, find=find_txt)
+FORMAT = Format("other", "text", "text file", read, find=find_txt, revision=2)

@@ -4,7 +4,7 @@ Such a list is a file, or NAME where ImageSets/Main/NAME.txt lies beside the fol
 """
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
 from xml.etree.ElementTree import Element, ParseError
@@ -17,16 +17,19 @@ from ..errors import (
     BAD_XML,
     MISSING_PICTURE,
     MISSING_XML,
+    OTHER_NAME,
     TAKEN_PICTURE,
     DataError,
     Problem,
     unknown_category,
 )
-from ..format import Format, Layout
+from ..file_names import EXTENSIONS, NameFinder, without_extension
+from ..format import Format, Layout, decode_text
 from ..records import Annotations, ImageRecord, ObjectList, choose_classes, named_categories
+from ..values import flag, side
+from ..values import number as read_number
 from ._finding import find_voc
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -48,7 +51,7 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
     found = {item.name for _, image in parsed for item in image.objects if item.name}
     classes = choose_classes(path, classes, found)
     labels = {name: label for label, name in enumerate(classes) if label}
-    pictures = _PictureFinder(image_dir)
+    pictures = PictureFinder(image_dir)
     records = [_record(number, path / name, image, labels, pictures, problems)
                for number, (name, image) in enumerate(parsed, 1)]
     return Annotations([record for record in records if record], named_categories(classes[1:]), problems, digest_of_all)
@@ -84,17 +87,36 @@ def _chosen(path: Path, image_set: Path, names: list[str], problems: list[Proble
     total.update(data)
     present = {Path(name).stem: name for name in names}
     chosen = []
-    for number, line in enumerate(data.decode("utf-8-sig", errors="replace").splitlines(), 1):
-        words = line.split()        # a list of one class has a second column
-        if not words:
+    for number, line in enumerate(decode_text(image_set, data, "surrogateescape").splitlines(), 1):
+        if not line.strip():
             continue
-        if words[0] in present:
-            chosen.append(present[words[0]])
+        stem = next((stem for stem in _stems(line) if stem in present), None)
+        if stem is not None:
+            chosen.append(present[stem])
         else:
-            problems.append(Problem(f"{image_set}:{number}", "", f"{path} holds no {words[0]}.xml", MISSING_XML))
+            what = f"{path} holds no {without_extension(line.split()[0])}.xml"
+            problems.append(Problem(f"{image_set}:{number}", "", what, MISSING_XML))
     if not chosen:
         raise DataError(f"{image_set}: names no XML file of {path}")
     return sorted(set(chosen))
+
+
+def _stems(line: str) -> Iterator[str]:
+    """The names of an XML file that a line of a list may mean, the likeliest first.
+
+    A line is a name, which may hold spaces; a path of an image or of an XML file; both of them, with a space between; or a name
+    and, in the list of one class, 1, 0 or -1 behind it.
+    """
+    words = line.split()
+    parts = [line]
+    if words[-1] in ("1", "0", "-1"):
+        parts.append(line.rsplit(None, 1)[0])
+    pairs = [(line.split(None, count)[-1], line.rsplit(None, len(words) - count)[0]) for count in range(1, len(words))]
+    parts += [part for pair in pairs for part in pair if without_extension(part) != part]
+    for part in parts:
+        name = part.strip().replace("\\", "/").rsplit("/", 1)[-1]
+        yield name
+        yield without_extension(name)
 
 
 class _XmlError(Exception):
@@ -108,7 +130,7 @@ class _Image:
 
     def __init__(self, root: Element):
         self.file_name = (root.findtext("filename") or "").strip()
-        self.height, self.width = (_size(root.findtext(f"size/{side}")) for side in ("height", "width"))
+        self.height, self.width = (side(root.findtext(f"size/{name}")) or None for name in ("height", "width"))
         self.objects = [_Object(node) for node in root.findall("object")]
 
 
@@ -117,18 +139,18 @@ class _Object:
         self.name = (node.findtext("name") or "").strip()
         self.texts = [(node.findtext(f"bndbox/{side}") or "").strip() for side in SIDES]
         # Stray text between the nodes is passed over: findtext reads that of the node alone.
-        self.difficult = (node.findtext("difficult") or "").strip().lower() in ("1", "true")
+        self.difficult = flag(node.findtext("difficult")) == 1
 
     def box(self) -> Union[list[float], str]:
         """Four floats, or what is wrong with them."""
         if not self.name:
             return "has no name"
         box = []
-        for side, text in zip(SIDES, self.texts):
-            try:
-                box.append(float(text))
-            except ValueError:
-                return f"{side} {text!r} is not a number" if text else f"has no {side}"
+        for name, text in zip(SIDES, self.texts):
+            value = read_number(text)
+            if value is None:
+                return f"{name} {text!r} is not a number" if text else f"has no {name}"
+            box.append(value)
         return box
 
 
@@ -147,47 +169,58 @@ def _parse(data: bytes) -> _Image:
     return _Image(root)
 
 
-def _size(text: Optional[str]) -> Optional[int]:
-    """A positive integer, or None: annotation tools write 0 for what they do not know."""
+def file_name_of(data: bytes) -> str:
+    """Return the <filename> of an XML file; "" where there is none, or the file does not read."""
     try:
-        value = int(float(text or ""))
-    except (ValueError, OverflowError):
-        return None
-    return value if value > 0 else None
+        return _parse(data).file_name
+    except _XmlError:
+        return ""
 
 
-class _PictureFinder:
-    """Finds the picture of an XML file: the one that <filename> names, else that with the stem of the XML file."""
+class PictureFinder:
+    """Finds the image of an XML file: the one that is called like the XML file, else the one that <filename> names.
+
+    Files are renamed after annotating, both together; <filename> stays what it was.
+    """
 
     def __init__(self, image_dir: Path):
-        self.names: set[str] = set()
+        self.top: set[str] = set()
         self.by_stem: dict[str, str] = {}
         self.taken: dict[str, str] = {}
         rank = {extension: number for number, extension in enumerate(EXTENSIONS)}
         for entry in os.scandir(image_dir):
             stem, extension = os.path.splitext(entry.name)
-            self.names.add(entry.name)
+            self.top.add(entry.name)
             if extension.lower() in rank:
                 known = self.by_stem.get(stem)
                 if known is None or rank[extension.lower()] < rank[os.path.splitext(known)[1].lower()]:
                     self.by_stem[stem] = entry.name
         self.image_dir = image_dir
+        self.names = NameFinder(image_dir)
 
     def find(self, file_name: str, stem: str) -> Optional[str]:
-        name = file_name.replace("\\", "/")
-        for candidate in (name, name.rsplit("/", 1)[-1]):
-            if candidate in self.names or ("/" in candidate and (self.image_dir / candidate).is_file()):
-                return candidate
-        return self.by_stem.get(stem)
+        """Return the image's name; None where there is none."""
+        named = self.names.find(file_name)
+        if named not in self.top and not ("/" in named and (self.image_dir / named).is_file()):
+            return self.by_stem.get(stem)
+        return named if same_stem(named, stem) else self.by_stem.get(stem, named)
 
 
-def _record(image_id: int, xml: Path, image: _Image, labels: dict[str, int], pictures: _PictureFinder,
+def same_stem(file_name: str, stem: str) -> bool:
+    """Whether <filename> means the image that is called like the XML file."""
+    name = file_name.replace("\\", "/").rsplit("/", 1)[-1]
+    return stem in (name, without_extension(name))
+
+
+def _record(image_id: int, xml: Path, image: _Image, labels: dict[str, int], pictures: PictureFinder,
             problems: list[Problem]) -> Optional[ImageRecord]:
     name = pictures.find(image.file_name, xml.stem)
     if name is None:
         named = f"{image.file_name!r}, nor one called {xml.stem}" if image.file_name else f"called {xml.stem}"
         problems.append(Problem(str(xml), "", f"{pictures.image_dir} holds no picture {named}", MISSING_PICTURE))
         return None
+    if image.file_name and same_stem(name, xml.stem) and not same_stem(image.file_name, xml.stem):
+        problems.append(Problem(str(xml), "filename", f"is {image.file_name!r}, the image is {name}", OTHER_NAME))
     if name in pictures.taken:
         what = f"{name} is the picture of {pictures.taken[name]} too"
         problems.append(Problem(str(xml), "filename", what, TAKEN_PICTURE))
@@ -215,4 +248,4 @@ def _layout(config: Mapping[str, Any], train: bool) -> tuple[str, str]:
 FORMAT = Format(
     "voc", "Pascal VOC XML", "folder of XML files", read, digest, anno_is_folder=True,
     image_set="list of pictures, or the name of one in ImageSets/Main", layout=Layout("voc_root", _layout, separate_sets=False),
-    find=find_voc)
+    find=find_voc, revision=2)

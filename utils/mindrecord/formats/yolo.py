@@ -16,6 +16,7 @@ from ..errors import BAD_LINE, MISSING_PICTURE, TWICE, DataError, Problem, unkno
 from ..format import Format, Place, decode_text, read_bytes
 from ..pictures import PictureError
 from ..records import BACKGROUND, Annotations, ImageRecord, ObjectList, named_categories, no_overlap
+from ..values import number as read_number
 from ._shapes import area_of, box_of, flat, picture_size
 from ._yolo_sets import DESCRIPTIONS, SETS, YoloSet, description_of, folders, open_set, read_description, walk
 
@@ -95,11 +96,8 @@ def _row(line: int, words: tuple[str, ...], keypoints: bool) -> _Row:
 
 
 def _number(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = read_number(word)
+    if value is None or not math.isfinite(value):
         raise ValueError(f"{word!r} is not a number")
     return value
 
@@ -137,7 +135,9 @@ def _record(image_id: int, image: Path, label: Path, rows: list[_Row], image_dir
             fault = found.add(box, class_label, 0, row.line, area, segmentation)
         if fault:
             problems.append(Problem(str(label), f"line {row.line}", fault[1], fault[0]))
-    return found.record(name, image_id, height, width, str(label), "line", with_coco=True)
+    record = found.record(name, image_id, height, width, str(label), "line", with_coco=True)
+    record.fractions = True
+    return record
 
 
 def _unknown(number: int, names: list[str]) -> tuple[str, str]:

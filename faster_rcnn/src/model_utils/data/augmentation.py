@@ -54,17 +54,20 @@ def multi_scale(plan: Plan, rng: np.random.Generator, multi_scale: Sequence[floa
 
 
 @augmentation
-def expand(plan: Plan, rng: np.random.Generator, expand_ratio: float) -> None:
-    """Shrink every second image, by up to `expand_ratio`, inside the size that it would have had."""
-    if rng.random() < 0.5:
-        plan.margin, plan.corner = rng.uniform(1.0, expand_ratio), tuple(rng.random(2))
+def expand(plan: Plan, rng: np.random.Generator, expand_ratio: float, expand_factor: float) -> None:
+    """Shrink an image, by up to `expand_factor`, inside the size that it would have had; with half the chance `expand_ratio`."""
+    if rng.random() < 0.5 * expand_ratio:
+        plan.margin, plan.corner = rng.uniform(1.0, expand_factor), tuple(rng.random(2))
 
 
 @augmentation
-def ssd_expand(plan: Plan, rng: np.random.Generator, expand_ratio: float) -> None:
-    """Lay every second image on a canvas up to `expand_ratio` times as high and wide, of which `crop` then sees all."""
-    if rng.random() < 0.5:
-        plan.window = larger_canvas(plan.window, rng.uniform(1.0, expand_ratio), *rng.random(2))
+def ssd_expand(plan: Plan, rng: np.random.Generator, expand_ratio: float, expand_factor: float) -> None:
+    """Lay an image on a canvas up to `expand_factor` times as high and wide, all of which `crop` then sees.
+
+    It has half the chance `expand_ratio`.
+    """
+    if rng.random() < 0.5 * expand_ratio:
+        plan.window = larger_canvas(plan.window, rng.uniform(1.0, expand_factor), *rng.random(2))
 
 
 @augmentation

@@ -1,4 +1,4 @@
-"""Repeating the pictures of rare classes: repeat factor sampling (Gupta et al. 2019, LVIS, appendix B)."""
+"""Repeating the pictures of rare classes: repeat factor sampling (Gupta et al. 2019, LVIS, app. B). And what all records say."""
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,3 +47,13 @@ def read_presence(files: Iterable[Path | str], count: int, classes: int) -> np.n
         real = (np.arange(len(labels)) < int(size)) & (crowds == 0)
         present[row, labels[real] - 1] = True
     return present
+
+
+def read_sizes(files: Iterable[Path | str]) -> dict[int, tuple[int, int]]:
+    """{image id: (height, width)} of all records."""
+    names = [str(file) for file in files]
+    if not names:
+        return {}
+    data = ds.MindDataset(names, ["image_id", "height", "width"], shuffle=False)
+    rows = data.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    return {int(image_id): (int(height), int(width)) for image_id, height, width in rows}

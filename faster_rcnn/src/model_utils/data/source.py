@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...util import first_of
 from ..config import Config, InputError
-from .resampling import read_presence, repeat_factors, resampled_count
+from ..own_utils import use_own_utils
+from .resampling import read_presence, read_sizes, repeat_factors, resampled_count
 
 if TYPE_CHECKING:       # utils/ may be missing: see _mindrecord_tools
     from utils.mindrecord import Split
@@ -28,6 +30,7 @@ class Source:
     classes: list[str] | None
     keep_empty: bool
     masks: bool
+    exif_orientation: str           # auto, apply or ignore
     split: "Split | None" = None    # the side of them that is taken
 
 
@@ -47,13 +50,18 @@ class DataInfo:
         return ["background", *(item["name"] for item in sorted(self.categories, key=lambda item: item["label"]))]
 
     def ground_truth(self) -> dict[str, Any]:
-        """COCO ground truth as the source has it; a picture that cannot be read counts, its objects as missed.
+        """COCO ground truth of the objects that the conversion keeps, with the sizes of the pictures themselves.
 
-        Read anew each time: a training run is not to hold it between two evaluations.
+        A picture that cannot be read counts, its objects as missed. Read anew each time: a training run is not to hold it between
+        two evaluations.
         """
         source = self.source
-        return _mindrecord_tools().read_ground_truth(source.source, source.image_dir, source.anno_path, source.classes,
-                                                     source.image_set, split=source.split)
+        problems: list[Any] = []
+        truth = _mindrecord_tools().read_ground_truth(source.source, source.image_dir, source.anno_path, source.classes,
+                                                      source.image_set, read_sizes(self.files), problems, source.split)
+        if problems and not self.files:     # a conversion has told of them
+            _mindrecord_tools().warn_of(problems, log)
+        return truth
 
 
 def source_format(config: Config) -> "Format":
@@ -85,17 +93,42 @@ def prepare_data(config: Config, train: bool, in_training: bool = False, masks: 
     return _with_repeats(info, config.repeat_threshold) if train and config.repeat_threshold else info
 
 
-def with_classes_of(config: Config, data: DataInfo, val: DataInfo | None) -> Config:
-    """Return the configuration with the classes of the training set, if it names none (num_classes is 0)."""
-    if config.num_classes:
+def name_classes(config: Config, data: DataInfo) -> Config:
+    """Return the configuration; if it names no classes, with those of the data: whatever follows finds them by name.
+
+    num_classes too, if it is not given (0).
+    """
+    if config.coco_classes:
         return config
     names = data.class_names
-    unknown = [name for name in val.class_names if name not in names] if val else []
-    if val and unknown:
-        raise InputError(f"coco_classes: {val.source.anno_path} has {', '.join(unknown)}, which the training set has not: "
-                         f"name the classes to train on, --coco_classes='[{', '.join(names)}]' for example")
-    log.info("classes of the data: %s", ", ".join(names[1:]))
-    return Config({**config.to_dict(), "num_classes": len(names), "coco_classes": names})
+    if not config.num_classes:
+        log.info("classes of the data: %s", ", ".join(names[1:]))
+    # A class of the data may be called background: then the names tell nothing apart.
+    unique = names if len(set(names)) == len(names) else []
+    return Config({**config.to_dict(), "num_classes": len(names), "coco_classes": unique})
+
+
+def require_same_classes(config: Config, data: DataInfo) -> None:
+    """InputError unless the evaluation set of a training run has the classes of the training set, whatever their order.
+
+    With coco_classes these are chosen, and with val_ratio both are of one set. If the labels are numbers, the evaluation set need
+    not have all of them.
+    """
+    if config.coco_classes or config.val_ratio:
+        return
+    source = find_source(config, train=False, in_training=True)
+    _require_source(config, source, "val_", converted=False)
+    _, categories, _ = _mindrecord_tools().read_annotations(source.source, source.image_dir, source.anno_path,
+                                                            image_set=source.image_set)
+    wanted, found = (sorted(names) for names in (data.class_names[1:], [item["name"] for item in categories]))
+    numbered = all(name.isdecimal() for name in wanted)
+    missing, extra = [name for name in wanted if name not in found], [name for name in found if name not in wanted]
+    if extra or (missing and not numbered):
+        sides = ((missing, data.source.anno_path, data.source.image_set), (extra, source.anno_path, source.image_set))
+        told = " and ".join(f"{first_of(names)} is only in {path}{f' ({image_set})' if image_set else ''}"
+                            for names, path, image_set in sides if names)
+        raise InputError(f"coco_classes: the classes to train and to evaluate on differ: {told}; name those to take: "
+                         f"--num_classes={len(data.class_names)} --coco_classes='[{', '.join(data.class_names)}]' for example")
 
 
 def _with_repeats(info: DataInfo, threshold: float) -> DataInfo:
@@ -133,7 +166,8 @@ def find_source(config: Config, train: bool, in_training: bool = False, masks: b
     return Source(config.dataset, values["image_dir"], values["anno_path"], values["image_set"] or None,
                   list(config.coco_classes) or None,
                   # An evaluation counts what is found where nothing is.
-                  keep_empty=config.keep_empty if train else True, masks=masks, split=split)
+                  keep_empty=config.keep_empty if train else True, masks=masks, exif_orientation=config.exif_orientation,
+                  split=split)
 
 
 def _default_set(entry: "Format", anno_path: str, train: bool) -> str:
@@ -197,6 +231,7 @@ def _has_manifest(folder: Path) -> bool:
 
 
 def _mindrecord_tools() -> ModuleType:
+    use_own_utils()
     try:
         from utils import mindrecord
     except ImportError as error:

@@ -18,7 +18,7 @@ from .report import report, score_file
 
 # What the program reads for every model.
 SETTINGS = ("num_classes", "img_height", "img_width", "pad_to", "keep_ratio", "size_rounding", "resize_mode", "image_mean",
-            "image_std", "to_rgb")
+            "image_std", "to_rgb", "exif_orientation")
 
 
 class Annotated(NamedTuple):

@@ -12,6 +12,7 @@ from ..data.loading import build_preprocess
 from ..data.transforms import NetworkInput, Preprocess
 from ..evaluation.detections import ResultsWriter, config_categories, to_results
 from ..local_adapter import setup_device
+from ..weights.class_names import with_class_names
 from .draw import draw_detections
 from .media import Frame, Pictures, PictureWriter, Video, VideoWriter, open_input, read_ahead, writer_of
 from .predictors import Predictor, find_model, load_predictor
@@ -19,8 +20,10 @@ from .predictors import Predictor, find_model, load_predictor
 
 def infer(config: Config) -> None:
     """Detect in the configuration's `input`; write detections.json and, with `draw`, pictures or a video to output_path."""
-    find_model(config)
-    source = open_input(config.input, config.output_path)
+    key, model = find_model(config)
+    if key == "checkpoint_path":
+        config = with_class_names(config, model)
+    source = open_input(config.input, config.output_path, config.exif_orientation != "ignore")
     predict = load_predictor(config, setup_device(config))
     output = Path(config.output_path)
     output.mkdir(parents=True, exist_ok=True)

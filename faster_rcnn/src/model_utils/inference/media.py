@@ -1,6 +1,6 @@
 """Pictures, folders and videos as a stream of frames, and drawn frames written as pictures or a video.
 
-Frames are (height, width, 3) uint8, blue, green, red, in the size in which they lie in the file.
+Frames are (height, width, 3) uint8, blue, green, red, turned as the file says.
 """
 import queue
 import threading
@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from ..config import InputError
-from ..data.transforms import decode_image
+from ..data.decoding import SUFFIXES, decode_image, is_animation
 
-PICTURES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+WRITTEN = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,10 +34,10 @@ class Frame:
 
 
 class Pictures:
-    """The pictures of a list of files."""
+    """The pictures of a list of files; upright: turned by their EXIF orientation."""
 
-    def __init__(self, root: Path, files: list[Path]):
-        self.root, self.files = root, files
+    def __init__(self, root: Path, files: list[Path], upright: bool = True):
+        self.root, self.files, self.upright = root, files, upright
         self.total = len(files)
         stems = [file.stem for file in files]
         numbers = {int(stem) for stem in stems if stem.isascii() and stem.isdigit()}
@@ -48,7 +48,7 @@ class Pictures:
         for image_id, file in zip(self._ids, self.files):
             name = file.relative_to(self.root).as_posix()
             try:
-                yield Frame(image_id, name, decode_image(file.read_bytes()))
+                yield Frame(image_id, name, decode_image(file.read_bytes(), self.upright))
             except (OSError, ValueError) as error:
                 yield Frame(image_id, name, problem=str(error))
 
@@ -81,25 +81,25 @@ class Video:
             capture.release()
 
 
-def open_input(path: Path | str, output_path: Path | str) -> Pictures | Video:
-    """Pictures or Video of a file or folder; what earlier runs have drawn into `output_path` is left out."""
+def open_input(path: Path | str, output_path: Path | str, upright: bool = True) -> Pictures | Video:
+    """Pictures or Video of a file or folder; what earlier runs have drawn into `output_path` is left out. upright: see Pictures."""
     if not path:
         raise InputError("input is needed: give --input=PICTURE, FOLDER or VIDEO")
     path = Path(path)
     if path.is_dir():
         drawn = (Path(output_path) / DRAWN).resolve()
-        files = [file for file in path.rglob("*") if file.suffix.lower() in PICTURES and file.is_file()
+        files = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
                  and drawn not in file.resolve().parents]
         if not files:
-            raise InputError(f"input: no pictures in {path} (looked for {' '.join(PICTURES)})")
-        return Pictures(path, sorted(files))
+            raise InputError(f"input: no pictures in {path} (looked for {' '.join(SUFFIXES)})")
+        return Pictures(path, sorted(files), upright)
     if not path.is_file():
         raise InputError(f"input: no such file or folder: {path}")
-    if path.suffix.lower() in VIDEOS:
+    if path.suffix.lower() in VIDEOS or is_animation(path):
         return Video(path)
-    source = Pictures(path.parent, [path])
+    source = Pictures(path.parent, [path], upright)
     # Under another name it may be either.
-    return source if path.suffix.lower() in PICTURES or next(iter(source)).image is not None else Video(path)
+    return source if path.suffix.lower() in SUFFIXES or next(iter(source)).image is not None else Video(path)
 
 
 def read_ahead(items: Iterable[T], function: Callable[[T], R], depth: int) -> Iterator[R]:
@@ -148,7 +148,7 @@ class PictureWriter:
 
     def write(self, frame: Frame, image: np.ndarray) -> None:
         path = self.folder / frame.file_name
-        if path.suffix.lower() not in PICTURES:
+        if path.suffix.lower() not in WRITTEN:
             path = path.with_name(path.name + ".jpg")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Encoded first: imwrite prints a warning and returns where a path does not suit it.

@@ -13,10 +13,14 @@ from mindspore import Parameter, Tensor
 from ..config import Config
 from ..evaluation.evaluate import Evaluation
 from ..inference.predictors import Outputs, Predictor
-from .checkpoint import CheckpointFolder, StopRequest
+from .checkpoint import CheckpointFolder
 from .log import TrainLog
 from .ranks import wait_for_all
 from .step import NotFiniteError, TrainStep
+from .stopping import StopRequest
+
+# Curves are drawn again at the end of an epoch if they are older than this, seconds.
+CURVES_PAUSE = 60.0
 
 
 class Stopped(Exception):
@@ -53,6 +57,7 @@ class TrainLoop:
         self.evaluated = self.saved = 0     # steps after which that was last done
         self.stop = StopRequest()           # until `run` gets the one that signals reach
         self.stopping = False
+        self.compiled = self.inference_compiled = False     # the network, in this process
 
     def run(self, stop: StopRequest) -> None:
         """Train to the end; `stop` is a StopRequest. Raises Stopped when it asks to, or NotFiniteError."""
@@ -68,6 +73,8 @@ class TrainLoop:
                     return
         except Stopped:
             self.save_state()
+            if self.config.save_checkpoint and self.saved < self.step:
+                self.folder.save_last(self.train_step)
             wait_for_all(self.train_step.rank_size)     # the end of one process may be that of the others
             raise
 
@@ -107,6 +114,8 @@ class TrainLoop:
     def one_step(self, epoch: int, batch: int, parts: list[list[Tensor]], last: bool) -> None:
         """Step number `batch` of the epoch; `last`: of the epoch or of the run."""
         rate = self.rate(self.step)
+        self.stop.compiling = not self.compiled
+        self.stop.during = "the step that runs now" if self.compiled else "the first step, which compiles the network"
         first, *more = ((*inputs, *self.noise(self.step, part)) for part, (*inputs, _) in enumerate(parts))
         try:
             result = self.train_step(first, rate, bool(self.stop), more)
@@ -115,7 +124,7 @@ class TrainLoop:
             raise NotFiniteError(f"step {self.step + 1} (epoch {epoch + 1}, batch {batch}) is not finite: {error}; "
                                  f"image ids of the batch: {ids}") from error
         self.stop.renew()
-        self.step += 1
+        self.step, self.compiled, self.stop.compiling = self.step + 1, True, False
         self.log.step(self.step, epoch + 1, batch, result, rate, self.train_step.loss_scale, last)
         # Several devices stop after the same step: the one in which all learn of it.
         self.stopping = result.stop or bool(self.stop and self.train_step.rank_size == 1)
@@ -136,6 +145,7 @@ class TrainLoop:
             if self.gave_up and not final:
                 self.save(epoch)
                 self.log.say(f"stopped early: no better AP in {self.waited} evaluations (early_stop_patience)")
+        self.log.draw_curves(CURVES_PAUSE)
 
     def check(self) -> None:
         """Raise Stopped if somebody asked for it; of several devices none may stop on its own, the rest would wait."""
@@ -162,10 +172,13 @@ class TrainLoop:
         if evaluation is None or predict is None:
             raise ValueError("there is nothing to evaluate on")
         start = time.monotonic()
+        self.stop.during, self.stop.compiling = "the batch that is evaluated now", True      # the first of them compiles
+        if not self.inference_compiled:
+            self.log.say(f"epoch: {epoch + 1} is evaluated; the first time also compiles the network for inference")
         self.train_step.share_statistics()
         with self.train_step.averaged():
             scores = evaluation.run(functools.partial(self._checked_predict, predict))
-        self.evaluated = self.step
+        self.evaluated, self.stop.compiling, self.inference_compiled = self.step, False, True
         seconds = time.monotonic() - start
         boxes, *others = scores
         self.log.record("eval", self.step, {"epoch": epoch + 1, **boxes.figures,

@@ -1,6 +1,7 @@
 """The learning rate of a run, as its configuration describes it."""
 import functools
 import logging
+import math
 from collections.abc import Callable
 
 from ...lr_schedule import learning_rate, scaled_base_lr
@@ -24,14 +25,21 @@ def end_step(config: Config, steps_per_epoch: int) -> int:
 
 
 def schedule_steps(config: Config, steps_per_epoch: int) -> int:
-    """Return the steps that the schedule is made for: those of all epochs, or max_steps if nothing else ends the run."""
-    return config.epoch_size * steps_per_epoch or config.max_steps
+    """Return the steps that the schedule is made for: those of the epochs left, or max_steps if nothing else ends the run."""
+    return (config.epoch_size - config.pre_trained_epoch_size) * steps_per_epoch or config.max_steps
+
+
+def rate_left(config: Config) -> float:
+    """Return the part of base_lr at which a cosine stands after the epochs that pre_trained was trained for."""
+    done = config.pre_trained_epoch_size
+    return (1 + math.cos(math.pi * done / config.epoch_size)) / 2 if done and config.lr_schedule == "cosine" else 1.0
 
 
 def build_rate(config: Config, steps_per_epoch: int, ranks: int) -> Callable[[int], float]:
     """Return the function step -> learning rate."""
     batch = images_per_step(config, ranks)
-    base = scaled_base_lr(config.base_lr, batch, config.lr_reference_batch)
+    base = scaled_base_lr(config.base_lr, batch, config.lr_reference_batch) * rate_left(config)
+    done = config.pre_trained_epoch_size * steps_per_epoch
     scaled = f", base_lr {config.base_lr:g} is for {config.lr_reference_batch}" if config.lr_reference_batch else ""
     log.info("learning rate: %g for a batch of %d (%d on each of %d devices, %d times%s)", base, batch,
              config.batch_size, ranks, config.accumulate_steps, scaled)
@@ -39,7 +47,8 @@ def build_rate(config: Config, steps_per_epoch: int, ranks: int) -> Callable[[in
     return functools.partial(
         learning_rate, base_lr=base, warmup_steps=warmup_steps(config, total), warmup_ratio=config.warmup_ratio,
         warmup_mode=config.warmup_mode, total_steps=total, schedule=config.lr_schedule,
-        milestones=config.lr_steps or [epoch * steps_per_epoch for epoch in config.sgd_step], gamma=config.lr_gamma)
+        milestones=[step - done for step in config.lr_steps or [epoch * steps_per_epoch for epoch in config.sgd_step]],
+        gamma=config.lr_gamma)
 
 
 def warmup_steps(config: Config, total: int) -> int:

@@ -1,7 +1,8 @@
 """Weights of a checkpoint into a network: to run it, or to start training from."""
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
@@ -9,6 +10,7 @@ from mindspore import Parameter, Tensor, nn
 from ...model import CLASS_LAYERS
 from ...util import first_of
 from ..config import InputError
+from .class_names import check_order, class_names_of, first_difference
 from .writer import UNUSED
 
 __all__ = ["check_shapes", "load_checkpoint_into", "load_pretrained", "read_weights"]
@@ -25,10 +27,17 @@ log = logging.getLogger(__name__)
 
 def read_weights(path: Path | str) -> dict[str, Parameter]:
     """name -> Parameter of a MindSpore checkpoint, without what an optimiser left in it; InputError if it is none."""
+    return _parameters(_read(path))
+
+
+def _read(path: Path | str) -> dict[str, Any]:
+    """All that a checkpoint of weights holds."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
-    if path.suffix != ".ckpt":
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"      # Lightning's checkpoints of PyTorch end in .ckpt too
+    if path.suffix != ".ckpt" or is_zip:
         raise InputError(f"{path}: not a MindSpore checkpoint (.ckpt): convert it with "
                          f"python -m src.convert_checkpoint --ckpt_file={path}")
     try:
@@ -37,37 +46,50 @@ def read_weights(path: Path | str) -> dict[str, Parameter]:
         raise InputError(f"{path}: not a MindSpore checkpoint, or a damaged one") from error
     if STATE_KEY in content:
         raise InputError(f"{path}: the state of a run, for --resume; the weights are in last.ckpt beside it")
+    return content
+
+
+def _parameters(content: Mapping[str, Any]) -> dict[str, Parameter]:
     return {name: value for name, value in content.items()
             if isinstance(value, Parameter) and name not in OPTIMISER_NAMES and not name.startswith((*OPTIMISER_PREFIXES, UNUSED))}
 
 
-def load_checkpoint_into(net: nn.Cell, path: Path | str) -> None:
+def load_checkpoint_into(net: nn.Cell, path: Path | str, classes: Sequence[str] = ()) -> None:
     """Fill a network for evaluation, export or inference.
 
-    InputError unless the checkpoint holds all of its parameters, in its shapes, and no others.
+    InputError unless the checkpoint holds all of its parameters, in its shapes, and no others. classes: the names that its labels
+    are to have, background first; see check_order.
     """
-    found = read_weights(path)
+    content = _read(path)
+    found = _parameters(content)
     wanted = {param.name: param for param in net.get_parameters()}
     check_shapes(wanted, found, path)
     unexpected = [name for name in found if name not in wanted]
     if unexpected:
         raise InputError(f"{path}: holds {first_of(unexpected)}, which the config's network lacks: is it another backbone?")
+    warning = check_order(class_names_of(content, path) if classes else None, classes, path)
+    if warning:
+        log.warning("%s", warning)
     for name, param in wanted.items():
         _fill(param, found[name])
 
 
-def load_pretrained(net: nn.Cell, path: Path | str) -> list[str]:
+def load_pretrained(net: nn.Cell, path: Path | str, classes: Sequence[str] = ()) -> list[str]:
     """Fill what fits of a backbone or a whole detector, to start training from; the names of what was not filled.
 
-    Heads of another shape (another number of classes) keep their new weights, with a warning; a backbone of another
-    shape is an InputError.
+    Heads of another shape (another number of classes) and those of other classes keep their new weights, with a warning; a
+    backbone of another shape is an InputError. classes: the names that are trained on, background first.
     """
-    found = read_weights(path)
+    content = _read(path)
+    found = _parameters(content)
     wanted = {param.name: param for param in net.get_parameters()}
     differing = [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
+    heads = [name for name in wanted if name in found and name.startswith(CLASS_LAYERS) and name not in differing]
+    names = class_names_of(content, path) if heads and classes else None
+    other = heads if names and list(names) != list(classes) else []
     backbone = {name: wanted[name] for name in differing if name.startswith(BACKBONE)}
     check_shapes(backbone, found, path)
-    filled = [name for name in wanted if name in found and name not in differing]
+    filled = [name for name in wanted if name in found and name not in differing and name not in other]
     if not filled:
         raise InputError(f"{path}: none of its {len(found)} parameters is one of the network's ({first_of(found)}): "
                          "convert it with python -m src.convert_checkpoint")
@@ -79,7 +101,12 @@ def load_pretrained(net: nn.Cell, path: Path | str) -> list[str]:
     for name in differing:
         log.warning("pre_trained: %s is %s in %s, not %s: initialised anew", name, found[name].shape, path,
                     wanted[name].shape)
-    absent = [name for name in missing if name not in differing]
+    if other and names:
+        log.warning("pre_trained: %s was trained on %s: initialised anew: %s", path,
+                    first_difference(names, classes) if len(names) == len(classes) else f"{len(names)} classes", ", ".join(other))
+    elif heads and classes and not names:
+        log.info("pre_trained: %s does not name its classes: its class layers are taken for those of coco_classes", path)
+    absent = [name for name in missing if name not in differing and name not in other]
     if absent:
         log.info("pre_trained: initialised anew, not in the file: %s", first_of(absent))
     unused = [name for name in found if name not in wanted]

@@ -166,6 +166,7 @@ def report(checkpoint, framework: str, detector, missing: list, config) -> list:
     """What was used, left out and is missing, one line each; then what the configuration is."""
     depth = DEPTHS.get(tuple(config.resnet_block), f"ResNet of {', '.join(map(str, config.resnet_block))} blocks")
     lines = [f"{checkpoint.path}: {checkpoint.container}, {framework}, {len(checkpoint.arrays)} tensors",
+             *checkpoint.notes,
              f"used: {len(detector.tensors)} parameters ({depth}, {config.num_classes - 1} classes and the background)"]
     for reason, names in detector.left_out.items():
         lines.append(f"left out: {count_of(names, 'tensor')} {reason} ({first_of(map(shown, names))})")

@@ -15,11 +15,13 @@ bool    True, False, true, false, 1, 0
 int     a whole number
 float   any finite number, also `1e-4` (which YAML takes for text) and a fraction such as `1/3`
 str     text; an empty value in YAML is ""
-list    every element as those of the default; an empty default takes numbers
-dict    the sub-keys of the default; those not given keep their value
+list    every element as those of the default; an empty default takes numbers; also Python's (1, 2)
+dict    the sub-keys of the default; those not given keep their value; also Python's dict(a=1)
 """
+import ast
 import difflib
 import math
+import os
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -28,12 +30,15 @@ from typing import Any, cast
 
 import yaml
 
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)     # the former is several times as fast, and not everywhere
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
 _RANGE = rf"(?P<above>>)?(?P<lowest>{_NUMBER})\.\.(?P<highest>{_NUMBER})?"
 _NUMBER_LIMITS = re.compile(rf"\[{_RANGE}\]")
 _LIST_LIMITS = re.compile(rf"\[(?:(?P<length>[1-9]\d*) values)?(?:(?(length), )each {_RANGE})?\]")
 # What looks like limits: brackets, and a range without them.
 _BRACKETS = re.compile(r"\[[^\[\]]*\]?|\S*\d\.\.(?!\.)\S*")
+# How a tuple or a dict of Python begins.
+PYTHON = re.compile(r"\s*(\(|dict\s*\()")
 _EXAMPLE = re.compile(rf"\[(?:{_NUMBER}(?:, *{_NUMBER})*)?\]")
 
 
@@ -85,7 +90,7 @@ def read_entries(path: Path | str) -> tuple[list[Entry], int]:
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text") from None
     try:
-        loader = yaml.SafeLoader(text)
+        loader = LOADER(text)
         documents: list[yaml.Node] = []
         while loader.check_node():
             documents.append(cast(yaml.Node, loader.get_node()))
@@ -96,7 +101,7 @@ def read_entries(path: Path | str) -> tuple[list[Entry], int]:
         raise InputError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
 
 
-def _mapping_entries(root: yaml.Node, loader: yaml.SafeLoader, path: Path) -> list[Entry]:
+def _mapping_entries(root: yaml.Node, loader: Any, path: Path) -> list[Entry]:
     if isinstance(root, yaml.ScalarNode) and not root.value:  # `---` and nothing below
         return []
     if not isinstance(root, yaml.MappingNode):
@@ -186,6 +191,8 @@ def _range_text(key: Key) -> str:
 
 def coerce(value: Any, like: Any, where: str, text: bool = False) -> Any:
     """`value` as the type of `like`, or an InputError that begins with `where`."""
+    if isinstance(like, (list, dict)) and isinstance(value, str) and PYTHON.match(value):
+        value, text = _python_value(value), False
     if isinstance(like, (list, dict)) and text:
         bare = isinstance(like, list) and not value.strip().startswith("[")  # the brackets of a list may be left out
         value = parse_text(f"[{value}]" if bare else value, where)
@@ -199,6 +206,17 @@ def coerce(value: Any, like: Any, where: str, text: bool = False) -> Any:
         quote = ", write it in quotes" if isinstance(like, str) and isinstance(value, (int, float)) else ""
         raise InputError(f"{where}: expected {expected}, got {value!r}{quote}")
     return result
+
+
+def _python_value(text: str) -> Any:
+    """Return what a tuple or a dict(...) stands for, as the old zoo's config.py has them; the text itself where it is neither."""
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        if isinstance(node, ast.Call):
+            return {str(item.arg): ast.literal_eval(item.value) for item in node.keywords}
+        return ast.literal_eval(node)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def parse_text(value: str, where: str) -> Any:
@@ -258,6 +276,8 @@ def _to_float(value: Any, text: bool) -> float | None:
 def _to_str(value: Any, text: bool) -> str | None:
     if value is None:
         return ""
+    if isinstance(value, str) and value.startswith("~/"):     # a path; behind --key= no shell expands it
+        return os.path.expanduser(value)
     return value if isinstance(value, str) else None
 
 

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/data/transforms.py
-"""Pictures and boxes on their way to the network: decode, resize, normalise, pad. NumPy and OpenCV only.
+"""Pictures and boxes on their way to the network: resize, normalise, pad. NumPy and OpenCV only.
 
 Pictures are (height, width, 3) uint8, blue, green, red, until `Preprocess` packs them: (3, padded height, padded
 width) float32 in the order that the network takes. Boxes are (n, 4) float32, (x1, y1, x2, y2) in continuous pixels: the
@@ -15,23 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-# Annotations count the pixels as they lie in the file (COCO's do), so a picture is not turned by its EXIF tag: boxes
-# would miss it. IMREAD_COLOR makes 3 channels of 8 bits of grey, palette, 16-bit and transparent pictures alike (alpha
-# is dropped).
-DECODE_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-
-
-def decode_image(data: bytes | np.ndarray) -> np.ndarray:
-    """Encoded picture (bytes or an array of them) -> (h, w, 3) uint8 BGR; ValueError where it is no picture."""
-    # `tobytes` gives all of a bytes array; its elements lose zero bytes at the end, which a BMP may well have.
-    data = data.tobytes() if isinstance(data, np.ndarray) else data
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), DECODE_FLAGS)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise ValueError(f"not a picture that OpenCV can decode ({len(data)} bytes)")
-    return image
+from .decoding import decode_image as decode_image  # the step before
 
 
 class NetworkInput(NamedTuple):

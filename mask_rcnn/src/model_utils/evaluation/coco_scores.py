@@ -6,7 +6,7 @@ are taken from their precision and recall arrays here: both give the same number
 detections, annotation ids of 0 or given twice).
 
 Axes: T IoU thresholds 0.50:0.05:0.95, R recall points 0:0.01:1, K classes, A areas (all, small, medium, large),
-M detections per image (1, 10, 100). -1 stands for "no object of this kind in the ground truth", as in pycocotools.
+M detections per image and class (1, 10, max_dets). -1 stands for "no object of this kind in the ground truth", as in pycocotools.
 """
 import contextlib
 import gc
@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import InputError
-from .coco_inputs import Detections, GroundTruth, Results, clean_ground_truth, clean_results
+from .coco_inputs import Detections, GroundTruth, Results, clean_ground_truth, clean_results, read_results
 
 AREAS = ("all", "small", "medium", "large")
-MAX_DETECTIONS = (1, 10, 100)
+MAX_DETECTIONS = (1, 10)         # and max_dets, COCO_MOST by default
+COCO_MOST = 100
 # name, kind, IoU threshold (None = mean of all), area, detections per image: the order of the printed lines
 FIGURES = (
     ("AP", "AP", None, 0, 2), ("AP50", "AP", 0.5, 0, 2), ("AP75", "AP", 0.75, 0, 2),
@@ -60,14 +61,16 @@ class Scores:
     images: int
     detections: int
     notes: list[str] = field(default_factory=list)          # lines for the reader: what was odd about the input
-    precision: np.ndarray | None = field(default=None, repr=False)  # (T, R, K) of area "all", 100 detections
+    precision: np.ndarray | None = field(default=None, repr=False)  # (T, R, K) of area "all", max_dets detections
+    max_dets: int = COCO_MOST       # another one than 100 gives AR100, ... its name
 
     def __getitem__(self, name: str) -> float:
         return self.figures[name]
 
     def lines(self) -> list[str]:
         """The 12 lines as pycocotools prints them."""
-        return [_format_line(self.figures[name], kind, iou, AREAS[area], MAX_DETECTIONS[most])
+        most_of = (*MAX_DETECTIONS, self.max_dets)
+        return [_format_line(self.figures[_name(name, self.max_dets)], kind, iou, AREAS[area], most_of[most])
                 for name, kind, iou, area, most in FIGURES]
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,25 +93,44 @@ def class_table(scores: Sequence[Scores]) -> list[str]:
     return rows
 
 
-def coco_ap(ground_truth: GroundTruth, results: Results, iou_type: str = "bbox", scorer: str = "faster") -> Scores:
+def coco_ap(ground_truth: GroundTruth, results: Results, iou_type: str = "bbox", scorer: str = "faster",
+            max_dets: int = COCO_MOST) -> Scores:
     """Score COCO results against COCO ground truth.
 
     ground_truth: the annotation file's path or its content. results: path, list of dicts, or anything that iterates
-    over such dicts. iou_type: bbox or segm. scorer: faster (faster-coco-eval) or pycocotools. InputError names the
-    entry that is wrong.
+    over such dicts. iou_type: bbox or segm. scorer: faster (faster-coco-eval) or pycocotools. max_dets: how many detections of
+    a class count in an image, the best ones. InputError names the entry that is wrong.
     """
     if iou_type not in ("bbox", "segm"):
         raise InputError(f"iou_type: expected bbox or segm, got {iou_type!r}")
     if scorer not in _LIBRARIES:
         raise InputError(f"scorer: expected one of {', '.join(_LIBRARIES)}, got {scorer!r}")
     with _no_garbage_collection():
-        truth, notes = clean_ground_truth(ground_truth, iou_type)
-        found = clean_results(results, truth, iou_type, notes)
-        precision, recall = _run(scorer, truth, found, iou_type)
-    figures = {name: _mean((precision if kind == "AP" else recall)[_threshold_index(iou), ..., area, most])
+        read = read_results(results, iou_type)
+        truth, notes = clean_ground_truth(ground_truth, iou_type, read.content)
+        notes += crowded(truth, max_dets)
+        found = clean_results(read, truth, iou_type, notes)
+        precision, recall = _run(scorer, truth, found, iou_type, max_dets)
+    figures = {_name(name, max_dets): _mean((precision if kind == "AP" else recall)[_threshold_index(iou), ..., area, most])
                for name, kind, iou, area, most in FIGURES}
     return Scores(iou_type, figures, _per_class(precision, truth), len(truth["images"]), len(found), notes,
-                  precision[..., 0, 2])
+                  precision[..., 0, 2], max_dets)
+
+
+def _name(name: str, max_dets: int) -> str:
+    return f"AR{max_dets}" if name == f"AR{COCO_MOST}" else name
+
+
+def crowded(truth: Mapping[str, Any], max_dets: int) -> list[str]:
+    """Return a note if an image has more objects of a class than detections count."""
+    counts = Counter((item["image_id"], item["category_id"]) for item in truth["annotations"] if not item["iscrowd"])
+    (image_id, category_id), most = max(counts.items(), key=lambda item: item[1], default=((0, 0), 0))
+    if most <= max_dets:
+        return []
+    images = len({image for (image, _), count in counts.items() if count > max_dets})
+    name = next(item["name"] for item in truth["categories"] if item["id"] == category_id)
+    return [f"{images} images have more than {max_dets} objects of a class (image {image_id}: {most} x {name}), and AP counts the "
+            f"{max_dets} best detections of a class in an image, as COCO's does; --max_dets={most} counts more"]
 
 
 @contextlib.contextmanager
@@ -137,7 +159,7 @@ def _load_pycocotools() -> Libraries:
 _LIBRARIES = {"faster": _load_faster, "pycocotools": _load_pycocotools}
 
 
-def _run(scorer: str, truth: dict[str, Any], found: Detections, iou_type: str) -> Curves:
+def _run(scorer: str, truth: dict[str, Any], found: Detections, iou_type: str, max_dets: int) -> Curves:
     """Score a few classes at a time, which know nothing of each other."""
     try:
         libraries = _LIBRARIES[scorer]()
@@ -152,7 +174,7 @@ def _run(scorer: str, truth: dict[str, Any], found: Detections, iou_type: str) -
         ids = [item["id"] for item in categories]
         annotations = [item for number in ids for item in objects[number]]
         parts.append(_run_part(libraries, {**truth, "categories": categories, "annotations": annotations},
-                               found.of_categories(ids), iou_type))
+                               found.of_categories(ids), iou_type, max_dets))
     return Curves(np.concatenate([part.precision for part in parts], axis=2),
                   np.concatenate([part.recall for part in parts], axis=1))
 
@@ -171,7 +193,7 @@ def _parts(categories: list[dict[str, Any]], found: Detections) -> list[list[dic
     return parts
 
 
-def _run_part(libraries: Libraries, truth: dict[str, Any], found: list[dict[str, Any]], iou_type: str) -> Curves:
+def _run_part(libraries: Libraries, truth: dict[str, Any], found: list[dict[str, Any]], iou_type: str, max_dets: int) -> Curves:
     with contextlib.redirect_stdout(io.StringIO()):         # both report their progress by print
         sides = []
         for annotations in (truth["annotations"], found):
@@ -180,10 +202,11 @@ def _run_part(libraries: Libraries, truth: dict[str, Any], found: list[dict[str,
             side.createIndex()
             sides.append(side)
         evaluation = libraries.evaluation(*sides, iou_type)
+        evaluation.params.maxDets = [*MAX_DETECTIONS, max_dets]
         evaluation.evaluate()
         evaluation.accumulate()
     precision, recall = (np.asarray(evaluation.eval[key], np.float64) for key in ("precision", "recall"))
-    shape = len(truth["categories"]), len(AREAS), len(MAX_DETECTIONS)
+    shape = len(truth["categories"]), len(AREAS), len(MAX_DETECTIONS) + 1
     return Curves(precision.reshape(len(IOU_THRESHOLDS), len(RECALLS), *shape), recall.reshape(len(IOU_THRESHOLDS), *shape))
 
 

@@ -4,6 +4,7 @@
     network --Evaluation.detect--> Detections of all ranks --Evaluation.score--> Scores, one of each kind in IOU_TYPES
 """
 import functools
+import logging
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -14,8 +15,10 @@ from ..data.loading import EvalBatches, build_preprocess
 from ..data.source import DataInfo
 from ..training.ranks import exchange, from_first
 from .coco_inputs import clean_ground_truth
-from .coco_scores import Scores, coco_ap
+from .coco_scores import Scores, coco_ap, crowded
 from .detections import Detections, collect
+
+log = logging.getLogger(__name__)
 
 
 class Evaluation:
@@ -30,12 +33,14 @@ class Evaluation:
     """
 
     def __init__(self, data: DataInfo, config: Config, rank: int = 0, ranks: int = 1):
-        self.data, self.scorer, self.rank, self.ranks = data, config.scorer, rank, ranks
+        self.data, self.scorer, self.max_dets, self.rank, self.ranks = data, config.scorer, config.max_dets, rank, ranks
         self.encode = mask_encoder(config)
         if rank == 0:
             ground_truth = data.ground_truth()
             for kind in IOU_TYPES:
-                clean_ground_truth(ground_truth, kind)
+                truth, notes = clean_ground_truth(ground_truth, kind)
+                for note in dict.fromkeys([*notes, *crowded(truth, self.max_dets)]):
+                    log.info("evaluation set: %s", note)
         self.batches = EvalBatches(data.files, data.count, build_preprocess(config), config.test_batch_size, rank=rank,
                                    rank_size=ranks, workers=config.num_parallel_workers)
 
@@ -47,7 +52,7 @@ class Evaluation:
     def score(self, found: Detections) -> list[Scores]:
         """Score what was found, a COCO AP of each kind in IOU_TYPES. Only one rank needs to call it."""
         ground_truth = self.data.ground_truth()
-        return [coco_ap(ground_truth, found, kind, self.scorer) for kind in IOU_TYPES]
+        return [coco_ap(ground_truth, found, kind, self.scorer, self.max_dets) for kind in IOU_TYPES]
 
     def run(self, predict: Callable[[np.ndarray, np.ndarray], Iterable]) -> list[Scores]:
         """Detect and score: rank 0 computes the scores, every rank returns their figures (without the curves)."""

@@ -8,6 +8,7 @@ from ..config import Config
 from ..inference.predictors import find_model, load_predictor
 from ..local_adapter import get_ranks, setup_device
 from ..training.ranks import first_then_others, from_first
+from ..weights.class_names import with_class_names
 from .evaluate import Evaluation
 from .report import other_scores, report
 
@@ -15,7 +16,9 @@ from .report import other_scores, report
 def evaluate_network(config: Config) -> None:
     """Run the network on the evaluation set; rank 0 prints the scores and writes them and detections.json to output_path."""
     start, output = time.monotonic(), Path(config.output_path)
-    find_model(config, "detections")
+    key, model = find_model(config, "detections")
+    if key == "checkpoint_path":
+        config = with_class_names(config, model)
     device = setup_device(config)
     rank, ranks = get_ranks(config)
     data = first_then_others(lambda: prepare_data(config, train=False), rank, ranks, "conversion of the data",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .coco_inputs import GroundTruth, Results, clean_ground_truth, clean_results
+from .coco_inputs import GroundTruth, Results, clean_ground_truth, clean_results, read_results
 from .detections import present
 
 MIN_IOU = 0.5
@@ -47,7 +47,7 @@ class VocScores:
 def voc_ap(ground_truth: GroundTruth, results: Results) -> VocScores:
     """Score COCO results against COCO ground truth whose difficult objects have `difficult`: 1; both as `coco_ap` takes them."""
     truth, _ = clean_ground_truth(ground_truth)
-    found = clean_results(results, truth, "bbox", [])
+    found = clean_results(read_results(results, "bbox"), truth, "bbox", [])
     found_boxes, annotations = present(found.boxes), truth["annotations"]
     pictures, categories = (np.array([item[key] for item in annotations], np.int64) for key in ("image_id", "category_id"))
     boxes = np.array([item["bbox"] for item in annotations], np.float64).reshape(-1, 4)

@@ -15,6 +15,7 @@ from ..data.loading import build_preprocess
 from ..local_adapter import setup_device
 from ..training.precision import mixed_precision
 from ..weights.loading import load_checkpoint_into
+from .aipp import write_aipp
 from .network import ExportedNetwork
 
 ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
@@ -37,6 +38,8 @@ def export(config: Config) -> None:
         print(f"{file}: {config.file_format}, {file.stat().st_size / 1e6:.1f} MB, {seconds:.0f} s")
         described = ", ".join(f"{name} {tuple(shape)}" for name, shape in inputs.items())
         print(f"inputs {described}; outputs {', '.join(outputs)}")
+    if config.aipp_path:
+        print(f"{write_aipp(config, *shapes[0][2:])}: preprocessing for Ascend (AIPP), not run there yet")
 
 
 def target_file(file_name: str, file_format: str) -> Path:
@@ -63,7 +66,7 @@ def input_shapes(config: Config) -> tuple[tuple[int, ...], ...]:
 def load_networks(config: Config, device: str, inputs: dict[str, tuple[int, ...]]) -> list[ExportedNetwork]:
     """Return the networks that `exported` of network_define.py gives, with the checkpoint's weights."""
     net = build_network(config, fast=False)     # plain operators, which other runtimes know
-    load_checkpoint_into(net, config.ckpt_file)
+    load_checkpoint_into(net, config.ckpt_file, config.coco_classes)
     return [part._replace(network=mixed_precision(part.network, config.amp_level, device).set_train(False))
             for part in exported(net, config, inputs)]
 

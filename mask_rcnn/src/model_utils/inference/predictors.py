@@ -90,7 +90,7 @@ def find_model(config: Config, *others: str) -> ModelFile:
 
 def _from_checkpoint(config: Config, path: Path, device: str) -> Predictor:
     net = build_network(config, fast=device == "CPU")
-    load_checkpoint_into(net, path)
+    load_checkpoint_into(net, path, config.coco_classes)
     if device == "CPU":
         keep_filters(net)
     return predictor_of(net, config.amp_level, device)

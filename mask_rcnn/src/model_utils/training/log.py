@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/training/log.py
-"""What a training run tells: lines on the screen, loss_{rank}.log, metrics.jsonl, TensorBoard events.
+"""What a training run tells: lines on the screen, loss_{rank}.log, metrics.jsonl, curves.png, TensorBoard events.
 
 A step is one update; `step` counts them over the whole run from 1, `batch` within the epoch.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 from ...model import LOSS_SUMS, epoch_line, loss_line
 from ...util import format_seconds
+from ..config import InputError
 from .precision import LossScale
 from .step import StepResult
 
@@ -38,6 +39,7 @@ class TrainLog:
         self._mark: float | None = None                     # when the step before ended; None: time is not taken
         # Steps and seconds since the line before, of the epoch, and in all.
         self._line_time, self._epoch_time, self._all_time = [0, 0.0], [0, 0.0], [0, 0.0]
+        self._recorded, self._drawn = False, time.monotonic()     # whether there is something to draw; when that was done
         if not writer:
             return
         from tensorboardX import SummaryWriter
@@ -129,6 +131,7 @@ class TrainLog:
                   for name, value in values.items()}
         self._metrics.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._metrics.flush()
+        self._recorded = True
         flat = {}
         for name, value in values.items():
             flat.update({f"{name}/{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value})
@@ -136,6 +139,22 @@ class TrainLog:
             if isinstance(value, (int, float)) and name not in ("epoch", "batch"):
                 self._board.add_scalar(f"{kind}/{name}", value, step)
         self._board.flush()
+
+    def draw_curves(self, pause: float = 0.0) -> None:
+        """Draw losses, learning rate and AP of metrics.jsonl into curves.png.
+
+        pause: seconds that must have passed since the last time, or since the start.
+        """
+        if not self.writer or not self._recorded or time.monotonic() - self._drawn < pause:
+            return
+        from ..evaluation.plots import plot_training  # matplotlib takes a second
+
+        metrics = Path(self._metrics.name)
+        try:
+            plot_training(metrics, metrics.with_name("curves.png"))
+        except (OSError, InputError) as error:      # a picture is not worth a run
+            self.say(f"curves.png cannot be drawn: {error}")
+        self._drawn = time.monotonic()
 
     def state(self) -> dict[str, Any]:
         """Plain numbers, for `load_state`: a run that goes on has the lines of one that was not stopped."""

@@ -15,10 +15,9 @@ import numpy as np
 from ..config import InputError
 from .safe_pickle import Array, load_pickle, shown
 from .safetensors_file import is_safetensors, read_safetensors
+from .state_dicts import COUNTERS, bare_names, choose_state_dict
 from .torch_file import MAGIC, Parameter, Tensor, TorchStream, TorchZip
 
-# Where frameworks put the tensors within what they save; "blobs" is Caffe2's.
-WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "blobs")
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 # Zip files that unpack to more than this many times their size, and some MB, hold no weights.
 MOST_UNPACKED, FREE_UNPACKED = 50, 2 ** 24
@@ -41,22 +40,26 @@ class Checkpoint:
     arrays: dict[str, np.ndarray]  # name -> array, in the order of the file
     extras: tuple[str, ...]  # names of what stood beside them and is no array
     meta: dict[str, Any] = field(default_factory=dict)  # what mmdet's files say about themselves; not checked
+    notes: tuple[str, ...] = ()     # what was chosen in reading it, a line each
 
 
-def read_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint of any known container; InputError (one line, the path first) where it is none, or damaged."""
+def read_checkpoint(path: Path | str, weights: str | None = None) -> Checkpoint:
+    """Read a checkpoint of any known container; InputError (one line, the path first) where it is none, or damaged.
+
+    weights: the key of the dictionary to take, in files that hold several; None: the one where frameworks put the weights.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
         with open(path, "rb") as file:
             head = file.read(512)
-        return _reader_of(path, head)(path)
+        return _reader_of(path, head)(path, weights)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or shown(str(error))}") from error
 
 
-def _reader_of(path: Path, head: bytes) -> Callable[[Path], Checkpoint]:
+def _reader_of(path: Path, head: bytes) -> Callable[[Path, str | None], Checkpoint]:
     for beginning, what in MISTAKEN.items():
         if head.lstrip().lower().startswith(beginning.lower()):
             raise InputError(f"{path}: {what}")
@@ -77,7 +80,7 @@ def _reader_of(path: Path, head: bytes) -> Callable[[Path], Checkpoint]:
                      "MindSpore .ckpt)")
 
 
-def _read_zip(path: Path) -> Checkpoint:
+def _read_zip(path: Path, weights: str | None) -> Checkpoint:
     try:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile raises struct.error and others beside BadZipFile for damaged directories
@@ -85,9 +88,9 @@ def _read_zip(path: Path) -> Checkpoint:
     with archive:
         _check_unpacked(path, archive)
         if any(name.endswith(".npy") for name in archive.namelist()):
-            return _read_npz(path)
+            return _read_npz(path, weights)
         torch_file = TorchZip(path, archive)
-        return _checkpoint(path, "PyTorch zip", torch_file.tree, torch_file.array)
+        return _checkpoint(path, weights, "PyTorch zip", torch_file.tree, torch_file.array)
 
 
 def _check_unpacked(path: Path, archive: zipfile.ZipFile) -> None:
@@ -97,30 +100,30 @@ def _check_unpacked(path: Path, archive: zipfile.ZipFile) -> None:
         raise InputError(f"{path}: refused: a zip file of {size} bytes that would unpack to {declared}")
 
 
-def _read_stream(path: Path) -> Checkpoint:
+def _read_stream(path: Path, weights: str | None) -> Checkpoint:
     torch_file = TorchStream(path)
-    return _checkpoint(path, "PyTorch stream", torch_file.tree, torch_file.array)
+    return _checkpoint(path, weights, "PyTorch stream", torch_file.tree, torch_file.array)
 
 
-def _read_pickle(path: Path) -> Checkpoint:
-    return _checkpoint(path, "pickle", load_pickle(io.BytesIO(path.read_bytes()), path), None)
+def _read_pickle(path: Path, weights: str | None) -> Checkpoint:
+    return _checkpoint(path, weights, "pickle", load_pickle(io.BytesIO(path.read_bytes()), path), None)
 
 
-def _read_npz(path: Path) -> Checkpoint:
+def _read_npz(path: Path, weights: str | None) -> Checkpoint:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # np.load raises zipfile's, zlib's and its own errors for damaged files
         raise InputError(f"{path}: a damaged .npz file, or one with Python objects: {shown(str(error))}") from error
-    return _checkpoint(path, "NumPy npz", arrays, None)
+    return _checkpoint(path, weights, "NumPy npz", arrays, None)
 
 
-def _read_safetensors(path: Path) -> Checkpoint:
+def _read_safetensors(path: Path, weights: str | None) -> Checkpoint:
     arrays, metadata = read_safetensors(path)
-    return _checkpoint(path, "safetensors", {**arrays, **({"__metadata__": metadata} if metadata else {})}, None)
+    return _checkpoint(path, weights, "safetensors", {**arrays, **({"__metadata__": metadata} if metadata else {})}, None)
 
 
-def _read_mindspore(path: Path) -> Checkpoint:
+def _read_mindspore(path: Path, weights: str | None) -> Checkpoint:
     import mindspore  # takes seconds, and the other containers do without
 
     try:
@@ -134,28 +137,30 @@ def _read_mindspore(path: Path) -> Checkpoint:
             arrays[name] = value.asnumpy()
         else:
             arrays[name] = None  # text appended to the checkpoint
-    return _checkpoint(path, "MindSpore checkpoint", arrays, None)
+    return _checkpoint(path, weights, "MindSpore checkpoint", arrays, None)
 
 
-def _checkpoint(path: Path, container: str, tree: Any, read_tensor: Callable[[Tensor], np.ndarray] | None) -> Checkpoint:
+def _checkpoint(path: Path, weights: str | None, container: str, tree: Any,
+                read_tensor: Callable[[Tensor], np.ndarray] | None) -> Checkpoint:
     """Find the dictionary of tensors in what the container held, and read them."""
     if not isinstance(tree, Mapping):
         raise InputError(f"{path}: holds a {type(tree).__name__.lower()}, not a dictionary of name and tensor")
-    state, extras = tree, []
-    key = next((key for key in WRAPPERS if isinstance(tree.get(key), Mapping)), None)
-    if key is not None:
-        state, extras = tree[key], [shown(name) for name in tree if name != key]
+    chosen = choose_state_dict(path, tree, lambda value: isinstance(value, (Parameter, Tensor, Array, np.ndarray)), weights)
+    extras = [shown(name) for name in tree if name not in (chosen.name, *chosen.all_names)] if chosen.name else []
     arrays = {}
-    for name, value in state.items():
-        value = _array(value, read_tensor)
+    for name, value in chosen.values.items():
+        value = None if name in COUNTERS else _array(value, read_tensor)
         if value is None or not isinstance(name, str):
             extras.append(shown(name))
         else:
             arrays[name] = value
     if not arrays:
         raise InputError(f"{path}: no tensors found; it holds {', '.join(extras[:5]) or 'nothing'}")
+    prefix, names = bare_names(arrays)
+    notes = [chosen.note, f"names: without {prefix!r} in front" if prefix else ""]
     meta = tree.get("meta")
-    return Checkpoint(path, container, arrays, tuple(extras), dict(meta) if isinstance(meta, Mapping) else {})
+    return Checkpoint(path, container, dict(zip(names, arrays.values())), tuple(extras),
+                      dict(meta) if isinstance(meta, Mapping) else {}, tuple(filter(None, notes)))
 
 
 def _array(value: Any, read_tensor: Callable[[Tensor], np.ndarray] | None) -> np.ndarray | None:

@@ -13,7 +13,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 
@@ -51,11 +51,30 @@ class Items(OrderedDict):
         pass
 
 
-class HistoryBuffer(Fixed):
-    """Of mmengine's, which mmdetection's training keeps beside the weights: read past, and nothing kept of it."""
+class ReadPast(Fixed):
+    """Stands for an object that a training keeps beside the weights: it takes what the pickle gives it and keeps nothing."""
+
+    __slots__ = ()
+
+    def __new__(cls, *_: Any) -> Self:
+        return super().__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
         pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def extend(self, values: Any) -> None:
+        pass
+
+    append = extend
+
+
+class HistoryBuffer(ReadPast):
+    """Of mmengine's, which holds methods of its own class; see `SafeUnpickler.find_class`."""
+
+    __slots__ = ()
 
 
 class DType:
@@ -147,7 +166,31 @@ def _numpy_globals() -> Globals:
     return table
 
 
+# What trainings save of their settings: module -> classes.
+SETTINGS = {
+    "argparse": ("Namespace",),
+    "pathlib": ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
+    "pathlib._local": ("PosixPath", "WindowsPath"),
+    "collections": ("defaultdict",),
+    "types": ("SimpleNamespace",),
+    "typing": ("Any",),
+    "addict.addict": ("Dict",),
+    "fvcore.common.config": ("CfgNode",),
+    "yacs.config": ("CfgNode",),
+    "mmengine.config.config": ("Config", "ConfigDict"),
+    "mmcv.utils.config": ("Config", "ConfigDict"),
+    "lightning.fabric.utilities.data": ("AttributeDict",),
+    "lightning_fabric.utilities.data": ("AttributeDict",),
+    "lightning.pytorch.utilities.parsing": ("AttributeDict",),
+    "pytorch_lightning.utilities.parsing": ("AttributeDict",),
+    "omegaconf.base": ("ContainerMetadata", "Metadata"),
+    "omegaconf.dictconfig": ("DictConfig",),
+    "omegaconf.listconfig": ("ListConfig",),
+    "omegaconf.nodes": ("AnyNode", "BooleanNode", "FloatNode", "IntegerNode", "StringNode"),
+    **dict.fromkeys(("builtins", "__builtin__"), ("bool", "dict", "float", "int", "list", "str", "tuple")),
+}
 GLOBALS = {
+    **{(module, name): ReadPast for module, names in SETTINGS.items() for name in names},
     ("collections", "OrderedDict"): Builder(Items),
     ("collections", "Counter"): Builder(dict),
     ("_codecs", "encode"): Builder(_encode),

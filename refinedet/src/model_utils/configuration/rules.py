@@ -49,6 +49,9 @@ def _training(config: Config) -> Iterator[Fault]:
     own = [name for name in ("val_image_dir", "val_anno_path", "val_image_set") if config.get(name)]
     if config.val_ratio and own:
         yield "val_ratio", f"{config.val_ratio:g} divides the training set, but {own[0]} names a validation set: give one of them"
+    done = config.pre_trained_epoch_size
+    if done and done >= config.epoch_size:
+        yield "pre_trained_epoch_size", f"{done} of {config.epoch_size} epochs (epoch_size) leave nothing to train"
     if config.early_stop_patience and not config.run_eval:
         yield "early_stop_patience", "nothing is evaluated: run_eval is False"
     if config.perf_steps and config.resume:

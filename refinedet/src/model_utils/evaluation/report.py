@@ -1,12 +1,14 @@
 # Same as faster_rcnn/src/model_utils/evaluation/report.py
 """What eval.py and postprocess.py do: score a network or a file of detections, print the figures, write them and the curves."""
+import contextlib
+import io
 import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...model import IOU_TYPES
+from ...model import IOU_TYPES, closing_lines
 from ..config import Config, InputError, require_path
 from ..data.source import DataInfo, find_source, source_format
 from .coco_inputs import GroundTruth, Results, read_json
@@ -32,7 +34,7 @@ def score_file(config: Config) -> tuple[list[Scores], dict[str, VocScores]]:
         ground_truth = _limit_classes(_coco_file(config), config.coco_classes)
     else:
         ground_truth = DataInfo((), 0, [], find_source(config, train=False)).ground_truth()
-    scores = [coco_ap(ground_truth, detections, kind, config.scorer) for kind in _kinds(detections)]
+    scores = [coco_ap(ground_truth, detections, kind, config.scorer, config.max_dets) for kind in _kinds(detections)]
     return scores, other_scores(config, ground_truth, detections)
 
 
@@ -60,15 +62,28 @@ def _coco_file(config: Config) -> Path:
     return Path(path)
 
 
-def _limit_classes(path: Path, classes: Sequence[str]) -> dict[str, Any]:
+def _limit_classes(path: Path, classes: Sequence[str]) -> Mapping[str, Any]:
     """The ground truth; if the configuration names a part of its classes, only with these."""
-    _, truth = read_json(path, "ground truth")
-    named = [item for item in truth.get("categories", ()) if item.get("name") in classes[1:]] if classes else []
-    return {**truth, "categories": named} if named and len(named) == len(classes) - 1 else truth
+    truth: Any = read_json(path, "ground truth").content
+    if not isinstance(truth, Mapping) or not isinstance(truth.get("categories"), list):
+        return truth            # what scores it says so
+    named = [item for item in truth["categories"] if isinstance(item, Mapping) and item.get("name") in classes[1:]]
+    found = {item["name"] for item in named}
+    return {**truth, "categories": named} if found and len(found) == len(classes) - 1 else truth
 
 
 def report(scores: list[Scores], others: Mapping[str, VocScores], config: Config, output: Path, seconds: float) -> None:
-    """Print the figures and write metrics.json and the curves."""
+    """Print the figures, and write them to eval.log, with metrics.json and the curves."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        _report(scores, others, config, output, seconds)
+        main_figure = others["voc"].figures["mAP"] if "voc" in others else scores[0]["AP"]
+        print("".join(f"{line}\n" for line in closing_lines(main_figure)), end="")
+    (output / "eval.log").write_text(text.getvalue(), encoding="utf-8")
+    print(text.getvalue(), end="", flush=True)
+
+
+def _report(scores: list[Scores], others: Mapping[str, VocScores], config: Config, output: Path, seconds: float) -> None:
     output.mkdir(parents=True, exist_ok=True)
     more = {key: item.to_dict() for key, item in others.items()}
     write_metrics(output / "metrics.json", scores, **more, config=config.to_dict(), seconds=round(seconds, 2))

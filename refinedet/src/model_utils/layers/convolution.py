@@ -12,11 +12,12 @@ Rounding: about 8e-5 at an output of standard deviation 1 (direct: 1e-5).
 
 import math
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, Initializer, Uniform, initializer
 from mindspore.ops import constexpr
+
+from ..local_adapter import pynative
 
 # Lavin and Gray, section 4.3: the matrices of F(4, 3). An output tile is A' [(G g G') * (B' d B)] A.
 _B_T = np.array([
@@ -130,14 +131,12 @@ def keep_filters(net: nn.Cell, side: int = 64) -> int:
     Returns the number of layers.
     """
     layers = [cell for _, cell in net.cells_and_names() if isinstance(cell, WinogradConv3x3)]
-    mode = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
     for layer in layers:
         layer.keeping = True
     try:
-        net.dense(Tensor(np.zeros((1, 3, side, side), np.float32)))
+        with pynative():
+            net.dense(Tensor(np.zeros((1, 3, side, side), np.float32)))
     finally:
-        ms.set_context(mode=mode)
         for layer in layers:
             layer.keeping = False
     kept = [layer.kept for layer in layers if layer.kept is not None]

@@ -3,29 +3,26 @@
 
 OUTPUT_PATH/checkpoint/ holds
     NAME-EPOCH_STEP.ckpt    weights, the newest of them
-    last.ckpt, best.ckpt    weights: the newest, and those of the best AP
+    last.ckpt, best.ckpt    weights: the newest, also of a run that was stopped, and those of the best AP
     state.ckpt              all that a run needs to go on: weights, optimiser, averaged weights, position
 Weights are the averaged ones where they are kept. Each file is written beside its place and renamed when it is whole,
 so that neither a full disk nor an interruption costs the one before.
 """
-import ctypes
 import json
 import logging
 import os
 import re
 import shutil
-import signal
-import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import mindspore as ms
 from mindspore import Parameter
 
 from ...model import FREE_KEYS
 from ..config import Config, InputError
+from ..weights.class_names import CLASS_NAMES
 from ..weights.loading import STATE_KEY
 from .step import RunState, TrainStep
 
@@ -41,17 +38,22 @@ COMMON_FREE_KEYS = frozenset((
     "save_checkpoint", "save_checkpoint_epochs", "save_checkpoint_steps", "keep_checkpoint_max", "run_eval",
     "eval_start_epoch", "eval_interval", "save_best_ckpt", "early_stop_patience",
     "perf_steps", "perf_warmup", "data_timeout", "checkpoint_path", "detections", "ckpt_file", "file_name",
-    "file_format", "mindir_path", "onnx_path", "input", "score_thr", "draw", "scorer", "test_batch_size"))
+    "file_format", "aipp_path", "mindir_path", "onnx_path", "input", "score_thr", "draw", "scorer", "max_dets",
+    "test_batch_size"))
+# Keys that belong to a command line, not to the run: config.yaml, which later commands begin with, does not have them.
+CALL_KEYS = ("resume", "distribute", "enable_modelarts", "data_url", "checkpoint_url", "train_url", "perf_steps", "checkpoint_path",
+             "detections", "ckpt_file", "mindir_path", "onnx_path", "input", "settings_path", "results_path", "aipp_path")
 # What a run writes into its output folder, MindRecord files apart.
-RUN_FILES = ("config.yaml", "checkpoint", "loss_*.log", "metrics.jsonl", "events.out.tfevents.*")
+RUN_FILES = ("config.yaml", "checkpoint", "loss_*.log", "metrics.jsonl", "curves.png", "events.out.tfevents.*")
 log = logging.getLogger(__name__)
 
 
 class CheckpointFolder:
-    """OUTPUT_PATH/checkpoint; `train_step` is a TrainStep. Of several devices one is the `writer`."""
+    """OUTPUT_PATH/checkpoint; `train_step` is a TrainStep. Of several devices one is the `writer`. classes: their names."""
 
-    def __init__(self, output_path: Path | str, name: str, keep: int, writer: bool = True):
+    def __init__(self, output_path: Path | str, name: str, keep: int, writer: bool = True, classes: Sequence[str] = ()):
         self.path, self.name, self.keep, self.writer = Path(output_path) / "checkpoint", name, keep, writer
+        self.names = {CLASS_NAMES: json.dumps(list(classes))} if classes else {}
         if writer:
             self.path.mkdir(parents=True, exist_ok=True)
             for leftover in self.path.glob("*.partial.*"):  # of a run that was killed
@@ -62,20 +64,26 @@ class CheckpointFolder:
         if not self.writer:
             return
         path = self.path / f"{self.name}-{epoch}_{step}.ckpt"
-        write_checkpoint(path, train_step.weights())
+        write_checkpoint(path, train_step.weights(), self.names)
         _place_copy(path, self.path / "last.ckpt")
         for old in self.numbered()[:-self.keep]:
             old.unlink()
 
+    def save_last(self, train_step: TrainStep) -> None:
+        """Weights of a run that is stopped between two checkpoints."""
+        if self.writer:
+            write_checkpoint(self.path / "last.ckpt", train_step.weights())
+
     def save_best(self, train_step: TrainStep) -> None:
         if self.writer:
-            write_checkpoint(self.path / "best.ckpt", train_step.weights())
+            write_checkpoint(self.path / "best.ckpt", train_step.weights(), self.names)
 
     def save_state(self, train_step: TrainStep, values: Mapping[str, Any]) -> None:
         """All that `resume` needs; values: what JSON can hold."""
         if self.writer:
             tensors, more = train_step.state()
-            write_checkpoint(self.path / "state.ckpt", tensors, {"version": VERSION, **more, **values})
+            state = {STATE_KEY: json.dumps({"version": VERSION, **more, **values})}
+            write_checkpoint(self.path / "state.ckpt", tensors, state, checked=True)
 
     def numbered(self) -> list[Path]:
         """NAME-EPOCH_STEP.ckpt, oldest first."""
@@ -84,13 +92,16 @@ class CheckpointFolder:
         return [path for _, path in sorted((tuple(map(int, match.groups())), path) for match, path in found if match)]
 
 
-def write_checkpoint(path: Path, tensors: Mapping[str, Parameter], state: Mapping[str, Any] | None = None) -> None:
-    """Write name -> Parameter, and `state` as JSON, whole or not at all; InputError where the file system refuses."""
+def write_checkpoint(path: Path, tensors: Mapping[str, Parameter], texts: Mapping[str, str] | None = None,
+                     checked: bool = False) -> None:
+    """Write name -> Parameter and name -> text, whole or not at all; InputError where the file system refuses.
+
+    checked: with a checksum, which a reader must ask for.
+    """
     partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.ckpt")
     items = [{"name": name, "data": tensor} for name, tensor in tensors.items()]
-    append = {STATE_KEY: json.dumps(state)} if state else None
     try:
-        ms.save_checkpoint(items, str(partial), append_dict=append, crc_check=bool(state))
+        ms.save_checkpoint(items, str(partial), append_dict=dict(texts) if texts else None, crc_check=checked)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())     # or a power cut leaves an empty file under the final name
         partial.chmod(0o644)            # MindSpore leaves it to its owner, read-only
@@ -149,7 +160,9 @@ def check_same_run(values: Mapping[str, Any], config: Config, facts: Mapping[str
 
     facts: what position and data order rest on besides the configuration, name -> value, as `values["facts"]` has them.
     """
-    before, now = {**values["config"], **values["facts"]}, {**config.to_dict(), **facts}
+    before, now = {**translated(values["config"]), **values["facts"]}, {**config.to_dict(), **facts}
+    if not before.get("coco_classes"):      # of an earlier version: now those of the data are in the configuration
+        before.pop("coco_classes", None)
     free = COMMON_FREE_KEYS | FREE_KEYS
     if config.lr_schedule == "cosine" and not config.epoch_size:
         free -= {"max_steps"}       # the rate falls to 0 there
@@ -159,6 +172,14 @@ def check_same_run(values: Mapping[str, Any], config: Config, facts: Mapping[str
         if name in FIXED_KEYS or name in facts:
             raise InputError(f"{told}: {source} cannot go on so; set it back, or start anew with --pre_trained")
         log.warning("%s: the run goes on, but not as it would have", told)
+
+
+def translated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a state, in which earlier versions had the factor under the name of the chance."""
+    factor = values.get("expand_ratio")
+    if factor is None or "expand_factor" in values:
+        return dict(values)
+    return {**values, "expand_ratio": float(factor > 1), **({"expand_factor": factor} if factor > 1 else {})}
 
 
 def _shown(value: Any, most: int = 60) -> str:
@@ -177,61 +198,3 @@ def set_aside(output_path: Path | str) -> Path | None:
         for path in root.glob(pattern):
             path.rename(shelf / path.name)
     return shelf
-
-
-class StopRequest:
-    """Within `with`, SIGINT and SIGTERM ask to stop instead of ending the process; a second one of the kind ends it.
-
-    Whenever MindSpore 2.10 runs a graph it takes SIGINT over, and turns it into SIGTERM. `renew` takes it back after the
-    graph, and a thread does so during long ones.
-    """
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.number = 0         # of the signal
-        self._before: dict[int, Any] = {}
-        self._done = threading.Event()
-        self._action: ctypes.Array | None = None     # of Python at SIGINT
-
-    def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._take) for number in self.signals}
-        self._action = _current_action(signal.SIGINT)
-        threading.Thread(target=self._keep_renewing, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def __bool__(self) -> bool:
-        return bool(self.number)
-
-    def _take(self, number: int, _frame: FrameType | None) -> None:
-        self._done.set()
-        self.number = number
-        signal.signal(number, self._before[number])
-
-    def renew(self) -> None:
-        """Take SIGINT back."""
-        _libc.sigaction(signal.SIGINT, self._action, None)
-
-    def _keep_renewing(self) -> None:
-        while not self._done.wait(0.01):
-            self.renew()
-
-    @property
-    def status(self) -> int:
-        """The exit status that a shell gives a process which the signal ended; 143 where another device was asked."""
-        return 128 + (self.number or signal.SIGTERM)
-
-
-_libc = ctypes.CDLL(None)
-
-
-def _current_action(number: int) -> ctypes.Array:
-    """What the C library does at a signal: its struct sigaction, which nobody needs to look into."""
-    action = ctypes.create_string_buffer(512)
-    _libc.sigaction(number, None, action)
-    return action

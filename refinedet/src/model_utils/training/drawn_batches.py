@@ -10,7 +10,7 @@ import numpy as np
 from ... import dataset
 from ..config import Config, load_config
 from ..data.loading import TrainBatches
-from ..data.source import with_classes_of
+from ..data.source import name_classes
 from ..inference.draw import colour_of, draw_detections
 
 EDGES = "gt_edges"      # column of the outlines: x0, y0, x1, y1, part in pixels of the input, 0 = padding
@@ -24,7 +24,7 @@ def draw(config_path: Path, keys: Mapping[str, Any], folder: Path, count: int, s
     config = load_config(config_path, {**keys, "output_path": str(scratch), "mindrecord_dir": ""}, classes_of_data=True)
     transform = dataset.build_train_transform(config)
     data = dataset.prepare_data(config, train=True)
-    config = with_classes_of(config, data, None)
+    config = name_classes(config, data)
     batches = TrainBatches(data, transform, config)
     folder.mkdir(parents=True, exist_ok=True)
     done = 0

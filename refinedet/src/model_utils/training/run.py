@@ -15,7 +15,7 @@ from ...model import NAME
 from ...util import format_seconds
 from ..config import Config, InputError, save_config
 from ..data.loading import TrainBatches
-from ..data.source import DataInfo, with_classes_of
+from ..data.source import DataInfo, name_classes, require_same_classes
 from ..evaluation.evaluate import Evaluation
 from ..inference.predictors import predictor_of
 from ..local_adapter import get_ranks, setup_device
@@ -28,7 +28,10 @@ from .ranks import exchange, first_then_others, same_on_all_ranks
 from .schedule import build_rate, end_step, images_per_step
 from .speed import measure_speed
 from .step import NotFiniteError, TrainStep
+from .stopping import StopRequest
 
+# How long that takes; on 2 cores of a CPU it was measured.
+COMPILING = {"CPU": "about half a minute on free cores, longer on busy ones", "Ascend": "up to some minutes"}
 log = logging.getLogger(__name__)
 
 
@@ -40,7 +43,7 @@ def train(config: Config) -> int:
     logging.basicConfig(format="%(message)s")
     start = time.monotonic()
     loop = build_loop(config)
-    with checkpoint.StopRequest() as stop:
+    with StopRequest() as stop:
         try:
             if config.perf_steps:
                 measure_speed(loop, stop, steps=config.perf_steps, warmup=config.perf_warmup,
@@ -48,12 +51,14 @@ def train(config: Config) -> int:
             else:
                 loop.run(stop)
         except Stopped:
-            log.warning("stopped after step %d of %d; %s", loop.step, loop.end, how_to_resume(config))
+            log.warning("stopped after step %d of %d; %s", loop.step, loop.end, what_is_kept(config))
             return stop.status
         except NotFiniteError as error:
             print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
             return 1
         finally:
+            if not config.perf_steps:
+                loop.log.draw_curves()
             loop.log.close()
     log.info("%s", summary(loop, config, time.monotonic() - start))
     return 0
@@ -71,6 +76,9 @@ def build_loop(config: Config) -> TrainLoop:
     state = checkpoint.read_state(state_path) if state_path else None
     if state and state_path:
         checkpoint.check_same_run(state.values, config, facts, state_path)
+        if config.pre_trained:
+            log.warning("pre_trained: %s is not read: the run resumes from %s; without --resume a new run starts from them",
+                        config.pre_trained, state_path)
     require_same_start(state.values["step"] if state else 0, config, ranks)
 
     net = mixed_precision(network_define.build_network(config, fast=device == "CPU"), config.amp_level, device)
@@ -93,14 +101,17 @@ def build_loop(config: Config) -> TrainLoop:
         predict=predictor_of(net, config.amp_level, device) if val else None,
         log=TrainLog(config.output_path, total_steps=end, rank=rank, writer=rank == 0, log_interval=config.log_interval,
                      done_steps=state.values["step"] if state else 0, images_per_step=images_per_step(config, ranks)),
-        folder=checkpoint.CheckpointFolder(config.output_path, NAME, config.keep_checkpoint_max, writer=rank == 0))
+        folder=checkpoint.CheckpointFolder(config.output_path, NAME, config.keep_checkpoint_max, writer=rank == 0,
+                                           classes=config.coco_classes))
     if state and state_path:
         loop.load_state(*state, state_path)
         if rank == 0:
-            save_config(config, Path(config.output_path) / "config.yaml")
+            write_config(config)
         log.info("resume: goes on after step %d, as %s has it", loop.step, state_path)
     elif config.resume:
         log.info("resume: nothing to go on with in %s: a new run", config.output_path)
+    if loop.step < end:
+        log.info("the first step also compiles the network, for %s", COMPILING.get(device, COMPILING["Ascend"]))
     return loop
 
 
@@ -120,12 +131,11 @@ def find_data(config: Config, rank: int, ranks: int) -> tuple[Config, DataInfo, 
 
     def prepare() -> tuple[Config, DataInfo, DataInfo | None]:
         data = dataset.prepare_data(config, train=True)
-        evaluated = config.run_eval and not config.perf_steps
-        val = dataset.prepare_data(config, train=False, in_training=True) if evaluated else None
-        named = with_classes_of(config, data, val)
-        if val and val.class_names != data.class_names:     # labels by the names of the training set
-            val = dataset.prepare_data(named, train=False, in_training=True)
-        return named, data, val
+        named = name_classes(config, data)
+        if not config.run_eval or config.perf_steps:
+            return named, data, None
+        require_same_classes(config, data)
+        return named, data, dataset.prepare_data(named, train=False, in_training=True)
 
     return first_then_others(prepare, rank, ranks, "conversion of the data", config.data_timeout)
 
@@ -141,16 +151,23 @@ def require_same_start(step: int, config: Config, ranks: int) -> None:
 def open_output(config: Config) -> None:
     """Write config.yaml to output_path; an earlier run there is set aside."""
     shelf = checkpoint.set_aside(config.output_path)
-    save_config(config, Path(config.output_path) / "config.yaml")
+    write_config(config)
     if shelf:
         log.warning("the earlier run in %s was moved to %s (--resume=auto would have gone on with it)",
                     config.output_path, shelf)
 
 
-def how_to_resume(config: Config) -> str:
+def write_config(config: Config) -> None:
+    """Write config.yaml to output_path."""
+    save_config(config, Path(config.output_path) / "config.yaml", checkpoint.CALL_KEYS)
+
+
+def what_is_kept(config: Config) -> str:
+    """Return what a stopped run leaves."""
     if not config.save_checkpoint or config.perf_steps:
         return "nothing is kept of it (save_checkpoint is False, or perf_steps is set)"
-    return f"the same command with --resume=auto goes on from {Path(config.output_path) / 'checkpoint' / 'state.ckpt'}"
+    folder = Path(config.output_path) / "checkpoint"
+    return f"weights in {folder / 'last.ckpt'}; the same command with --resume=auto goes on from {folder / 'state.ckpt'}"
 
 
 def summary(loop: TrainLoop, config: Config, seconds: float) -> str:

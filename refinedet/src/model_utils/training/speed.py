@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .checkpoint import StopRequest
 from .loop import Stopped, TrainLoop
+from .stopping import StopRequest
 
 
 def measure_speed(loop: TrainLoop, stop: StopRequest, *, steps: int, warmup: int, devices: int, batch: int) -> dict[str, float]:

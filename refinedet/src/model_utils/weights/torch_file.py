@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from ..config import InputError
-from .safe_pickle import Builder, Fixed, Globals, load_pickle, shown, whole_numbers
+from .safe_pickle import Builder, Fixed, Globals, ReadPast, load_pickle, shown, whole_numbers
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -27,6 +27,8 @@ DTYPES = {
     "DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "bf16", "LongStorage": "i8",
     "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?",
 }
+# Names of torch.dtype, which settings hold.
+ELEMENT_TYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 class StorageType(Fixed):
@@ -116,6 +118,8 @@ def _torch_globals() -> Globals:
         ("torch._utils", "_rebuild_parameter_with_state"): Builder(_rebuild_parameter),
         ("torch.nn.parameter", "Parameter"): Parameter,
         ("torch", "Size"): Builder(tuple),
+        ("torch", "device"): ReadPast, ("torch.torch_version", "TorchVersion"): ReadPast,
+        **{("torch", name): Fixed() for name in ELEMENT_TYPES},
     }
     for name, dtype in DTYPES.items():
         for module in ("torch", "torch.cuda"):

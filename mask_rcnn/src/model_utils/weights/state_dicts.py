@@ -1,0 +1,87 @@
+# Same as faster_rcnn/src/model_utils/weights/state_dicts.py
+"""Which dictionary of a checkpoint holds the weights, and under which prefix of their names."""
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import InputError
+from .safe_pickle import shown
+
+# Where frameworks put the tensors within what they save; "blobs" is Caffe2's. The first that is there is taken.
+WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "blobs")
+# What wrapping a network puts before its names: Lightning, torch.compile, mmdetection's wrappers, data-parallel training.
+PREFIXES = ("model.", "_orig_mod.", "detector.", "module.")
+# Numbers that an average of weights counts with.
+COUNTERS = ("n_averaged", "steps", "updates")
+AVERAGED = re.compile(r"(^|_)(ema|swa|avg|average|averaged)(_|$)")
+# mmengine saves the averaged weights as state_dict, and those that were trained as:
+MMENGINE = "ema_state_dict"
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """A dictionary of the file: `name` is its key there, "" the file itself."""
+
+    name: str
+    values: Mapping[Any, Any]
+    all_names: tuple[str, ...] = ()     # of the file's dictionaries of tensors
+    note: str = ""                      # which was taken, and how to take another
+
+
+def choose_state_dict(path: Path, tree: Mapping[Any, Any], is_tensor: Callable[[Any], bool],
+                      wanted: str | None = None) -> StateDict:
+    """Return the dictionary called `wanted`, or where that is None the one that holds the weights.
+
+    Raises InputError if the file has no dictionary of tensors of that name.
+    """
+    found = {str(key): inner for key, value in tree.items() if (inner := _with_tensors(value, is_tensor)) is not None}
+    if wanted is not None:
+        if wanted not in found:
+            raise InputError(f"{path}: --weights: no dictionary of tensors called {shown(wanted)}; it has "
+                             f"{', '.join(map(shown, found)) or 'none'}")
+        return StateDict(wanted, found[wanted], tuple(found), f"weights: {shown(wanted)}, as --weights asks")
+    name = next((key for key in WRAPPERS if isinstance(tree.get(key), Mapping)), None)
+    if name is not None:
+        values = found.get(name, tree[name])
+    elif found and not any(map(is_tensor, tree.values())):
+        name = next(iter(found))
+        values = found[name]
+    else:
+        return StateDict("", tree)
+    names = set(bare_names(values)[1])
+    others = [key for key, inner in found.items() if key != name and 2 * len(names & set(bare_names(inner)[1])) > len(names)]
+    note = "".join(f"; --weights={shown(key)} takes {_described(key)}" for key in others)
+    return StateDict(name, values, tuple(found), f"weights: {shown(name)}{note}" if others or name not in WRAPPERS else "")
+
+
+def _with_tensors(value: Any, is_tensor: Callable[[Any], bool]) -> Mapping[Any, Any] | None:
+    """Return the dictionary of tensors that an entry is, or holds one level below."""
+    if not isinstance(value, Mapping):
+        return None
+    for inner in (value, *(value.get(key) for key in (*WRAPPERS, "module"))):
+        if isinstance(inner, Mapping) and any(is_tensor(item) and name not in COUNTERS for name, item in inner.items()):
+            return inner
+    return None
+
+
+def _described(name: str) -> str:
+    if name == MMENGINE:
+        return "those that were not averaged (mmengine saves the averaged ones as state_dict)"
+    return "the averaged ones" if AVERAGED.search(name) else "those of that name"
+
+
+def bare_names(names: Iterable[Any]) -> tuple[str, list[Any]]:
+    """Return (the prefixes that most of the names begin with, the names without them)."""
+    bare, removed = list(names), ""
+    while prefix := next((item for item in PREFIXES if 2 * sum(_begins(name, item) for name in bare) > len(bare)), ""):
+        shorter = [name[len(prefix):] if _begins(name, prefix) else name for name in bare]
+        if len(set(shorter)) < len(shorter):
+            break       # two layers would have one name
+        bare, removed = shorter, removed + prefix
+    return removed, bare
+
+
+def _begins(name: Any, prefix: str) -> bool:
+    return isinstance(name, str) and name.startswith(prefix) and name != prefix
