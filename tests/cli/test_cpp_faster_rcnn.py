@@ -18,7 +18,7 @@ from tests.cpp_program import (
     unmatched,
 )
 
-pytestmark = [pytest.mark.cpp, pytest.mark.usefixtures("eager")]
+pytestmark = pytest.mark.cpp
 
 
 def operator(program, *words, data) -> bytes:

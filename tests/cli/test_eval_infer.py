@@ -206,7 +206,7 @@ def test_infer_fails_where_no_picture_can_be_read(call, toy, tmp_path):
 
 # Both, on a checkpoint
 
-def test_infer_finds_in_a_checkpoint_what_eval_finds(call, checkpoint, pictures, tmp_path):
+def test_infer_finds_in_a_checkpoint_what_eval_finds(call, checkpoint, pictures, tmp_path, compiled):
     """The one compiled, the other operator by operator."""
     options = {"config_path": "demo_config_cpu.yaml", "checkpoint_path": checkpoint, "coco_classes": NAMES,
                "device_target": "CPU", "test_batch_size": 2}
