@@ -46,7 +46,7 @@ demo: venv ## draw a data set, train MODEL on it, evaluate, export, infer: demo_
 	@$(PY) -m utils.demo.run --model "$(MODEL)" $(ARGS)
 
 test: lint ## everything that CI runs
-	@$(PYTEST) --numprocesses 2 --no-loadscope-reorder tests $(ARGS)
+	@$(PYTEST) --numprocesses 3 --no-loadscope-reorder tests $(ARGS)
 
 lint: venv ## ruff, mypy, shellcheck
 	@$(PY) -m ruff check .

@@ -63,6 +63,12 @@ def eager():
         yield
 
 
+@pytest.fixture
+def compiled(monkeypatch):
+    """Networks are compiled, as users run them, where the others of the folder run operator by operator."""
+    monkeypatch.delenv("MS_JIT", raising=False)
+
+
 def _folder(variable: str, default: Path) -> Path:
     path = Path(os.environ.get(variable) or default)
     if not path.is_dir():

@@ -4,6 +4,11 @@ import pytest
 from tests import cpp_program, script_calls, toy_data
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _eager(eager):
+    """Of commands, but for those tests that ask for `compiled`."""
+
+
 @pytest.fixture(scope="session")
 def coco(tmp_path_factory):
     """A data set to train on, in a folder with a space in its name."""

@@ -18,7 +18,7 @@ from tests.cpp_program import (
     unmatched,
 )
 
-pytestmark = [pytest.mark.cpp, pytest.mark.usefixtures("eager")]
+pytestmark = pytest.mark.cpp
 
 
 def operator(program, *words, data) -> bytes:
@@ -130,6 +130,14 @@ def test_half_a_network(faster_rcnn, cpp_coco, cpp_lite, cpp_program, repo_dir, 
     assert fault(called(repo_dir, "faster_rcnn", command, tmp_path, cpp_lite, cpp_program)).endswith(message)
 
 
+@pytest.fixture(scope="module")
+def settings(faster_rcnn, repo_dir):
+    """The settings that the script hands to the program."""
+    path = faster_rcnn / "settings.txt"
+    run_python(repo_dir / "faster_rcnn" / "postprocess.py", f"--settings_path={path}", "--config_path=narrow.yaml", cwd=faster_rcnn)
+    return path.read_text()
+
+
 @pytest.mark.parametrize(("setting", "message"), [
     ("roi_borders 2 4 8 16 32 64", "roi_borders: expected a number less than of roi_strides, 3"),
     ("roi_strides ", "roi_strides: expected numbers from 1 on"),
@@ -138,12 +146,10 @@ def test_half_a_network(faster_rcnn, cpp_coco, cpp_lite, cpp_program, repo_dir, 
     ("num_classes 91", "v1_heads.mindir: the network tells 80 classes, the configuration 90: pass the --config_path"),
     ("rpn_max_num 99", "v1_heads.mindir: the network takes an input of 100 x 32 x 7 x 7, the configuration gives 99 x 32 x 7 x 7"),
 ])
-def test_settings_of_another_network(faster_rcnn, cpp_coco, cpp_sanitized, repo_dir, tmp_path, setting, message):
+def test_settings_of_another_network(faster_rcnn, settings, cpp_coco, cpp_sanitized, tmp_path, setting, message):
     """Told in one line, before anything is read or written beyond its end."""
     path = tmp_path / "settings.txt"
-    run_python(repo_dir / "faster_rcnn" / "postprocess.py", f"--settings_path={path}", "--config_path=narrow.yaml", cwd=faster_rcnn)
-    with path.open("a") as stream:      # the last line of a name counts
-        stream.write(f"{setting}\n")
+    path.write_text(f"{settings}{setting}\n")      # the last line of a name counts
     status, told = told_sanitized(cpp_sanitized, f"--settings_path={path}", f"--mindir_path={faster_rcnn / 'v1_dense.mindir'}",
                                   f"--input_path={cpp_coco / 'val2017'}", f"--output_path={tmp_path / 'results.jsonl'}",
                                   "--device_type=CPU")

@@ -22,7 +22,7 @@ from tests.cpp_program import (
     write_kinds,
 )
 
-pytestmark = [pytest.mark.cpp, pytest.mark.usefixtures("eager")]
+pytestmark = pytest.mark.cpp
 
 SETTINGS = {"num_classes": 4, "img_height": 64, "img_width": 128, "pad_to": "fixed", "keep_ratio": False,
             "size_rounding": "nearest", "resize_mode": "opencv",

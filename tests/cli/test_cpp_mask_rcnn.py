@@ -13,7 +13,7 @@ from tests.cpp_program import (
     some_damaged,
 )
 
-pytestmark = [pytest.mark.cpp, pytest.mark.usefixtures("eager")]
+pytestmark = pytest.mark.cpp
 
 PARTS = {f"exported_{part}": f"v1_{part}" for part in ("dense", "heads", "masks")}
 

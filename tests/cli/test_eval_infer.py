@@ -127,7 +127,7 @@ def test_infer_on_a_folder(call, toy, pictures, tmp_path):
     assert [(r["file_name"], r["category_id"]) for r in found] == [(n, k) for n in names for k in (1, 2, 3, 1)]
     want = [box for size in SIZES for box in quarters(*size)]
     np.testing.assert_allclose([r["bbox"] for r in found], want, atol=0.01)
-    assert "broken.jpg: not a picture" in result.stderr and "3 pictures, 1 not readable" in result.stdout
+    assert "broken.jpg: not an image of a known format" in result.stderr and "3 pictures, 1 not readable" in result.stdout
     assert sorted(str(p.relative_to(out / "drawn")) for p in (out / "drawn").rglob("*.*")) == sorted(names)
     for name in names:
         before, after = cv2.imread(str(folder / name)), cv2.imread(str(out / "drawn" / name))
@@ -206,7 +206,7 @@ def test_infer_fails_where_no_picture_can_be_read(call, toy, tmp_path):
 
 # Both, on a checkpoint
 
-def test_infer_finds_in_a_checkpoint_what_eval_finds(call, checkpoint, pictures, tmp_path):
+def test_infer_finds_in_a_checkpoint_what_eval_finds(call, checkpoint, pictures, tmp_path, compiled):
     """The one compiled, the other operator by operator."""
     options = {"config_path": "demo_config_cpu.yaml", "checkpoint_path": checkpoint, "coco_classes": NAMES,
                "device_target": "CPU", "test_batch_size": 2}

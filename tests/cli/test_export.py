@@ -5,8 +5,6 @@ import cv2
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.usefixtures("eager")
-
 # A background logit that pictures of low contrast do not overcome, and classes that all occur.
 BIASES = (5, -1, 2, 2)
 CONTRASTS = (1.5, 1.5, 1.5, 0.2)

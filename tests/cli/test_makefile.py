@@ -73,7 +73,7 @@ def test_targets_pass_their_arguments_on(make, repo_dir):
     cache = f"[-o][cache_dir={make.venv}/pytest_cache]"
     assert make("demo", "MODEL=refinedet", "ARGS=--seed=3")[1] == ["[-m][utils.demo.run][--model][refinedet][--seed=3]"]
     assert make("test", "ARGS=-k 'one and two'")[1] == [
-        *LINT, f"[-m][pytest]{cache}[--numprocesses][2][--no-loadscope-reorder][tests][-k][one and two]"]
+        *LINT, f"[-m][pytest]{cache}[--numprocesses][3][--no-loadscope-reorder][tests][-k][one and two]"]
     assert make("sync")[1] == ["[tests/sync_copies.py]"]
     *others, quick = make("check")[1]
     assert others == [*LINT, "[tests/sync_copies.py][--check]"]

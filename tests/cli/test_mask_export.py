@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-pytestmark = pytest.mark.usefixtures("eager")
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

@@ -27,6 +27,11 @@ def run(arguments, cwd, status=0):
     return done
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _eager():
+    """Not here: training steps are compiled, as users run them."""
+
+
 # ---- the narrow networks
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.usefixtures("eager")
-
 OLD_LINE = (r"epoch: \d+ step: \d+, loss is (?P<total>\d+\.\d{7}), arm_loss: (?P<arm>\d+\.\d{5}), odm_loss: (?P<odm>\d+\.\d{5}), "
             r"arm_loc_loss: \d+\.\d{5}, arm_conf_loss: \d+\.\d{5}, odm_loc_loss: \d+\.\d{5}, odm_conf_loss: \d+\.\d{5}")
 EPOCH_LINE = r"epoch time: (?P<epoch>\d+\.\d{3}) ms, per step time: (?P<step>\d+\.\d{3}) ms"
@@ -158,9 +156,7 @@ def test_the_file_without_nms_is_what_programs_are_told(model, call, inputs):
     np.testing.assert_allclose(scores, wanted_scores.asnumpy(), atol=1e-5)
 
 
-def test_infer_writes_what_it_finds(model, call, monkeypatch):
-    """Compiled, as users run it."""
-    monkeypatch.delenv("MS_JIT")
+def test_infer_writes_what_it_finds(model, call, compiled):
     call("infer", checkpoint_path=model / "narrow.ckpt", input=model / "in", score_thr=0.1, output_path=model / "out")
     found = json.loads((model / "out" / "detections.json").read_text())
     assert {item["file_name"] for item in found} == {"wide.png", "high.png"}

@@ -35,8 +35,7 @@ def start(tmp_path, coco, repo_dir):
         toy = {"__BASE__": str(repo_dir / model / "detectron2_config_101.yaml"), **TOY}
         (tmp_path / "toy config.yaml").write_text(yaml.safe_dump(toy), encoding="utf-8")
         environment = {**os.environ, "DEVICE_TARGET": "CPU", "DEVICE_NUM": str(devices),
-                       "PYTHON": str(repo_dir / "tests" / "toy_python"), "TOY_PYTHON": sys.executable,
-                       "MS_JIT": "0"}
+                       "PYTHON": str(repo_dir / "tests" / "toy_python"), "TOY_PYTHON": sys.executable}
         words = [*before, "bash", str(repo_dir / model / "test" / script), f"--data_path={coco}", "--batch_size=2",
                  "--perf_steps=3", "--perf_warmup=2", "--config_path=toy config.yaml", "--output_path=an out", *more]
         running.append(subprocess.Popen(words, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

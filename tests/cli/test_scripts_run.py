@@ -39,8 +39,7 @@ def test_training_and_evaluation(run_command, repo_dir, tmp_path, coco, model):
     def call(command):
         script, *rest = (word.format(**words) for word in command.split())
         return run_command(["bash", repo_dir / model / "scripts" / script, *rest, "--config_path=narrow config.yaml",
-                            f"--coco_root={coco}"], cwd=folder,
-                           env={"DEVICE_TARGET": "CPU", "PYTHON": sys.executable, "MS_JIT": "0"})
+                            f"--coco_root={coco}"], cwd=folder, env={"DEVICE_TARGET": "CPU", "PYTHON": sys.executable})
 
     done = call(train)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -65,8 +64,7 @@ def test_two_processes(run_command, repo_dir, tmp_path, coco, model):
 
     def call(*more):
         name, *words = (word.format(coco=coco) for word in DISTRIBUTED[model].split())
-        environment = {"DEVICE_TARGET": "CPU", "PYTHON": repo_dir / "tests" / "toy_python", "TOY_PYTHON": sys.executable,
-                       "MS_JIT": "0"}
+        environment = {"DEVICE_TARGET": "CPU", "PYTHON": repo_dir / "tests" / "toy_python", "TOY_PYTHON": sys.executable}
         return run_command(["bash", repo_dir / model / "scripts" / name, *words, "--config_path=toy config.yaml", "--max_steps=1",
                             f"--coco_root={coco}", "--output_path=an out", *more], cwd=tmp_path, env=environment)
 

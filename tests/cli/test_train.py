@@ -22,6 +22,11 @@ BOX_LOSSES = ("rpn_loss", "rcnn_loss", "rpn_cls_loss", "rpn_reg_loss", "rcnn_cls
 LOSSES = {"faster_rcnn": (*BOX_LOSSES, "total_loss"), "mask_rcnn": (*BOX_LOSSES, "rcnn_mask_loss", "total_loss")}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _eager():
+    """Not here: training steps are compiled, as users run them."""
+
+
 @pytest.fixture
 def command(coco, tmp_path):
     """command(*flags, output=...) -> arguments of a run: 3 steps an epoch."""

@@ -2,6 +2,7 @@
 
 The fixture's reference follows the authors' Caffe code; the tolerances are those that its README suggests. Those of gradients are
 ours: the fixture's are of float64, and all sides of ReLUs and poolings are settled as there. Measured: norms 5e-6, whole 9e-6.
+The plain network is compiled; with Winograd convolutions or other limits it runs operator by operator.
 """
 import json
 import re
@@ -115,7 +116,7 @@ class Fixture:
         return net
 
     def run(self, **how) -> list:
-        return isolated(compute_stages, self.folder, how)
+        return isolated(compute_stages, self.folder, how, eager=any(how.values()))
 
 
 def compute_stages(folder, how: dict) -> list:
@@ -216,7 +217,7 @@ def compute_step(folder, fast) -> tuple:
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "fast"])
 def training(request, fixture):
     """Losses and gradients."""
-    moved, *found = isolated(compute_step, fixture.folder, request.param)
+    moved, *found = isolated(compute_step, fixture.folder, request.param, eager=request.param)
     assert moved < 1e-3
     return found
 
