@@ -93,10 +93,11 @@ def test_fractions_are_of_the_image_that_is_used(tmp_path, looks, rule):
     x1, y1, x2, y2 = box
     ((mask,),) = json.loads(row["masks"].tobytes())
     assert mask == pytest.approx([x1, y1, x2, y1, x2, y2, x1, y2])
-    truth = read_ground_truth("yolo", *paths, sizes={1: (height, width)})
-    assert truth["images"] == [{"id": 1, "file_name": "a.jpg", "height": height, "width": width}]
-    assert truth["annotations"][0]["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1])
-    assert truth["annotations"][0]["area"] == pytest.approx(225)
+    for more in ({"sizes": {1: (height, width)}}, {"exif_orientation": rule}):
+        truth = read_ground_truth("yolo", *paths, **more)
+        assert truth["images"] == [{"id": 1, "file_name": "a.jpg", "height": height, "width": width}]
+        assert truth["annotations"][0]["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1])
+        assert truth["annotations"][0]["area"] == pytest.approx(225)
 
 
 @pytest.mark.parametrize("looks", LOOKS)

@@ -8,6 +8,7 @@ from .errors import DataError, Problem
 from .format import Format
 from .formats import all_formats, find_format
 from .formats.coco import read_content
+from .pictures import inspect, read_picture
 from .records import Annotations, ImageRecord, check_classes, clip_objects, is_dropped, pack_arrays, records_to_coco
 from .splitting import Split, take_side
 
@@ -53,7 +54,8 @@ def read_source(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Cl
 
 def read_ground_truth(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Classes = None,
                       image_set: Optional[str] = None, sizes: Optional[Sizes] = None,
-                      problems: Optional[list[Problem]] = None, split: Optional[Split] = None) -> dict[str, Any]:
+                      problems: Optional[list[Problem]] = None, split: Optional[Split] = None,
+                      exif_orientation: str = "auto") -> dict[str, Any]:
     """Return COCO ground truth of the objects that a conversion keeps; arguments as for `read_annotations`.
 
     If the annotations can be scored against without the images, image_dir is not needed.
@@ -62,6 +64,7 @@ def read_ground_truth(source: str, image_dir: AnyPath, anno_path: AnyPath, class
         sizes: {image id: (height, width)} of the images themselves. They replace those of the annotations, and a box that lies
             outside the image is left out. One that reaches out of it stays as annotated, as pycocotools scores it.
         problems: a list to add to, what was left out and why.
+        exif_orientation: one of EXIF_RULES; without `sizes` it says which size the fractions of YOLO are of.
     """
     own = find_format(source).ground_truth
     if own and not split:
@@ -69,6 +72,8 @@ def read_ground_truth(source: str, image_dir: AnyPath, anno_path: AnyPath, class
         pack_arrays(found.records)
     else:
         found = read_source(source, image_dir, anno_path, classes, image_set, split)
+        if exif_orientation == "ignore" and not sizes:
+            sizes = _stored_sizes(found.records, check_paths(source, image_dir, anno_path, image_set)[0])
     refuse_fatal(found.problems)
     if not found.records:
         raise nothing_left(anno_path, found.problems)
@@ -89,6 +94,12 @@ def clean_content(origin: str, content: Mapping[str, Any], problems: list[Proble
     if not found.records:
         raise nothing_left(origin, found.problems)
     return records_to_coco(found.records, found.categories)
+
+
+def _stored_sizes(records: Iterable[ImageRecord], image_dir: Path) -> dict[int, tuple[int, int]]:
+    """The sizes of images as they are stored, of those annotated in fractions; their reader has found all of them readable."""
+    pictures = {record.image_id: inspect(read_picture(image_dir / record.file_name)) for record in records if record.fractions}
+    return {image_id: (picture.height, picture.width) for image_id, picture in pictures.items()}
 
 
 def _take_size(record: ImageRecord, height: int, width: int) -> list[Problem]:

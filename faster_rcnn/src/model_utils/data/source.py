@@ -58,7 +58,8 @@ class DataInfo:
         source = self.source
         problems: list[Any] = []
         truth = _mindrecord_tools().read_ground_truth(source.source, source.image_dir, source.anno_path, source.classes,
-                                                      source.image_set, read_sizes(self.files), problems, source.split)
+                                                      source.image_set, read_sizes(self.files), problems, source.split,
+                                                      source.exif_orientation)
         if problems and not self.files:     # a conversion has told of them
             _mindrecord_tools().warn_of(problems, log)
         return truth
