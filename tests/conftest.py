@@ -94,15 +94,26 @@ def cases_dir() -> Path:
     return _folder("CASES_DIR", ROOT.parent / "shared" / "cases")
 
 
-@pytest.fixture(scope="session")
-def parity_file(parity_dir):
-    """parity_file(name) -> a file or folder of it. A test that asks for one that is not there is skipped."""
-    def find(name):
-        if not (parity_dir / name).exists():
-            pytest.skip(f"PARITY_DIR: no {name} in {parity_dir}")
-        return parity_dir / name
+def _finder(variable: str, folder: Path):
+    """find(name) -> a file or folder in `folder`. A test that asks for one that is not there is skipped."""
+    def find(name) -> Path:
+        if not (folder / name).exists():
+            pytest.skip(f"{variable}: no {name} in {folder}")
+        return folder / name
 
     return find
+
+
+@pytest.fixture(scope="session")
+def parity_file(parity_dir):
+    """parity_file(name): see _finder."""
+    return _finder("PARITY_DIR", parity_dir)
+
+
+@pytest.fixture(scope="session")
+def case_file(cases_dir):
+    """case_file(name): see _finder."""
+    return _finder("CASES_DIR", cases_dir)
 
 
 @pytest.fixture(scope="session")

@@ -36,29 +36,18 @@ CHECKS = {
 ANNOTATIONS = {"coco": "a.json", "other": "a.txt", "voc": "ann"}
 
 
-@pytest.fixture
-def case(cases_dir):
-    """case(name) -> its folder."""
-    def find(name):
-        if not (cases_dir / name).is_dir():
-            pytest.skip(f"CASES_DIR: no {name} in {cases_dir}")
-        return cases_dir / name
-
-    return find
-
-
 @pytest.mark.parametrize("name", CHECKS)
-def test_check(case, run_command, name):
+def test_check(case_file, run_command, name):
     source, *told = CHECKS[name]
     more = ["--image_set=train"] if name == "voc_space" else []
     run = run_command(["python", ROOT / "utils" / "mindrecord" / "check.py", f"--source={source}", *more,
-                       f"--image_dir={case(name) / 'images'}", f"--anno_path={case(name) / ANNOTATIONS[source]}"])
+                       f"--image_dir={case_file(name) / 'images'}", f"--anno_path={case_file(name) / ANNOTATIONS[source]}"])
     assert run.returncode == (FINE not in told) and not run.stderr, run.stdout + run.stderr
     assert [text for text in told if text not in run.stdout] == [], run.stdout
 
 
 @pytest.fixture
-def train(case, run_command, tmp_path):
+def train(case_file, run_command, tmp_path):
     """train(model, case, *flags) -> a run of a toy network that trains on `base` and evaluates on the case."""
     def start(model, name, *flags, on="base"):
         config = tmp_path / "toy.yaml"
@@ -67,8 +56,9 @@ def train(case, run_command, tmp_path):
                           "num_parallel_workers: 1\neval_start_epoch: 1\ndevice_target: CPU\n")
         return run_command(
             [sys.executable, ROOT / "tests" / "toy_train.py", f"--toy_model={model}", f"--config_path={config}",
-             f"--image_dir={case(on) / 'images'}", f"--anno_path={case(on) / 'a.json'}", f"--val_image_dir={case(name) / 'images'}",
-             f"--val_anno_path={case(name) / 'a.json'}", f"--output_path={tmp_path / 'out'}", *flags])
+             f"--image_dir={case_file(on) / 'images'}", f"--anno_path={case_file(on) / 'a.json'}",
+             f"--val_image_dir={case_file(name) / 'images'}", f"--val_anno_path={case_file(name) / 'a.json'}",
+             f"--output_path={tmp_path / 'out'}", *flags])
 
     return start
 
@@ -88,9 +78,9 @@ def test_evaluation_in_training_reads_what_the_conversion_reads(train, tmp_path,
     assert len(evaluated) == 1 and evaluated[0]["images"] == 2 and evaluated[0]["AP50"] >= 0
 
 
-def test_split_order(train, case, tmp_path):
+def test_split_order(train, case_file, tmp_path):
     """Ids that the files give their classes differ: labels are those of the training set."""
-    annotations = case("split_order")
+    annotations = case_file("split_order")
     run = train("faster_rcnn", "split_order", "--coco_classes=[]", f"--val_anno_path={annotations / 'val.json'}", on="split_order")
     assert run.returncode == 0, run.stdout + run.stderr
     manifests = [json.loads((tmp_path / "out" / "mindrecord" / side / "manifest.json").read_text()) for side in ("train", "eval")]
@@ -118,14 +108,14 @@ def evaluate(run_command, model, tmp_path, *flags):
     ("good", ""), ("bom", ""), ("strings", ""), ("leading_zero", ""),
     ("neg", "note: 1 detections have a negative width or height, so they match nothing; the first: result 4"),
 ])
-def test_results(case, run_command, tmp_path, name, note):
-    text, metrics = evaluate(run_command, "faster_rcnn", tmp_path, f"--detections={case('results') / f'{name}.json'}",
-                             f"--anno_path={case('base') / 'a.json'}")
+def test_results(case_file, run_command, tmp_path, name, note):
+    text, metrics = evaluate(run_command, "faster_rcnn", tmp_path, f"--detections={case_file('results') / f'{name}.json'}",
+                             f"--anno_path={case_file('base') / 'a.json'}")
     assert metrics["bbox"]["AP"] == pytest.approx(1) and note in text and bool(note) == ("note:" in text)
 
 
-def test_many(case, run_command, tmp_path):
-    files = f"--detections={case('many') / 'perfect.json'}", f"--anno_path={case('many') / 'a.json'}"
+def test_many(case_file, run_command, tmp_path):
+    files = f"--detections={case_file('many') / 'perfect.json'}", f"--anno_path={case_file('many') / 'a.json'}"
     text, metrics = evaluate(run_command, "refinedet", tmp_path, *files)
     assert metrics["bbox"]["AP"] < 0.7 and "note: 1 images have more than 100 objects of a class (image 1: 600 x red)" in text
     text, metrics = evaluate(run_command, "refinedet", tmp_path, *files, "--max_dets=600")
@@ -133,15 +123,15 @@ def test_many(case, run_command, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["size_swapped", "size_missing"])
-def test_masks_of_images_whose_size_is_wrong(case, run_command, tmp_path, name):
-    text, metrics = evaluate(run_command, "mask_rcnn", tmp_path, f"--detections={case('size_swapped') / 'perfect_masks.json'}",
-                             f"--anno_path={case(name) / 'a.json'}")
+def test_masks_of_images_whose_size_is_wrong(case_file, run_command, tmp_path, name):
+    text, metrics = evaluate(run_command, "mask_rcnn", tmp_path, f"--detections={case_file('size_swapped') / 'perfect_masks.json'}",
+                             f"--anno_path={case_file(name) / 'a.json'}")
     assert metrics["segm"]["AP"] == metrics["bbox"]["AP"] == pytest.approx(1)
     assert "note: 2 images of the ground truth have " in text
 
 
-def test_stale_file_names_in_xml2coco(case, run_command, tmp_path):
-    run = run_command(["python", ROOT / "faster_rcnn" / "src" / "xml2coco.py", "--data_path", case("voc_stale_filename"),
+def test_stale_file_names_in_xml2coco(case_file, run_command, tmp_path):
+    run = run_command(["python", ROOT / "faster_rcnn" / "src" / "xml2coco.py", "--data_path", case_file("voc_stale_filename"),
                        "--save_path", tmp_path / "a.json"])
     assert run.returncode == 0 and "000001.xml: filename: is '000000.jpg'" in run.stderr
     content = json.loads((tmp_path / "a.json").read_text())
@@ -151,8 +141,8 @@ def test_stale_file_names_in_xml2coco(case, run_command, tmp_path):
         ("000001.jpg", "red"), ("000002.jpg", "blue"), ("000003.jpg", "red"), ("000003.jpg", "blue")]
 
 
-def test_split(case, run_command, tmp_path):
-    shutil.copytree(case("split"), tmp_path / "data", copy_function=shutil.copyfile)
+def test_split(case_file, run_command, tmp_path):
+    shutil.copytree(case_file("split"), tmp_path / "data", copy_function=shutil.copyfile)
     run = run_command(["python", ROOT / "refinedet" / "src" / "split_data.py", "--data_path", tmp_path / "data"])
     assert run.returncode == 0 and not run.stderr, run.stderr
     found = sorted(path.name for side in ("train", "val") for path in (tmp_path / "data" / side / "images").iterdir())

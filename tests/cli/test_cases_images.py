@@ -1,7 +1,5 @@
 """Image files that public bug reports are about, in $CASES_DIR: check.py, conversion, training, evaluation and inference agree."""
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +8,8 @@ from faster_rcnn.src.model_utils.data.augmentation import Augmenter
 from faster_rcnn.src.model_utils.data.loading import EvalBatches, TrainTransform, create_dataset, iterate
 from faster_rcnn.src.model_utils.data.transforms import InputSize, Preprocess
 from faster_rcnn.src.model_utils.inference.media import open_input
-from tests import commands
 from utils.mindrecord import convert, mindrecord_files
 
-CASES = Path(os.environ.get("CASES_DIR") or commands.ROOT.parent / "shared" / "cases")
 PLAIN = Preprocess(InputSize(96, 96), (0,) * 3, (1,) * 3)
 # What check.py says of each: its status, and texts among its lines.
 KINDS = {
@@ -25,11 +21,9 @@ KINDS = {
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) if name == "fmt_huge" else name for name in KINDS])
-def case(request):
+def case(request, case_file):
     """(name, folder of images, annotations)"""
-    folder = CASES / request.param
-    if not folder.is_dir():
-        pytest.skip(f"CASES_DIR: no such folder: {folder}")
+    folder = case_file(request.param)
     return request.param, folder / "images", folder / "a.json"
 
 
@@ -60,11 +54,9 @@ def test_training_evaluation_and_inference_read_it(case, tmp_path):
     assert valid.sum() == 2 and (boxes[0, :2, 2:] > boxes[0, :2, :2]).all()
 
 
-def test_boxes_of_a_phone_image_lie_on_its_objects(tmp_path):
+def test_boxes_of_a_phone_image_lie_on_its_objects(case_file, tmp_path):
     """The red square and the blue one."""
-    folder = CASES / "exif6"
-    if not folder.is_dir():
-        pytest.skip(f"CASES_DIR: no such folder: {folder}")
+    folder = case_file("exif6")
     (frame,) = open_input(folder / "images", tmp_path)
     assert frame.image.shape[:2] == (96, 64)
     annotations = json.loads((folder / "a.json").read_text())["annotations"]

@@ -57,7 +57,7 @@ class Stages(nn.Cell):
 
 
 def compute_answers(folder, fast) -> tuple:
-    """What stages_of returns, compiled."""
+    """What stages_of returns; `eager` decides whether the network is compiled."""
     with tempfile.TemporaryDirectory() as work:
         model = ParityModel(folder, work)
         return stages_of(model, ms.jit(Stages(model.network(fast), model.masks)))

@@ -61,7 +61,7 @@ def decode_stored(data: bytes) -> Stored:
     if data[:3] in (b"PF\n", b"Pf\n"):      # PFM
         raise DecodeError(FLOATING)
     tag = find_orientation(data)
-    # OpenCV and Pillow turn TIFF, whatever they are told.
+    # OpenCV and Pillow always apply the orientation of a TIFF, so it is removed first.
     plain = without_orientation(data) if data[:4] in TIFF_ORDERS else data
     try:
         image = cv2.imdecode(np.frombuffer(plain, np.uint8), OPENCV_FLAGS)

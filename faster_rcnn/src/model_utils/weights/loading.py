@@ -102,7 +102,7 @@ def load_pretrained(net: nn.Cell, path: Path | str, classes: Sequence[str] = ())
         log.warning("pre_trained: %s is %s in %s, not %s: initialised anew", name, found[name].shape, path,
                     wanted[name].shape)
     if other and names:
-        log.warning("pre_trained: %s was trained on %s: initialised anew: %s", path,
+        log.warning("pre_trained: %s was trained on %s: these layers start from random weights: %s", path,
                     first_difference(names, classes) if len(names) == len(classes) else f"{len(names)} classes", ", ".join(other))
     elif heads and classes and not names:
         log.info("pre_trained: %s does not name its classes: its class layers are taken for those of coco_classes", path)

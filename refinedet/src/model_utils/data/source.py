@@ -53,8 +53,8 @@ class DataInfo:
     def ground_truth(self) -> dict[str, Any]:
         """COCO ground truth of the objects that the conversion keeps, with the sizes of the pictures themselves.
 
-        A picture that cannot be read counts, its objects as missed. Read anew each time: a training run is not to hold it between
-        two evaluations.
+        Objects in an image that cannot be read count as missed. The annotations are read for each evaluation, so that training
+        does not keep them in memory.
         """
         source = self.source
         problems: list[Any] = []
