@@ -13,7 +13,6 @@ SHELL := /bin/bash
 
 PY := "$(VENV)/bin/python"
 # The checkout may be read-only: caches lie in the environment.
-export PYTHONDONTWRITEBYTECODE := 1
 export RUFF_CACHE_DIR := $(VENV)/ruff_cache
 export MYPY_CACHE_DIR := $(VENV)/mypy_cache
 # Tests of the configuration and of each part of the networks, against literals and numpy.

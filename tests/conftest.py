@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 os.environ.setdefault("GLOG_v", "3")
 os.environ["MPLBACKEND"] = "Agg"
-os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
 
 
 @pytest.hookimpl(optionalhook=True)

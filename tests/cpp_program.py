@@ -172,7 +172,7 @@ def infer_python(model: str, folder: Path, coco: Path) -> None:
 def called(repo_dir, model, command, cwd, lite, program, **environment):
     return subprocess.run(["bash", str(repo_dir / model / "scripts" / command[0]), *map(str, command[1:])], cwd=cwd, text=True,
                           capture_output=True, timeout=600, check=False, env={
-                              **os.environ, "PYTHON": sys.executable, "MS_LITE_HOME": str(lite), "BUILD_DIR": str(program),
+                              **os.environ, "PYTHON": str(commands.PRELOADED.python), "MS_LITE_HOME": str(lite), "BUILD_DIR": str(program),
                               **environment})
 
 

@@ -1,117 +1,205 @@
 """Run Python commands in processes forked from one that has imported MindSpore: a short command spends most of its time importing.
 
-A forked process has its own arguments, environment, working directory, output and exit status. Only variables that are read while
-Python or MindSpore starts have no effect in it; see `suits`.
+A forked process has its own arguments, environment, working directory, files, signals and exit status. Only variables that are read
+while Python or a library starts have no effect in it; see `suits`. `Preloaded.run` is for tests; programs that start a Python by its
+path, such as shell scripts, are given `Preloaded.python`.
 
-usage (by `Preloaded` alone): python tests/preloaded.py
+usage (by `Preloaded` alone): python tests/preloaded.py FOLDER
 """
 import atexit
+import contextlib
+import gc
 import importlib
 import json
 import os
 import runpy
+import selectors
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import traceback
 from pathlib import Path
 
+CLIENT = Path(__file__).with_name("forked_python.py")
 # The slow imports of the commands.
 MODULES = ("numpy", "cv2", "matplotlib.figure", "matplotlib.backends.backend_agg", "mindspore", "mindspore.dataset", "onnxruntime",
-           "pycocotools.cocoeval", "faster_coco_eval", "tensorboardX", "yaml")
+           "pycocotools.cocoeval", "faster_coco_eval", "tensorboardX", "yaml", "psutil")
 # Variables that Python or a library reads only while it starts: a forked process cannot change them.
-AT_START = ("PYTHONPATH", "PYTHONHOME", "PYTHONIOENCODING", "PYTHONWARNINGS", "GLOG_v", "LD_PRELOAD", "LANG", "LC_ALL", "MS_ROLE",
-            "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "PYTHONHASHSEED", "PYTHONUTF8")
+AT_START = ("PYTHONPATH", "PYTHONHOME", "PYTHONIOENCODING", "PYTHONWARNINGS", "GLOG_v", "LD_PRELOAD", "LANG", "LC_ALL",
+            "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "PYTHONHASHSEED", "PYTHONUTF8",
+            "MS_ROLE")      # a rank's exit joins threads that a forked process does not have
 
 
 class Preloaded:
-    """The process that forks, started with the first command; of several threads each has its turn."""
+    """The process that forks, started with the first command."""
 
     def __init__(self):
-        self.process, self.lock = None, threading.Lock()
+        self.process, self.lock, self.folder = None, threading.Lock(), None
 
     def suits(self, env: dict) -> bool:
         """Return whether a forked process with this environment behaves like a new one."""
         return all(env.get(name) == os.environ.get(name) for name in AT_START)
 
+    def start(self) -> None:
+        with self.lock:
+            if self.process is None:
+                self.folder = tempfile.TemporaryDirectory(prefix="preloaded-")
+                self.process = subprocess.Popen([sys.executable, __file__, self.folder.name], stdin=subprocess.PIPE,
+                                                stdout=subprocess.PIPE)
+                atexit.register(self.close)
+                assert self.process.stdout.readline(), "tests/preloaded.py has ended"
+
+    @property
+    def python(self) -> Path:
+        """A program that is called as Python is."""
+        self.start()
+        return Path(self.folder.name, "python")
+
     def run(self, args: list, cwd, env: dict, timeout: float) -> subprocess.CompletedProcess:
         """As subprocess.run([sys.executable, *args], ...) with captured text and closed standard input."""
-        with self.lock, tempfile.TemporaryDirectory() as folder:
-            if self.process is None:
-                self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                                text=True)
-                atexit.register(self.close)
-            outputs = [Path(folder, name) for name in ("out", "err")]
-            request = {"args": [str(item) for item in args], "cwd": str(cwd), "env": env, "outputs": list(map(str, outputs)),
-                       "timeout": timeout}
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-            reply = self.process.stdout.readline()
-            assert reply, "tests/preloaded.py has ended"
-            status = json.loads(reply)
-            out, err = (path.read_text(encoding="utf-8", errors="surrogateescape") for path in outputs)
-        command = [sys.executable, *request["args"]]
-        if status is None:
-            raise subprocess.TimeoutExpired(command, timeout, out, err)
-        return subprocess.CompletedProcess(command, status, out, err)
+        self.start()
+        args = [str(item) for item in args]
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(open(os.devnull, "rb"))]
+            files += [stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(str(Path(self.folder.name, "socket")))
+            request = {"args": args, "cwd": str(cwd), "env": env, "ignored": []}
+            send(connection, request, [file.fileno() for file in files])
+            connection.settimeout(timeout)
+            try:
+                reply = connection.recv(64)
+                assert reply, "tests/preloaded.py has ended"
+            except TimeoutError:        # closing the connection ends the process
+                reply = None
+            for file in files[1:]:
+                file.seek(0)
+            out, err = (file.read().decode("utf-8", "surrogateescape") for file in files[1:])
+        if reply is None:
+            raise subprocess.TimeoutExpired([sys.executable, *args], timeout, out, err)
+        return subprocess.CompletedProcess([sys.executable, *args], int(reply), out, err)
 
     def close(self):
         self.process.stdin.close()
         self.process.wait(60)
+        self.folder.cleanup()
 
 
-def serve() -> None:
-    """A command for each line of standard input; to standard output its status, null where it took too long."""
-    for name in MODULES:
-        importlib.import_module(name)
+def send(connection, request: dict, files: list) -> None:
+    """The length of the request, with the files; the request as JSON."""
+    text = json.dumps(request).encode()
+    socket.send_fds(connection, [len(text).to_bytes(4, "big")], files)
+    connection.sendall(text)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is for the tests, and for the command that runs
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    requests = os.fdopen(os.dup(0))
-    for line in requests:
-        request = json.loads(line)
+
+def receive(connection) -> tuple:
+    """(request, files) of `send`."""
+    head, files, *_ = socket.recv_fds(connection, 4, 3)
+    text = b""
+    while len(text) < int.from_bytes(head, "big"):
+        text += connection.recv(1 << 20)
+    return json.loads(text), files
+
+
+class Server:
+    """A process for each connection: it gets the signals whose numbers arrive, and is killed where the connection closes. Its status
+    goes back, as subprocess has it."""
+
+    def __init__(self, folder: str):
+        self.folder, self.children = Path(folder), {}       # connection -> process
+        self.selector = selectors.DefaultSelector()
+        self.listening = socket.socket(socket.AF_UNIX)
+        self.listening.bind(str(self.folder / "socket"))
+        self.listening.listen(64)
+        self.ended, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is for the tests, and for the command that runs
+        for item in (self.listening, self.ended, 0):
+            self.selector.register(item, selectors.EVENT_READ)
+        words = [sys.executable, "-IBS", CLIENT, self.folder]
+        python = self.folder / "python"
+        python.write_text(f"#!/bin/sh\nexec {shlex.join(map(str, words))} \"$@\"\n")
+        python.chmod(0o700)
+        (self.folder / "start.json").write_text(json.dumps({name: os.environ.get(name) for name in AT_START}))
+
+    def serve(self) -> None:
+        """Until standard input ends, with the tests."""
+        while True:
+            for key, _ in self.selector.select():
+                if key.fileobj == 0:
+                    for child in self.children.values():
+                        os.kill(child, signal.SIGKILL)
+                    return
+                if key.fileobj is self.listening:
+                    self.start_one()
+                elif key.fileobj == self.ended:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self.ended, 4096)
+                else:
+                    self.hear(key.fileobj)
+            self.reap()
+
+    def start_one(self) -> None:
+        connection, _ = self.listening.accept()
+        request, files = receive(connection)
         child = os.fork()
         if child == 0:
-            requests.close()
-            replies.close()
-            become(**request)
-        replies.write(json.dumps(status_of(child, request["timeout"])) + "\n")
-        replies.flush()
+            signal.set_wakeup_fd(-1)
+            for item in (self.listening, self.selector, connection, *self.children):
+                item.close()
+            os.close(self.ended)
+            become(files=files, **request)
+        for number in files:
+            os.close(number)
+        self.children[connection] = child
+        self.selector.register(connection, selectors.EVENT_READ)
+
+    def hear(self, connection) -> None:
+        try:
+            numbers = connection.recv(64)
+        except ConnectionError:
+            numbers = b""
+        for number in numbers or [signal.SIGKILL]:
+            os.kill(self.children[connection], number)
+        if not numbers:
+            self.selector.unregister(connection)
+
+    def reap(self) -> None:
+        for connection, child in list(self.children.items()):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                with contextlib.suppress(OSError):
+                    connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+                with contextlib.suppress(KeyError):
+                    self.selector.unregister(connection)
+                connection.close()
+                del self.children[connection]
 
 
-def status_of(child: int, timeout: float):
-    """As subprocess has it; None where the process was ended for it."""
-    deadline = time.monotonic() + timeout
-    pause = 0.001
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return None
-        time.sleep(pause)
-        pause = min(2 * pause, 0.02)
+def become(args: list, cwd: str, env: dict, ignored: list, files: list) -> None:
+    """The interpreter that is called with `args`: a script, -m or -c, and their arguments. Does not return.
 
-
-def become(args: list, cwd: str, env: dict, outputs: list, timeout: float) -> None:
-    """The interpreter that is called with `args`: a script, -m or -c, and their arguments. Does not return."""
+    ignored: signals that it ignores.
+    """
     import numpy as np
 
-    for number, path in enumerate((os.devnull, *outputs)):
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND if number else os.O_RDONLY
-        handle = os.open(path, flags, 0o600)
-        os.dup2(handle, number)
-        os.close(handle)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+    sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through="PYTHONUNBUFFERED" in env)
     np.random.seed()
     sys.orig_argv = [sys.executable, *args]
     status = 1
@@ -135,6 +223,8 @@ def become(args: list, cwd: str, env: dict, outputs: list, timeout: float) -> No
 
 
 def run(args: list) -> None:
+    safe = args[0] == "-P"      # the folder of the script is no place to import from
+    args = args[safe:]
     if args[0] == "-m":
         sys.path[0], sys.argv = os.getcwd(), args[1:]
         runpy.run_module(args[1], run_name="__main__", alter_sys=True)
@@ -142,9 +232,21 @@ def run(args: list) -> None:
         sys.path[0], sys.argv = "", ["-c", *args[2:]]
         exec(compile(args[1], "<string>", "exec"), {"__name__": "__main__"})
     else:
-        sys.path[0], sys.argv = str(Path(args[0]).resolve().parent), args
+        folder = str(Path(args[0]).resolve().parent)
+        sys.path[:1], sys.argv = [] if safe else [folder], args
         runpy.run_path(args[0], run_name="__main__")
 
 
+def main(folder: str) -> None:
+    for name in MODULES:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()     # collecting in a forked process would copy the memory of all that was imported
+    server = Server(folder)
+    os.write(1, b"ready\n")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    server.serve()
+
+
 if __name__ == "__main__":
-    serve()
+    main(*sys.argv[1:])

@@ -8,6 +8,7 @@ import sys
 import pytest
 import yaml
 
+from tests import commands
 from tests.narrow_network import SMALL, WIDTHS
 from tests.narrow_refinedet import NARROW
 
@@ -39,7 +40,7 @@ def test_training_and_evaluation(run_command, repo_dir, tmp_path, coco, model):
     def call(command):
         script, *rest = (word.format(**words) for word in command.split())
         return run_command(["bash", repo_dir / model / "scripts" / script, *rest, "--config_path=narrow config.yaml",
-                            f"--coco_root={coco}"], cwd=folder, env={"DEVICE_TARGET": "CPU", "PYTHON": sys.executable})
+                            f"--coco_root={coco}"], cwd=folder, env={"DEVICE_TARGET": "CPU", "PYTHON": commands.PRELOADED.python})
 
     done = call(train)
     assert done.returncode == 0, done.stdout + done.stderr
