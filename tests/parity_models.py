@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mindspore import nn
 from pycocotools import mask as coco_mask
 
 LEVELS = ("p2", "p3", "p4", "p5", "p6")
@@ -150,6 +151,13 @@ class ParityModel:
             net = self.module("network_define").build_network(self.config(**overrides), fast)
         self.module("model_utils.weights.loading").load_checkpoint_into(net, self.checkpoint)
         return net
+
+    def without_features(self, **overrides):
+        """Our network but for the layers that compute features and the weights: for what it does with given outputs of layers."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.module("FasterRcnn.faster_rcnn"), "build_backbone", lambda *_: nn.Identity())
+            return self.module("network_define").build_network(
+                self.config(rcnn_fc_out_channels=1, rpn_feat_channels=1, **overrides), False)
 
     def theirs(self, ours: str) -> str:
         """Their name of our parameter."""

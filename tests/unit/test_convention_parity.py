@@ -21,7 +21,11 @@ FOLDERS = fixture_folders(masks=False)
 
 @pytest.fixture(scope="module", params=FOLDERS, ids=lambda folder: folder.name)
 def model(request, tmp_path_factory):
-    return ParityModel(request.param, tmp_path_factory.mktemp("converted"))
+    """With `as_converted`, its network, and `features` of the pictures."""
+    model = ParityModel(request.param, tmp_path_factory.mktemp("converted"))
+    model.as_converted = net = model.network()
+    model.features = net.neck(net.backbone(Tensor(model.arrays["input/images"])))
+    return model
 
 
 # ------------------------------------------------------------------------------------------------ checks of stages
@@ -39,22 +43,20 @@ def check_backbone(model, overrides):
 
 
 def check_anchors(model, overrides):
-    anchors = model.network(**overrides).anchors(model.shapes, model.arrays["input/images"].shape[2:])
+    anchors = model.without_features(**overrides).anchors(model.shapes, model.arrays["input/images"].shape[2:])
     for level, own in zip(LEVELS, anchors):
         for part, chosen in (("first50", own[:50]), ("last50", own[-50:])):
             np.testing.assert_allclose(chosen.asnumpy(), model.arrays[f"anchors/{level}_{part}"], atol=1e-4)
 
 
 def check_features_of_boxes(model, overrides):
-    net = model.network(**overrides)
-    rois = model.arrays["fix/rois"]
+    roi_align, rois = model.without_features(**overrides).roi_align, model.arrays["fix/rois"]
     boxes, valid = rows_of_pictures([rois[rois[:, 0] == i, 1:] for i in range(model.count)])
-    features = net.neck(net.backbone(Tensor(model.arrays["input/images"])))
-    check_stage(model, "fix/box_feat", net.roi_align(features[:4], Tensor(boxes)).asnumpy()[valid.ravel()])
+    check_stage(model, "fix/box_feat", roi_align(model.features[:4], Tensor(boxes)).asnumpy()[valid.ravel()])
 
 
 def check_proposals(model, overrides):
-    net, arrays = model.network(**overrides), model.arrays
+    net, arrays = model.without_features(**overrides), model.arrays
     anchors = net.anchors(model.shapes, arrays["input/images"].shape[2:])
     logits, deltas = ([Tensor(arrays[f"rpn/{name}_{level}"]) for level in LEVELS] for name in ("logits", "deltas"))
     sizes = Tensor(arrays["input/image_sizes"].astype(np.float32))
@@ -66,13 +68,13 @@ def check_proposals(model, overrides):
 
 
 def check_detector(model, overrides):
-    for i, got in enumerate(detections_of_stored(model, model.network(**overrides).detector)):
+    for i, got in enumerate(detections_of_stored(model, model.without_features(**overrides).detector)):
         assert unmatched(got, expected_detections(model, i), 1e-3, 1e-5) == 0
 
 
 def check_matching(model, overrides):
     """Labels of all anchors before any is sampled, and the objects of those that were."""
-    net, arrays = model.network(**overrides), model.arrays
+    net, arrays = model.without_features(**overrides), model.arrays
     gt, valid = rows_of_pictures([arrays[f"train/gt_boxes{i}"] for i in range(model.count)])
     image = np.zeros(arrays["input/images"].shape, np.float32)
     features = [np.zeros((1, 1, *shape)) for shape in model.shapes]
@@ -86,7 +88,9 @@ def check_matching(model, overrides):
 
 
 def check_losses(model, overrides):
-    losses = InjectedLosses(model.network(**overrides), False)(Tensor(model.arrays["input/images"]), *injected_samples(model))
+    net = model.as_converted
+    net.betas = model.without_features(**overrides).betas
+    losses = InjectedLosses(net, False)(Tensor(model.arrays["input/images"]), *injected_samples(model))
     expected = dict(zip(model.arrays["train/loss_names"], model.arrays["train/losses"]))
     np.testing.assert_allclose([float(loss) for loss in losses], [expected[name] for name in model.loss_names], rtol=1e-5)
 

@@ -206,7 +206,7 @@ def detections_of_stored(model, detector) -> list:
 def test_detector_parity(folder, tmp_path):
     """Post-processing alone, none without a partner."""
     model = ParityModel(folder, tmp_path)
-    for i, got in enumerate(detections_of_stored(model, model.network().detector)):
+    for i, got in enumerate(detections_of_stored(model, model.without_features().detector)):
         assert len(got[0]) == len(model.arrays[f"det/boxes{i}"])
         assert unmatched(got, expected_detections(model, i), 1e-3, 1e-5) == 0
 
