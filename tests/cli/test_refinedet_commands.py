@@ -157,7 +157,8 @@ def test_the_file_without_nms_is_what_programs_are_told(model, call, inputs):
 
 
 def test_infer_writes_what_it_finds(model, call, compiled):
-    call("infer", checkpoint_path=model / "narrow.ckpt", input=model / "in", score_thr=0.1, output_path=model / "out")
+    call("infer", checkpoint_path=model / "narrow.ckpt", input=model / "in", score_thr=0.1, output_path=model / "out",
+         backend="mindspore")
     found = json.loads((model / "out" / "detections.json").read_text())
     assert {item["file_name"] for item in found} == {"wide.png", "high.png"}
     assert len(list((model / "out" / "drawn").iterdir())) == 2
