@@ -92,7 +92,7 @@ def _read(path: Path) -> Graph | None:
         return None
     head, _, onnx = content.partition(b"\n")
     about = json.loads(head)
-    if about["written_by"] != written_by():
+    if about.get("written_by") != written_by():
         return None
     return Graph(onnx, {name: tuple(shape) for name, shape in about["shapes"].items()}, about["used"])
 
@@ -102,4 +102,8 @@ def written_by() -> list[str]:
     digest = hashlib.sha256()
     for path in sorted(path for path in SOURCE.rglob("*") if path.suffix in (".py", ".yaml")):
         digest.update(path.relative_to(SOURCE).as_posix().encode() + path.read_bytes())
-    return [importlib.metadata.version("mindspore"), digest.hexdigest()]
+    try:
+        version = importlib.metadata.version("mindspore")
+    except importlib.metadata.PackageNotFoundError:     # built from source, or a package of another name
+        version = "unknown"
+    return [version, digest.hexdigest()]

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/inference/backend.py
-"""Which runtime a network runs in: MindSpore or, on the CPU, ONNX Runtime, which is faster and starts without compiling.
+"""Which runtime a network runs in: MindSpore or, on the CPU, ONNX Runtime, which starts without compiling.
 
 ONNX Runtime gets the checkpoint's network exported for one image of the input's size. The graph is kept for later runs
 (kept_graphs.py), which then import no MindSpore; the weights are read from the checkpoint each time.
