@@ -209,7 +209,7 @@ def test_infer_fails_where_no_picture_can_be_read(call, toy, tmp_path):
 def test_infer_finds_in_a_checkpoint_what_eval_finds(call, checkpoint, pictures, tmp_path, compiled):
     """The one compiled, the other operator by operator."""
     options = {"config_path": "demo_config_cpu.yaml", "checkpoint_path": checkpoint, "coco_classes": NAMES,
-               "device_target": "CPU", "test_batch_size": 2}
+               "device_target": "CPU", "test_batch_size": 2, "backend": "mindspore"}
     result = call("eval", coco_root=pictures, output_path=tmp_path / "e", **options)
     assert result.returncode == 0, result.stderr
     result = call("infer", input=pictures / "val2017", output_path=tmp_path / "i", score_thr=0.1, env={"MS_JIT": "0"}, **options)

@@ -5,6 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.kept_graph import keep_exported
+
 # A background logit that pictures of low contrast do not overcome, and classes that all occur.
 BIASES = (5, -1, 2, 2)
 CONTRASTS = (1.5, 1.5, 1.5, 0.2)
@@ -163,12 +165,15 @@ def test_infer_gives_the_same_with_each_file(model, files, run_command, repo_dir
         coarse = rng.integers(0, 256, (*(side // 10 + 1 for side in size), 3)).astype(np.uint8)
         cv2.imwrite(str(tmp_path / "in" / f"{name}.png"), cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC))
     found = []
-    for key, path in (("checkpoint", model / "small.ckpt"), ("mindir", files["MINDIR"]), ("onnx", files["ONNX"])):
+    keep_exported("faster_rcnn", config_of(model), model / "small.ckpt", files["ONNX"])
+    for key, path, backend in (("checkpoint", model / "small.ckpt", "mindspore"), ("mindir", files["MINDIR"], "auto"),
+                               ("onnx", files["ONNX"], "auto"), ("checkpoint", model / "small.ckpt", "onnxruntime")):
         flags = {"config_path": model / "small.yaml", f"{key}_path": path, "input": tmp_path / "in", "draw": False,
-                 "output_path": tmp_path / key, "score_thr": 0.35}
+                 "output_path": tmp_path / key, "score_thr": 0.35, "backend": backend}
         flags = [f"--{name}={value}" for name, value in flags.items()]
         result = run_command(["python", repo_dir / "faster_rcnn" / "infer.py", *flags], cwd=tmp_path)
         assert result.returncode == 0, result.stderr
+        assert "backend" not in result.stderr       # the graph was found
         found.append(json.loads((tmp_path / key / "detections.json").read_text()))
     assert {result["file_name"] for result in found[0]} == {"wide.png", "high.png"}
     for results in found[1:]:

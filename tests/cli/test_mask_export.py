@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
+from mask_rcnn.src.model_utils.config import load_config
+from tests.kept_graph import keep_exported
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -45,8 +48,8 @@ def call(model, run_command, repo_dir):
 
 @pytest.fixture(scope="module")
 def infer(model, call):
-    def run(key, path):
-        call("infer", **{key: path}, input=model / "in", draw=False, score_thr=0.35, output_path=model / key)
+    def run(key, path, **options):
+        call("infer", **{key: path}, **options, input=model / "in", draw=False, score_thr=0.35, output_path=model / key)
         return json.loads((model / key / "detections.json").read_text())
 
     return run
@@ -65,7 +68,14 @@ def wanted(model, infer):
 def test_exported_network_gives_the_same_masks(model, call, infer, wanted, file_format, key):
     told = call("export", ckpt_file=model / "small.ckpt", file_format=file_format, file_name=model / "net")
     assert "outputs boxes, scores, labels, valid, masks" in told
-    found = infer(key, model / f"net.{file_format.lower()}")
+    file = model / f"net.{file_format.lower()}"
+    assert_same_masks(infer(key, file), wanted)
+    if file_format == "ONNX":
+        keep_exported("mask_rcnn", load_config(model / "small.yaml"), model / "small.ckpt", file)
+        assert_same_masks(infer("checkpoint_path", model / "small.ckpt", backend="onnxruntime"), wanted)
+
+
+def assert_same_masks(found, wanted):
     for name in ("file_name", "category_id"):
         assert [r[name] for r in found] == [r[name] for r in wanted]
     for got, want in zip(found, wanted):

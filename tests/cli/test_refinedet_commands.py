@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from refinedet.src.model_utils.inference.backend import open_predictor
+from tests.kept_graph import keep_exported
+
 OLD_LINE = (r"epoch: \d+ step: \d+, loss is (?P<total>\d+\.\d{7}), arm_loss: (?P<arm>\d+\.\d{5}), odm_loss: (?P<odm>\d+\.\d{5}), "
             r"arm_loc_loss: \d+\.\d{5}, arm_conf_loss: \d+\.\d{5}, odm_loc_loss: \d+\.\d{5}, odm_conf_loss: \d+\.\d{5}")
 EPOCH_LINE = r"epoch time: (?P<epoch>\d+\.\d{3}) ms, per step time: (?P<step>\d+\.\d{3}) ms"
@@ -130,7 +133,16 @@ def test_exported_networks_give_the_same_detections(model, call, inputs, wanted,
     name = f"net {with_nms}"
     told = call("export", ckpt_file=model / "narrow.ckpt", file_format=file_format, file_name=model / name, with_nms=with_nms)
     assert told.endswith(f"outputs boxes, scores{', labels, valid' if with_nms else ''}\n")
-    found = detect(inputs, narrow_config(**{key: str(model / f"{name}.{file_format.lower()}")}))
+    file = model / f"{name}.{file_format.lower()}"
+    assert_same(detect(inputs, narrow_config(**{key: str(file)})), wanted)
+    if file_format == "ONNX" and with_nms:
+        config = narrow_config(checkpoint_path=str(model / "narrow.ckpt"), backend="onnxruntime")
+        keep_exported("refinedet", config, model / "narrow.ckpt", file)
+        predict = open_predictor(config)
+        assert_same([predict(*pair) for pair in inputs], wanted)
+
+
+def assert_same(found, wanted):
     for got, want in zip(found, wanted):
         valid = want[3]
         assert np.array_equal(got[3], valid) and np.array_equal(got[2][valid], want[2][valid])
@@ -157,7 +169,8 @@ def test_the_file_without_nms_is_what_programs_are_told(model, call, inputs):
 
 
 def test_infer_writes_what_it_finds(model, call, compiled):
-    call("infer", checkpoint_path=model / "narrow.ckpt", input=model / "in", score_thr=0.1, output_path=model / "out")
+    call("infer", checkpoint_path=model / "narrow.ckpt", input=model / "in", score_thr=0.1, output_path=model / "out",
+         backend="mindspore")
     found = json.loads((model / "out" / "detections.json").read_text())
     assert {item["file_name"] for item in found} == {"wide.png", "high.png"}
     assert len(list((model / "out" / "drawn").iterdir())) == 2

@@ -4,6 +4,7 @@
 MindSpore is imported inside the functions alone: `prepare_environment` must run before it is imported anywhere.
 """
 import contextlib
+import glob
 import os
 import platform
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from typing import NamedTuple
 
 from .configuration.schema import InputError
 from .configuration.values import Config
+
+# One of these is there wherever MindSpore may find an Ascend or a GPU, Windows' Linux included.
+DEVICE_FILES = ("/dev/davinci*", "/dev/hisi_hdc", "/dev/nvidia*", "/dev/dxg")
 
 
 class Ranks(NamedTuple):
@@ -56,14 +60,26 @@ def setup_device(config: Config) -> str:
     else:
         ms.set_device(target, config.device_id if target != "CPU" else 0)
     if target == "CPU":
-        own = max(1, usable_cores() // _local_processes()) if config.distribute else usable_cores()
-        ms.device_context.cpu.op_tuning.threads_num(config.runtime_num_threads or own)
+        ms.device_context.cpu.op_tuning.threads_num(cpu_threads(config))
         if eager:
             ms.runtime.launch_blocking()    # each operator ends before the next: its threads wait for each other by spinning
     ms.set_seed(config.seed)
     if config.distribute:
         _join_group(ms)
     return target
+
+
+def cpu_without_mindspore(config: Config) -> bool:
+    """Return whether setup_device would give CPU, if that is sure before MindSpore is imported, which takes seconds."""
+    if config.distribute or os.environ.get("MS_ROLE"):
+        return False
+    return config.device_target == "CPU" or (config.device_target == "auto" and not any(map(glob.glob, DEVICE_FILES)))
+
+
+def cpu_threads(config: Config) -> int:
+    """Return the number of threads that compute on the CPU."""
+    own = max(1, usable_cores() // _local_processes()) if config.distribute else usable_cores()
+    return config.runtime_num_threads or own
 
 
 @contextlib.contextmanager

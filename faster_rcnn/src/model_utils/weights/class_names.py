@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from ..config import Config, InputError
+from .mindspore_file import read_texts
 
 # The entry of a checkpoint with the names as JSON, background first.
 CLASS_NAMES = "class_names"
@@ -43,11 +44,8 @@ def with_class_names(config: Config, path: Path | str) -> Config:
     """Return the configuration; if it names no classes, with those of the checkpoint, as long as their number is num_classes."""
     if config.coco_classes:
         return config
-    import mindspore as ms
-
-    try:
-        content = ms.load_checkpoint(str(path))
-    except (ValueError, RuntimeError, TypeError):       # what loads the weights says so
+    content = read_texts(path)
+    if content is None:     # what loads the weights says why
         return config
     names = class_names_of(content, path)
     if not names or len(names) != config.num_classes:

@@ -20,24 +20,16 @@ from mindspore import Tensor
 
 from ..config import Config, InputError
 from .augmentation import Augmenter, random_stream
+from .preprocess import build_preprocess
 from .render import Placement
 from .resampling import occurrences, resample, resampled_count
 from .source import DataInfo
-from .transforms import InputSize, NetworkInput, Preprocess, decode_image
+from .transforms import NetworkInput, Preprocess, decode_image
 
 EVAL_COLUMNS = ["image", "image_info", "image_id"]
 # Batches that wait between two stages; one of 2 at 768x1280 takes 24 MB, and the default of 16 would hold 750 MB.
 PREFETCH = 2
 log = logging.getLogger(__name__)
-
-
-def build_preprocess(config: Config, train: bool = False) -> Preprocess:
-    """The preprocessing that the configuration asks for."""
-    if train and config.pad_to == "divisor":
-        raise InputError("pad_to: divisor is for evaluation and inference; training takes inputs of one size: fixed "
-                         "or HEIGHTxWIDTH")
-    size = InputSize(config.img_height, config.img_width, config.keep_ratio, config.pad_to, rounding=config.size_rounding)
-    return Preprocess(size, config.image_mean, config.image_std, config.to_rgb, config.resize_mode)
 
 
 class TrainRow(NamedTuple):

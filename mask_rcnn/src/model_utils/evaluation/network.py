@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ...dataset import prepare_data
 from ..config import Config
-from ..inference.predictors import find_model, load_predictor
+from ..inference.backend import open_predictor
+from ..inference.predictors import find_model
 from ..local_adapter import get_ranks, setup_device
 from ..training.ranks import first_then_others, from_first
 from ..weights.class_names import with_class_names
@@ -24,7 +25,7 @@ def evaluate_network(config: Config) -> None:
     data = first_then_others(lambda: prepare_data(config, train=False), rank, ranks, "conversion of the data",
                              config.data_timeout)
     evaluation = Evaluation(data, config, rank, ranks)
-    found = evaluation.detect(load_predictor(config, device))
+    found = evaluation.detect(open_predictor(config, device))
 
     def finish() -> None:
         output.mkdir(parents=True, exist_ok=True)

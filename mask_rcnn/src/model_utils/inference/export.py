@@ -11,7 +11,7 @@ from mindspore import Tensor, nn, ops
 
 from ...network_define import build_network, exported
 from ..config import Config, InputError
-from ..data.loading import build_preprocess
+from ..data.preprocess import build_preprocess
 from ..local_adapter import setup_device
 from ..training.precision import mixed_precision
 from ..weights.loading import load_checkpoint_into
@@ -88,7 +88,6 @@ class SeparateOutputs(nn.Cell):
 def write_network(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str], file_format: str,
                   target: Path) -> None:
     """Export to `target`, which is there only when it is whole. shapes: {input: shape}."""
-    inputs = [ms.ops.zeros(shape, ms.float32) for shape in shapes.values()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent)
@@ -99,10 +98,9 @@ def write_network(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outpu
         os.chdir(folder)                # MindSpore refuses paths with a space, so it gets a bare name
         try:
             if file_format == "ONNX":
-                ms.onnx.export(SeparateOutputs(network).set_train(False), *inputs, file_name="network.onnx",
-                               input_names=list(shapes), output_names=list(outputs))
+                write_onnx(network, shapes, outputs, "network.onnx")
             else:
-                ms.export(network, *inputs, file_name="network", file_format=file_format)
+                ms.export(network, *_inputs(shapes), file_name="network", file_format=file_format)
         finally:
             os.chdir(before)
         made = Path(folder, "network" + ENDINGS[file_format])
@@ -110,3 +108,13 @@ def write_network(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outpu
         os.umask(umask)
         made.chmod(0o666 & ~umask)      # MindSpore makes it read-only, and for the owner alone
         made.replace(target)
+
+
+def write_onnx(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str], file_name: str) -> None:
+    """Write an ONNX file; shapes: {input: shape}. MindSpore refuses names with a space."""
+    ms.onnx.export(SeparateOutputs(network).set_train(False), *_inputs(shapes), file_name=file_name, input_names=list(shapes),
+                   output_names=list(outputs))
+
+
+def _inputs(shapes: Mapping[str, tuple[int, ...]]) -> list[Tensor]:
+    return [ms.ops.zeros(shape, ms.float32) for shape in shapes.values()]

@@ -9,14 +9,14 @@ import numpy as np
 from ...model import mask_encoder
 from ...util import Progress
 from ..config import Config, InputError
-from ..data.loading import build_preprocess
+from ..data.preprocess import build_preprocess
 from ..data.transforms import NetworkInput, Preprocess
 from ..evaluation.detections import ResultsWriter, config_categories, to_results
-from ..local_adapter import setup_device
 from ..weights.class_names import with_class_names
+from .backend import open_predictor
 from .draw import draw_detections
 from .media import Frame, Pictures, PictureWriter, Video, VideoWriter, open_input, read_ahead, writer_of
-from .predictors import Predictor, find_model, load_predictor
+from .predictors import Predictor, find_model
 
 
 def infer(config: Config) -> None:
@@ -25,7 +25,7 @@ def infer(config: Config) -> None:
     if key == "checkpoint_path":
         config = with_class_names(config, model)
     source = open_input(config.input, config.output_path, config.exif_orientation != "ignore")
-    predict = load_predictor(config, setup_device(config))
+    predict = open_predictor(config)
     output = Path(config.output_path)
     output.mkdir(parents=True, exist_ok=True)
     detector = FrameDetector(predict, build_preprocess(config), config)

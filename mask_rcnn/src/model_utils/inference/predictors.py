@@ -6,21 +6,18 @@ float32, normalised; image_info (N, 6).
 """
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn
 
 from ...model import OUTPUTS
-from ...network_define import build_network, host_steps
 from ..config import Config, InputError
-from ..layers.convolution import keep_filters
-from ..training.precision import mixed_precision
-from ..weights.loading import load_checkpoint_into
-from .network import InferenceNet
+from .onnx_session import open_session
 
-__all__ = ["load_predictor", "predictor_of"]
+if TYPE_CHECKING:       # takes seconds, and ONNX Runtime does without
+    from mindspore import Tensor, nn
+
+__all__ = ["Outputs", "Predictor", "find_model", "load_predictor", "predictor_of"]
 
 # Arrays in the order of OUTPUTS in model.py.
 Outputs = tuple[np.ndarray, ...]
@@ -37,12 +34,12 @@ class ModelFile(NamedTuple):
 class Predictor:
     """run(image, image_info) gives arrays or Tensors; input_shape: (N, H, W) of a file that takes no other, or None.
 
-    steps: see host_steps of network_define.py.
+    steps: gives what host_steps of network_define.py does; asked where the outputs are not those of OUTPUTS.
     """
 
     def __init__(self, run: Callable[[np.ndarray, np.ndarray], Iterable], input_shape: tuple[int, int, int] | None = None,
-                 steps: Mapping[int, Callable[..., Outputs]] | None = None):
-        self.run, self.input_shape, self.steps = run, input_shape, steps or {}
+                 steps: Callable[[], Mapping[int, Callable[..., Outputs]]] = dict):
+        self.run, self.input_shape, self.steps = run, input_shape, steps
 
     def __call__(self, image: np.ndarray, image_info: np.ndarray) -> Outputs:
         if self.input_shape and tuple(image.shape[i] for i in (0, 2, 3)) != self.input_shape:
@@ -50,19 +47,25 @@ class Predictor:
             raise InputError(f"the exported network takes {n} x 3 x {height} x {width}, the configuration gives "
                              f"{' x '.join(map(str, image.shape))}: pass the --config_path that it was exported with")
         outputs = tuple(value.asnumpy() if hasattr(value, "asnumpy") else value for value in self.run(image, image_info))
-        if len(outputs) in self.steps:
-            return self.steps[len(outputs)](*outputs)
         if len(outputs) != len(OUTPUTS):
+            steps = self.steps()
+            if len(outputs) in steps:
+                return steps[len(outputs)](*outputs)
             raise InputError(f"the network gives {len(outputs)} outputs, not {', '.join(OUTPUTS)}: was it exported from "
                              "another model, or as a part of a network, which the program of ascend310_infer takes?")
         return outputs
 
 
-def predictor_of(net: nn.Cell, amp_level: str = "O0", device: str = "CPU") -> Predictor:
+def predictor_of(net: "nn.Cell", amp_level: str = "O0", device: str = "CPU") -> Predictor:
     """The predictor of a network whose `predict` takes (image, image_info)."""
+    from mindspore import Tensor
+
+    from ..training.precision import mixed_precision
+    from .network import InferenceNet
+
     infer = mixed_precision(InferenceNet(net), amp_level, device)
 
-    def run(image: np.ndarray, image_info: np.ndarray) -> tuple[Tensor, ...]:
+    def run(image: np.ndarray, image_info: np.ndarray) -> tuple["Tensor", ...]:
         infer.set_train(False)      # each time: a training step may have been in between
         return infer(Tensor(image), Tensor(image_info))
 
@@ -70,7 +73,7 @@ def predictor_of(net: nn.Cell, amp_level: str = "O0", device: str = "CPU") -> Pr
 
 
 def load_predictor(config: Config, device: str) -> Predictor:
-    """The predictor of the one of checkpoint_path, mindir_path and onnx_path that is set."""
+    """The predictor of the one of checkpoint_path, mindir_path and onnx_path that is set; a checkpoint's runs in MindSpore."""
     key, path = find_model(config)
     loaders = {"checkpoint_path": _from_checkpoint, "mindir_path": _from_mindir, "onnx_path": _from_onnx}
     return loaders[key](config, path, device)
@@ -89,6 +92,10 @@ def find_model(config: Config, *others: str) -> ModelFile:
 
 
 def _from_checkpoint(config: Config, path: Path, device: str) -> Predictor:
+    from ...network_define import build_network
+    from ..layers.convolution import keep_filters
+    from ..weights.loading import load_checkpoint_into
+
     net = build_network(config, fast=device == "CPU")
     load_checkpoint_into(net, path, config.coco_classes)
     if device == "CPU":
@@ -97,13 +104,16 @@ def _from_checkpoint(config: Config, path: Path, device: str) -> Predictor:
 
 
 def _from_mindir(config: Config, path: Path, device: str) -> Predictor:
+    import mindspore as ms
+    from mindspore import nn
+
     try:
         graph = nn.GraphCell(ms.load(str(path)))
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"{path}: not a MINDIR file that MindSpore {ms.__version__} reads "
                          f"({str(error).strip().splitlines()[0]})") from error
 
-    def run(image: np.ndarray, info: np.ndarray) -> tuple[Tensor, ...]:
+    def run(image: np.ndarray, info: np.ndarray) -> tuple["Tensor", ...]:
         try:
             return graph(ms.Tensor(image), ms.Tensor(info))
         except (RuntimeError, ValueError, TypeError) as error:
@@ -111,30 +121,22 @@ def _from_mindir(config: Config, path: Path, device: str) -> Predictor:
             raise InputError(f"{path}: does not run on an input of {shape}: was it exported whole and with this configuration? "
                              f"({str(error).strip().splitlines()[0]})") from error
 
-    return Predictor(run, steps=host_steps(config))
+    return Predictor(run, steps=lambda: _host_steps(config))
 
 
 def _from_onnx(config: Config, path: Path, device: str) -> Predictor:
     try:
-        import onnxruntime
+        session = open_session(str(path), config, device)
     except ImportError as error:
         raise InputError(f"onnx_path: onnxruntime is not installed ({error}): pip install onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = config.runtime_num_threads
-    options.log_severity_level = 3
-    providers = {"Ascend": ["CANNExecutionProvider"], "GPU": ["CUDAExecutionProvider"]}.get(device, [])
-    providers = [name for name in providers if name in onnxruntime.get_available_providers()]
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[*providers, "CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own classes derive from Exception alone
-        raise InputError(f"{path}: not an ONNX file that onnxruntime reads ({str(error).splitlines()[0]})") from error
-    names = [item.name for item in session.get_inputs()]
-    if len(names) not in (1, 2):    # the second is not in the file where nothing reads it
-        raise InputError(f"{path}: expected the inputs image and image_info, found {', '.join(names) or 'none'}")
-    sides = [session.get_inputs()[0].shape[i] for i in (0, 2, 3)]
-    fixed = tuple(sides) if all(isinstance(side, int) for side in sides) else None
+    except ValueError as error:
+        raise InputError(f"{path}: not an ONNX file that onnxruntime reads ({error})") from error
+    if len(session.inputs) not in (1, 2):    # the second is not in the file where nothing reads it
+        raise InputError(f"{path}: expected the inputs image and image_info, found {', '.join(session.inputs) or 'none'}")
+    return Predictor(session, session.input_shape, lambda: _host_steps(config))
 
-    def run(image: np.ndarray, info: np.ndarray) -> list[np.ndarray]:
-        return session.run(None, dict(zip(names, (np.asarray(image, np.float32), np.asarray(info, np.float32)))))
 
-    return Predictor(run, fixed, host_steps(config))
+def _host_steps(config: Config) -> Mapping[int, Callable[..., Outputs]]:
+    from ...network_define import host_steps
+
+    return host_steps(config)

@@ -23,7 +23,7 @@ from mindspore import Parameter
 from ...model import FREE_KEYS
 from ..config import Config, InputError
 from ..weights.class_names import CLASS_NAMES
-from ..weights.loading import STATE_KEY
+from ..weights.mindspore_file import STATE_KEY
 from .step import RunState, TrainStep
 
 VERSION = 1
@@ -33,7 +33,7 @@ FIXED_KEYS = ("backbone", "num_classes", "coco_classes", "batch_size", "accumula
 # These and FREE_KEYS of model.py may change between two parts of a run: they change nothing that training computes.
 COMMON_FREE_KEYS = frozenset((
     "enable_modelarts", "data_url", "data_path", "checkpoint_url", "load_path", "train_url",
-    "device_target", "device_id", "runtime_num_threads", "num_parallel_workers", "output_path", "mindrecord_dir",
+    "device_target", "device_id", "backend", "runtime_num_threads", "num_parallel_workers", "output_path", "mindrecord_dir",
     "resume", "pre_trained", "max_steps", "log_interval",
     "save_checkpoint", "save_checkpoint_epochs", "save_checkpoint_steps", "keep_checkpoint_max", "run_eval",
     "eval_start_epoch", "eval_interval", "save_best_ckpt", "early_stop_patience",

@@ -12,16 +12,10 @@ from ...model import CLASS_LAYERS
 from ...util import first_of
 from ..config import InputError
 from .class_names import check_order, class_names_of, first_difference
-from .writer import UNUSED
+from .mindspore_file import STATE_KEY, is_weight
 
 __all__ = ["check_shapes", "load_checkpoint_into", "load_pretrained", "read_weights"]
 
-# What MindSpore's optimisers add to a checkpoint.
-OPTIMISER_NAMES = ("learning_rate", "momentum", "global_step", "scale_sense", "current_iterator_step",
-                   "last_overflow_iterator_step")
-OPTIMISER_PREFIXES = ("moments.", "accum.", "stat.", "momentum.")
-# A checkpoint with this entry is the state of a run.
-STATE_KEY = "run_state"
 BACKBONE = "backbone."
 log = logging.getLogger(__name__)
 
@@ -51,8 +45,7 @@ def _read(path: Path | str) -> dict[str, Any]:
 
 
 def _parameters(content: Mapping[str, Any]) -> dict[str, Parameter]:
-    return {name: value for name, value in content.items()
-            if isinstance(value, Parameter) and name not in OPTIMISER_NAMES and not name.startswith((*OPTIMISER_PREFIXES, UNUSED))}
+    return {name: value for name, value in content.items() if isinstance(value, Parameter) and is_weight(name)}
 
 
 def load_checkpoint_into(net: nn.Cell, path: Path | str, classes: Sequence[str] = ()) -> None:

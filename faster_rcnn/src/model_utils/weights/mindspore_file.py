@@ -1,0 +1,83 @@
+"""MindSpore's checkpoints without MindSpore, which takes seconds to import.
+
+    Checkpoint: value (1), repeated: tag (1) text, tensor (2): dims (1), repeated; tensor_type (2) text; tensor_content (3)
+
+Values of one tag that follow each other are parts of one tensor. What this does not read, MindSpore does, or says what is wrong.
+"""
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .protobuf import read_fields, text_of
+from .writer import UNUSED
+
+# What MindSpore's optimisers add to a checkpoint.
+OPTIMISER_NAMES = ("learning_rate", "momentum", "global_step", "scale_sense", "current_iterator_step",
+                   "last_overflow_iterator_step")
+OPTIMISER_PREFIXES = ("moments.", "accum.", "stat.", "momentum.")
+# A checkpoint with this entry is the state of a run.
+STATE_KEY = "run_state"
+DTYPES = {"Float32": "<f4", "Float16": "<f2", "Float64": "<f8", "Int32": "<i4", "Int64": "<i8"}
+TEXT = "str"    # in UTF-32
+CRC_MARK, CRC_LENGTH = b"crc_num", 17   # a checksum may follow the message
+
+
+class Value(NamedTuple):
+    """One value of the file, or a part of one."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    content: memoryview
+
+
+def is_weight(name: str) -> bool:
+    """Return whether an entry of a checkpoint is the network's."""
+    return name not in OPTIMISER_NAMES and not name.startswith((*OPTIMISER_PREFIXES, UNUSED))
+
+
+def read_mindspore(path: Path | str) -> dict[str, Any] | None:
+    """{name: array, or text} of a checkpoint in the order of the file; None if MindSpore has to read it."""
+    try:
+        parts: dict[str, list[Value]] = {}
+        for value in _values(Path(path)):
+            parts.setdefault(value.name, []).append(value)
+        return {name: _join(values) for name, values in parts.items()}
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def read_texts(path: Path | str) -> dict[str, str] | None:
+    """{name: text} of what is no tensor, without reading the tensors; None as above."""
+    try:
+        return {value.name: _join([value]) for value in _values(Path(path)) if value.kind == TEXT}
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _values(path: Path) -> Iterator[Value]:
+    with path.open("rb") as file:
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))     # lives as long as a view of it
+    end = len(data)
+    if data[end - CRC_LENGTH:end - CRC_LENGTH + len(CRC_MARK)] == CRC_MARK:
+        end -= CRC_LENGTH
+    for field in read_fields(data, 0, end):
+        value = {item.number: item for item in read_fields(data, field.value, field.end)}
+        if field.number != 1 or set(value) != {1, 2}:
+            raise ValueError(f"{path}: not the values of a checkpoint")
+        fields = list(read_fields(data, value[2].value, value[2].end))
+        kind, content = ({item.number: item for item in fields}[number] for number in (2, 3))
+        shape = tuple(item.value for item in fields if item.number == 1)
+        yield Value(text_of(data, value[1]), shape, text_of(data, kind), data[content.value:content.end])
+
+
+def _join(parts: list[Value]) -> Any:
+    """A copy of the tensor, or the text, that the parts are."""
+    content = b"".join(part.content for part in parts)
+    if parts[0].kind == TEXT:
+        return content.decode("utf-32-le").rstrip("\0")
+    shape = () if parts[0].shape == (0,) else parts[0].shape
+    return np.frombuffer(content, DTYPES[parts[0].kind]).reshape(shape)

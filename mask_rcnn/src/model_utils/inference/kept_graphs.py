@@ -1,0 +1,110 @@
+# Same as faster_rcnn/src/model_utils/inference/kept_graphs.py
+"""Graphs of exported networks, kept beside the checkpoint or in the user's cache, for the next run to find.
+
+A file holds the SHA-256 of what follows, a line of JSON, then the graph as ONNX without weights (onnx_graph.py). Its name says
+the configuration and the size of the input; the JSON, what wrote it. A file that is damaged, or was written by another version of
+MindSpore or of this code, counts as absent.
+"""
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ...model import NAME
+from ..config import Config
+
+SOURCE = Path(__file__).resolve().parents[2]
+PREFIX, SUFFIX = ".network-", ".onnx_graph"
+# Keys that shape no network: what belongs to a command, a machine or a data set, and the names of the classes.
+SHAPELESS = frozenset((
+    "device_target", "device_id", "distribute", "data_timeout", "runtime_num_threads", "seed", "backend", "output_path",
+    "enable_modelarts", "data_url", "data_path", "checkpoint_url", "load_path", "train_url", "exif_orientation", "run_eval",
+    "resume", "pre_trained", "dataset", "coco_root", "voc_root", "train_data_type", "val_data_type", "instance_set",
+    "image_dir", "anno_path", "image_set", "val_image_dir", "val_anno_path", "val_image_set", "val_ratio", "mindrecord_dir",
+    "keep_empty", "num_parallel_workers", "first_category_id", "coco_classes", "checkpoint_path", "detections", "scorer",
+    "max_dets", "ckpt_file", "file_name", "split", "with_nms", "file_format", "aipp_path", "mindir_path", "onnx_path", "input",
+    "score_thr", "draw", "settings_path", "results_path", "test_batch_size"))
+
+
+class Graph(NamedTuple):
+    """The graph of a network, and the shapes of the weights that belong in it. used: those that it reads."""
+
+    onnx: bytes
+    shapes: dict[str, tuple[int, ...]]
+    used: list[str]
+
+
+def graph_name(config: Config, size: tuple[int, int]) -> str:
+    """Return the name of the file for inputs of (height, width)."""
+    keys = {name: value for name, value in config.to_dict().items() if name not in SHAPELESS}
+    text = json.dumps([NAME, size, keys], sort_keys=True)
+    return f"{PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:16]}{SUFFIX}"
+
+
+def folders(checkpoint: Path) -> Iterator[Path]:
+    """Yield where graphs of a checkpoint may be, in the order of preference."""
+    yield checkpoint.absolute().parent
+    yield Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mindspore-detection"
+
+
+def find_graph(checkpoint: Path, name: str) -> Graph | None:
+    """Return a graph that an earlier run has kept, or None."""
+    return next(filter(None, (_read(folder / name) for folder in folders(checkpoint))), None)
+
+
+def keep_graph(checkpoint: Path, name: str, graph: Graph) -> Path:
+    """Write the graph where one can be written, whole or not at all; OSError if that is nowhere."""
+    problems = []
+    for folder in folders(checkpoint):
+        partial = folder / f"{name}.{os.getpid()}.part"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(_pack(graph))
+            return partial.replace(folder / name)
+        except OSError as error:
+            problems.append(f"{folder}: {error.strerror}")
+            _remove(partial)
+    raise OSError("; ".join(problems))
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError:
+        return      # it was not there, or the folder lets nothing be changed
+
+
+def _pack(graph: Graph) -> bytes:
+    head = json.dumps({"written_by": written_by(), "shapes": graph.shapes, "used": graph.used}).encode()
+    content = head + b"\n" + graph.onnx
+    return hashlib.sha256(content).digest() + content
+
+
+def _read(path: Path) -> Graph | None:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, content = data[:32], data[32:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    head, _, onnx = content.partition(b"\n")
+    about = json.loads(head)
+    if about.get("written_by") != written_by():
+        return None
+    return Graph(onnx, {name: tuple(shape) for name, shape in about["shapes"].items()}, about["used"])
+
+
+def written_by() -> list[str]:
+    """Return the version of MindSpore, and a digest of the code that makes the network."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in SOURCE.rglob("*") if path.suffix in (".py", ".yaml")):
+        digest.update(path.relative_to(SOURCE).as_posix().encode() + path.read_bytes())
+    try:
+        version = importlib.metadata.version("mindspore")
+    except importlib.metadata.PackageNotFoundError:     # built from source, or a package of another name
+        version = "unknown"
+    return [version, digest.hexdigest()]
