@@ -27,11 +27,6 @@ def run(arguments, cwd, status=0):
     return done
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _eager():
-    """Not here: training steps are compiled, as users run them."""
-
-
 # ---- the narrow networks
 
 @pytest.fixture(scope="module")
@@ -48,9 +43,8 @@ def told(of_two):
 
 
 @pytest.mark.parametrize("model", rank_steps.MODELS)
-def test_two_ranks_train_as_one_process_with_both_pictures(of_two, monkeypatch, model):
+def test_two_ranks_train_as_one_process_with_both_pictures(of_two, model):
     """Two steps on pictures that differ in how many anchors and boxes count, compiled there, and here operator by operator."""
-    monkeypatch.setenv("MS_JIT", "0")
     whole = rank_steps.train(model)
     ranks = [np.load(of_two / f"{model}_{rank}.npz") for rank in (0, 1)]
     names = [name for name in whole if not name.startswith("first.")]
@@ -212,7 +206,7 @@ def test_without_distribute_nothing_is_done_twice(command, tmp_path):
 
 # ---- eval.py
 
-def test_evaluation_on_two_ranks_finds_the_same(pictures, tmp_path):
+def test_evaluation_on_two_ranks_finds_the_same(compiled, pictures, tmp_path):
     """3 pictures in batches of 2 and of 1, boxes and masks."""
     plain = tmp_path / "plain"
     plain.mkdir()

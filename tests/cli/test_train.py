@@ -22,11 +22,6 @@ BOX_LOSSES = ("rpn_loss", "rcnn_loss", "rpn_cls_loss", "rpn_reg_loss", "rcnn_cls
 LOSSES = {"faster_rcnn": (*BOX_LOSSES, "total_loss"), "mask_rcnn": (*BOX_LOSSES, "rcnn_mask_loss", "total_loss")}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _eager():
-    """Not here: training steps are compiled, as users run them."""
-
-
 @pytest.fixture
 def command(coco, tmp_path):
     """command(*flags, output=...) -> arguments of a run: 3 steps an epoch."""
@@ -53,7 +48,7 @@ def losses(folder):
 
 
 @pytest.mark.parametrize("model", LOSSES)
-def test_what_a_run_leaves(command, tmp_path, model):
+def test_what_a_run_leaves(compiled, command, tmp_path, model):
     flags = "--calibrate_norm=always", "--train_norm=True", "--zero_init_residual=True"
     done = run(command(f"--toy_model={model}", *flags), tmp_path)
     output = tmp_path / "out put"
@@ -84,7 +79,7 @@ def test_what_a_run_leaves(command, tmp_path, model):
     assert not (tmp_path / "rank_0").exists()
 
 
-def test_parts_of_a_run_equal_the_whole(command, tmp_path):
+def test_parts_of_a_run_equal_the_whole(compiled, command, tmp_path):
     run(command("--run_eval=False", output="whole"), tmp_path)
     first = run(command("--run_eval=False", "--max_steps=2", "--resume=auto", output="parts"), tmp_path)
     assert "nothing to go on with" in first.stderr
