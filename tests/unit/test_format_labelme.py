@@ -79,6 +79,13 @@ def test_a_bad_shape_costs_its_object(tmp_path, bad, told):
     assert len(record.labels) == 1 and problems == [f"{tmp_path}/a.json: shapes[1]: {told}"]
 
 
+def test_a_shape_that_is_there_twice(tmp_path):
+    record, problems = one(tmp_path, shape("dog", SQUARE), shape(" dog", SQUARE), shape("cat", SQUARE),
+                           shape("dog", SQUARE, group_id=1))
+    assert record.labels.tolist() == [2, 1, 2]
+    assert problems == [f"{tmp_path}/a.json: shapes[1]: the same object as shapes[0]"]
+
+
 def test_labels_that_are_no_objects_are_passed_over(tmp_path):
     labelme_set(tmp_path, {"a": [shape("__ignore__", SQUARE), shape("dog", SQUARE)]})
     assert read(tmp_path)[1:] == (["dog"], [])
@@ -126,7 +133,7 @@ def test_sizes_that_are_missing_are_the_image_s(tmp_path):
 
 
 def test_values_in_any_notation(tmp_path):
-    points = [["5", 5], [15.0, "5.0"], [15, 15], [5, 15]]
+    points = [["5", 5], [15.0, "5.0"], [15, 15], [6, 15]]
     record, problems = one(tmp_path, shape("dog", points, difficult="true"), shape("dog", SQUARE, difficult="false"),
                            imageHeight="30", imageWidth=40.0)
     assert problems == [] and (record.height, record.width) == (30, 40)
