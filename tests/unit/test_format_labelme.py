@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from tests.unit.format_samples import labelme_set, shape
+from tests.unit.format_samples import labelme_file, labelme_set, shape
 from tests.unit.mindrecord_samples import draw, read_back
 from utils.mindrecord import convert, read_annotations, read_ground_truth
 from utils.mindrecord.readers import source_digest
@@ -109,6 +109,11 @@ def test_images_of_files(tmp_path):
     assert [record.file_name for record in records] == ["a.jpg", "x.jpg", "deep/b.jpg"]
     assert problems == [f"{tmp_path}/{file}.json: imagePath: names '../old/x.jpg'; {image} is taken"
                         for file, image in (("a", "a.jpg"), ("c", "x.jpg"), ("deep/b", "deep/b.jpg"))]
+    draw(tmp_path / "c.png")        # HEIC images are exported as another kind
+    labelme_file(tmp_path / "c.json", [shape("dog", SQUARE)], "c.HEIC")
+    assert [read(tmp_path)[0][1].file_name, len(read(tmp_path)[2])] == ["c.png", 2]
+    (tmp_path / "c.png").unlink()
+    labelme_file(tmp_path / "c.json", [shape("dog", SQUARE)], "..\\old\\x.jpg")
     (tmp_path / "x.jpg").unlink()
     assert read(tmp_path)[2][1] == f"{tmp_path}/c.json: {tmp_path} holds no image called c, nor '../old/x.jpg'"
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from .decoding import SUFFIXES as EXTENSIONS
 
 # What ends the name of an image in a line of text, whether or not it can be read.
-ENDINGS = (*EXTENSIONS, ".jfif", ".jp2", ".heic")
+ENDINGS = (*EXTENSIONS, ".heic")
 
 
 def without_extension(name: str) -> str:
     """Return a file's name without the extension of an image or of an annotation file; "a.1" keeps its dot."""
     stem, extension = os.path.splitext(name)
-    return stem if extension.lower() in (*EXTENSIONS, ".xml") else name
+    return stem if extension.lower() in (*ENDINGS, ".xml") else name
 
 
 def ends_as_image(name: str) -> bool:
