@@ -14,8 +14,8 @@ namespace fs = std::filesystem;
 namespace {
 
 // Those of infer.py, so that ids are the same. JPEG and PNG are read; the rest counts as pictures that cannot be read.
-const std::set<std::string> kEndings = {".avif", ".bmp", ".gif", ".ico", ".jpeg", ".jpg", ".pcx", ".pgm",
-                                         ".png",  ".ppm", ".tga", ".tif", ".tiff", ".webp"};
+const std::set<std::string> kEndings = {".avif", ".bmp", ".gif", ".ico", ".jfif", ".jp2", ".jpeg", ".jpg",
+                                         ".pcx",  ".pgm", ".png", ".ppm", ".tga",  ".tif", ".tiff", ".webp"};
 
 bool IsPicture(const fs::path &path) {
   std::string ending = path.extension().string();

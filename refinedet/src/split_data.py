@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 
 # As utils/mindrecord/file_names.py has them, in the order of preference; this file works without that package.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".tga", ".pcx", ".ico", ".pgm", ".ppm")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".tga", ".pcx", ".ico", ".pgm", ".ppm",
+              ".jfif", ".jp2")
 SIDES = ("train", "val")
 
 

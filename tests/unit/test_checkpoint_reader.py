@@ -154,6 +154,10 @@ def test_averaged_weights_alone_are_taken(tmp_path):
     (["_orig_mod.a.w", "_orig_mod.b.w"], ["a.w", "b.w"]),
     (["detector.a.w", "detector.b.w"], ["a.w", "b.w"]),
     (["model._orig_mod.module.a.w", "model._orig_mod.module.b.w"], ["a.w", "b.w"]),
+    (["net.backbone.a", "net.rpn.b", "net.c", "loss.w"], ["backbone.a", "rpn.b", "c", "loss.w"]),
+    (["model.my_vgg.features.0.w", "model.my_vgg.features.2.w"], ["features.0.w", "features.2.w"]),
+    (["student.backbone.a", "teacher.backbone.a"], ["student.backbone.a", "teacher.backbone.a"]),
+    (["backbone.features.a", "backbone.features.b"], ["backbone.features.a", "backbone.features.b"]),
     (["a.w", "b.w", "model.c"], ["a.w", "b.w", "model.c"]),             # a layer of this name
     (["model.a.w", "model.b.w", "a.w"], ["model.a.w", "model.b.w", "a.w"]),     # two would be one
 ])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from tests.unit.format_samples import labelme_set, shape
+from tests.unit.format_samples import labelme_file, labelme_set, shape
 from tests.unit.mindrecord_samples import draw, read_back
 from utils.mindrecord import convert, read_annotations, read_ground_truth
 from utils.mindrecord.readers import source_digest
@@ -79,6 +79,13 @@ def test_a_bad_shape_costs_its_object(tmp_path, bad, told):
     assert len(record.labels) == 1 and problems == [f"{tmp_path}/a.json: shapes[1]: {told}"]
 
 
+def test_a_shape_that_is_there_twice(tmp_path):
+    record, problems = one(tmp_path, shape("dog", SQUARE), shape(" dog", SQUARE), shape("cat", SQUARE),
+                           shape("dog", SQUARE, group_id=1))
+    assert record.labels.tolist() == [2, 1, 2]
+    assert problems == [f"{tmp_path}/a.json: shapes[1]: the same object as shapes[0]"]
+
+
 def test_labels_that_are_no_objects_are_passed_over(tmp_path):
     labelme_set(tmp_path, {"a": [shape("__ignore__", SQUARE), shape("dog", SQUARE)]})
     assert read(tmp_path)[1:] == (["dog"], [])
@@ -102,6 +109,11 @@ def test_images_of_files(tmp_path):
     assert [record.file_name for record in records] == ["a.jpg", "x.jpg", "deep/b.jpg"]
     assert problems == [f"{tmp_path}/{file}.json: imagePath: names '../old/x.jpg'; {image} is taken"
                         for file, image in (("a", "a.jpg"), ("c", "x.jpg"), ("deep/b", "deep/b.jpg"))]
+    draw(tmp_path / "c.png")        # HEIC images are exported as another kind
+    labelme_file(tmp_path / "c.json", [shape("dog", SQUARE)], "c.HEIC")
+    assert [read(tmp_path)[0][1].file_name, len(read(tmp_path)[2])] == ["c.png", 2]
+    (tmp_path / "c.png").unlink()
+    labelme_file(tmp_path / "c.json", [shape("dog", SQUARE)], "..\\old\\x.jpg")
     (tmp_path / "x.jpg").unlink()
     assert read(tmp_path)[2][1] == f"{tmp_path}/c.json: {tmp_path} holds no image called c, nor '../old/x.jpg'"
 
@@ -126,7 +138,7 @@ def test_sizes_that_are_missing_are_the_image_s(tmp_path):
 
 
 def test_values_in_any_notation(tmp_path):
-    points = [["5", 5], [15.0, "5.0"], [15, 15], [5, 15]]
+    points = [["5", 5], [15.0, "5.0"], [15, 15], [6, 15]]
     record, problems = one(tmp_path, shape("dog", points, difficult="true"), shape("dog", SQUARE, difficult="false"),
                            imageHeight="30", imageWidth=40.0)
     assert problems == [] and (record.height, record.width) == (30, 40)

@@ -6,6 +6,7 @@ import pytest
 from tests.unit.format_samples import yolo_line, yolo_polygon, yolo_set
 from tests.unit.mindrecord_samples import draw, read_back
 from utils.mindrecord import convert, ensure, read_annotations, read_ground_truth
+from utils.mindrecord.detection import find_data
 from utils.mindrecord.readers import source_digest
 
 TRIANGLE = yolo_polygon(1, (10, 5), (30, 5), (10, 25))
@@ -65,6 +66,7 @@ def test_classes_are_matched_by_name(tmp_path, message):
     ("2 0.5 0.5 0.2 0.2", "class 2 has no name: there are 2, 0 to 1"),
     ("0 0.5 0.5 0 0.2", "box (20, 12, 20, 18) has no area"),
     (yolo_line(1, 2, 3, 10, 9), "the same object as line 1"),
+    (yolo_line(1, 2, 3, 10, 9).replace(" 0.", "  .") + "0", "the same object as line 1"),
 ])
 def test_a_bad_line_costs_its_object(tmp_path, line, told):
     good = yolo_line(1, 2, 3, 10, 9)
@@ -137,7 +139,7 @@ def one_image(folder, image, label):
 ONE = [(2, 3, 12, 15, 1)]
 
 
-def test_roboflow(tmp_path):
+def test_roboflow(tmp_path, message):
     """Its paths begin one folder too high, and its validation set is called valid."""
     root = tmp_path / "set"
     for name in ("train", "valid"):
@@ -145,6 +147,9 @@ def test_roboflow(tmp_path):
     path = root / "data.yaml"
     path.write_text("train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 1\nnames: ['a b']\n")
     assert found(read(path, "train")[0]) == {"train.jpg": ONE} and found(read(path, "valid")[0]) == {"valid.jpg": ONE}
+    # The test set is named, but not exported.
+    assert len(read(path)[0]) == 2 and [item.place.image_set for item in find_data(root)] == ["train", "val"]
+    assert message(read, path, "test") == f"{path}: test: no such folder or list of images: ../test/images"
 
 
 def test_cvat_ultralytics_and_lists(tmp_path):

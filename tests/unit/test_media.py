@@ -1,4 +1,5 @@
 """Pictures, folders and videos as frames, and drawn frames as files."""
+import re
 import threading
 import time
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from faster_rcnn.src.model_utils.config import InputError
+from faster_rcnn.src.model_utils.data.decoding import SUFFIXES
 from faster_rcnn.src.model_utils.inference.media import Frame, Pictures, PictureWriter, Video, open_input, read_ahead, writer_of
 
 
@@ -44,6 +46,19 @@ def test_a_folder_gives_its_pictures_and_names_the_unreadable(folder):
     assert [frame.image_id for frame in frames] == [1, 2, 3, 4]
     assert [frame.image is None for frame in frames] == [False, True, True, False]
     assert "not an image" in frames[1].problem and np.array_equal(frames[0].image, picture())
+
+
+def test_a_folder_gives_every_kind_that_is_decoded(repo_dir, tmp_path):
+    kinds = {".jfif": "JPEG", ".jp2": "JPEG2000", ".TIFF": "TIFF"}
+    for suffix, kind in kinds.items():
+        Image.fromarray(picture()).save(tmp_path / f"a{suffix}", kind)
+    frames = list(open_input(tmp_path, tmp_path / "out"))
+    assert {frame.file_name for frame in frames} == {f"a{suffix}" for suffix in kinds}
+    assert all(frame.image.shape == (24, 32, 3) for frame in frames)
+    # Programs that list folders without this module list the same.
+    for name in ("faster_rcnn/src/split_data.py", "refinedet/src/split_data.py", "ascend310_infer/src/files.cc"):
+        listed = re.search(r"(?:EXTENSIONS|kEndings) = [({](.*?)[)}]", (repo_dir / name).read_text(), re.DOTALL)[1]
+        assert sorted(re.findall(r'"(.+?)"', listed)) == sorted(SUFFIXES)
 
 
 def test_numbers_in_file_names_are_the_ids(tmp_path):

@@ -1,4 +1,6 @@
 """check.py tells the format of a folder, names the exports that nothing reads, and draws."""
+import shlex
+
 import cv2
 import numpy as np
 import pytest
@@ -81,6 +83,15 @@ def test_the_command_checks_all_that_is_there(tmp_path, capsys):
     assert check_main([str(tmp_path), "--image_set=train"]) == 0
     assert check_main([str(tmp_path / "no")]) == 2
     assert capsys.readouterr().err == f"check.py: error: {tmp_path / 'no'}: no such folder\n"
+
+
+def test_the_flags_that_the_command_tells_are_taken(tmp_path, capsys):
+    folder = labelme_set(tmp_path / "my set", {"a": [shape("dog", [[1, 1], [9, 9]], "rectangle")]})
+    assert check_main(["--masks", str(folder)]) == 0        # in this order too
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert check_main(["--masks", *shlex.split(first.partition(": ")[2])]) == 0
+    assert capsys.readouterr().out.splitlines() == lines and lines[0].startswith("images: 1 usable of 1")
+    assert check_main(["--masks", "no", str(folder)]) == 0
 
 
 @pytest.mark.parametrize(("options", "what"), [

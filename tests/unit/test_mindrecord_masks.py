@@ -135,6 +135,19 @@ def test_a_polygon_without_the_list_around_it(tmp_path):
     assert json.loads(row["masks"].tobytes()) == [[SQUARE]]
 
 
+@pytest.mark.parametrize("segmentation", [[list(map(str, SQUARE))], [f" {value}.0" for value in SQUARE]])
+def test_coordinates_as_text(tmp_path, segmentation):
+    paths = coco_set(tmp_path, [masked(1, segmentation)])
+    assert convert("coco", *paths, tmp_path / "o", masks=True, progress=False)["dropped"] == {}
+    row, = read_back(tmp_path / "o", masks=True)
+    assert json.loads(row["masks"].tobytes()) == [[SQUARE]]
+
+
+def test_run_lengths_in_any_notation():
+    assert usable_mask({"size": ["30", 40.0], "counts": ["0", 600.0, 600]}, 30, 40) == usable_mask(
+        {"size": [30, 40], "counts": [0, 600, 600]}, 30, 40)
+
+
 # ------------------------------------------------------------------------------------------- bad masks
 
 BAD = {
@@ -144,8 +157,8 @@ BAD = {
     "2 points": ([[1, 1, 9, 9]], "polygon of fewer than 3 points", "polygon 1 of 1 has 2 points, it takes 3"),
     "no point": ([[]], "polygon of fewer than 3 points", "polygon 1 of 1 has 0 points, it takes 3"),
     "odd": ([SQUARE[:7]], "polygon with an odd number of coordinates", "polygon 1 of 1 has 7 coordinates, an odd number"),
-    "words": ([[1, 1, 9, 1, 9, "9"]], "polygon with what is no number",
-              'polygon 1 of 1 is no list of numbers: [1, 1, 9, 1, 9, "9"]'),
+    "words": ([[1, 1, 9, 1, 9, "9 px"]], "polygon with what is no number",
+              'polygon 1 of 1 is no list of numbers: [1, 1, 9, 1, 9, "9 px"]'),
     "nulls": ([[1, 1, 9, 1, 9, None]], "polygon with what is no number",
               "polygon 1 of 1 is no list of numbers: [1, 1, 9, 1, 9, null]"),
     "nan": ([[1, 1, float("nan"), 1, 9, 9]], "polygon with what is no number",

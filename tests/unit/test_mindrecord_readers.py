@@ -196,6 +196,7 @@ def test_voc_two_files_with_one_picture_are_told(tmp_path):
     ("<html/>", "the root is <html>, expected <annotation>"),
     ('<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>', "declares entities"),
     ('<?xml version="1.0" encoding="nonsense"?><annotation/>', "not valid XML"),
+    ('<?xml version="1.0" encoding="gbk"?><annotation>€</annotation>', "not valid XML"),
 ])
 def test_voc_xml_that_does_not_read_is_dropped(tmp_path, message, text, what):
     paths = voc_set(tmp_path, {"a": text, "b": [("dog", 1, 1, 5, 5)]})
@@ -257,7 +258,7 @@ def test_bccd_has_two_boxes_without_area(data_dir):
 
 
 def test_txt_boxes_crowds_negatives_and_comments(tmp_path):
-    paths = txt_set(tmp_path, "# comment\n\na.jpg 0,1.5,4,5,2 3,3,9,9,1,1\n  my b.jpg  1,1,2,2,1\r\nc.jpg\n")
+    paths = txt_set(tmp_path, "# comment\n\na.jpg 0,1.5,4,5,2 3,3,9,9,1,true\n  my b.jpg  1,1,2,2,1,0.0\r\nc.jpg\n")
     records, categories, problems = read("other", paths)
     assert not problems
     assert [record.file_name for record in records] == ["a.jpg", "my b.jpg", "c.jpg"]
@@ -282,6 +283,7 @@ def test_txt_classes_by_number_or_name(tmp_path):
     ("7", "box 2 '7' has 1 number, expected"), ("1,2,x,4,1", "has 'x', which is not a number"),
     ("1,2,3,4,1.5", "has the class 1.5, which is not an integer"), ("1,2,3,4,nan", "has the class nan"),
     ("1,2,3,4,bird", "has 'bird', which is not a number"), ("1,2,3,4,1,2", "has the crowd flag 2"),
+    ("1,2,3,4,1,", "has the crowd flag , which"), ("1,2,3,4,1,yes", "has the crowd flag yes"),
     ("1,2,3,,1", "has '', which is not a number"),
 ])
 def test_txt_line_of_another_form(tmp_path, message, word, what):

@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.mindrecord_samples import annotation, coco_set, draw, txt_set, voc_set, voc_xml
 from utils.mindrecord import DataError, ensure, find_format, load_manifest, read_annotations, read_ground_truth
+from utils.mindrecord.detection import find_data
 from utils.mindrecord.errors import count_kinds
 from utils.mindrecord.values import flag, number, numbers, side, whole_number
 
@@ -92,10 +93,12 @@ def test_repeated_category_that_no_annotation_has_is_passed_over(tmp_path, messa
     assert [item["id"] for item in read_annotations("coco", *paths)[1]] == [0, 3]
 
 
-def test_image_in_two_entries_is_told(tmp_path):
+@pytest.mark.parametrize("name", ["x\\1.png", "./1.png", "../pictures/1.png", "{folder}/1.png", "sub/../1.png"])
+def test_image_in_two_entries_is_told(tmp_path, name):
     paths = coco_set(tmp_path, [annotation(1, 1, [1, 1, 5, 5]), annotation(2, 3, [2, 2, 5, 5])])
     images = json.loads(paths[1].read_text())["images"]
-    images[2]["file_name"] = "x\\1.png"
+    (paths[0] / "sub").mkdir()
+    images[2]["file_name"] = name.format(folder=paths[0])
     records, _, problems = read_annotations("coco", *changed(paths, images=images))
     assert [record.file_name for record in records] == ["1.png", "2.png", "1.png"]
     assert [str(problem) for problem in problems] == [f"{paths[1]}: images[2]: 1.png is the picture of images[0] too (ids 1 and 3)"]
@@ -155,6 +158,9 @@ def test_lines_of_one_image_are_joined(tmp_path):
     assert records[0].boxes.tolist() == [[1, 1, 5, 5], [2, 2, 6, 6]] and records[0].labels.tolist() == [1, 2]
     assert [str(problem) for problem in problems] == [f"{paths[1]}:1: box 2: box (1, 1, 5, 1) has no area"]
     assert (records[1].origin, records[1].place(0)) == (str(paths[1]), "line 4, box 1")
+    paths[1].write_text("a.jpg 1,1,5,5,1\n./a.jpg 2,2,6,6,1\npictures\\a.jpg 3,3,7,7,1\n")
+    records, _, _ = read_annotations("other", *paths)
+    assert [(record.file_name, len(record.boxes)) for record in records] == [("a.jpg", 3)]
 
 
 @pytest.mark.parametrize("name", ["IMG 2 copy.jpg", "2.jpg", "my 1,5 cat.JPG", "a 1 2.png", "x.jpg 2.tif", "a 1 b.GIF"])
@@ -180,6 +186,18 @@ def test_text_files_in_other_encodings(tmp_path, encoding):
     image_dir, path = txt_set(tmp_path, "")
     path.write_bytes("Bär.jpg 1,1,5,5,1\n".encode(encoding))
     assert read_annotations("other", image_dir, path)[0][0].file_name == "Bär.jpg"
+    assert [item.entry.name for item in find_data(tmp_path)] == ["other"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "gbk", "shift_jis", "cp1251"])
+def test_xml_in_other_encodings(tmp_path, encoding):
+    name = "кот" if encoding == "cp1251" else "犬"
+    paths = voc_set(tmp_path, {"1": [("dog", 1, 1, 5, 5)]})
+    text = (paths[1] / "1.xml").read_text().replace("dog", name)
+    (paths[1] / "1.xml").write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(encoding))
+    records, categories, problems = read_annotations("voc", *paths)
+    assert [item["name"] for item in categories] == [name] and len(records[0].boxes) == 1 and not problems
+    assert [item.entry.name for item in find_data(tmp_path)] == ["voc"]
 
 
 @pytest.mark.parametrize("line, want", [

@@ -1,5 +1,6 @@
 """The command lines of convert.py and check.py."""
 import argparse
+import itertools
 import logging
 import os
 import signal
@@ -25,6 +26,7 @@ from .readers import check_paths, check_source
 from .records import BACKGROUND
 from .splitting import SIDES, Split
 
+BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 CONVERT = """Convert a data set to MindRecord.
 What is in OUTPUT_DIR already is kept where it is a whole conversion of just this data."""
 CHECK = """List all that is wrong with a data set, and what it looks like: check.py FOLDER finds out what the folder holds.
@@ -67,7 +69,10 @@ def check_main(argv: Optional[Sequence[str]] = None) -> int:
                         "them with this configuration, augmented; its data keys are set to this data")
     parser.add_argument("--model", type=_path, metavar="DIR", help="folder of the model whose configuration that is (the one that "
                         "holds the YAML)")
-    args = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    # A folder behind --masks is FOLDER, not the value of --masks.
+    args = parser.parse_args(["--masks=True" if word == "--masks" and following.lower() not in BOOLEANS else word
+                              for word, following in itertools.zip_longest(words, words[1:], fillvalue="")])
     if args.folder is None and (args.source is None or args.anno_path is None):
         parser.error("give FOLDER, or --source and --anno_path")
     if args.folder is not None and (args.source or args.anno_path):
@@ -180,10 +185,9 @@ def _ratio(text: str) -> float:
 
 
 def _boolean(text: str) -> bool:
-    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in values:
+    if text.lower() not in BOOLEANS:
         raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-    return values[text.lower()]
+    return BOOLEANS[text.lower()]
 
 
 def _classes(text: str) -> list[str]:

@@ -15,7 +15,7 @@ import logging
 import os
 import secrets
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -26,12 +26,13 @@ from .fitting import fit
 from .folder import PARTIAL, ROWS, locked_folder, remove_leftovers
 from .formats import find_format
 from .image_header import without_orientation
-from .manifest import PICTURES, SCHEMA_VERSION, Manifest, picture_sizes, read_manifest, same_options, write_manifest
+from .manifest import PICTURES, SCHEMA_VERSION, Manifest, picture_sizes, read_manifest, write_manifest
 from .masks import encode_masks, most_bytes
-from .pictures import PictureError, check_rule, inspect, read_picture
+from .pictures import PictureError, inspect, read_picture
 from .progress import Crew, Progress, Report, default_workers
-from .readers import AnyPath, Classes, check_paths, check_source, nothing_left, read_source, refuse_fatal, source_digest
-from .records import Annotations, ImageRecord, check_classes, is_dropped
+from .readers import AnyPath, Classes, nothing_left, read_source, refuse_fatal
+from .records import Annotations, ImageRecord, is_dropped
+from .request import Request, conversion_without_source, make_options, make_request, stale_reason
 from .shard import MAX_PICTURE, Layout, ShardWriter, plan_layout, row_size
 from .splitting import Split
 
@@ -51,8 +52,8 @@ def convert(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: Any
     objects, and drop objects without one. exif_orientation: one of EXIF_RULES in pictures.py. DataError: there is nothing to
     convert, or no place to write to. Single images and objects that cannot be used are dropped, counted and warned about.
     """
-    options = _options(source, classes, keep_empty, masks, exif_orientation, split)
-    request = _request(source, image_dir, anno_path, options, image_set, split)
+    options = make_options(source, classes, keep_empty, masks, exif_orientation, split)
+    request = make_request(source, image_dir, anno_path, options, image_set, split)
     with locked_folder(output_dir) as folder:
         return _convert(request, folder, workers, shards, progress)
 
@@ -66,11 +67,11 @@ def ensure(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: AnyP
     Of several processes that call it at once, one converts and the others wait. Where the source is not there (any
     more), the conversion is taken as it is: on a machine to which only it was brought.
     """
-    options = _options(source, classes, keep_empty, masks, exif_orientation, split)
+    options = make_options(source, classes, keep_empty, masks, exif_orientation, split)
     try:
-        request = _request(source, image_dir, anno_path, options, image_set, split)
+        request = make_request(source, image_dir, anno_path, options, image_set, split)
     except DataError as error:
-        manifest = _alone(source, anno_path, output_dir, options, image_set)
+        manifest = conversion_without_source(source, anno_path, output_dir, options, image_set)
         if manifest is None:
             raise
         log.warning("%s; the conversion in %s is used as it is%s", error, output_dir, "" if "orientations" in manifest else
@@ -79,77 +80,12 @@ def ensure(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: AnyP
     with locked_folder(output_dir) as folder:
         manifest, reason = read_manifest(folder)
         if manifest:
-            reason = _stale(manifest, request, folder)
+            reason = stale_reason(manifest, request, folder)
             if not reason:
                 return manifest
         if (folder / "manifest.json").exists():
             log.warning("%s: converting anew: %s", folder, reason)
         return _convert(request, folder, workers, shards, progress)
-
-
-@dataclass(frozen=True)
-class _Request:
-    source: str
-    image_dir: Path
-    anno_path: Path
-    classes: Optional[list[str]]
-    image_set: Optional[str]
-    keep_empty: bool
-    masks: bool
-    exif_orientation: str
-    options: dict[str, Any]
-    split: Optional[Split]
-
-
-def _request(source: str, image_dir: AnyPath, anno_path: AnyPath, options: dict[str, Any], image_set: Optional[str],
-             split: Optional[Split]) -> _Request:
-    image_dir, anno_path = check_paths(source, image_dir, anno_path, image_set)
-    return _Request(source, image_dir, anno_path, options["classes"], image_set or None, options["keep_empty"],
-                    "masks" in options, options.get("exif_orientation", "auto"), options, split)
-
-
-def _options(source: str, classes: Classes, keep_empty: bool, masks: bool, exif_orientation: str,
-             split: Optional[Split]) -> dict[str, Any]:
-    """What a conversion is asked for, as the manifest holds it; without what older versions did not know, at its default."""
-    check_source(source, masks)
-    options = {"source": source, "classes": check_classes(classes), "keep_empty": bool(keep_empty)}
-    if check_rule(exif_orientation) != "auto":
-        options["exif_orientation"] = exif_orientation
-    if masks:
-        options["masks"] = True
-    return {**options, "split": asdict(split)} if split else options
-
-
-def _alone(source: str, anno_path: AnyPath, output_dir: AnyPath, options: dict[str, Any],
-           image_set: Optional[str]) -> Optional[Manifest]:
-    """The manifest of a whole conversion that does not contradict what is there of its source, or None."""
-    manifest, _ = read_manifest(Path(output_dir))
-    if manifest is None or not same_options(manifest, options):
-        return None
-    if anno_path and Path(anno_path).exists():
-        same = source_digest(source, anno_path, image_set) == manifest["fingerprint"]["annotations"]
-        return manifest if same else None
-    return manifest
-
-
-def _stale(manifest: Manifest, request: _Request, folder: Path) -> Optional[str]:
-    """Why a whole conversion is not of this data, or None."""
-    if not same_options(manifest, request.options):
-        return "it was made with other options"
-    if "orientations" not in manifest:
-        return "it was made before images were turned by their EXIF orientation"
-    if manifest.get("revision", 1) != find_format(request.source).revision:
-        return "it was made by an earlier version, which read these annotations otherwise"
-    fingerprint = manifest["fingerprint"]
-    if source_digest(request.source, request.anno_path, request.image_set) != fingerprint["annotations"]:
-        return "the annotations changed"
-    try:
-        names = json.loads((folder / manifest["pictures"]).read_bytes())
-    except (OSError, ValueError) as error:
-        return f"{manifest['pictures']} does not read: {error}"
-    if picture_sizes(request.image_dir, names)[1] != fingerprint["pictures"]:
-        return "pictures changed"
-    return None
 
 
 @dataclass
@@ -167,7 +103,7 @@ class _Part:
     writer: Any = None      # a ShardWriter once the work has begun
 
 
-def _convert(request: _Request, folder: Path, workers: Optional[int], shards: Optional[int], report: Report) -> Manifest:
+def _convert(request: Request, folder: Path, workers: Optional[int], shards: Optional[int], report: Report) -> Manifest:
     found = read_source(request.source, request.image_dir, request.anno_path, request.classes, request.image_set, request.split)
     refuse_fatal(found.problems)
     sizes, fingerprint = picture_sizes(request.image_dir, sorted({record.file_name for record in found.records}))
@@ -213,7 +149,7 @@ def _convert(request: _Request, folder: Path, workers: Optional[int], shards: Op
     return manifest
 
 
-def _write(crew: Crew, parts: list[_Part], request: _Request, report: Report) -> None:
+def _write(crew: Crew, parts: list[_Part], request: Request, report: Report) -> None:
     layout = plan_layout([part.sizes for part in parts])
     progress = Progress(sum(len(part.records) for part in parts), "MindRecord", report)
     try:
@@ -243,7 +179,7 @@ def _has_objects(record: ImageRecord) -> bool:
     return 0 in record.crowds
 
 
-def _nothing(request: _Request, found: Annotations, problems: list[Problem]) -> DataError:
+def _nothing(request: Request, found: Annotations, problems: list[Problem]) -> DataError:
     if found.records and not problems and not any(map(_has_objects, found.records)):
         return DataError(f"{request.anno_path}: none of its {len(found.records)} images has an object (keep_empty "
                          "takes them all the same)")
@@ -270,7 +206,7 @@ def _divide(records: list[ImageRecord], rows: list[int], count: int, folder: Pat
     return parts
 
 
-def _write_rows(part: _Part, layout: Layout, request: _Request, tick: Callable[[], None]) -> None:
+def _write_rows(part: _Part, layout: Layout, request: Request, tick: Callable[[], None]) -> None:
     part.writer = ShardWriter(part.path, layout, request.masks)
     for record in part.records:
         tick()
@@ -280,7 +216,7 @@ def _write_rows(part: _Part, layout: Layout, request: _Request, tick: Callable[[
             part.problems.append(Problem(str(request.image_dir / record.file_name), "", str(error), error.kind))
 
 
-def _write_row(part: _Part, record: ImageRecord, request: _Request) -> None:
+def _write_row(part: _Part, record: ImageRecord, request: Request) -> None:
     data = read_picture(os.path.join(request.image_dir, record.file_name))
     picture = inspect(data)
     stay, boxes, masks, problems, frame = fit(record, picture, request.masks, request.exif_orientation)
@@ -309,7 +245,7 @@ def _finish(part: _Part) -> None:
         part.path.unlink()
 
 
-def _manifest(request: _Request, found: Annotations, parts: list[_Part], problems: list[Problem], pictures: dict[str, Any],
+def _manifest(request: Request, found: Annotations, parts: list[_Part], problems: list[Problem], pictures: dict[str, Any],
               rows: str) -> Manifest:
     counts = count_kinds(problem for problem in problems if is_dropped(problem))
     kept = count_kinds(problem for problem in problems if not is_dropped(problem))

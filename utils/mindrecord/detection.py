@@ -1,5 +1,6 @@
 """Find out which format the data in a folder has, and name exports of annotation tools that no reader takes."""
 import json
+import shlex
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -18,8 +19,8 @@ class Found(NamedTuple):
 
     def flags(self) -> str:
         """Return the flags by which check.py and convert.py take the data set, --source apart."""
-        image_set = f" --image_set={self.place.image_set}" if self.place.image_set else ""
-        return f"--image_dir={self.place.image_dir} --anno_path={self.place.anno_path}{image_set}"
+        values = {name: value for name, value in self.place._asdict().items() if value}
+        return " ".join(f"--{name}={shlex.quote(str(value))}" for name, value in values.items())
 
 
 def find_data(folder: Path) -> list[Found]:

@@ -23,6 +23,7 @@ from .errors import (
     UNUSABLE_MASK,
 )
 from .records import HUGE
+from .values import numbers, whole_number
 
 _NUMBERS = frozenset((int, float))      # bool is an int to isinstance, and no number here
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -47,7 +48,8 @@ def usable_mask(segmentation: Any, height: int, width: int) -> UsableMask:
         return UsableMask(None, [(EMPTY_MASK, "segmentation is empty")])
     faults: list[tuple[str, str]] = []
     usable: list[Any] = []
-    for number, polygon in enumerate(segmentation, 1):
+    for number, given in enumerate(segmentation, 1):
+        polygon = _as_numbers(given)
         fault = _polygon_fault(polygon, height, width)
         if fault is None:
             usable.append(polygon)
@@ -56,6 +58,13 @@ def usable_mask(segmentation: Any, height: int, width: int) -> UsableMask:
     if not usable:
         faults.append((UNUSABLE_MASK, "none of its polygons is usable"))
     return UsableMask(usable or None, faults)
+
+
+def _as_numbers(polygon: Any) -> Any:
+    """The coordinates as numbers where they are text; else the polygon as it is."""
+    if type(polygon) is not list or _NUMBERS.issuperset(map(type, polygon)):
+        return polygon
+    return numbers(polygon, len(polygon)) or polygon
 
 
 def _polygon_fault(polygon: Any, height: int, width: int) -> Optional[tuple[str, str]]:
@@ -81,10 +90,11 @@ def _polygon_fault(polygon: Any, height: int, width: int) -> Optional[tuple[str,
 
 def _usable_runs(runs: dict[str, Any], height: int, width: int) -> UsableMask:
     size, counts = runs.get("size"), runs.get("counts")
-    if type(size) is not list or len(size) != 2 or any(type(side) is not int for side in size):
+    sides = [whole_number(side) for side in size] if type(size) is list else []
+    if len(sides) != 2 or None in sides:
         return UsableMask(None, [(BROKEN_RLE, f"size {_short(size)} of the run lengths is not [height, width]")])
-    if size != [height, width]:
-        what = f"run lengths are of {_short(size[1])}x{_short(size[0])} pixels, the picture has {width}x{height}"
+    if sides != [height, width]:
+        what = f"run lengths are of {sides[1]}x{sides[0]} pixels, the picture has {width}x{height}"
         return UsableMask(None, [(OTHER_RLE_SIZE, what)])
     try:
         lengths = run_lengths(counts)
@@ -96,12 +106,14 @@ def _usable_runs(runs: dict[str, Any], height: int, width: int) -> UsableMask:
         return UsableMask(None, [(BROKEN_RLE, f"run lengths cover {lengths.sum()} of {height * width} pixels")])
     if not lengths[1::2].any():
         return UsableMask(None, [(EMPTY_MASK, "run lengths hold no pixel")])
+    size = [height, width]
     return UsableMask({"size": size, "counts": counts if type(counts) is str else _compress(lengths, size)}, [])
 
 
 def run_lengths(counts: Any) -> np.ndarray:
     """int64 run lengths of `counts`; ValueError says what is wrong with it."""
     if type(counts) is list:
+        counts = [whole_number(length) for length in counts]
         if any(type(length) is not int or not 0 <= length < 2**31 for length in counts):
             raise ValueError("hold what is no length")
         return np.array(counts, np.int64)

@@ -93,7 +93,7 @@ class ObjectList:
         if x2 <= x1 or y2 <= y1:
             shape = "is upside down" if x2 < x1 or y2 < y1 else "has no area"
             return NO_AREA, f"box {_numbers(box)} {shape}"
-        if type(segmentation) is list and segmentation and type(segmentation[0]) in (int, float):
+        if type(segmentation) is list and segmentation and type(segmentation[0]) in (int, float, str):
             segmentation = [segmentation]       # one polygon without the list around it, as VIA 2.0 exports it
         self.objects.append((box, label, crowd, place, area, segmentation, difficult))
         return None

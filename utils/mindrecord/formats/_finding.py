@@ -1,4 +1,5 @@
 """Tell whether a folder holds data of the formats that the old zoo had: COCO, Pascal VOC and text."""
+import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -33,7 +34,7 @@ def find_voc(folder: Path) -> list[Place]:
     """Return the place of a folder of VOC's XML files: this one, or one in it."""
     for annotations in (folder / "Annotations", folder / "annotations", folder, *_inner(folder)):
         files = sorted(annotations.glob("*.xml"))[:LOOKED_AT] if annotations.is_dir() else []
-        if any(b"<annotation" in _head(path) and b"<annotations" not in _head(path) for path in files):
+        if any("<annotation" in _head(path) and "<annotations" not in _head(path) for path in files):
             stems = {path.stem for path in annotations.glob("*.xml")}
             places = [folder / "JPEGImages", folder / "images", annotations, folder, *_inner(folder)]
             images = next((place for place in places if place.is_dir() and _has_image_of(place, stems)), None)
@@ -45,19 +46,21 @@ def find_txt(folder: Path) -> list[Place]:
     """Return a place for each text file with a line an image."""
     places = []
     for path in sorted(folder.glob("*.txt")):
-        lines = [line for line in _head(path).decode("utf-8-sig", "replace").splitlines() if line.strip() and line[0] != "#"]
+        lines = [line for line in _head(path).splitlines() if line.strip() and line[0] != "#"]
         if lines and LINE.match(lines[0]):
             names = [re.split(r"\s+-?[\d.]+,", line)[0] for line in lines[:LOOKED_AT]]
             places.append(Place(_holding(names, [folder, *_inner(folder)]) or folder, path))
     return places
 
 
-def _head(path: Path) -> bytes:
+def _head(path: Path) -> str:
     try:
         with path.open("rb") as stream:
-            return stream.read(HEAD)
+            data = stream.read(HEAD)
     except OSError:
-        return b""
+        return ""
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if wide else "utf-8-sig", "replace")
 
 
 def _inner(folder: Path) -> Iterator[Path]:

@@ -56,13 +56,22 @@ class Description:
     read: list[Path]
 
     def choose(self, image_set: Optional[str]) -> list[str]:
-        """Return the names of the sets to read: the one asked for, or all."""
+        """Return the names of the sets to read: the one asked for, or all.
+
+        Exports without a test set name one all the same: it is left out of all.
+        """
         if image_set is None:
-            return list(self.sets)
+            return [name for name in self.sets if name != "test" or self._holds_test()] or list(self.sets)
         name = OTHER_NAMES.get(image_set, image_set)
         if name not in self.sets:
             raise DataError(f"{self.path}: has no set {image_set!r}; it has {', '.join(self.sets)}")
         return [name]
+
+    def _holds_test(self) -> bool:
+        try:
+            return bool([self.locate("test", entry) for entry in self.sets["test"]])
+        except DataError:
+            return False
 
     def locate(self, name: str, entry: str) -> Path:
         """Return the folder or list that an entry of set `name` stands for."""

@@ -21,6 +21,7 @@ from ..errors import (
     MISSING_XML,
     OTHER_NAME,
     TAKEN_PICTURE,
+    TWICE,
     DataError,
     Problem,
     unknown_category,
@@ -54,9 +55,9 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
             problems.append(Problem(str(path / name), "", f"not a LabelMe file: {error}", BAD_JSON))
     if not parsed:
         raise DataError(f"{path}: holds no LabelMe file: {problems[0] if problems else 'no JSON'}")
-    found = {shape["label"] for _, content in parsed for shape in content["shapes"]
-             if isinstance(shape, dict) and isinstance(shape.get("label"), str) and shape["label"]}
-    classes = choose_classes(path, classes, found - PASSED_OVER)
+    found = {shape["label"].strip() for _, content in parsed for shape in content["shapes"]
+             if isinstance(shape, dict) and isinstance(shape.get("label"), str)}
+    classes = choose_classes(path, classes, found - PASSED_OVER - {""})
     labels = {name: label for label, name in enumerate(classes) if label}
     taken: dict[str, str] = {}
     images = _Images(image_dir)
@@ -181,6 +182,7 @@ def _objects(file: Path, shapes: list[Any], labels: dict[str, int], size: _Size,
              problems: list[Problem]) -> list[tuple[int, int, list[_Part], bool]]:
     """[(index of the first shape, label, parts, difficult)]; shapes that are no object are reported."""
     objects: dict[Any, tuple[int, int, list[_Part], bool]] = {}
+    seen: dict[str, int] = {}       # shape -> index
     for index, shape in enumerate(shapes):
         try:
             name = _name(shape)
@@ -191,6 +193,10 @@ def _objects(file: Path, shapes: list[Any], labels: dict[str, int], size: _Size,
                                         unknown_category(name)))
                 continue
             part = _part(shape, size)
+            first = seen.setdefault(repr((name, shape.get("group_id"), part)), index)
+            if first != index:
+                problems.append(Problem(str(file), f"shapes[{index}]", f"the same object as shapes[{first}]", TWICE))
+                continue
         except ValueError as error:
             problems.append(Problem(str(file), f"shapes[{index}]", str(error), BAD_OBJECT))
             continue
@@ -207,7 +213,7 @@ def _name(shape: Any) -> str:
     name = shape.get("label")
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"label {name!r} is no name")
-    return name
+    return name.strip()
 
 
 def _part(shape: dict[str, Any], size: _Size) -> _Part:

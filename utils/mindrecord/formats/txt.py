@@ -11,8 +11,8 @@ from ..errors import BAD_LINE, DataError, Problem, unknown_category
 from ..file_names import NameFinder, ends_as_image
 from ..format import Format, decode_text, digest_of, read_bytes
 from ..records import Annotations, ImageRecord, ObjectList, named_categories, no_overlap
+from ..values import flag, whole_number
 from ..values import number as read_number
-from ..values import whole_number
 from ._finding import find_txt
 
 MOST_LABELS = 9999      # where no classes are given; a larger number is no label
@@ -113,8 +113,8 @@ def _box(word: str, classes: Optional[list[str]]) -> tuple[int, list[float], int
         if label is None:
             _number(parts[4])
             raise _WordError(f"has the class {parts[4]}, which is not an integer")
-    crowd = whole_number(parts[5]) if len(parts) == 6 else 0
-    if crowd not in (0, 1):
+    crowd = 0 if len(parts) == 5 else flag(parts[5]) if parts[5] else None
+    if crowd is None:
         raise _WordError(f"has the crowd flag {parts[5]}, which is neither 0 nor 1")
     return label, box, crowd
 

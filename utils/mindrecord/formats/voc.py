@@ -4,6 +4,7 @@ Such a list is a file, or NAME where ImageSets/Main/NAME.txt lies beside the fol
 """
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -30,6 +31,7 @@ from ..values import flag, side
 from ..values import number as read_number
 from ._finding import find_voc
 
+ENCODING = re.compile(rb"\s*<\?xml[^>]*?\sencoding\s*=\s*[\"']([\w.:-]+)[\"'][^>]*>")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -156,7 +158,7 @@ class _Object:
 
 def _parse(data: bytes) -> _Image:
     try:
-        root = defusedxml.ElementTree.fromstring(data)
+        root = _root(data)
     except ParseError as error:
         line, column = error.position
         raise _XmlError(f"not valid XML: {str(error).split(':')[0]}", f"line {line}, column {column + 1}") from error
@@ -167,6 +169,17 @@ def _parse(data: bytes) -> _Image:
     if root.tag != "annotation":
         raise _XmlError(f"the root is <{root.tag}>, expected <annotation>")
     return _Image(root)
+
+
+def _root(data: bytes) -> Element:
+    try:
+        return defusedxml.ElementTree.fromstring(data)
+    except ValueError:
+        # The parser refuses encodings of several bytes, such as GBK, which Python reads.
+        declared = ENCODING.match(data)
+        if declared is None:
+            raise
+        return defusedxml.ElementTree.fromstring(data[declared.end():].decode(declared[1].decode()))
 
 
 def file_name_of(data: bytes) -> str:

@@ -18,7 +18,7 @@ from ..pictures import PictureError
 from ..records import BACKGROUND, Annotations, ImageRecord, ObjectList, named_categories, no_overlap
 from ..values import number as read_number
 from ._shapes import area_of, box_of, flat, picture_size
-from ._yolo_sets import DESCRIPTIONS, SETS, YoloSet, description_of, folders, open_set, read_description, walk
+from ._yolo_sets import DESCRIPTIONS, YoloSet, description_of, folders, open_set, read_description, walk
 
 FARTHEST = 1.0      # a value this far outside of 0 to 1 is no fraction
 MOST_CLASSES = 9999     # where nothing names them
@@ -61,19 +61,21 @@ class _Row(NamedTuple):
 def _parse(path: Path, keypoints: bool, problems: list[Problem]) -> list[_Row]:
     """The usable lines of a label file."""
     rows: list[_Row] = []
-    seen: dict[tuple[str, ...], int] = {}
+    seen: dict[Any, int] = {}      # object -> line
     for line, text in enumerate(decode_text(path, read_bytes(path)).splitlines(), 1):
         words = tuple(text.split())
         if not words:
             continue
-        if words in seen:
-            problems.append(Problem(str(path), f"line {line}", f"the same object as line {seen[words]}", TWICE))
-            continue
-        seen[words] = line
         try:
-            rows.append(_row(line, words, keypoints))
+            row = _row(line, words, keypoints)
         except ValueError as error:
             problems.append(Problem(str(path), f"line {line}", str(error), BAD_LINE))
+            continue
+        first = seen.setdefault((row.number, row.box, *row.polygon), line)
+        if first == line:
+            rows.append(row)
+        else:
+            problems.append(Problem(str(path), f"line {line}", f"the same object as line {first}", TWICE))
     return rows
 
 
@@ -189,7 +191,7 @@ def find(folder: Path) -> list[Place]:
             found = read_description(path)
         except DataError:
             continue
-        return [Place(find_images(path, name), path, name) for name in SETS if name in found.sets]
+        return [Place(find_images(path, name), path, name) for name in found.choose(None)]
     labels, images = folders(folder, None)
     if not labels.is_dir() or not images.is_dir():
         return []

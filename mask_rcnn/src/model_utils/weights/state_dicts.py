@@ -13,6 +13,8 @@ from .safe_pickle import shown
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "blobs")
 # What wrapping a network puts before its names: Lightning, torch.compile, mmdetection's wrappers, data-parallel training.
 PREFIXES = ("model.", "_orig_mod.", "detector.", "module.")
+# Parts of a network, by which what stands before them is known as the attribute that holds it: self.net = ... in Lightning.
+PARTS = ("backbone", "features")
 # Numbers that an average of weights counts with.
 COUNTERS = ("n_averaged", "steps", "updates")
 AVERAGED = re.compile(r"(^|_)(ema|swa|avg|average|averaged)(_|$)")
@@ -75,12 +77,18 @@ def _described(name: str) -> str:
 def bare_names(names: Iterable[Any]) -> tuple[str, list[Any]]:
     """Return (the prefixes that most of the names begin with, the names without them)."""
     bare, removed = list(names), ""
-    while prefix := next((item for item in PREFIXES if 2 * sum(_begins(name, item) for name in bare) > len(bare)), ""):
+    while prefix := next((item for item in (*PREFIXES, *_attributes(bare))
+                          if 2 * sum(_begins(name, item) for name in bare) > len(bare)), ""):
         shorter = [name[len(prefix):] if _begins(name, prefix) else name for name in bare]
         if len(set(shorter)) < len(shorter):
             break       # two layers would have one name
         bare, removed = shorter, removed + prefix
     return removed, bare
+
+
+def _attributes(names: Iterable[Any]) -> list[str]:
+    parts = (name.split(".", 2) for name in names if isinstance(name, str))
+    return sorted({f"{part[0]}." for part in parts if len(part) > 1 and part[1] in PARTS and part[0] not in PARTS})
 
 
 def _begins(name: Any, prefix: str) -> bool:

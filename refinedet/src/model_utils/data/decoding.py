@@ -14,7 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .image_header import TIFF_ORDERS, find_orientation, read_header, without_orientation
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".tga", ".pcx", ".ico", ".pgm", ".ppm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".tga", ".pcx", ".ico", ".pgm", ".ppm",
+            ".jfif", ".jp2")
 MOST_PIXELS = 1 << 28       # 800 MB once decoded: beyond, a file is taken for damaged
 LONGEST_SIDE = 1_000_000    # libpng's limit
 # IMREAD_COLOR makes 3 channels of 8 bits of grey, palette, 16-bit and transparent images alike (alpha is dropped).
