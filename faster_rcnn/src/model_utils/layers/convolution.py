@@ -232,6 +232,27 @@ class Conv2d(nn.Cell):
         return ops.bias_add(self.conv(x, self.weight), self.bias)
 
 
+class ScaledWeight(nn.Cell):
+    """weight (O, C, h, w) times scale (O,). The gradient repeats the scale again: kept, it would be as large as the weight.
+
+    Operators are attributes: `ops.tile` does not compile within `bprop`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tile, self.sum = ops.Tile(), ops.ReduceSum()
+
+    def construct(self, weight: Tensor, scale: Tensor) -> Tensor:
+        return weight * self.repeat(scale, weight)
+
+    def bprop(self, weight: Tensor, scale: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        return dout * self.repeat(ops.depend(scale, dout), weight), self.sum(dout * weight, (1, 2, 3))
+
+    def repeat(self, scale: Tensor, weight: Tensor) -> Tensor:
+        """In the weight's shape: a product of unequal shapes keeps 16 bytes per element in memory for good on the CPU."""
+        return self.tile(scale.reshape(-1, 1, 1, 1), (1, *weight.shape[1:]))
+
+
 class ConvNorm(nn.Cell):
     """Convolution and batch norm with fixed statistics, folded into one convolution: conv(x, w * scale) + shift.
 
@@ -251,6 +272,7 @@ class ConvNorm(nn.Cell):
         self.moving_mean = Parameter(initializer("zeros", (out_channels,)), name="moving_mean", requires_grad=False)
         self.moving_variance = Parameter(initializer("ones", (out_channels,)), name="moving_variance", requires_grad=False)
         self.conv = Convolution(in_channels, out_channels, kernel_size, stride, fast, dilation)
+        self.scaled = ScaledWeight()
         self.eps = eps
         self.calibrating = False
 
@@ -259,9 +281,7 @@ class ConvNorm(nn.Cell):
             self.set_statistics(self.conv(x, self.weight))
         scale = self.gamma / ops.sqrt(self.moving_variance + self.eps)
         shift = self.beta - self.moving_mean * scale
-        # Tiled first: a product of unequal shapes keeps 16 bytes per element in memory for good on the CPU.
-        scale = ops.tile(scale.reshape(-1, 1, 1, 1), (1, *self.weight.shape[1:]))
-        return ops.bias_add(self.conv(x, self.weight * scale), shift)
+        return ops.bias_add(self.conv(x, self.scaled(self.weight, scale)), shift)
 
     def set_statistics(self, y: Tensor) -> None:
         y = y.asnumpy().astype(np.float64)
