@@ -196,8 +196,8 @@ def set_samples(model, net) -> None:
     gt, there = rows_of_pictures([arrays[f"train/gt_boxes{i}"] for i in range(model.count)])
     shape = arrays["input/images"].shape
     anchors = ops.cat(net.anchors(model.shapes, shape[2:]))
-    features, sizes = [np.zeros((1, 1, *side)) for side in model.shapes], arrays["input/image_sizes"].astype(np.float32)
-    own = net.anchors_of_pictures(features, np.zeros(shape, np.float32), Tensor(sizes))
+    sizes = arrays["input/image_sizes"].astype(np.float32)
+    own = net.anchors_of_pictures(model.shapes, np.zeros(shape, np.float32), Tensor(sizes))
     labels, matched = (x.asnumpy() for x in match_anchors(anchors, Tensor(gt), Tensor(there), anchor_valid=own, **net.matching))
     before = labels if own is None else np.where(own.asnumpy(), labels, -2)
     for i in range(model.count):

@@ -77,8 +77,7 @@ def check_matching(model, overrides):
     net, arrays = model.without_features(**overrides), model.arrays
     gt, valid = rows_of_pictures([arrays[f"train/gt_boxes{i}"] for i in range(model.count)])
     image = np.zeros(arrays["input/images"].shape, np.float32)
-    features = [np.zeros((1, 1, *shape)) for shape in model.shapes]
-    own = net.anchors_of_pictures(features, image, Tensor(arrays["input/image_sizes"].astype(np.float32)))
+    own = net.anchors_of_pictures(model.shapes, image, Tensor(arrays["input/image_sizes"].astype(np.float32)))
     anchors = ms.ops.cat(net.anchors(model.shapes, image.shape[2:]))
     labels, matched = match_anchors(anchors, Tensor(gt), Tensor(valid), anchor_valid=own, **net.matching)
     for i in range(model.count):

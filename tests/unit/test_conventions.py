@@ -113,9 +113,9 @@ def test_anchors_beyond_a_picture_count_for_nothing():
     """The second picture is 60 x 100: its cells end at 64 x 128."""
     net = build_network(narrow_config(convention="mmdet"))
     shapes = ((32, 48), (16, 24), (8, 12), (4, 6), (2, 3))
-    features, image = [np.zeros((2, 1, *shape)) for shape in shapes], np.zeros((2, 3, 128, 192))
+    image = np.zeros((2, 3, 128, 192))
     sizes = Tensor(np.array([[128, 192], [60, 100]], np.float32))
-    own = net.anchors_of_pictures(features, image, sizes).asnumpy()
+    own = net.anchors_of_pictures(shapes, image, sizes).asnumpy()
     assert own[0].all()
     cells = own[1].reshape(-1, 3)
     start = 0
@@ -124,7 +124,7 @@ def test_anchors_beyond_a_picture_count_for_nothing():
         rows, columns = -(-64 // stride), -(-128 // stride)
         assert level[:rows, :columns].all() and level.sum() == rows * columns
         start += height * width
-    assert build_network(narrow_config()).anchors_of_pictures(features, image, sizes) is None
+    assert build_network(narrow_config()).anchors_of_pictures(shapes, image, sizes) is None
 
 
 def test_masks_are_pasted_as_told():

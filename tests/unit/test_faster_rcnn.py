@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from faster_rcnn.src.FasterRcnn.faster_rcnn import LOSS_NAMES, build_network
+from faster_rcnn.src.FasterRcnn.faster_rcnn import LOSS_NAMES, build_network, level_shapes, shapes_of
 from faster_rcnn.src.model_utils.layers.convolution import Convolution
 from faster_rcnn.src.network_define import InferenceNet
 from tests.narrow_network import (
@@ -157,6 +157,13 @@ def test_fast_convolutions_and_loss_weights(monkeypatch, config, net, train):
     direct, _ = train(*inputs)
     got = np.array([float(loss) for loss in fast(*inputs)])             # operator by operator
     np.testing.assert_allclose(got, np.array([direct[name] for name in LOSS_NAMES]) * [1, 2, 3, 4], rtol=1e-3)
+
+
+@pytest.mark.parametrize("height, width", [(96, 160), (70, 101)])
+def test_levels_have_the_shapes_that_training_matches_anchors_of(net, height, width):
+    """Anchors are matched before there are features."""
+    features = net.neck(net.backbone(Tensor(np.zeros((1, 3, height, width), np.float32))))
+    assert tuple(shapes_of(features)) == level_shapes((height, width), net.strides)
 
 
 def test_moved_object_moves_its_detections():

@@ -53,7 +53,7 @@ class FasterRcnn(nn.Cell):
         super().__init__()
         self.backbone, self.neck, self.rpn, self.roi_align, self.rcnn = backbone, neck, rpn, roi_align, rcnn
         self.anchors, self.corners = constant_anchors(anchors, strides_from_size)
-        self.own_divisor = own_divisor
+        self.strides, self.own_divisor = anchors.strides, own_divisor
         self.train_proposals, self.test_proposals, self.detector = train_proposals, test_proposals, detector
         self.matching, self.anchor_sampling, self.roi_sampling = matching, anchor_sampling, roi_sampling
         self.roi_pos, self.pooled_levels = roi_sampling["num_pos"], len(roi_align.strides)
@@ -75,22 +75,27 @@ class FasterRcnn(nn.Cell):
     def train_boxes(self, image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise):
         """For networks with more heads: {name: loss}, the pooled levels as of RoiAlign.table_of, what `sample_rois` gave."""
         image_sizes = image_info[:, :2]
+        shapes = constant_shapes(image.shape[2:], self.strides)
+        anchors = self.anchors(shapes, image.shape[2:])
+        own = self.anchors_of_pictures(shapes, image, image_sizes)
+        labels, matched = match_anchors(ops.cat(anchors), gt_boxes, gt_valid, anchor_valid=own, **self.matching)
+        # Everything else follows the matching: its loop splits the compiled graph in two, and what is computed in front of it
+        # stays in memory to the end of the step.
+        image = ops.depend(image, labels)
+
         features = self.neck(self.backbone(image))
         still = [ops.stop_gradient(feature) for feature in features]
         logits, deltas = self.rpn(still)
-        anchors = self.anchors_of(features, image)
         proposals, _, proposal_valid = self.train_proposals(logits, deltas, image_sizes, anchors)
-
-        own = self.anchors_of_pictures(features, image, image_sizes)
-        rpn_cls, rpn_reg = self.rpn_loss(features, ops.cat(anchors), own, gt_boxes, gt_valid, rpn_noise)
+        rpn_cls, rpn_reg = self.rpn_loss(features, ops.cat(anchors), labels, matched, gt_boxes, rpn_noise)
         samples = sample_rois(proposals, proposal_valid, gt_boxes, gt_labels, gt_valid, roi_noise, **self.roi_sampling)
         cells = self.roi_align.table_of(features[:self.pooled_levels])
         rcnn_cls, rcnn_reg = self.rcnn_loss(cells, samples)
         losses = {"rpn_cls_loss": rpn_cls, "rpn_reg_loss": rpn_reg, "rcnn_cls_loss": rcnn_cls, "rcnn_reg_loss": rcnn_reg}
         return losses, cells, samples
 
-    def rpn_loss(self, features, anchors, own, gt_boxes, gt_valid, noise):
-        labels, matched = match_anchors(anchors, gt_boxes, gt_valid, anchor_valid=own, **self.matching)
+    def rpn_loss(self, features, anchors, labels, matched, gt_boxes, noise):
+        """labels, matched: of `match_anchors`."""
         index, positive, negative = sample_anchors(labels, noise, **self.anchor_sampling)
         targets = anchor_targets(anchors, gt_boxes, matched, index, *self.rpn_coding)
         logits, deltas = self.rpn.at_anchors(features, index.astype(mstype.int32))
@@ -128,16 +133,24 @@ class FasterRcnn(nn.Cell):
         """Anchors (A_l, 4) per level."""
         return self.anchors(shapes_of(features), image.shape[2:])
 
-    def anchors_of_pictures(self, features, image, image_sizes):
+    def anchors_of_pictures(self, shapes, image, image_sizes):
         """Which anchors count in training: bool (N, A), None = all."""
         if self.own_divisor == 0:
             return None
         padded = ops.ceil(image_sizes / self.own_divisor) * self.own_divisor
-        return anchors_in_padding(self.corners(shapes_of(features), image.shape[2:]), padded)
+        return anchors_in_padding(self.corners(shapes, image.shape[2:]), padded)
 
     def noise_shapes(self, batch_size: int) -> dict:
         """Shapes of the two noise inputs of `construct`."""
         return {"rpn_noise": (batch_size, self.noise_sizes[0]), "roi_noise": (batch_size, self.noise_sizes[1])}
+
+
+def level_shapes(size, strides):
+    """(H_l, W_l) per level of an input of size (H, W)."""
+    return tuple((-(-size[0] // stride), -(-size[1] // stride)) for stride in strides)
+
+
+constant_shapes = constexpr(level_shapes)     # for graphs
 
 
 def shapes_of(features):
@@ -206,7 +219,7 @@ def build_parts(config, fast: bool = False) -> dict:
     }
     bounds = config.img_height, config.img_width
     height, width = InputSize(*bounds, pad_to=config.pad_to).box() or bounds      # of training's inputs
-    shapes = [(-(-height // stride), -(-width // stride)) for stride in config.anchor_strides]
+    shapes = level_shapes((height, width), config.anchor_strides)
     noise_sizes = (len(anchors.grid(shapes)), config.rpn_proposal_max_num + config.num_gts)
     return {
         "backbone": build_backbone(config, fast),

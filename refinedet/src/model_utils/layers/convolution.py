@@ -66,7 +66,7 @@ class WinogradConv3x3(nn.Cell):
         self.matmul_nt = ops.MatMul(transpose_b=True)
         self.matmul_tn = ops.MatMul(transpose_a=True)
         self.batch_matmul = ops.BatchMatMul()
-        self.batch_matmul_nt = ops.BatchMatMul(transpose_b=True)
+        self.batch_matmul_nt, self.batch_matmul_tn = ops.BatchMatMul(transpose_b=True), ops.BatchMatMul(transpose_a=True)
         self.keeping = False                        # see keep_filters
         self.kept: Parameter | None = None
 
@@ -78,10 +78,13 @@ class WinogradConv3x3(nn.Cell):
         return self.filter(x, weight)
 
     def bprop(self, x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
-        # The tiles of x are made again here, after dout: kept from the forward pass they would take 2.25 times the activation.
-        x = ops.depend(x, dout)
-        flipped = ops.transpose(ops.reverse(weight, (2, 3)), (1, 0, 2, 3))     # (C, O, 3, 3)
-        return self.filter(dout, flipped), self.weight_gradient(x, dout)
+        # The tiles of x are made again here, after dout: kept from the forward pass they would take 2.25 times the activation,
+        # and the filters four times the weight.
+        x, weight = ops.depend(x, dout), ops.depend(weight, dout)
+        dm = self.output_tiles_gradient(dout)
+        dweight = self.weight_gradient(dm, x)
+        dm = ops.depend(dm, dweight)                # one after the other: side by side they would need the memory of both
+        return self.input_gradient(dm, weight, x.shape), dweight
 
     def filter(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.apply(self.filters_of(weight), x)
@@ -104,13 +107,28 @@ class WinogradConv3x3(nn.Cell):
             y = ops.slice(y, (0, 0, 0, 0), (n, out_channels, height, width))
         return y
 
-    def weight_gradient(self, x: Tensor, dout: Tensor) -> Tensor:
+    def output_tiles_gradient(self, dout: Tensor) -> Tensor:
+        """(N, O, H, W) -> (36, O, N*T): both gradients start from it."""
         n, out_channels, height, width = dout.shape
-        channels = x.shape[1]
         pad = (0, -height % 4, 0, -width % 4)
         dm = ops.Conv2D(36, 4, pad_mode="pad", pad=pad, stride=4)(
             dout.reshape(n * out_channels, 1, height, width), self.from_tiles)
-        dm = permute_rows(dm, n, out_channels, 36).reshape(36, out_channels, -1)
+        return permute_rows(dm, n, out_channels, 36).reshape(36, out_channels, -1)
+
+    def input_gradient(self, dm: Tensor, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The steps of `apply`, each transposed, in reverse: `input_tiles` becomes a sum of overlapping tiles.
+
+        A Winograd convolution of dout with the flipped, transposed weights gives the same, but needs tiles of dout of its own.
+        """
+        n, channels, height, width = shape
+        dv = self.batch_matmul_tn(self.filters_of(weight), dm)                 # (36, C, N*T)
+        dv = permute_rows(dv, 36, channels, n).reshape(n * channels, 36, (height + 3) // 4, (width + 3) // 4)
+        dx = ops.Conv2DTranspose(1, 6, pad_mode="pad", pad=tile_padding(height, width), stride=4)(
+            dv, self.to_tiles, (n * channels, 1, height, width))
+        return dx.reshape(shape)
+
+    def weight_gradient(self, dm: Tensor, x: Tensor) -> Tensor:
+        out_channels, channels = dm.shape[1], x.shape[1]
         du = self.batch_matmul_nt(dm, self.input_tiles(x))                     # (36, O, C)
         dw = self.matmul_tn(du.reshape(36, out_channels * channels), self.to_filter)
         return dw.reshape(out_channels, channels, 3, 3)
@@ -118,9 +136,14 @@ class WinogradConv3x3(nn.Cell):
     def input_tiles(self, x: Tensor) -> Tensor:
         """Overlapping 6x6 tiles in the transform domain: (36, C, N*T)."""
         n, channels, height, width = x.shape
-        pad = (1, 1 + -height % 4, 1, 1 + -width % 4)
-        v = ops.Conv2D(36, 6, pad_mode="pad", pad=pad, stride=4)(x.reshape(n * channels, 1, height, width), self.to_tiles)
+        v = ops.Conv2D(36, 6, pad_mode="pad", pad=tile_padding(height, width), stride=4)(
+            x.reshape(n * channels, 1, height, width), self.to_tiles)
         return permute_rows(v, n, channels, 36).reshape(36, channels, -1)
+
+
+def tile_padding(height: int, width: int) -> tuple[int, int, int, int]:
+    """Of 6x6 tiles, 4 pixels apart: the convolution's own pixel, and what the sides lack to a multiple of 4."""
+    return 1, 1 + -height % 4, 1, 1 + -width % 4
 
 
 def keep_filters(net: nn.Cell, side: int = 64) -> int:
@@ -210,6 +233,27 @@ class Conv2d(nn.Cell):
         return ops.bias_add(self.conv(x, self.weight), self.bias)
 
 
+class ScaledWeight(nn.Cell):
+    """weight (O, C, h, w) times scale (O,). The gradient repeats the scale again: kept, it would be as large as the weight.
+
+    Operators are attributes: `ops.tile` does not compile within `bprop`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tile, self.sum = ops.Tile(), ops.ReduceSum()
+
+    def construct(self, weight: Tensor, scale: Tensor) -> Tensor:
+        return weight * self.repeat(scale, weight)
+
+    def bprop(self, weight: Tensor, scale: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+        return dout * self.repeat(ops.depend(scale, dout), weight), self.sum(dout * weight, (1, 2, 3))
+
+    def repeat(self, scale: Tensor, weight: Tensor) -> Tensor:
+        """In the weight's shape: a product of unequal shapes keeps 16 bytes per element in memory for good on the CPU."""
+        return self.tile(scale.reshape(-1, 1, 1, 1), (1, *weight.shape[1:]))
+
+
 class ConvNorm(nn.Cell):
     """Convolution and batch norm with fixed statistics, folded into one convolution: conv(x, w * scale) + shift.
 
@@ -229,6 +273,7 @@ class ConvNorm(nn.Cell):
         self.moving_mean = Parameter(initializer("zeros", (out_channels,)), name="moving_mean", requires_grad=False)
         self.moving_variance = Parameter(initializer("ones", (out_channels,)), name="moving_variance", requires_grad=False)
         self.conv = Convolution(in_channels, out_channels, kernel_size, stride, fast, dilation)
+        self.scaled = ScaledWeight()
         self.eps = eps
         self.calibrating = False
 
@@ -237,9 +282,7 @@ class ConvNorm(nn.Cell):
             self.set_statistics(self.conv(x, self.weight))
         scale = self.gamma / ops.sqrt(self.moving_variance + self.eps)
         shift = self.beta - self.moving_mean * scale
-        # Tiled first: a product of unequal shapes keeps 16 bytes per element in memory for good on the CPU.
-        scale = ops.tile(scale.reshape(-1, 1, 1, 1), (1, *self.weight.shape[1:]))
-        return ops.bias_add(self.conv(x, self.weight * scale), shift)
+        return ops.bias_add(self.conv(x, self.scaled(self.weight, scale)), shift)
 
     def set_statistics(self, y: Tensor) -> None:
         y = y.asnumpy().astype(np.float64)
