@@ -170,10 +170,8 @@ def infer_python(model: str, folder: Path, coco: Path) -> None:
 
 
 def called(repo_dir, model, command, cwd, lite, program, **environment):
-    return subprocess.run(["bash", str(repo_dir / model / "scripts" / command[0]), *map(str, command[1:])], cwd=cwd, text=True,
-                          capture_output=True, timeout=600, check=False, env={
-                              **os.environ, "PYTHON": str(commands.PRELOADED.python), "MS_LITE_HOME": str(lite), "BUILD_DIR": str(program),
-                              **environment})
+    return commands.run(["bash", repo_dir / model / "scripts" / command[0], *command[1:]], cwd, env={
+        "PYTHON": commands.PRELOADED.python, "MS_LITE_HOME": lite, "BUILD_DIR": program, **environment})
 
 
 def learnt_truth(folder, coco) -> dict:

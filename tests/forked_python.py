@@ -1,5 +1,5 @@
-"""Stands for a process that tests/preloaded.py forks: hands over its files, arguments and environment, passes signals on, and ends as
-that process does. Where a forked process would differ from a new one it becomes a new one.
+"""Stands for a process that tests/preloaded.py forks: hands over its files, arguments and environment, passes signals on, and
+ends as that process does. Where a forked process would differ from a new one, it becomes a new one.
 
 usage (as the program `python` of preloaded.py): python -I -B -S forked_python.py FOLDER ARGUMENTS_OF_PYTHON...
 """

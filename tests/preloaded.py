@@ -1,8 +1,8 @@
 """Run Python commands in processes forked from one that has imported MindSpore: a short command spends most of its time importing.
 
-A forked process has its own arguments, environment, working directory, files, signals and exit status. Only variables that are read
-while Python or a library starts have no effect in it; see `suits`. `Preloaded.run` is for tests; programs that start a Python by its
-path, such as shell scripts, are given `Preloaded.python`.
+A forked process has its own arguments, environment, working directory, files, signals and exit status. Only variables that are
+read while Python or a library starts have no effect in it; see `suits`. `Preloaded.run` is for tests; programs that start a
+Python by its path, such as shell scripts, are given `Preloaded.python`.
 
 usage (by `Preloaded` alone): python tests/preloaded.py FOLDER
 """
@@ -106,8 +106,8 @@ def receive(connection) -> tuple:
 
 
 class Server:
-    """A process for each connection: it gets the signals whose numbers arrive, and is killed where the connection closes. Its status
-    goes back, as subprocess has it."""
+    """A process for each connection: it gets the signals whose numbers arrive, and is killed when the connection closes. Its
+    status goes back, as subprocess has it."""
 
     def __init__(self, folder: str):
         self.folder, self.children = Path(folder), {}       # connection -> process
