@@ -11,6 +11,7 @@ that is moved. The measurement also checks the forward pass: a layer that comput
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mask_rcnn.src.MaskRcnn.rcnn_mask import kernel_of
 from tests.numpy_layers import batch_norm, convolve, double, enlarge, l2_norm, max_pool, roi_align
 
 CLEAR = 6       # times the rounding (root mean square of a channel): what is closer to a border is moved to this distance
@@ -209,7 +210,7 @@ def settle_mask_head(settler, head, pooled):
     x = pooled
     for conv in head.convs:
         x = settler.relu(conv, *with_bias(conv, x))
-    kernel, bias = head.deconv.kernel()
+    kernel, bias = kernel_of(head.deconv.weight, head.deconv.bias)
     mine = head.double.part.conv(Tensor(x[0]), kernel).asnumpy() + bias.asnumpy().reshape(-1, 1, 1)
     kernel, bias = kernel.asnumpy().astype(np.float64)[:, :, 0, 0], bias.asnumpy().astype(np.float64)
     exact = np.einsum("oc,mcp->mop", kernel, x[1].reshape(*x[1].shape[:2], -1), optimize=True) + bias[:, None]

@@ -16,7 +16,8 @@ class MasksPart(nn.Cell):
         last = self.rcnn_mask.logits
         index = (labels - 1).astype(mstype.int32)
         weight = ops.gather(last.weight.reshape(last.weight.shape[:2]), index, 0)
-        return ops.sigmoid(self.rcnn_mask.of_classes(mask_features, weight, ops.gather(last.bias, index, 0)))
+        bias = ops.gather(last.bias, index, 0)
+        return ops.sigmoid(self.rcnn_mask.of_classes(mask_features, weight, bias, self.rcnn_mask.weights()))
 
 
 def mask_network_parts(net, config, inputs: dict) -> list:

@@ -5,11 +5,15 @@ D detections a picture, s side of the mask head's pooled features. Boxes are (x1
 x2 - x1; label 0 is background.
 """
 
-from mindspore import nn, ops
+import os
+
+from mindspore import ops
 
 from ..model_utils.layers.named_losses import weighted, weights_of
+from ..model_utils.training.ranks import shared_count
 from .faster_rcnn import LOSSES as BOX_LOSSES
 from .faster_rcnn import FasterRcnn, build_parts, build_roi_align
+from .mask_loss import MaskLossSum, positive_slots
 from .mask_targets import mask_targets
 from .rcnn_mask import MaskHead, mask_head_loss
 from .roi_align import RoiAlign
@@ -26,13 +30,17 @@ class MaskRcnn(FasterRcnn):
         mask_align: pools the features of a mask, from the levels that roi_align pools from.
         rcnn_mask: the mask head.
         precise_targets: see mask_targets.
+        positives_only: training computes the masks of the positive slots, some at a time (see mask_loss.py); False: of all slots at
+            once, in a graph without a loop. The losses are the same.
         parts: arguments of FasterRcnn.
     """
 
-    def __init__(self, mask_align: RoiAlign, rcnn_mask: nn.Cell, precise_targets: bool = False, **parts):
+    def __init__(self, mask_align: RoiAlign, rcnn_mask: MaskHead, precise_targets: bool = False, positives_only: bool = False,
+                 **parts):
         super().__init__(**parts)
         self.mask_align, self.rcnn_mask = mask_align, rcnn_mask
         self.precise_targets = precise_targets
+        self.loss_sum = MaskLossSum(mask_align, rcnn_mask, precise_targets) if positives_only else None
 
     def construct(self, image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, rpn_noise, roi_noise):
         """The losses of LOSSES in their order, weighted.
@@ -41,19 +49,27 @@ class MaskRcnn(FasterRcnn):
             gt_edges: (N, G, E, 5), the objects' outlines, see mask_targets.
             The others: as of FasterRcnn.
         """
-        losses, _, _ = self.train_masks(image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, rpn_noise, roi_noise)
+        losses, cells, samples = self.train_boxes(image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise)
+        losses["rcnn_mask_loss"] = self.mask_loss(cells, self.slots_for_objects(samples), gt_edges)
         return weighted(losses, self.loss_names, self.loss_weights)
 
-    def train_masks(self, image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, rpn_noise, roi_noise):
-        """{name: loss}; what the mask loss is made of: what `sample_rois` gave, only the slots for objects; the mask logits."""
-        losses, cells, samples = self.train_boxes(image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise)
+    def slots_for_objects(self, samples):
+        """Of what `sample_rois` gave, the first slots: rois (N, Q, 4), labels, positive, matched (N, Q) each."""
         rois, labels, _, positive, _, matched = samples
-        q = min(self.roi_pos, labels.shape[1])                                 # objects stand in the first slots
-        rois, labels, positive, matched = rois[:, :q], labels[:, :q], positive[:, :q], matched[:, :q]
-        logits = self.mask_logits(cells, rois, labels)                         # (N, Q, 2s, 2s)
-        targets = mask_targets(gt_edges, matched, rois, logits.shape[-1], self.precise_targets)
-        losses["rcnn_mask_loss"] = mask_head_loss(logits, targets, positive)
-        return losses, (rois, labels, positive, matched), logits
+        q = min(self.roi_pos, labels.shape[1])
+        return rois[:, :q], labels[:, :q], positive[:, :q], matched[:, :q]
+
+    def mask_loss(self, cells, slots, gt_edges):
+        """cells: the pooled levels; slots: as `slots_for_objects` gives them."""
+        rois, labels, positive, matched = slots
+        if self.loss_sum is None:
+            logits = self.mask_logits(cells, rois, labels)                     # (N, Q, 2s, 2s)
+            targets = mask_targets(gt_edges, matched, rois, logits.shape[-1], self.precise_targets)
+            return mask_head_loss(logits, targets, positive)
+        table, shapes = cells
+        listed, count = positive_slots(rois, labels, positive, matched, gt_edges.shape[1])
+        total, _, _ = self.loss_sum(table, self.rcnn_mask.weights(), gt_edges, listed, count, shapes)
+        return total / (shared_count(count.astype(total.dtype)) * (2 * self.mask_align.out_size) ** 2)
 
     def mask_logits(self, cells, boxes, labels):
         """The pooled levels, boxes (N, B, 4), labels int32 (N, B) -> logits of the boxes' own classes (N, B, 2s, 2s)."""
@@ -73,9 +89,12 @@ def build_network(config, fast: bool = False) -> MaskRcnn:
 
     Args:
         config: see default_config.yaml.
-        fast: the CPU's fast convolutions, and mask targets in float64; False for other devices and for export.
+        fast: the CPU's fast convolutions, mask targets in float64 and, with mask_slots auto, only positive slots; False for other
+            devices and for export.
     """
     mask_align = build_roi_align(config, config.roi_layer["mask_out_size"], fast)
     rcnn_mask = MaskHead(config.roi_align_out_channels, config.rcnn_mask_out_channels, config.num_classes - 1, fast=fast)
+    compiled = os.environ.get("MS_JIT") != "0"      # operator by operator MaskLossSum cannot take its gradients
+    positives_only = compiled and (config.mask_slots == "positive" or (config.mask_slots == "auto" and fast))
     parts = {**build_parts(config, fast), "loss_weights": weights_of(LOSSES, config)}
-    return MaskRcnn(mask_align, rcnn_mask, fast, **parts)
+    return MaskRcnn(mask_align, rcnn_mask, fast, positives_only, **parts)

@@ -35,14 +35,26 @@ class MaskHead(nn.Cell):
 
     def construct(self, roi_feats, labels):
         """roi_feats (M, C, s, s), labels int32 (M,) in 1..K, or anything where the answer will not be used -> (M, S, S)."""
-        return self.of_classes(roi_feats, *self.logits.own(labels))
+        return self.with_weights(roi_feats, labels, self.weights())
 
-    def of_classes(self, roi_feats, weight, bias):
+    def weights(self):
+        """Weight and bias of each layer in turn."""
+        weights = ()
+        for conv in self.convs:
+            weights += (conv.weight, conv.bias)
+        return (*weights, self.deconv.weight, self.deconv.bias, self.logits.weight, self.logits.bias)
+
+    def with_weights(self, roi_feats, labels, weights):
+        """The same as `construct`, with these values of `weights`: a `bprop` gives the gradients of what it is handed alone."""
+        weight, bias = rows_of_classes(weights[-2], weights[-1], labels)
+        return self.of_classes(roi_feats, weight, bias, weights)
+
+    def of_classes(self, roi_feats, weight, bias, weights):
         """The same with the last layer's weights of each RoI, (M, O) and (M,)."""
         x = roi_feats
-        for conv in self.convs:
-            x = ops.relu(conv(x))
-        y = self.double(x, *self.deconv.kernel(), weight)                      # (M, 4, s*s)
+        for i, conv in enumerate(self.convs):
+            x = ops.relu(ops.bias_add(conv.conv(x, weights[2 * i]), weights[2 * i + 1]))
+        y = self.double(x, *kernel_of(weights[-4], weights[-3]), weight)       # (M, 4, s*s)
         m, _, s, _ = x.shape
         y = y.reshape(m, 2, 2, s, s).transpose(0, 3, 1, 4, 2).reshape(m, 4 * s * s)
         return (y + spread(bias.expand_dims(1), y.shape)).reshape(m, 2 * s, 2 * s)
@@ -57,11 +69,12 @@ class Deconvolution(nn.Cell):
         self.weight = Parameter(initializer(init, (in_channels, out_channels, 2, 2)), name="weight")
         self.bias = Parameter(initializer("zeros", (out_channels,)), name="bias")
 
-    def kernel(self):
-        """The same as a 1x1 convolution to O channels of each sub-pixel in turn: (4 * O, C, 1, 1), (4 * O,)."""
-        entering, leaving, _, _ = self.weight.shape
-        weight = self.weight.reshape(entering, leaving, SUB_PIXELS).transpose(2, 1, 0)
-        return weight.reshape(SUB_PIXELS * leaving, entering, 1, 1), ops.tile(self.bias, (SUB_PIXELS,))
+
+def kernel_of(weight, bias):
+    """A Deconvolution's weights as a 1x1 convolution to O channels of each sub-pixel in turn: (4 * O, C, 1, 1), (4 * O,)."""
+    entering, leaving, _, _ = weight.shape
+    kernel = weight.reshape(entering, leaving, SUB_PIXELS).transpose(2, 1, 0)
+    return kernel.reshape(SUB_PIXELS * leaving, entering, 1, 1), ops.tile(bias, (SUB_PIXELS,))
 
 
 class ClassLogits(nn.Cell):
@@ -78,11 +91,12 @@ class ClassLogits(nn.Cell):
         self.weight = Parameter(Tensor(np.repeat(one, num_classes, 0)), name="weight")
         self.bias = Parameter(initializer("zeros", (num_classes,)), name="bias")
 
-    def own(self, labels):
-        """Those of each RoI's class: (M, O), (M,)."""
-        classes, channels, _, _ = self.weight.shape
-        index = ops.clamp(labels.astype(mstype.float32) - 1, 0, classes - 1).astype(mstype.int32)  # ONNX 11 clips floats alone
-        return ops.gather(self.weight.reshape(classes, channels), index, 0), ops.gather(self.bias, index, 0)
+
+def rows_of_classes(weight, bias, labels):
+    """Weights of ClassLogits for each RoI's class: (M, O), (M,)."""
+    classes, channels, _, _ = weight.shape
+    index = ops.clamp(labels.astype(mstype.float32) - 1, 0, classes - 1).astype(mstype.int32)      # ONNX 11 clips floats alone
+    return ops.gather(weight.reshape(classes, channels), index, 0), ops.gather(bias, index, 0)
 
 
 class DoubledLogits(nn.Cell):

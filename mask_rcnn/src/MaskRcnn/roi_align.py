@@ -102,28 +102,40 @@ class RoiAlign(nn.Cell):
     def pool(self, table, shapes, rois):
         """(cells, C), ((H_l, W_l), ...), (N, R, 4) -> (M, S*S, C)."""
         n, r, _ = rois.shape
-        own = ops.gather(level_table(shapes, self.strides, n), self.levels(rois).reshape(n * r), 0)
+        reads = self.reads(shapes, rois.reshape(n * r, 4), picture_numbers(n, r), n)
+        return self.pooling(shapes)(table, *reads)
+
+    def pooling(self, shapes):
+        """The layer that takes what `reads` gives."""
+        return self.pool_grid if self.takes_grid(shapes) else self.pool_window
+
+    def takes_grid(self, shapes) -> bool:
+        return self.sample_num > 0 and grid_is_cheaper(self.out_size, self.sample_num, window_cells(shapes, self.limits))
+
+    def reads(self, shapes, rois, pictures, n: int):
+        """((H_l, W_l), ...), rois (M, 4), the number of each one's picture float32 (M, 1), how many pictures there are -> the cells
+        that each RoI reads, rows of the table int32 (M, K), and their weights along y and x."""
+        own = ops.gather(level_table(shapes, self.strides, n), self.levels(rois), 0)
         height, width, first, scale = own.split(1, 1)                          # (M, 1) each
-        first = first + picture_numbers(n, r) * height * width             # row of the table where the RoI's map begins
-        corners = rois.reshape(n * r, 4) * scale - (0.5 if self.aligned else 0.0)
+        first = first + pictures * height * width                              # row of the table where the RoI's map begins
+        corners = rois * scale - (0.5 if self.aligned else 0.0)
         size = ops.maximum(corners[:, 2:] - corners[:, :2], 0.0 if self.aligned else 1.0)
         x, y = (corners[:, 0:1], size[:, 0:1], width), (corners[:, 1:2], size[:, 1:2], height)
 
-        window = window_cells(shapes, self.limits)
-        if self.sample_num and grid_is_cheaper(self.out_size, self.sample_num, window):
+        if self.takes_grid(shapes):
             rows, wy = sample_weights(*y, self.out_size, self.sample_num)
             columns, wx = sample_weights(*x, self.out_size, self.sample_num)
-            shape = (n * r, rows.shape[1], columns.shape[1])
+            shape = (rows.shape[0], rows.shape[1], columns.shape[1])
             cells = spread((first + rows * width).expand_dims(2), shape) + spread(columns.expand_dims(1), shape)
-            return self.pool_grid(table, cells.reshape(n * r, -1).astype(mstype.int32), wy, wx)
+            return cells.reshape(shape[0], -1).astype(mstype.int32), wy, wx
 
         longest_y, longest_x = longest(shapes)
         y0, rows, wy = window_weights(*y, self.out_size, self.sample_num, longest_y)
         x0, columns, wx = window_weights(*x, self.out_size, self.sample_num, longest_x)
-        i, j = window_places(rows, columns, window)                            # (M, K) each
+        i, j = window_places(rows, columns, window_cells(shapes, self.limits))           # (M, K) each
         start = spread(first + y0 * width + x0, i.shape)
         cells = start + ops.minimum(i, spread(rows - 1, i.shape)) * spread(width, i.shape) + j
-        return self.pool_window(table, cells.astype(mstype.int32), take(wy, i), take(wx, j))
+        return cells.astype(mstype.int32), take(wy, i), take(wx, j)
 
 
 @ops.constexpr
@@ -279,18 +291,20 @@ class _Pool(nn.Cell):
 
     def bprop(self, table, cells, wy, wx, out, dout):
         """Of the features alone."""
-        dtable = None
-        for start, stop in parts_of(*cells.shape, table.shape[1]):
+        dtable = self.add_gradient(None, table.shape[0], cells, wy, wx, dout)
+        return dtable, self.zeros_like(cells), self.zeros_like(wy), self.zeros_like(wx)
+
+    def add_gradient(self, dtable, rows: int, cells, wy, wx, dout):
+        """dtable (rows, C), None = 0, and the gradient of dout (M, S*S, C)."""
+        channels, dtype = dout.shape[2], dout.dtype
+        for start, stop in parts_of(*cells.shape, channels):
             if dtable is not None:
                 dout, wy, wx = self.depend(dout, dtable), self.depend(wy, dtable), self.depend(wx, dtable)
-            weights = wy[start:stop].astype(table.dtype), wx[start:stop].astype(table.dtype)
-            grad = self.backward(dout[start:stop], *weights).reshape(-1, table.shape[1])
+            weights = wy[start:stop].astype(dtype), wx[start:stop].astype(dtype)
+            grad = self.backward(dout[start:stop], *weights).reshape(-1, channels)
             chosen = cells[start:stop].reshape(-1)
-            if dtable is None:
-                dtable = self.sum_rows(grad, chosen, table.shape[0])
-            else:
-                dtable = self.add_rows(dtable, chosen.reshape(-1, 1), grad)
-        return dtable, self.zeros_like(cells), self.zeros_like(wy), self.zeros_like(wx)
+            dtable = self.sum_rows(grad, chosen, rows) if dtable is None else self.add_rows(dtable, chosen.reshape(-1, 1), grad)
+        return dtable
 
 
 class PoolGrid(_Pool):

@@ -43,6 +43,8 @@ _A_T = np.array([
     [0, 1, -1, 8, -8, 1],
 ], np.float64)
 
+_gather = ops.Gather()    # `ops.gather` is Python inside, which does not compile where one `bprop` is within another
+
 
 def _two_dimensional(matrix: np.ndarray) -> np.ndarray:
     """A one-dimensional transform (a, r) applied along both axes: (a*a, r*r)."""
@@ -170,7 +172,7 @@ def keep_filters(net: nn.Cell, side: int = 64) -> int:
 
 def permute_rows(x: Tensor, a: int, b: int, c: int) -> Tensor:
     """The rows of T numbers of an (a, b, c, T) tensor in the order (c, b, a, T), as (c * b * a, T)."""
-    return ops.gather(x.reshape(a * b * c, -1), row_order(a, b, c), 0)
+    return _gather(x.reshape(a * b * c, -1), row_order(a, b, c), 0)
 
 
 @constexpr
