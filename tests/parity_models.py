@@ -73,7 +73,7 @@ class ParityModel:
         self.masks = bool(self.settings.get("mask_head"))
         self.classes = self.settings["num_foreground_classes"]
         self.background_last = self.settings["background_index"] == self.classes
-        self.package = "mask_rcnn" if self.masks else "faster_rcnn"
+        self.package, self.parts = ("mask_rcnn", "MaskRcnn") if self.masks else ("faster_rcnn", "FasterRcnn")
         self.tolerances = json.loads((self.folder / "tolerances.json").read_text())["recommended"]
         self.json = json.loads((self.folder / "expected_detections.json").read_text())
         self.loss_names = [self.settings["losses"]["names"][name] for name in ("rpn_cls", "rpn_box", "cls", "box")]
@@ -114,7 +114,7 @@ class ParityModel:
 
     def anchors(self) -> tuple:
         """(AnchorGenerator, strides): the framework's anchors as its config.json describes them."""
-        generator = self.module(f"{'MaskRcnn' if self.masks else 'FasterRcnn'}.anchor_generator").AnchorGenerator
+        generator = self.module(f"{self.parts}.anchor_generator").AnchorGenerator
         rounded = self.settings["anchor_rounding"] != "none"
         height, width = self.arrays["input/images"].shape[2:]
         strides = [(height // rows, width // columns) for rows, columns in self.shapes] if rounded else None
@@ -155,7 +155,7 @@ class ParityModel:
     def without_features(self, **overrides):
         """Our network but for the layers that compute features and the weights: for what it does with given outputs of layers."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(self.module("FasterRcnn.faster_rcnn"), "build_backbone", lambda *_: nn.Identity())
+            patch.setattr(self.module(f"{self.parts}.faster_rcnn"), "build_backbone", lambda *_: nn.Identity())
             return self.module("network_define").build_network(
                 self.config(rcnn_fc_out_channels=1, rpn_feat_channels=1, **overrides), False)
 

@@ -195,7 +195,7 @@ def test_crowds_are_not_counted_against(scorer):
     ([], "segmentation is empty"),
     ([[10, 10, 60, 50]], "none of its polygons is usable"),
     ([[10, 10, 60, 10, 60, 50, 10]], "none of its polygons is usable"),
-    ([["10", 10, 60, 10, 60, 50]], "none of its polygons is usable"),
+    ([["ten", 10, 60, 10, 60, 50]], "none of its polygons is usable"),
     ({"size": [100, 201], "counts": "PPYo0"}, "run lengths are of 201x100 pixels, the picture has 200x100"),
     (7, "segmentation is neither polygons nor run lengths: 7"),
 ])
