@@ -84,11 +84,12 @@ def mutated(data: bytes, seed: int) -> bytes:
     return bytes(changed[:rng.integers(1, len(data))]) if seed % 3 == 0 else bytes(changed)
 
 
-def some_damaged(source: Path, folder: Path) -> Path:
-    """The folder, with the first three pictures of `source` and damaged copies of them."""
+def some_damaged(source: Path, folder: Path, whole: int = 3) -> Path:
+    """The folder, with the first pictures of `source`, so many, and damaged copies of three."""
     folder.mkdir()
     for number, picture in enumerate(sorted(source.iterdir())[:3]):
-        shutil.copy(picture, folder)
+        if number < whole:
+            shutil.copy(picture, folder)
         (folder / f"damaged {number}.jpg").write_bytes(mutated(picture.read_bytes(), number))
     return folder
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
-COMPILED = "refinedet"      # the smallest graph; the others' steps run operator by operator, as the reference does
+MODELS = ("mask_rcnn", "refinedet")     # Faster R-CNN's losses are among those of Mask R-CNN
+COMPILED = "refinedet"      # the smallest graph; the other's steps run operator by operator, as the reference does
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, PICTURES = 2, 2
 # Objects of the two pictures: label and corners. The pictures differ in how many anchors and boxes they give to count.
@@ -27,8 +27,7 @@ def build(model: str):
         config = narrow_refinedet.narrow_config(num_gts=4)
         net = narrow_refinedet.narrow_network(config)
     else:
-        of_model = narrow_network.narrow_mask_config if model == "mask_rcnn" else narrow_network.narrow_config
-        config = of_model(img_height=64, img_width=128, num_expected_pos_stage2=8)
+        config = narrow_network.narrow_mask_config(img_height=64, img_width=128, num_expected_pos_stage2=8)
         net = narrow_network.narrow_network(config)
     names = importlib.import_module(f"{model}.src.network_define").LOSS_NAMES
     image, info = narrow_network.pictures(config, PICTURES)
