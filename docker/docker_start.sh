@@ -6,15 +6,18 @@
 # shared memory, DEVICE_DIR (/dev) the folder of the cards, MS_LITE_HOME the folder of MindSpore Lite for inference in C++.
 set -euo pipefail
 
-usage() { sed -n '3,6s/^# //p' "$0" >&2; exit 2; }
-fail() { echo "docker_start.sh: error: $1" >&2; exit 2; }
+usage() { sed -n '3,6s/^# //p' -- "$0" >&2; exit 2; }
+fail() { printf 'docker_start.sh: error: %s\n' "${1//[[:cntrl:]]/ }" >&2; exit 2; }
 
 # The absolute path of folder $2; $1 is its name in the usage.
 folder() {
   [[ -d $2 ]] || fail "$1: no such folder: $2"
-  local path
-  path=$(cd -- "$2" && pwd -P)
+  local path=$2
+  [[ $path == /* ]] || path=./$path    # - is the folder before, and without ./ one of CDPATH may be taken
+  path=$(CDPATH='' cd -- "$path" && pwd -P && printf x) || fail "$1: cannot be entered: $2"
+  path=${path%$'\n'x}
   [[ $path != *[,\"]* ]] || fail "$1: docker takes no path with a comma or a quote: $path"
+  [[ $path != *[[:cntrl:]]* ]] || fail "$1: docker takes no path with a line break or another control character: $path"
   printf '%s' "$path"
 }
 
@@ -31,13 +34,18 @@ mount() {
 
 [[ $# -ge 3 ]] || usage
 image=$1
+[[ $image == [[:alnum:]]* ]] || fail "IMAGE: expected the name of an image, got '$image'"
+size=${SHM_SIZE:-8g}
+[[ $size =~ ^[0-9]+(\.[0-9]+)?\ ?([bB]|[kmgtpKMGTP][iI]?[bB]?)?$ ]] || fail "SHM_SIZE: expected a size such as 8g, got '$size'"
 data=$(folder DATA_DIR "$2")
 model=$(folder MODEL_DIR "$3")
 shift 3
 devices=${DEVICE_DIR:-/dev}
-[[ ${DRY_RUN:-0} == 1 ]] || command -v docker >/dev/null || fail "docker is not installed"
+[[ $devices == /* ]] || devices=./$devices
+[[ $devices != *[:[:cntrl:]]* ]] || fail "DEVICE_DIR: docker takes no path with a colon or a control character: $devices"
+[[ ${DRY_RUN:-0} == 1 ]] || type -P docker >/dev/null || fail "docker is not installed"
 
-options=(--rm --init --shm-size "${SHM_SIZE:-8g}" --user "$(id -u):$(id -g)" --env HOME=/tmp --workdir "$model")
+options=(--rm --init --shm-size "$size" --user "$(id -u):$(id -g)" --env HOME=/tmp --workdir "$model")
 mount "$data"
 mount "$model"
 if [[ -t 0 && -t 1 ]]; then options+=(--interactive --tty); fi
@@ -57,7 +65,10 @@ if [[ -n ${MS_LITE_HOME:-} ]]; then
 fi
 
 shopt -s nullglob
-cards=("$devices"/davinci[0-9]*)
+cards=()
+for device in "$devices"/davinci[0-9]*; do
+  [[ ! ${device##*/} =~ ^davinci[0-9]+$ ]] || cards+=("$device")
+done
 if [[ ${#cards[@]} -gt 0 ]]; then
   for device in "${cards[@]}" "$devices"/{davinci_manager,devmm_svm,hisi_hdc}; do
     if [[ -e $device ]]; then options+=(--device "$device"); fi
@@ -66,9 +77,9 @@ if [[ ${#cards[@]} -gt 0 ]]; then
     if [[ -e $path ]]; then options+=(--mount "type=bind,source=$path,target=$path,readonly"); fi
   done
   # The cards belong to a group, and the machines of a training reach each other at the host's addresses.
-  options+=(--group-add "$(stat -c %g "${cards[0]}")" --network host)
+  options+=(--group-add "$(stat -c %g -- "${cards[0]}")" --network host)
 fi
-if command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus >/dev/null 2>&1; then options+=(--gpus all); fi
+if type -P nvidia-smi >/dev/null && nvidia-smi --list-gpus >/dev/null 2>&1; then options+=(--gpus all); fi
 
 command=(docker run "${options[@]}" "$image" "${@:-bash}")
 if [[ ${DRY_RUN:-0} == 1 ]]; then

@@ -155,9 +155,41 @@ def test_cards(start, tmp_path):
     (("i", "data set"), "usage: bash docker_start.sh IMAGE DATA_DIR MODEL_DIR [COMMAND...]"),
     (("i", "none", "zoo"), "docker_start.sh: error: DATA_DIR: no such folder: none"),
     (("i", "data set", "none"), "docker_start.sh: error: MODEL_DIR: no such folder: none"),
-    (("i", "a,b", "zoo"), "docker_start.sh: error: DATA_DIR: docker takes no path with a comma or a quote: ")])
+    (("i", "a,b", "zoo"), "docker_start.sh: error: DATA_DIR: docker takes no path with a comma or a quote: "),
+    (("i", "a\n", "zoo"), "docker_start.sh: error: DATA_DIR: docker takes no path with a line break"),
+    (("i", "a\nb", "zoo"), "docker_start.sh: error: DATA_DIR: docker takes no path with a line break"),
+    (("--privileged", "data set", "zoo"), "docker_start.sh: error: IMAGE: expected the name of an image, got '--privileged'"),
+    (("", "data set", "zoo"), "docker_start.sh: error: IMAGE: expected the name of an image, got ''")])
 def test_faults(start, tmp_path, arguments, told):
-    (tmp_path / "a,b").mkdir()
+    for name in ("a,b", "a\n", "a\nb", "a"):
+        (tmp_path / name).mkdir()
     done = start(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(told)
+
+
+def test_folders_are_those_of_the_working_directory(tmp_path, run_command):
+    """Also one that is called -, and one of a name that a folder of CDPATH has too."""
+    for name in ("-", "zoo", "elsewhere/zoo", "before"):
+        (tmp_path / name).mkdir(parents=True)
+    done = run_command(["bash", DOCKER / "docker_start.sh", "i", "-", "zoo"], cwd=tmp_path,
+                       env={"DRY_RUN": "1", "DEVICE_DIR": tmp_path, "SHM_SIZE": "16.5 GiB", "MS_LITE_HOME": None,
+                            "CDPATH": tmp_path / "elsewhere", "OLDPWD": tmp_path / "before"})
+    words = shlex.split(done.stdout)
+    assert [word for word in words if word.startswith("type=")] == [*bind(tmp_path / "-")[1:], *bind(tmp_path / "zoo")[1:]]
+    assert words[words.index("--shm-size") + 1] == "16.5 GiB"
+
+
+@pytest.mark.parametrize(("name", "value", "told"), [
+    ("SHM_SIZE", "--privileged", "SHM_SIZE: expected a size such as 8g, got '--privileged'"),
+    ("DEVICE_DIR", "/dev:/x", "DEVICE_DIR: docker takes no path with a colon")])
+def test_faults_of_the_environment(tmp_path, run_command, name, value, told):
+    done = run_command(["bash", DOCKER / "docker_start.sh", "i", ".", "."], cwd=tmp_path, env={"DRY_RUN": "1", name: value})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"docker_start.sh: error: {told}")
+
+
+def test_cards_have_numbers(start, tmp_path):
+    """What follows a colon docker would take for the place of the card in the container."""
+    done = start("i", "data set", "zoo", cards=("davinci0", "davinci1:x"))
+    assert str(tmp_path / "dev" / "davinci0") in done.stdout and "davinci1" not in done.stdout
