@@ -11,7 +11,7 @@ set_backbone() {
   flags=$("$PYTHON" "$MODEL_DIR/src/model_utils/layers/backbone_table.py" "$MODEL_DIR/src/FasterRcnn/backbones.yaml" "$1" 2>&1) ||
     fail "BACKBONE: $flags"
   ARGS+=("--config_path=$MODEL_DIR/${flags%%$'\n'*}")
-  [[ $flags != *$'\n'* ]] || ARGS+=("${flags#*$'\n'}")
+  [[ $flags != *$'\n'* ]] || ARGS+=("--backbone=$1")
 }
 
 # TARGET PRETRAINED_MODEL BACKBONE COCO_ROOT [DEVICE_ID] [MINDRECORD_DIR] [--key=value ...]

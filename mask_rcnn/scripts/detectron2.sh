@@ -25,20 +25,28 @@ train_full() {
 }
 
 # recipe KEY: its number in the configuration.
-recipe() { sed -n "s/^$1: *//p" "$MODEL_DIR/detectron2_config_101.yaml"; }
+recipe() {
+  local value
+  value=$(sed -nE "s/^$1: *([^#]*[^# ])( *(#.*)?)\$/\1/p" "$MODEL_DIR/detectron2_config_101.yaml")
+  require_number "$MODEL_DIR/detectron2_config_101.yaml: $1" "$value"
+  printf '%s' "$value"
+}
 
 # The iterations, where another batch than the configuration's needs more or fewer; the rate falls after 2/3 and 8/9 of them. A
 # configuration of the user's own says by itself how long it is.
 set_length() {
-  local wanted batch parts steps
+  local wanted batch parts steps most
   [[ -z $(option config_path "" ${OPTIONS[@]+"${OPTIONS[@]}"}) ]] || return 0
-  wanted=$(recipe lr_reference_batch)
-  batch=${BATCH:-$(($(recipe batch_size) * WORKERS))}
+  wanted=$(recipe lr_reference_batch) || exit
+  most=$(recipe max_steps) || exit
+  batch=$(recipe batch_size) || exit
+  batch=${BATCH:-$((batch * WORKERS))}
+  require_number --batch_size "$batch"
   parts=$(option accumulate_steps 1 ${OPTIONS[@]+"${OPTIONS[@]}"})
   require_number --accumulate_steps "$parts"
   batch=$((batch * parts))
   ((batch > 0 && batch != wanted)) || return 0
-  steps=$((($(recipe max_steps) * wanted + batch / 2) / batch))
+  steps=$(((most * wanted + batch / 2) / batch))
   RECIPE+=(SOLVER.MAX_ITER "$steps" SOLVER.STEPS "($(((2 * steps + 1) / 3)), $(((8 * steps + 4) / 9)))")
 }
 
@@ -93,8 +101,10 @@ read_flags() {
   check_flags
   # For the scoring too.
   DEVICE=$(option device_id "$DEVICE" ${OPTIONS[@]+"${OPTIONS[@]}"})
-  TARGET=$(option device_target "$TARGET" ${OPTIONS[@]+"${OPTIONS[@]}"})
+  require_number --device_id "$DEVICE"
+  set_target --device_target "$(option device_target "$TARGET" ${OPTIONS[@]+"${OPTIONS[@]}"})"
   OUTPUT=$(option output_path "./$(basename -- "$0" .sh)" ${OPTIONS[@]+"${OPTIONS[@]}"})
+  [[ -z $local_addr ]] || require_address --local_addr "$local_addr"
   [[ -z $local_addr || $TARGET != Ascend ]] || ENVIRONMENT=("HCCL_IF_IP=$local_addr")
 }
 
@@ -135,7 +145,10 @@ check_flags() {
   ((DEVICES > 0 && NODES > 0)) || fail "DEVICE_NUM and --nnodes: expected at least 1"
   ((NODE < NODES)) || fail "--node_rank: expected 0 to $((NODES - 1)), the machines of --nnodes, got $NODE"
   ((NODES == 1)) || [[ -n $MASTER ]] || fail "--master_addr is needed: the address of machine 0"
+  [[ -z $MASTER ]] || require_address --master_addr "$MASTER"
+  [[ -z $PORT ]] || require_number --master_port "$PORT"
   WORKERS=$((DEVICES * NODES))
+  require_number "DEVICE_NUM on all machines of --nnodes" "$WORKERS"
   [[ -n $BATCH ]] || return 0
   require_number --batch_size "$BATCH"
   ((BATCH > 0 && BATCH % WORKERS == 0)) || fail "--batch_size: $BATCH over all devices does not divide by their $WORKERS"
@@ -153,7 +166,7 @@ use_weights() {
     fail "no R-101.pkl beside $DATA: put it there, or give --pre_trained=FILE, or --pre_trained=none to begin without"
   elif [[ -z $WEIGHTS ]]; then
     WEIGHTS=none
-    echo "$(basename -- "$0"): no R-101.pkl beside $DATA: the weights are random, the speed is the same" >&2
+    say "no R-101.pkl beside $DATA: the weights are random, the speed is the same"
   fi
   [[ $WEIGHTS == none || -f $WEIGHTS ]] || fail "--pre_trained: no such file: $WEIGHTS"
   if [[ $WEIGHTS == none || $WEIGHTS == *.ckpt ]]; then
@@ -181,7 +194,6 @@ build_training() {
   ARGS=("${RECIPE[@]}" "--config_path=$MODEL_DIR/detectron2_config_101.yaml" "--coco_root=$COCO" "${ARGS[@]}")
   [[ $TARGET != CPU ]] || ARGS+=("--amp_level=O0")    # the configuration's float16 is not for the CPU
   [[ -z $BATCH ]] || ARGS+=("--batch_size=$((BATCH / WORKERS))")
-  COMMAND=()
   if ((WORKERS == 1)); then
     build_one train.py "$OUTPUT" "$@"
     return

@@ -72,7 +72,7 @@ set_dataset() {
     voc0712 | voc0712plus) name=voc ;;
   esac
   formats=$(sed -n 's/^# Format of the annotations: {\([^}]*\)}.*/\1/p' "$MODEL_DIR/default_config.yaml")
-  if [[ "|$formats|" != *"|$name|"* ]]; then
+  if [[ $name == *'|'* || "|$formats|" != *"|$name|"* ]]; then
     formats=${formats//|/, }
     fail "DATASET: expected ${formats%, *} or ${formats##*, }, got '$1'"
   fi

@@ -5,23 +5,34 @@
 # Environment that every script takes:
 #   DEVICE_TARGET=Ascend|GPU|CPU  in place of the script's own
 #   DRY_RUN=1                     print what would be started, start nothing
-#   LAUNCHER=mpirun               for several GPUs, in place of msrun
+#   LAUNCHER=mpirun               for several GPUs, in place of msrun; as root it asks for variables of Open MPI, which it names
 #   PYTHON=EXE                    in place of python
 
 SCRIPTS=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 MODEL_DIR=$(dirname -- "$SCRIPTS")
 LAUNCH_DIR=$(dirname -- "$MODEL_DIR")/utils/launch
+# shellcheck source=start.sh
+source "$SCRIPTS/start.sh"
+
 PYTHON=${PYTHON:-python}
 DEVICE=${DEVICE_ID:-0}
-# Flags of train.py or eval.py; of the launcher; what the launcher finds in its environment. Never expanded while empty:
-# bash below 4.4 takes an empty array for an unset one.
+# Flags of train.py or eval.py; of the launcher; what the launcher finds in its environment. Then what is started: variables and
+# command. Never expanded while empty: bash below 4.4 takes an empty array for an unset one.
 ARGS=()
 LAUNCH=()
 ENVIRONMENT=()
+EXPORTED=()
 COMMAND=()
 
+# say TEXT ...: one line, whatever it quotes.
+say() {
+  local line
+  line="$(basename -- "$0"): $*"
+  printf '%s\n' "${line//[[:cntrl:]]/ }" >&2
+}
+
 fail() {
-  printf '%s: error: %s\n' "$(basename -- "$0")" "$*" >&2
+  say "error: $*"
   exit 2
 }
 
@@ -33,11 +44,7 @@ usage() {
 
 # begin TARGET LEAST MOST [ARGUMENT ...]: the device, and as many arguments before the first --key=value as there should be.
 begin() {
-  TARGET=${DEVICE_TARGET:-$1}
-  case $TARGET in
-    Ascend | GPU | CPU) ;;
-    *) fail "DEVICE_TARGET: expected Ascend, GPU or CPU, got '$TARGET'" ;;
-  esac
+  set_target DEVICE_TARGET "${DEVICE_TARGET:-$1}"
   local least=$2 most=$3 words=0 word
   shift 3
   for word in "$@"; do
@@ -50,7 +57,17 @@ begin() {
   ((words >= least && words <= most)) || usage
 }
 
-is_number() { [[ $1 =~ ^[0-9]+$ ]]; }
+# set_target NAME VALUE
+set_target() {
+  case $2 in
+    Ascend | GPU | CPU) TARGET=$2 ;;
+    *) fail "$1: expected Ascend, GPU or CPU, got '$2'" ;;
+  esac
+}
+
+# The digits one by one: in some locales [0-9] is more. What has not passed here must not enter $(( )) or (( )), which run
+# commands in an index such as a[$(command)].
+is_number() { [[ $1 =~ ^[0123456789]+$ ]]; }
 
 # is_word [ARGUMENT ...]: there is one, and it is no --key=value.
 is_word() { [[ $# -gt 0 && $1 != --* ]]; }
@@ -58,16 +75,24 @@ is_word() { [[ $# -gt 0 && $1 != --* ]]; }
 # bash takes 010 for eight, and long numbers for others.
 require_number() {
   is_number "$2" || fail "$1: expected a number, got '$2'"
-  [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ ]] || fail "$1: expected a number below 1000000000 without a 0 in front, got '$2'"
+  [[ ${#2} -le 9 && ($2 == 0 || $2 != 0*) ]] || fail "$1: expected a number below 1000000000 without a 0 in front, got '$2'"
+}
+
+# An IP address or the name of a machine.
+require_address() {
+  [[ $2 =~ ^[0-9A-Za-z_:][0-9A-Za-z_.:%-]*$ ]] || fail "$1: expected the address of a machine, got '$2'"
 }
 require_file() { [[ -f $2 ]] || fail "$1: no such file: $2"; }
 require_folder() { [[ -d $2 ]] || fail "$1: no such folder: $2"; }
 
 require_program() {
-  [[ ${DRY_RUN:-0} == 1 ]] || command -v -- "$1" >/dev/null || fail "$1 is not on the PATH: $2"
+  [[ ${DRY_RUN:-0} == 1 ]] || type -P -- "$1" >/dev/null || fail "$1 is not on the PATH: $2"    # a file: eval is none
 }
 
-require_python() { require_program "$PYTHON" "activate the environment, or say PYTHON=..."; }
+require_python() {
+  [[ $PYTHON != -* ]] || fail "PYTHON: expected a program, got '$PYTHON'"
+  require_program "$PYTHON" "activate the environment, or say PYTHON=..."
+}
 
 # set_pretrained NAME PATH: `none` and "" say that there is none.
 set_pretrained() {
@@ -118,7 +143,7 @@ take_data() {
 # set_workers DEVICE_NUM|RANK_TABLE_FILE: the processes of run_many. A rank table is for Ascend: elsewhere it says how many, where
 # DEVICE_NUM in the environment does not.
 set_workers() {
-  local workers=$1 options=() lines line
+  local workers=$1 options=()
   if ! is_number "$1" && [[ $TARGET != Ascend ]]; then
     workers=${DEVICE_NUM:-$1}
     options=(--count)
@@ -133,14 +158,30 @@ set_workers() {
   [[ -f $1 ]] || fail "expected a rank table or a number of devices, there is no such file: $1"
   require_launcher rank_table.py
   DRY_RUN=0 require_python    # a dry run reads the table too
-  lines=$("$PYTHON" "$LAUNCH_DIR/rank_table.py" ${options[@]+"${options[@]}"} "$1") || exit
-  while IFS= read -r line; do
-    case $line in
-      --*) LAUNCH+=("$line") ;;
-      *) ENVIRONMENT+=("$line") ;;
-    esac
-    [[ $line != --worker_num=* ]] || WORKERS=${line#*=}
-  done <<<"$lines"
+  read_table ${options[@]+"${options[@]}"} "$1"
+}
+
+# read_table [--count] RANK_TABLE_FILE: what rank_table.py prints about it, each value in its place. A file cannot add a word to
+# the command, nor choose the name of a variable.
+read_table() {
+  local output table local_workers node master devices
+  output=$("$PYTHON" "$LAUNCH_DIR/rank_table.py" "$@") || exit
+  table=${output#*$'\n'}
+  IFS=' ' read -r WORKERS local_workers node master devices <<<"${output%%$'\n'*}"
+  require_number "rank_table.py: number of devices" "$WORKERS"
+  LAUNCH=("--worker_num=$WORKERS")
+  [[ $1 != --count ]] || return 0
+  ENVIRONMENT=("RANK_TABLE_FILE=${table%/}")
+  if [[ $devices != - ]]; then
+    [[ $devices =~ ^[0123456789]+(,[0123456789]+)*$ ]] || fail "rank_table.py: expected numbers of devices, got '$devices'"
+    ENVIRONMENT+=("ASCEND_RT_VISIBLE_DEVICES=$devices")
+  fi
+  if [[ $master != - ]]; then
+    require_number "rank_table.py: devices of this machine" "$local_workers"
+    require_number "rank_table.py: number of this machine" "$node"
+    require_address "rank_table.py: server_id" "$master"
+    LAUNCH+=("--local_worker_num=$local_workers" "--node_rank=$node" "--master_addr=$master")
+  fi
 }
 
 require_launcher() {
@@ -176,73 +217,40 @@ build_one() {
   local program=$1 output=$2
   shift 2
   require_python
+  require_number DEVICE_ID "$DEVICE"
   ARGS+=("--device_target=$TARGET" "--device_id=$DEVICE" "--output_path=$output")
+  EXPORTED=()
   COMMAND=("$PYTHON" "$MODEL_DIR/$program" "${ARGS[@]}" "$@")
 }
 
 # build_many PROGRAM OUTPUT_PATH [--key=value ...]: COMMAND runs it on the devices that set_workers was told.
 build_many() {
-  local program=$1 output=$2 log
+  local program=$1 output=$2 log word
   shift 2
   log=$(option output_path "$output" "$@")/log
+  [[ $log != -* ]] || log=./$log
   require_python
   ARGS+=("--distribute=True" "--output_path=$output")
   case ${LAUNCHER:-msrun} in
     msrun)
       require_launcher run.py
-      ((${#ENVIRONMENT[@]} == 0)) || COMMAND=("${ENVIRONMENT[@]}")
-      COMMAND+=("$PYTHON" "$LAUNCH_DIR/run.py" "${LAUNCH[@]}" "--log_dir=$log" "--device_target=$TARGET")
+      EXPORTED=(${ENVIRONMENT[@]+"${ENVIRONMENT[@]}"})
+      COMMAND=("$PYTHON" "$LAUNCH_DIR/run.py" "${LAUNCH[@]}" "--log_dir=$log" "--device_target=$TARGET")
       ;;
     mpirun)
       [[ $TARGET == GPU ]] || fail "LAUNCHER: mpirun is for GPUs; $TARGET takes msrun"
       require_program mpirun "install Open MPI, or leave LAUNCHER out"
       ARGS+=("--device_target=$TARGET")
       unset DEVICE_ID   # each process takes the device of its own number
-      COMMAND=("RANK_SIZE=$WORKERS" mpirun)
-      ((EUID != 0)) || COMMAND+=(--allow-run-as-root)
-      COMMAND+=(-n "$WORKERS" --output-filename "$log" --merge-stderr-to-stdout "$PYTHON")
+      for word in "$@"; do
+        [[ $word != : ]] || fail "LAUNCHER: mpirun would start what follows the argument ':' as another program"
+      done
+      EXPORTED=("RANK_SIZE=$WORKERS")
+      COMMAND=(mpirun -n "$WORKERS" --output-filename "$log" --merge-stderr-to-stdout "$PYTHON")
       ;;
     *) fail "LAUNCHER: expected msrun or mpirun, got '$LAUNCHER'" ;;
   esac
   COMMAND+=("$MODEL_DIR/$program" "${ARGS[@]}" "$@")
-}
-
-print_command() {
-  printf '%q ' "${COMMAND[@]:0:${#COMMAND[@]}-1}"
-  printf '%q\n' "${COMMAND[${#COMMAND[@]}-1]}"
-}
-
-# Run COMMAND in place of this shell, so that its status and its signals are the program's.
-start() {
-  if [[ ${DRY_RUN:-0} == 1 ]]; then
-    print_command
-    exit 0
-  fi
-  exec env "${COMMAND[@]}"
-}
-
-# Run COMMAND with this shell waiting: signals go on to the program. Returns its status.
-start_and_wait() {
-  if [[ ${DRY_RUN:-0} == 1 ]]; then
-    print_command
-    return
-  fi
-  local child status=0
-  set -m    # a process group of its own: without, bash has it ignore Ctrl-C
-  env "${COMMAND[@]}" &
-  child=$!
-  set +m
-  # shellcheck disable=SC2064
-  trap "kill -INT $child 2>/dev/null || :" INT
-  # shellcheck disable=SC2064
-  trap "kill -TERM $child 2>/dev/null || :" TERM HUP
-  wait "$child" || status=$?
-  while kill -0 "$child" 2>/dev/null; do    # a signal ended the waiting, not the program
-    status=0
-    wait "$child" || status=$?
-  done
-  trap - INT TERM HUP
-  return "$status"
 }
 
 # run_one PROGRAM OUTPUT_PATH [--key=value ...], run_many likewise

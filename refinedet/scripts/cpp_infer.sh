@@ -120,6 +120,7 @@ infer_cpp() {
 # A dry run prints what would be started on a machine that has it.
 require_lite() {
   BUILD=${BUILD_DIR:-$PROGRAM_DIR/build}
+  [[ $BUILD != -* ]] || BUILD=./$BUILD    # CMake takes no -- before it
   [[ -n ${BUILD_DIR:-} || ! -d $PROGRAM_DIR || -w $PROGRAM_DIR ]] || BUILD=./ascend310_infer_build
   if [[ ${DRY_RUN:-0} == 1 ]]; then
     MS_LITE_HOME=${MS_LITE_HOME:-MS_LITE_HOME}
@@ -157,6 +158,7 @@ step() {
 
 # infer_and_score [--key=value ...]: build the program, run it, score what it found: ./acc.log.
 infer_and_score() {
+  require_number DEVICE_ID "$DEVICE"
   local output word program=("--device_type=$TARGET" "--device_id=$DEVICE")
   for word in "$@"; do
     shift
@@ -182,3 +184,4 @@ infer_and_score() {
 
 SETTINGS=()
 DATA=()
+TO=    # not what the environment may have under this name

@@ -160,10 +160,31 @@ def test_a_node_that_fails_ends_the_others(start, tmp_path):
     (("--worker_num=2", "--local_worker_num=1", "--node_rank=1", "--master_port=65535"),
      "--master_port: 65535 is not a port number, 1 to 65534 or 0"),
     (("--worker_num=two",), "argument --worker_num: invalid int value"),
+    (("--worker_num=2", "--kill_after=nan"), "argument --kill_after: invalid float value: 'nan'"),
     (("--log_dir=/dev/null/x", "--worker_num=2"), "--log_dir: /dev/null"),
 ])
 def test_faults_are_one_line(run_command, one_line, options, told):
     assert told in one_line(run_command(["python", LAUNCHER, *options, __file__]), "run.py")
+
+
+@pytest.mark.parametrize("options, told", [
+    (("--worker_num=1_0", __file__), "invalid int value: '1_0'"), (("--worker_num=\u0663", __file__), "invalid int value"),
+    (("--worker_num=" + "9" * 5000, __file__), "invalid int value: '999"),
+    (("--worker_num=2", "--kill_after=1e999", __file__), "invalid float value"),
+    (("--worker_num=2", "--show_ranks=\u00b2", __file__), "--show_ranks: expected numbers"),
+    (("--worker_num=2", "--master_addr=a\n--x", __file__), "--master_addr: expected the address of a machine, got"),
+    (("--worker_num=2", "--", "--x.py"), "no such program: --x.py")])
+def test_values_are_what_they_are_taken_for(tmp_path, monkeypatch, options, told):
+    """Neither int() nor msrun and what it starts take them for something else."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "--x.py").touch()
+    with pytest.raises(cli.LaunchError) as caught:
+        cli.parse(options)
+    assert told in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_a_log_folder_is_no_option():
+    assert cli.parse(["--worker_num=2", "--log_dir=--follow", "--kill_after=20.", __file__]).log_dir == "./--follow"
 
 
 def test_missing_program(run_command, one_line):

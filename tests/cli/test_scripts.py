@@ -217,7 +217,6 @@ def test_mpirun_on_request(caller, model):
     assert done.returncode == 0, done.stderr
     (words,) = caller.started()
     assert words[:2] == ["RANK_SIZE=2", "mpirun"]
-    words = [word for word in words if word != "--allow-run-as-root"]
     assert (words[2:4], words[4], words[6:9]) == (["-n", "2"], "--output-filename", [
         "--merge-stderr-to-stdout", "python", str(caller.checkout / model / "train.py")])
     assert {"--device_target": "GPU", "--distribute": "True"}.items() <= split(words[9:])[0].items()

@@ -99,6 +99,10 @@ def test_devices(conf, tmp_path, monkeypatch, flags, name, devices):
     (["--visible_devices=0,1,1"], "--visible_devices: 1 is there twice"),
     (["--visible_devices=0;1"], "--visible_devices: expected numbers such as 0,1,2,3, got '0;1'"),
     (["--device_num=[0,17)"], "device 16: neither hccn_tool nor {conf} (address_16=...) has its address"),
+    (["--device_num=[0,99999999999)"], "--device_num: expected [FIRST,END), such as [0,8), got '[0,99999999999)'"),
+    (["--device_num=[0,1)", "--visible_devices=\u0663"], "--visible_devices: expected numbers such as 0,1,2,3, got"),
+    (["--server_ip=fe80::1%/../../x"], "server_id: expected an IP address, got 'fe80::1%/../../x'"),
+    (["--hccn_conf=/dev/zero"], "device 0: hccn_tool tells no address (no such command), and /dev/zero: not a regular file"),
     (["--hccn_conf=/no/where"], "device 0: hccn_tool tells no address (no such command), and /no/where: No such file"),
     (["--server_ip=host-1"], "server_id: expected an IP address, got 'host-1'"),
     (["--output_dir=/no/where"], "/no/where/hccl_8p_01234567_10.0.0.1.json: cannot be written: No such file")])
@@ -168,6 +172,11 @@ def test_merge_faults(tmp_path, capsys, second, told):
     (lambda table: table["server_list"][0]["device"][1].update(device_id="0"), "server 10.0.0.1: device 0 is there twice"),
     (lambda table: table["server_list"][0]["device"][1].update(device_id=1), "device_id: expected the text of a number, got 1"),
     (lambda table: table["server_list"][0]["device"][1].pop("device_ip"), "device 1: device_ip: expected an IP address, got None"),
+    (lambda table: table["server_list"][0].update(server_id="fe80::1%/../x"), "expected an IP address, got 'fe80::1%/../x'"),
+    (lambda table: table["server_list"][0].update(server_id="fe80::1%\nPATH=."), "server_id: expected an IP address, got"),
+    (lambda table: table["server_list"][0]["device"][0].update(device_id="1\u0663"), "device_id: expected the text of a number"),
+    (lambda table: table["server_list"][0]["device"][0].update(device_id="9" * 5000), "device_id: expected the text of a number"),
+    (lambda table: table["server_list"][0]["device"][0].update(rank_id=[[1e999] * 99] * 99), "in this order, got [[inf, inf, "),
     (lambda table: table.update(server_count="2"), "server_count: '2', but server_list has 1"),
     (lambda table: table.pop("server_list"), "server_list: expected at least one server"),
     (lambda table: table.update(version="1.2"), "version: expected '1.0', got '1.2'")])
@@ -177,7 +186,19 @@ def test_check(change, told):
     change(table)
     with pytest.raises(TableError) as caught:
         check_table(table)
-    assert told in str(caught.value)
+    assert told in str(caught.value) and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("[" * 100_000, "nested too deep"), ("9" * 5000, "Exceeds the limit"), ("1e999", "not a rank table: no mapping"),
+    (None, "larger than 8 MB")])
+def test_hostile_files(tmp_path, capsys, text, told):
+    path = tmp_path / "table.json"
+    with path.open("w") as file:
+        file.write(text) if text else file.truncate(1 << 30)
+    assert merge_hccl.main([str(path), f"--output_dir={tmp_path}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"merge_hccl.py: error: {path}: {told}")
 
 
 def test_runs_from_any_folder(run_command, conf, tmp_path, repo_dir):

@@ -5,11 +5,13 @@ usage: python hccl_tools.py [--device_num "[0,8)"] [--visible_devices 0,1,...] [
 Writes DIR/hccl_8p_01234567_10.0.0.1.json. merge_hccl.py makes one table of those of several machines.
 """
 import argparse
+import errno
 import os
 import re
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
@@ -21,6 +23,7 @@ from utils.hccl_tools.rank_table import Machine, TableError, guard, new_table, w
 
 HCCN_CONF = "/etc/hccn.conf"
 TOOL_SECONDS = 60
+MOST_BYTES = 1 << 20    # of the file with addresses
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -47,7 +50,7 @@ def make_table(args: argparse.Namespace) -> Path:
 
 def chosen_devices(device_num: str, visible_devices: str) -> list[int]:
     """Numbers of the devices that take part: those at the places `device_num` of `visible_devices`."""
-    match = re.fullmatch(r"\s*\[\s*(\d+)\s*,\s*(\d+)\s*([)\]])\s*", device_num)
+    match = re.fullmatch(r"\s*\[\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*([)\]])\s*", device_num)
     if not match:
         raise TableError(f"--device_num: expected [FIRST,END), such as [0,8), got {device_num!r}")
     first, end = int(match[1]), int(match[2]) + (match[3] == "]")
@@ -55,10 +58,10 @@ def chosen_devices(device_num: str, visible_devices: str) -> list[int]:
         raise TableError(f"--device_num: {device_num} holds no device")
     visible = list(range(end))
     if visible_devices.strip():
-        if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", visible_devices):
+        if not re.fullmatch(r"\s*[0-9]{1,4}\s*(,\s*[0-9]{1,4}\s*)*", visible_devices):
             raise TableError(f"--visible_devices: expected numbers such as 0,1,2,3, got {visible_devices!r}")
         visible = [int(item) for item in visible_devices.split(",")]
-    twice = next((item for item in visible if visible.count(item) > 1), None)
+    twice = next((item for item, count in Counter(visible).items() if count > 1), None)
     if twice is not None:
         raise TableError(f"--visible_devices: {twice} is there twice")
     if end > len(visible):
@@ -73,7 +76,7 @@ def device_address(device: int, hccn_conf: str) -> str:
     if match:
         return match[1]
     try:
-        text = Path(hccn_conf).read_text(encoding="utf-8", errors="replace")
+        text = _beginning(Path(hccn_conf))
     except OSError as error:
         raise TableError(f"device {device}: hccn_tool tells no address ({told.strip() or 'no such command'}), and "
                          f"{hccn_conf}: {error.strerror}".replace("\n", " ")) from None
@@ -81,6 +84,13 @@ def device_address(device: int, hccn_conf: str) -> str:
     if not found:
         raise TableError(f"device {device}: neither hccn_tool nor {hccn_conf} (address_{device}=...) has its address")
     return found[-1]
+
+
+def _beginning(path: Path) -> str:
+    if not path.is_file() and path.exists():
+        raise OSError(errno.EINVAL, "not a regular file")
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(MOST_BYTES)
 
 
 def _ask_tool(device: int) -> str:

@@ -1,12 +1,12 @@
 """Rank tables, version 1.0: which card of which machine is which rank. Every value in one is text."""
-import ipaddress
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Union
+
+from utils.launch.rank_table import NUMBER, TableError, is_ip_address, one_line, read_json, shown
 
 
 class Machine(NamedTuple):
@@ -41,10 +41,6 @@ class RankTable(TypedDict):
     status: str
 
 
-class TableError(ValueError):
-    """A fault of the call, the machine or a table, told in one line."""
-
-
 def new_table(servers: Iterable[Machine]) -> RankTable:
     """Return the table of the servers; ranks count through all of them in this order."""
     rank = 0
@@ -60,12 +56,12 @@ def new_table(servers: Iterable[Machine]) -> RankTable:
 def check_table(table: Any) -> None:
     """TableError where HCCL could not form a group from `table`."""
     _expect(isinstance(table, dict), "not a rank table: no mapping")
-    _expect(table.get("version") == "1.0", f"version: expected '1.0', got {table.get('version')!r}")
-    _expect(table.get("status") == "completed", f"status: expected 'completed', got {table.get('status')!r}")
+    _expect(table.get("version") == "1.0", f"version: expected '1.0', got {shown(table.get('version'))}")
+    _expect(table.get("status") == "completed", f"status: expected 'completed', got {shown(table.get('status'))}")
     servers: Any = table.get("server_list")
     _expect(isinstance(servers, list) and servers, "server_list: expected at least one server")
     _expect(table.get("server_count") == str(len(servers)),
-            f"server_count: {table.get('server_count')!r}, but server_list has {len(servers)}")
+            f"server_count: {shown(table.get('server_count'))}, but server_list has {len(servers)}")
     names: dict[str, bool] = {}
     addresses: dict[str, str] = {}
     ranks: list[Any] = []
@@ -76,8 +72,9 @@ def check_table(table: Any) -> None:
         _expect(name not in names, f"server_id: {name} is there twice")
         names[name] = True
         ranks += _check_devices(server, name, addresses)
+    got = ", ".join(rank if isinstance(rank, str) and len(rank) < 10 else shown(rank) for rank in ranks[:64])
     _expect(ranks == [str(rank) for rank in range(len(ranks))],
-            f"rank_id: expected 0 to {len(ranks) - 1} in this order, got {', '.join(map(str, ranks))}")
+            f"rank_id: expected 0 to {len(ranks) - 1} in this order, got {got}{', ...' if len(ranks) > 64 else ''}")
 
 
 def _check_devices(server: dict[str, Any], name: str, addresses: dict[str, str]) -> list[Any]:
@@ -88,8 +85,8 @@ def _check_devices(server: dict[str, Any], name: str, addresses: dict[str, str])
     for device in devices:
         _expect(isinstance(device, dict), f"server {name}: device: expected mappings")
         number, address = device.get("device_id"), device.get("device_ip")
-        _expect(isinstance(number, str) and re.fullmatch(r"0|[1-9]\d*", number),
-                f"server {name}: device_id: expected the text of a number, got {number!r}")
+        _expect(isinstance(number, str) and NUMBER.fullmatch(number),
+                f"server {name}: device_id: expected the text of a number, got {shown(number)}")
         place = f"server {name}: device {number}"
         _expect(number not in seen, f"{place} is there twice")
         seen.add(number)
@@ -100,10 +97,7 @@ def _check_devices(server: dict[str, Any], name: str, addresses: dict[str, str])
 
 
 def _check_address(value: Any, where: str) -> None:
-    try:
-        ipaddress.ip_address(value if isinstance(value, str) else "")
-    except ValueError:
-        raise TableError(f"{where}: expected an IP address, got {value!r}") from None
+    _expect(is_ip_address(value), f"{where}: expected an IP address, got {shown(value)}")
 
 
 def _expect(holds: Any, message: str) -> None:
@@ -114,7 +108,7 @@ def _expect(holds: Any, message: str) -> None:
 def read_table(path: Union[str, Path]) -> RankTable:
     """The table in a file, checked."""
     try:
-        table = json.loads(Path(path).read_text(encoding="utf-8"))
+        table = read_json(Path(path))
         check_table(table)
     except OSError as error:
         raise TableError(f"{path}: {error.strerror}") from None
@@ -143,6 +137,6 @@ def guard(program: str, work: Callable[[], Any]) -> int:
     try:
         work()
     except TableError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0

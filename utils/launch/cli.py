@@ -1,7 +1,9 @@
 """The command line of run.py."""
 import argparse
+import math
 import os
 import random
+import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn, Optional
 
 from .nodes import PORT_OFFSET, Nodes
+from .rank_table import ADDRESS
 from .supervisor import Supervisor
 
 DEFAULT_PORT = 8118     # msrun's
@@ -25,24 +28,37 @@ class _Parser(argparse.ArgumentParser):
         raise LaunchError(message)
 
 
+def _number(text: str) -> int:
+    """Not int(), which takes 1_0 and the digits of other scripts too."""
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"invalid int value: {text[:80]!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?", text) or not math.isfinite(float(text)):
+        raise argparse.ArgumentTypeError(f"invalid float value: {text[:80]!r}")
+    return float(text)
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="run.py", description="Start a program once per device, with msrun, and watch it.", allow_abbrev=False)
     add = parser.add_argument
-    add("--worker_num", type=int, help="processes in all, over all nodes (default: local_worker_num)")
-    add("--local_worker_num", type=int, help="processes on this node (default: worker_num)")
+    add("--worker_num", type=_number, help="processes in all, over all nodes (default: local_worker_num)")
+    add("--local_worker_num", type=_number, help="processes on this node (default: worker_num)")
     add("--master_addr", default="127.0.0.1", help="IP or name of the node with rank 0 (default: %(default)s)")
-    add("--master_port", type=int, default=0,
+    add("--master_port", type=_number, default=0,
         help=f"port of the scheduler on that node (default: a free one; {DEFAULT_PORT} with several nodes)")
-    add("--node_rank", type=int, default=0, help="number of this node; 0 is the one at master_addr (default: %(default)s)")
+    add("--node_rank", type=_number, default=0, help="number of this node; 0 is the one at master_addr (default: %(default)s)")
     add("--log_dir", default="msrun_log",
         help="folder of worker_RANK.log, scheduler.log, msrun.log (msrun_NODE.log of other nodes than the first, which may share "
              "it); earlier ones go to its earlier/N (default: %(default)s)")
     add("--device_target", choices=("Ascend", "GPU", "CPU"), help="handed to the program (default: not handed on)")
     add("--show_ranks", default="0", help="ranks whose output is shown: numbers with commas, all, none (default: %(default)s)")
-    add("--cluster_time_out", type=int, default=600, metavar="S",
+    add("--cluster_time_out", type=_number, default=600, metavar="S",
         help="seconds in which all processes must have come together (default: %(default)s)")
     add("--bind_core", choices=("True", "False"), default="False", help="bind the processes to cores (default: %(default)s)")
-    add("--kill_after", type=float, default=20.0, metavar="S",
+    add("--kill_after", type=_seconds, default=20.0, metavar="S",
         help="seconds from the first failure until what still runs is killed (default: %(default)s)")
     add("program", help="a Python file; it is given --distribute=True among its own arguments")
     add("arguments", nargs=argparse.REMAINDER, help="of the program")
@@ -56,11 +72,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if total is None or total < 1 or not 1 <= local <= total:
         raise LaunchError("worker_num and local_worker_num: give one of them, at least 1, and no more on this node than in all")
     options.worker_num, options.local_worker_num = total, local
+    if options.log_dir.startswith("-"):     # tail, which msrun starts, would take a log's path for an option
+        options.log_dir = f"./{options.log_dir}"
     if options.node_rank < 0 or (options.node_rank + 1) * local > total:
         raise LaunchError(f"node_rank: {options.node_rank} does not fit {total} processes, {local} a node")
-    if not Path(options.program).is_file():
+    if not ADDRESS.fullmatch(options.master_addr):
+        raise LaunchError(f"--master_addr: expected the address of a machine, got {options.master_addr[:80]!r}")
+    if options.program.startswith("-") or not Path(options.program).is_file():      # msrun would take -x.py for an option
         raise LaunchError(f"no such program: {options.program}")
-    if options.show_ranks not in ("all", "none") and not all(item.isdigit() for item in options.show_ranks.split(",")):
+    if options.show_ranks not in ("all", "none") and not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", options.show_ranks):
         raise LaunchError(f"--show_ranks: expected numbers with commas, all or none, got {options.show_ranks!r}")
     last = 65535 - (PORT_OFFSET if local < total else 0)
     if not 0 <= options.master_port <= last:
