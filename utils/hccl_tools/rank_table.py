@@ -1,12 +1,13 @@
 """Rank tables, version 1.0: which card of which machine is which rank. Every value in one is text."""
 import ipaddress
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Union
+
+from ..files import printable, reason, replacing
 
 
 class Machine(NamedTuple):
@@ -129,12 +130,8 @@ def write_table(table: RankTable, folder: Union[str, Path], name: str) -> Path:
     """Write FOLDER/NAME, whole or not at all; a faulty table is not written."""
     check_table(table)
     path = Path(folder) / name
-    partial = path.with_name(f".{name}.{os.getpid()}.partial")
-    try:
+    with replacing(path, make_folder=False) as partial:
         partial.write_text(json.dumps(table, indent=4) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise TableError(f"{path}: cannot be written: {error.strerror}") from None
     return path
 
 
@@ -142,7 +139,8 @@ def guard(program: str, work: Callable[[], Any]) -> int:
     """Exit status of `work()`: 0, or 2 with one line on stderr."""
     try:
         work()
-    except TableError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+    except (TableError, OSError) as error:
+        message = reason(error) if isinstance(error, OSError) else str(error)
+        print(f"{program}: error: {printable(message)}", file=sys.stderr)
         return 2
     return 0

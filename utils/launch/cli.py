@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, Optional
 
+from ..files import printable, reason
 from .nodes import PORT_OFFSET, Nodes
 from .supervisor import Supervisor
 
@@ -152,7 +153,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         options = parse(sys.argv[1:] if argv is None else argv)
         prepare_logs(options)
     except LaunchError as error:
-        print(f"run.py: error: {error}", file=sys.stderr)
+        print(f"run.py: error: {printable(str(error))}", file=sys.stderr)
         return 2
     nodes, status = None, 1
     if options.local_worker_num < options.worker_num:
@@ -161,6 +162,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         status = Supervisor(msrun_command(options), environment(options), own_log(options), options.local_worker_num,
                             options.kill_after, nodes).run()
+    except OSError as error:
+        print(f"run.py: error: {printable(reason(error))}", file=sys.stderr)
     finally:
         if nodes:
             nodes.finish(status)

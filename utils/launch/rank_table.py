@@ -13,6 +13,11 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+if not __package__:         # run as a file: the search path begins with this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from utils.files import printable
+
 
 class Device(NamedTuple):
     """A device of a server."""
@@ -108,7 +113,7 @@ def main(arguments: list[str]) -> int:
     try:
         print("\n".join(lines_of(Path(arguments[-1]))))
     except TableError as error:
-        print(f"rank_table.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"rank_table.py: error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     return 0
 
