@@ -79,12 +79,12 @@ def main(argv=None) -> int:
         coco = convert(Path(args.data_path).expanduser(), args.classes)
         files.write_text(save_path, json.dumps(coco))
     except OSError as error:
-        print(f"{parser.prog}: error: {files.printable(files.reason(error))}", file=sys.stderr)
+        files.tell(f"{parser.prog}: error: {files.reason(error)}")
         return 2
     except ValueError as error:
         if not getattr(error, "user_error", False):
             raise
-        print(f"{parser.prog}: error: {files.printable(str(error))}", file=sys.stderr)
+        files.tell(f"{parser.prog}: error: {error}")
         return 2
     print(f"{save_path}: {len(coco['images'])} images, {len(coco['annotations'])} objects, "
           f"classes {', '.join(files.printable(category['name']) for category in coco['categories'])}")

@@ -2,12 +2,11 @@
 import ipaddress
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Union
 
-from ..files import printable, reason, replacing
+from ..files import reason, replacing, tell
 
 
 class Machine(NamedTuple):
@@ -141,6 +140,6 @@ def guard(program: str, work: Callable[[], Any]) -> int:
         work()
     except (TableError, OSError) as error:
         message = reason(error) if isinstance(error, OSError) else str(error)
-        print(f"{program}: error: {printable(message)}", file=sys.stderr)
+        tell(f"{program}: error: {message}")
         return 2
     return 0

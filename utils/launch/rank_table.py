@@ -16,7 +16,7 @@ from typing import NamedTuple
 if not __package__:         # run as a file: the search path begins with this folder
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from utils.files import printable
+from utils.files import tell
 
 
 class Device(NamedTuple):
@@ -113,7 +113,7 @@ def main(arguments: list[str]) -> int:
     try:
         print("\n".join(lines_of(Path(arguments[-1]))))
     except TableError as error:
-        print(f"rank_table.py: error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        tell(f"rank_table.py: error: {' '.join(str(error).split())}")
         return 2
     return 0
 

@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 import cv2
 
-from ..files import log_to_stderr, printable, reason
+from ..files import log_to_stderr, printable, reason, tell
 from .batches import draw_batches, model_folder
 from .conversion import convert, ensure
 from .detection import find_data
@@ -160,7 +160,7 @@ def _guard(parser: argparse.ArgumentParser, work: Callable[[], int]) -> int:
         return work()
     except (DataError, OSError) as error:
         message = reason(error) if isinstance(error, OSError) else str(error)
-        print(f"{parser.prog}: error: {printable(message)}", file=sys.stderr)
+        tell(f"{parser.prog}: error: {message}")
         return 2
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)

@@ -33,7 +33,7 @@ from .configuration.schema import (
 )
 from .configuration.solver_names import solver_entries
 from .configuration.values import Config
-from .files import LineFormatter, printable, reason, write_text
+from .files import LineFormatter, reason, tell, write_text
 from .local_adapter import get_device_num
 
 __all__ = ["Config", "InputError", "load_config", "parse_config", "require_path", "run_main", "save_config"]
@@ -126,7 +126,7 @@ def run_main(main: Callable[[], int | None]) -> None:
         status = main()
         sys.stdout.flush()      # here a full disk can still be reported
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        tell(f"{program}: interrupted")
         status = 130
     except OSError as error:
         status = _end(program, reason(error))
@@ -139,7 +139,7 @@ def run_main(main: Callable[[], int | None]) -> None:
 
 def _end(program: str, message: str) -> int:
     """Print the error's line and return the status of a command that ends in it."""
-    print(f"{program}: error: {printable(message)}", file=sys.stderr)
+    tell(f"{program}: error: {message}")
     try:
         sys.stdout.flush()
     except OSError:             # the interpreter would try again, and print a traceback

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,8 +51,9 @@ def replacing(path: Path, durable: bool = True, make_folder: bool = True) -> Ite
                     os.fsync(file.fileno())     # or a power cut leaves an empty file under the final name
             partial.replace(target)
         finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+            for leftover in (partial, partial.with_suffix(".tmp")):     # MindSpore writes a checkpoint's beside it
+                with contextlib.suppress(OSError):
+                    leftover.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -94,9 +96,15 @@ def log_to_stderr() -> None:
     logging.basicConfig(handlers=[handler])
 
 
+def tell(text: str) -> None:
+    """Print a line on stderr, which may be a file on the disk that is full."""
+    with contextlib.suppress(OSError):
+        print(printable(text), file=sys.stderr, flush=True)
+
+
 def reason(error: OSError) -> str:
     """Return the line for an OSError: the file and what the system says of it."""
-    if isinstance(error, WriteError) or not error.strerror:
+    if getattr(error, "user_error", False) or not error.strerror:      # a WriteError, of this file or of its copy
         return str(error)
     name = error.filename2 or error.filename
     return f"{os.fsdecode(name)}: {error.strerror}" if isinstance(name, (str, bytes, os.PathLike)) else error.strerror

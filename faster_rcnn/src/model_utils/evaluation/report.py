@@ -1,6 +1,5 @@
 """What eval.py and postprocess.py do: score a network or a file of detections, print the figures, write them and the curves."""
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from ...model import IOU_TYPES, closing_lines
 from ..config import Config, InputError, require_path
 from ..data.source import DataInfo, find_source, source_format
-from ..files import printable, write_text
+from ..files import printable, tell, write_text
 from .coco_inputs import GroundTruth, Results, read_json
 from .coco_scores import Scores, class_table, coco_ap
 from .plots import plot_pr_curves
@@ -114,8 +113,7 @@ def _draw(scores: Scores, png: Path) -> None:
     except OSError:
         raise
     except Exception as error:      # noqa: BLE001  (whatever the library raises)
-        what = " ".join(str(error).split())
-        print(f"warning: {png}: not drawn: {type(error).__name__}: {printable(what)}", file=sys.stderr)
+        tell(f"warning: {png}: not drawn: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def write_metrics(path: Path | str, scores: list[Scores], **more: Any) -> dict[str, Any]:

@@ -1,5 +1,4 @@
 """What infer.py does: detect objects in images or a video, write the results as they come, and draw them."""
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from ..config import Config, InputError
 from ..data.preprocess import build_preprocess
 from ..data.transforms import NetworkInput, Preprocess
 from ..evaluation.detections import ResultsWriter, config_categories, to_results
-from ..files import printable, writing
+from ..files import printable, tell, writing
 from ..weights.class_names import with_class_names
 from .backend import open_predictor
 from .draw import draw_detections
@@ -52,8 +51,7 @@ def growing_results(output: Path, source: Pictures | Video, detector: "FrameDete
     """Write detections.partial.json, which becomes detections.json at the end; if the run stops before, say what is missing."""
     partial, final = output / PARTIAL, output / "detections.json"
     if partial.exists():
-        print(f"{partial}: of a run that did not end: replaced, as this run starts with the first of the {kind_of(source)}",
-              file=sys.stderr)
+        tell(f"{partial}: of a run that did not end: replaced, as this run starts with the first of the {kind_of(source)}")
     try:
         with ResultsWriter(partial) as results:
             yield results
@@ -62,9 +60,8 @@ def growing_results(output: Path, source: Pictures | Video, detector: "FrameDete
     except BaseException:
         if detector.read:
             total = "" if source.total is None else f" of {source.total}"
-            print(f"{final}: not written: {detector.read + detector.unreadable}{total} {kind_of(source)} are done, the last is "
-                  f"{printable(detector.last)}; {partial} has their results. Another run starts with the first one again.",
-                  file=sys.stderr)
+            tell(f"{final}: not written: {detector.read + detector.unreadable}{total} {kind_of(source)} are done, the last is "
+                 f"{detector.last}; {partial} has their results. Another run starts with the first one again.")
         else:
             partial.unlink(missing_ok=True)
         raise

@@ -106,9 +106,6 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Parameter], texts: Mappin
             partial.chmod(0o644)        # MindSpore leaves it to its owner, read-only
     except OSError as error:
         raise InputError(f"{error}; what was there before is whole") from error
-    finally:
-        for leftover in path.parent.glob(f".{path.stem}.{os.getpid()}.part.*"):     # MindSpore's own temporary file
-            leftover.unlink()
 
 
 def _place_copy(path: Path, target: Path) -> None:

@@ -1,7 +1,6 @@
 # Same as faster_rcnn/src/model_utils/evaluation/program.py
 """Settings for the C++ program of ascend310_infer, and the scores of its results."""
 import json
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from ...model import program_settings
 from ..config import Config, InputError, require_path
 from ..data.source import find_source, source_format
-from ..files import printable, write_text
+from ..files import tell, write_text
 from .detections import Collector
 from .report import report, score_file
 
@@ -94,10 +93,9 @@ def read_results(path: Path, categories: list[dict], ids: dict[str, int]) -> Col
                 unannotated.append(name)
     missing = [name for name in ids if name not in seen]
     if unannotated:
-        print(f"{len(unannotated)} pictures are not annotated, so not scored, such as {printable(unannotated[0])}", file=sys.stderr)
+        tell(f"{len(unannotated)} pictures are not annotated, so not scored, such as {unannotated[0]}")
     if missing:
-        print(f"{len(missing)} annotated pictures are not in the results: their objects count as missed, such as "
-              f"{printable(missing[0])}", file=sys.stderr)
+        tell(f"{len(missing)} annotated pictures are not in the results: their objects count as missed, such as {missing[0]}")
     if len(missing) == len(ids):
         raise InputError(f"{path}: holds none of the {len(ids)} annotated pictures: other annotations, or another folder?")
     return collector
