@@ -17,7 +17,7 @@ from .cloud.fetching import fetch, fetched_root
 from .cloud.object_storage import Storage, open_storage
 from .config import Config, InputError
 from .device_adapter import Launch, plan_launch
-from .files import log_to_stderr
+from .files import log_to_stderr, tell
 
 # Set in the environment of the child.
 CHILD = "MODELARTS_JOB_COMMAND"
@@ -176,7 +176,7 @@ def _send(results: Storage | None, launch: Launch, output: Path, status: int) ->
     try:
         results.upload(output, names)
     except InputError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        tell(f"{Path(sys.argv[0]).name}: error: {error}")
         return status or 1
     finally:
         signal.signal(signal.SIGTERM, ignored)

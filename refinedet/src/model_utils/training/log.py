@@ -137,7 +137,8 @@ class TrainLog:
         for name, value in flat.items():
             if isinstance(value, (int, float)) and name not in ("epoch", "batch"):
                 self._board.add_scalar(f"{kind}/{name}", value, step)
-        self._board.flush()
+        with writing(Path(self._board.logdir)):
+            self._board.flush()
 
     def draw_curves(self, pause: float = 0.0) -> None:
         """Draw losses, learning rate and AP of metrics.jsonl into curves.png.
@@ -169,7 +170,8 @@ class TrainLog:
             for file in (self._losses, self._metrics):
                 with writing(Path(file.name)):
                     file.close()
-            self._board.close()
+            with writing(Path(self._board.logdir)):
+                self._board.close()
 
 
 def _append(file: TextIO, line: str) -> None:
