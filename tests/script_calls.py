@@ -83,7 +83,8 @@ def copy_checkout(root: Path) -> Path:
         (root / "faster_rcnn" / "src" / name).parent.mkdir(parents=True)
         shutil.copy(ROOT / "faster_rcnn" / "src" / name, root / "faster_rcnn" / "src" / name)
     (root / "utils" / "launch").mkdir(parents=True)
-    shutil.copy(ROOT / "utils" / "launch" / "rank_table.py", root / "utils" / "launch")
+    for name in ("__init__.py", "files.py", "launch/__init__.py", "launch/rank_table.py"):
+        shutil.copy(ROOT / "utils" / name, root / "utils" / name)
     (root / "utils" / "launch" / "run.py").touch()
     for name in ("bin/python", "bin/mpirun", "docker/docker_start.sh"):
         (root / name).parent.mkdir(exist_ok=True)

@@ -26,6 +26,7 @@ from .MaskRcnn.conversion.detector import FRAMEWORK_EPS, SUFFIXES, count_of, exp
 from .MaskRcnn.conversion.detector_names import FRAMEWORKS, find_framework
 from .MaskRcnn.conversion.inception_names import is_inception
 from .model_utils.config import InputError, load_config, run_main
+from .model_utils.files import printable, tell
 from .model_utils.local_adapter import prepare_environment
 from .model_utils.weights.reader import read_checkpoint
 from .model_utils.weights.resnet_names import (
@@ -168,14 +169,14 @@ def import_backbone(checkpoint, args, output: Path) -> int:
         kind = "an Inception-ResNet-v2" if inception else "no Inception-ResNet-v2"
         raise InputError(f"--backbone: {backbone}, but the names in {place} are those of {kind}")
     conversion = BACKBONES[backbone].convert(arrays, place)
-    print("\n".join(report(checkpoint, conversion, backbone)))
+    print("\n".join(map(printable, report(checkpoint, conversion, backbone))))
     if not conversion.tensors:
         print(f"{args.ckpt_file}: nothing in it could be used; no checkpoint was written", file=sys.stderr)
         return 1
     write_weights(conversion.tensors, output)
     print(f"wrote {output}")
     for line in warnings_of(conversion, backbone):
-        print(f"warning: {args.ckpt_file}: {line}", file=sys.stderr)
+        tell(f"warning: {args.ckpt_file}: {line}")
     return 0
 
 

@@ -18,6 +18,7 @@ if not __package__:  # run as a file: make its folder's parent the place to impo
 
 from .conversion.vgg_names import RESNET, SOURCES, VGG, convert_vgg, find_source
 from .model_utils.config import InputError, load_config, run_main, save_config
+from .model_utils.files import printable
 from .model_utils.local_adapter import prepare_environment
 from .model_utils.weights.reader import read_checkpoint
 from .model_utils.weights.writer import check_output, write_weights
@@ -129,7 +130,7 @@ def main(argv=None) -> None:
     tensors, left_out = convert_vgg(checkpoint.arrays, source, place, args.classifier == "subsample", args.reverse_channels)
     config = read_config(tensors, detector, args.input_size, place)
     missing = check_fit(tensors, config, detector, place)
-    print("\n".join(report(checkpoint, source, tensors, left_out, missing)))
+    print("\n".join(map(printable, report(checkpoint, source, tensors, left_out, missing))))
     write_weights(tensors, output)
     written = [str(output)]
     if detector:

@@ -109,6 +109,11 @@ def copy_sides(sides: dict, data_path: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def printable(text: str) -> str:
+    """The text with control characters escaped, as in model_utils/files.py, without which this file works."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data_path", default="/data", help="folder with images/ and annotations/ (%(default)s)")
@@ -123,10 +128,10 @@ def main(argv=None) -> int:
         sides = split_pairs(pairs, args.val_ratio, args.seed)
         copy_sides(sides, data_path)
     except (SplitError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {printable(str(error))}", file=sys.stderr)
         return 2
     for warning in warnings:
-        print(warning, file=sys.stderr)
+        print(printable(warning), file=sys.stderr)
     for side in SIDES:
         print(f"{data_path / side}: {len(sides[side])} pictures")
     return 0

@@ -10,7 +10,6 @@ width; those without area are left out, and told. Categories are numbered from 1
 import argparse
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -29,7 +28,7 @@ class XmlError(ValueError):
 
 def convert(data_path: Path, classes=None) -> dict:
     """The COCO data set of a folder with images/ and annotations/."""
-    mindrecord = _import_mindrecord()
+    mindrecord = _import_utils().mindrecord
     images = data_path / "images"
     records, categories, problems = mindrecord.read_annotations(
         "voc", images, data_path / "annotations", ["background", *classes] if classes else None)
@@ -49,17 +48,18 @@ def convert(data_path: Path, classes=None) -> dict:
     return mindrecord.records_to_coco(kept, categories)
 
 
-def _import_mindrecord():
-    """utils/mindrecord lies beside the model directory."""
+def _import_utils():
+    """utils/ lies beside the model directory."""
     try:
         from .model_utils.own_utils import use_own_utils
 
         use_own_utils()
+        import utils.files
         import utils.mindrecord
         import utils.mindrecord.pictures
     except ImportError as error:
         raise XmlError(f"utils/mindrecord of the repository is needed beside the model directory ({error})") from error
-    return utils.mindrecord
+    return utils
 
 
 def main(argv=None) -> int:
@@ -69,24 +69,26 @@ def main(argv=None) -> int:
     parser.add_argument("--classes", type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
                         help="names of the classes, separated by commas (all that there are, sorted)")
     args = parser.parse_args(argv)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    try:
+        files = _import_utils().files
+    except XmlError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    files.log_to_stderr()
     save_path = Path(args.save_path).expanduser()
     try:
         coco = convert(Path(args.data_path).expanduser(), args.classes)
-        save_path.parent.mkdir(parents=True, exist_ok=True)
-        partial = save_path.with_name(f"{save_path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(coco), encoding="utf-8")
-        partial.replace(save_path)
+        files.write_text(save_path, json.dumps(coco))
     except OSError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        files.tell(f"{parser.prog}: error: {files.reason(error)}")
         return 2
     except ValueError as error:
         if not getattr(error, "user_error", False):
             raise
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        files.tell(f"{parser.prog}: error: {error}")
         return 2
     print(f"{save_path}: {len(coco['images'])} images, {len(coco['annotations'])} objects, "
-          f"classes {', '.join(category['name'] for category in coco['categories'])}")
+          f"classes {', '.join(files.printable(category['name']) for category in coco['categories'])}")
     return 0
 
 

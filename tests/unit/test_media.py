@@ -129,7 +129,9 @@ def test_a_drawn_video_has_the_frames_of_the_original(tmp_path):
     writer = writer_of(source, tmp_path / "out")
     for frame in source:
         writer.write(frame, frame.image)
+    writer.finish()
     writer.close()
+    assert [path.name for path in (tmp_path / "out" / "drawn").iterdir()] == ["a b.mp4"]
     written = Video(tmp_path / "out" / "drawn" / "a b.mp4")
     assert [round(frame.image.mean() / 30) for frame in written] == list(range(7)) and written.rate == 12.5
 

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..files import replacing
+
 GROUND, TILE_RIM, LINE = (15, 21, 28), (38, 48, 60), (44, 55, 68)
 BRIGHT, SOFT, FAINT, ACCENT = (242, 245, 248), (170, 182, 196), (120, 133, 148), (72, 199, 190)
 MARGIN, GAP, TILE, COLUMNS, ROWS = 40, 16, 340, 4, 2
@@ -115,7 +117,8 @@ def compose(tiles: Sequence[np.ndarray], facts: Facts, png: Path) -> None:
         pen.rounded_rectangle((left, top, left + picture.width - 1, top + picture.height - 1), CORNER, outline=TILE_RIM)
     _footer(pen, width, height, facts)
     page.putalpha(_rounded(page.size, 2 * CORNER))
-    page.save(png, optimize=True)
+    with replacing(png) as partial:
+        page.save(partial, optimize=True)
 
 
 def _header(pen: ImageDraw.ImageDraw, width: int, facts: Facts) -> None:

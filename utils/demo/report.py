@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..files import write_text
 from . import poster
 
 TITLES = {"faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN", "refinedet": "RefineDet"}
@@ -63,7 +64,7 @@ def write(demo: FinishedDemo, score_thr: float) -> dict[str, Any]:
               "pictures": {"train": train, "val": val}, "seconds": {k: round(v, 1) for k, v in demo.seconds.items()},
               "cpu_cores": cores, "machine": platform.machine(), "python": platform.python_version(),
               "mindspore": metadata.version("mindspore")}
-    (demo.output / "metrics.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
+    write_text(demo.output / "metrics.json", json.dumps(values, indent=1))
     _write_poster(demo, values, score_thr)
     return values
 

@@ -29,6 +29,7 @@ if str(ROOT) not in sys.path:
 
 from utils.demo import report, shapes  # noqa: E402
 from utils.demo.report import duration  # noqa: E402
+from utils.files import write_text  # noqa: E402
 
 MIN_AP50 = {"bbox": 0.8, "segm": 0.75}
 MIN_AP50_OF_MODEL = {"refinedet": 0.75}     # in place of that of its kind
@@ -149,10 +150,7 @@ class Demo:
         self.save_state()
 
     def save_state(self) -> None:
-        file = self.output / STATE
-        partial = file.with_suffix(".part")
-        partial.write_text(json.dumps(self.state, indent=1), encoding="utf-8")
-        partial.replace(file)
+        write_text(self.output / STATE, json.dumps(self.state, indent=1))
 
     def draw(self) -> str:
         train, val = self.pictures

@@ -1,12 +1,12 @@
 """Rank tables, version 1.0: which card of which machine is which rank. Every value in one is text."""
 import json
-import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Union
 
-from utils.launch.rank_table import NUMBER, TableError, is_ip_address, one_line, read_json, shown
+from utils.launch.rank_table import NUMBER, TableError, is_ip_address, read_json, shown
+
+from ..files import reason, replacing, tell
 
 
 class Machine(NamedTuple):
@@ -123,12 +123,8 @@ def write_table(table: RankTable, folder: Union[str, Path], name: str) -> Path:
     """Write FOLDER/NAME, whole or not at all; a faulty table is not written."""
     check_table(table)
     path = Path(folder) / name
-    partial = path.with_name(f".{name}.{os.getpid()}.partial")
-    try:
+    with replacing(path, make_folder=False) as partial:
         partial.write_text(json.dumps(table, indent=4) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise TableError(f"{path}: cannot be written: {error.strerror}") from None
     return path
 
 
@@ -136,7 +132,8 @@ def guard(program: str, work: Callable[[], Any]) -> int:
     """Exit status of `work()`: 0, or 2 with one line on stderr."""
     try:
         work()
-    except TableError as error:
-        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
+    except (TableError, OSError) as error:
+        message = reason(error) if isinstance(error, OSError) else " ".join(str(error).split())
+        tell(f"{program}: error: {message}")
         return 2
     return 0

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, Optional
 
+from ..files import reason, tell
 from .nodes import PORT_OFFSET, Nodes
 from .rank_table import ADDRESS
 from .supervisor import Supervisor
@@ -172,7 +173,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         options = parse(sys.argv[1:] if argv is None else argv)
         prepare_logs(options)
     except LaunchError as error:
-        print(f"run.py: error: {error}", file=sys.stderr)
+        tell(f"run.py: error: {error}")
         return 2
     nodes, status = None, 1
     if options.local_worker_num < options.worker_num:
@@ -181,6 +182,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         status = Supervisor(msrun_command(options), environment(options), own_log(options), options.local_worker_num,
                             options.kill_after, nodes).run()
+    except OSError as error:
+        tell(f"run.py: error: {reason(error)}")
     finally:
         if nodes:
             nodes.finish(status)

@@ -23,6 +23,11 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+if not __package__:         # run as a file: the search path begins with this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from utils.files import tell
+
 MOST_BYTES = 8 << 20        # about 80,000 devices
 # The whole text of an id or a rank: ASCII digits, so few that int() is quick.
 NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -48,11 +53,6 @@ class Server(NamedTuple):
 
 class TableError(ValueError):
     """A table that cannot be followed, told in one line."""
-
-
-def one_line(error: object) -> str:
-    """The text of an error, for a terminal: without line breaks and control characters."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(error).split()))
 
 
 def shown(value: Any) -> str:
@@ -174,7 +174,7 @@ def main(arguments: list[str]) -> int:
     try:
         values = str(sum(len(devices) for _, devices in read_servers(path))) if counted else launch_values(path)
     except TableError as error:
-        print(f"rank_table.py: error: {one_line(error)}", file=sys.stderr)
+        tell(f"rank_table.py: error: {' '.join(str(error).split())}")
         return 2
     sys.stdout.buffer.write(values.encode() + b"\n" + os.fsencode(path.resolve()) + b"/\n")
     sys.stdout.flush()

@@ -1,7 +1,6 @@
 """The command lines of convert.py and check.py."""
 import argparse
 import itertools
-import logging
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from typing import Any, Optional
 
 import cv2
 
+from ..files import log_to_stderr, printable, reason, tell
 from .batches import draw_batches, model_folder
 from .conversion import convert, ensure
 from .detection import find_data
@@ -87,7 +87,7 @@ def _check_folder(args: argparse.Namespace) -> int:
     status = 0
     found = find_data(args.folder)
     for number, item in enumerate(found, 1):
-        print(f"{item.entry.title}: --source={item.entry.name} {item.flags()}")
+        print(printable(f"{item.entry.title}: --source={item.entry.name} {item.flags()}"))
         place = {**vars(args), "source": item.entry.name, **item.place._asdict()}
         place.update({key: value for key in ("image_dir", "image_set") if (value := getattr(args, key))})
         folder = args.draw and (args.draw if len(found) == 1 else args.draw / str(number))
@@ -105,7 +105,7 @@ def _check(args: argparse.Namespace, draw: Optional[Path]) -> int:
         found = diagnose(args.source, args.image_dir, args.anno_path, args.classes, args.image_set, args.workers,
                          masks=args.masks, exif_orientation=args.exif_orientation, split=_split(args), drawing=drawing)
     except DataError as error:
-        print(error)
+        print(printable(str(error)))
         print("problems: 1, and the annotations do not read any further")
         return 1
     for line in (*found.problems, *found.notes, *found.lines()):
@@ -153,13 +153,14 @@ def _guard(parser: argparse.ArgumentParser, work: Callable[[], int]) -> int:
         stream.reconfigure(errors="backslashreplace")
     cv2.setLogLevel(0)                          # what is wrong with a picture is said in our words
     warnings.filterwarnings("ignore", module="PIL")     # of odd tags in pictures that decode
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)       # check.py ... | head
     try:
         return work()
-    except DataError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+    except (DataError, OSError) as error:
+        message = reason(error) if isinstance(error, OSError) else str(error)
+        tell(f"{parser.prog}: error: {message}")
         return 2
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from ..files import printable
 from .conversion import size_fault
 from .drawing import Drawing
 from .errors import Problem, count_kinds
@@ -42,7 +43,7 @@ class Diagnosis:
                 f"objects: {len(self.boxes)}, and {self.crowds} crowd regions"]
         counts = np.bincount(self.labels, minlength=len(self.categories) + 1)
         for category in sorted(self.categories, key=lambda item: -counts[item["label"]]):
-            text.append(f"    {counts[category['label']]:8d}  {category['name']}")
+            text.append(f"    {counts[category['label']]:8d}  {printable(category['name'])}")
         widths, heights = (self.boxes[:, 2:] - self.boxes[:, :2]).T
         text.append("quantiles".ljust(26) + "".join(f"{f'{quantile:.0%}':>9}" for quantile in QUANTILES))
         table = {"picture width": self.pictures[:, 0], "picture height": self.pictures[:, 1], "box width": widths,

@@ -7,6 +7,7 @@ from typing import Any, Optional
 import cv2
 import numpy as np
 
+from ..files import printable, replacing
 from .decoding import DecodeError, decode_image
 from .errors import DataError
 from .fitting import Fitted
@@ -34,7 +35,7 @@ class Drawing:
         """Take note of the images to draw and the names of their classes."""
         places = np.unique(np.linspace(0, len(records) - 1, min(self.count, len(records))).round().astype(int)) if records else []
         self.chosen = {id(records[place]): number for number, place in enumerate(places)}
-        self.names = ["", *(item["name"] for item in sorted(categories, key=lambda item: item["label"]))]
+        self.names = ["", *(printable(item["name"]) for item in sorted(categories, key=lambda item: item["label"]))]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -53,7 +54,8 @@ class Drawing:
         names = [f"{self.names[label]}{' (crowd)' if crowd else ''}" for label, crowd in zip(labels, crowds)]
         drawn = draw_objects(image, fitted.boxes, names, labels.tolist(), fitted.masks or None)
         path = self.folder / f"{number:04d}_{Path(record.file_name).stem}.jpg"
-        path.write_bytes(cv2.imencode(".jpg", drawn)[1].tobytes())
+        with replacing(path, durable=False) as partial:
+            partial.write_bytes(cv2.imencode(".jpg", drawn)[1].tobytes())
         with self._lock:
             self.drawn += 1
 

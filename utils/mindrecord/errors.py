@@ -3,6 +3,8 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..files import printable
+
 
 class DataError(ValueError):
     """A fault of the data or of the call that leaves nothing to go on with: one line with file, place and what."""
@@ -23,7 +25,7 @@ class Problem:
     def __str__(self) -> str:
         text = ": ".join(part for part in (self.file, self.place, self.what) if part)
         # One line that prints, whatever a file name or a message of a library holds.
-        return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
+        return printable(" ".join(text.split()))
 
 
 # Kinds of problems. Those of pictures drop the image, those of boxes the object.

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, Optional, TypedDict, Union
 
+from ..files import write_text
 from .errors import DataError
 from .records import BACKGROUND
 
@@ -95,11 +96,9 @@ def same_options(manifest: Manifest, options: dict[str, Any]) -> bool:
 
 def write_manifest(output_dir: Path, manifest: Manifest) -> None:
     """Takes the place of the old one in one step."""
-    partial = output_dir / f".{MANIFEST}.partial"
     # A line a key: to be read by people, and without the indentation that makes json ten times as slow.
     lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in manifest.items())
-    partial.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
-    partial.replace(output_dir / MANIFEST)
+    write_text(output_dir / MANIFEST, f"{{\n{lines}\n}}\n")
 
 
 def picture_sizes(image_dir: Path, names: list[str]) -> PictureSizes:

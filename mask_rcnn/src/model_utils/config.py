@@ -33,6 +33,7 @@ from .configuration.schema import (
 )
 from .configuration.solver_names import solver_entries
 from .configuration.values import Config
+from .files import LineFormatter, reason, tell, write_text
 from .local_adapter import get_device_num
 
 __all__ = ["Config", "InputError", "load_config", "parse_config", "require_path", "run_main", "save_config"]
@@ -110,29 +111,40 @@ def save_config(config: Config, path: Path | str, left_out: Sequence[str] = ()) 
     text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
     if left_out:
         text = f"# Without those that belong to a command line: {', '.join(name for name in left_out if name in config)}.\n{text}"
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")  # a reader never sees half a file
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(f"# Every key as the run used it.\n{text}", encoding="utf-8")
-        partial.replace(path)
+        write_text(path, f"# Every key as the run used it.\n{text}")
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+        raise InputError(str(error)) from None
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Call `main()` and leave the process with its status: 0, or 2 and one line on stderr for a fault of the user."""
+    """Call `main()` and leave the process with its status: 0, or 2 and one line on stderr for a fault of the user or the system."""
     program = Path(sys.argv[0]).name
+    if logging.lastResort:      # warnings of a command that sets up no log
+        logging.lastResort.setFormatter(LineFormatter())
     try:
         status = main()
+        sys.stdout.flush()      # here a full disk can still be reported
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        tell(f"{program}: interrupted")
         status = 130
+    except OSError as error:
+        status = _end(program, reason(error))
     except ValueError as error:
         if not getattr(error, "user_error", False):
             raise
-        print(f"{program}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        status = 2
+        status = _end(program, " ".join(str(error).splitlines()))
     sys.exit(status or 0)
+
+
+def _end(program: str, message: str) -> int:
+    """Print the error's line and return the status of a command that ends in it."""
+    tell(f"{program}: error: {message}")
+    try:
+        sys.stdout.flush()
+    except OSError:             # the interpreter would try again, and print a traceback
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 2
 
 
 def _check_given(config: Config, name: str) -> None:

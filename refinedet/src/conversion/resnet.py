@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 from ..model_utils.config import InputError
+from ..model_utils.files import printable
 from ..model_utils.weights.resnet_names import (
     BLOCKS,
     CAFFE2,
@@ -38,7 +39,7 @@ def import_resnet(checkpoint, output: Path) -> None:
     conversion = convert_resnet(arrays, depth, place)
     if not conversion.tensors:
         raise InputError(f"{place}: no convolution of a ResNet in it is whole, with its norm")
-    print("\n".join(report(checkpoint, conversion, depth)))
+    print("\n".join(map(printable, report(checkpoint, conversion, depth))))
     write_weights(conversion.tensors, output)
 
 

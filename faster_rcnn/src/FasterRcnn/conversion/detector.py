@@ -8,6 +8,7 @@ import numpy as np
 
 from ...model_utils.config import InputError, load_config, save_config
 from ...model_utils.evaluation.detections import COCO_IDS
+from ...model_utils.files import printable
 from ...model_utils.weights.resnet_names import BLOCKS, DEPTHS, checked, count_blocks
 from ...model_utils.weights.safe_pickle import shown
 from ...model_utils.weights.writer import UNUSED, write_weights
@@ -45,7 +46,7 @@ def import_detector(checkpoint, framework: str, output: Path, partial: bool, nor
     shapes = detector_shapes(config)
     check_fit(detector.tensors, shapes, place)
     missing = [name for name in shapes if name not in detector.tensors]
-    print("\n".join(report(checkpoint, framework, detector, missing, config)))
+    print("\n".join(map(printable, report(checkpoint, framework, detector, missing, config))))
     if missing and not (partial and detector.tensors):
         print(f"{place}: no checkpoint was written: the network would not be whole, {len(missing)} of its {len(shapes)} parameters "
               f"are missing{'' if partial else '; --partial writes what there is, to train from'}", file=sys.stderr)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import InputError
+from ..files import printable
 from .coco_inputs import Detections, GroundTruth, Results, clean_ground_truth, clean_results, read_results
 
 AREAS = ("all", "small", "medium", "large")
@@ -81,14 +82,15 @@ class Scores:
 
 def class_table(scores: Sequence[Scores]) -> list[str]:
     """One line per class: AP and AP50 of each Scores in the list, objects in the ground truth; `-` where there are none."""
-    width = max([len("class"), *map(len, scores[0].per_class)])
+    shown = {name: printable(name) for name in scores[0].per_class}
+    width = max([len("class"), *map(len, shown.values())])
     titles = [key if item.iou_type == "bbox" else f"{item.iou_type} {key}" for item in scores for key in ("AP", "AP50")]
     rows = ["  ".join([f"{'class':<{width}}", *(f"{title:>6}" for title in titles), "objects"])]
     for name, row in scores[0].per_class.items():
         values = [item.per_class[name][key] for item in scores for key in ("AP", "AP50")]
         cells = ["-" if value < 0 else f"{value:.3f}" for value in values]
         cells = [f"{cell:>{max(6, len(title))}}" for cell, title in zip(cells, titles)]
-        rows.append("  ".join([f"{name:<{width}}", *cells, f"{row['objects']:>7}"]))
+        rows.append("  ".join([f"{shown[name]:<{width}}", *cells, f"{row['objects']:>7}"]))
     return rows
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import printable
 from .coco_inputs import GroundTruth, Results, clean_ground_truth, clean_results, read_results
 from .detections import present
 
@@ -29,13 +30,14 @@ class VocScores:
 
     def lines(self) -> list[str]:
         """The two means, then a line for each class."""
-        width = max([len("class"), *map(len, self.per_class)])
+        shown = {name: printable(name) for name in self.per_class}
+        width = max([len("class"), *map(len, shown.values())])
         rows = [f" PASCAL VOC mean AP @[ IoU={MIN_IOU:.2f} | {what} ] = {self.figures[name]:.3f}"
                 for name, what in (("mAP", "area under the curve"), ("mAP_11", "11 points of VOC2007"))]
         rows.append(f"{'class':<{width}}  VOC AP  11 points  objects  difficult")
         for name, row in self.per_class.items():
             area, points = ("-" if row[key] < 0 else f"{row[key]:.3f}" for key in ("AP", "AP_11"))
-            rows.append(f"{name:<{width}}  {area:>6}  {points:>9}  {row['objects']:>7}  {row['difficult']:>9}")
+            rows.append(f"{shown[name]:<{width}}  {area:>6}  {points:>9}  {row['objects']:>7}  {row['difficult']:>9}")
         return rows
 
     def to_dict(self) -> dict[str, Any]:

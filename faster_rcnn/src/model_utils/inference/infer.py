@@ -1,5 +1,7 @@
 """What infer.py does: detect objects in images or a video, write the results as they come, and draw them."""
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +13,14 @@ from ..config import Config, InputError
 from ..data.preprocess import build_preprocess
 from ..data.transforms import NetworkInput, Preprocess
 from ..evaluation.detections import ResultsWriter, config_categories, to_results
+from ..files import printable, tell, writing
 from ..weights.class_names import with_class_names
 from .backend import open_predictor
 from .draw import draw_detections
 from .media import Frame, Pictures, PictureWriter, Video, VideoWriter, open_input, read_ahead, writer_of
 from .predictors import Predictor, find_model
+
+PARTIAL = "detections.partial.json"     # the results of the frames so far
 
 
 def infer(config: Config) -> None:
@@ -29,14 +34,41 @@ def infer(config: Config) -> None:
     output.mkdir(parents=True, exist_ok=True)
     detector = FrameDetector(predict, build_preprocess(config), config)
     unit = "frame" if isinstance(source, Video) else "img"
-    with ResultsWriter(output / "detections.json") as results, Progress(source.total, "infer", unit) as progress:
+    with growing_results(output, source, detector) as results, Progress(source.total, "infer", unit) as progress:
         writer = writer_of(source, output) if config.draw else None
         try:
             detector.run(source, results, writer, progress)
+            if writer is not None:
+                writer.finish()
         finally:
             if writer is not None:
                 writer.close()
     summary(detector, source, config)
+
+
+@contextmanager
+def growing_results(output: Path, source: Pictures | Video, detector: "FrameDetector") -> Iterator[ResultsWriter]:
+    """Write detections.partial.json, which becomes detections.json at the end; if the run stops before, say what is missing."""
+    partial, final = output / PARTIAL, output / "detections.json"
+    if partial.exists():
+        tell(f"{partial}: of a run that did not end: replaced, as this run starts with the first of the {kind_of(source)}")
+    try:
+        with ResultsWriter(partial) as results:
+            yield results
+        with writing(final):
+            partial.replace(final)
+    except BaseException:
+        if detector.read:
+            total = "" if source.total is None else f" of {source.total}"
+            tell(f"{final}: not written: {detector.read + detector.unreadable}{total} {kind_of(source)} are done, the last is "
+                 f"{detector.last}; {partial} has their results. Another run starts with the first one again.")
+        else:
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def kind_of(source: Pictures | Video) -> str:
+    return "frames" if isinstance(source, Video) else "pictures"
 
 
 class Loaded(NamedTuple):
@@ -56,6 +88,7 @@ class FrameDetector:
         self.categories = config_categories(config)
         self.names = ["background", *(item["name"] for item in self.categories)]
         self.read = self.unreadable = 0
+        self.last = ""          # name of the newest frame with results
         self.counts: Counter[str] = Counter()
 
     def run(self, source: Pictures | Video, results: ResultsWriter, writer: PictureWriter | VideoWriter | None,
@@ -65,7 +98,7 @@ class FrameDetector:
         for frame, inputs in read_ahead(source, self._load, 2 * self.batch_size):
             if inputs is None:
                 self.unreadable += 1
-                progress.note(f"{frame.file_name}: {frame.problem}")
+                progress.note(printable(f"{frame.file_name}: {frame.problem}"))
                 progress.update()
                 continue
             # One shape a batch; with pad_to=divisor a picture of another size ends it early.
@@ -97,6 +130,7 @@ class FrameDetector:
                         for result in found)
             self._draw(frame, found, writer)
         self.read += len(frames)
+        self.last = frames[-1].file_name
         progress.update(len(frames))
         waiting.clear()
 
@@ -113,10 +147,10 @@ class FrameDetector:
 
 def summary(detector: FrameDetector, source: Pictures | Video, config: Config) -> None:
     """What was found; InputError where nothing could be read."""
-    kind = "frames" if isinstance(source, Video) else "pictures"
+    kind = kind_of(source)
     if not detector.read:
         raise InputError(f"input: none of the {kind} in {config.input} could be read")
-    classes = ", ".join(f"{count} {name}" for name, count in detector.counts.most_common(10)) or "none"
+    classes = ", ".join(f"{count} {printable(name)}" for name, count in detector.counts.most_common(10)) or "none"
     missing = f", {detector.unreadable} not readable" if detector.unreadable else ""
     if isinstance(source, Video) and source.total and detector.read < source.total:
         missing = f" of the {source.total} that its header tells of"

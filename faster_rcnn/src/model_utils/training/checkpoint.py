@@ -21,6 +21,7 @@ from mindspore import Parameter
 
 from ...model import FREE_KEYS
 from ..config import Config, InputError
+from ..files import replacing
 from ..weights.class_names import CLASS_NAMES
 from ..weights.mindspore_file import STATE_KEY
 from .step import RunState, TrainStep
@@ -55,7 +56,7 @@ class CheckpointFolder:
         self.names = {CLASS_NAMES: json.dumps(list(classes))} if classes else {}
         if writer:
             self.path.mkdir(parents=True, exist_ok=True)
-            for leftover in self.path.glob("*.partial.*"):  # of a run that was killed
+            for leftover in (*self.path.glob("*.partial.*"), *self.path.glob(".*.part.*")):    # of a run that was killed
                 leftover.unlink()
 
     def save(self, train_step: TrainStep, epoch: int, step: int) -> None:
@@ -97,30 +98,22 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Parameter], texts: Mappin
 
     checked: with a checksum, which a reader must ask for.
     """
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.ckpt")
     items = [{"name": name, "data": tensor} for name, tensor in tensors.items()]
     try:
-        ms.save_checkpoint(items, str(partial), append_dict=dict(texts) if texts else None, crc_check=checked)
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())     # or a power cut leaves an empty file under the final name
-        partial.chmod(0o644)            # MindSpore leaves it to its owner, read-only
-        partial.replace(path)
+        with replacing(path) as partial:
+            ms.save_checkpoint(items, str(partial), append_dict=dict(texts) if texts else None, crc_check=checked)
+            partial.chmod(0o644)        # MindSpore leaves it to its owner, read-only
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be written: {reason}; what was there before is whole") from error
-    finally:
-        for leftover in path.parent.glob(f"{partial.stem}.*"):
-            leftover.unlink()
+        raise InputError(f"{error}; what was there before is whole") from error
 
 
 def _place_copy(path: Path, target: Path) -> None:
     """`target` becomes another name of `path`, or a copy where the file system has no such thing."""
-    partial = target.with_name(f"{target.stem}.{os.getpid()}.partial.ckpt")
-    try:
-        os.link(path, partial)
-    except OSError:
-        shutil.copyfile(path, partial)
-    partial.replace(target)
+    with replacing(target) as partial:
+        try:
+            os.link(path, partial)
+        except OSError:
+            shutil.copyfile(path, partial)
 
 
 def find_state(resume: str, output_path: Path | str) -> Path | None:

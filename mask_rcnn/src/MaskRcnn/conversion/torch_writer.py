@@ -6,7 +6,6 @@ reference to storage KEY, and `archive/data/KEY`, the bytes of that storage; see
 import what it names, so the few opcodes are put together here.
 """
 import contextlib
-import os
 import pickle
 import struct
 import zipfile
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ...model_utils.config import InputError
+from ...model_utils.files import replacing
 
 STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "float16": "HalfStorage", "int64": "LongStorage"}
 ORDERED = b"ccollections\nOrderedDict\n"
@@ -44,14 +44,11 @@ def write_pickle(tree, output: Path) -> None:
 @contextlib.contextmanager
 def _replacing(output: Path):
     """A path to write to, which becomes `output` when all is written."""
-    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        yield partial
-        os.replace(partial, output)
+        with replacing(output) as partial:
+            yield partial
     except OSError as error:
         raise InputError(f"--output_file: {output} cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _encode(value, blocks: list) -> bytes:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlparse
 
 from ..configuration.schema import InputError
+from ..files import replacing
 
 if TYPE_CHECKING:       # only jobs with addresses of buckets need boto3
     from boto3.s3.transfer import TransferConfig
@@ -98,10 +99,8 @@ class FolderStorage:
         try:
             for name in names:
                 target = self.path / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                partial = target.with_name(f".{target.name}.partial")
-                shutil.copyfile(folder / name, partial)
-                partial.replace(target)
+                with replacing(target) as partial:
+                    shutil.copyfile(folder / name, partial)
         except OSError as error:
             raise InputError(f"{self.key}: {target} cannot be written: {error.strerror}") from error
 

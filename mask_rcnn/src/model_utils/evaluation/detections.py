@@ -8,6 +8,7 @@ Boxes of the network are (x1, y1, x2, y2) in pixels of its input; label 0 is bac
 (x, y, width, height) in pixels of the original image. image_info rows: resized height and width, scale_y, scale_x (resized /
 original), original height and width.
 """
+import contextlib
 import io
 import itertools
 import json
@@ -21,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from ...util import Progress
 from ..config import Config
+from ..files import replacing, writing
 
 __all__ = ["COCO_IDS", "Collector", "Detections", "MaskEncoder", "ResultsWriter", "Rle", "collect", "config_categories",
            "to_results"]
@@ -95,7 +97,7 @@ class Detections:
 
     def save(self, path: Path | str) -> None:
         """Write a JSON list, one COCO result a line."""
-        with ResultsWriter(path) as writer:
+        with replacing(Path(path)) as partial, ResultsWriter(partial) as writer:
             writer.add(self)
 
 
@@ -224,25 +226,47 @@ def config_categories(config: Config) -> list[dict]:
 
 
 class ResultsWriter:
-    """A JSON list on disk that grows, and is whole after every `add`: a run that is stopped leaves a readable file."""
+    """A JSON list on disk that grows, and is whole after every `add`, also after one that fails."""
 
     CLOSING = b"\n]\n"
+    CHUNK = 1 << 20
 
     def __init__(self, path: Path | str):
-        self._file = Path(path).open("wb")  # noqa: SIM115  (closed by `close`)
-        self._file.write(b"[" + self.CLOSING)
-        self._file.flush()
+        self.path = Path(path)
+        with writing(self.path):
+            # Unbuffered: what a full disk does not take must not be tried again at the end.
+            self._file = self.path.open("wb", buffering=0)      # noqa: SIM115  (closed by `close`)
+        self._end = 0           # where CLOSING stands
         self.count = 0
+        self._write(b"[" + self.CLOSING)
+        self._end = 1
 
     def add(self, results: Iterable[dict]) -> None:
-        """Append dicts."""
-        self._file.seek(-len(self.CLOSING), 2)
-        for result in results:
-            self._file.write(b",\n" if self.count else b"\n")
-            self._file.write(json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace"))
-            self.count += 1
-        self._file.write(self.CLOSING)
-        self._file.flush()
+        """Append dicts: all of them, or none where it fails."""
+        chunk, count, end = bytearray(), self.count, self._end
+        try:
+            for result in results:
+                chunk += b",\n" if count else b"\n"
+                chunk += json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace")
+                count += 1
+                if len(chunk) > self.CHUNK:
+                    self._write(bytes(chunk), end)
+                    end += len(chunk)
+                    chunk.clear()
+            self._write(bytes(chunk) + self.CLOSING, end)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._end)
+                self._write(self.CLOSING, self._end)
+            raise
+        self.count, self._end = count, end + len(chunk)
+
+    def _write(self, data: bytes, place: int = 0) -> None:
+        view = memoryview(data)
+        with writing(self.path):
+            self._file.seek(place)
+            while view:
+                view = view[self._file.write(view):]
 
     def close(self) -> None:
         self._file.close()

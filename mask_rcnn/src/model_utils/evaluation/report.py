@@ -1,7 +1,5 @@
 # Same as faster_rcnn/src/model_utils/evaluation/report.py
 """What eval.py and postprocess.py do: score a network or a file of detections, print the figures, write them and the curves."""
-import contextlib
-import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +9,7 @@ from typing import Any
 from ...model import IOU_TYPES, closing_lines
 from ..config import Config, InputError, require_path
 from ..data.source import DataInfo, find_source, source_format
+from ..files import printable, tell, write_text
 from .coco_inputs import GroundTruth, Results, read_json
 from .coco_scores import Scores, class_table, coco_ap
 from .plots import plot_pr_curves
@@ -72,34 +71,50 @@ def _limit_classes(path: Path, classes: Sequence[str]) -> Mapping[str, Any]:
     return {**truth, "categories": named} if found and len(found) == len(classes) - 1 else truth
 
 
-def report(scores: list[Scores], others: Mapping[str, VocScores], config: Config, output: Path, seconds: float) -> None:
-    """Print the figures, and write them to eval.log, with metrics.json and the curves."""
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text):
-        _report(scores, others, config, output, seconds)
-        main_figure = others["voc"].figures["mAP"] if "voc" in others else scores[0]["AP"]
-        print("".join(f"{line}\n" for line in closing_lines(main_figure)), end="")
-    (output / "eval.log").write_text(text.getvalue(), encoding="utf-8")
-    print(text.getvalue(), end="", flush=True)
+def report(scores: list[Scores], others: Mapping[str, VocScores], config: Config, output: Path, seconds: float) -> str:
+    """Print the figures, then write them to eval.log and metrics.json, then draw the curves; return the text of eval.log.
 
-
-def _report(scores: list[Scores], others: Mapping[str, VocScores], config: Config, output: Path, seconds: float) -> None:
-    output.mkdir(parents=True, exist_ok=True)
+    A full disk or a curve that cannot be drawn takes no figure away.
+    """
+    figures = [printable(line) for line in _lines(scores, others)]
+    print("\n".join(figures), flush=True)
+    main_figure = others["voc"].figures["mAP"] if "voc" in others else scores[0]["AP"]
+    ending = [f"{scores[0].images} images, {scores[0].detections} detections, {seconds:.1f} s; written to {output}",
+              *closing_lines(main_figure)]
+    text = "".join(f"{line}\n" for line in [*figures, *ending])
     more = {key: item.to_dict() for key, item in others.items()}
     write_metrics(output / "metrics.json", scores, **more, config=config.to_dict(), seconds=round(seconds, 2))
+    write_text(output / "eval.log", text)
     for item in scores:
-        plot_pr_curves(item, output / f"{'' if item.iou_type == 'bbox' else item.iou_type + '_'}pr_curves.png")
+        _draw(item, output / f"{'' if item.iou_type == 'bbox' else item.iou_type + '_'}pr_curves.png")
+    print("\n".join(ending), flush=True)
+    return text
+
+
+def _lines(scores: list[Scores], others: Mapping[str, VocScores]) -> list[str]:
+    """Return the figures and notes, line by line."""
+    lines = []
+    for item in scores:
         if len(IOU_TYPES) > 1:
-            print(f"Evaluate annotation type *{item.iou_type}*")
-        print("\n".join([*item.lines(), ""]))
-    print("\n".join(class_table(scores)))
+            lines.append(f"Evaluate annotation type *{item.iou_type}*")
+        lines += [*item.lines(), ""]
+    lines += class_table(scores)
     for other in others.values():
-        print("\n".join(["", *other.lines()]))
-    for note in dict.fromkeys(note for item in scores for note in item.notes):
-        print(f"note: {note}")
+        lines += ["", *other.lines()]
+    lines += [f"note: {note}" for note in dict.fromkeys(note for item in scores for note in item.notes)]
     if len(scores) < len(IOU_TYPES):
-        print("note: the detections have no masks: boxes alone are scored")
-    print(f"{scores[0].images} images, {scores[0].detections} detections, {seconds:.1f} s; written to {output}")
+        lines.append("note: the detections have no masks: boxes alone are scored")
+    return lines
+
+
+def _draw(scores: Scores, png: Path) -> None:
+    """Draw the curves; a fault other than of the file system is a warning, as the figures are there without them."""
+    try:
+        plot_pr_curves(scores, png)
+    except OSError:
+        raise
+    except Exception as error:      # noqa: BLE001  (whatever the library raises)
+        tell(f"warning: {png}: not drawn: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def write_metrics(path: Path | str, scores: list[Scores], **more: Any) -> dict[str, Any]:
@@ -110,5 +125,5 @@ def write_metrics(path: Path | str, scores: list[Scores], **more: Any) -> dict[s
         for name, row in extra.per_class.items():
             content["per_class"][name].update({f"{extra.iou_type}_{key}": row[key] for key in ("AP", "AP50")})
     content.update(more)
-    Path(path).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(Path(path), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return content

@@ -12,6 +12,7 @@ from mindspore import Tensor, nn, ops
 from ...network_define import build_network, exported
 from ..config import Config, InputError
 from ..data.preprocess import build_preprocess
+from ..files import replacing
 from ..local_adapter import setup_device
 from ..training.precision import mixed_precision
 from ..weights.loading import load_checkpoint_into
@@ -107,7 +108,8 @@ def write_network(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outpu
         umask = os.umask(0o077)
         os.umask(umask)
         made.chmod(0o666 & ~umask)      # MindSpore makes it read-only, and for the owner alone
-        made.replace(target)
+        with replacing(target) as partial:
+            made.replace(partial)
 
 
 def write_onnx(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str], file_name: str) -> None:

@@ -3,6 +3,8 @@
 
 Frames are (height, width, 3) uint8, blue, green, red, turned as the file says.
 """
+import contextlib
+import errno
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +17,7 @@ import numpy as np
 
 from ..config import InputError
 from ..data.decoding import SUFFIXES, decode_image, is_animation
+from ..files import replacing, writing
 
 WRITTEN = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
@@ -151,37 +154,61 @@ class PictureWriter:
         path = self.folder / frame.file_name
         if path.suffix.lower() not in WRITTEN:
             path = path.with_name(path.name + ".jpg")
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Encoded first: imwrite prints a warning and returns where a path does not suit it.
         encoded, data = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 92])
         if not encoded:
             raise OSError(f"{path}: OpenCV cannot encode it")
-        path.write_bytes(data.tobytes())
+        with replacing(path, durable=False) as partial:
+            partial.write_bytes(data.tobytes())
+
+    def finish(self) -> None:
+        """Each image is whole already."""
 
     def close(self) -> None:
         """Nothing is open."""
 
 
+class _UnfinishedError(Exception):
+    """What a video is not put in its place after."""
+
+
 class VideoWriter:
-    """Writes drawn frames to OUTPUT/drawn/NAME.mp4."""
+    """Writes drawn frames to OUTPUT/drawn/NAME.mp4, which is there when `finish` has returned."""
 
     def __init__(self, output_path: Path | str, source: Video):
         self.path = Path(output_path) / DRAWN / f"{source.file.stem}.mp4"
         self.rate = source.rate
         self._writer: cv2.VideoWriter | None = None
+        self._written = contextlib.ExitStack()
+        self._partial = self.path
 
     def write(self, frame: Frame, image: np.ndarray) -> None:
         if self._writer is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._partial = self._written.enter_context(replacing(self.path))
+            with writing(self.path):
+                self._partial.touch()       # OpenCV does not say why it cannot
             size = image.shape[1], image.shape[0]
-            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*"mp4v"), self.rate, size)
+            self._writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), self.rate, size)
             if not self._writer.isOpened():
                 raise InputError(f"{self.path}: this OpenCV cannot write mp4 videos: use --draw=False")
         self._writer.write(image)
 
-    def close(self) -> None:
+    def finish(self) -> None:
+        """Put the video in its place."""
         if self._writer is not None:
             self._writer.release()
+            with self._written:
+                capture = cv2.VideoCapture(str(self._partial))
+                if not capture.isOpened():      # OpenCV does not report that a disk is full
+                    raise OSError(errno.EIO, "the video does not read back; is the disk full?")
+                capture.release()
+
+    def close(self) -> None:
+        """Remove what was not finished."""
+        if self._writer is not None:
+            self._writer.release()
+            with contextlib.suppress(_UnfinishedError), self._written:
+                raise _UnfinishedError
 
 
 def writer_of(source: Pictures | Video, output_path: Path | str) -> PictureWriter | VideoWriter:

@@ -11,6 +11,7 @@ from ... import dataset
 from ..config import Config, load_config
 from ..data.loading import TrainBatches
 from ..data.source import name_classes
+from ..files import replacing
 from ..inference.draw import colour_of, draw_detections
 
 EDGES = "gt_edges"      # column of the outlines: x0, y0, x1, y1, part in pixels of the input, 0 = padding
@@ -37,7 +38,8 @@ def draw(config_path: Path, keys: Mapping[str, Any], folder: Path, count: int, s
                     return done
                 path = folder / f"{epoch}_{done:04d}_{image_id}.jpg"
                 drawn = draw_row({name: column[row] for name, column in columns.items()}, config, data.class_names)
-                path.write_bytes(cv2.imencode(".jpg", drawn)[1].tobytes())
+                with replacing(path, durable=False) as partial:
+                    partial.write_bytes(cv2.imencode(".jpg", drawn)[1].tobytes())
                 done += 1
     return done
 

@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ...model import LOSS_SUMS, epoch_line, loss_line
 from ...util import format_seconds
 from ..config import InputError
+from ..files import writing
 from .precision import LossScale
 from .step import StepResult
 
@@ -101,8 +102,7 @@ class TrainLog:
             self.say(line)
 
     def _write_line(self, line: str) -> None:
-        self._losses.write(line + "\n")
-        self._losses.flush()
+        _append(self._losses, line)
 
     def _take_time(self) -> None:
         now = time.monotonic()
@@ -129,8 +129,7 @@ class TrainLog:
             return
         values = {name: None if isinstance(value, float) and not math.isfinite(value) else value
                   for name, value in values.items()}
-        self._metrics.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._metrics.flush()
+        _append(self._metrics, json.dumps({"kind": kind, "step": step, **values}))
         self._recorded = True
         flat = {}
         for name, value in values.items():
@@ -138,7 +137,8 @@ class TrainLog:
         for name, value in flat.items():
             if isinstance(value, (int, float)) and name not in ("epoch", "batch"):
                 self._board.add_scalar(f"{kind}/{name}", value, step)
-        self._board.flush()
+        with writing(Path(self._board.logdir)):
+            self._board.flush()
 
     def draw_curves(self, pause: float = 0.0) -> None:
         """Draw losses, learning rate and AP of metrics.jsonl into curves.png.
@@ -167,6 +167,14 @@ class TrainLog:
         if self.writer:
             if self._bar is not None:
                 self._bar.close()
-            self._losses.close()
-            self._metrics.close()
-            self._board.close()
+            for file in (self._losses, self._metrics):
+                with writing(Path(file.name)):
+                    file.close()
+            with writing(Path(self._board.logdir)):
+                self._board.close()
+
+
+def _append(file: TextIO, line: str) -> None:
+    with writing(Path(file.name)):
+        file.write(line + "\n")
+        file.flush()

@@ -17,6 +17,7 @@ from ..config import Config, InputError, save_config
 from ..data.loading import TrainBatches
 from ..data.source import DataInfo, name_classes, require_same_classes
 from ..evaluation.evaluate import Evaluation
+from ..files import log_to_stderr
 from ..inference.predictors import predictor_of
 from ..local_adapter import get_ranks, setup_device
 from . import checkpoint
@@ -40,7 +41,7 @@ def train(config: Config) -> int:
 
     Returns the exit status: 0 trained to the end, 1 a loss was not finite, 128 + N stopped by signal N.
     """
-    logging.basicConfig(format="%(message)s")
+    log_to_stderr()
     start = time.monotonic()
     loop = build_loop(config)
     with StopRequest() as stop:

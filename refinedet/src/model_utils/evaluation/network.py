@@ -28,10 +28,15 @@ def evaluate_network(config: Config) -> None:
     found = evaluation.detect(open_predictor(config, device))
 
     def finish() -> None:
-        output.mkdir(parents=True, exist_ok=True)
-        found.save(output / "detections.json")
+        fault = None
+        try:
+            found.save(output / "detections.json")
+        except OSError as error:        # a full disk must not cost the figures of hours of inference
+            fault = error
         scores = evaluation.score(found)
         others = other_scores(config, data.ground_truth(), found)
         report(scores, others, config, output, time.monotonic() - start)
+        if fault:
+            raise fault
 
     from_first(finish, rank, ranks, "evaluation")

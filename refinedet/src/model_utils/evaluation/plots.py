@@ -12,6 +12,7 @@ import numpy as np
 
 from ...model import LOSS_SUMS
 from ..config import InputError
+from ..files import printable, replacing
 from .coco_scores import IOU_THRESHOLDS, RECALLS, Scores
 
 INK, PALE = "#222222", "#8a8f98"
@@ -49,7 +50,7 @@ def plot_pr_curves(scores: Scores, png: Path | str) -> Path:
         names = list(scores.per_class)
         for i, (k, style) in enumerate(_pick(precision[0], shown)):
             right.plot(RECALLS, precision[0, :, k], color=LINES[i % len(LINES)], lw=1.6, ls=style,
-                       label=f"{_short(names[k])}   {precision[0, :, k].mean():.3f}")
+                       label=f"{_label(names[k])}   {precision[0, :, k].mean():.3f}")
         right.plot(RECALLS, means[0], color=INK, lw=2.4, label=f"mean   {means[0].mean():.3f}")
         for axes, heading in ((left, "AP"), (right, "AP50")):
             axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.01), title=heading, **_LEGEND)
@@ -158,6 +159,12 @@ def _short(name: str, most: int = 22) -> str:
     return name if len(name) <= most else f"{name[:most - 1]}…"
 
 
+def _label(name: str) -> str:
+    """Return a class name for a legend, in which matplotlib reads $...$ as a formula and leaves out what begins with _."""
+    text = printable(_short(name)).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -180,6 +187,6 @@ def _style(axes: Any, title: str, x: str, y: str) -> None:
 
 def _save(figure: Any, png: Path | str) -> Path:
     png = Path(png)
-    png.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(png)
+    with replacing(png) as partial:
+        figure.savefig(partial)
     return png

@@ -1,9 +1,6 @@
 # Same as faster_rcnn/src/model_utils/evaluation/program.py
 """Settings for the C++ program of ascend310_infer, and the scores of its results."""
-import contextlib
-import io
 import json
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +11,7 @@ import numpy as np
 from ...model import program_settings
 from ..config import Config, InputError, require_path
 from ..data.source import find_source, source_format
+from ..files import tell, write_text
 from .detections import Collector
 from .report import report, score_file
 
@@ -42,11 +40,8 @@ def postprocess(config: Config) -> None:
     categories, ids = annotated(config)
     collector = read_results(results, categories, ids)
     output = Path(config.output_path)
-    output.mkdir(parents=True, exist_ok=True)
     collector.detections().save(output / "detections.json")
-    text = scored(config, output, start)
-    (output / "acc.log").write_text(text, encoding="utf-8")
-    print(text, end="")
+    write_text(output / "acc.log", scored(config, output, start))
 
 
 def write_settings(config: Config) -> None:
@@ -58,7 +53,7 @@ def write_settings(config: Config) -> None:
         values["threads"] = config.runtime_num_threads
     lines = [f"{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}\n" for name, value in values.items()]
     try:
-        Path(config.settings_path).write_text("".join(lines), encoding="utf-8")
+        write_text(Path(config.settings_path), "".join(lines))
     except OSError as error:
         raise InputError(f"settings_path: {config.settings_path} cannot be written: {error.strerror}") from error
 
@@ -98,10 +93,9 @@ def read_results(path: Path, categories: list[dict], ids: dict[str, int]) -> Col
                 unannotated.append(name)
     missing = [name for name in ids if name not in seen]
     if unannotated:
-        print(f"{len(unannotated)} pictures are not annotated, so not scored, such as {ascii(unannotated[0])}", file=sys.stderr)
+        tell(f"{len(unannotated)} pictures are not annotated, so not scored, such as {unannotated[0]}")
     if missing:
-        print(f"{len(missing)} annotated pictures are not in the results: their objects count as missed, such as "
-              f"{ascii(missing[0])}", file=sys.stderr)
+        tell(f"{len(missing)} annotated pictures are not in the results: their objects count as missed, such as {missing[0]}")
     if len(missing) == len(ids):
         raise InputError(f"{path}: holds none of the {len(ids)} annotated pictures: other annotations, or another folder?")
     return collector
@@ -122,13 +116,10 @@ def add_image(collector: Collector, item: Mapping[str, Any], image_id: int) -> N
 
 
 def scored(config: Config, output: Path, start: float) -> str:
-    """Return what eval.py prints about detections.json; metrics.json and the curves are written."""
+    """Print what eval.py prints about detections.json, and return it; metrics.json and the curves are written."""
     own = source_format(config).ground_truth is not None and not config.val_ratio
     ground_truth = find_source(config, train=False).anno_path if own else ""
     changes = {"detections": str(output / "detections.json"), "checkpoint_path": "", "mindir_path": "", "onnx_path": "",
                "val_anno_path": ground_truth or config.val_anno_path}
     config = Config({**config.to_dict(), **changes})
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text):
-        report(*score_file(config), config, output, time.monotonic() - start)
-    return text.getvalue()
+    return report(*score_file(config), config, output, time.monotonic() - start)

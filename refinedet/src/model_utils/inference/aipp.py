@@ -6,6 +6,7 @@ ATC takes the file with --insert_op_conf when it converts a MINDIR or AIR file. 
 from pathlib import Path
 
 from ..config import Config, InputError
+from ..files import write_text
 
 AIPP = """# Bytes of red, green, blue, already resized and padded to {width}x{height} -> (pixel - mean) / standard deviation.
 aipp_op {{
@@ -32,8 +33,7 @@ def write_aipp(config: Config, height: int, width: int) -> Path:
     """Write the file that aipp_path names."""
     path = Path(config.aipp_path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(aipp_text(config, height, width), encoding="utf-8")
+        write_text(path, aipp_text(config, height, width))
     except OSError as error:
         raise InputError(f"aipp_path: {path} cannot be written: {error.strerror}") from error
     return path

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
+from ..files import printable
+
 # Far from each other and from most pictures; classes beyond these go round the colour circle.
 BASE_COLOURS = ("#ff5a36", "#22a7ff", "#35d46a", "#ffc21f", "#b07bff", "#00d8d0", "#ff5fb9", "#b5e61d", "#ffa061",
                 "#7189ff", "#f0427f", "#86f0bd")
@@ -55,7 +57,7 @@ def draw_detections(image_bgr: np.ndarray, boxes_xyxy: ArrayLike, labels: ArrayL
     labels = np.asarray(labels, np.int64).reshape(-1)
     if not len(labels):
         return picture
-    names = [str(class_names[k]) if 0 <= k < len(class_names) else f"class {k}" for k in labels.tolist()]
+    names = [printable(str(class_names[k])) if 0 <= k < len(class_names) else f"class {k}" for k in labels.tolist()]
     colours = [colour_of(i if masks is not None else max(k - 1, 0)) for i, k in enumerate(labels.tolist())]
     if masks is not None:
         _draw_masks(picture, masks, colours)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from ...model import NAME
 from ..config import Config
+from ..files import replacing
 
 SOURCE = Path(__file__).resolve().parents[2]
 PREFIX, SUFFIX = ".network-", ".onnx_graph"
@@ -59,22 +60,13 @@ def keep_graph(checkpoint: Path, name: str, graph: Graph) -> Path:
     """Write the graph where one can be written, whole or not at all; OSError if that is nowhere."""
     problems = []
     for folder in folders(checkpoint):
-        partial = folder / f"{name}.{os.getpid()}.part"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(_pack(graph))
-            return partial.replace(folder / name)
+            with replacing(folder / name) as partial:
+                partial.write_bytes(_pack(graph))
+            return folder / name
         except OSError as error:
             problems.append(f"{folder}: {error.strerror}")
-            _remove(partial)
     raise OSError("; ".join(problems))
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink()
-    except OSError:
-        return      # it was not there, or the folder lets nothing be changed
 
 
 def _pack(graph: Graph) -> bytes:

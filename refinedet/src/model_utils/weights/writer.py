@@ -1,11 +1,11 @@
 # Same as faster_rcnn/src/model_utils/weights/writer.py
 """Where a converted checkpoint goes: checked before anything is read, and there whole or not at all."""
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..config import InputError
+from ..files import replacing
 
 # Before the names of tensors that a checkpoint holds for the way back alone; networks pass over them.
 UNUSED = "unused."
@@ -28,12 +28,11 @@ def write_weights(tensors: Mapping[str, Any], output: Path) -> None:
     """Write name -> array as a MindSpore checkpoint."""
     import mindspore
 
-    partial = output.with_name(f".{output.stem}.{os.getpid()}.part.ckpt")
     try:
         parameters = [{"name": name, "data": mindspore.Tensor(value)} for name, value in tensors.items()]
-        mindspore.save_checkpoint(parameters, str(partial))
-        os.replace(partial, output)
-    except (OSError, RuntimeError) as error:
+        with replacing(output) as partial:
+            mindspore.save_checkpoint(parameters, str(partial))
+    except OSError as error:
+        raise InputError(f"--output_file: {output} cannot be written: {error.strerror}") from error
+    except RuntimeError as error:
         raise InputError(f"--output_file: {output} cannot be written: {str(error).splitlines()[0]}") from error
-    finally:
-        partial.unlink(missing_ok=True)
