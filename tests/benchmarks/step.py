@@ -13,17 +13,15 @@ torch_floor.py.
 
 import argparse
 import json
-import resource
-import statistics
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+from tests.benchmarks.measuring import CORNERS, OBJECTS, medians, peak_rss_mb, timed  # noqa: E402
+
 MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
-CORNERS = 12  # of an object's outline
 
 
 def parse_arguments():
@@ -40,17 +38,6 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def timed(function) -> tuple:
-    """Seconds by the clock, and CPU seconds of all threads."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    function()
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def medians(times) -> tuple:
-    return tuple(statistics.median(column) for column in zip(*times))
-
-
 def random_batch(rng, config, args, batch: int) -> tuple:
     """image, image_info, gt_boxes, gt_labels, gt_valid of 8 objects a picture; with masks gt_edges."""
     import numpy as np
@@ -58,35 +45,35 @@ def random_batch(rng, config, args, batch: int) -> tuple:
     height, width = config.img_height, config.img_width
     image = rng.standard_normal((batch, 3, height, width), np.float32)
     info = np.tile(np.array([height, width, 1, 1, height, width], np.float32), (batch, 1))
-    corner, size = rng.uniform(0, 0.6, (batch, 8, 2)), rng.uniform(0.05, 0.35, (batch, 8, 2))
+    corner, size = rng.uniform(0, 0.6, (batch, OBJECTS, 2)), rng.uniform(0.05, 0.35, (batch, OBJECTS, 2))
     boxes = np.zeros((batch, config.num_gts, 4), np.float32)
-    boxes[:, :8] = np.concatenate([corner, corner + size], 2) * [width, height, width, height]
+    boxes[:, :OBJECTS] = np.concatenate([corner, corner + size], 2) * [width, height, width, height]
     labels = np.zeros((batch, config.num_gts), np.int32)
-    labels[:, :8] = rng.integers(1, config.num_classes, (batch, 8))
+    labels[:, :OBJECTS] = rng.integers(1, config.num_classes, (batch, OBJECTS))
     columns = image, info, boxes, labels, labels > 0
     if args.model != "mask_rcnn":
         return columns
     angle = np.arange(CORNERS) * (2 * np.pi / CORNERS)
     points = 0.5 + 0.5 * np.stack([np.cos(angle), np.sin(angle)], 1)                     # in a square of side 1
-    points = boxes[:, :8, None, :2] + points * (boxes[:, :8, None, 2:] - boxes[:, :8, None, :2])
+    points = boxes[:, :OBJECTS, None, :2] + points * (boxes[:, :OBJECTS, None, 2:] - boxes[:, :OBJECTS, None, :2])
     edges = np.zeros((batch, config.num_gts, config.max_mask_edges, 5), np.float32)
-    edges[:, :8, :CORNERS, :4] = np.concatenate([points, np.roll(points, -1, 2)], -1)
+    edges[:, :OBJECTS, :CORNERS, :4] = np.concatenate([points, np.roll(points, -1, 2)], -1)
     return (*columns, edges)
 
 
-def build(args):
-    """The network and its config."""
+def build(args, fast: bool = True, **settings):
+    """The network and its config. fast: for MindSpore on the CPU, not for export; settings: further keys."""
     source = f"{args.model}.src"
     local_adapter = import_module(f"{source}.model_utils.local_adapter")
     local_adapter.prepare_environment(args.threads)
     given = {"img_height": args.height, "img_width": args.width, "backbone": args.backbone}
     overrides = {"runtime_num_threads": args.threads, "device_target": "CPU"}
-    overrides |= {key: value for key, value in given.items() if value is not None}
+    overrides |= settings | {key: value for key, value in given.items() if value is not None}
     config = import_module(f"{source}.model_utils.config").load_config(ROOT / args.model / args.config, overrides)
     args.height, args.width, args.backbone = config.img_height, config.img_width, config.get("backbone")
     local_adapter.setup_device(config)
     network_define = import_module(f"{source}.network_define")
-    net = network_define.build_network(config, fast=True)
+    net = network_define.build_network(config, fast=fast)
 
     import mindspore as ms
     import numpy as np
@@ -96,7 +83,8 @@ def build(args):
     return net, config
 
 
-def time_training(net, config, args) -> dict:
+def training_step(net, config, args):
+    """Return a function that trains a step on random images, the same each time."""
     import numpy as np
     from mindspore import Tensor
 
@@ -107,28 +95,52 @@ def time_training(net, config, args) -> dict:
     names = import_module(f"{source}.network_define").LOSS_NAMES
     step = import_module(f"{source}.model_utils.training.step").TrainStep(net, names, momentum=config.momentum,
                                                                           weight_decay=config.weight_decay)
-    first, _ = timed(lambda: step(inputs, 1e-4))
-    times = [timed(lambda: step(inputs, 1e-4)) for _ in range(args.steps)]
+
+    smallest = min(net.trainable_params(), key=lambda param: param.size)
+
+    def once():
+        step(inputs, 1e-4)
+        smallest.asnumpy()      # waits for the update of the weights
+
+    return once
+
+
+def time_training(net, config, args) -> dict:
+    once = training_step(net, config, args)
+    first, _ = timed(once)
+    times = [timed(once) for _ in range(args.steps)]
     wall, cpu = medians(times)
     return {"compile_s": round(first - wall, 2), "train_step_s": round(wall, 3), "train_step_cpu_s": round(cpu, 3),
-            "train_steps_s": [round(seconds, 3) for seconds, _ in times],
-            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+            "train_steps_s": [round(seconds, 3) for seconds, _ in times], "peak_rss_mb": peak_rss_mb()}
 
 
-def time_inference(net, config, args) -> dict:
+def paste_masks(outputs, config, args) -> None:
+    """Paste and encode the masks of the network's outputs, as infer.py does, if there are any."""
+    if args.model == "mask_rcnn":
+        paste = import_module(f"{args.model}.src.paste_masks").paste_rle
+        for boxes, masks in zip(outputs[0], outputs[4]):
+            paste(masks, boxes, config.img_height, config.img_width, config.mask_thr_binary)
+
+
+def inference(net, config, args, batch: int):
+    """Return a function that detects in random images, the same each time; it returns the network's outputs."""
     import numpy as np
     from mindspore import Tensor
 
     import_module(f"{args.model}.src.model_utils.layers.convolution").keep_filters(net)     # as predictors.py does
     infer = import_module(f"{args.model}.src.network_define").InferenceNet(net)
-    image, info, *_ = (Tensor(array) for array in random_batch(np.random.default_rng(0), config, args, 1))
+    image, info, *_ = (Tensor(array) for array in random_batch(np.random.default_rng(0), config, args, batch))
 
-    def once():
+    def once() -> list:
         outputs = [output.asnumpy() for output in infer(image, info)]
-        if args.model == "mask_rcnn":
-            paste = import_module(f"{args.model}.src.paste_masks").paste_rle
-            paste(outputs[4][0], outputs[0][0], config.img_height, config.img_width, config.mask_thr_binary)
+        paste_masks(outputs, config, args)
+        return outputs
 
+    return once
+
+
+def time_inference(net, config, args) -> dict:
+    once = inference(net, config, args, batch=1)
     first, _ = timed(once)
     times = [timed(once) for _ in range(args.steps)]
     wall, cpu = medians(times)

@@ -11,12 +11,14 @@ losses and NMS. `fwd_bwd_s`: forward and backward of the batch; `fwd_s`: forward
 
 import argparse
 import json
-import resource
-import statistics
-import time
+import sys
+from pathlib import Path
 
 import torch
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.benchmarks.measuring import medians, peak_rss_mb, timed  # noqa: E402
 
 
 class Bottleneck(nn.Module):
@@ -94,12 +96,7 @@ class RefineDetConvolutions(nn.Module):
 def median_times(function, steps: int) -> tuple:
     """Medians of the clock and of the CPU seconds, after one call that does not count."""
     function()
-    times = []
-    for _ in range(steps):
-        wall, cpu = time.perf_counter(), time.process_time()
-        function()
-        times.append((time.perf_counter() - wall, time.process_time() - cpu))
-    return tuple(statistics.median(column) for column in zip(*times))
+    return medians([timed(function) for _ in range(steps)])
 
 
 def main() -> None:
@@ -124,7 +121,7 @@ def main() -> None:
     for name, function in (("fwd_bwd", forward_backward), ("fwd", lambda: forward(image)), ("fwd_one", lambda: forward(image[:1]))):
         wall, cpu = median_times(function, args.steps)
         result |= {f"{name}_s": round(wall, 3), f"{name}_cpu_s": round(cpu, 3)}
-    result["peak_rss_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    result["peak_rss_mb"] = peak_rss_mb()
     print(json.dumps(result))
 
 
