@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -82,6 +83,11 @@ def test_links_and_devices_stay_what_they_are(tmp_path):
     write_text(pipe, "through")
     assert os.read(reader, 10) == b"through" and pipe.is_fifo()
     os.close(reader)
+    reader, writer = os.pipe()
+    write_text(Path(f"/proc/self/fd/{writer}"), "as /dev/stdout")
+    assert os.read(reader, 20) == b"as /dev/stdout"
+    os.close(reader)
+    os.close(writer)
 
 
 def test_folder_in_the_place_of_a_file_and_a_file_in_that_of_a_folder(tmp_path):

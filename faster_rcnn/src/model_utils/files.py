@@ -34,12 +34,12 @@ def replacing(path: Path, durable: bool = True, make_folder: bool = True) -> Ite
         make_folder: make the folder of the file.
     """
     with writing(path):
-        target = Path(os.path.realpath(path))
-        if target.exists() and not target.is_file():
-            if target.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "it is a folder")
-            yield target
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if path.parent == Path("/dev") or (path.exists() and not path.is_file()):
+            yield path
             return
+        target = Path(os.path.realpath(path))
         if make_folder and not target.parent.exists():      # a file in its place is said by what writes
             target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.stem[:STEM]}.{os.getpid()}.part{target.suffix[-STEM:]}")
