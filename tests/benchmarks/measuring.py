@@ -4,6 +4,7 @@ Only the standard library: peers.py imports this in an environment without the p
 """
 import argparse
 import json
+import multiprocessing
 import resource
 import statistics
 import sys
@@ -29,6 +30,15 @@ def medians(times) -> tuple:
 def peak_rss_mb() -> int:
     """Return the peak memory of this process."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def run_apart(function: Callable[[object], None], argument) -> None:
+    """Call the function in a process of its own, so that its memory is none of this process's; exit as it does if it fails."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=(argument,))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(process.exitcode)
 
 
 def worker_parser(description: str, programs) -> argparse.ArgumentParser:

@@ -10,7 +10,6 @@ onnxruntime    the same in ONNX Runtime (backend: auto), an image at a time; the
 The network is that of the model's default config with random weights, and detects 100 boxes an image where it may. compare.py
 starts this with --serve.
 """
-import multiprocessing
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from tests.benchmarks import step  # noqa: E402
-from tests.benchmarks.measuring import run_worker, worker_parser  # noqa: E402
+from tests.benchmarks.measuring import run_apart, run_worker, worker_parser  # noqa: E402
 
 
 def version() -> dict:
@@ -64,12 +63,7 @@ def run_onnxruntime(args) -> tuple:
     import numpy as np
     import onnxruntime
 
-    # In a process of its own: MindSpore's memory is none of ONNX Runtime's.
-    exporting = multiprocessing.get_context("spawn").Process(target=export, args=(args,))
-    exporting.start()
-    exporting.join()
-    if exporting.exitcode:
-        raise SystemExit(exporting.exitcode)
+    run_apart(export, args)
     source = f"{args.model}.src.model_utils"
     sizes = {"img_height": args.height, "img_width": args.width, "runtime_num_threads": args.threads, "device_target": "CPU"}
     config = import_module(f"{source}.config").load_config(ROOT / args.model / args.config, sizes)

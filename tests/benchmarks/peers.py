@@ -14,13 +14,14 @@ onnxruntime, openvino     an ONNX file of the zoo's export.py
 Each image has 8 objects, and detection gives about 100 boxes. compare.py starts this with --serve.
 """
 import importlib
+import importlib.util
 import math
 import sys
 import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.benchmarks.measuring import OBJECTS, run_worker, worker_parser  # noqa: E402
+from tests.benchmarks.measuring import OBJECTS, run_apart, run_worker, worker_parser  # noqa: E402
 
 CLASSES = 81            # with background
 # Scale of the last norm of a bottleneck: with 1 the activations of random weights grow until they overflow.
@@ -181,8 +182,11 @@ def run_openvino(args) -> tuple:
 def exported_first(run):
     """Return `run` behind the export of torchvision's detector."""
     def export_and_run(args) -> tuple:
-        versions("onnx", "onnxruntime" if run is run_onnxruntime else "openvino")     # a missing one shows before the export
-        write_torchvision(args)
+        runtime = "onnxruntime" if run is run_onnxruntime else "openvino"
+        for name in (runtime, "onnx", "torchvision"):       # what is missing shows before the export
+            if importlib.util.find_spec(name) is None:
+                raise ModuleNotFoundError(f"No module named {name!r}")
+        run_apart(write_torchvision, args)
         return run(args)
 
     return export_and_run
