@@ -3,7 +3,7 @@
 
     ModelProto: graph (7): initializer (5), repeated: dims (1), repeated; data_type (2); name (8); raw_data (9)
 
-The second part is made anew from whatever checkpoint is there, so what is kept of an export is small and fits all checkpoints of a
+The second part comes from the checkpoint at each run, so what is kept of an export is small and fits all checkpoints of a
 configuration.
 """
 from collections.abc import Mapping
