@@ -52,6 +52,7 @@ def _is_alive(process: psutil.Process) -> bool:
 class NodesWatch(Protocol):
     """What says how the launchers of other nodes ended."""
 
+    number: int                                     # of this node
     failed: Optional[tuple[int, Optional[int]]]     # number of a node, its status or None
 
 
@@ -143,7 +144,8 @@ class Supervisor:
                     continue
                 with contextlib.suppress(psutil.Error, OSError):
                     if not _is_alive(child) and os.getsid(child.pid) != child.pid:     # no rank, and ended before it was seen
-                        self.scheduler = self.scheduler or child
+                        if not (self.nodes and self.nodes.number):      # a program that msrun asks about the machine, elsewhere
+                            self.scheduler = self.scheduler or child
                         continue
                     variables = child.environ()
                     role = variables.get("MS_ROLE")
