@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from faster_rcnn.src.FasterRcnn import roi_align
+from faster_rcnn.src.FasterRcnn import roi_align, roi_pool
 from faster_rcnn.src.FasterRcnn.roi_align import RoiAlign
 from tests.parity_models import ParityModel, fixture_folders, label
 
@@ -92,7 +92,7 @@ def test_matches_loop(monkeypatch, out_size, samples, aligned, parts, fast):
     features, rois = pyramid(rng), odd_rois()
     rois = np.stack([rois, rois[::-1] + np.float32(0.37)])
     if parts > 1:
-        monkeypatch.setattr(roi_align, "BYTES_AT_ONCE", 4 * 3 * 144 * 24 // parts)
+        monkeypatch.setattr(roi_pool, "BYTES_AT_ONCE", 4 * 3 * 144 * 24 // parts)
     upstream = rng.standard_normal((24, 3, out_size, out_size)).astype(np.float32)
     net = RoiAlign(out_size, samples, STRIDES, finest_scale=20, aligned=aligned, fast=fast)
     out, grads = value_and_gradient(net, features, rois, upstream)
