@@ -59,7 +59,8 @@ def files(export, tmp_path_factory):
         assert (f"{aipp}: preprocessing for Ascend (AIPP), not run there yet" in result.stdout) == (kind == "MINDIR")
     assert "src_image_size_w: 192\n    src_image_size_h: 128\n" in aipp.read_text()
     written = [path for path in folder.rglob("*") if path.is_file()]
-    assert sorted(written) == sorted(paths.values())                    # no scratch files
+    beside = [path.with_name(f"{path.name}.yaml") for path in paths.values()]
+    assert sorted(written) == sorted([*paths.values(), *beside])        # no scratch files
     assert all(path.stat().st_mode & 0o600 == 0o600 for path in written)
     return paths
 

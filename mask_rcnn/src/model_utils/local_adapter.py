@@ -5,8 +5,10 @@ MindSpore is imported inside the functions alone: `prepare_environment` must run
 """
 import contextlib
 import glob
+import logging
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import NamedTuple
@@ -16,6 +18,7 @@ from .configuration.values import Config
 
 # One of these is there wherever MindSpore may find an Ascend or a GPU, Windows' Linux included.
 DEVICE_FILES = ("/dev/davinci*", "/dev/hisi_hdc", "/dev/nvidia*", "/dev/dxg")
+log = logging.getLogger(__name__)
 
 
 class Ranks(NamedTuple):
@@ -30,10 +33,13 @@ def prepare_environment(threads: int = 0) -> None:
 
     `threads`: of OpenMP, 0 = its own choice.
     """
-    if platform.machine().lower() in ("x86_64", "amd64"):
+    if platform.machine().lower() in ("x86_64", "amd64") and "ONEDNN_MAX_CPU_ISA" not in os.environ:
+        if "mindspore" in sys.modules:
+            log.warning("MindSpore was imported before the CPU was set up for it, so that its convolutions may be 50 times slower: "
+                        "import the detector first, or set ONEDNN_MAX_CPU_ISA=AVX2 in the environment")
         # MindSpore hands oneDNN plain NCHW; with AVX-512 oneDNN then takes its reference loop for 3x3 convolutions,
         # 50 to 80 times slower than the AVX2 kernel (MindSpore 2.10.0).
-        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+        os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     # Seconds that a collective operation on the CPU waits for the others; MindSpore's 30 are less than a step may take.
     os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", "600")
     os.environ.setdefault("GLOG_v", "3")  # errors only: MindSpore warns about plugins of devices that are not there
