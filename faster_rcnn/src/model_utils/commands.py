@@ -1,4 +1,4 @@
-"""The command of the installed package: `MODEL train --key=value ...` is `python train.py --key=value ...` in the model's folder."""
+"""The command of the package: `MODEL train --key=value ...` is `python train.py --key=value ...` in the model's folder."""
 import os
 import subprocess
 import sys

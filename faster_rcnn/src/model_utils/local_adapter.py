@@ -59,13 +59,16 @@ def setup_device(config: Config) -> str:
     ms.set_context(mode=ms.PYNATIVE_MODE if eager else ms.GRAPH_MODE)
     if not config.distribute and os.environ.get("MS_ROLE"):
         raise InputError("distribute: msrun started this, so that each process would do all of the work: give --distribute=True")
-    if config.distribute:
-        device_id = os.environ.get("DEVICE_ID")  # a launcher's, one per process
-        ms.set_device(target, int(device_id) if device_id else None)
-    else:
-        ms.set_device(target, config.device_id if target != "CPU" else 0)
+    device_id = os.environ.get("DEVICE_ID") if config.distribute else None  # a launcher's, one per process
+    own = None if config.distribute else config.device_id if target != "CPU" else 0
+    try:
+        ms.set_device(target, int(device_id) if device_id else own)
+    except RuntimeError as error:       # a program has used another device before
+        raise InputError(f"device_target: {target}: MindSpore has a device in this process already ({str(error).splitlines()[0]})"
+                         ) from error
     if target == "CPU":
-        ms.device_context.cpu.op_tuning.threads_num(cpu_threads(config))
+        with contextlib.suppress(RuntimeError):     # of several networks in a process the first sets it
+            ms.device_context.cpu.op_tuning.threads_num(cpu_threads(config))
         if eager:
             ms.runtime.launch_blocking()    # each operator ends before the next: its threads wait for each other by spinning
     ms.set_seed(config.seed)

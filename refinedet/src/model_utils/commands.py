@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/commands.py
-"""The command of the installed package: `MODEL train --key=value ...` is `python train.py --key=value ...` in the model's folder."""
+"""The command of the package: `MODEL train --key=value ...` is `python train.py --key=value ...` in the model's folder."""
 import os
 import subprocess
 import sys
