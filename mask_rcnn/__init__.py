@@ -35,3 +35,7 @@ def __getattr__(name: str) -> Any:
     from .src.model_utils import interface
 
     return getattr(interface, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -51,7 +51,7 @@ def test_three_models_in_a_program_that_has_a_utils_of_its_own(run_command, repo
 @pytest.mark.parametrize("model", MODELS)
 def test_names(model):
     package = importlib.import_module(model)
-    assert all(getattr(package, name).__name__ == name for name in package.__all__)
+    assert all(getattr(package, name).__name__ == name for name in package.__all__) and {*package.__all__} <= {*dir(package)}
     with pytest.raises(AttributeError, match=f"module '{model}' has no attribute 'detect'"):
         _ = package.detect
 
@@ -105,7 +105,8 @@ def test_where_a_configuration_is_found(tmp_path, message):
         assert find_config(run / "best.ckpt") == place
     (run / "net.onnx.yaml").touch()
     assert find_config(run / "net.onnx") == run / "net.onnx.yaml"
-    assert find_config(run / "net.onnx", "mine.yaml") == Path("mine.yaml")
+    assert find_config(run / "net.onnx", place) == place
+    assert find_config(run / "net.onnx", "demo_config_cpu.yaml").parent.name == "faster_rcnn"
 
 
 def test_keys_override_a_file_and_a_configuration(tmp_path, message):

@@ -2,7 +2,7 @@
 import os
 from pathlib import Path
 
-from ..config import InputError
+from ..config import InputError, config_file
 
 # Ending of a file of weights -> the key of the configuration that names it.
 KEYS = {".ckpt": "checkpoint_path", ".mindir": "mindir_path", ".onnx": "onnx_path"}
@@ -33,7 +33,7 @@ def find_config(weights: Path, config_path: str | os.PathLike | None = None) -> 
     """Return config_path if it is given, else the configuration beside the weights; InputError if there is none."""
     key_of(weights)
     if config_path is not None:
-        return Path(config_path).expanduser()
+        return config_file(config_path)
     places = places_of_config(weights)
     found = next((place for place in places if place.is_file()), None)
     if found is None:

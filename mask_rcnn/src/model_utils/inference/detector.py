@@ -100,7 +100,7 @@ class Detector:
 
     Args:
         weights: a .ckpt, .mindir or .onnx file.
-        config_path: the configuration, if it lies elsewhere.
+        config_path: the configuration, if it lies elsewhere; also looked up in the model's folder.
         keys: keys of the configuration, such as device_target="CPU" or test_batch_size=4; they override the file's.
 
     Attributes:
