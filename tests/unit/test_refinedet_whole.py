@@ -1,7 +1,7 @@
 """Both trunks and sizes, narrow: a training step, inference, and a MINDIR file that gives the same.
 
-Here they run operator by operator, but for what is exported; test_refinedet_parity.py compiles a step, and test_refinedet_norm.py one
-with statistics that are learnt.
+Here they run operator by operator, but for what is exported; test_refinedet_parity.py compiles a step, and test_refinedet_norm.py
+one with statistics that are learnt.
 """
 import mindspore as ms
 import numpy as np
