@@ -53,7 +53,7 @@ def test_what_a_run_leaves(compiled, command, tmp_path, model):
     done = run(command(f"--toy_model={model}", *flags), tmp_path)
     output = tmp_path / "out put"
     assert sorted(path.name for path in (output / "checkpoint").iterdir()) == sorted([
-        "best.ckpt", f"{model}-1_3.ckpt", f"{model}-2_3.ckpt", "last.ckpt", "state.ckpt"])
+        "best.ckpt", f"{model}-1_3.ckpt", f"{model}-2_3.ckpt", "last.ckpt", "state.ckpt", "state_before.ckpt"])
     assert "num_classes: 4" in (output / "config.yaml").read_text(encoding="utf-8")
     assert list(output.glob("events.out.tfevents.*"))
     height, width = cv2.imread(str(output / "curves.png")).shape[:2]

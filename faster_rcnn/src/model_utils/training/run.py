@@ -66,14 +66,14 @@ def train(config: Config) -> int:
 
 def build_loop(config: Config) -> TrainLoop:
     """Return a loop at the step where the run begins or resumes."""
-    state_path = checkpoint.find_state(config.resume, config.output_path)
+    checkpoint.find_state(config.resume, config.output_path)        # a wrong path is reported before the data is converted
     transform = dataset.build_train_transform(config)
     device = setup_device(config)
     rank, ranks = get_ranks(config)
     logging.getLogger("src").setLevel(logging.INFO if rank == 0 else logging.ERROR)
     config, data, val = find_data(config, rank, ranks)
     facts = {"pictures": data.count, "devices": ranks}
-    state = checkpoint.read_state(state_path) if state_path else None
+    state, state_path = checkpoint.open_state(config.resume, config.output_path) or (None, None)
     if state and state_path:
         checkpoint.check_same_run(state.values, config, facts, state_path)
         if config.pre_trained:
