@@ -6,8 +6,8 @@ OUTPUT_PATH/checkpoint/ holds
     last.ckpt, best.ckpt    weights: the newest, also of a run that was stopped, and those of the best AP
     state.ckpt              all that a run needs to go on: weights, optimiser, averaged weights, position
     state_before.ckpt       the state before that one, for --resume=auto if state.ckpt is damaged
-Each has a checksum. Weights are the averaged ones where they are kept. Each file is written beside its place and renamed when it is whole,
-so that neither a full disk nor an interruption costs the one before.
+Weights are the averaged ones where they are kept. Each file has a checksum. It is written beside its place and renamed when it is
+whole, so that neither a full disk nor an interruption costs the one before.
 """
 import json
 import logging

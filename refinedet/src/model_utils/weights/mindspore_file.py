@@ -41,7 +41,7 @@ def is_weight(name: str) -> bool:
 
 
 def read_mindspore(path: Path | str) -> dict[str, Any] | None:
-    """{name: array, or text} of a checkpoint in the order of the file; None if MindSpore has to read it, or say that it is damaged."""
+    """{name: array, or text} of a checkpoint in the order of the file; None if MindSpore has to read it or refuse it."""
     try:
         require_sound(path)
         parts: dict[str, list[Value]] = {}
