@@ -12,6 +12,7 @@ from mindspore import nn
 from ... import dataset, network_define
 from ...model import NAME
 from ...util import format_seconds
+from .. import locks
 from ..config import Config, InputError, save_config
 from ..data.loading import TrainBatches
 from ..data.source import DataInfo, name_classes, require_same_classes
@@ -24,7 +25,7 @@ from .log import TrainLog
 from .loop import Stopped, TrainLoop
 from .noise import SamplingNoise
 from .precision import LossScale, mixed_precision
-from .ranks import exchange, first_then_others, same_on_all_ranks
+from .ranks import exchange, first_then_others, from_first, same_on_all_ranks
 from .schedule import build_rate, end_step, images_per_step
 from .speed import measure_speed
 from .step import NotFiniteError, TrainStep
@@ -41,6 +42,13 @@ def train(config: Config) -> int:
     Returns the exit status: 0 trained to the end, 1 a loss was not finite, 128 + N stopped by signal N.
     """
     log_to_stderr()
+    try:
+        return _run(config)
+    finally:
+        locks.release(config.output_path, locks.TRAINING)
+
+
+def _run(config: Config) -> int:
     start = time.monotonic()
     loop = build_loop(config)
     with StopRequest() as stop:
@@ -65,12 +73,13 @@ def train(config: Config) -> int:
 
 
 def build_loop(config: Config) -> TrainLoop:
-    """Return a loop at the step where the run begins or resumes."""
+    """Return a loop at the step where the run begins or resumes; output_path is locked for this process from here on."""
     checkpoint.find_state(config.resume, config.output_path)        # a wrong path is reported before the data is converted
     transform = dataset.build_train_transform(config)
     device = setup_device(config)
     rank, ranks = get_ranks(config)
     logging.getLogger("src").setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    from_first(lambda: locks.take(config.output_path, locks.TRAINING), rank, ranks, "output_path")
     config, data, val = find_data(config, rank, ranks)
     facts = {"pictures": data.count, "devices": ranks}
     state, state_path = checkpoint.open_state(config.resume, config.output_path) or (None, None)

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from ...dataset import prepare_data
+from .. import locks
 from ..config import Config
 from ..inference.backend import open_predictor
 from ..inference.predictors import find_model
@@ -16,12 +17,20 @@ from .report import other_scores, report
 
 def evaluate_network(config: Config) -> None:
     """Run the network on the evaluation set; rank 0 prints the scores and writes them and detections.json to output_path."""
-    start, output = time.monotonic(), Path(config.output_path)
     key, model = find_model(config, "detections")
     if key == "checkpoint_path":
         config = with_class_names(config, model)
     device = setup_device(config)
     rank, ranks = get_ranks(config)
+    from_first(lambda: locks.take(config.output_path, locks.RESULTS), rank, ranks, "output_path")
+    try:
+        _evaluate(config, device, rank, ranks)
+    finally:
+        locks.release(config.output_path, locks.RESULTS)
+
+
+def _evaluate(config: Config, device: str, rank: int, ranks: int) -> None:
+    start, output = time.monotonic(), Path(config.output_path)
     data = first_then_others(lambda: prepare_data(config, train=False), rank, ranks, "conversion of the data",
                              config.data_timeout)
     evaluation = Evaluation(data, config, rank, ranks)
