@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import yaml
 
 from ..model import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
+from .command import run_main
 from .configuration.rules import check_augmentations
 from .configuration.schema import (
     DamagedError,
@@ -33,7 +34,7 @@ from .configuration.schema import (
 )
 from .configuration.solver_names import solver_entries
 from .configuration.values import Config
-from .files import LineFormatter, reason, tell, write_text
+from .files import write_text
 from .local_adapter import get_device_num
 
 __all__ = ["Config", "DamagedError", "InputError", "load_config", "parse_config", "require_path", "run_main", "save_config"]
@@ -115,39 +116,6 @@ def save_config(config: Config, path: Path | str, left_out: Sequence[str] = ()) 
         write_text(path, f"# Every key as the run used it.\n{text}")
     except OSError as error:
         raise InputError(str(error)) from None
-
-
-def run_main(main: Callable[[], int | None]) -> None:
-    """Call `main()` and leave the process with its status: 0, or 2 and one line on stderr for a fault of the user or the system.
-
-    What cannot help the user's command, such as a damaged file, ends it with the status of the error, 1.
-    """
-    program = Path(sys.argv[0]).name
-    if logging.lastResort:      # warnings of a command that sets up no log
-        logging.lastResort.setFormatter(LineFormatter())
-    try:
-        status = main()
-        sys.stdout.flush()      # here a full disk can still be reported
-    except KeyboardInterrupt:
-        tell(f"{program}: interrupted")
-        status = 130
-    except OSError as error:
-        status = _end(program, reason(error))
-    except ValueError as error:
-        if not getattr(error, "user_error", False):
-            raise
-        status = _end(program, " ".join(str(error).splitlines()), getattr(error, "status", 2))
-    sys.exit(status or 0)
-
-
-def _end(program: str, message: str, status: int = 2) -> int:
-    """Print the error's line and return the status of a command that ends in it."""
-    tell(f"{program}: error: {message}")
-    try:
-        sys.stdout.flush()
-    except OSError:             # the interpreter would try again, and print a traceback
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return status
 
 
 def _check_given(config: Config, name: str) -> None:

@@ -22,7 +22,7 @@ from mindspore import Parameter
 
 from ...model import FREE_KEYS
 from ..config import Config, DamagedError, InputError
-from ..files import replacing
+from ..files import clear_leftovers, replacing
 from ..weights.checksum import load_checked, require_finite, save_checked
 from ..weights.class_names import CLASS_NAMES
 from ..weights.mindspore_file import STATE_KEY
@@ -60,7 +60,8 @@ class CheckpointFolder:
         self.names = {CLASS_NAMES: json.dumps(list(classes))} if classes else {}
         if writer:
             self.path.mkdir(parents=True, exist_ok=True)
-            for leftover in (*self.path.glob("*.partial.*"), *self.path.glob(".*.part.*")):    # of a run that was killed
+            clear_leftovers(self.path)
+            for leftover in self.path.glob("*.partial.*"):      # of a killed run of an earlier version
                 leftover.unlink()
 
     def save(self, train_step: TrainStep, epoch: int, step: int) -> None:

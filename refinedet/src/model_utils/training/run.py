@@ -22,7 +22,7 @@ from ..files import log_to_stderr
 from ..inference.predictors import predictor_of
 from ..local_adapter import get_ranks, setup_device
 from . import checkpoint
-from .log import TrainLog
+from .log import TrainLog, cut_logs
 from .loop import Stopped, TrainLoop
 from .noise import SamplingNoise
 from .precision import LossScale, mixed_precision
@@ -101,6 +101,8 @@ def build_loop(config: Config) -> TrainLoop:
     end = end_step(config, batches.steps_per_epoch)
     if rank == 0 and not state:
         open_output(config)
+    if rank == 0 and state and state_path and Path(config.output_path, "checkpoint").resolve() == state_path.resolve().parent:
+        cut_logs(config.output_path, state.values)
     log.info("%s: %d pictures, %d steps of %d per epoch, %d epochs", device, data.count, batches.steps_per_epoch,
              images_per_step(config, ranks), -(-end // batches.steps_per_epoch))
     loop = TrainLoop(
