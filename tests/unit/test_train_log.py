@@ -149,8 +149,8 @@ def test_lines_of_refinedet(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("position", "left", "last"), [
-    ((5, 4, 1, 1), [("train", 3), ("train", 4), ("eval", 4)], "epoch time: 1"),       # killed in the middle of an epoch
-    ((8, 4, 2, 0), [("train", 3), ("train", 4), ("eval", 4), ("train", 6), ("train", 8)], "epoch time: 2"),   # before its evaluation
+    ((5, 4, 1, 1), [("train", 3), ("train", 4), ("eval", 4)], "epoch time: 1"),
+    ((8, 4, 2, 0), [("train", 3), ("train", 4), ("eval", 4), ("train", 6), ("train", 8)], "epoch time: 2"),
     ((8, 8, 2, 0), [("train", 3), ("train", 4), ("eval", 4), ("train", 6), ("train", 8), ("eval", 8)], "epoch time: 2")])
 def test_lines_after_the_state_are_cut(tmp_path, position, left, last):
     step, evaluated, epoch, batch = position

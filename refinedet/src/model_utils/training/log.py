@@ -19,7 +19,6 @@ from ..files import write_text, writing
 from .precision import LossScale
 from .step import StepResult
 
-
 POSITION = re.compile(r"epoch: (\d+) step: (\d+),")      # the beginning of a line of loss_{rank}.log
 
 
