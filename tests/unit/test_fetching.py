@@ -376,7 +376,7 @@ def test_connections_that_are_cut_end_with_a_line(monkeypatch, tmp_path, message
                             opened.pop().close()
 
             threading.Thread(target=serve, daemon=True).start()
-            monkeypatch.setenv("S3_ENDPOINT", "http://127.0.0.1:%d" % server.getsockname()[1])
+            monkeypatch.setenv("S3_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
             monkeypatch.setenv("NO_PROXY", "127.0.0.1")
             told = message(fetching.fetch, "s3://bucket/data", tmp_path / f"data {cut}", "data_url", "data_path")
             assert told.startswith("data_url: s3://bucket/data: "), told

@@ -28,20 +28,22 @@ def run_main(main: Callable[[], int | None]) -> None:
         with guarded():
             status = main()
             sys.stdout.flush()      # here a full disk can still be reported
-    except KeyboardInterrupt as error:
-        status = _end(f"{program}: {word_of(error)}", status_of(error))
-    except Exception as error:      # noqa: BLE001  (what is no fault of the user or the system is raised again)
-        if taken():
-            status = _end(f"{program}: {word_of(None)}", status_of(None))
-        elif lacks_memory(error):
-            status = _end(f"{program}: error: not enough memory{_limit()}: {_first_line(error)}", 1)
-        elif isinstance(error, OSError):
-            status = _end(f"{program}: error: {reason(error)}", 2)
-        elif getattr(error, "user_error", False):
-            status = _end(f"{program}: error: {' '.join(str(error).splitlines())}", getattr(error, "status", 2))
-        else:
-            raise
+    except (Exception, KeyboardInterrupt) as error:      # noqa: BLE001
+        status = status_after(error, program)
     sys.exit(status or 0)
+
+
+def status_after(error: BaseException, program: str) -> int:
+    """Say in a line what stopped the command, and return its status; what is no fault of the user or the system is raised again."""
+    if isinstance(error, KeyboardInterrupt) or taken():
+        return _end(f"{program}: {word_of(error)}", status_of(error))
+    if lacks_memory(error):
+        return _end(f"{program}: error: not enough memory{_limit()}: {_first_line(error)}", 1)
+    if isinstance(error, OSError):
+        return _end(f"{program}: error: {reason(error)}", 2)
+    if getattr(error, "user_error", False):
+        return _end(f"{program}: error: {' '.join(str(error).splitlines())}", getattr(error, "status", 2))
+    raise error
 
 
 def lacks_memory(error: BaseException | None) -> bool:
