@@ -21,7 +21,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from .errors import CLIPPED, LARGE_PICTURE, MISSING_PICTURE, DataError, Problem, count_kinds, warn_of
+from .errors import CLIPPED, LARGE_PICTURE, MISSING_PICTURE, NO_FILE, UNREADABLE_PICTURE, DataError, Problem, count_kinds, warn_of
 from .fitting import fit
 from .folder import PARTIAL, ROWS, locked_folder, remove_leftovers
 from .formats import find_format
@@ -183,6 +183,8 @@ def _write(crew: Crew, parts: list[_Part], request: Request, report: Report) -> 
 def size_fault(record: ImageRecord, size: Optional[int], image_dir: Path) -> Optional[Problem]:
     """The problem of a picture that is not there, or too large to be read; None of others."""
     if size is None:
+        if os.path.exists(image_dir / record.file_name):
+            return Problem(str(image_dir / record.file_name), "", NO_FILE, UNREADABLE_PICTURE)
         return Problem(record.origin, record.file_name, f"no such picture in {image_dir}", MISSING_PICTURE)
     if size > MAX_PICTURE:
         what = f"the file has {size >> 20} MB, a record holds {MAX_PICTURE >> 20}"
