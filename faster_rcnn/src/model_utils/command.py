@@ -6,6 +6,7 @@ import re
 import resource
 import sys
 from collections.abc import Callable
+from typing import Optional
 
 from .files import LineFormatter, reason, tell
 from .signals import guarded, status_of, taken, word_of
@@ -16,7 +17,7 @@ NO_MEMORY = re.compile(r"bad_alloc|out ?of ?memory|insufficient memory|cannot al
                        re.IGNORECASE)
 
 
-def run_main(main: Callable[[], int | None]) -> None:
+def run_main(main: Callable[[], Optional[int]]) -> None:
     """Call `main()` and leave the process with its status: 0, or 2 and one line on stderr for a fault of the user or the system.
 
     A damaged file, a folder in use and too little memory give status 1, a signal 130 or 143, with one line too.
@@ -46,7 +47,7 @@ def status_after(error: BaseException, program: str) -> int:
     raise error
 
 
-def lacks_memory(error: BaseException | None) -> bool:
+def lacks_memory(error: Optional[BaseException]) -> bool:
     """Return whether this error, or one that it comes from, is of a system without free memory."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):

@@ -7,6 +7,7 @@ import re
 import resource
 import sys
 from collections.abc import Callable
+from typing import Optional
 
 from .files import LineFormatter, reason, tell
 from .signals import guarded, status_of, taken, word_of
@@ -17,7 +18,7 @@ NO_MEMORY = re.compile(r"bad_alloc|out ?of ?memory|insufficient memory|cannot al
                        re.IGNORECASE)
 
 
-def run_main(main: Callable[[], int | None]) -> None:
+def run_main(main: Callable[[], Optional[int]]) -> None:
     """Call `main()` and leave the process with its status: 0, or 2 and one line on stderr for a fault of the user or the system.
 
     A damaged file, a folder in use and too little memory give status 1, a signal 130 or 143, with one line too.
@@ -29,23 +30,25 @@ def run_main(main: Callable[[], int | None]) -> None:
         with guarded():
             status = main()
             sys.stdout.flush()      # here a full disk can still be reported
-    except KeyboardInterrupt as error:
-        status = _end(f"{program}: {word_of(error)}", status_of(error))
-    except Exception as error:      # noqa: BLE001  (what is no fault of the user or the system is raised again)
-        if taken():
-            status = _end(f"{program}: {word_of(None)}", status_of(None))
-        elif lacks_memory(error):
-            status = _end(f"{program}: error: not enough memory{_limit()}: {_first_line(error)}", 1)
-        elif isinstance(error, OSError):
-            status = _end(f"{program}: error: {reason(error)}", 2)
-        elif getattr(error, "user_error", False):
-            status = _end(f"{program}: error: {' '.join(str(error).splitlines())}", getattr(error, "status", 2))
-        else:
-            raise
+    except (Exception, KeyboardInterrupt) as error:      # noqa: BLE001
+        status = status_after(error, program)
     sys.exit(status or 0)
 
 
-def lacks_memory(error: BaseException | None) -> bool:
+def status_after(error: BaseException, program: str) -> int:
+    """Say in a line what stopped the command, and return its status; what is no fault of the user or the system is raised again."""
+    if isinstance(error, KeyboardInterrupt) or taken():
+        return _end(f"{program}: {word_of(error)}", status_of(error))
+    if lacks_memory(error):
+        return _end(f"{program}: error: not enough memory{_limit()}: {_first_line(error)}", 1)
+    if isinstance(error, OSError):
+        return _end(f"{program}: error: {reason(error)}", 2)
+    if getattr(error, "user_error", False):
+        return _end(f"{program}: error: {' '.join(str(error).splitlines())}", getattr(error, "status", 2))
+    raise error
+
+
+def lacks_memory(error: Optional[BaseException]) -> bool:
     """Return whether this error, or one that it comes from, is of a system without free memory."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
