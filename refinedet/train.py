@@ -29,9 +29,9 @@ def main() -> int:
                           prepare=functools.partial(as_job, weights="pre_trained", data=True), classes_of_data=True)
     if config.pre_trained:
         require_path(config, "pre_trained", "file")
-    from src.model_utils.training.run import train  # MindSpore takes seconds; a wrong option is reported before
+    from src.model_utils.training.run import train_command  # MindSpore takes seconds; a wrong option is reported before
 
-    return train(config)
+    return train_command(config)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests import commands
+from utils.mindrecord import load_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ROOT / "tests" / "toy_train.py"
@@ -122,6 +123,32 @@ def test_signal_leaves_a_run_to_go_on_with(command, tmp_path, number, status):
     went_on = run(command(*flags, f"--max_steps={done + 1}", "--resume=auto"), tmp_path)
     assert f"goes on after step {done}" in went_on.stderr
     assert len(losses(output)) == done + 1
+
+
+def test_conversions_of_others_leave_the_one_that_a_training_reads(command, coco, tmp_path):
+    flags, rows = ("--run_eval=False", "--epoch_size=3"), coco / "records" / "train"
+    process = subprocess.Popen([*command(*flags), "--toy_delay=0.2"], cwd=tmp_path, stdin=subprocess.DEVNULL, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and not ((tmp_path / "out put" / "loss_0.log").is_file() and losses(tmp_path / "out put")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        convert = ["python", ROOT / "utils" / "mindrecord" / "convert.py", "--source=coco", f"--image_dir={coco / 'train2017'}",
+                   f"--anno_path={coco / 'annotations' / 'instances_train2017.json'}", f"--output_dir={rows}"]
+        for more in ("--classes=thing 1,thing 2", "--force"):
+            assert "another process reads it, so it is kept" in run([*convert, more], tmp_path).stderr
+        assert process.poll() is None       # else the test shows nothing
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, errors
+    run(command(*flags, output="undisturbed"), tmp_path)
+    assert losses(tmp_path / "out put") == losses(tmp_path / "undisturbed") and len(losses(tmp_path / "out put")) == 9
+    # What nobody reads any more goes with the next conversion.
+    assert not run([*convert, "--force"], tmp_path).stderr
+    assert {path.name for path in rows.iterdir()} == {"manifest.json", load_manifest(rows)["files"][0].split("/")[0]}
 
 
 def test_new_run_sets_the_earlier_aside(command, tmp_path):

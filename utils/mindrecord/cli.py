@@ -41,7 +41,7 @@ def convert_main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--keep_empty", nargs="?", const=True, default=False, type=_boolean, metavar="True|False",
                         help="also take images without objects (False)")
     parser.add_argument("--shards", type=_positive, help="number of files (one for each worker)")
-    parser.add_argument("--force", action="store_true", help="convert anew, whatever is there")
+    parser.add_argument("--force", action="store_true", help="convert even if a whole conversion is there")
     args = parser.parse_args(argv)
     return _guard(parser, lambda: _convert(args))
 

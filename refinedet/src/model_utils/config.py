@@ -38,7 +38,8 @@ from .configuration.values import Config
 from .files import write_text
 from .local_adapter import get_device_num
 
-__all__ = ["Config", "DamagedError", "InputError", "load_config", "parse_config", "require_path", "run_main", "save_config"]
+__all__ = ["Config", "DamagedError", "InputError", "config_file", "load_config", "parse_config", "require_path", "run_main",
+           "save_config"]
 
 MODEL_DIR = Path(__file__).resolve().parents[2]
 DEFAULT_CONFIG = MODEL_DIR / "default_config.yaml"
@@ -84,7 +85,7 @@ def parse_config(argv: Sequence[str] | None = None, default_path: Path | str = D
     entries = [Entry(name, value, f"--{name}", text=True) for name, value in given.items()]
     spelt = {ALIASES.get(name, name) for name in given}
     entries += [entry for entry in settings if entry.name not in spelt]         # a flag goes over them
-    config = _resolve(_find_config(config_path, default_path), entries, default_path, classes_of_data)
+    config = _resolve(config_file(config_path, default_path), entries, default_path, classes_of_data)
     if config.accumulate_steps > 1 and any(entry.where == "SOLVER.IMS_PER_BATCH" for entry in entries):
         raise InputError(f"SOLVER.IMS_PER_BATCH: the pictures of a step, which accumulate_steps takes in {config.accumulate_steps} "
                          "parts: give --batch_size, those of a part on a device")
@@ -131,8 +132,8 @@ def _existing(path: Path | str, what: str) -> Path:
     return path
 
 
-def _find_config(config_path: Path | str | None, default_path: Path | str) -> Path:
-    """--config_path: relative to the working directory, else to the model's directory."""
+def config_file(config_path: os.PathLike | str | None, default_path: Path | str = DEFAULT_CONFIG) -> Path:
+    """Return the YAML of --config_path, relative to the working directory, else to the model's directory; the defaults if empty."""
     if not config_path:
         return Path(default_path)
     config_path = os.path.expanduser(config_path)

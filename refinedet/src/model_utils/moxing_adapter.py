@@ -20,6 +20,7 @@ from .config import Config, InputError
 from .device_adapter import Launch, plan_launch
 from .files import log_to_stderr, tell
 from .locks import SUFFIX
+from .own_utils import own_utils
 
 # Set in the environment of the child.
 CHILD = "MODELARTS_JOB_COMMAND"
@@ -114,7 +115,7 @@ def _inside(root: Path, folder: Path, value: str, by_name: bool) -> Path | None:
 def _find_data(config: Config, root: Path) -> dict[str, str]:
     """{key: folder} of the one data set in `root`, where the configuration names none."""
     try:
-        from utils.mindrecord import find_format
+        find_format = own_utils("mindrecord").find_format
     except ImportError:     # a command that reads no data set does without
         return {}
     entry = find_format(config.dataset)

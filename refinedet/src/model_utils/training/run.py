@@ -25,6 +25,7 @@ from . import checkpoint
 from .log import TrainLog, cut_logs
 from .loop import Stopped, TrainLoop
 from .noise import SamplingNoise
+from .outcome import Run
 from .precision import LossScale, mixed_precision
 from .ranks import exchange, first_then_others, from_first, same_on_all_ranks
 from .schedule import build_rate, end_step, images_per_step
@@ -37,11 +38,17 @@ COMPILING = {"CPU": "about half a minute on free cores, longer on busy ones", "A
 log = logging.getLogger(__name__)
 
 
-def train(config: Config) -> int:
-    """Train as the configuration says and write the results to output_path.
+def train_command(config: Config) -> int:
+    """Train and return the exit status: 0 trained to the end, 1 a loss was not finite, 128 + N stopped by signal N."""
+    try:
+        return train(config).status
+    except NotFiniteError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        return 1
 
-    Returns the exit status: 0 trained to the end, 1 a loss was not finite, 128 + N stopped by signal N.
-    """
+
+def train(config: Config) -> Run:
+    """Train as the configuration says and write the results to output_path; NotFiniteError where a loss is not finite."""
     log_to_stderr()
     try:
         return _run(config)
@@ -49,7 +56,7 @@ def train(config: Config) -> int:
         locks.release(config.output_path, locks.TRAINING)
 
 
-def _run(config: Config) -> int:
+def _run(config: Config) -> Run:
     start = time.monotonic()
     loop = build_loop(config)
     with StopRequest() as stop:
@@ -61,16 +68,13 @@ def _run(config: Config) -> int:
                 loop.run(stop)
         except Stopped:
             log.warning("stopped after step %d of %d; %s", loop.step, loop.end, what_is_kept(config))
-            return stop.status
-        except NotFiniteError as error:
-            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-            return 1
+            return what_is_left(loop, config, stop.status)
         finally:
             if not config.perf_steps:
                 loop.log.draw_curves()
             loop.log.close()
     log.info("%s", summary(loop, config, time.monotonic() - start))
-    return 0
+    return what_is_left(loop, config)
 
 
 def build_loop(config: Config) -> TrainLoop:
@@ -79,7 +83,7 @@ def build_loop(config: Config) -> TrainLoop:
     transform = dataset.build_train_transform(config)
     device = setup_device(config)
     rank, ranks = get_ranks(config)
-    logging.getLogger("src").setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    logging.getLogger(__name__.partition(".model_utils")[0]).setLevel(logging.INFO if rank == 0 else logging.ERROR)
     from_first(lambda: locks.take(config.output_path, locks.TRAINING), rank, ranks, "output_path")
     config, data, val = find_data(config, rank, ranks)
     facts = {"pictures": data.count, "devices": ranks}
@@ -172,6 +176,13 @@ def open_output(config: Config) -> None:
 def write_config(config: Config) -> None:
     """Write config.yaml to output_path."""
     save_config(config, Path(config.output_path) / "config.yaml", checkpoint.CALL_KEYS)
+
+
+def what_is_left(loop: TrainLoop, config: Config, status: int = 0) -> Run:
+    """Return what the run leaves. status: see Run."""
+    evaluated = loop.best_epoch > 0
+    return Run(Path(config.output_path).absolute(), status, loop.step, loop.best_ap if evaluated else None,
+               loop.best_epoch if evaluated else None)
 
 
 def what_is_kept(config: Config) -> str:
