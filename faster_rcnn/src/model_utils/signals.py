@@ -25,7 +25,7 @@ RENEWAL = 0.05      # MindSpore 2.10 takes SIGINT over whenever it runs a graph,
 IMPORTING = "<frozen importlib"
 COMPILING = f"{os.sep}mindspore{os.sep}"
 # Modules that know of temporary files: of the models and of utils.
-FILES = ("src.model_utils.files", "utils.files")
+FILES = (f"{__package__}.files", "utils.files")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -46,13 +46,13 @@ class _Ending:
 
 
 _ending = _Ending()
-_libc = ctypes.CDLL(None)
+_libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
 
 
 def end_at_signals() -> None:
     """Begin to listen, in the main thread, before anything else is imported. A signal that the parent ignores stays ignored."""
     numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    if not numbers or threading.current_thread() is not threading.main_thread():
+    if not _libc or not numbers or threading.current_thread() is not threading.main_thread():
         return
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

@@ -4,7 +4,6 @@ import errno
 import logging
 import os
 import re
-import resource
 import sys
 from collections.abc import Callable
 from typing import Optional
@@ -60,6 +59,10 @@ def lacks_memory(error: Optional[BaseException]) -> bool:
 
 
 def _limit() -> str:
+    try:
+        import resource  # not on every system
+    except ImportError:
+        return ""
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     return "" if most == resource.RLIM_INFINITY else f" (ulimit -v allows {most >> 20} MiB)"
 
