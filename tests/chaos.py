@@ -256,10 +256,13 @@ def main(argv=None) -> int:
         chaos = Chaos(args.seed, args.kinds, Path(folder), args.groups)
         end = time.monotonic() + 60 * args.minutes
         good = True
-        for number in args.only or range(args.tries):
-            if time.monotonic() > end:
-                break
-            good &= chaos.attempt(number)
+        try:
+            for number in args.only or range(args.tries):
+                if time.monotonic() > end:
+                    break
+                good &= chaos.attempt(number)
+        except KeyboardInterrupt:       # what was found so far
+            good = False
         chaos.report()
     return 0 if good else 1
 
