@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Optional
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -62,6 +62,7 @@ def end_at_signals() -> None:
     action = ctypes.create_string_buffer(512)       # struct sigaction, which nobody needs to look into
     _libc.sigaction(signal.SIGINT, None, action)
     threading.Thread(target=_watch, args=(reader, action), daemon=True).start()
+    sys.excepthook = _uncaught
     os.register_at_fork(after_in_child=lambda: _forget(writer))
 
 
@@ -88,6 +89,17 @@ def status_of(error: Optional[BaseException]) -> int:
 def word_of(error: Optional[BaseException]) -> str:
     """Return what to say of it."""
     return WORDS[signal.Signals(status_of(error) - 128)]
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: Optional[TracebackType]) -> None:
+    """Say in a line that there is too little memory, to import the first modules even; other errors keep their traceback."""
+    with contextlib.suppress(Exception):
+        from .command import lacks_memory, status_after
+
+        if lacks_memory(error):
+            status_after(error, Path(sys.argv[0]).name)
+            return
+    sys.__excepthook__(kind, error, trace)
 
 
 def _take(number: int, frame: Optional[FrameType]) -> None:
