@@ -75,8 +75,9 @@ std::string ResultLine(const Outcome &outcome, const MaskSettings &masks) {
 ResultsWriter::ResultsWriter(const Settings &settings)
     : path_(settings.Text("output_path")), stream_(path_, std::ios::trunc) {
   if (settings.Has("mask_paste")) {
+    const std::string &paste = settings.Text("mask_paste");
     masks_ = {static_cast<float>(settings.Number("mask_thr_binary")),
-              settings.Text("mask_paste") == "truncated" ? PasteRule::kTruncated : PasteRule::kGrid};
+              paste == "truncated" ? PasteRule::kTruncated : paste == "rounded" ? PasteRule::kRounded : PasteRule::kGrid};
   }
   if (!stream_) {
     throw InputError("output_path: " + path_ + " cannot be written: " + std::strerror(errno));

@@ -85,6 +85,7 @@ class FrameDetector:
     def __init__(self, predict: Predictor, preprocess: Preprocess, config: Config):
         self.predict, self.preprocess = predict, preprocess
         self.encode = mask_encoder(config)
+        self.keep_empty = config.get("keep_empty_boxes", False)     # not every model has it
         self.batch_size, self.score_thr = config.test_batch_size, config.score_thr
         self.categories = config_categories(config)
         self.names = ["background", *(item["name"] for item in self.categories)]
@@ -126,7 +127,7 @@ class FrameDetector:
         for i, frame in enumerate(frames):
             row = slice(i, i + 1)
             found = to_results(boxes[row], scores[row], labels[row], valid[row], info[row], [frame.image_id],
-                               self.categories, masks[0][row] if masks else None, self.encode)
+                               self.categories, masks[0][row] if masks else None, self.encode, self.keep_empty)
             results.add({"image_id": frame.image_id, "file_name": frame.file_name, **(frame.where or {}), **result}
                         for result in found)
             self._draw(frame, found, writer)
