@@ -1,4 +1,5 @@
 """The commands of refinedet, in what differs from faster_rcnn: flags and log of the old zoo, and two kinds of exports."""
+import functools
 import json
 import re
 
@@ -125,15 +126,25 @@ def test_evaluation_ends_as_in_the_old_zoo(run_command, repo_dir, data_dir, tmp_
     assert (tmp_path / "eval.log").read_text() == done.stdout
 
 
+@pytest.fixture(scope="module")
+def exported(model, call):
+    """exported(format, with_nms) -> the file."""
+    @functools.cache
+    def export(file_format, with_nms):
+        name = f"net {with_nms}"
+        told = call("export", ckpt_file=model / "narrow.ckpt", file_format=file_format, file_name=model / name, with_nms=with_nms)
+        assert told.endswith(f"outputs boxes, scores{', labels, valid' if with_nms else ''}\n")
+        return model / f"{name}.{file_format.lower()}"
+
+    return export
+
+
 @pytest.mark.parametrize("with_nms", [True, False])
 @pytest.mark.parametrize(("file_format", "key"), [("MINDIR", "mindir_path"), ("ONNX", "onnx_path")])
-def test_exported_networks_give_the_same_detections(model, call, inputs, wanted, file_format, key, with_nms):
+def test_exported_networks_give_the_same_detections(model, exported, inputs, wanted, file_format, key, with_nms):
     from tests.narrow_refinedet import narrow_config
 
-    name = f"net {with_nms}"
-    told = call("export", ckpt_file=model / "narrow.ckpt", file_format=file_format, file_name=model / name, with_nms=with_nms)
-    assert told.endswith(f"outputs boxes, scores{', labels, valid' if with_nms else ''}\n")
-    file = model / f"{name}.{file_format.lower()}"
+    file = exported(file_format, with_nms)
     assert_same(detect(inputs, narrow_config(**{key: str(file)})), wanted)
     if file_format == "ONNX" and with_nms:
         config = narrow_config(checkpoint_path=str(model / "narrow.ckpt"), backend="onnxruntime")
@@ -150,15 +161,15 @@ def assert_same(found, wanted):
         np.testing.assert_allclose(got[0][valid], want[0][valid], atol=0.01)
 
 
-def test_the_file_without_nms_is_what_programs_are_told(model, call, inputs):
+def test_the_file_without_nms_is_what_programs_are_told(exported, inputs):
     """Boxes and scores of every anchor, in one file that needs no image_info, as onnxruntime alone sees it."""
     import mindspore as ms
     import onnxruntime
 
     from tests.narrow_refinedet import narrow_config, narrow_network
 
-    call("export", ckpt_file=model / "narrow.ckpt", file_format="ONNX", file_name=model / "plain", with_nms=False)
-    session = onnxruntime.InferenceSession(str(model / "plain.onnx"), providers=["CPUExecutionProvider"])
+    file = exported("ONNX", False)
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     feed = dict(zip(("image", "image_info"), inputs[0]))
     boxes, scores = session.run(["boxes", "scores"], {item.name: feed[item.name] for item in session.get_inputs()})
     anchors = 3 * (8 * 16 + 4 * 8 + 2 * 4 + 1 * 2)
