@@ -68,5 +68,6 @@ class ClassNms(nn.Cell):
         offsets = ops.gather(self.offsets, labels, 0)
         if not self.clipped:
             boxes = ops.select(spread(valid.expand_dims(-1), boxes.shape), boxes, ops.zeros_like(boxes))
-            offsets = offsets * (boxes.max() - boxes.min() + 1)
+            # Neither `boxes.max()` nor the least of a tensor exports to ONNX.
+            offsets = offsets * (2 * ops.ReduceMax()(ops.maximum(boxes, -boxes)) + 1)
         return self.nms(boxes + offsets, valid)
