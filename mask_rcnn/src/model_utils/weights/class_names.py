@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..config import Config, InputError
+from ..yaml_text import read_mapping, read_text
 from .mindspore_file import read_texts
 
 # The entry of a checkpoint with the names as JSON, background first.
@@ -21,17 +20,20 @@ def class_names_of(content: Mapping[str, Any], path: Path | str) -> list[str] | 
     config.yaml of the run that wrote them.
     """
     if isinstance(content.get(CLASS_NAMES), str):
-        return _names(json.loads(content[CLASS_NAMES]))
+        try:
+            return _names(json.loads(content[CLASS_NAMES]))
+        except (ValueError, RecursionError):
+            raise InputError(f"{path}: a damaged checkpoint: its names of classes are no JSON") from None
     path = Path(path).absolute()
     places = [path.with_suffix(".yaml")]
     if path.parent.name == "checkpoint":
         places.append(path.parent.parent / "config.yaml")
     for place in places:
         try:
-            keys = yaml.safe_load(place.read_bytes())
-        except (OSError, yaml.YAMLError):
+            items, _ = read_mapping(read_text(place) if place.is_file() else "")
+        except (OSError, ValueError):
             continue
-        names = _names(keys.get("coco_classes")) if isinstance(keys, dict) else None
+        names = _names({item.key: item.value for item in items}.get("coco_classes"))
         if names:
             return names
     return None
