@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-MODELS = ("mask_rcnn", "refinedet")     # Faster R-CNN's losses are among those of Mask R-CNN
-COMPILED = "refinedet"      # the smallest graph; the other's steps run operator by operator, as the reference does
+MODELS = ("mask_rcnn", "refinedet", "toy")      # Faster R-CNN's losses are among those of Mask R-CNN
+COMPILED = "toy"            # the smallest graph; the others' steps run operator by operator, as the reference does
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, PICTURES = 2, 2
 # Objects of the two pictures: label and corners. The pictures differ in how many anchors and boxes they give to count.
@@ -21,15 +21,17 @@ OBJECTS = [[(1, 12, 16, 60, 52), (2, 70, 20, 112, 60), (3, 24, 8, 88, 60), (1, 4
 
 def build(model: str):
     """(network, inputs(step) of both pictures, names of the losses)."""
-    from tests import narrow_network, narrow_refinedet
+    from tests import narrow_network, narrow_refinedet, toy_network
 
-    if model == "refinedet":
+    if model == "toy":
+        config, net = narrow_network.narrow_config(img_height=64, img_width=128), toy_network.ToyDetector()
+    elif model == "refinedet":
         config = narrow_refinedet.narrow_config(num_gts=4)
         net = narrow_refinedet.narrow_network(config)
     else:
         config = narrow_network.narrow_mask_config(img_height=64, img_width=128, num_expected_pos_stage2=8)
         net = narrow_network.narrow_network(config)
-    names = importlib.import_module(f"{model}.src.network_define").LOSS_NAMES
+    names = toy_network.LOSS_NAMES if model == "toy" else importlib.import_module(f"{model}.src.network_define").LOSS_NAMES
     image, info = narrow_network.pictures(config, PICTURES)
     columns = [image, info, *narrow_network.objects(config, OBJECTS)]
     if model == "mask_rcnn":
@@ -46,7 +48,8 @@ def train(model: str, rank: int = 0, ranks: int = 1) -> dict:
     """name -> trained weights, and of what began them."""
     from mindspore import Tensor
 
-    TrainStep = importlib.import_module(f"{model}.src.model_utils.training.step").TrainStep
+    package = "faster_rcnn" if model == "toy" else model
+    TrainStep = importlib.import_module(f"{package}.src.model_utils.training.step").TrainStep
     net, inputs, names = build(model)
     first = {param.name: param.asnumpy().copy() for param in net.trainable_params()}
     step = TrainStep(net, names, momentum=0.9, weight_decay=1e-4, clip_grad_norm=5.0, rank_size=ranks)

@@ -151,4 +151,8 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("split_data.py: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -54,7 +54,7 @@ def test_what_a_run_leaves(compiled, command, tmp_path, model):
     done = run(command(f"--toy_model={model}", *flags), tmp_path)
     output = tmp_path / "out put"
     assert sorted(path.name for path in (output / "checkpoint").iterdir()) == sorted([
-        "best.ckpt", f"{model}-1_3.ckpt", f"{model}-2_3.ckpt", "last.ckpt", "state.ckpt"])
+        "best.ckpt", f"{model}-1_3.ckpt", f"{model}-2_3.ckpt", "last.ckpt", "state.ckpt", "state_before.ckpt"])
     assert "num_classes: 4" in (output / "config.yaml").read_text(encoding="utf-8")
     assert list(output.glob("events.out.tfevents.*"))
     height, width = cv2.imread(str(output / "curves.png")).shape[:2]
@@ -104,6 +104,12 @@ def test_signal_leaves_a_run_to_go_on_with(command, tmp_path, number, status):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
+    if number == signal.SIGINT:
+        written = (output / "config.yaml").stat().st_mtime_ns
+        second = run(command(*flags), tmp_path, status=1)
+        told = rf"train\.py: error: output_path: {output}: another training writes to it, process {process.pid} on "
+        assert re.match(told, second.stderr.strip().splitlines()[-1]), second.stderr
+        assert (output / "config.yaml").stat().st_mtime_ns == written and not (output / "earlier").exists()
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == status, errors

@@ -35,7 +35,7 @@ def net(config):
 
 
 @pytest.fixture(scope="module")
-def train(net):
+def train(net, eager):
     """Arguments of the network -> losses by name, gradients by name."""
     params = net.trainable_params()
     compiled = losses_and_gradients(net, params)

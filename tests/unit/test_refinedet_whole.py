@@ -1,6 +1,7 @@
 """Both trunks and sizes, narrow: a training step, inference, and a MINDIR file that gives the same.
 
-The ResNet is compiled as one graph each; of the VGG, test_refinedet_parity.py compiles one, and here it runs operator by operator.
+Here they run operator by operator, but for what is exported; test_refinedet_parity.py compiles a step, and test_refinedet_norm.py
+one with statistics that are learnt.
 """
 import mindspore as ms
 import numpy as np
@@ -62,11 +63,8 @@ def values_of(net) -> dict:
 
 
 @pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
-def run(request, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        if "resnet" not in request.param:
-            patch.setenv("MS_JIT", "0")
-        return Run(request.param, tmp_path_factory.mktemp("network"))
+def run(request, tmp_path_factory, eager):
+    return Run(request.param, tmp_path_factory.mktemp("network"))
 
 
 def test_a_step_of_training(run):

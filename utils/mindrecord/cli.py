@@ -13,6 +13,7 @@ from typing import Any, Optional
 import cv2
 
 from ..files import log_to_stderr, printable, reason, tell
+from ..signals import guarded, status_of, word_of
 from .batches import draw_batches, model_folder
 from .conversion import convert, ensure
 from .detection import find_data
@@ -158,14 +159,15 @@ def _guard(parser: argparse.ArgumentParser, work: Callable[[], int]) -> int:
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)       # check.py ... | head
     try:
-        return work()
+        with guarded():
+            return work()
     except (DataError, OSError) as error:
         message = reason(error) if isinstance(error, OSError) else str(error)
         tell(f"{parser.prog}: error: {message}")
         return 2
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        tell(f"{parser.prog}: {word_of(error)}")
+        return status_of(error)
 
 
 def _positive(text: str) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import Config, InputError
+from ..config import Config, DamagedError, InputError
 from ..yaml_text import read_mapping, read_text
 from .mindspore_file import read_texts
 
@@ -21,8 +21,8 @@ def class_names_of(content: Mapping[str, Any], path: Path | str) -> list[str] | 
     if isinstance(content.get(CLASS_NAMES), str):
         try:
             return _names(json.loads(content[CLASS_NAMES]))
-        except (ValueError, RecursionError):
-            raise InputError(f"{path}: a damaged checkpoint: its names of classes are no JSON") from None
+        except (ValueError, RecursionError) as error:
+            raise DamagedError(f"{path}: damaged: {CLASS_NAMES} is not JSON") from error
     path = Path(path).absolute()
     places = [path.with_suffix(".yaml")]
     if path.parent.name == "checkpoint":

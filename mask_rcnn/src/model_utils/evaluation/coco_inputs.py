@@ -7,14 +7,18 @@ from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..config import InputError
+from ..own_utils import own_utils
 from ..yaml_text import shown
 from .coco_masks import keep_masks, of_their_images_size, settle_sizes
 from .detections import Detections, Rle, present
+
+if TYPE_CHECKING:
+    from utils.mindrecord.errors import Problem
 
 # COCO ground truth and COCO results, or the paths of files with them.
 GroundTruth = Mapping[str, Any] | Path | str
@@ -42,17 +46,13 @@ def clean_ground_truth(ground_truth: GroundTruth, iou_type: str = "bbox", found:
     What a conversion drops is left out here too: both read with utils/mindrecord. found: detections whose masks tell the size of
     images, where the ground truth has it wrong or not at all.
     """
-    from utils.mindrecord.errors import DataError, Problem
-    from utils.mindrecord.readers import clean_content
-    from utils.mindrecord.records import is_dropped
-
     where, content = read_json(ground_truth, "ground truth")
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: expected an object with images, annotations and categories, got {_kind(content)}")
     problems: list[Problem] = []
     try:
-        truth = clean_content(where, content, problems)
-    except DataError as error:
+        truth = own_utils("mindrecord.readers").clean_content(where, content, problems)
+    except own_utils("mindrecord.errors").DataError as error:
         raise InputError(str(error)) from error
     if len(truth["categories"]) > MOST_CATEGORIES:
         raise InputError(f"{where}: has {len(truth['categories'])} categories; at most {MOST_CATEGORIES} are scored, as each takes "
@@ -61,6 +61,7 @@ def clean_ground_truth(ground_truth: GroundTruth, iou_type: str = "bbox", found:
     for problem in problems:
         kind = "unknown category" if problem.kind.startswith("unknown category") else problem.kind     # without its name
         kinds.setdefault(kind, []).append(problem)
+    is_dropped = own_utils("mindrecord.records").is_dropped
     notes = [f"{len(some)} x {kind} in the ground truth{', left out' if is_dropped(some[0]) else ''}; the first: "
              f"{some[0].place}: {some[0].what}" for kind, some in kinds.items()]
     if iou_type == "segm":
@@ -155,12 +156,10 @@ def _read_dicts(where: str, results: Iterable[Any], iou_type: str) -> Detections
 
 def _result_box(item: Any) -> list[float]:
     """x, y, width, height; the scorers take negative ones too."""
-    from utils.mindrecord.values import numbers
-
     if "bbox" not in item and item.get("segmentation"):     # results of masks alone: their boxes
         from pycocotools import mask as mask_utils
         item = {"bbox": mask_utils.toBbox(_rle(item)).tolist()}
-    box = numbers(item.get("bbox"), 4)
+    box = own_utils("mindrecord.values").numbers(item.get("bbox"), 4)
     if box is None or not all(map(math.isfinite, box)):
         raise InputError(f"bbox: expected [x, y, width, height], got {shown(item.get('bbox'))}")
     return box
@@ -192,17 +191,14 @@ def _int(item: Any, key: str) -> int:
     value = item.get(key) if isinstance(item, Mapping) else None
     if type(value) is int:
         return value
-    from utils.mindrecord.values import whole_number
-    found = whole_number(value)
+    found = own_utils("mindrecord.values").whole_number(value)
     if found is None:
         raise InputError(f"{key}: expected a whole number, got {shown(value)}")
     return found
 
 
 def _score(item: Any) -> float:
-    from utils.mindrecord.values import number
-
-    score = number(item.get("score"))
+    score = own_utils("mindrecord.values").number(item.get("score"))
     if score is None or not math.isfinite(score):
         raise InputError(f"score: expected a number, got {shown(item.get('score'))}")
     return score
@@ -210,9 +206,7 @@ def _score(item: Any) -> float:
 
 def _rle(item: Any) -> dict[str, Any]:
     """Check a result's mask: pycocotools reads past the end of counts that are cut off, and divides by a height of 0."""
-    from utils.mindrecord.masks import run_lengths
-    from utils.mindrecord.values import whole_number
-
+    whole_number = own_utils("mindrecord.values").whole_number
     rle = item.get("segmentation")
     if not isinstance(rle, Mapping) or not isinstance(rle.get("counts"), (str, bytes)) or "size" not in rle:
         raise InputError("segmentation: expected a compressed RLE (size, counts)")
@@ -222,7 +216,7 @@ def _rle(item: Any) -> dict[str, Any]:
         raise InputError(f"segmentation: expected the size [height, width], got {shown(rle['size'])}")
     counts = rle["counts"] if isinstance(rle["counts"], str) else rle["counts"].decode("ascii", "replace")
     try:
-        lengths = run_lengths(counts)
+        lengths = own_utils("mindrecord.masks").run_lengths(counts)
     except ValueError as error:
         raise InputError(f"segmentation: its run lengths {error}") from None
     if (lengths < 0).any() or lengths.sum() > height * width:
