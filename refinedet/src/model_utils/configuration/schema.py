@@ -12,7 +12,7 @@ comment lists the only values it takes. Brackets in the comment of a number or o
 A list of numbers in brackets, such as [] or [0.8, 1.0], is an example. The type of a key is that of its default:
 
 bool    True, False, true, false, 1, 0
-int     a whole number
+int     a whole number, decimal and of at most 64 bits
 float   any finite number, also `1e-4` (which YAML takes for text) and a fraction such as `1/3`
 str     text; an empty value in YAML is ""
 list    every element as those of the default; an empty default takes numbers; also Python's (1, 2)
