@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/interface.py
-"""The Python interface of the model: Detector, train, evaluate.
+"""The Python interface of the model: Detector, train, evaluate, export.
 
 It is set up for MindSpore before MindSpore is imported: the classes and functions here import that where they need it.
 """
@@ -17,7 +17,8 @@ from .local_adapter import prepare_environment
 from .training.outcome import Run
 from .weights.own_config import KEYS, find_config, key_of
 
-__all__ = ["Config", "Detector", "Drawing", "Found", "InputError", "Run", "Scores", "evaluate", "load_config", "train"]
+__all__ = ["Config", "Detector", "Drawing", "Found", "InputError", "Run", "Scores", "evaluate", "export", "load_config",
+           "train"]
 
 prepare_environment()
 
@@ -60,6 +61,22 @@ def evaluate(config: Config | str | os.PathLike | None = None, **keys: Any) -> S
     else:
         from .evaluation.network import evaluate_network as score
     return score(resolved)
+
+
+def export(checkpoint: str | os.PathLike, **keys: Any) -> list[Path]:
+    """Write a checkpoint's network and its weights as `file_name` in `file_format`, as export.py does.
+
+    Args:
+        checkpoint: a .ckpt file, whose configuration is found as Detector finds it.
+        keys: keys of the configuration, such as file_format="ONNX" (or MINDIR, AIR), file_name="net.onnx".
+
+    Returns the files: one, or with split=True several. InputError says in one line what is wrong.
+    """
+    path = Path(checkpoint).expanduser()
+    resolved = configure(find_config(path), {"ckpt_file": str(path), **keys})
+    from .inference.export import export as write
+
+    return write(resolved)
 
 
 def configure(config: Config | str | os.PathLike | None, keys: Mapping[str, Any], classes_of_data: bool = False) -> Config:
