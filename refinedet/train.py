@@ -6,6 +6,10 @@ usage: python train.py --config_path=F --coco_root=D [--pre_trained=C] [--resume
 Writes to output_path: config.yaml, checkpoint/, loss_0.log, metrics.jsonl and TensorBoard events. Ctrl-C and SIGTERM
 end it after the running step, with all that --resume=auto needs to go on as if nothing had happened.
 """
+from src.model_utils.signals import end_at_signals
+
+end_at_signals()                    # before anything else is imported
+
 import functools
 from pathlib import Path
 

@@ -92,4 +92,8 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("xml2coco.py: interrupted", file=sys.stderr)
+        sys.exit(130)

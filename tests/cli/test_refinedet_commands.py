@@ -40,7 +40,7 @@ def test_a_run_with_the_old_flags(coco, run_command, repo_dir, tmp_path):
     assert {row["lr"] for row in rows if row["kind"] == "train"} == {0.002}
     assert {"arm_loss", "odm_conf_loss", "total_loss"} <= rows[0].keys()
     assert sorted(path.name for path in (tmp_path / "out put" / "checkpoint").iterdir()) == [
-        "best.ckpt", "last.ckpt", "refinedet-2_3.ckpt", "state.ckpt"]
+        "best.ckpt", "last.ckpt", "refinedet-2_3.ckpt", "state.ckpt", "state_before.ckpt"]
     resolved = (tmp_path / "out put" / "config.yaml").read_text()
     assert "img_height: 64" in resolved and "img_width: 128" in resolved
 

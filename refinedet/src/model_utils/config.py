@@ -18,8 +18,10 @@ from typing import Any, NoReturn
 import yaml
 
 from ..model import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
+from .command import run_main
 from .configuration.rules import check_augmentations
 from .configuration.schema import (
+    DamagedError,
     Entry,
     InputError,
     Key,
@@ -33,10 +35,11 @@ from .configuration.schema import (
 )
 from .configuration.solver_names import solver_entries
 from .configuration.values import Config
-from .files import LineFormatter, reason, tell, write_text
+from .files import write_text
 from .local_adapter import get_device_num
 
-__all__ = ["Config", "InputError", "config_file", "load_config", "parse_config", "require_path", "run_main", "save_config"]
+__all__ = ["Config", "DamagedError", "InputError", "config_file", "load_config", "parse_config", "require_path", "run_main",
+           "save_config"]
 
 MODEL_DIR = Path(__file__).resolve().parents[2]
 DEFAULT_CONFIG = MODEL_DIR / "default_config.yaml"
@@ -115,36 +118,6 @@ def save_config(config: Config, path: Path | str, left_out: Sequence[str] = ()) 
         write_text(path, f"# Every key as the run used it.\n{text}")
     except OSError as error:
         raise InputError(str(error)) from None
-
-
-def run_main(main: Callable[[], int | None]) -> None:
-    """Call `main()` and leave the process with its status: 0, or 2 and one line on stderr for a fault of the user or the system."""
-    program = Path(sys.argv[0]).name
-    if logging.lastResort:      # warnings of a command that sets up no log
-        logging.lastResort.setFormatter(LineFormatter())
-    try:
-        status = main()
-        sys.stdout.flush()      # here a full disk can still be reported
-    except KeyboardInterrupt:
-        tell(f"{program}: interrupted")
-        status = 130
-    except OSError as error:
-        status = _end(program, reason(error))
-    except ValueError as error:
-        if not getattr(error, "user_error", False):
-            raise
-        status = _end(program, " ".join(str(error).splitlines()))
-    sys.exit(status or 0)
-
-
-def _end(program: str, message: str) -> int:
-    """Print the error's line and return the status of a command that ends in it."""
-    tell(f"{program}: error: {message}")
-    try:
-        sys.stdout.flush()
-    except OSError:             # the interpreter would try again, and print a traceback
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 2
 
 
 def _check_given(config: Config, name: str) -> None:

@@ -11,6 +11,7 @@ from ...model import program_settings
 from ..config import Config, InputError, require_path
 from ..data.source import find_source, source_format
 from ..files import tell, write_text
+from ..locks import RESULTS, writing_alone
 from ..own_utils import own_utils
 from .detections import Collector
 from .report import report, score_file
@@ -40,8 +41,9 @@ def postprocess(config: Config) -> None:
     categories, ids = annotated(config)
     collector = read_results(results, categories, ids)
     output = Path(config.output_path)
-    collector.detections().save(output / "detections.json")
-    write_text(output / "acc.log", scored(config, output, start))
+    with writing_alone(output, RESULTS):
+        collector.detections().save(output / "detections.json")
+        write_text(output / "acc.log", scored(config, output, start))
 
 
 def write_settings(config: Config) -> None:

@@ -11,6 +11,7 @@ from ...model import IOU_TYPES, closing_lines
 from ..config import Config, InputError, require_path
 from ..data.source import DataInfo, find_source, source_format
 from ..files import printable, tell, write_text
+from ..locks import RESULTS, writing_alone
 from .coco_inputs import GroundTruth, Results, read_json
 from .coco_scores import Scores, class_table, coco_ap
 from .plots import plot_pr_curves
@@ -21,7 +22,9 @@ def evaluate_file(config: Config) -> Scores:
     """Score the file of detections that the configuration names; print the figures, write them to output_path and return them."""
     start = time.monotonic()
     scores, others = score_file(config)
-    report(scores, others, config, Path(config.output_path), time.monotonic() - start)
+    output = Path(config.output_path)
+    with writing_alone(output, RESULTS):
+        report(scores, others, config, output, time.monotonic() - start)
     return with_others(scores, others)
 
 

@@ -12,7 +12,7 @@ from mindspore import Tensor, nn, ops
 from ...network_define import build_network, exported
 from ..config import Config, InputError, save_config
 from ..data.preprocess import build_preprocess
-from ..files import replacing
+from ..files import replacing, scratch_folder
 from ..local_adapter import setup_device
 from ..training.checkpoint import CALL_KEYS
 from ..training.precision import mixed_precision
@@ -96,11 +96,12 @@ def write_network(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outpu
     """Export to `target`, which is there only when it is whole. shapes: {input: shape}."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
     except OSError as error:
         raise InputError(f"file_name: {target} cannot be written: {error.strerror}") from error
     before = Path.cwd()
-    with scratch as folder:
+    with scratch_folder(target) as folder:
         os.chdir(folder)                # MindSpore refuses paths with a space, so it gets a bare name
         try:
             if file_format == "ONNX":
@@ -109,7 +110,7 @@ def write_network(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outpu
                 ms.export(network, *_inputs(shapes), file_name="network", file_format=file_format)
         finally:
             os.chdir(before)
-        made = Path(folder, "network" + ENDINGS[file_format])
+        made = folder / f"network{ENDINGS[file_format]}"
         umask = os.umask(0o077)
         os.umask(umask)
         made.chmod(0o666 & ~umask)      # MindSpore makes it read-only, and for the owner alone

@@ -12,6 +12,7 @@ from ..config import Config, InputError
 from ..data.preprocess import build_preprocess
 from ..evaluation.detections import ResultsWriter, config_categories
 from ..files import printable, tell, writing
+from ..locks import RESULTS, writing_alone
 from ..weights.class_names import with_class_names
 from .backend import open_predictor
 from .detector import FrameDetector
@@ -28,6 +29,11 @@ def infer(config: Config) -> None:
     if key == "checkpoint_path":
         config = with_class_names(config, model)
     source = open_input(config.input, config.output_path, config.exif_orientation != "ignore")
+    with writing_alone(config.output_path, RESULTS):
+        _infer(config, source)
+
+
+def _infer(config: Config, source: Pictures | Video) -> None:
     predict = open_predictor(config)
     output = Path(config.output_path)
     output.mkdir(parents=True, exist_ok=True)

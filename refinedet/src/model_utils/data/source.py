@@ -1,10 +1,11 @@
 # Same as faster_rcnn/src/model_utils/data/source.py
 """From the configuration to the sets of pictures: which keys name them, and their conversion to MindRecord."""
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -33,6 +34,17 @@ class Source:
     masks: bool
     exif_orientation: str           # auto, apply or ignore
     split: "Split | None" = None    # the side of them that is taken
+
+
+class HeldFiles(tuple[Path, ...]):
+    """The files of a conversion. While anything refers to them, no other process deletes them."""
+
+    def __new__(cls, paths: Iterable[Path], holds: list[Any]) -> Self:
+        made = super().__new__(cls, paths)
+        made.holds = holds
+        return made
+
+    holds: list[Any]
 
 
 @dataclass(frozen=True)
@@ -81,8 +93,9 @@ def prepare_data(config: Config, train: bool, in_training: bool = False, masks: 
     source = find_source(config, train, in_training, masks)
     folder = _conversion_folder(config, source, train)
     _require_source(config, source, "val_" if in_training and not train else "", train and _has_manifest(folder))
-    manifest = tools.ensure(output_dir=folder, **vars(source))
-    files = tuple(folder / name for name in manifest["files"])
+    holds: list[Any] = []
+    manifest = tools.ensure(output_dir=folder, **vars(source), holds=holds)
+    files = HeldFiles([folder / name for name in manifest["files"]], holds)
     info = DataInfo(files, manifest["count"], manifest["categories"], source)
     if source.split:
         # An evaluation by itself may be meant for other images than those that training divided.

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from ...dataset import prepare_data
+from .. import locks
 from ..config import Config
 from ..inference.backend import open_predictor
 from ..inference.predictors import find_model
@@ -20,17 +21,24 @@ def evaluate_network(config: Config) -> Scores:
 
     Returns the scores of the boxes; on other ranks without `others` and the curves.
     """
-    start, output = time.monotonic(), Path(config.output_path)
     key, model = find_model(config, "detections")
     if key == "checkpoint_path":
         config = with_class_names(config, model)
     device = setup_device(config)
     rank, ranks = get_ranks(config)
+    from_first(lambda: locks.take(config.output_path, locks.RESULTS), rank, ranks, "output_path")
+    try:
+        return _evaluate(config, device, rank, ranks)
+    finally:
+        locks.release(config.output_path, locks.RESULTS)
+
+
+def _evaluate(config: Config, device: str, rank: int, ranks: int) -> Scores:
+    start, output = time.monotonic(), Path(config.output_path)
     data = first_then_others(lambda: prepare_data(config, train=False), rank, ranks, "conversion of the data",
                              config.data_timeout)
     evaluation = Evaluation(data, config, rank, ranks)
     found = evaluation.detect(open_predictor(config, device))
-
     whole: list[Scores] = []        # on rank 0; the other ranks get what JSON holds
 
     def finish() -> tuple:
