@@ -97,8 +97,8 @@ def _check_room(cache: Path, size: float | None) -> None:
 def _convert(entry: Published, published: Path, converted: Path, key: str) -> None:
     """Convert into a temporary folder, which gets its name when both the checkpoint and its YAML are in it."""
     folder = converted.parent
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)      # of a process that was killed: this one holds the lock
     partial.mkdir(parents=True)
     try:
         status, text = run_converter([f"--ckpt_file={published}", f"--output_file={partial / converted.name}"])
