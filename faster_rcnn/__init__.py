@@ -1,4 +1,4 @@
-"""Faster R-CNN on MindSpore: `Detector`, `train`, `evaluate`.
+"""Faster R-CNN on MindSpore: `Detector`, `train`, `evaluate`, `export`.
 
     from faster_rcnn import Detector
 
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
         Run,
         Scores,
         evaluate,
+        export,
         load_config,
         train,
     )
 
-__all__ = ["Config", "Detector", "Drawing", "Found", "InputError", "Run", "Scores", "evaluate", "load_config", "train"]
+__all__ = ["Config", "Detector", "Drawing", "Found", "InputError", "Run", "Scores", "evaluate", "export", "load_config",
+           "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/__init__.py with Faster R-CNN -> Mask R-CNN
-"""Mask R-CNN on MindSpore: `Detector`, `train`, `evaluate`.
+"""Mask R-CNN on MindSpore: `Detector`, `train`, `evaluate`, `export`.
 
     from faster_rcnn import Detector
 
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
         Run,
         Scores,
         evaluate,
+        export,
         load_config,
         train,
     )
 
-__all__ = ["Config", "Detector", "Drawing", "Found", "InputError", "Run", "Scores", "evaluate", "load_config", "train"]
+__all__ = ["Config", "Detector", "Drawing", "Found", "InputError", "Run", "Scores", "evaluate", "export", "load_config",
+           "train"]
 
 
 def __getattr__(name: str) -> Any:

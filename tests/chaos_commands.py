@@ -34,13 +34,9 @@ class Command:
         return [str(word).replace("{in}", str(inputs)).replace("{out}", str(output)) for word in self.words]
 
 
-def prepare(folder: Path, cheap: bool = False) -> dict:
-    """{name: (Command, folder of its inputs)}; cheap: those that take a second at most."""
-    made = {}
-    for build in (data_tools, weights_tools, scoring, toy_inference, *(() if cheap else (narrow_inference, training))):
-        for command, inputs in build(folder):
-            made[command.name] = command, inputs
-    return made
+def prepare(folder: Path, groups) -> dict:
+    """{name: (Command, folder of its inputs)} of the commands in these groups, names in GROUPS."""
+    return {command.name: (command, inputs) for name in groups for command, inputs in GROUPS[name](folder)}
 
 
 def data_tools(folder: Path):
@@ -49,7 +45,8 @@ def data_tools(folder: Path):
     mindrecord_samples.voc_set(folder / "voc", {f"p{i}": [("cat", 1, 2, 20, 21), ("dog", 3, 3, 9, 9)] for i in range(3)})
     lines = [format_samples.yolo_line(0, 1, 2, 10, 12), format_samples.yolo_line(1, 5, 5, 9, 9)]
     format_samples.yolo_set(folder / "yolo", {"train": {"a": lines, "b": lines[:1]}, "val": {"c": lines}})
-    format_samples.labelme_set(folder / "labelme", {name: [format_samples.shape("cat", [[1, 2], [9, 9], [3, 20]])] for name in "ab"})
+    shapes = [format_samples.shape("cat", [[1, 2], [9, 9], [3, 20]])]
+    format_samples.labelme_set(folder / "labelme", dict.fromkeys("ab", shapes))
     text = "".join(f"{folder}/coco/pictures/{i}.png 1,2,20,21,0 3,3,9,9,1\n" for i in (1, 2, 3))
     (folder / "coco" / "list.txt").write_text(text)
     places = {"coco": ("{in}/pictures", "{in}/anno.json"), "voc": ("{in}/JPEGImages", "{in}/Annotations"),
@@ -73,7 +70,8 @@ def data_tools(folder: Path):
         server = {"server_id": f"10.0.0.{i}", "device": [{"device_id": "0", "device_ip": f"10.1.0.{i}", "rank_id": "0"}]}
         (tables / f"t{i}.json").write_text(json.dumps({"version": "1.0", "server_count": "1", "server_list": [server],
                                                        "status": "completed"}))
-    yield Command("merge_hccl", [ROOT / "utils/hccl_tools/merge_hccl.py", "{in}/t1.json", "{in}/t2.json"], ("*.json",),
+    yield Command("merge_hccl", [ROOT / "utils/hccl_tools/merge_hccl.py", "{in}/t1.json", "{in}/t2.json",
+                                 "--output_dir={out}"], ("*.json",),
                   weight=2), tables
     yield Command("rank_table", [ROOT / "utils/launch/rank_table.py", "--count", "{in}/t1.json"], ("t1.json",), weight=2), tables
 
@@ -101,8 +99,8 @@ def scoring(folder: Path):
              "scores": [0.5], "labels": [1]} for i in (1, 2, 3)]
     (place / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     own = "--config_path={in}/own.yaml", "--output_path={out}"
-    yield Command("eval detections", [ROOT / "refinedet/eval.py", *own, "--detections={in}/results.json", "--anno_path={in}/anno.json",
-                                      "--dataset=coco"], ("*.json", "*.yaml"), weight=6), place
+    yield Command("eval detections", [ROOT / "refinedet/eval.py", *own, "--detections={in}/results.json", "--dataset=coco",
+                                      "--anno_path={in}/anno.json"], ("*.json", "*.yaml"), weight=6), place
     yield Command("postprocess", [ROOT / "faster_rcnn/postprocess.py", *own, "--results_path={in}/results.jsonl", "--dataset=coco",
                                   "--image_dir={in}/pictures", "--anno_path={in}/anno.json"],
                   ("*.json", "*.jsonl", "*.yaml"), weight=6), place
@@ -175,3 +173,7 @@ def training(folder: Path):
         shutil.copytree(place, own)
         shutil.copy(folder / model / "checkpoint" / "last.ckpt", own / "start.ckpt")
         yield Command(f"train pre_trained {model}", words, ("start.ckpt",), {"MS_JIT": "0"}, weight=3, seconds=3), own
+
+
+GROUPS = {"data": data_tools, "weights": weights_tools, "scoring": scoring, "toy": toy_inference, "narrow": narrow_inference,
+          "training": training}

@@ -31,6 +31,11 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
+# In the place of a number or a word.
+ODD = (b"-1", b"0", b"1e999", b"NaN", b"99999999999999999999", b"null", b'"x"', b"[]", b"{}", b"\\ud800", b"../..", b"1_0",
+       b"\xff\xfe", b"\0", b"\x1b[2J", b"true", b"1e-320", b"&a *a", "\uff11".encode())
+
+
 class Done(NamedTuple):
     status: int         # None: it did not end
     said: str
@@ -75,9 +80,10 @@ def forked(words, cwd, env, files, timeout, signal_at):
                 return int(connection.recv(64) or -signal.SIGKILL)
             except TimeoutError:
                 if limit is timeout:
-                    return None         # closing the connection ends it
+                    break               # closing the connection ends it
             with contextlib.suppress(OSError):
                 connection.send(bytes([signal_at[0]]))
+    return None
 
 
 def mutate(data: bytes, chance: random.Random) -> bytes:
@@ -99,10 +105,8 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
     else:
         found = list(re.finditer(rb"-?\d+(\.\d+)?" if way == "number" else rb"\w+", data[:100000]))
         if found:
-            odd = (b"-1", b"0", b"1e999", b"NaN", b"99999999999999999999", b"null", b'"x"', b"[]", b"{}", b"\\ud800", b"../..", b"1_0",
-                   b"\xff\xfe", b"\0", b"\x1b[2J", b"true", b"1e-320", b"&a *a", "１".encode())
             one = chance.choice(found)
-            changed[one.start():one.end()] = chance.choice(odd)
+            changed[one.start():one.end()] = chance.choice(ODD)
     return bytes(changed)
 
 

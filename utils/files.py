@@ -19,7 +19,8 @@ STEM = 50
 OURS = re.compile(r"\..*\.([0-9a-f]{8})\.([0-9]{1,9})\.part(\.[^.]*)?")
 temporaries: set[Path] = set()      # of this process, for signals.py
 _cleared: set[Path] = set()
-os.register_at_fork(after_in_child=temporaries.clear)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=temporaries.clear)
 JOINERS = "\u200c\u200d"    # part of words in Persian and of emoji; they move nothing
 
 

@@ -124,8 +124,9 @@ std::string ResultLine(const Outcome &outcome, const MaskSettings &masks) {
 ResultsWriter::ResultsWriter(const Settings &settings)
     : path_(settings.Text("output_path")), partial_(PartialPath(path_)), stream_(partial_, std::ios::trunc) {
   if (settings.Has("mask_paste")) {
+    const std::string &paste = settings.Text("mask_paste");
     masks_ = {static_cast<float>(settings.Number("mask_thr_binary")),
-              settings.Text("mask_paste") == "truncated" ? PasteRule::kTruncated : PasteRule::kGrid};
+              paste == "truncated" ? PasteRule::kTruncated : paste == "rounded" ? PasteRule::kRounded : PasteRule::kGrid};
   }
   if (!stream_) {
     Fail(std::strerror(errno));

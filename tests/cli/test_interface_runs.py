@@ -59,16 +59,8 @@ def test_evaluate_gives_the_scores_that_it_writes(exported, pictures, tmp_path, 
     assert (again.figures, again.others["segm"].figures) == (scores.figures, scores.others["segm"].figures)
 
 
-def test_a_run_its_scores_and_its_detections(pictures, tmp_path, monkeypatch):
+def test_a_run_its_scores_and_its_detections(pictures, tmp_path, toy_interface):
     """The run's configuration is found beside its weights. Training does not change where the toy finds objects."""
-    from faster_rcnn.src import network_define
-    from faster_rcnn.src.model_utils.layers import convolution
-    from tests import toy_network
-
-    monkeypatch.setattr(network_define, "LOSS_NAMES", toy_network.LOSS_NAMES)
-    monkeypatch.setattr(network_define, "build_network", lambda config, fast: toy_network.ToyDetector(config.num_classes))
-    monkeypatch.setattr(network_define, "set_first_weights", lambda *_: None)
-    monkeypatch.setattr(convolution, "keep_filters", lambda _: None)
     keys = {**KEYS, "num_gts": 4, "batch_size": 1, "warmup_step": 0, "epoch_size": 1, "eval_start_epoch": 1, "backend": "mindspore"}
     images, annotations = pictures / "val2017", pictures / "annotations" / "instances_val2017.json"
     data = {"image_dir": images, "anno_path": annotations, "val_image_dir": images, "val_anno_path": annotations}

@@ -114,7 +114,7 @@ def test_without_locks_nothing_is_locked(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(locks.fcntl, "lockf", no_locks)
+    monkeypatch.setattr("fcntl.lockf", no_locks)
     with writing_alone(tmp_path, TRAINING):
         assert not locks._held
     (tmp_path / "file").touch()

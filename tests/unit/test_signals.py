@@ -72,6 +72,12 @@ def deaf():
             pass
 
 
+if sys.argv[1] == "no_memory":
+    ready()
+    raise ImportError("libx.so: failed to map segment from shared object")
+if sys.argv[1] == "bug":
+    ready()
+    raise KeyError("a bug")
 if sys.argv[1] == "unguarded":
     ready()
     time.sleep(9)
@@ -155,6 +161,14 @@ def test_each_command_listens(repo_dir, script):
 
 
 # ---- memory
+
+def test_too_little_memory_for_the_first_modules(program, tmp_path):
+    _, said = (process := program("no_memory", tmp_path)).communicate(timeout=8)
+    assert process.returncode == 1
+    assert re.fullmatch(r"infer\.py: error: not enough memory.*: libx\.so: failed to map segment from shared object\n", said)
+    _, said = (process := program("bug", tmp_path)).communicate(timeout=8)
+    assert process.returncode == 1 and said.startswith("Traceback") and said.endswith("KeyError: 'a bug'\n")
+
 
 def test_errors_of_too_little_memory():
     wrapped = RuntimeError("loading failed")

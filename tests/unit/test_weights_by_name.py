@@ -68,7 +68,8 @@ def test_the_list_is_of_the_model(capsys):
 
 def test_a_path_comes_before_a_name(mirror, tmp_path, monkeypatch, message, copied):
     monkeypatch.chdir(tmp_path)
-    for path in ("resnet50.ckpt", "weights/resnet50", "./resnet50", tmp_path / "resnet50", "~/resnet50.pth"):
+    for path in ("resnet50.ckpt", "weights/resnet50", "./resnet50", tmp_path / "resnet50", "~/resnet50.pth",
+                 "demo_config_cpu.yaml"):
         assert weights_file(path, "weights") == Path(path).expanduser()
     (tmp_path / "resnet50").write_bytes(b"mine")
     assert weights_file("resnet50", "weights") == Path("resnet50") and pretrained_file(load_config(overrides={
@@ -117,9 +118,8 @@ def test_a_command_line_with_a_name(mirror, copied, tmp_path, monkeypatch, messa
     assert named_arguments(given, "checkpoint_path") == [*given[:2], f"--checkpoint_path={place}"]
     for untouched in (["--checkpoint_path=best.ckpt"], ["--ckpt_file=narrow"], ["--checkpoint_path"], []):
         assert named_arguments(untouched, "checkpoint_path") == untouched
-    place.with_suffix(".yaml").unlink()
-    assert "narrow is a backbone, to train from with --pre_trained=narrow" in message(
-        named_arguments, ["--checkpoint_path=narrow"], "checkpoint_path")
+    assert message(named_arguments, ["--checkpoint_path=R-101"], "checkpoint_path") == (
+        "checkpoint_path: R-101 is a backbone, to train from with --pre_trained=R-101")
 
 
 def test_the_commands_know_names(run_command, repo_dir, tmp_path):

@@ -12,8 +12,9 @@ from typing import Any, Optional
 
 import cv2
 
-from ..files import log_to_stderr, printable, reason, tell
-from ..signals import guarded, status_of, word_of
+from ..command import status_after
+from ..files import log_to_stderr, printable
+from ..signals import guarded
 from .batches import draw_batches, model_folder
 from .conversion import convert, ensure
 from .detection import find_data
@@ -160,13 +161,8 @@ def _guard(parser: argparse.ArgumentParser, work: Callable[[], int]) -> int:
     try:
         with guarded():
             return work()
-    except (DataError, OSError) as error:
-        message = reason(error) if isinstance(error, OSError) else str(error)
-        tell(f"{parser.prog}: error: {message}")
-        return 2
-    except KeyboardInterrupt as error:
-        tell(f"{parser.prog}: {word_of(error)}")
-        return status_of(error)
+    except (Exception, KeyboardInterrupt) as error:     # noqa: BLE001
+        return status_after(error, parser.prog)
 
 
 def _positive(text: str) -> int:

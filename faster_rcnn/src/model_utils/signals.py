@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Optional
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -25,7 +25,7 @@ RENEWAL = 0.05      # MindSpore 2.10 takes SIGINT over whenever it runs a graph,
 IMPORTING = "<frozen importlib"
 COMPILING = f"{os.sep}mindspore{os.sep}"
 # Modules that know of temporary files: of the models and of utils.
-FILES = ("src.model_utils.files", "utils.files")
+FILES = (f"{__package__}.files", "utils.files")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -46,13 +46,13 @@ class _Ending:
 
 
 _ending = _Ending()
-_libc = ctypes.CDLL(None)
+_libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
 
 
 def end_at_signals() -> None:
     """Begin to listen, in the main thread, before anything else is imported. A signal that the parent ignores stays ignored."""
     numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    if not numbers or threading.current_thread() is not threading.main_thread():
+    if not _libc or not numbers or threading.current_thread() is not threading.main_thread():
         return
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -61,6 +61,7 @@ def end_at_signals() -> None:
     action = ctypes.create_string_buffer(512)       # struct sigaction, which nobody needs to look into
     _libc.sigaction(signal.SIGINT, None, action)
     threading.Thread(target=_watch, args=(reader, action), daemon=True).start()
+    sys.excepthook = _uncaught
     os.register_at_fork(after_in_child=lambda: _forget(writer))
 
 
@@ -87,6 +88,17 @@ def status_of(error: Optional[BaseException]) -> int:
 def word_of(error: Optional[BaseException]) -> str:
     """Return what to say of it."""
     return WORDS[signal.Signals(status_of(error) - 128)]
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: Optional[TracebackType]) -> None:
+    """Say in a line that there is too little memory, to import the first modules even; other errors keep their traceback."""
+    with contextlib.suppress(Exception):
+        from .command import lacks_memory, status_after
+
+        if lacks_memory(error):
+            status_after(error, Path(sys.argv[0]).name)
+            return
+    sys.__excepthook__(kind, error, trace)
 
 
 def _take(number: int, frame: Optional[FrameType]) -> None:

@@ -4,9 +4,9 @@ import errno
 import logging
 import os
 import re
-import resource
 import sys
 from collections.abc import Callable
+from typing import Optional
 
 from .files import LineFormatter, reason, tell
 from .signals import guarded, status_of, taken, word_of
@@ -17,7 +17,7 @@ NO_MEMORY = re.compile(r"bad_alloc|out ?of ?memory|insufficient memory|cannot al
                        re.IGNORECASE)
 
 
-def run_main(main: Callable[[], int | None]) -> None:
+def run_main(main: Callable[[], Optional[int]]) -> None:
     """Call `main()` and leave the process with its status: 0, or 2 and one line on stderr for a fault of the user or the system.
 
     A damaged file, a folder in use and too little memory give status 1, a signal 130 or 143, with one line too.
@@ -47,7 +47,7 @@ def status_after(error: BaseException, program: str) -> int:
     raise error
 
 
-def lacks_memory(error: BaseException | None) -> bool:
+def lacks_memory(error: Optional[BaseException]) -> bool:
     """Return whether this error, or one that it comes from, is of a system without free memory."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
@@ -59,6 +59,10 @@ def lacks_memory(error: BaseException | None) -> bool:
 
 
 def _limit() -> str:
+    try:
+        import resource  # not on every system
+    except ImportError:
+        return ""
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     return "" if most == resource.RLIM_INFINITY else f" (ulimit -v allows {most >> 20} MiB)"
 

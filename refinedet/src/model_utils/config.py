@@ -20,6 +20,7 @@ import yaml
 from ..model import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
 from .command import run_main
 from .configuration.rules import check_augmentations
+from .configuration.run_files import HEAD, RUN_HEAD, keys_of_today
 from .configuration.schema import (
     DamagedError,
     Entry,
@@ -113,9 +114,9 @@ def save_config(config: Config, path: Path | str, left_out: Sequence[str] = ()) 
     values = {name: value for name, value in config.to_dict().items() if name not in left_out}
     text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
     if left_out:
-        text = f"# Without those that belong to a command line: {', '.join(name for name in left_out if name in config)}.\n{text}"
+        text = f"{RUN_HEAD} {', '.join(name for name in left_out if name in config)}.\n{text}"
     try:
-        write_text(path, f"# Every key as the run used it.\n{text}")
+        write_text(path, f"{HEAD}\n{text}")
     except OSError as error:
         raise InputError(str(error)) from None
 
@@ -146,7 +147,7 @@ def _resolve(path: Path | str, overrides: list[Entry], default_path: Path | str,
     keys = _model_keys(default_path)
     values = {name: key.default for name, key in keys.items()}
     origins: dict[str, str] = {}  # key -> how a message about its value begins: file and line, or the flag
-    for layer in [*_layers(path, default_path), overrides]:
+    for layer in [*_layers(path, default_path, keys), overrides]:
         _apply(values, origins, keys, _preset(layer, values, keys))
         _apply(values, origins, keys, layer)
     config = Config(values)
@@ -170,7 +171,7 @@ def _model_keys(default_path: Path) -> dict[str, Key]:
     return keys
 
 
-def _layers(path: Path | str, default_path: Path) -> list[list[Entry]]:
+def _layers(path: Path | str, default_path: Path, keys: Mapping[str, Key]) -> list[list[Entry]]:
     """Entries of the file and of what it inherits, base first; the defaults themselves are left out."""
     layers: list[list[Entry]] = []
     seen: list[Path] = []
@@ -184,7 +185,8 @@ def _layers(path: Path | str, default_path: Path) -> list[list[Entry]]:
         if skipped:
             log.warning("%s: only the first YAML document is read (the old zoo kept help texts in the others)", path)
         base = [entry for entry in entries if entry.name == BASE]
-        layers.insert(0, [entry for entry in entries if entry.name != BASE])
+        more = [] if base else keys_of_today(path, entries, keys, PRESETS)
+        layers.insert(0, [*(entry for entry in entries if entry.name != BASE), *more])
         if not base:
             break
         if not isinstance(base[0].value, str):
@@ -214,7 +216,8 @@ def _apply(values: dict[str, Any], origins: dict[str, str], keys: dict[str, Key]
 def _preset(layer: Iterable[Entry], values: dict[str, Any], keys: dict[str, Key]) -> list[Entry]:
     """Entries of the keys that a layer's choices among PRESETS stand for; its own entries go over them.
 
-    A choice that is in force already changes nothing. What no choice in force names is as in the defaults.
+    A choice that is in force already changes nothing. Keys that the choice before named, and none in force names, are as in the
+    defaults.
     """
     named = {entry.name: entry for entry in layer if entry.name in PRESETS}
     for name, entry in named.items():
@@ -225,7 +228,8 @@ def _preset(layer: Iterable[Entry], values: dict[str, Any], keys: dict[str, Key]
     for name, entry in named.items():
         if chosen[name] == values[name]:
             continue
-        for key in {key for preset in PRESETS[name].values() for key in preset if key in keys}:
+        before, after = PRESETS[name].get(values[name], {}), PRESETS[name].get(chosen[name], {})
+        for key in {*before, *after} & keys.keys():
             value = next((preset[key] for preset in reversed(in_force) if key in preset), keys[key].default)
             entries[key] = Entry(key, value, f"{entry.where}: {key}")
     return list(entries.values())

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/interface.py
-"""The Python interface of the model: Detector, train, evaluate.
+"""The Python interface of the model: Detector, train, evaluate, export.
 
 It is set up for MindSpore before MindSpore is imported: the classes and functions here import that where they need it.
 """
@@ -18,7 +18,8 @@ from .training.outcome import Run
 from .weights.named import check_pretrained, is_name, weights_file
 from .weights.own_config import KEYS, find_config, key_of
 
-__all__ = ["Config", "Detector", "Drawing", "Found", "InputError", "Run", "Scores", "evaluate", "load_config", "train"]
+__all__ = ["Config", "Detector", "Drawing", "Found", "InputError", "Run", "Scores", "evaluate", "export", "load_config",
+           "train"]
 
 prepare_environment()
 
@@ -62,6 +63,22 @@ def evaluate(config: Config | str | os.PathLike | None = None, **keys: Any) -> S
     else:
         from .evaluation.network import evaluate_network as score
     return score(resolved)
+
+
+def export(checkpoint: str | os.PathLike, **keys: Any) -> list[Path]:
+    """Write a checkpoint's network and its weights as `file_name` in `file_format`, as export.py does.
+
+    Args:
+        checkpoint: a .ckpt file, whose configuration is found as Detector finds it; or the name of published weights.
+        keys: keys of the configuration, such as file_format="ONNX" (or MINDIR, AIR), file_name="net.onnx".
+
+    Returns the files: one, or with split=True several. InputError says in one line what is wrong.
+    """
+    path = weights_file(checkpoint, "checkpoint")
+    resolved = configure(find_config(path), {"ckpt_file": str(path), **keys})
+    from .inference.export import export as write
+
+    return write(resolved)
 
 
 def configure(config: Config | str | os.PathLike | None, keys: Mapping[str, Any], classes_of_data: bool = False) -> Config:

@@ -5,7 +5,7 @@ A lock is a POSIX record lock of the system, on a file in the folder. It ends wi
 process does not have it. The file names its holder for others to report; without a holder it means nothing.
 """
 import contextlib
-import fcntl
+import importlib
 import json
 import os
 import socket
@@ -22,7 +22,8 @@ SUFFIX = ".lock"
 WRITERS = {TRAINING: "training", RESULTS: "inference or evaluation"}
 # File -> its descriptor, which stays open, as closing any would end the lock; and whether the folder is there for it.
 _held: dict[Path, tuple[int, bool]] = {}
-os.register_at_fork(after_in_child=_held.clear)     # a forked process has none of them
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_held.clear)     # a forked process has none of them
 
 
 class InUseError(InputError):
@@ -49,7 +50,7 @@ def take(folder: Path | str, kind: str) -> None:
     path = _path(folder, kind)
     if path in _held:
         return
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ImportError):
         new = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         while not _try(path, folder, kind, new):
@@ -77,6 +78,7 @@ def _try(path: Path, folder: Path | str, kind: str, new: bool) -> bool:
     """Return whether the lock is ours; False: its last holder has just removed the file."""
     number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
+        fcntl = importlib.import_module("fcntl")        # not on every system
         fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not path.exists() or not os.path.samestat(os.fstat(number), path.stat()):
             os.close(number)
@@ -86,7 +88,7 @@ def _try(path: Path, folder: Path | str, kind: str, new: bool) -> bool:
         os.close(number)
         raise InUseError(f"output_path: {folder}: another {WRITERS[kind]} writes to it, {holder}: wait for its end, or give "
                          "another --output_path") from None
-    except OSError:
+    except (OSError, ImportError):
         os.close(number)
         raise
     _held[path] = number, new

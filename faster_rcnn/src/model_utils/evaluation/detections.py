@@ -124,10 +124,11 @@ class Collector:
         encode: encode(masks (K, ...), boxes (K, 4), height, width) -> K RLE: turns what the network gives as the masks of one
             image into RLE of the original image, whose pixels the boxes (x1, y1, x2, y2) are in. It is called only for
             detections that are kept. None: there are no masks.
+        keep_empty: detections that clipping left without width or height stay.
     """
 
-    def __init__(self, categories: list[dict], encode: MaskEncoder | None = None):
-        self._encode = encode
+    def __init__(self, categories: list[dict], encode: MaskEncoder | None = None, keep_empty: bool = False):
+        self._encode, self._keep_empty = encode, keep_empty
         self._category_of_label = np.full(1 + max(item["label"] for item in categories), -1, np.int64)
         for item in categories:
             self._category_of_label[item["label"]] = item["id"]
@@ -142,7 +143,8 @@ class Collector:
 
     def add(self, boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, valid: ArrayLike, image_info: ArrayLike,
             image_ids: ArrayLike, masks: np.ndarray | None = None) -> None:
-        """Take a batch. An image with an id below 0 is padding of the batch; boxes that are empty after clipping are left out.
+        """Take a batch. An image with an id below 0 is padding of the batch; boxes that are empty after clipping are left out,
+        unless keep_empty.
 
         Args:
             boxes (N, D, 4); scores, labels and valid (N, D); image_info (N, 6); image_ids (N,).
@@ -152,7 +154,8 @@ class Collector:
         corners = boxes_on_image(boxes, image_info)                 # (N, D, 4)
         found = as_results(corners)
         # Written so that a NaN is left out too.
-        keep = np.asarray(valid, bool) & (found[..., 2] > 0) & (found[..., 3] > 0) & (image_ids[:, None] >= 0)
+        solid = (found[..., 2:] >= 0 if self._keep_empty else found[..., 2:] > 0).all(-1)
+        keep = np.asarray(valid, bool) & solid & (image_ids[:, None] >= 0)
         image, _ = np.nonzero(keep)
         rles = None
         if masks is not None:
@@ -205,12 +208,12 @@ def _unpack(packed: bytes) -> list[Detections]:
 
 def to_results(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, valid: ArrayLike, image_info: ArrayLike,
                image_ids: ArrayLike, categories: list[dict], masks: np.ndarray | None = None,
-               encode: MaskEncoder | None = None) -> list[dict]:
+               encode: MaskEncoder | None = None, keep_empty: bool = False) -> list[dict]:
     """Return COCO results (dicts that `json.dumps` takes) of one batch, in the order of images and detections.
 
     The arguments are those of Collector and of Collector.add.
     """
-    collector = Collector(categories, encode)
+    collector = Collector(categories, encode, keep_empty)
     collector.add(boxes, scores, labels, valid, image_info, image_ids, masks)
     return list(collector.detections())
 
@@ -282,17 +285,17 @@ class ResultsWriter:
 
 def collect(predict: Callable[[Any, Any], Iterable], batches: Iterable[Iterable], categories: list[dict],
             total: int | None = None, label: str = "evaluate", encode: MaskEncoder | None = None,
-            gather: Callable[[bytes], list[bytes]] | None = None) -> Detections:
+            gather: Callable[[bytes], list[bytes]] | None = None, keep_empty: bool = False) -> Detections:
     """Run a network over batches and return its detections.
 
     Args:
         predict: predict(image, image_info) -> (boxes, scores, labels, valid[, masks]), arrays or Tensors.
         batches: tuples in the order of the dataset's columns (image, image_info, ..., image_id last).
         total: images, for the progress.
-        encode: see Collector; masks become RLE batch by batch.
+        encode, keep_empty: see Collector; masks become RLE batch by batch.
         gather: gather(bytes) -> those of all ranks, where several share the set: each rank then returns the detections of all.
     """
-    collector = Collector(categories, encode)
+    collector = Collector(categories, encode, keep_empty)
     with Progress(total, label) as progress:
         for image, image_info, *_, image_id in batches:
             boxes, scores, labels, valid, *masks = (_to_numpy(output) for output in predict(image, image_info))

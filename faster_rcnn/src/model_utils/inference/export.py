@@ -25,19 +25,24 @@ ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 INPUTS = ("image", "image_info")
 
 
-def export(config: Config) -> None:
-    """Write the network of ckpt_file as file_name, in file_format, and its configuration beside it; say what was written."""
+def export(config: Config) -> list[Path]:
+    """Write the network of ckpt_file as file_name, in file_format, and its configuration beside it; say what was written.
+
+    Returns the files: one, or of a network in parts several.
+    """
     target = target_file(config.file_name, config.file_format)
     shapes = input_shapes(config)
     device = setup_device(config)
     if config.file_format == "AIR" and device != "Ascend":
         raise InputError(f"file_format: AIR can be written on Ascend only, and the device is {device}: "
                          "take MINDIR or ONNX")
+    files = []
     for suffix, network, inputs, outputs in load_networks(config, device, dict(zip(INPUTS, shapes))):
         start = time.monotonic()
         file = target.with_name(f"{target.stem}{suffix}{target.suffix}")
         write_network(network, inputs, outputs, config.file_format, file)
         seconds = time.monotonic() - start
+        files.append(file)
         print(f"{file}: {config.file_format}, {file.stat().st_size / 1e6:.1f} MB, {seconds:.0f} s")
         if not suffix:      # a whole network, which infer.py and Detector run
             save_config(with_class_names(config, config.ckpt_file), config_beside(file), CALL_KEYS)
@@ -45,6 +50,7 @@ def export(config: Config) -> None:
         print(f"inputs {described}; outputs {', '.join(outputs)}")
     if config.aipp_path:
         print(f"{write_aipp(config, *shapes[0][2:])}: preprocessing for Ascend (AIPP), not run there yet")
+    return files
 
 
 def target_file(file_name: str, file_format: str) -> Path:

@@ -10,7 +10,7 @@ from ..configuration.schema import InputError, nearest
 from ..configuration.values import Config
 from .published import as_options, own_weights, read_table
 
-FILES = (".ckpt", ".mindir", ".onnx", ".pth", ".pt", ".pkl", ".npz", ".safetensors", ".air", ".om")
+FILES = (".ckpt", ".mindir", ".onnx", ".pth", ".pt", ".pkl", ".npz", ".safetensors", ".air", ".om", ".yaml", ".yml")
 log = logging.getLogger(__name__)
 
 
@@ -78,9 +78,9 @@ def named_arguments(arguments: Sequence[str], key: str) -> list[str]:
         value = value if joined else next(iter(arguments[i + 1:]), "")
         if not is_name(value):
             continue
-        path = weights_file(value, key)
-        if not path.with_suffix(".yaml").is_file():
+        if value in own_weights() and not own_weights()[value].is_detector:
             raise InputError(f"{key}: {value} is a backbone, to train from with --pre_trained={value}")
+        path = weights_file(value, key)
         done[i if joined else i + 1] = f"{option}={path}" if joined else str(path)
         if "--config_path" not in given:
             done.append(f"--config_path={path.with_suffix('.yaml')}")

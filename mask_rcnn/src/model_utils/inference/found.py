@@ -116,7 +116,7 @@ class Drawing:
 
 
 def found_in(frame: Frame, info: np.ndarray, outputs: Mapping[str, np.ndarray], score_thr: float, classes: Sequence[str],
-             encode: MaskEncoder | None) -> Found:
+             encode: MaskEncoder | None, keep_empty: bool = False) -> Found:
     """Return what a network finds in a frame.
 
     Args:
@@ -124,12 +124,13 @@ def found_in(frame: Frame, info: np.ndarray, outputs: Mapping[str, np.ndarray], 
         outputs: boxes (S, 4) in pixels of the input, scores, labels and valid (S,), of masks also masks (S, ...).
         score_thr: detections below are left out.
         classes: the name of each label, background first.
-        encode: see evaluation/detections.py.
+        encode, keep_empty: see evaluation/detections.py.
     """
     corners = boxes_on_image(outputs["boxes"], info)
     found = as_results(corners)
     # What an evaluation counts: written so that a NaN is left out too.
-    keep = outputs["valid"].astype(bool) & (outputs["scores"] >= score_thr) & (found[:, 2] > 0) & (found[:, 3] > 0)
+    solid = (found[:, 2:] >= 0 if keep_empty else found[:, 2:] > 0).all(-1)
+    keep = outputs["valid"].astype(bool) & (outputs["scores"] >= score_thr) & solid
     labels, found = outputs["labels"][keep].astype(np.int64), found[keep]
     unknown = labels[(labels < 1) | (labels >= len(classes))]
     if unknown.size:

@@ -26,8 +26,8 @@ def device_count() -> int:
     return ms.get_auto_parallel_context("device_num")
 
 
-def shared_count(count: Tensor) -> Tensor:
-    """What a loss of this device divides by: max(count over all devices, 1) / devices.
+def shared_count(count: Tensor, added: float = 0.0) -> Tensor:
+    """What a loss of this device divides by: (max(count over all devices, 1) + added) / devices.
 
     The gradients of the devices are averaged. With this divisor their average is that of one batch with all their pictures,
     however the counted anchors or boxes are spread over the devices; with one device it is max(count, 1).
@@ -35,7 +35,7 @@ def shared_count(count: Tensor) -> Tensor:
     devices = device_count()
     if devices > 1:
         count = ops.AllReduce()(count)
-    return ops.stop_gradient(ops.maximum(count, 1.0) / devices)
+    return ops.stop_gradient((ops.maximum(count, 1.0) + added) / devices)
 
 
 def same_on_all_ranks(net: nn.Cell, rank: int, ranks: int) -> None:

@@ -44,6 +44,7 @@ class FrameDetector:
     def __init__(self, predict: Predictor, preprocess: Preprocess, config: Config):
         self.predict, self.preprocess = predict, preprocess
         self.encode = mask_encoder(config)
+        self.keep_empty = config.get("keep_empty_boxes", False)     # not every model has it
         self.batch_size = config.test_batch_size
         self.classes = ["background", *(item["name"] for item in config_categories(config))]
 
@@ -74,7 +75,7 @@ class FrameDetector:
         outputs = self.predict(image, info)
         for i, (frame, _) in enumerate(waiting):
             of_frame = {name: output[i] for name, output in zip(OUTPUTS, outputs)}
-            yield frame, found_in(frame, info[i], of_frame, score_thr, self.classes, self.encode)
+            yield frame, found_in(frame, info[i], of_frame, score_thr, self.classes, self.encode, self.keep_empty)
 
 
 class Arrays:

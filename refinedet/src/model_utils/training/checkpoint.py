@@ -195,7 +195,11 @@ def check_same_run(values: Mapping[str, Any], config: Config, facts: Mapping[str
 
 
 def translated(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a state, in which earlier versions had the factor under the name of the chance."""
+    """Return the configuration of a state, in which earlier versions had the factor under the name of the chance.
+
+    What a key of today was before it existed is in it too.
+    """
+    values = {"stem_pool_padding": "both", **values}
     factor = values.get("expand_ratio")
     if factor is None or "expand_factor" in values:
         return dict(values)
