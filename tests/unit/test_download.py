@@ -1,9 +1,11 @@
 """Files over HTTP from a server that breaks off, lies, is slow and sends other bytes: whole under their names, or not there."""
+import contextlib
 import hashlib
 import socket
 
 import numpy as np
 import pytest
+import requests
 
 from faster_rcnn.src.model_utils.weights import download as downloads
 from faster_rcnn.src.model_utils.weights.download import NotFetchedError, Wanted, download
@@ -146,6 +148,15 @@ def test_md5_and_redirects(server, tmp_path):
     download(wanted(server, "md5", hashlib.md5(DATA).hexdigest()[:6]), tmp_path / "data.bin")
     assert [name for name, _ in server.requests] == ["data.bin", "elsewhere"]
     assert (tmp_path / "data.bin").read_bytes() == DATA
+
+
+def test_a_redirect_to_plain_http_is_refused(tmp_path, monkeypatch):
+    """The answer is made up: a server of this machine has no certificate."""
+    first, last = (requests.Response() for _ in range(2))
+    first.url, last.url, last.status_code, last.history = "https://published/data.bin", "http://mirror/data.bin", 200, [first]
+    monkeypatch.setattr(requests.Session, "get", lambda *_, **__: contextlib.nullcontext(last))
+    with pytest.raises(NotFetchedError, match="it is redirected to http://mirror/data.bin, which is not encrypted"):
+        download(Wanted("data", first.url, "", "", None), tmp_path / "data.bin")
 
 
 def test_nobody_listens_and_a_proxy(server, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import faster_rcnn
 from faster_rcnn.src.model_utils.config import load_config
 from faster_rcnn.src.model_utils.weights import cache
 from faster_rcnn.src.model_utils.weights.cache import converted_file
@@ -119,7 +120,9 @@ def test_a_command_line_with_a_name(mirror, copied, tmp_path, monkeypatch, messa
     for untouched in (["--checkpoint_path=best.ckpt"], ["--ckpt_file=narrow"], ["--checkpoint_path"], []):
         assert named_arguments(untouched, "checkpoint_path") == untouched
     assert message(named_arguments, ["--checkpoint_path=R-101"], "checkpoint_path") == (
-        "checkpoint_path: R-101 is a backbone, to train from with --pre_trained=R-101")
+        "checkpoint_path: R-101 is a backbone, to train from with pre_trained=R-101")
+    assert message(faster_rcnn.Detector, "R-101") == "weights: R-101 is a backbone, to train from with pre_trained=R-101"
+    assert len(mirror.requests) == 1
 
 
 def test_the_commands_know_names(run_command, repo_dir, tmp_path):

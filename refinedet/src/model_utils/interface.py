@@ -55,7 +55,7 @@ def evaluate(config: Config | str | os.PathLike | None = None, **keys: Any) -> S
     ("segm") and of VOC data ("voc"). InputError says in one line what is wrong.
     """
     if isinstance(config, (str, os.PathLike)) and (Path(config).suffix.lower() in KEYS or is_name(config)):
-        weights = weights_file(config, "config")
+        weights = weights_file(config, "config", whole=True)
         config, keys = find_config(weights), {key_of(weights): str(weights), **keys}
     resolved = configure(config, keys)
     if resolved.detections:
@@ -74,7 +74,7 @@ def export(checkpoint: str | os.PathLike, **keys: Any) -> list[Path]:
 
     Returns the files: one, or with split=True several. InputError says in one line what is wrong.
     """
-    path = weights_file(checkpoint, "checkpoint")
+    path = weights_file(checkpoint, "checkpoint", whole=True)
     resolved = configure(find_config(path), {"ckpt_file": str(path), **keys})
     from .inference.export import export as write
 

@@ -112,7 +112,7 @@ class Detector:
     """
 
     def __init__(self, weights: str | os.PathLike, config_path: str | os.PathLike | None = None, **keys: Any):
-        path = weights_file(weights, "weights")
+        path = weights_file(weights, "weights", whole=True)
         place = find_config(path, config_path)
         own = {"checkpoint_path": "", "mindir_path": "", "onnx_path": "", "distribute": False, key_of(path): str(path)}
         config = load_config(place, {**keys, **own})

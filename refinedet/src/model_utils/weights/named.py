@@ -21,11 +21,11 @@ def is_name(value: str | os.PathLike) -> bool:
     return bool(re.fullmatch(r"[A-Za-z][\w.-]*", text)) and not text.lower().endswith(FILES) and not Path(text).exists()
 
 
-def weights_file(value: str | os.PathLike, key: str) -> Path:
+def weights_file(value: str | os.PathLike, key: str, whole: bool = False) -> Path:
     """Return the path of weights: `value` itself, or a MindSpore checkpoint of the published weights of that name.
 
     Those are fetched and converted if they are not in the cache. InputError, in one line, where that is not possible or the name is
-    not known. key: what begins the message.
+    not known. key: what begins the message; whole: a backbone is an InputError.
     """
     if not is_name(value):
         return Path(value).expanduser()
@@ -36,6 +36,8 @@ def weights_file(value: str | os.PathLike, key: str) -> Path:
         known = f": these are weights for {' and '.join(others.models)}" if others else nearest(name, own_weights())
         raise InputError(f"{key}: {name}: no such file, and no published weights of this name{known}; "
                          "python -m src.convert_checkpoint --list shows all")
+    if whole and not entry.is_detector:
+        raise InputError(f"{key}: {name} is a backbone, to train from with pre_trained={name}")
     from .cache import checkpoint_of  # the HTTP client takes time to import
 
     return checkpoint_of(entry, key)
@@ -79,9 +81,7 @@ def named_arguments(arguments: Sequence[str], key: str) -> list[str]:
         value = value if joined else next(iter(arguments[i + 1:]), "")
         if not is_name(value):
             continue
-        if value in own_weights() and not own_weights()[value].is_detector:
-            raise InputError(f"{key}: {value} is a backbone, to train from with --pre_trained={value}")
-        path = weights_file(value, key)
+        path = weights_file(value, key, whole=True)
         done[i if joined else i + 1] = f"{option}={path}" if joined else str(path)
         if "--config_path" not in given:
             done.append(f"--config_path={path.with_suffix('.yaml')}")
