@@ -138,6 +138,7 @@ def test_torchvision_by_name_parity(mirror, monkeypatch, parity_dir):
     entry, data = serve_narrow(mirror, folder, monkeypatch)
     detector = faster_rcnn.Detector(entry.name, device_target="CPU", backend="mindspore", img_height=64, img_width=64)
     check_detector(detector, entry, "faster_rcnn")
+    assert Path(detector.config.checkpoint_path).stat().st_mode == (cache.cache_folder() / entry.file).stat().st_mode
     assert [asked for _, asked in mirror.requests] == [None, f"bytes={len(data) // 3}-"]
     config = load_config(Path(detector.config.checkpoint_path).with_suffix(".yaml"), {"pre_trained": entry.name})
     check_pretrained(config)

@@ -105,6 +105,7 @@ def _convert(entry: Published, published: Path, converted: Path, key: str) -> No
         if status:
             raise InputError(f"{key}: {published} cannot be converted: {text.strip().rpartition(chr(10))[2]}")
         log.info("%s", text.strip())
+        shutil.copymode(published, partial / converted.name)    # MindSpore lets only the owner read; a cache may be shared
         shutil.rmtree(folder, ignore_errors=True)
         partial.replace(folder)
     finally:
