@@ -132,6 +132,15 @@ def test_a_trickle_is_given_up(server, tmp_path, monkeypatch):
         download(wanted(server), tmp_path / "data.bin")
 
 
+def test_an_address_that_is_none_is_not_tried_again(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "TRIES", 1)
+    for url, told in (("mirror/data.bin", "Invalid URL 'mirror/data.bin': No scheme supplied"),
+                      ("file:///data.bin", "No connection adapters")):
+        with pytest.raises(NotFetchedError, match=told) as caught:
+            download(wanted(server, url=url), tmp_path / "data.bin")
+        assert "in a row" not in str(caught.value)
+
+
 def test_without_a_checksum_the_size_must_be_said(server, tmp_path):
     bare = wanted(server, "", "", None)
     server.faults = [Fault(chunked=True)]

@@ -127,7 +127,7 @@ class _Transfer:
                 self._receive(answer.raw, start, total)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             reason = reason_of(error)
-            if isinstance(error, (requests.exceptions.ProxyError, requests.exceptions.InvalidURL, requests.TooManyRedirects)):
+            if isinstance(error, (requests.exceptions.ProxyError, requests.TooManyRedirects, ValueError)):
                 raise NotFetchedError(reason) from error
             raise _TryAgainError(reason) from error
 
