@@ -138,7 +138,7 @@ class _Transfer:
         told = f"the server answers {answer.status_code} {answer.reason}"
         if answer.status_code in TRANSIENT:
             seconds = answer.headers.get("Retry-After", "")
-            raise _TryAgainError(told, float(seconds) if seconds.isdigit() else 0.0)
+            raise _TryAgainError(told, float(seconds) if seconds.isdecimal() else 0.0)
         if answer.status_code not in (200, 206):
             raise NotFetchedError(told)
         hops = [hop.url for hop in (*answer.history, answer)]
@@ -157,7 +157,7 @@ class _Transfer:
                 raise _TryAgainError("the server sends another part of the file than it was asked for")
         else:
             length = answer.headers.get("Content-Length", "")
-            total = int(length) if length.isdigit() and "Content-Encoding" not in answer.headers else None
+            total = int(length) if length.isdecimal() and "Content-Encoding" not in answer.headers else None
         if total is None and not self.wanted.digits:
             raise NotFetchedError("the server does not say how large the file is, and no checksum of it is published")
         stated = self.wanted.size
