@@ -16,6 +16,7 @@ from botocore.paginate import Paginator
 from faster_rcnn.src.model_utils.cloud import fetching, object_storage
 from faster_rcnn.src.model_utils.cloud.fetching import LOCK, MARK, fetch, fetched_root, unpack
 from faster_rcnn.src.model_utils.cloud.object_storage import client_options, open_storage
+from faster_rcnn.src.model_utils.turns import turn
 
 
 def zip_of(members: dict) -> bytes:
@@ -267,7 +268,7 @@ def test_waiting_ends(tmp_path, message):
     inside, leave = threading.Event(), threading.Event()
 
     def hold():
-        with fetching._turn(tmp_path / "data" / LOCK, 1):
+        with turn(tmp_path / "data" / LOCK, 1):
             inside.set()
             leave.wait(30)
 
