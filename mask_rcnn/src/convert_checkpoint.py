@@ -21,6 +21,11 @@ if not __package__:  # run as a file: make its folder's parent the place to impo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "src"
 
+if __name__ == "__main__":
+    from .model_utils.signals import end_at_signals
+
+    end_at_signals()
+
 from .MaskRcnn.backbones import BACKBONES, INCEPTION, RESNET
 from .MaskRcnn.conversion.detector import FRAMEWORK_EPS, SUFFIXES, count_of, export_detector, import_detector
 from .MaskRcnn.conversion.detector_names import FRAMEWORKS, find_framework

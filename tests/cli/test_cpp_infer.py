@@ -1,7 +1,9 @@
 """The C++ program of ascend310_infer on the CPU of MindSpore Lite, compared with infer.py and eval.py."""
 import json
 import os
+import resource
 import shutil
+import socket
 import subprocess
 
 import numpy as np
@@ -200,7 +202,18 @@ def test_as_many_detections_as_the_configuration_has(refinedet, cpp_coco, cpp_pr
                f"--mindir_path={refinedet / 'network.mindir'}", f"--input_path={cpp_coco / 'val2017'}",
                f"--output_path={results}", "--device_type=CPU"]
     subprocess.run(list(map(str, command)), capture_output=True, timeout=60, check=True)
-    assert max(len(json.loads(line)["scores"]) for line in results.read_text().splitlines()) == 200
+    whole = results.read_bytes()
+    assert max(len(json.loads(line)["scores"]) for line in whole.splitlines()) == 200
+    # The next run has no room: what is there stays, and what a dead process has left goes.
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / f".results.{socket.gethostname()}.{gone.pid}.part.jsonl").touch()
+    others = tmp_path / f".results.elsewhere.{gone.pid}.part.jsonl"
+    others.touch()
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)))
+    assert f"output_path: {results} cannot be written" in fault(done)
+    assert results.read_bytes() == whole and sorted(tmp_path.iterdir()) == sorted([results, tmp_path / "settings.txt", others])
 
 
 def test_names_are_told_in_one_line(refinedet, cpp_coco, cpp_program, tmp_path):

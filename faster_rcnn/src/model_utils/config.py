@@ -17,9 +17,11 @@ from typing import Any, NoReturn
 import yaml
 
 from ..model import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
+from .command import run_main
 from .configuration.rules import check_augmentations
 from .configuration.run_files import HEAD, RUN_HEAD, keys_of_today
 from .configuration.schema import (
+    DamagedError,
     Entry,
     InputError,
     Key,
@@ -33,10 +35,11 @@ from .configuration.schema import (
 )
 from .configuration.solver_names import solver_entries
 from .configuration.values import Config
-from .files import LineFormatter, reason, tell, write_text
+from .files import write_text
 from .local_adapter import get_device_num
 
-__all__ = ["Config", "InputError", "load_config", "parse_config", "require_path", "run_main", "save_config"]
+__all__ = ["Config", "DamagedError", "InputError", "config_file", "load_config", "parse_config", "require_path", "run_main",
+           "save_config"]
 
 MODEL_DIR = Path(__file__).resolve().parents[2]
 DEFAULT_CONFIG = MODEL_DIR / "default_config.yaml"
@@ -82,7 +85,7 @@ def parse_config(argv: Sequence[str] | None = None, default_path: Path | str = D
     entries = [Entry(name, value, f"--{name}", text=True) for name, value in given.items()]
     spelt = {ALIASES.get(name, name) for name in given}
     entries += [entry for entry in settings if entry.name not in spelt]         # a flag goes over them
-    config = _resolve(_find_config(config_path, default_path), entries, default_path, classes_of_data)
+    config = _resolve(config_file(config_path, default_path), entries, default_path, classes_of_data)
     if config.accumulate_steps > 1 and any(entry.where == "SOLVER.IMS_PER_BATCH" for entry in entries):
         raise InputError(f"SOLVER.IMS_PER_BATCH: the pictures of a step, which accumulate_steps takes in {config.accumulate_steps} "
                          "parts: give --batch_size, those of a part on a device")
@@ -117,36 +120,6 @@ def save_config(config: Config, path: Path | str, left_out: Sequence[str] = ()) 
         raise InputError(str(error)) from None
 
 
-def run_main(main: Callable[[], int | None]) -> None:
-    """Call `main()` and leave the process with its status: 0, or 2 and one line on stderr for a fault of the user or the system."""
-    program = Path(sys.argv[0]).name
-    if logging.lastResort:      # warnings of a command that sets up no log
-        logging.lastResort.setFormatter(LineFormatter())
-    try:
-        status = main()
-        sys.stdout.flush()      # here a full disk can still be reported
-    except KeyboardInterrupt:
-        tell(f"{program}: interrupted")
-        status = 130
-    except OSError as error:
-        status = _end(program, reason(error))
-    except ValueError as error:
-        if not getattr(error, "user_error", False):
-            raise
-        status = _end(program, " ".join(str(error).splitlines()))
-    sys.exit(status or 0)
-
-
-def _end(program: str, message: str) -> int:
-    """Print the error's line and return the status of a command that ends in it."""
-    tell(f"{program}: error: {message}")
-    try:
-        sys.stdout.flush()
-    except OSError:             # the interpreter would try again, and print a traceback
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 2
-
-
 def _check_given(config: Config, name: str) -> None:
     if config[name] in ("", ()):
         raise InputError(f"{name} is needed: give --{name}=... or set it in the YAML")
@@ -159,8 +132,8 @@ def _existing(path: Path | str, what: str) -> Path:
     return path
 
 
-def _find_config(config_path: Path | str | None, default_path: Path | str) -> Path:
-    """--config_path: relative to the working directory, else to the model's directory."""
+def config_file(config_path: os.PathLike | str | None, default_path: Path | str = DEFAULT_CONFIG) -> Path:
+    """Return the YAML of --config_path, relative to the working directory, else to the model's directory; the defaults if empty."""
     if not config_path:
         return Path(default_path)
     config_path = os.path.expanduser(config_path)

@@ -179,6 +179,15 @@ def image_info(original: tuple[int, ...], size: tuple[int, int], inner: tuple[in
     return np.array([*size, inner[0] / height, inner[1] / width, height, width], np.float32)
 
 
+def boxes_on_image(boxes: ArrayLike, info: ArrayLike) -> np.ndarray:
+    """Return boxes as (..., D, 4) float64, x1, y1, x2, y2, in pixels of the original images and clipped to them.
+
+    boxes (..., D, 4): in pixels of the network's input; info (..., 6): see `image_info`.
+    """
+    info = np.asarray(info, np.float64)[..., None, :]           # (..., 1, 6)
+    return np.clip(np.asarray(boxes, np.float64) / info[..., [3, 2, 3, 2]], 0, info[..., [5, 4, 5, 4]])
+
+
 def clip_boxes(boxes: np.ndarray, height: float, width: float) -> np.ndarray:
     return np.clip(boxes, np.float32(0), np.array([width, height, width, height], np.float32))
 

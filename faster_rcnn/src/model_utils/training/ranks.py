@@ -88,7 +88,9 @@ def from_first(work: Callable[[], Any], rank: int, ranks: int, what: str, timeou
         return outcome["result"]
     if job and job.error:
         raise job.error
-    raise InputError(f"{what}: rank 0 failed: {outcome['error']}")
+    error = InputError(f"{what}: rank 0 failed: {outcome['error']}")
+    error.status = outcome["status"]
+    raise error
 
 
 class _Job:
@@ -119,4 +121,5 @@ class _Job:
                 return json.dumps({"result": self.result}).encode()
             except TypeError as error:
                 self.error = error
-        return json.dumps({"error": str(self.error) or type(self.error).__name__}).encode()
+        told = {"error": str(self.error) or type(self.error).__name__, "status": getattr(self.error, "status", 2)}
+        return json.dumps(told).encode()

@@ -64,6 +64,8 @@ class Scores:
     notes: list[str] = field(default_factory=list)          # lines for the reader: what was odd about the input
     precision: np.ndarray | None = field(default=None, repr=False)  # (T, R, K) of area "all", max_dets detections
     max_dets: int = COCO_MOST       # another one than 100 gives AR100, ... its name
+    # What an evaluation has besides: "segm", the Scores of masks; "voc", VocScores.
+    others: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, name: str) -> float:
         return self.figures[name]

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from ...util import Progress
 from ..config import Config
+from ..data.transforms import boxes_on_image
 from ..files import replacing, writing
 
 __all__ = ["COCO_IDS", "Collector", "Detections", "MaskEncoder", "ResultsWriter", "Rle", "collect", "config_categories",
@@ -111,6 +112,11 @@ def joined(chunks: list[Detections], masks: bool) -> Detections:
     return Detections(image_ids, category_ids, scores, boxes, rles)
 
 
+def as_results(corners: np.ndarray) -> np.ndarray:
+    """Return boxes (..., 4) x1, y1, x2, y2 as results have them: x, y, width, height, rounded."""
+    return np.concatenate([corners[..., :2], corners[..., 2:] - corners[..., :2]], -1).round(BOX_DECIMALS)
+
+
 class Collector:
     """Takes the network's outputs batch by batch and gives Detections.
 
@@ -145,21 +151,18 @@ class Collector:
             boxes (N, D, 4); scores, labels and valid (N, D); image_info (N, 6); image_ids (N,).
             masks: (N, D, ...), what `encode` takes.
         """
-        info = np.asarray(image_info, np.float64)[:, :, None]       # (N, 6, 1)
         image_ids = np.asarray(image_ids, np.int64)
-        boxes = np.asarray(boxes, np.float64)                       # (N, D, 4)
-        left, right = (np.clip(boxes[..., i] / info[:, 3], 0, info[:, 5]) for i in (0, 2))  # (N, D)
-        top, bottom = (np.clip(boxes[..., i] / info[:, 2], 0, info[:, 4]) for i in (1, 3))
-        found = np.stack([left, top, right - left, bottom - top], -1).round(BOX_DECIMALS)   # (N, D, 4)
+        corners = boxes_on_image(boxes, image_info)                 # (N, D, 4)
+        found = as_results(corners)
         # Written so that a NaN is left out too.
         solid = (found[..., 2:] >= 0 if self._keep_empty else found[..., 2:] > 0).all(-1)
         keep = np.asarray(valid, bool) & solid & (image_ids[:, None] >= 0)
         image, _ = np.nonzero(keep)
         rles = None
         if masks is not None:
-            corners = np.stack([left, top, right, bottom], -1)      # (N, D, 4)
+            sizes = np.asarray(image_info, np.float64)[:, 4:]
             rles = [rle for n in np.unique(image).tolist() for rle in self._encode_image(
-                masks[n][keep[n]], corners[n][keep[n]], info[n, 4:, 0])]
+                masks[n][keep[n]], corners[n][keep[n]], sizes[n])]
         score = np.asarray(scores, np.float64)[keep].round(SCORE_DECIMALS)
         self._chunks.append(Detections(image_ids[image], self._categories(np.asarray(labels)[keep]), score, found[keep], rles))
 

@@ -12,6 +12,8 @@ from ...model import program_settings
 from ..config import Config, InputError, require_path
 from ..data.source import find_source, source_format
 from ..files import tell, write_text
+from ..locks import RESULTS, writing_alone
+from ..own_utils import own_utils
 from .detections import Collector
 from .report import report, score_file
 
@@ -42,8 +44,9 @@ def postprocess(config: Config) -> None:
     categories, ids = annotated(config)
     collector = read_results(results, categories, ids, config.get("keep_empty_boxes", False))
     output = Path(config.output_path)
-    collector.detections().save(output / "detections.json")
-    write_text(output / "acc.log", scored(config, output, start))
+    with writing_alone(output, RESULTS):
+        collector.detections().save(output / "detections.json")
+        write_text(output / "acc.log", scored(config, output, start))
 
 
 def write_settings(config: Config) -> None:
@@ -70,11 +73,9 @@ def check_annotations(config: Config) -> None:
 
 def annotated(config: Config) -> Annotated:
     """Read the classes and images of the ground truth."""
-    from utils.mindrecord import read_annotations
-
     source = find_source(config, train=False)
-    records, categories, _ = read_annotations(source.source, source.image_dir, source.anno_path, source.classes,
-                                              source.image_set, source.split)
+    records, categories, _ = own_utils("mindrecord").read_annotations(
+        source.source, source.image_dir, source.anno_path, source.classes, source.image_set, source.split)
     return Annotated(categories, {record.file_name: record.image_id for record in records})
 
 
