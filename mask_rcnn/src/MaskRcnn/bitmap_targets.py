@@ -2,11 +2,11 @@
 
 mask_targets.py draws the outline in the box instead. There, pycocotools draws the polygons into a bitmap, and CropAndResize
 ("bilinear_v2") cuts out the pixels from int(x1) to int(x2), both included, and resizes them to S x S, pixel centres at half a
-pixel; what is above 0.5 is the object. Here the bitmap is never made: a target reads four of its pixels for each of its own, in S columns
-and S rows each, and whether such a pixel is inside follows from the crossings of its column (mask_targets.py).
+pixel; what is above 0.5 is the object. Here the bitmap is never made: a target reads four of its pixels for each of its own, in
+S columns and S rows each, and whether such a pixel is inside follows from the crossings of its column (mask_targets.py).
 
-Shapes: N images, G ground-truth slots, Q RoIs a picture, M = N * Q, E edges of an outline, S side of a target, L = M * E. Boxes are
-(x1, y1, x2, y2) in input-image pixels. Everything is a target: no gradient passes.
+Shapes: N images, G ground-truth slots, Q RoIs a picture, M = N * Q, E edges of an outline, S side of a target, L = M * E. Boxes
+are (x1, y1, x2, y2) in input-image pixels. Everything is a target: no gradient passes.
 """
 
 import numpy as np
