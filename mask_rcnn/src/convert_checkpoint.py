@@ -44,8 +44,8 @@ from .model_utils.weights.resnet_names import (
     translate,
     with_statistics,
 )
-from .model_utils.weights.safe_pickle import shown
 from .model_utils.weights.writer import check_output, write_weights
+from .model_utils.yaml_text import shown
 from .util import first_of, user_path
 
 CONVERTED = ("backbone.conv1.gamma", "backbone.layer1.0.conv1.gamma", "conv1.gamma", "layer1.0.conv1.gamma",
