@@ -1,5 +1,6 @@
 """The Python interface as a user calls it: training, evaluation and detection with toy networks, which find quarters of images."""
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -60,11 +61,13 @@ def test_evaluate_gives_the_scores_that_it_writes(exported, pictures, tmp_path, 
 
 
 def test_a_run_its_scores_and_its_detections(pictures, tmp_path, toy_interface):
-    """The run's configuration is found beside its weights. Training does not change where the toy finds objects."""
+    """It trains in a thread, as a server does. The run's configuration is found beside its weights. Training does not change
+    where the toy finds objects."""
     keys = {**KEYS, "num_gts": 4, "batch_size": 1, "warmup_step": 0, "epoch_size": 1, "eval_start_epoch": 1, "backend": "mindspore"}
     images, annotations = pictures / "val2017", pictures / "annotations" / "instances_val2017.json"
     data = {"image_dir": images, "anno_path": annotations, "val_image_dir": images, "val_anno_path": annotations}
-    run = faster_rcnn.train(**data, output_path=tmp_path / "a run", **keys)
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(faster_rcnn.train, **data, output_path=tmp_path / "a run", **keys).result()
     assert (run.status, run.steps, run.best_epoch) == (0, 3, 1) and run.output_path == tmp_path / "a run"
     assert run.checkpoint == tmp_path / "a run" / "checkpoint" / "best.ckpt"
     assert run.metrics()[-1]["kind"] == "eval" and run.best_ap == pytest.approx(1)
@@ -74,4 +77,7 @@ def test_a_run_its_scores_and_its_detections(pictures, tmp_path, toy_interface):
     assert [item.names for item in found] == [["cat", "dog", "bird", "cat"]] * 3
     with pytest.raises(faster_rcnn.InputError, match="epoch_size: expected a whole number, got 'many'"):
         faster_rcnn.train(**data, output_path=tmp_path / "none", epoch_size="many")
+    other = {**keys, "coco_classes": ["background", "a", "b", "c"]}
+    with pytest.raises(faster_rcnn.InputError, match="none of the classes"):     # utils/ finds this
+        faster_rcnn.train(**data, output_path=tmp_path / "other", **other)
     assert not (tmp_path / "none").exists()

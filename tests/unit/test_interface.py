@@ -186,6 +186,7 @@ def test_what_is_found(toy, tmp_path, caplog, message):
             _ = item.masks
     assert len(next(detector(found[0].image, score_thr=0.8))) == 1 and len(next(detector([found[0].image], score_thr=0))) == 4
     assert message(detector, tmp_path / "in", score_thr=2) == "score_thr: expected 0 to 1, got 2"
+    assert message(detector, tmp_path / "in", score_thr="0.5") == "score_thr: expected 0 to 1, got '0.5'"
     assert message(detector, tmp_path / "absent").endswith("absent")       # at the call
     assert message(list, detector(tmp_path / "in" / "1.jpg")).startswith("none of the images can be read; the last: ")
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mindspore as ms
@@ -93,3 +94,15 @@ def test_signals_ask_to_stop(number, status):
         assert stop.status == status
         assert signal.getsignal(number) == before   # a second one does what it always does
     assert signal.getsignal(number) == before
+
+
+def test_another_thread_leaves_the_signals_as_they_are():
+    """Python lets only the main thread handle them."""
+    def train() -> tuple[list, bool]:
+        with StopRequest() as stop:
+            stop.renew()
+            return [signal.getsignal(number) for number in StopRequest.signals], bool(stop)
+
+    before = [signal.getsignal(number) for number in StopRequest.signals]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(train).result() == (before, False)

@@ -60,7 +60,7 @@ def test_what_a_user_puts_there_is_checked_and_used(mirror, copied, tmp_path, mo
     mirror.faults = [Fault(status=404)]
     told = message(checkpoint_of, entry, "pre_trained")
     assert told == (f"pre_trained: resnet50: {mirror.url}/mirror/{entry.file} cannot be fetched: the server answers 404 Not Found; "
-                    f"fetch {entry.url} elsewhere and put it to {place}")
+                    f"fetch {entry.url} elsewhere and save it as {place}")
     place.write_bytes(data[:5])
     told = message(checkpoint_of, entry, "pre_trained")
     assert told.startswith(f"pre_trained: resnet50: {place} is not the published file: its sha256 begins with "
@@ -77,7 +77,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(mirror, copied, tmp_path, mo
     monkeypatch.setenv("ZOO_WEIGHTS", str(folder))
     told = message(checkpoint_of, own_weights()["R-50"], "pre_trained")
     assert told.startswith(f"pre_trained: R-50: {folder} cannot be written: Not a directory; set ZOO_WEIGHTS to ")
-    assert told.endswith(f"or fetch {own_weights()['R-50'].url} elsewhere and put it to {folder / 'R-50.pkl'}")
+    assert told.endswith(f"or fetch {own_weights()['R-50'].url} elsewhere and save it as {folder / 'R-50.pkl'}")
     monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path / "cache"))
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1 << 20}))
     told = message(checkpoint_of, own_weights()["resnet50"], "pre_trained")

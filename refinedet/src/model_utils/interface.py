@@ -3,9 +3,10 @@
 
 It is set up for MindSpore before MindSpore is imported: the classes and functions here import that where they need it.
 """
+import contextlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,18 @@ __all__ = ["Config", "Detector", "Drawing", "Found", "InputError", "Run", "Score
 prepare_environment()
 
 
+@contextlib.contextmanager
+def input_errors() -> Iterator[None]:
+    """Within, faults of the data are InputError too: utils/, which knows of no model, raises an exception of its own."""
+    try:
+        yield
+    except ValueError as error:
+        if getattr(error, "user_error", False) and not isinstance(error, InputError):
+            raise InputError(str(error)) from error
+        raise
+
+
+@input_errors()
 def train(config: Config | str | os.PathLike | None = None, **keys: Any) -> Run:
     """Train, as train.py does, and return what the run leaves in `output_path`.
 
@@ -32,8 +45,10 @@ def train(config: Config | str | os.PathLike | None = None, **keys: Any) -> Run:
             Default: default_config.yaml.
         keys: keys of the configuration, such as coco_root="COCO", epoch_size=2; they override the file's.
 
-    Ctrl-C ends the run after the running step: Run.status is 130 then, and resume="auto" resumes it. InputError says in one line
-    what is wrong with a key or the data. NotFiniteError: a loss was not finite.
+    Ctrl-C ends the run after the running step: Run.status is 130 then, and resume="auto" resumes it. In a thread other than the
+    main one a run does not notice it, as Python handles signals in the main thread only.
+
+    InputError says in one line what is wrong with a key or the data. NotFiniteError, an ArithmeticError: a loss was not finite.
     """
     resolved = configure(config, keys, classes_of_data=True)
     if resolved.pre_trained:
@@ -43,6 +58,7 @@ def train(config: Config | str | os.PathLike | None = None, **keys: Any) -> Run:
     return run(resolved)
 
 
+@input_errors()
 def evaluate(config: Config | str | os.PathLike | None = None, **keys: Any) -> Scores:
     """Score a network or a file of detections, as eval.py does; print the figures and write them to `output_path`.
 
@@ -65,6 +81,7 @@ def evaluate(config: Config | str | os.PathLike | None = None, **keys: Any) -> S
     return score(resolved)
 
 
+@input_errors()
 def export(checkpoint: str | os.PathLike, **keys: Any) -> list[Path]:
     """Write a checkpoint's network and its weights as `file_name` in `file_format`, as export.py does.
 

@@ -21,6 +21,8 @@ class StopRequest:
     graph, and a thread does so during long ones. Python handles a signal only when the main thread is back from a graph that
     runs or is being compiled, which may take minutes, so another thread acknowledges it at once.
 
+    Python lets only the main thread handle signals: in another thread nothing changes, and nobody is heard.
+
     Attributes:
         during: what the run ends after, for that line.
         compiling: a second signal does not raise KeyboardInterrupt, of which MindSpore would dump its whole analysis.
@@ -39,6 +41,8 @@ class StopRequest:
         self._wakeup = -1                            # where it wrote before
 
     def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            return self
         self._before = {number: signal.signal(number, self._take) for number in self.signals}
         self._action = _current_action(signal.SIGINT)
         reader, writer = self._ends = os.pipe()
@@ -51,8 +55,8 @@ class StopRequest:
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
-        signal.set_wakeup_fd(self._wakeup)
         if self._ends:
+            signal.set_wakeup_fd(self._wakeup)
             _writers.discard(self._ends[1])
             os.close(self._ends[1])
         for number, handler in self._before.items():
@@ -84,7 +88,8 @@ class StopRequest:
 
     def renew(self) -> None:
         """Take SIGINT back."""
-        _libc.sigaction(signal.SIGINT, self._action, None)
+        if self._action is not None:
+            _libc.sigaction(signal.SIGINT, self._action, None)
 
     def _keep_renewing(self) -> None:
         while not self._done.wait(0.01):

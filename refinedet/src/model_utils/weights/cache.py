@@ -59,7 +59,7 @@ def checkpoint_of(entry: Published, key: str) -> Path:
     mirror = os.environ.get("ZOO_WEIGHTS_URL")
     url = f"{mirror.rstrip('/')}/{entry.file}" if mirror else entry.url
     wanted = Wanted(entry.name, url, entry.digest, entry.digits, entry.size)
-    by_hand = f"fetch {entry.url} elsewhere and put it to {published}"
+    by_hand = f"fetch {entry.url} elsewhere and save it as {published}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with turn(cache / f".{entry.file}.lock", WAIT_SECONDS):
