@@ -6,6 +6,10 @@ The network takes image (N, 3, H, W), normalised, and image_info (N, 6) (src/dat
 what OUTPUTS of src/model.py lists. N is test_batch_size; H x W is the padded input. infer.py and eval.py run MINDIR files
 (--mindir_path) and ONNX files (--onnx_path) with the same configuration.
 """
+from src.model_utils.signals import end_at_signals
+
+end_at_signals()                    # before anything else is imported
+
 import functools
 from pathlib import Path
 

@@ -6,6 +6,10 @@ usage: python infer.py --config_path=F (--checkpoint_path|--mindir_path|--onnx_p
 Writes D/detections.json: COCO results with file_name, of a video also frame and time in seconds, boxes (x, y, width,
 height) in pixels of the original; and D/drawn: the pictures or the video with the detections drawn in.
 """
+from src.model_utils.signals import end_at_signals
+
+end_at_signals()                    # before anything else is imported
+
 import functools
 from pathlib import Path
 

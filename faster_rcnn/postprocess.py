@@ -7,6 +7,10 @@ The first writes what the program has to know, lines of a key and its value; ann
 read, where they are there, so that a fault shows before the program runs. The second writes to output_path what eval.py
 writes, and acc.log with what it prints.
 """
+from src.model_utils.signals import end_at_signals
+
+end_at_signals()                    # before anything else is imported
+
 from pathlib import Path
 
 from src.model_utils.local_adapter import prepare_environment

@@ -5,6 +5,10 @@ usage: python train.py --config_path=F --coco_root=D [--pre_trained=C] [--resume
 Writes to output_path: config.yaml, checkpoint/, loss_0.log, metrics.jsonl and TensorBoard events. Ctrl-C and SIGTERM
 end it after the running step, with all that --resume=auto needs to go on as if nothing had happened.
 """
+from src.model_utils.signals import end_at_signals
+
+end_at_signals()                    # before anything else is imported
+
 import functools
 from pathlib import Path
 
@@ -24,9 +28,9 @@ def main() -> int:
                           prepare=functools.partial(as_job, weights="pre_trained", data=True), classes_of_data=True)
     if config.pre_trained:
         require_path(config, "pre_trained", "file")
-    from src.model_utils.training.run import train  # MindSpore takes seconds; a wrong option is reported before
+    from src.model_utils.training.run import train_command  # MindSpore takes seconds; a wrong option is reported before
 
-    return train(config)
+    return train_command(config)
 
 
 if __name__ == "__main__":

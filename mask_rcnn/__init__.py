@@ -1,2 +1,43 @@
 # Same as faster_rcnn/__init__.py with Faster R-CNN -> Mask R-CNN
-"""Mask R-CNN on MindSpore."""
+"""Mask R-CNN on MindSpore: `Detector`, `train`, `evaluate`, `export`.
+
+    from faster_rcnn import Detector
+
+    detector = Detector("output/checkpoint/best.ckpt")
+    for found in detector("images/", score_thr=0.5):
+        print(found.name, found.names, found.scores, found.boxes)
+        found.draw().save("drawn/")
+
+Nothing is imported before it is asked for, and MindSpore only by what needs it.
+"""
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .src.model_utils.interface import (
+        Config,
+        Detector,
+        Drawing,
+        Found,
+        InputError,
+        Run,
+        Scores,
+        evaluate,
+        export,
+        load_config,
+        train,
+    )
+
+__all__ = ["Config", "Detector", "Drawing", "Found", "InputError", "Run", "Scores", "evaluate", "export", "load_config",
+           "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .src.model_utils import interface
+
+    return getattr(interface, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,6 +8,10 @@ usage: python eval.py --config_path=F --checkpoint_path=C --coco_root=D [--anno_
 
 Writes metrics.json, detections.json, pr_curves.png and report.html to output_path; of masks also segm_pr_curves.png.
 """
+from src.model_utils.signals import end_at_signals
+
+end_at_signals()                    # before anything else is imported
+
 import functools
 from pathlib import Path
 

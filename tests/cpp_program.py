@@ -127,7 +127,9 @@ def unmatched(found: list, wanted: list) -> list:
 def _near(a: dict, b: dict) -> bool:
     if np.abs(np.subtract(a["bbox"], b["bbox"])).max() > 0.5 or abs(a["score"] - b["score"]) > 1e-3:
         return False
-    return "segmentation" not in b or mask_utils.iou([a["segmentation"]], [b["segmentation"]], [0])[0, 0] >= 0.98
+    if "segmentation" not in b or a["segmentation"] == b["segmentation"]:       # two empty ones have no IoU
+        return True
+    return mask_utils.iou([a["segmentation"]], [b["segmentation"]], [0])[0, 0] >= 0.98
 
 
 def run_python(program, *flags, cwd):

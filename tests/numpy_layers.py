@@ -42,11 +42,16 @@ def batch_norm(x, gamma, beta, mean, variance, eps: float = 1e-5):
     return (x - mean) / np.sqrt(variance + eps) * gamma + beta
 
 
-def max_pool(x, k: int = 3, stride: int = 2):
-    """Padding k // 2, which never wins."""
+def max_pool(x, k: int = 3, stride: int = 2, same: bool = False):
+    """Padding k // 2, which never wins; same: MindSpore's pad_mode "same", which pads behind where the padding is odd."""
     p = k // 2
     height, width = ((side + 2 * p - k) // stride + 1 for side in x.shape[2:])
-    x = np.pad(x, ((0, 0), (0, 0), (p, p), (p, p)), constant_values=-np.inf)
+    pads = [(p, p), (p, p)]
+    if same:
+        missing = [max((-(-side // stride) - 1) * stride + k - side, 0) for side in x.shape[2:]]
+        height, width = (-(-side // stride) for side in x.shape[2:])
+        pads = [(total // 2, total - total // 2) for total in missing]
+    x = np.pad(x, ((0, 0), (0, 0), *pads), constant_values=-np.inf)
     return np.max([x[:, :, i:i + stride * (height - 1) + 1:stride, j:j + stride * (width - 1) + 1:stride]
                    for i in range(k) for j in range(k)], 0)
 
@@ -86,7 +91,11 @@ def level_torchvision(side):
     return 2 + np.log2(np.maximum(side, 1e-30) / 224) + 1e-6
 
 
-LEVELS_OF_ROIS = {"mmdet": level_mmdet, "detectron2": level_detectron2, "torchvision": level_torchvision}
+def level_mslab(side):
+    return np.log2(side / 56 + 1e-6 + 1e-4)
+
+
+LEVELS_OF_ROIS = {"mmdet": level_mmdet, "detectron2": level_detectron2, "torchvision": level_torchvision, "mslab": level_mslab}
 
 
 def roi_align(features, rois, bins: int, aligned: bool, samples: int, level_of):

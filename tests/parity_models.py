@@ -42,6 +42,13 @@ PREFIXES = {
         "rcnn.fcs": "roi_head.bbox_head.shared_fcs.{}", "rcnn.cls_score": "roi_head.bbox_head.fc_cls",
         "rcnn.bbox_pred": "roi_head.bbox_head.fc_reg", "rcnn_mask.convs": "roi_head.mask_head.convs.{}.conv",
         "rcnn_mask.deconv": "roi_head.mask_head.upsample", "rcnn_mask.logits": "roi_head.mask_head.conv_logits"},
+    "mslab": {
+        "backbone": "backbone.bottom_up", "neck.laterals": "backbone.lateral_convs.{}.conv.0",
+        "neck.outputs": "backbone.fpn_convs.{}.conv.0", "rpn.conv": "rpn_head.rpn_feat.rpn_conv",
+        "rpn.cls": "rpn_head.rpn_feat.rpn_rois_score", "rpn.reg": "rpn_head.rpn_feat.rpn_rois_delta",
+        "rcnn.fcs.0": "bbox_head.head.fc6", "rcnn.fcs.1": "bbox_head.head.fc7", "rcnn.cls_score": "bbox_head.bbox_cls",
+        "rcnn.bbox_pred": "bbox_head.bbox_delta", **{f"rcnn_mask.convs.{i}": f"mask_head.head.upsample.{2 * i}" for i in range(4)},
+        "rcnn_mask.deconv": "mask_head.head.upsample.8", "rcnn_mask.logits": "mask_head.mask_fcn_logits"},
 }
 PARITY_DIR = Path(os.environ.get("PARITY_DIR") or Path(__file__).resolve().parents[2] / "shared" / "parity")
 
@@ -89,8 +96,10 @@ class ParityModel:
 
     @property
     def image_info(self) -> np.ndarray:
-        sizes = self.arrays["input/image_sizes"].astype(np.float32)
-        return np.concatenate([sizes, np.ones_like(sizes), sizes], 1)
+        sizes = self.arrays["input/image_sizes"]
+        original = self.arrays.get("input/original_sizes", sizes)
+        scales = self.arrays.get("input/scales", np.ones(len(sizes)))[:, None].repeat(2, 1)
+        return np.concatenate([sizes, scales, original], 1).astype(np.float32)
 
     @cached_property
     def images(self) -> list:
@@ -139,6 +148,8 @@ class ParityModel:
 
     def size(self) -> dict:
         """Keys of the size of the input: bounds of the sides of a picture, and the batch that all are padded to."""
+        if "test_size" in self.settings:
+            return dict(zip(("img_height", "img_width"), self.settings["test_size"]))
         height, width = self.arrays["input/images"].shape[2:]
         return {"pad_to": f"{height}x{width}", "img_height": self.settings["test_min_size"],
                 "img_width": self.settings["test_max_size"]}
@@ -175,6 +186,8 @@ class ParityModel:
             cell = f"{cell}.{int(norm)}"
         elif norm:
             cell = cell[:-5] + cell[-5:].replace("conv", "bn")
+        if self.framework == "mslab":
+            return f"{prefixes['backbone']}.{cell.replace('downsample', 'down_sample')}.{leaf}"
         return f"{prefixes['backbone']}.{cell}.{NORM.get(leaf, leaf)}"
 
     def class_rows(self, array):

@@ -27,16 +27,17 @@ class InjectedLosses(nn.Cell):
         rois, labels, targets, positive, valid = roi
         features = net.neck(net.backbone(image))
         logits, deltas = net.rpn.at_anchors(features, index)
-        losses = rpn_losses(logits, deltas, rpn_targets, rpn_positive, rpn_negative, net.betas[0])
+        losses = rpn_losses(logits, deltas, rpn_targets, rpn_positive, rpn_negative, net.betas[0], net.losses_added)
         cells = net.roi_align.table_of(features[:4])
         logits, deltas = net.rcnn(net.roi_align.from_table(*cells, rois))
         n, s = labels.shape
         q = positive.shape[1]
         deltas = deltas.reshape(n, s, -1)[:, :q]
-        losses += box_head_losses(logits.reshape(n, s, -1), deltas, labels, targets, positive, valid, net.betas[1])
+        losses += box_head_losses(logits.reshape(n, s, -1), deltas, labels, targets, positive, valid, net.betas[1],
+                                   net.losses_added)
         if self.masks:
             rois, labels, targets, positive = mask
-            losses += (mask_head_loss(net.mask_logits(cells, rois, labels), targets, positive),)
+            losses += (mask_head_loss(net.mask_logits(cells, rois, labels), targets, positive, net.losses_added),)
         return losses
 
 
@@ -86,6 +87,17 @@ def settled_step(model, fast: bool = False) -> tuple:
     """Return the share of moved activations, the network, and `step`: step() -> the losses, {our parameter: gradient}."""
     detector, images, settler = model.network(fast), model.arrays["input/images"], Settler()
     samples = settle_two_stage(settler, detector, images, injected_arrays(model), conventions_of(model))
+    return settler.moved / settler.seen, detector, step_of(model, detector, samples)
+
+
+def plain_step(model) -> tuple:
+    """The same with all activations as they come; scale and shift of the norms do not learn."""
+    detector = model.network(train_norm=False)
+    return 0.0, detector, step_of(model, detector, injected_arrays(model))
+
+
+def step_of(model, detector, samples):
+    """A function that returns (losses, {our parameter: gradient})."""
     net = InjectedLosses(detector, model.masks)
     params = ms.ParameterTuple(net.trainable_params())
 
@@ -94,10 +106,10 @@ def settled_step(model, fast: bool = False) -> tuple:
         return losses.sum(), losses
 
     compiled = ms.jit(ms.value_and_grad(forward, None, params, has_aux=True))
-    inputs = Tensor(images), *tensors_of(samples)
+    inputs = Tensor(model.arrays["input/images"]), *tensors_of(samples)
 
     def step():
         (_, losses), grads = compiled(*inputs)
         return losses.asnumpy(), {param.name: grad.asnumpy() for param, grad in zip(params, grads)}
 
-    return settler.moved / settler.seen, detector, step
+    return step

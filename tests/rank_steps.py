@@ -81,6 +81,41 @@ def statistics(rank: int, ranks: int) -> list:
     return [param.asnumpy().tolist() for param in (norm.moving_mean, norm.moving_variance, norm.gamma)]
 
 
+def norms(rank: int = 0, ranks: int = 1) -> dict:
+    """name -> value after two steps of convolutions with norms on the statistics of the batch, and the losses."""
+    import mindspore as ms
+    from mindspore import Tensor, nn, ops
+
+    from faster_rcnn.src.FasterRcnn.batch_norm import take_batch_statistics
+    from faster_rcnn.src.model_utils.layers.convolution import ConvNorm
+    from faster_rcnn.src.model_utils.training.step import TrainStep
+
+    class Toy(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.beside = ConvNorm(3, 4, 3), ConvNorm(4, 5, 3, 2), ConvNorm(4, 5, 1, 2)
+
+        def construct(self, image, target):
+            x = ops.relu(self.first(image))
+            x = ops.relu(self.second(x) + self.beside(x))
+            return (ops.square(x - target).mean(),)
+
+    ms.set_seed(3)
+    net = Toy()
+    for number, param in enumerate(net.get_parameters()):
+        rng = np.random.default_rng(number)
+        param.set_data(Tensor(rng.uniform(0.2, 1, param.shape).astype(np.float32)))
+    take_batch_statistics(net)
+    step = TrainStep(net, ("loss",), momentum=0.9, weight_decay=1e-4, rank_size=ranks)
+    rng, losses = np.random.default_rng(9), []
+    images, targets = rng.normal(1, 3, (STEPS, 4, 3, 7, 9)), rng.normal(size=(STEPS, 4, 5, 4, 5))
+    images[:, 2:] *= 4          # the images of the second rank have other statistics
+    share = slice(rank * 4 // ranks, (rank + 1) * 4 // ranks)
+    for batch in zip(images, targets):
+        losses.append(step([Tensor(array[share].astype(np.float32)) for array in batch], 0.1).losses["loss"])
+    return {**{param.name: param.asnumpy() for param in net.get_parameters()}, "losses": np.array(losses)}
+
+
 def talk(rank: int, ranks: int) -> dict:
     """What comes of the exchanges between ranks, as JSON."""
     from faster_rcnn.src.model_utils.training import ranks as module
@@ -126,6 +161,8 @@ if __name__ == "__main__":
     rank, ranks = get_ranks(config)
     folder = Path(sys.argv[1])
     (folder / f"told_{rank}.json").write_text(json.dumps({**talk(rank, ranks), "statistics": statistics(rank, ranks)}))
+    os.environ["MS_JIT"] = "1"
+    np.savez(folder / f"norms_{rank}.npz", **norms(rank, ranks))
     for model in MODELS:        # built and, but for one, run in PyNative mode
         os.environ["MS_JIT"] = "1" if model == COMPILED else "0"
         np.savez(folder / f"{model}_{rank}.npz", **train(model, rank, ranks))

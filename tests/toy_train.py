@@ -61,6 +61,9 @@ if __name__ == "__main__":
     script = ROOT / model / "train.py"
     sys.argv = [str(script), *(item for item in sys.argv[1:] if not item.startswith("--toy_"))]
     sys.path[:1] = [str(script.parent), str(ROOT)]
+    from src.model_utils.signals import end_at_signals
+
+    end_at_signals()
     from src.model_utils.local_adapter import prepare_environment
 
     prepare_environment()

@@ -33,8 +33,10 @@ Picture Decode(const std::vector<uint8_t> &data, bool upright);
 int FindOrientation(const std::vector<uint8_t> &data);
 Picture Turn(Picture picture, int orientation);
 
-// Bilinear, pixel centres at +0.5, as cv2.resize and PIL.Image.resize.
-Picture ResizeOpenCv(const Picture &picture, Size size);
+// Bilinear, pixel centres at +0.5, as cv2.resize and PIL.Image.resize. scale: pixels of the result per pixel, where it is not
+// `size` over the picture's own; 0 = it is. ResizeArea is cv2.INTER_AREA, for pictures that shrink.
+Picture ResizeOpenCv(const Picture &picture, Size size, double scale = 0);
+Picture ResizeArea(const Picture &picture, Size size, double scale = 0);
 FloatPicture ResizeFloat(const Picture &picture, Size size);
 Picture ResizePillow(const Picture &picture, Size size);
 

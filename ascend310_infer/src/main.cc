@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <thread>
@@ -152,6 +153,7 @@ void Run(const std::vector<std::string> &arguments) {
   ResultsWriter writer(settings);
   Summary summary(files.size());
   Pipeline(files, preprocess, &writer, &summary, settings.Threads("readers")).Run(&detector, preprocess.canvas());
+  writer.Finish();
   if (summary.read() == 0) {
     throw InputError("input_path: none of the pictures in " + settings.Text("input_path") + " could be read");
   }
@@ -169,6 +171,7 @@ int main(int count, char **words) {
       return 0;
     }
   }
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that becomes too large is an error like a full disk
   try {
     detect::Run(arguments);
   } catch (const std::exception &error) {

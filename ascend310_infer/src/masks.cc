@@ -64,9 +64,24 @@ Axis TruncatedAxis(double begin, double end, int length, int cells) {
   return axis;
 }
 
+// The mask is resized to the rounded size of the box, and lies at its truncated corner.
+Axis RoundedAxis(double start, double stop, int length, int cells) {
+  Axis axis;
+  axis.first = static_cast<int>(start);
+  const int pixels = static_cast<int>(stop - start + 0.5);
+  for (int pixel = 0; pixel < pixels && axis.first + pixel < length; ++pixel) {
+    const double place = (pixel + 0.5) * (cells / static_cast<double>(pixels)) - 0.5;
+    axis.blends.push_back(BlendOf(std::clamp(place, 0.0, cells - 1.0), 0, cells));
+  }
+  return axis;
+}
+
 Axis AxisOf(double start, double stop, int length, int cells, PasteRule rule) {
   if (!(std::isfinite(start) && std::isfinite(stop) && stop > start)) {
     return {};
+  }
+  if (rule == PasteRule::kRounded) {
+    return RoundedAxis(start, stop, length, cells);
   }
   return rule == PasteRule::kGrid ? GridAxis(start, stop, length, cells) : TruncatedAxis(start, stop, length, cells);
 }
@@ -118,6 +133,9 @@ std::string PasteRle(const float *mask, int side, const std::array<double, 4> &b
   if (rows == 0 || columns == 0) {
     runs.Add(false, height * static_cast<uint32_t>(size.width));
     return CompressRuns(runs.runs());
+  }
+  if (rule == PasteRule::kRounded) {
+    threshold = std::nextafter(threshold, 2.0f);
   }
   const auto top = static_cast<uint32_t>(down.first);
   runs.Add(false, static_cast<uint32_t>(across.first) * height);

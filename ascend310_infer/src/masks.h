@@ -8,8 +8,9 @@
 
 namespace detect {
 
-// Where the cells of a mask lie: detectron2's and mmdet's rule, or torchvision's.
-enum class PasteRule { kGrid, kTruncated };
+// Where the cells of a mask lie: detectron2's and mmdet's rule, torchvision's, or mindspore-lab's, where a pixel of just the
+// threshold is outside.
+enum class PasteRule { kGrid, kTruncated, kRounded };
 
 // mask: side x side probabilities; box: in pixels of the picture of `size`; at least `threshold` belongs to the object.
 // Gives the compressed counts of COCO's RLE.

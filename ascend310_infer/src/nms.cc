@@ -35,6 +35,7 @@ void Detections::Add(const Candidate &candidate) {
   boxes.push_back(candidate.box);
   scores.push_back(candidate.score);
   labels.push_back(candidate.label);
+  sources.push_back(candidate.source);
 }
 
 bool IsFinite(const float *box, float score) {

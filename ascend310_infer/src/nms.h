@@ -16,7 +16,8 @@ using Box = std::array<float, 4>;  // x1, y1, x2, y2 in pixels of the network's 
 struct Candidate {
   Box box;
   float score;
-  int32_t label;  // from 1 on
+  int32_t label;      // from 1 on
+  size_t source = 0;  // of two stages: the number of the proposal that it came from
 };
 
 // What was found in one picture, best first.
@@ -24,6 +25,7 @@ struct Detections {
   std::vector<Box> boxes;
   std::vector<float> scores;
   std::vector<int32_t> labels;  // from 1 on
+  std::vector<size_t> sources;  // as of Candidate
 
   // Of networks with masks: mask_side x mask_side probabilities of each detection, in cells of its box.
   int mask_side = 0;

@@ -1,6 +1,7 @@
 #include "preprocess.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 namespace detect {
@@ -17,12 +18,20 @@ Preprocess::Preprocess(const Settings &settings) {
   }
   keep_ratio_ = settings.Flag("keep_ratio");
   to_rgb_ = settings.Flag("to_rgb");
-  nearest_ = settings.Text("size_rounding") == "nearest";
+  size_rounding_ = settings.Text("size_rounding");
   // Older files of settings do not have it.
   upright_ = !settings.Has("exif_orientation") || settings.Text("exif_orientation") != "ignore";
+  exact_scale_ = settings.Has("scale_rule") && settings.Text("scale_rule") == "factor" && keep_ratio_;
+  pad_black_ = settings.Has("pad_black") && settings.Flag("pad_black");
   resize_mode_ = settings.Text("resize_mode");
-  if (resize_mode_ != "opencv" && resize_mode_ != "pillow" && resize_mode_ != "float") {
-    throw InputError("resize_mode: expected opencv, pillow or float, got '" + resize_mode_ + "'");
+  if (resize_mode_ != "opencv" && resize_mode_ != "area" && resize_mode_ != "pillow" && resize_mode_ != "float") {
+    throw InputError("resize_mode: expected opencv, area, pillow or float, got '" + resize_mode_ + "'");
+  }
+  if (resize_mode_ == "area" && !keep_ratio_) {
+    throw InputError("resize_mode: area needs keep_ratio True here: one side may grow where the other shrinks");
+  }
+  if (exact_scale_ && resize_mode_ != "opencv" && resize_mode_ != "area") {
+    throw InputError("scale_rule: factor needs resize_mode opencv or area here, got '" + resize_mode_ + "'");
   }
   const auto mean = settings.Numbers("image_mean", 3), std = settings.Numbers("image_std", 3);
   for (size_t c = 0; c < 3; ++c) {
@@ -35,38 +44,50 @@ Preprocess::Preprocess(const Settings &settings) {
 }
 
 int Preprocess::Scaled(int side, double scale) const {
-  return std::max(1, static_cast<int>(side * scale + (nearest_ ? 0.5 : 0.0)));
+  const double exact = side * scale;
+  const double whole = size_rounding_ == "even" ? std::nearbyint(exact) : size_rounding_ == "nearest" ? exact + 0.5 : exact;
+  return std::max(1, static_cast<int>(whole));
+}
+
+double Preprocess::Scale(Size original) const {
+  const double height = original.height, width = original.width;
+  if (fixed_) {
+    return std::min(target_.height / height, target_.width / width);
+  }
+  const double scale = std::min(target_.height / std::min(height, width), target_.width / std::max(height, width));
+  return std::min({scale, canvas_.height / height, canvas_.width / width});
 }
 
 Size Preprocess::Resized(Size original) const {
-  const double height = original.height, width = original.width;
   if (!keep_ratio_) {
     return {std::min(target_.height, canvas_.height), std::min(target_.width, canvas_.width)};
   }
-  double scale = 0;
-  if (fixed_) {
-    scale = std::min(target_.height / height, target_.width / width);
-  } else {
-    scale = std::min(target_.height / std::min(height, width), target_.width / std::max(height, width));
-    scale = std::min({scale, canvas_.height / height, canvas_.width / width});
-  }
+  const double scale = Scale(original);
   return {Scaled(original.height, scale), Scaled(original.width, scale)};
 }
 
 NetworkInput Preprocess::operator()(const Picture &picture) const {
   const Size size = Resized(picture.size);
+  const double scale = exact_scale_ ? Scale(picture.size) : 0.0;
   NetworkInput input;
-  input.image.assign(static_cast<size_t>(3) * canvas_.height * canvas_.width, 0.0f);
+  const auto pixels = static_cast<size_t>(canvas_.height) * canvas_.width;
+  for (size_t plane = 0; plane < 3; ++plane) {
+    input.image.insert(input.image.end(), pixels, pad_black_ ? tables_[to_rgb_ ? 2 - plane : plane][0] : 0.0f);
+  }
   if (resize_mode_ == "float" && !(picture.size == size)) {
     PackFloats(ResizeFloat(picture, size), &input.image);
   } else if (picture.size == size) {
     PackBytes(picture, &input.image);
+  } else if (resize_mode_ == "pillow") {
+    PackBytes(ResizePillow(picture, size), &input.image);
   } else {
-    PackBytes(resize_mode_ == "pillow" ? ResizePillow(picture, size) : ResizeOpenCv(picture, size), &input.image);
+    const bool shrinks = scale > 0 ? scale < 1 : size.height < picture.size.height || size.width < picture.size.width;
+    const bool area = resize_mode_ == "area" && shrinks;
+    PackBytes(area ? ResizeArea(picture, size, scale) : ResizeOpenCv(picture, size, scale), &input.image);
   }
   const double height = picture.size.height, width = picture.size.width;
   const double info[] = {static_cast<double>(size.height), static_cast<double>(size.width),
-                         size.height / height, size.width / width, height, width};
+                         scale > 0 ? scale : size.height / height, scale > 0 ? scale : size.width / width, height, width};
   std::transform(std::begin(info), std::end(info), input.info.begin(), [](double v) { return static_cast<float>(v); });
   return input;
 }

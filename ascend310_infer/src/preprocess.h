@@ -1,4 +1,4 @@
-// The network's input of a picture, equal to what src/transforms.py of the models makes.
+// The network's input of a picture, equal to what src/model_utils/data/transforms.py of the models makes.
 #pragma once
 
 #include <array>
@@ -14,7 +14,7 @@ namespace detect {
 using ImageInfo = std::array<float, 6>;
 
 struct NetworkInput {
-  std::vector<float> image;  // 3 x height x width of the canvas, normalised; 0, the mean, around the picture
+  std::vector<float> image;  // 3 x height x width of the canvas, normalised; the mean, or black, around the picture
   ImageInfo info{};
 };
 
@@ -30,13 +30,15 @@ class Preprocess {
   bool upright() const { return upright_; }
 
  private:
+  // What the sides of a picture are multiplied by, where they keep their ratio.
+  double Scale(Size original) const;
   int Scaled(int side, double scale) const;
   void PackBytes(const Picture &picture, std::vector<float> *image) const;
   void PackFloats(const FloatPicture &picture, std::vector<float> *image) const;
 
   Size target_, canvas_;
-  bool fixed_, keep_ratio_, to_rgb_, nearest_, upright_;
-  std::string resize_mode_;
+  bool fixed_, keep_ratio_, to_rgb_, upright_, exact_scale_, pad_black_;
+  std::string resize_mode_, size_rounding_;
   std::array<double, 3> mean_{}, std_{};            // of blue, green, red
   std::array<std::array<float, 256>, 3> tables_{};  // (value - mean) / std of the values of a byte
 };

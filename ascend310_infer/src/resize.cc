@@ -18,8 +18,8 @@ struct Tap {
 
 // hold: weights outside the picture are set to those of its border, as OpenCV does along rows; along columns it takes the
 // border's row twice.
-std::vector<Tap> Taps(int from, int to, bool hold) {
-  const double scale = 1.0 / (static_cast<double>(to) / from);
+std::vector<Tap> Taps(int from, int to, bool hold, double factor = 0) {
+  const double scale = 1.0 / (factor > 0 ? factor : static_cast<double>(to) / from);
   std::vector<Tap> taps(static_cast<size_t>(to));
   for (int i = 0; i < to; ++i) {
     float place = static_cast<float>((i + 0.5) * scale - 0.5);
@@ -56,8 +56,8 @@ void Halve(const Picture &picture, Size size, Out *out, const Mean &mean) {
 
 // The two rows of the result's row, resized along x, and what is made of them. Rows are kept while they are needed again.
 template <typename Value, typename RowFunction, typename Combine>
-void ResizeRows(Size from, Size to, const RowFunction &row_of, const Combine &combine) {
-  const auto taps = Taps(from.height, to.height, false);
+void ResizeRows(Size from, Size to, double factor, const RowFunction &row_of, const Combine &combine) {
+  const auto taps = Taps(from.height, to.height, false, factor);
   std::vector<Value> rows[2];
   int held[2] = {-1, -1};
   for (int y = 0; y < to.height; ++y) {
@@ -113,6 +113,55 @@ std::vector<Window> Windows(int from, int to) {
   return windows;
 }
 
+// A pixel that a pixel of the result covers, and its part of the mean.
+struct Share {
+  int target, source;
+  float weight;
+};
+
+// OpenCV leaves out what is less than a thousandth of a pixel.
+std::vector<Share> Shares(int from, int to, double scale) {
+  constexpr double kLeast = 1e-3;
+  std::vector<Share> shares;
+  for (int i = 0; i < to; ++i) {
+    const double start = i * scale, stop = start + scale, covered = std::min(scale, from - start);
+    const int last = std::min(static_cast<int>(std::floor(stop)), from - 1);
+    const int first = std::min(static_cast<int>(std::ceil(start)), last);
+    if (first - start > kLeast) {
+      shares.push_back({i, first - 1, static_cast<float>((first - start) / covered)});
+    }
+    for (int x = first; x < last; ++x) {
+      shares.push_back({i, x, static_cast<float>(1.0 / covered)});
+    }
+    if (stop - last > kLeast) {
+      shares.push_back({i, last, static_cast<float>(std::min(std::min(stop - last, 1.0), covered) / covered)});
+    }
+  }
+  return shares;
+}
+
+// The mean of n x m pixels, for sides that divide.
+Picture MeanOfBlocks(const Picture &picture, Size size, int rows, int columns) {
+  Picture out{size, {}};
+  out.bgr.reserve(static_cast<size_t>(size.height) * size.width * kChannels);
+  const float share = 1.0f / static_cast<float>(rows * columns);
+  for (int y = 0; y < size.height; ++y) {
+    for (int x = 0; x < size.width * kChannels; ++x) {
+      const int column = x / kChannels * columns, c = x % kChannels;
+      int sum = 0;
+      for (int dy = 0; dy < rows; ++dy) {
+        for (int dx = 0; dx < columns; ++dx) {
+          const auto pixel = static_cast<size_t>(y * rows + dy) * picture.size.width + column + dx;
+          sum += picture.bgr[pixel * kChannels + c];
+        }
+      }
+      out.bgr.push_back(rows == 2 && columns == 2 ? static_cast<uint8_t>((sum + 2) >> 2)
+                                                  : static_cast<uint8_t>(std::lrint(static_cast<float>(sum) * share)));
+    }
+  }
+  return out;
+}
+
 // step: distance of neighbours in bytes.
 uint8_t Weighted(const uint8_t *pixel, size_t step, const std::vector<int> &weights) {
   int sum = 1 << (kPillowBits - 1);
@@ -125,9 +174,9 @@ uint8_t Weighted(const uint8_t *pixel, size_t step, const std::vector<int> &weig
 
 }  // namespace
 
-Picture ResizeOpenCv(const Picture &picture, Size size) {
+Picture ResizeOpenCv(const Picture &picture, Size size, double scale) {
   Picture out{size, std::vector<uint8_t>(static_cast<size_t>(size.height) * size.width * kChannels)};
-  if (Halves(picture.size, size)) {
+  if (Halves(picture.size, size) && (scale <= 0 || scale == 0.5)) {
     Halve(picture, size, out.bgr.data(), [](int sum) { return static_cast<uint8_t>((sum + 2) >> 2); });
     return out;
   }
@@ -135,7 +184,7 @@ Picture ResizeOpenCv(const Picture &picture, Size size) {
     int first, second, left, right;
   };
   std::vector<FixedTap> taps;
-  for (const Tap &tap : Taps(picture.size.width, size.width, true)) {
+  for (const Tap &tap : Taps(picture.size.width, size.width, true, scale)) {
     taps.push_back({tap.first * kChannels, tap.second * kChannels, Fixed(1.0f - tap.weight), Fixed(tap.weight)});
   }
   auto row_of = [&](int y, int *row) {
@@ -153,7 +202,36 @@ Picture ResizeOpenCv(const Picture &picture, Size size) {
       target[i] = static_cast<uint8_t>((((upper * (above[i] >> 4)) >> 16) + ((lower * (below[i] >> 4)) >> 16) + 2) >> 2);
     }
   };
-  ResizeRows<int>(picture.size, size, row_of, combine);
+  ResizeRows<int>(picture.size, size, scale, row_of, combine);
+  return out;
+}
+
+Picture ResizeArea(const Picture &picture, Size size, double scale) {
+  const double by_x = scale > 0 ? 1 / scale : 1 / (static_cast<double>(size.width) / picture.size.width);
+  const double by_y = scale > 0 ? 1 / scale : 1 / (static_cast<double>(size.height) / picture.size.height);
+  const int columns = static_cast<int>(std::lrint(by_x)), rows = static_cast<int>(std::lrint(by_y));
+  if (by_x == columns && by_y == rows && size.width * columns <= picture.size.width && size.height * rows <= picture.size.height) {
+    return MeanOfBlocks(picture, size, rows, columns);
+  }
+  const size_t stride = static_cast<size_t>(size.width) * kChannels;
+  const auto across = Shares(picture.size.width, size.width, by_x);
+  std::vector<float> line(stride), sums(static_cast<size_t>(size.height) * stride);
+  for (const Share &down : Shares(picture.size.height, size.height, by_y)) {
+    const uint8_t *source = picture.bgr.data() + static_cast<size_t>(down.source) * picture.size.width * kChannels;
+    std::fill(line.begin(), line.end(), 0.0f);
+    for (const Share &share : across) {
+      for (int c = 0; c < kChannels; ++c) {
+        line[static_cast<size_t>(share.target * kChannels + c)] += source[share.source * kChannels + c] * share.weight;
+      }
+    }
+    float *target = sums.data() + static_cast<size_t>(down.target) * stride;
+    for (size_t i = 0; i < stride; ++i) {
+      target[i] += line[i] * down.weight;
+    }
+  }
+  Picture out{size, std::vector<uint8_t>(sums.size())};
+  std::transform(sums.begin(), sums.end(), out.bgr.begin(),
+                 [](float sum) { return static_cast<uint8_t>(std::clamp(std::lrint(sum), 0L, 255L)); });
   return out;
 }
 
@@ -182,7 +260,7 @@ FloatPicture ResizeFloat(const Picture &picture, Size size) {
       target[i] = above[i] * (1.0f - weight) + below[i] * weight;
     }
   };
-  ResizeRows<float>(picture.size, size, row_of, combine);
+  ResizeRows<float>(picture.size, size, 0, row_of, combine);
   return out;
 }
 

@@ -1,5 +1,9 @@
 #include "results.h"
 
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
@@ -7,7 +11,52 @@
 #include <cstring>
 
 namespace detect {
+namespace fs = std::filesystem;
 namespace {
+
+// Between the stem of a file and the number of the process that writes it: processes of other machines may share the folder.
+std::string Host() {
+  char name[256] = "";
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+std::string PartialPrefix(const fs::path &path) { return "." + path.stem().string().substr(0, 50) + "." + Host() + "."; }
+
+std::string PartialSuffix(const fs::path &path) { return ".part" + path.extension().string(); }
+
+// Files of this name that processes of this machine left which are dead.
+void RemoveLeftovers(const fs::path &path) {
+  const std::string prefix = PartialPrefix(path), suffix = PartialSuffix(path);
+  std::error_code error;
+  for (const auto &entry : fs::directory_iterator(path.parent_path().empty() ? "." : path.parent_path(), error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.size() <= prefix.size() + suffix.size() || name.compare(0, prefix.size(), prefix) != 0 ||
+        name.compare(name.size() - suffix.size(), suffix.size(), suffix) != 0) {
+      continue;
+    }
+    const std::string digits = name.substr(prefix.size(), name.size() - prefix.size() - suffix.size());
+    const bool number = std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+    if (number && digits.size() < 10 && kill(static_cast<pid_t>(std::stol(digits)), 0) != 0 && errno == ESRCH) {
+      fs::remove(entry.path(), error);
+    }
+  }
+}
+
+// Where the file grows. A symbolic link stays one.
+fs::path PartialPath(const fs::path &path) {
+  std::error_code error;
+  if (fs::is_directory(path, error)) {
+    return path;  // opening it says why not
+  }
+  if (path.parent_path() == "/dev" || (fs::exists(path, error) && !fs::is_regular_file(path, error))) {
+    return path;
+  }
+  fs::path target = fs::weakly_canonical(path, error);
+  target = error ? path : target;
+  RemoveLeftovers(target);
+  return target.parent_path() / (PartialPrefix(target) + std::to_string(getpid()) + PartialSuffix(target));
+}
 
 std::string Quoted(const std::string &text) {
   std::string quoted = "\"";
@@ -73,21 +122,54 @@ std::string ResultLine(const Outcome &outcome, const MaskSettings &masks) {
 }
 
 ResultsWriter::ResultsWriter(const Settings &settings)
-    : path_(settings.Text("output_path")), stream_(path_, std::ios::trunc) {
+    : path_(settings.Text("output_path")), partial_(PartialPath(path_)), stream_(partial_, std::ios::trunc) {
   if (settings.Has("mask_paste")) {
+    const std::string &paste = settings.Text("mask_paste");
     masks_ = {static_cast<float>(settings.Number("mask_thr_binary")),
-              settings.Text("mask_paste") == "truncated" ? PasteRule::kTruncated : PasteRule::kGrid};
+              paste == "truncated" ? PasteRule::kTruncated : paste == "rounded" ? PasteRule::kRounded : PasteRule::kGrid};
   }
   if (!stream_) {
-    throw InputError("output_path: " + path_ + " cannot be written: " + std::strerror(errno));
+    Fail(std::strerror(errno));
+  }
+}
+
+ResultsWriter::~ResultsWriter() {
+  std::error_code error;
+  if (partial_ != path_) {
+    fs::remove(partial_, error);
   }
 }
 
 void ResultsWriter::Add(const Outcome &outcome) {
   stream_ << ResultLine(outcome, masks_) << '\n' << std::flush;
   if (!stream_) {
-    throw InputError("output_path: " + path_ + " cannot be written: " + std::strerror(errno));
+    Fail(std::strerror(errno));
   }
+}
+
+void ResultsWriter::Finish() {
+  stream_.close();
+  if (!stream_) {
+    Fail(std::strerror(errno));
+  }
+  if (partial_ == path_) {
+    return;
+  }
+  const int file = open(partial_.c_str(), O_RDONLY | O_CLOEXEC);  // or a power cut leaves an empty file under the final name
+  if (file >= 0) {
+    fsync(file);
+    close(file);
+  }
+  std::error_code error;
+  const fs::path target = fs::weakly_canonical(path_, error);
+  fs::rename(partial_, error ? fs::path(path_) : target, error);
+  if (error) {
+    Fail(error.message());
+  }
+}
+
+void ResultsWriter::Fail(const std::string &why) const {
+  throw InputError("output_path: " + path_ + " cannot be written: " + why);
 }
 
 }  // namespace detect

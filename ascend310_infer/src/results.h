@@ -1,6 +1,8 @@
-// The file of results: a JSON object a line, one for each picture, appended as they come.
+// The file of results: a JSON object a line, one for each picture. It is written beside its place as they come, and renamed
+// when it is whole.
 #pragma once
 
+#include <filesystem>
 #include <fstream>
 #include <string>
 
@@ -29,12 +31,19 @@ struct MaskSettings {
 class ResultsWriter {
  public:
   explicit ResultsWriter(const Settings &settings);
+  ~ResultsWriter();  // removes what has not been finished
 
   // InputError where the line cannot be written.
   void Add(const Outcome &outcome);
 
+  // Puts the file in its place; InputError where that is not possible.
+  void Finish();
+
  private:
+  [[noreturn]] void Fail(const std::string &why) const;
+
   std::string path_;
+  std::filesystem::path partial_;  // a device or a pipe is written directly: then it is path_
   std::ofstream stream_;
   MaskSettings masks_;
 };

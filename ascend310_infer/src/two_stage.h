@@ -12,23 +12,30 @@
 
 namespace detect {
 
+// Height and width that boxes are cut to.
+using Limits = std::array<float, 2>;
+
 // Candidates of the levels -> proposals, as src/FasterRcnn/proposal_generator.py.
 class Proposals {
  public:
   explicit Proposals(const Settings &settings);
 
   // logits: (1, A_l) and boxes: (1, A_l, 4) per level -> the best, cut to the picture; at most max_num. Counts those that are
-  // left out, as they are no numbers.
+  // left out, as they are no numbers. canvas: the size of the padded input.
   std::vector<Box> operator()(const std::vector<const Output *> &logits, const std::vector<const Output *> &boxes,
-                              const ImageInfo &info, size_t *not_finite) const;
+                              const ImageInfo &info, Size canvas, size_t *not_finite) const;
   size_t max_num() const { return max_num_; }
 
  private:
-  std::vector<Candidate> OfLevel(const Output &logits, const Output &boxes, const ImageInfo &info, size_t *not_finite) const;
+  std::vector<Candidate> OfLevel(const Output &logits, const Output &boxes, const Limits &limits, size_t *not_finite) const;
+  bool LargeEnough(const Box &box) const;
 
   size_t nms_pre_, nms_post_, max_num_;
   float nms_thr_, min_size_, offset_;
   bool across_levels_;  // one more NMS over the boxes of all levels
+  bool cut_first_;      // before it the cut to the best
+  bool filter_first_;   // drops what is too small before the best of a level are chosen
+  bool clip_to_input_;  // clips to the last pixel of the padded input
 };
 
 // Boxes and scores of each proposal and class -> detections, as Detector of src/FasterRcnn/rcnn.py.
@@ -42,6 +49,7 @@ class BoxNms {
  private:
   float score_thr_, iou_thr_, min_size_, offset_;
   size_t nms_pre_, max_per_img_;
+  bool clip_last_, scaled_limits_;  // clip behind the NMS; to the original size times the scale
 };
 
 // Runs the part before the proposals, then the heads on what RoIAlign gives them.
@@ -59,7 +67,8 @@ class TwoStage {
   };
 
   Levels LevelsOf(const std::vector<Output> &outputs, Size canvas) const;
-  void AddMasks(const std::vector<const Output *> &features, Detections *found);
+  // proposals: that the detections came from.
+  void AddMasks(const std::vector<const Output *> &features, const std::vector<Box> &proposals, Detections *found);
 
   std::string path_;
   int classes_;  // without the background
@@ -70,6 +79,7 @@ class TwoStage {
   std::unique_ptr<RoiAlign> mask_align_;  // of Mask R-CNN, as what follows
   std::unique_ptr<Model> masks_;
   size_t max_per_img_ = 0;
+  bool mask_from_proposal_ = false;  // pools the mask of a detection from the proposal that it came from
 };
 
 // Whether this is a file that TwoStage takes; InputError where it is the heads' part.

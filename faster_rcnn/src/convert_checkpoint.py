@@ -2,12 +2,12 @@
 
 usage: python -m src.convert_checkpoint --ckpt_file=F [--source=NAME] [--output_file=O.ckpt] [--weights=NAME] [--partial]
                                        [--norm_eps=X]
-       python -m src.convert_checkpoint --ckpt_file=O.ckpt --to=torchvision|detectron2|mmdet [--config_path=O.yaml]
+       python -m src.convert_checkpoint --ckpt_file=O.ckpt --to=torchvision|detectron2|mmdet|mslab [--config_path=O.yaml]
 
 Reads PyTorch .pth (both containers; PyTorch is not needed), pickles of NumPy arrays, .npz, .safetensors, and MindSpore's own
-.ckpt. A detector of torchvision, detectron2, mmdet or the old MindSpore zoo becomes O.ckpt and O.yaml, with which
-`infer.py --config_path=O.yaml --checkpoint_path=O.ckpt` runs. Layers that a backbone's file lacks are left out and named;
-training initialises them anew.
+.ckpt. A detector of torchvision, detectron2, mmdet, mindspore-lab (mslab) or the old MindSpore zoo becomes O.ckpt and O.yaml, with
+which `infer.py --config_path=O.yaml --checkpoint_path=O.ckpt` runs. Layers that a backbone's file lacks are left out and named;
+training initialises them. A backbone of MindSpore or mindcv gets an O.yaml too, with what its weights need beside the defaults.
 Exit status: 0 the result was written, 1 nothing in the file could be used or the detector would not be whole, 2 the file or an
 option is at fault.
 """
@@ -20,12 +20,17 @@ if not __package__:  # run as a file: make its folder's parent the place to impo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "src"
 
+if __name__ == "__main__":
+    from .model_utils.signals import end_at_signals
+
+    end_at_signals()
+
 from .FasterRcnn.backbones import BACKBONES, INCEPTION, RESNET
 from .FasterRcnn.conversion.detector import FRAMEWORK_EPS, SUFFIXES, count_of, export_detector, import_detector
 from .FasterRcnn.conversion.detector_names import FRAMEWORKS, find_framework
 from .FasterRcnn.conversion.inception_names import is_inception
 from .model_utils.config import InputError, load_config, run_main
-from .model_utils.files import printable, tell
+from .model_utils.files import printable, tell, write_text
 from .model_utils.local_adapter import prepare_environment
 from .model_utils.weights.reader import read_checkpoint
 from .model_utils.weights.resnet_names import (
@@ -34,6 +39,7 @@ from .model_utils.weights.resnet_names import (
     PREFIX,
     UNKNOWN,
     backbone_of,
+    pads_behind,
     translate,
     with_statistics,
 )
@@ -173,10 +179,24 @@ def import_backbone(checkpoint, args, output: Path) -> int:
         print(f"{args.ckpt_file}: nothing in it could be used; no checkpoint was written", file=sys.stderr)
         return 1
     write_weights(conversion.tensors, output)
-    print(f"wrote {output}")
+    written = [output]
+    if not inception and pads_behind(arrays):
+        written.append(write_keys(backbone, output.with_suffix(".yaml")))
+        print(f"pool: weights of MindSpore and of mindcv pad behind: train with --stem_pool_padding=same, as {written[1]} sets it")
+    print(f"wrote {' and '.join(map(str, written))}")
     for line in warnings_of(conversion, backbone):
         tell(f"warning: {args.ckpt_file}: {line}")
     return 0
+
+
+def write_keys(backbone: str, path: Path) -> Path:
+    """Write the YAML of a backbone whose pool behind the stem pads behind."""
+    keys = f"backbone: {backbone}\nstem_pool_padding: same\n"
+    try:
+        write_text(path, f"# What the weights in the checkpoint of this name need besides the defaults.\n{keys}")
+    except OSError as error:
+        raise InputError(f"--output_file: {path} cannot be written: {error.strerror}") from error
+    return path
 
 
 def export(args) -> int:

@@ -31,13 +31,13 @@ def find_pairs(data_path: Path) -> tuple:
     for folder in folders.values():
         if not folder.is_dir():
             raise SplitError(f"--data_path: no such folder: {folder}")
-    pictures = [path for path in sorted(folders["images"].iterdir()) if path.suffix.lower() in EXTENSIONS]
+    pictures = [path for path in sorted(folders["images"].iterdir()) if path.suffix.lower() in EXTENSIONS and path.is_file()]
     by_name = {path.name: path for path in pictures}
     by_stem: dict = {}
     for path in sorted(pictures, key=lambda path: EXTENSIONS.index(path.suffix.lower())):
         by_stem.setdefault(path.stem, path)
     pairs, no_picture, renamed = [], [], []
-    for xml in sorted(path for path in folders["annotations"].iterdir() if path.suffix.lower() == ".xml"):
+    for xml in sorted(path for path in folders["annotations"].iterdir() if path.suffix.lower() == ".xml" and path.is_file()):
         named = by_name.get(file_name_of(xml))
         picture = named if named and named.stem == xml.stem else by_stem.get(xml.stem, named)
         if picture is None:
@@ -137,4 +137,8 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("split_data.py: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,6 +1,7 @@
 """What must hold between the keys: the rules of box detectors (MaskRcnn/key_rules.py) and those of the mask branch."""
 from .MaskRcnn import key_rules as box_rules
 from .MaskRcnn.key_rules import ALIASES, PRESETS, RETIRED, SEVERAL
+from .model_utils.own_utils import own_utils
 
 __all__ = ["ALIASES", "PRESETS", "RETIRED", "SEVERAL", "check_config"]
 
@@ -25,7 +26,7 @@ def _masks(config):
 def _formats_with_masks() -> dict:
     """Return {name: entry} of the annotation formats; nothing if utils/ is missing, which data/source.py reports."""
     try:
-        from utils.mindrecord import all_formats
+        formats = own_utils("mindrecord").all_formats()
     except ImportError:
         return {}
-    return {name: entry for name, entry in all_formats().items() if entry.masks}
+    return {name: entry for name, entry in formats.items() if entry.masks}

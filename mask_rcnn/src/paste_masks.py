@@ -5,8 +5,8 @@ by column from the upper left, runs of 0 and of 1 in turn, beginning with 0.
 
 As detectron2 pastes masks: the probability at the centre of each pixel, interpolated between the centres of the box's S x S cells
 and 0 outside of them, against a threshold. The interpolation is the product of one along x and one along y, so that two small
-matrix products give the pixels of the box; those of the rest of the picture never exist. torchvision differs in the weights alone:
-it resizes the mask, with a rim of 0 around it, to a box of whole pixels.
+matrix products give the pixels of the box; those of the rest of the picture never exist. The others differ in the weights alone:
+torchvision resizes the mask, with a rim of 0 around it, to a box of whole pixels, and mindspore-lab without the rim.
 """
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -18,9 +18,11 @@ MARGIN = 1  # pixels around a box, where detectron2 looks too
 def paste_rle(masks, boxes, height: int, width: int, threshold: float = 0.5, rule: str = "grid") -> list:
     """[{"size": [height, width], "counts": str}, ...] of probabilities (D, S, S) in boxes (D, 4); an empty box has no pixel.
 
-    rule: `grid`, detectron2's and mmdet's; `truncated`, torchvision's.
+    rule: `grid`, detectron2's and mmdet's; `truncated`, torchvision's; `rounded`, mindspore-lab's, where a pixel of just the
+    threshold is outside.
     """
-    weights = {"grid": cell_weights, "truncated": truncated_weights}[rule]
+    weights = {"grid": cell_weights, "truncated": truncated_weights, "rounded": rounded_weights}[rule]
+    threshold = np.nextafter(np.float32(threshold), np.float32(2)) if rule == "rounded" else threshold
     masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float64)
     height, width = int(height), int(width)
     runs = [{"size": [height, width], "counts": runs_of(*pair, height, width, threshold, weights)} for pair in zip(masks, boxes)]
@@ -74,3 +76,15 @@ def truncated_weights(start: float, stop: float, length: int, cells: int) -> tup
     place = np.maximum((np.arange(first, last) - low + 0.5) * ((cells + 2) / pixels) - 0.5, 0)
     weights = np.maximum(1 - np.abs(np.minimum(place, cells + 1)[:, None] - np.arange(cells + 2)), 0)
     return first, max(last, first), weights[:, 1:-1].astype(np.float32)
+
+
+def rounded_weights(start: float, stop: float, length: int, cells: int) -> tuple:
+    """As `cell_weights`, of a mask that is resized to the rounded size of the box, without a rim, and lies at the box's truncated
+    corner (mindspore-lab's DetectionEngine); what sticks out of the image is cut off."""
+    if not np.isfinite([start, stop]).all():
+        return 0, 0, None
+    first, pixels = int(start), int(stop - start + 0.5)
+    place = np.clip((np.arange(pixels) + 0.5) * (cells / max(pixels, 1)) - 0.5, 0, cells - 1)
+    weights = np.maximum(1 - np.abs(place[:, None] - np.arange(cells)), 0)
+    last = min(first + pixels, length)
+    return first, max(last, first), weights[:max(last - first, 0)].astype(np.float32)

@@ -16,6 +16,11 @@ if not __package__:  # run as a file: make its folder's parent the place to impo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "src"
 
+if __name__ == "__main__":
+    from .model_utils.signals import end_at_signals
+
+    end_at_signals()
+
 from .conversion.vgg_names import RESNET, SOURCES, VGG, convert_vgg, find_source
 from .model_utils.config import InputError, load_config, run_main, save_config
 from .model_utils.files import printable

@@ -79,18 +79,18 @@ def main(argv=None) -> int:
     try:
         coco = convert(Path(args.data_path).expanduser(), args.classes)
         files.write_text(save_path, json.dumps(coco))
-    except OSError as error:
-        files.tell(f"{parser.prog}: error: {files.reason(error)}")
-        return 2
-    except ValueError as error:
-        if not getattr(error, "user_error", False):
-            raise
-        files.tell(f"{parser.prog}: error: {error}")
-        return 2
+    except (Exception, KeyboardInterrupt) as error:     # noqa: BLE001
+        from .model_utils.command import status_after
+
+        return status_after(error, parser.prog)
     print(f"{save_path}: {len(coco['images'])} images, {len(coco['annotations'])} objects, "
           f"classes {', '.join(files.printable(category['name']) for category in coco['categories'])}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("xml2coco.py: interrupted", file=sys.stderr)
+        sys.exit(130)

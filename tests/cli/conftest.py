@@ -40,6 +40,19 @@ def scripts_checkout(tmp_path_factory):
 
 
 @pytest.fixture
+def toy_interface(monkeypatch):
+    """The package faster_rcnn trains, exports and runs a toy in place of its network: see toy_network.py."""
+    from faster_rcnn.src import network_define
+    from faster_rcnn.src.model_utils.layers import convolution
+    from tests import toy_network
+
+    monkeypatch.setattr(network_define, "LOSS_NAMES", toy_network.LOSS_NAMES)
+    monkeypatch.setattr(network_define, "build_network", lambda config, fast: toy_network.ToyDetector(config.num_classes))
+    monkeypatch.setattr(network_define, "set_first_weights", lambda *_: None)
+    monkeypatch.setattr(convolution, "keep_filters", lambda _: None)
+
+
+@pytest.fixture
 def caller(scripts_checkout, tmp_path):
     """caller.call(model, command, **environment), caller.started(): see script_calls.py."""
     return script_calls.Caller(scripts_checkout, tmp_path)

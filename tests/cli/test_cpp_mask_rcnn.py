@@ -51,9 +51,24 @@ def truncated(mask_rcnn, cpp_coco, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("paste", ["grid", "truncated"])
+@pytest.fixture(scope="module")
+def rounded(mask_rcnn, cpp_coco, tmp_path_factory):
+    """The same network under the rules of mindspore-lab."""
+    from mask_rcnn.src.model_utils.config import load_config, save_config
+
+    folder = tmp_path_factory.mktemp("rounded masks")
+    for path in mask_rcnn.glob("narrow.*"):
+        shutil.copy(path, folder)
+    kept = load_config(folder / "narrow.yaml")
+    own = {key: kept[key] for key in ("rpn_nms_pre", "rpn_nms_post", "rpn_max_num", "rpn_proposal_max_num", "test_max_per_img")}
+    save_config(load_config(folder / "narrow.yaml", {"convention": "mslab", **own}), folder / "narrow.yaml")
+    make_model("mask_rcnn", folder, cpp_coco, lambda *_: None, PARTS, "--split=True")
+    return folder
+
+
+@pytest.mark.parametrize("paste", ["grid", "truncated", "rounded"])
 def test_mask_rcnn_finds_what_python_finds(request, paste, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path):
-    made = request.getfixturevalue({"grid": "mask_rcnn", "truncated": "truncated"}[paste])
+    made = request.getfixturevalue({"grid": "mask_rcnn"}.get(paste, paste))
     assert f"mask_paste: {paste}" in (made / "narrow.yaml").read_text()
     check_against_python("mask_rcnn", made, "v1_dense.mindir", cpp_coco, (cpp_lite, cpp_program), repo_dir, tmp_path)
 

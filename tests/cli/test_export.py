@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests import ten_lines
 from tests.kept_graph import keep_exported
 
 # A background logit that pictures of low contrast do not overcome, and classes that all occur.
@@ -59,7 +60,8 @@ def files(export, tmp_path_factory):
         assert (f"{aipp}: preprocessing for Ascend (AIPP), not run there yet" in result.stdout) == (kind == "MINDIR")
     assert "src_image_size_w: 192\n    src_image_size_h: 128\n" in aipp.read_text()
     written = [path for path in folder.rglob("*") if path.is_file()]
-    assert sorted(written) == sorted(paths.values())                    # no scratch files
+    beside = [path.with_name(f"{path.name}.yaml") for path in paths.values()]
+    assert sorted(written) == sorted([*paths.values(), *beside])        # no scratch files
     assert all(path.stat().st_mode & 0o600 == 0o600 for path in written)
     return paths
 
@@ -158,30 +160,26 @@ def test_onnx_of_another_configuration(model, export, tmp_path):
         assert_same_detections(got, want, 1e-2, 1e-4)
 
 
-def test_infer_gives_the_same_with_each_file(model, files, run_command, repo_dir, tmp_path):
+def test_the_ten_lines_find_what_infer_finds(model, files, run_command, repo_dir, tmp_path):
+    """The one in MindSpore, the others with each file; their configurations lie beside them."""
     rng = np.random.default_rng(3)
     (tmp_path / "in").mkdir()
     for name, size in (("wide", (64, 180)), ("high", (150, 100))):
         coarse = rng.integers(0, 256, (*(side // 10 + 1 for side in size), 3)).astype(np.uint8)
         cv2.imwrite(str(tmp_path / "in" / f"{name}.png"), cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC))
-    found = []
     keep_exported("faster_rcnn", config_of(model), model / "small.ckpt", files["ONNX"])
-    for key, path, backend in (("checkpoint", model / "small.ckpt", "mindspore"), ("mindir", files["MINDIR"], "auto"),
-                               ("onnx", files["ONNX"], "auto"), ("checkpoint", model / "small.ckpt", "onnxruntime")):
-        flags = {"config_path": model / "small.yaml", f"{key}_path": path, "input": tmp_path / "in", "draw": False,
-                 "output_path": tmp_path / key, "score_thr": 0.35, "backend": backend}
-        flags = [f"--{name}={value}" for name, value in flags.items()]
-        result = run_command(["python", repo_dir / "faster_rcnn" / "infer.py", *flags], cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
-        assert "backend" not in result.stderr       # the graph was found
-        found.append(json.loads((tmp_path / key / "detections.json").read_text()))
-    assert {result["file_name"] for result in found[0]} == {"wide.png", "high.png"}
-    for results in found[1:]:
-        for key in ("file_name", "image_id", "category_id"):
-            assert [result[key] for result in results] == [result[key] for result in found[0]]
-        for key, tolerance in (("bbox", 0.02), ("score", 1e-4)):
-            np.testing.assert_allclose([result[key] for result in results], [result[key] for result in found[0]],
-                                       atol=tolerance)
+    flags = {"config_path": model / "small.yaml", "checkpoint_path": model / "small.ckpt", "input": tmp_path / "in", "draw": False,
+             "output_path": tmp_path / "out", "score_thr": ten_lines.SCORE, "backend": "mindspore"}
+    result = run_command(["python", repo_dir / "faster_rcnn" / "infer.py", *(f"--{name}={value}" for name, value in flags.items())],
+                         cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    wanted = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert {result["file_name"] for result in wanted} == {"wide.png", "high.png"}
+    weights = [model / "small.ckpt", files["MINDIR"], files["ONNX"]]
+    found = ten_lines.run_ten_lines(run_command, "faster_rcnn", tmp_path, tmp_path / "in", weights)
+    assert len(found) == 3
+    for results in found:
+        ten_lines.assert_same(results, wanted, ["background", "disc", "box", "bar"])
 
 
 @pytest.mark.parametrize("options, message", [

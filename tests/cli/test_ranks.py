@@ -58,6 +58,16 @@ def test_two_ranks_train_as_one_process_with_both_pictures(of_two, model):
     assert np.sqrt(squares[0] / squares[1]) < 1e-5
 
 
+def test_norms_on_batch_statistics_train_as_one_process_with_the_whole_batch(of_two):
+    """Weights, running statistics and losses of two ranks with two images each are those of one with four."""
+    whole = rank_steps.norms()
+    for rank in (0, 1):
+        got = np.load(of_two / f"norms_{rank}.npz")
+        assert set(got) == set(whole)
+        for name in whole:
+            np.testing.assert_allclose(got[name], whole[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 def test_learnt_statistics_become_the_mean(told):
     assert [rank["statistics"] for rank in told] == [[[0.5, 2.0], [5.0], [gamma]] for gamma in (1.0, 2.0)]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from refinedet.src.model_utils.inference.backend import open_predictor
+from tests import ten_lines
 from tests.kept_graph import keep_exported
 
 OLD_LINE = (r"epoch: \d+ step: \d+, loss is (?P<total>\d+\.\d{7}), arm_loss: (?P<arm>\d+\.\d{5}), odm_loss: (?P<odm>\d+\.\d{5}), "
@@ -39,7 +40,7 @@ def test_a_run_with_the_old_flags(coco, run_command, repo_dir, tmp_path):
     assert {row["lr"] for row in rows if row["kind"] == "train"} == {0.002}
     assert {"arm_loss", "odm_conf_loss", "total_loss"} <= rows[0].keys()
     assert sorted(path.name for path in (tmp_path / "out put" / "checkpoint").iterdir()) == [
-        "best.ckpt", "last.ckpt", "refinedet-2_3.ckpt", "state.ckpt"]
+        "best.ckpt", "last.ckpt", "refinedet-2_3.ckpt", "state.ckpt", "state_before.ckpt"]
     resolved = (tmp_path / "out put" / "config.yaml").read_text()
     assert "img_height: 64" in resolved and "img_width: 128" in resolved
 
@@ -126,31 +127,45 @@ def test_evaluation_ends_as_in_the_old_zoo(run_command, repo_dir, data_dir, tmp_
     assert (tmp_path / "eval.log").read_text() == done.stdout
 
 
-@pytest.fixture(scope="module")
-def exported(model, call):
-    """exported(format, with_nms) -> the file."""
-    @functools.cache
-    def export(file_format, with_nms):
-        name = f"net {with_nms}"
-        told = call("export", ckpt_file=model / "narrow.ckpt", file_format=file_format, file_name=model / name, with_nms=with_nms)
-        assert told.endswith(f"outputs boxes, scores{', labels, valid' if with_nms else ''}\n")
-        return model / f"{name}.{file_format.lower()}"
-
-    return export
-
-
 @pytest.mark.parametrize("with_nms", [True, False])
 @pytest.mark.parametrize(("file_format", "key"), [("MINDIR", "mindir_path"), ("ONNX", "onnx_path")])
 def test_exported_networks_give_the_same_detections(model, exported, inputs, wanted, file_format, key, with_nms):
     from tests.narrow_refinedet import narrow_config
 
-    file = exported(file_format, with_nms)
+    file, told = exported(file_format, with_nms)
+    assert told.endswith(f"outputs boxes, scores{', labels, valid' if with_nms else ''}\n")
     assert_same(detect(inputs, narrow_config(**{key: str(file)})), wanted)
     if file_format == "ONNX" and with_nms:
         config = narrow_config(checkpoint_path=str(model / "narrow.ckpt"), backend="onnxruntime")
         keep_exported("refinedet", config, model / "narrow.ckpt", file)
         predict = open_predictor(config)
         assert_same([predict(*pair) for pair in inputs], wanted)
+
+
+@pytest.fixture(scope="module")
+def exported(model, call):
+    """exported(file_format, with_nms) -> (file, what export.py says); each is exported once."""
+    @functools.cache
+    def export(file_format, with_nms):
+        name = f"net {with_nms}"
+        told = call("export", ckpt_file=model / "narrow.ckpt", file_format=file_format, file_name=model / name, with_nms=with_nms)
+        return model / f"{name}.{file_format.lower()}", told
+
+    return export
+
+
+def test_the_ten_lines_find_what_infer_finds(model, call, exported, run_command):
+    from tests.narrow_refinedet import narrow_config
+
+    files = [exported(file_format, True)[0] for file_format in ("MINDIR", "ONNX")]
+    keep_exported("refinedet", narrow_config(), model / "narrow.ckpt", files[1])
+    call("infer", checkpoint_path=model / "narrow.ckpt", input=model / "in", score_thr=ten_lines.SCORE, draw=False,
+         output_path=model / "eager", backend="mindspore")
+    wanted = json.loads((model / "eager" / "detections.json").read_text())
+    found = ten_lines.run_ten_lines(run_command, "refinedet", model, model / "in", [model / "narrow.ckpt", *files])
+    assert len(found) == 3
+    for results in found:
+        ten_lines.assert_same(results, wanted, ["background", *narrow_config().coco_classes[1:]])
 
 
 def assert_same(found, wanted):
@@ -168,8 +183,7 @@ def test_the_file_without_nms_is_what_programs_are_told(exported, inputs):
 
     from tests.narrow_refinedet import narrow_config, narrow_network
 
-    file = exported("ONNX", False)
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(exported("ONNX", False)[0]), providers=["CPUExecutionProvider"])
     feed = dict(zip(("image", "image_info"), inputs[0]))
     boxes, scores = session.run(["boxes", "scores"], {item.name: feed[item.name] for item in session.get_inputs()})
     anchors = 3 * (8 * 16 + 4 * 8 + 2 * 4 + 1 * 2)

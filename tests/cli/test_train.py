@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests import commands
+from utils.mindrecord import load_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ROOT / "tests" / "toy_train.py"
@@ -53,7 +54,7 @@ def test_what_a_run_leaves(compiled, command, tmp_path, model):
     done = run(command(f"--toy_model={model}", *flags), tmp_path)
     output = tmp_path / "out put"
     assert sorted(path.name for path in (output / "checkpoint").iterdir()) == sorted([
-        "best.ckpt", f"{model}-1_3.ckpt", f"{model}-2_3.ckpt", "last.ckpt", "state.ckpt"])
+        "best.ckpt", f"{model}-1_3.ckpt", f"{model}-2_3.ckpt", "last.ckpt", "state.ckpt", "state_before.ckpt"])
     assert "num_classes: 4" in (output / "config.yaml").read_text(encoding="utf-8")
     assert list(output.glob("events.out.tfevents.*"))
     height, width = cv2.imread(str(output / "curves.png")).shape[:2]
@@ -103,6 +104,12 @@ def test_signal_leaves_a_run_to_go_on_with(command, tmp_path, number, status):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
+    if number == signal.SIGINT:
+        written = (output / "config.yaml").stat().st_mtime_ns
+        second = run(command(*flags), tmp_path, status=1)
+        told = rf"train\.py: error: output_path: {output}: another training writes to it, process {process.pid} on "
+        assert re.match(told, second.stderr.strip().splitlines()[-1]), second.stderr
+        assert (output / "config.yaml").stat().st_mtime_ns == written and not (output / "earlier").exists()
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == status, errors
@@ -116,6 +123,32 @@ def test_signal_leaves_a_run_to_go_on_with(command, tmp_path, number, status):
     went_on = run(command(*flags, f"--max_steps={done + 1}", "--resume=auto"), tmp_path)
     assert f"goes on after step {done}" in went_on.stderr
     assert len(losses(output)) == done + 1
+
+
+def test_conversions_of_others_leave_the_one_that_a_training_reads(command, coco, tmp_path):
+    flags, rows = ("--run_eval=False", "--epoch_size=3"), coco / "records" / "train"
+    process = subprocess.Popen([*command(*flags), "--toy_delay=0.2"], cwd=tmp_path, stdin=subprocess.DEVNULL, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and not ((tmp_path / "out put" / "loss_0.log").is_file() and losses(tmp_path / "out put")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        convert = ["python", ROOT / "utils" / "mindrecord" / "convert.py", "--source=coco", f"--image_dir={coco / 'train2017'}",
+                   f"--anno_path={coco / 'annotations' / 'instances_train2017.json'}", f"--output_dir={rows}"]
+        for more in ("--classes=thing 1,thing 2", "--force"):
+            assert "another process reads it, so it is kept" in run([*convert, more], tmp_path).stderr
+        assert process.poll() is None       # else the test shows nothing
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, errors
+    run(command(*flags, output="undisturbed"), tmp_path)
+    assert losses(tmp_path / "out put") == losses(tmp_path / "undisturbed") and len(losses(tmp_path / "out put")) == 9
+    # What nobody reads any more goes with the next conversion.
+    assert not run([*convert, "--force"], tmp_path).stderr
+    assert {path.name for path in rows.iterdir()} == {"manifest.json", load_manifest(rows)["files"][0].split("/")[0]}
 
 
 def test_new_run_sets_the_earlier_aside(command, tmp_path):

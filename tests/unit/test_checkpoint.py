@@ -199,7 +199,7 @@ def test_stop_after_a_checkpoint_renews_the_last_weights(tmp_path):
 
 def test_files_of_a_run(tmp_path):
     run = ToyRun(tmp_path, aps=(0.2, 0.3, 0.3), keep_checkpoint_max=2).run()
-    assert names(tmp_path) == ["best.ckpt", "last.ckpt", "state.ckpt", "toy-2_4.ckpt", "toy-3_4.ckpt"]
+    assert names(tmp_path) == ["best.ckpt", "last.ckpt", "state.ckpt", "state_before.ckpt", "toy-2_4.ckpt", "toy-3_4.ckpt"]
     assert (run.loop.best_ap, run.loop.best_epoch) == (0.3, 3)      # of equals the later
     final = {param.name: param.asnumpy() for param in run.net.get_parameters()}
     for name in ("last.ckpt", "best.ckpt", "toy-3_4.ckpt"):
@@ -277,7 +277,7 @@ def test_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
             file.write(b"half a check")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.ms, "save_checkpoint", interrupted)
+    monkeypatch.setattr(ms, "save_checkpoint", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run.folder.save_state(run.train_step, run.loop.state())
     assert {name: (tmp_path / "checkpoint" / name).read_bytes() for name in names(tmp_path)} == before
@@ -298,7 +298,7 @@ def test_other_peoples_files_are_not_pruned(tmp_path):
     for name in kept:
         (tmp_path / "checkpoint" / name).write_bytes(b"x")
     ToyRun(tmp_path, keep_checkpoint_max=1).run()
-    assert names(tmp_path) == sorted([*kept, "last.ckpt", "state.ckpt", "toy-3_4.ckpt"])
+    assert names(tmp_path) == sorted([*kept, "last.ckpt", "state.ckpt", "state_before.ckpt", "toy-3_4.ckpt"])
 
 
 def test_ten_comes_after_nine(tmp_path):

@@ -6,7 +6,7 @@ from pycocotools import mask as coco_mask
 
 from faster_rcnn.src.FasterRcnn.faster_rcnn import build_network
 from faster_rcnn.src.FasterRcnn.key_rules import PRESETS
-from faster_rcnn.src.model_utils.config import InputError, load_config, parse_config
+from faster_rcnn.src.model_utils.config import InputError, load_config, parse_config, save_config
 from faster_rcnn.src.model_utils.data.loading import build_preprocess
 from faster_rcnn.src.model_utils.evaluation.detections import config_categories
 from mask_rcnn.src.model import mask_encoder
@@ -17,10 +17,17 @@ CONVENTIONS = PRESETS["convention"]
 NAMES = list(CONVENTIONS)
 
 
-def test_every_preset_names_the_same_keys():
+def test_presets_name_the_same_keys():
+    """But for what is only of the old zoo or of mindspore-lab."""
     first = set(CONVENTIONS["torchvision"])
-    assert all(set(preset) == first for preset in CONVENTIONS.values())
-    assert first - set(load_config()) == {"mask_paste", "low_quality_stage2"} and first <= set(load_mask_config())
+    more = {name: set(preset) - first for name, preset in CONVENTIONS.items() if set(preset) != first}
+    assert all(first <= set(preset) for preset in CONVENTIONS.values())
+    assert more["zoo"] == {"stem_pool_padding"} and more["mslab"] > more["zoo"] and set(more) == {"zoo", "mslab"}
+    every = first | more["mslab"]
+    assert every - set(load_config()) == {"mask_paste", "mask_from_proposal", "low_quality_stage2"}
+    assert every <= set(load_mask_config())
+    default = load_mask_config()
+    assert not [key for key in more["mslab"] - {"test_max_per_img"} if default[key] == CONVENTIONS["mslab"][key]]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,9 +42,20 @@ def test_a_preset_sets_its_keys(name):
 
 def test_presets_differ_where_the_frameworks_do():
     """In the table of conventions no two frameworks are alike."""
-    differing = {(a, b): sum(CONVENTIONS[a][key] != CONVENTIONS[b][key] for key in CONVENTIONS[a])
+    differing = {(a, b): sum(CONVENTIONS[a][key] != CONVENTIONS[b][key] for key in CONVENTIONS["torchvision"])
                  for a in NAMES for b in NAMES if a < b}
     assert min(differing.values()) >= 8, differing
+
+
+def test_a_run_keeps_what_it_had_before_a_key_existed(tmp_path):
+    """A run's config.yaml without stem_pool_padding is of a version that padded in front; converted weights get what they need."""
+    for name, left_out, padding in (("run", ("resume", "stem_pool_padding"), "both"), ("converted", (), "same")):
+        file = tmp_path / f"{name}.yaml"
+        save_config(load_config(overrides={"convention": "zoo", "stem_pool_padding": "same"}), file, left_out)
+        lines = [line for line in file.read_text().splitlines(True) if not line.startswith("stem_pool_padding")]
+        file.write_text("".join(lines))
+        assert load_config(file).stem_pool_padding == padding
+        assert load_config(file, {"stem_pool_padding": "same"}).stem_pool_padding == "same"
 
 
 def test_keys_of_the_same_source_go_over_the_preset(tmp_path):
@@ -66,8 +84,19 @@ def test_default_sets_everything_back(tmp_path):
     assert config == load_config()
 
 
+def test_a_preset_leaves_what_neither_it_nor_the_one_before_names(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("stem_pool_padding: same\ntest_max_per_img: 50\n")
+    config = parse_config(["--config_path", str(file), "--convention=torchvision"])
+    assert (config.stem_pool_padding, config.test_max_per_img) == ("same", 50)
+    file.write_text("convention: mslab\n")
+    config = parse_config(["--config_path", str(file), "--convention=torchvision"])
+    assert config == load_config(overrides={"convention": "torchvision"})
+
+
 def test_unknown_convention_is_refused():
-    with pytest.raises(InputError, match="--convention: expected one of default, torchvision, detectron2, mmdet, zoo, got 'keras'"):
+    expected = "default, torchvision, detectron2, mmdet, zoo, mslab"
+    with pytest.raises(InputError, match=f"--convention: expected one of {expected}, got 'keras'"):
         parse_config(["--convention=keras"])
 
 
@@ -90,7 +119,16 @@ def test_the_network_obeys(name):
     assert net.test_proposals.min_size == preset["rpn_min_bbox_min_size"]
     assert net.detector.min_size == preset["test_min_bbox_size"]
     assert net.own_divisor == (0 if preset["anchors_in_padding"] else 32)
+    assert (net.backbone.pool_padding, net.neck.bilinear) == (config.stem_pool_padding, config.fpn_upsample == "bilinear")
+    assert net.matching["offset"] == max(preset["box_offset"], config.iou_offset) == net.roi_sampling["iou_offset"]
+    for part in (net.train_proposals, net.test_proposals):
+        assert part.across_levels == part.cut_first == part.filter_first == (name == "mslab")
+        assert part.max_log_ratio == net.detector.max_log_ratio == config.box_max_log_ratio
+    mslab = name == "mslab"
+    assert (net.clip_to_input, net.scaled_limits, net.detector.clip_last, net.detector.nms.clipped) == (mslab,) * 3 + (not mslab,)
+    assert (net.losses_added, net.anchor_sampling["num_neg"]) == ((1e-4, 128) if mslab else (0.0, 0))
     preprocess = build_preprocess(config)
+    assert preprocess.size.exact_scale == mslab and preprocess.blank((8, 8)).any() == mslab
     assert (preprocess.resize_mode, preprocess.size.rounding) == (preset["resize_mode"], preset["size_rounding"])
 
 

@@ -238,7 +238,7 @@ def test_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path, monkeypa
     output = tmp_path / "o.ckpt"
     output.write_text("of an earlier run")
 
-    def fails(parameters, path):
+    def fails(parameters, path, **_):
         with open(path, "wb") as file:
             file.write(b"half")
         raise RuntimeError("no space left on device\nand more")

@@ -309,7 +309,7 @@ def test_sizes_without_measure():
     (["--norm_eps=x"], "--norm_eps"), (["--to=detectron2", "--config_path=c.yaml", "--output_file=x.pth"], "must end with .pkl"),
     (["--to=mmdet", "--config_path=c.yaml"], "lacks backbone.conv1.weight, .*: is it a checkpoint of this configuration's network"),
     (["--to=mmdet", "--config_path=d.yaml"], "4 of 117 parameters do not fit: rcnn.cls_score.weight would be"),
-    (["--to=torchvision", "--config_path=e.yaml"], "its box head has 3 hidden layers, torchvision's has 2")])
+    (["--to=torchvision", "--config_path=e.yaml"], "its box head has 3 hidden layers, that of torchvision has 2")])
 def test_faults_of_the_way_back(flags, said, tmp_path, monkeypatch):
     from faster_rcnn.src.model_utils.config import save_config
     from faster_rcnn.src.model_utils.weights.writer import write_weights

@@ -37,7 +37,7 @@ class Fixture:
 
 @pytest.fixture(scope="module")
 def fixtures(parity_dir) -> list:
-    found = [Fixture(path) for path in sorted(parity_dir.glob("*/model*.p*")) if (path.parent / "expected.npz").is_file()]
+    found = [Fixture(path) for path in sorted(parity_dir.glob("*/model*.[pc]*")) if (path.parent / "expected.npz").is_file()]
     found = [fixture for fixture in found if fixture.framework]
     assert found and {fixture.framework for fixture in found} <= set(FRAMEWORKS) - {"zoo"}
     return found
@@ -182,3 +182,30 @@ def test_parity_of_the_old_zoo(model, parity_file):
     detector = weights.convert_detector(arrays, "zoo", model == "mask_rcnn", "file")
     assert detector.left_out == {}
     assert {name: value.shape for name, value in detector.tensors.items()} == weights.detector_shapes(config)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_parity_of_the_names_of_mindspore_lab(model, parity_file):
+    """Names and shapes of the full networks, and of a training's checkpoint, whose optimiser is left out."""
+    weights = importlib.import_module(f"{model}.src.{MODELS[model]}.conversion.detector_weights")
+    config = importlib.import_module(f"{model}.src.model_utils.config").load_config(overrides={"convention": "mslab"})
+    expected, table = weights.detector_shapes(config), FRAMEWORKS["mslab"]
+    everything = json.loads(parity_file("mslab_names.json").read_text())
+    shapes = everything[model]
+    assert find_framework(shapes) == "mslab"
+    assert {table.ours(name): tuple(shape) for name, shape in shapes.items()} == expected
+    assert {table.theirs(name) for name in expected} == set(shapes)
+    training = {name: np.zeros([1] * max(len(shape), 1), np.float32) for name, shape in everything["faster_rcnn_training"].items()}
+    detector = weights.convert_detector(training, "mslab", False, "file")
+    assert find_framework(training) == "mslab" and len(detector.tensors) == len(everything["faster_rcnn"])
+    assert list(detector.left_out) == ["of the optimiser and the training's state"]
+
+
+def test_parity_of_a_file_of_mindspore_lab_called_another(fixtures, tmp_path):
+    """--source of another framework is refused in one line, and so is a file of which a layer is missing, without --partial."""
+    for fixture in (fixture for fixture in fixtures if fixture.framework == "mslab"):
+        for source in ("detectron2", "mmdet", "zoo"):
+            with pytest.raises(ValueError, match=f"--source: {source}, but the names in .* are those of mslab"):
+                fixture.convert(fixture.path, f"--source={source}", f"--output_file={tmp_path / 'o.ckpt'}")
+        write_weights({name: value for name, value in fixture.arrays.items() if "fpn_convs.3" not in name}, tmp_path / "less.ckpt")
+        assert fixture.convert(tmp_path / "less.ckpt", "--source=mslab", f"--output_file={tmp_path / 'o.ckpt'}") == 1

@@ -177,13 +177,35 @@ def test_objects_that_vanish_are_left_out(tmp_path):
     assert labels[0].tolist() == [3, 0] and valid[0].tolist() == [True, False]
 
 
-def test_a_picture_that_does_not_decode_is_named(tmp_path, message):
-    rows = [make_row(i) for i in range(3)]
-    rows[1]["image"] = b"no picture"
-    files = write_records(tmp_path, rows)
-    train = create_dataset(files, 3, TrainTransform(PLAIN, Augmenter(), 2, 0), 2, epoch=1)
-    assert message(lambda: list(iterate(train))) == "p 1.png: not an image of a known format, or damaged (10 bytes)"
-    assert message(lambda: list(EvalBatches(files, 3, PLAIN))).startswith("p 1.png: not an image")
+def test_an_image_that_does_not_decode_costs_its_place_alone(tmp_path, message, caplog):
+    rows = [make_row(i) for i in range(5)]
+    whole = batches(write_records(tmp_path, rows), TrainTransform(PLAIN, EVERYTHING, 4, 3), count=5)
+    for index in (1, 2):
+        rows[index]["image"] = b"no picture"
+    (tmp_path / "broken").mkdir()
+    files = write_records(tmp_path / "broken", rows)
+    transform = TrainTransform(PLAIN, EVERYTHING, 4, 3)
+    order = epoch_indices(5, 3, 1, 2).ravel()
+    for epoch in (1, 1):        # the second tells nothing new
+        got = batches(files, transform, count=5, epoch=epoch)
+        for place, index in enumerate(order):
+            taken = int(np.flatnonzero(order == {1: 3, 2: 3}.get(index, index))[0])     # the next that decodes
+            for column, expected in zip(got[place // 2][:-1], whole[taken // 2]):
+                np.testing.assert_array_equal(column[place % 2], expected[taken % 2])
+    assert sorted(caplog.messages) == [f"p {index}.png: not an image of a known format, or damaged (10 bytes): another image takes "
+                                       "its place in each batch" for index in (1, 2)]
+    caplog.clear()
+    evaluation = EvalBatches(files, 5, PLAIN, 2)
+    for _ in range(2):
+        assert sorted(id_ for batch in evaluation for id_ in batch.image_id[:batch.real].tolist()) == [1000, 1009, 1012]
+    assert [text.endswith("it has no detections") for text in caplog.messages] == [True] * 2
+    for row in rows:
+        row["image"] = b"no picture"
+    (tmp_path / "none").mkdir()
+    files = write_records(tmp_path / "none", rows)
+    train = create_dataset(files, 5, transform, 2, epoch=1)
+    assert "; nor do the 4 images after it decode" in message(lambda: list(iterate(train)))
+    assert message(lambda: list(EvalBatches(files, 5, PLAIN))) == "none of the 5 images of the evaluation set decodes"
 
 
 EPOCHS_OF_A_FOLDER = """

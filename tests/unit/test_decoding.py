@@ -1,6 +1,7 @@
 """The one decoder of images: formats, EXIF orientations against Pillow's own turning, limits, and what is refused."""
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -30,8 +31,9 @@ def by_pillow(data: bytes) -> np.ndarray:
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + header + bytes(4) + b"\0\0\0\0IEND\xaeB`\x82"
+    chunks = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0), b"IDAT", b"IEND"
+    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+                                          for chunk in chunks)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -53,6 +53,26 @@ NAMES = {
         roi_head.mask_head.conv_logits.bias rcnn_mask.logits.bias
         """,
 }
+NAMES["mslab"] = """
+        backbone.bottom_up.conv1.weight backbone.conv1.weight
+        backbone.bottom_up.bn1.moving_variance backbone.conv1.moving_variance
+        backbone.bottom_up.layer1.0.down_sample.0.weight backbone.layer1.0.downsample.weight
+        backbone.bottom_up.layer4.0.down_sample.1.gamma backbone.layer4.0.downsample.gamma
+        backbone.bottom_up.layer3.2.bn2.beta backbone.layer3.2.conv2.beta
+        backbone.lateral_convs.2.conv.0.bias neck.laterals.2.bias
+        backbone.fpn_convs.0.conv.0.weight neck.outputs.0.weight
+        rpn_head.rpn_feat.rpn_conv.weight rpn.conv.weight
+        rpn_head.rpn_feat.rpn_rois_score.bias rpn.cls.bias
+        rpn_head.rpn_feat.rpn_rois_delta.weight rpn.reg.weight
+        bbox_head.head.fc7.weight rcnn.fcs.1.weight
+        bbox_head.bbox_cls.bias rcnn.cls_score.bias
+        bbox_head.bbox_delta.bias rcnn.bbox_pred.bias
+        mask_head.head.upsample.0.weight rcnn_mask.convs.0.weight
+        mask_head.head.upsample.6.bias rcnn_mask.convs.3.bias
+        mask_head.head.upsample.8.weight rcnn_mask.deconv.weight
+        mask_head.mask_fcn_logits.bias rcnn_mask.logits.bias
+        """
+
 # Spellings that are read and never written.
 READ_ALONE = {
     "torchvision": """
@@ -81,6 +101,8 @@ NO_NAMES = {
                    "backbone.bottom_up.stem.conv1.bias", "roi_heads.res5.0.conv1.weight"],
     "mmdet": ["bbox_head.fc_cls.weight", "roi_head.bbox_head.0.fc_cls.weight", "backbone.bn1.num_batches_tracked"],
     "zoo": ["rpn_with_loss.rpn_convs_list.1.rpn_cls.weight", "rcnn.fc.weight"],
+    "mslab": ["moments.backbone.bottom_up.conv1.weight", "mask_head.head.upsample.1.weight", "bbox_head.head.fc5.weight",
+              "backbone.lateral_convs.0.conv.1.weight", "backbone.bottom_up.classifier.weight"],
 }
 
 
@@ -103,6 +125,9 @@ def test_names(framework):
     (["backbone.body.conv1.weight"], "torchvision"), (["module.backbone.body.conv1.weight"], "torchvision"),
     (["backbone.bottom_up.stem.conv1.weight"], "detectron2"), (["proposal_generator.rpn_head.conv.bias"], "detectron2"),
     (["backbone.conv1.weight", "rpn_head.rpn_conv.weight"], "mmdet"),
+    (["backbone.bottom_up.bn1.gamma"], "mslab"), (["backbone.bottom_up.conv1.weight", "rpn_head.rpn_feat.rpn_conv.bias"], "mslab"),
+    (["backbone.bottom_up.conv1.weight", "mask_head.mask_fcn_logits.bias"], "mslab"),
+    (["backbone.conv1.weight", "bbox_head.fc_cls.weight", "neck.lateral_convs.0.conv.bias"], "mmdet"),
     (["backbone.conv1.weight", "rpn_with_loss.rpn_convs_list.0.rpn_conv.bias"], "zoo"),
     (["conv1.weight"], None), (["stem.conv1.weight"], None), (["conv1_w", "res2_0_branch2a_w"], None),
     (["backbone.conv1.weight"], None)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from faster_rcnn.src.FasterRcnn.fpn_neck import FeaturePyramid, RepeatTwice, enlarge
+from faster_rcnn.src.FasterRcnn.fpn_neck import FeaturePyramid, RepeatTwice, double_bilinear, enlarge
 from faster_rcnn.src.model_utils.layers.convolution import Convolution
 from tests.numpy_layers import convolve
 
@@ -47,6 +47,28 @@ def test_levels_match_numpy(monkeypatch, shapes, num_outs, fast):
     assert len(got) == num_outs
     for level, wanted in zip(got, expected):
         np.testing.assert_allclose(level, wanted, atol=(1e-4 if fast else 1e-5) * expected[0].std())
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1, 5), (4, 1)])
+def test_bilinear_enlarging_matches_numpy(shape):
+    """Pixel centres at half a pixel, the border held; value and gradient."""
+    height, width = shape
+    rng = np.random.default_rng(2)
+    x, dout = rng.standard_normal((2, 3, height, width)), rng.standard_normal((2, 3, 2 * height, 2 * width))
+
+    def weights(length):
+        places = np.clip((np.arange(2 * length) + 0.5) / 2 - 0.5, 0, length - 1)
+        return np.maximum(1 - np.abs(places[:, None] - np.arange(length)), 0)      # (2 length, length)
+
+    down, across = weights(height), weights(width)
+
+    def loss(x, dout):
+        out = double_bilinear(x)
+        return (out * dout).sum(), out
+
+    (_, out), dx = ms.value_and_grad(loss, 0, has_aux=True)(Tensor(x, ms.float32), Tensor(dout, ms.float32))
+    np.testing.assert_allclose(out.asnumpy(), down @ x @ across.T, atol=1e-5)
+    np.testing.assert_allclose(dx.asnumpy(), down.T @ dout @ across, atol=1e-5)
 
 
 @pytest.mark.parametrize("small, big, fast", [((3, 4), (6, 8), False), ((3, 4), (6, 8), True), ((3, 4), (5, 7), False),

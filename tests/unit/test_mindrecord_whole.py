@@ -1,4 +1,5 @@
-"""A conversion is whole or none, whatever ends it; a stale one is made anew."""
+"""A conversion is whole or none, whatever ends it; a stale one is made again."""
+import errno
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ import time
 import pytest
 
 from tests.unit.mindrecord_samples import annotation, coco_set, cut, draw, read_back, txt_set
-from utils.mindrecord import DataError, conversion, convert, ensure, load_manifest
+from utils.mindrecord import DataError, conversion, convert, ensure, holding, load_manifest
 from utils.mindrecord.shard import ShardWriter
 
 
@@ -90,7 +91,7 @@ def test_ensure_converts_anew_what_is_stale_or_broken(converted, change, caplog)
     change(*paths, output)
     with caplog.at_level(logging.WARNING):
         manifest = again(converted)
-    assert any("converting anew" in line for line in caplog.messages)
+    assert any("converting again" in line for line in caplog.messages)
     assert manifest["count"] == len(read_back(output)) == (2 if change is remove_picture else 3)
     assert sorted(path.name for path in output.iterdir()) == ["manifest.json", manifest["files"][0].split("/")[0]]
     assert again(converted) == manifest
@@ -238,3 +239,33 @@ def test_of_processes_at_once_one_converts(tmp_path, repo_dir):
     assert [run.returncode for run in runs] == [0, 0, 0]
     assert sum(lines.count("converts") for lines in outputs) == 1
     assert len({lines[-1] for lines in outputs}) == 1
+
+
+def test_a_held_conversion_stays(converted, tmp_path, monkeypatch, caplog):
+    paths, output = converted
+    holds: list = []
+    first = again(converted, holds=holds)
+    shard = output / first["files"][0]
+    quietly("coco", paths, output, keep_empty=True)
+    second = output / again(converted, keep_empty=True, holds=holds)["files"][0]
+    quietly("coco", paths, output)
+    assert shard.is_file() and second.is_file() and "kept; a later conversion removes it" in caplog.text
+    holds.pop(0).close()
+    quietly("coco", paths, output)
+    assert not shard.exists() and second.is_file()
+    holds.clear()       # as a process ends, or collects its data
+    quietly("coco", paths, output)
+    assert not second.exists() and len(list(output.iterdir())) == 2
+    for way in ("errno", "mount"):      # a file system without locks, and one whose locks other machines do not see
+        rows = output / load_manifest(output)["files"][0]
+        with monkeypatch.context() as patch:
+            if way == "errno":
+                patch.setattr("fcntl.flock", lambda fd, how: (_ for _ in ()).throw(OSError(errno.ENOLCK, "no locks")))
+            else:
+                patch.setattr(holding, "_seen_here_only", lambda fd: True)
+            caplog.clear()
+            again(converted, keep_empty=True, holds=holds)
+            again(converted, holds=holds)
+        assert rows.is_file() and not holds and "has no locks that tell" in caplog.text, way
+    quietly("coco", paths, output)
+    assert len(list(output.iterdir())) == 2

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from tests.isolated import isolated
 from tests.parity_models import LEVELS, ParityModel, compare_results, fixture_folders, rows_of_pictures
-from tests.parity_step import settled_step
+from tests.parity_step import plain_step, settled_step
 
 FOLDERS, MASKS = fixture_folders(), fixture_folders(masks=True)
 FAST = [folder for folder in FOLDERS if folder.name.startswith("torchvision")]
@@ -60,7 +60,8 @@ def compute_answers(folder, fast) -> tuple:
     """What stages_of returns; `eager` decides whether the network is compiled."""
     with tempfile.TemporaryDirectory() as work:
         model = ParityModel(folder, work)
-        return stages_of(model, ms.jit(Stages(model.network(fast), model.masks)))
+        fewer = {"test_max_per_img": 150} if model.framework == "mslab" else {}     # of as many boxes the masks are computed
+        return stages_of(model, ms.jit(Stages(model.network(fast, **fewer), model.masks)))
 
 
 def stages_of(model, network) -> tuple:
@@ -146,7 +147,7 @@ def test_results_parity(case):
     model, _, outputs = case
     config, module = model.config(), model.module("model_utils.evaluation.detections")
     results = module.to_results(*outputs[:4], model.image_info, model.image_ids, module.config_categories(config), *outputs[4:],
-                                encode=model.module("model").mask_encoder(config))
+                                encode=model.module("model").mask_encoder(config), keep_empty=config.keep_empty_boxes)
     unmatched_results, pixels = compare_results(results, model.json)
     assert unmatched_results <= 1 and sum(count > 8 for count in pixels) <= 2
 
@@ -217,7 +218,8 @@ def gradient_errors(model, grads) -> tuple:
     grads = {model.theirs(name): grad.astype(np.float64) for name, grad in grads.items()}
     names = arrays["train/grad_names"]
     assert grads.keys() == set(names)
-    norms = [np.linalg.norm(grads[name]) / norm - 1 for name, norm in zip(names, arrays["train/grad_norms_float64"])]
+    expected = arrays.get("train/grad_norms_float64", arrays["train/grad_norms"])
+    norms = [np.linalg.norm(grads[name]) / norm - 1 for name, norm in zip(names, expected)]
     rows = {model.theirs(f"{layer}.{leaf}"): pick for leaf in ("weight", "bias") for layer, pick in (
         ("rcnn.cls_score", model.class_rows), ("rcnn.bbox_pred", model.box_rows), ("rcnn_mask.logits", model.mask_rows))}
     whole = []
@@ -236,14 +238,15 @@ def step_errors(folder, fast) -> tuple:
     """
     with tempfile.TemporaryDirectory() as work:
         model = ParityModel(folder, work)
-        moved, detector, step = settled_step(model, fast)
+        # The fixtures of mindspore-lab have no gradients in float64, so nothing is settled.
+        moved, detector, step = plain_step(model) if model.framework == "mslab" else settled_step(model, fast)
 
     def errors():
         losses, grads = step()
         return losses, *gradient_errors(model, grads)
 
     right, wrong = errors(), []
-    if not (model.masks or fast):       # of one model per framework, for the time that it takes
+    if not (model.masks or fast or model.framework == "mslab"):     # of one model per framework, for the time that it takes
         for param in detector.backbone.get_parameters():
             if param.name.endswith("moving_variance"):
                 ms.ops.assign(param, param + 9e-5)
@@ -267,6 +270,9 @@ def test_losses_and_gradients_parity(folder, fast):
     expected = dict(zip(model.arrays["train/loss_names"], model.arrays["train/losses"]))
     np.testing.assert_allclose(losses, [expected[name] for name in names], rtol=1e-5)
     tolerance = model.tolerances["grad_norms"]
+    if model.framework == "mslab":      # float32 against float32: which side a ReLU takes depends on the processor
+        assert norms.max() < 0.05 and np.median(norms) < tolerance["rtol_median"] and np.median(whole) < 0.01 and len(whole) > 10
+        return
     assert norms.max() < min(NORM, tolerance["rtol_each"]) and np.median(norms) < min(MEDIAN_NORM, tolerance["rtol_median"])
     assert whole.max() < model.tolerances["small_grads"]["relative_l2"] and len(whole) > 10
     for _, norms, _ in wrong:

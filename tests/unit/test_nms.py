@@ -63,6 +63,17 @@ def test_class_nms_matches_greedy_loop():
     assert expected.sum() > np.stack([greedy(b, v, 0.5) for b, v in zip(boxes, valid)]).sum()
 
 
+def test_class_nms_of_boxes_that_are_not_clipped():
+    """Boxes that lie far outside, and padding of any value, meet none of another class."""
+    rng = np.random.default_rng(3)
+    boxes, valid, labels = crowd(rng, 2, 120) * 4 - 700, rng.uniform(size=(2, 120)) < 0.9, rng.integers(0, 5, (2, 120))
+    boxes[0, ~valid[0]] = np.inf
+    arrays = Tensor(boxes), Tensor(valid), Tensor(labels.astype(np.int32))
+    expected = np.stack([greedy(*row[:2], 0.5, row[2]) for row in zip(boxes, valid, labels)])
+    np.testing.assert_array_equal(ClassNms(0.5, 5, None)(*arrays).asnumpy(), expected)
+    assert (ClassNms(0.5, 5, 300)(*arrays).asnumpy() != expected).any()
+
+
 @pytest.mark.parametrize("threshold", ["0.3", "0.5", "0.7"])
 def test_nms_parity(parity_file, threshold):
     fixture = np.load(parity_file("op_fixtures.npz"))

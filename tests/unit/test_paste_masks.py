@@ -1,4 +1,5 @@
 """Pasted masks against detectron2's fixture and against a loop over pixels, and what their encoding says."""
+import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -106,3 +107,22 @@ def test_truncated_boxes_beyond_the_picture_have_no_pixel():
     boxes = [(70, 10, 90, 30), (-30, -30, -10, -10), (5, 5, 5, 20), (np.nan, 0, 9, 9)]
     rles = paste_rle(np.ones((4, SIZE, SIZE)), boxes, 45, 60, rule="truncated")
     assert coco_mask.area(rles).tolist() == [0, 0, 0, 0]
+
+
+def test_rounded_pasting_is_resizing_to_whole_pixels():
+    """mindspore-lab's: OpenCV resizes the mask to the rounded size, it lies at the truncated corner, and its end is cut off."""
+    rng = np.random.default_rng(1)
+    boxes = [(10.3, 5.7, 40.2, 30.1), (0, 0, 60, 45), (41.1, 10.6, 60, 45), (20.2, 13.1, 21.4, 13.8), (3, 22.3, 57, 23.1),
+             (20.2, 13.1, 20.6, 20), (60, 5, 60, 20), (5, 45, 20, 45)]
+    masks = smooth_masks(rng, len(boxes))
+    masks[0, :14] = 0.5         # just the threshold is outside
+    for mask, box, rle in zip(masks, boxes, paste_rle(masks, boxes, 45, 60, rule="rounded")):
+        expected = np.zeros((45, 60), np.uint8)
+        width, height = (int(box[i + 2] - box[i] + 0.5) for i in (0, 1))
+        if width and height:
+            soft = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
+            x, y = int(box[0]), int(box[1])
+            inside = expected[y:y + height, x:x + width]
+            inside[:] = (soft > 0.5)[:inside.shape[0], :inside.shape[1]]
+        assert (coco_mask.decode(rle) != expected).sum() <= 1
+        assert coco_mask.area(rle) == expected.sum() or expected.any()

@@ -22,7 +22,8 @@ def rpn_output(seed=0):
     return logits, deltas
 
 
-def naive(logits, deltas, anchors, height, width, nms_pre, nms_post, max_num, threshold, min_size, across_levels=False):
+def naive(logits, deltas, anchors, height, width, nms_pre, nms_post, max_num, threshold, min_size, across_levels=False,
+          cut_first=False, filter_first=False, limit=4.135166556742356):
     """One image: [(score, box), ...], best first."""
     best = []
     for level_logits, level_deltas, level_anchors in zip(logits, deltas, anchors):
@@ -34,13 +35,13 @@ def naive(logits, deltas, anchors, height, width, nms_pre, nms_post, max_num, th
             dx, dy, dw, dh = level_deltas[4 * a:4 * a + 4, y, x]
             size = anchor[2:] - anchor[:2]
             centre = anchor[:2] + size / 2 + size * [dx, dy]
-            half = size * np.exp(np.minimum([dw, dh], np.log(1000 / 16))) / 2
+            half = size * np.exp(np.minimum([dw, dh], limit)) / 2
             box = np.clip(np.concatenate([centre - half, centre + half]), 0, [width, height] * 2)
             rows.append((level_logits[a, y, x], box))
-        rows = sorted(rows, key=lambda row: -row[0])[:nms_pre]
-        rows = [row for row in rows if min(row[1][2:] - row[1][:2]) > max(min_size, 1e-9)]
+        rows = sorted(rows, key=lambda row: -row[0])[:None if filter_first else nms_pre]
+        rows = [row for row in rows if min(row[1][2:] - row[1][:2]) > max(min_size, 1e-9)][:nms_pre]
         best += greedy(rows, threshold)[:nms_post]
-    best = sorted(best, key=lambda row: -row[0])
+    best = sorted(best, key=lambda row: -row[0])[:max_num if cut_first else None]
     return (greedy(best, threshold) if across_levels else best)[:max_num]
 
 
@@ -81,6 +82,27 @@ def test_proposals_match_loop(nms_pre, nms_post, max_num, min_size, across_level
         assert [row[0] for row in other] != [row[0] for row in expected]
 
 
+@pytest.mark.parametrize("own", [{"across_levels": True, "cut_first": True}, {"filter_first": True}, {"max_log_ratio": 0.1}],
+                         ids=lambda own: list(own)[-1])
+def test_proposals_of_mindspore_lab_match_loop(own):
+    """Each of its rules, and that the proposals without it are others."""
+    logits, deltas = rpn_output()
+    anchors = AnchorGenerator([2], [0.5, 1.0, 2.0], STRIDES).levels(SHAPES)
+    net = ProposalGenerator(anchors, 25, 25, 12, 0.5, 12.0, **own)
+    boxes, scores, valid = (part.asnumpy() for part in net(tuple(map(Tensor, logits)), tuple(map(Tensor, deltas)), Tensor(SIZES)))
+    rules = {"limit" if key == "max_log_ratio" else key: value for key, value in own.items()}
+    others, differing = {"across_levels": True} if "cut_first" in own else {}, []
+    for i in range(2):
+        arguments = [x[i] for x in logits], [x[i] for x in deltas], anchors, *SIZES[i], 25, 25, 12, 0.5, 12.0
+        expected, other = naive(*arguments, **rules), naive(*arguments, **others)
+        count = len(expected)
+        differing.append([row[0] for row in other] != [row[0] for row in expected])
+        assert valid[i].sum() == count and valid[i, :count].all()
+        np.testing.assert_allclose(scores[i, :count], [row[0] for row in expected])
+        np.testing.assert_allclose(boxes[i, :count], [row[1] for row in expected], atol=1e-4)
+    assert any(differing)
+
+
 @pytest.mark.parametrize("across_levels, kept", [(False, 5), (True, 3)])
 def test_equal_scores_on_two_levels(across_levels, kept):
     """Of equal boxes with equal scores one stands; boxes apart stand whatever their scores. Three slots more are padding."""
@@ -119,7 +141,8 @@ def test_anchors_of_a_call_take_the_place_of_the_constructors():
         np.testing.assert_array_equal(a.asnumpy(), b.asnumpy())
 
 
-OPTIONS = {"detectron2": {}, "torchvision": {"min_size": 1e-3}, "mmdet": {"clamp_both": True}}
+OPTIONS = {"detectron2": {}, "torchvision": {"min_size": 1e-3}, "mmdet": {"clamp_both": True},
+           "mslab": {"min_size": 1.0000001, "max_log_ratio": 4.0, "across_levels": True, "cut_first": True, "filter_first": True}}
 
 
 @pytest.mark.parametrize("folder", fixture_folders(masks=False), ids=label)
@@ -127,8 +150,13 @@ def test_proposals_parity(folder):
     model = ParityModel(folder)
     fixture, (generator, strides) = model.arrays, model.anchors()
     logits, deltas = ([fixture[f"rpn/{kind}_{name}"] for name in LEVELS] for kind in ("logits", "deltas"))
-    net = ProposalGenerator(generator.levels(model.shapes, strides), 1000, 1000, 1000, 0.7, **OPTIONS[model.framework])
-    sizes = Tensor(fixture["input/image_sizes"].astype(np.float32))
+    mslab = model.framework == "mslab"
+    most = 2000 if mslab else 1000
+    net = ProposalGenerator(generator.levels(model.shapes, strides), most, most, 1000, 0.7, **OPTIONS[model.framework])
+    sizes = fixture["input/image_sizes"].astype(np.float32)
+    if mslab:       # the last pixel of the padded input
+        sizes = np.full_like(sizes, np.array(fixture["input/images"].shape[2:]) - 1)
+    sizes = Tensor(sizes)
     got = ms.jit(net)(tuple(map(Tensor, logits)), tuple(map(Tensor, deltas)), sizes)
     boxes, scores, valid = (part.asnumpy() for part in got)
     if model.framework != "detectron2":

@@ -145,6 +145,34 @@ def test_least_size_both_clamps_and_inclusive_boxes():
     np.testing.assert_allclose(box[0], [30.172, 10, 29.828, 50], atol=1e-4)
 
 
+def test_boxes_clipped_behind_the_nms():
+    """Two boxes of a class are equal once clipped to 20 x 20 pixels, and overlap by 0.4 before; one is left without width."""
+    proposals = np.float32([[[10, 0, 30, 20], [10, 0, 60, 20], [20, 0, 40, 20], [0, 0, 9, 9]]])
+    valid = np.array([[True, True, True, False]])
+    arrays = [np.tile(np.float32([0, 9]), (1, 4, 1)), np.zeros((1, 4, 4), np.float32), proposals, valid, np.float32([[20, 20]])]
+    for clip_last, count in ((False, 2), (True, 3)):
+        net = Detector(ClassNms(0.5, 1, None), STDS, (0.0,) * 4, 0.05, 4, 10, clip_last=clip_last)
+        boxes, _, _, valid = (part.asnumpy()[0] for part in net(*map(Tensor, arrays)))
+        assert valid.sum() == count
+        assert {tuple(box) for box in boxes[valid].tolist()} == {(10, 0, 20, 20), (20, 0, 20, 20)}
+
+
+def test_a_detection_tells_the_proposal_that_it_came_from():
+    logits, deltas, proposals, valid, sizes = box_head_output(4)
+    net = Detector(ClassNms(0.5, 3, None), STDS, (0.0,) * 4, 0.05, 30, 1000, max_log_ratio=0.5, clip_last=True)
+    (boxes, _, labels, found), roi = net.with_proposals(*map(Tensor, (logits, deltas, proposals, valid, sizes)))
+    boxes, labels, found, roi = (x.asnumpy() for x in (boxes, labels, found, roi))
+    assert found.sum() > 20
+    for i, row in np.argwhere(found):
+        own = roi[i, row]
+        assert valid[i, own]
+        delta = deltas[i, own].reshape(-1, 4)[labels[i, row] - 1] * STDS
+        side = proposals[i, own, 2:] - proposals[i, own, :2]
+        centre, half = proposals[i, own, :2] + side * (0.5 + delta[:2]), side * np.exp(np.minimum(delta[2:], 0.5)) / 2
+        wanted = np.clip(np.concatenate([centre - half, centre + half]), 0, np.tile(sizes[i, ::-1], 2))
+        np.testing.assert_allclose(boxes[i, row], wanted, atol=1e-3)
+
+
 @pytest.mark.parametrize("case, options", [
     ("all that survive", {}),                                           # fewer than D: padding
     ("the best", {"max_per_img": 7, "iou_thr": 0.3}),

@@ -2,9 +2,9 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, ops
 
-from faster_rcnn.src.FasterRcnn.resnet import ResNet, begin_as_identity, calibrate_norms
+from faster_rcnn.src.FasterRcnn.resnet import ResNet, begin_as_identity, calibrate_norms, stem_pool
 from faster_rcnn.src.FasterRcnn.resnet50v1 import ResNet50V1
 from faster_rcnn.src.model_utils.layers.convolution import ConvNorm, Convolution
 from tests.numpy_layers import batch_norm, convolve, max_pool
@@ -59,6 +59,24 @@ def test_stages_match_numpy(monkeypatch, fast):
     weights = {param.name: param.asnumpy() for param in net.get_parameters()}
     for stage, expected in zip(got, naive(weights, x, eps=1e-3)):
         np.testing.assert_allclose(stage, expected, atol=(1e-4 if fast else 1e-5) * expected.std())
+
+
+@pytest.mark.parametrize("height, width", [(8, 12), (9, 12), (8, 13), (9, 13)])
+def test_the_stem_is_pooled_as_told(height, width):
+    """In front of or behind even sides, on both ends of odd ones."""
+    x = np.maximum(images(height, width), 0)
+    both, same = (stem_pool(Tensor(x), padding).asnumpy() for padding in ("both", "same"))
+    np.testing.assert_array_equal(both, max_pool(x))
+    np.testing.assert_array_equal(same, max_pool(x, same=True))
+    np.testing.assert_array_equal(same, ops.MaxPool(3, 2, pad_mode="same")(Tensor(x)).asnumpy())
+    assert (both != same).any() == (height % 2 == 0 or width % 2 == 0)
+
+
+def test_the_pool_of_even_sides_is_another_one():
+    """Of random pixels seven tenths of the outputs differ: of the 9 pixels of a window 4 are in both."""
+    x = np.maximum(images(96, 128), 0)
+    both, same = (stem_pool(Tensor(x), padding).asnumpy() for padding in ("both", "same"))
+    assert 0.65 < (both != same).mean() < 0.75
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from faster_rcnn.src.model_utils.training.log import TrainLog, loss_line, with_sums
+from faster_rcnn.src.model_utils.training.log import TrainLog, cut_logs, loss_line, with_sums
 from faster_rcnn.src.model_utils.training.precision import LossScale
 from faster_rcnn.src.model_utils.training.step import StepResult
 
@@ -146,3 +146,27 @@ def test_lines_of_refinedet(tmp_path, capsys, monkeypatch):
         f"epoch: 1 step: 3, {line}", "epoch time: 7500.000 ms, per step time: 2500.000 ms",
         f"epoch: 2 step: 3, {line}", "epoch time: 3000.000 ms, per step time: 1000.000 ms"]
     assert "epoch time: 7500.000 ms, per step time: 2500.000 ms\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("position", "left", "last"), [
+    ((5, 4, 1, 1), [("train", 3), ("train", 4), ("eval", 4)], "epoch time: 1"),
+    ((8, 4, 2, 0), [("train", 3), ("train", 4), ("eval", 4), ("train", 6), ("train", 8)], "epoch time: 2"),
+    ((8, 8, 2, 0), [("train", 3), ("train", 4), ("eval", 4), ("train", 6), ("train", 8), ("eval", 8)], "epoch time: 2")])
+def test_lines_after_the_state_are_cut(tmp_path, position, left, last):
+    step, evaluated, epoch, batch = position
+    written = [("train", 3), ("train", 4), ("eval", 4), ("train", 6), ("train", 8), ("eval", 8), ("train", 9)]
+    rows_of = "".join(json.dumps({"kind": kind, "step": number}) + "\n" for kind, number in written)
+    (tmp_path / "metrics.jsonl").write_text(rows_of + '{"kind": "tr')
+    (tmp_path / "loss_0.log").write_text(
+        "epoch: 1 step: 3, loss is 1\nepoch: 1 step: 4, loss is 2\nepoch time: 1\nepoch: 2 step: 2, loss is 3\n"
+        "epoch: 2 step: 4, loss is 4\nepoch time: 2\nepoch: 3 step: 1, loss is 5\nepoch: 3 st")
+    values = {"step": step, "evaluated": evaluated, "epoch": epoch, "batch": batch}
+    for _ in range(2):
+        cut_logs(tmp_path, values)
+        assert [(row["kind"], row["step"]) for row in rows(tmp_path)] == left
+        assert (tmp_path / "loss_0.log").read_text().splitlines()[-1] == last
+
+
+def test_without_logs_there_is_nothing_to_cut(tmp_path):
+    cut_logs(tmp_path, {"step": 1, "evaluated": 0, "epoch": 0, "batch": 1})
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@ import functools
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 
@@ -201,7 +202,7 @@ def test_preprocess_resizes_as_told_and_normalises_either(mode):
 
 
 def test_unknown_way_to_resize_is_refused():
-    with pytest.raises(ValueError, match="resize_mode: expected one of opencv, pillow, float, got 'nearest'"):
+    with pytest.raises(ValueError, match="resize_mode: expected one of opencv, area, pillow, float, got 'nearest'"):
         Preprocess(InputSize(8, 8), (0, 0, 0), (1, 1, 1), True, "nearest")
 
 
@@ -230,13 +231,39 @@ def test_preprocess_refuses_what_is_no_decoded_picture(shape, dtype):
         plain(InputSize(8, 8))(np.zeros(shape, dtype))
 
 
+@pytest.mark.parametrize("shape", [(60, 83, 3), (37, 20, 3)])
+def test_exact_scale_resizes_by_the_factor_before_it_is_rounded(shape):
+    """As OpenCV does it when given the factor: another image, another size, and the factor is what boxes are divided by."""
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    height, width, _ = shape
+    scale = min(41 / height, 64 / width)
+    wanted = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    exact = InputSize(41, 64, rounding="even", exact_scale=True)
+    got = Preprocess(exact, (0, 0, 0), (1, 1, 1), False, "area", True)(image)
+    rows, columns = wanted.shape[:2]
+    np.testing.assert_array_equal(got.image[:, :rows, :columns], wanted.transpose(2, 0, 1))
+    np.testing.assert_allclose(got.info, [rows, columns, scale, scale, height, width])
+    plain = Preprocess(InputSize(41, 64, rounding="even"), (0, 0, 0), (1, 1, 1), False, "area")(image)
+    assert (plain.image != got.image).any() and (plain.info[2:4] != got.info[2:4]).any()
+
+
+@pytest.mark.parametrize("to_rgb", [True, False])
+def test_black_padding_is_normalised_and_the_other_is_not(to_rgb):
+    black, mean = (Preprocess(InputSize(8, 8), (10, 20, 30), (2, 4, 5), to_rgb, pad_black=pad)(np.zeros((4, 8, 3), np.uint8)).image
+                   for pad in (True, False))
+    np.testing.assert_array_equal(black, np.broadcast_to(np.float32([-5, -5, -6]).reshape(3, 1, 1), (3, 8, 8)))
+    np.testing.assert_array_equal(mean[:, :4], black[:, :4])
+    assert not mean[:, 4:].any()
+
+
 # ---------------------------------------------------------------------------------------------------- other frameworks
 
 # Of each framework: mean and standard deviation of values up to 255, whether red comes first, tolerance.
 IMAGENET = (np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]))
 NORMALISE = {"detectron2": ((103.530, 116.280, 123.675), (1, 1, 1), False, 3e-5),
              "torchvision": (255 * IMAGENET[0], 255 * IMAGENET[1], True, 3e-6),
-             "mmdet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), True, 3e-6)}
+             "mmdet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), True, 3e-6),
+             "mslab": (255 * IMAGENET[0], 255 * IMAGENET[1], True, 5e-6)}
 
 
 @pytest.mark.parametrize("folder", fixture_folders(), ids=label)
@@ -244,10 +271,13 @@ def test_parity_of_the_network_input(folder):
     model = ParityModel(folder)
     *numbers, to_rgb, tolerance = NORMALISE[model.framework]
     size = model.size()
-    preprocess = Preprocess(InputSize(size["img_height"], size["img_width"], pad_to=size["pad_to"]), *numbers, to_rgb)
-    for path, image, (height, width) in zip(model.images, model.arrays["input/images"], model.arrays["input/image_sizes"]):
+    mslab = model.framework == "mslab"
+    size = InputSize(size["img_height"], size["img_width"], pad_to=size.get("pad_to", "fixed"),
+                     rounding="even" if mslab else "nearest", exact_scale=mslab)
+    preprocess = Preprocess(size, *numbers, to_rgb, "area" if mslab else "opencv", mslab)
+    for path, image, expected in zip(model.images, model.arrays["input/images"], model.image_info):
         picture = decode_image(path.read_bytes())
         got, info = preprocess(picture)
         np.testing.assert_allclose(got, image, rtol=0, atol=tolerance)
-        rows, columns, _ = picture.shape
-        np.testing.assert_allclose(info, [height, width, height / rows, width / columns, rows, columns], rtol=1e-6)
+        assert picture.shape[:2] == tuple(expected[4:])
+        np.testing.assert_allclose(info, expected, rtol=1e-6)

@@ -73,6 +73,17 @@ def test_padding_images_and_broken_boxes_are_left_out():
     assert [r["image_id"] for r in got] == [1]
 
 
+def test_boxes_without_width_or_height_are_kept_where_told():
+    """Those that lie beyond the image, at its border; numbers that are none are left out."""
+    boxes = np.float32([[[-9, 30, -1, 150], [20, 900, 120, 950], [np.nan, 30, 120, 150]]])
+    ones = np.ones((1, 3))
+    arguments = boxes, ones, ones.astype(int), ones.astype(bool), INFO, [1], CATEGORIES
+    height, width = INFO[0, 4:]
+    kept = [row["bbox"] for row in to_results(*arguments, keep_empty=True)]
+    assert to_results(*arguments) == [] and len(kept) == 2
+    assert kept[0][0] == kept[0][2] == 0 < kept[0][3] and kept[1][1] == height and kept[1][3] == 0 < kept[1][2] < width
+
+
 def test_label_outside_of_the_classes_is_an_error():
     for label in (0, 3, -1):
         with pytest.raises(ValueError, match=f"label {label}"):

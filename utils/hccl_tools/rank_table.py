@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, TypedDict, Union
 
 from utils.launch.rank_table import NUMBER, TableError, is_ip_address, read_json, shown
 
-from ..files import reason, replacing, tell
+from ..command import status_after
+from ..files import replacing
 
 
 class Machine(NamedTuple):
@@ -132,8 +133,6 @@ def guard(program: str, work: Callable[[], Any]) -> int:
     """Exit status of `work()`: 0, or 2 with one line on stderr."""
     try:
         work()
-    except (TableError, OSError) as error:
-        message = reason(error) if isinstance(error, OSError) else " ".join(str(error).split())
-        tell(f"{program}: error: {message}")
-        return 2
+    except (Exception, KeyboardInterrupt) as error:     # noqa: BLE001
+        return status_after(error, program)
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn, Optional
 
 from ..files import reason, tell
-from .nodes import PORT_OFFSET, Nodes
+from .nodes import PORT_OFFSET, TOKEN, Nodes, token_of
 from .rank_table import ADDRESS
 from .supervisor import Supervisor
 
@@ -164,7 +164,8 @@ def msrun_command(options: argparse.Namespace) -> list[str]:
 def environment(options: argparse.Namespace) -> dict[str, str]:
     """What msrun and the ranks inherit."""
     paths = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]     # msrun starts the ranks with "python"
-    return {"GLOG_v": "3", **os.environ, "PATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1",
+    inherited = {name: value for name, value in os.environ.items() if name != TOKEN}
+    return {"GLOG_v": "3", **inherited, "PATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1",
             "LOCAL_WORKER_NUM": str(options.local_worker_num)}
 
 
@@ -177,7 +178,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 2
     nodes, status = None, 1
     if options.local_worker_num < options.worker_num:
-        nodes = Nodes(options.node_rank, options.master_addr, options.master_port, options.cluster_time_out)
+        token = token_of(options.master_addr, options.master_port, options.worker_num, options.local_worker_num)
+        nodes = Nodes(options.node_rank, options.master_addr, options.master_port, options.cluster_time_out, token)
         nodes.start()
     try:
         status = Supervisor(msrun_command(options), environment(options), own_log(options), options.local_worker_num,

@@ -2,21 +2,47 @@
 
 Ranks that wait for a rank which is gone would do so for minutes, and do not hear SIGTERM meanwhile. A launcher that goes without a
 word, because it was killed or its machine is gone, has failed too.
+
+    first: nodes NONCE          node: node NUMBER NONCE MAC         first: welcome MAC          both, later: end NUMBER STATUS
+
+Both ends prove that they know the token of the run before the other listens to them. What they say later is neither secret nor
+protected on its way.
 """
 import contextlib
+import hashlib
+import hmac
+import os
+import re
+import secrets
 import socket
-import sys
 import threading
 import time
 from typing import Optional
 
+from ..files import tell
 from .supervisor import STOPPED
 
 # Of the port of the scheduler.
 PORT_OFFSET = 1
 RETRY_S = 0.5
+HANDSHAKE_S = 10.0
+MOST_STRANGERS, MOST_REPORTS = 32, 5    # at once; in all
+LINE = 256                              # bytes
 # Where a machine is gone, half a minute passes until the connection says so.
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+TOKEN = "LAUNCH_TOKEN"      # of the environment
+HELLO = re.compile(r"node ([0-9]{1,9}) ([0-9a-f]{32}) ([0-9a-f]{64})")
+END = re.compile(r"end ([0-9]{1,9}) (-?[0-9]{1,9})")
+
+
+class StrangerError(ValueError):
+    """The other end is no launcher of this run."""
+
+
+def token_of(*shared: object) -> bytes:
+    """Return LAUNCH_TOKEN, or a token derived from what all launchers of the run are given, which keeps out accidents only."""
+    text = os.environ.get(TOKEN) or repr(("utils.launch", *shared))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 class Nodes:
@@ -24,35 +50,41 @@ class Nodes:
 
     Args:
         number: of this node, 0 = the first.
-        address, port: of the first node's scheduler.
+        address, port: of the first node's scheduler; the first node listens at this address only.
         patience: seconds in which the first node must answer; without an answer the nodes go on unwatched.
+        token: see token_of.
     """
 
-    def __init__(self, number: int, address: str, port: int, patience: float):
+    def __init__(self, number: int, address: str, port: int, patience: float, token: bytes):
         self.number, self.address, self.port, self.patience = number, address, port + PORT_OFFSET, patience
+        self.token = token
         self.failed: Optional[tuple[int, Optional[int]]] = None
         self.closing = threading.Event()
         self.connections: list[socket.socket] = []
         self.server: Optional[socket.socket] = None
+        self.strangers = threading.BoundedSemaphore(MOST_STRANGERS)
+        self.reports = 0
 
     def start(self) -> None:
-        if self.number == 0:
-            self.server = server = socket.socket()
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                server.bind(("", self.port))
-            except OSError as error:
-                self._tell_unwatched(f"port {self.port}: {error.strerror}")
-                return
-            server.listen()
-            threading.Thread(target=self._accept, args=(server,), daemon=True).start()
-        else:
+        if self.number:
             threading.Thread(target=self._connect, daemon=True).start()
+            return
+        try:
+            family, kind, protocol, _, place = socket.getaddrinfo(self.address, self.port, type=socket.SOCK_STREAM)[0]
+            server = socket.socket(family, kind, protocol)
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(place)
+            server.listen()
+        except OSError as error:
+            self._tell_unwatched(f"{self.address}:{self.port}: {error.strerror or error}")
+            return
+        self.server = server
+        threading.Thread(target=self._accept, args=(server,), daemon=True).start()
 
     def finish(self, status: int) -> None:
         """Tell the others the status of this node, and let go of them."""
         self.closing.set()
-        for connection in self.connections:
+        for connection in tuple(self.connections):
             with contextlib.suppress(OSError):
                 connection.sendall(f"end {self.number} {status}\n".encode())
                 connection.shutdown(socket.SHUT_WR)
@@ -63,43 +95,119 @@ class Nodes:
         with contextlib.suppress(OSError):      # closed
             while True:
                 connection, _ = server.accept()
-                self.connections.append(connection)
-                threading.Thread(target=self._listen, args=(connection,), daemon=True).start()
+                if self.strangers.acquire(blocking=False):
+                    threading.Thread(target=self._welcome, args=(connection,), daemon=True).start()
+                else:
+                    connection.close()
+
+    def _welcome(self, connection: socket.socket) -> None:
+        """Of the first node: listen to what has shown that it belongs to the run, and to nothing else."""
+        peer = "a connection"
+        try:
+            peer = str(connection.getpeername()[0])
+            number = self._check_node(connection)
+        except (OSError, ValueError) as error:
+            connection.close()
+            self._report(peer, error)
+            return
+        finally:
+            self.strangers.release()
+        self.connections.append(connection)
+        self._listen(connection, number)
+
+    def _check_node(self, connection: socket.socket) -> int:
+        """Return the number of the node at the other end; StrangerError or OSError if it is none."""
+        until, nonce = time.monotonic() + HANDSHAKE_S, secrets.token_hex(16)
+        connection.sendall(f"nodes {nonce}\n".encode())
+        found = HELLO.fullmatch(read_line(connection, until))
+        if not found:
+            raise StrangerError("is no launcher")
+        number, theirs, proof = found.groups()
+        if not hmac.compare_digest(proof, self._proof("node", number, nonce, theirs)):
+            raise StrangerError(f"does not know the token of this run ({TOKEN})")
+        connection.sendall(f"welcome {self._proof('first', theirs, nonce)}\n".encode())
+        connection.settimeout(None)
+        return int(number)
 
     def _connect(self) -> None:
+        """Of the other nodes."""
         end = time.monotonic() + self.patience
         while not self.closing.is_set():
             try:
-                connection = socket.create_connection((self.address, self.port), timeout=5)
-            except OSError as error:
-                if time.monotonic() > end:
-                    self._tell_unwatched(f"{self.address}:{self.port}: {error.strerror or error}")
+                with contextlib.ExitStack() as opened:
+                    connection = opened.enter_context(socket.create_connection((self.address, self.port), timeout=5))
+                    self._hello(connection)
+                    opened.pop_all()
+            except (OSError, ValueError) as error:
+                if isinstance(error, StrangerError) or time.monotonic() > end:
+                    self._tell_unwatched(f"{self.address}:{self.port}: {getattr(error, 'strerror', None) or error}")
                     return
                 self.closing.wait(RETRY_S)
                 continue
-            connection.settimeout(None)
-            connection.sendall(f"node {self.number}\n".encode())
             self.connections.append(connection)
-            self._listen(connection)
+            self._listen(connection, 0)
             return
 
-    def _listen(self, connection: socket.socket) -> None:
+    def _hello(self, connection: socket.socket) -> None:
+        """Prove that this node belongs to the run, and check that the other end is its first node."""
+        until, nonce = time.monotonic() + HANDSHAKE_S, secrets.token_hex(16)
+        greeting = read_line(connection, until)
+        found = re.fullmatch(r"nodes ([0-9a-f]{32})", greeting)
+        if not greeting:
+            raise ConnectionResetError("it closes the connection")      # perhaps too many others are there now
+        if not found:
+            raise StrangerError("is no launcher")
+        connection.sendall(f"node {self.number} {nonce} {self._proof('node', self.number, found[1], nonce)}\n".encode())
+        try:
+            answer = read_line(connection, until)
+        except OSError:
+            answer = ""
+        if not hmac.compare_digest(answer.encode(), f"welcome {self._proof('first', nonce, found[1])}".encode()):
+            raise StrangerError(f"has another token ({TOKEN})")
+        connection.settimeout(None)
+
+    def _proof(self, *words: object) -> str:
+        return hmac.new(self.token, " ".join(map(str, words)).encode(), hashlib.sha256).hexdigest()
+
+    def _listen(self, connection: socket.socket, node: int) -> None:
         """Until the other end says how it ended, or goes without a word."""
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for name, value in KEEPALIVE.items():
                 if hasattr(socket, name):
                     connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        node, status = (0 if self.number else None), None
+        status: Optional[int] = None
         with contextlib.suppress(OSError, ValueError):
-            for line in connection.makefile(encoding="ascii"):
-                word, *numbers = line.split()
-                node = int(numbers[0])
-                if word == "end":
-                    status = int(numbers[1])
-                    break
-        if node is not None and status not in (0, *STOPPED) and not self.closing.is_set():
+            found = END.fullmatch(read_line(connection))
+            if found and int(found[1]) == node:
+                status = int(found[2])
+        if status not in (0, *STOPPED) and not self.closing.is_set():
             self.failed = self.failed or (node, status)
 
+    def _report(self, peer: str, error: Exception) -> None:
+        self.reports += 1
+        if self.closing.is_set() or self.reports > MOST_REPORTS:
+            return
+        last = "; further ones are not reported" if self.reports == MOST_REPORTS else ""
+        tell(f"run.py: port {self.port}: {peer} {error if isinstance(error, StrangerError) else 'is no launcher'}: ignored{last}")
+
     def _tell_unwatched(self, why: str) -> None:
-        print(f"run.py: {why}: the nodes will not hear of each other's ends", file=sys.stderr)
+        tell(f"run.py: {why}: the nodes will not hear of each other's ends")
+
+
+def read_line(connection: socket.socket, until: Optional[float] = None) -> str:
+    """Return a line, empty at the end of the stream.
+
+    TimeoutError after `until` (time.monotonic), StrangerError for what no launcher says.
+    """
+    data = b""
+    while not data.endswith(b"\n"):
+        if until is not None:
+            connection.settimeout(max(until - time.monotonic(), 0.001))
+        byte = connection.recv(1)
+        if not byte:
+            return ""
+        data += byte
+        if len(data) > LINE or not data.isascii():
+            raise StrangerError("is no launcher")
+    return data.decode("ascii").strip()

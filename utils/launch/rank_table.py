@@ -54,6 +54,8 @@ class Server(NamedTuple):
 class TableError(ValueError):
     """A table that cannot be followed, told in one line."""
 
+    user_error = True
+
 
 def shown(value: Any) -> str:
     """A value for a message, cut where it is long or deep."""

@@ -12,6 +12,9 @@ from pathlib import Path
 if __name__ == "__main__":
     if not __package__:     # run as a file: the search path begins with this folder
         sys.path[0] = str(Path(__file__).resolve().parents[2])
+    from utils.signals import end_at_signals
+
+    end_at_signals()
     from utils.mindrecord.cli import check_main
 
     sys.exit(check_main())

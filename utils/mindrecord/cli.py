@@ -12,7 +12,9 @@ from typing import Any, Optional
 
 import cv2
 
-from ..files import log_to_stderr, printable, reason, tell
+from ..command import status_after
+from ..files import log_to_stderr, printable
+from ..signals import guarded
 from .batches import draw_batches, model_folder
 from .conversion import convert, ensure
 from .detection import find_data
@@ -39,7 +41,7 @@ def convert_main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--keep_empty", nargs="?", const=True, default=False, type=_boolean, metavar="True|False",
                         help="also take images without objects (False)")
     parser.add_argument("--shards", type=_positive, help="number of files (one for each worker)")
-    parser.add_argument("--force", action="store_true", help="convert anew, whatever is there")
+    parser.add_argument("--force", action="store_true", help="convert even if a whole conversion is there")
     args = parser.parse_args(argv)
     return _guard(parser, lambda: _convert(args))
 
@@ -157,14 +159,10 @@ def _guard(parser: argparse.ArgumentParser, work: Callable[[], int]) -> int:
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)       # check.py ... | head
     try:
-        return work()
-    except (DataError, OSError) as error:
-        message = reason(error) if isinstance(error, OSError) else str(error)
-        tell(f"{parser.prog}: error: {message}")
-        return 2
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
-        return 130
+        with guarded():
+            return work()
+    except (Exception, KeyboardInterrupt) as error:     # noqa: BLE001
+        return status_after(error, parser.prog)
 
 
 def _positive(text: str) -> int:

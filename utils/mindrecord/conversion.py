@@ -7,8 +7,8 @@ them turn the image as its boxes have it.
     OUTPUT_DIR/rows-XXXXXXXX/shard-N.mindrecord, shard-N.mindrecord.db, pictures.json
 
 A conversion is written to OUTPUT_DIR/.partial-XXXXXXXX, renamed when whole, and comes into force when manifest.json is
-replaced; then the one before is deleted. So whatever ends the work, the manifest names a whole conversion or none;
-leftovers go with the next one.
+replaced; then the one before is deleted, unless a process holds it (holding.py). So whatever ends the work, the manifest
+names a whole conversion or none; leftovers go with the next one.
 """
 import json
 import logging
@@ -21,10 +21,11 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from .errors import CLIPPED, LARGE_PICTURE, MISSING_PICTURE, DataError, Problem, count_kinds, warn_of
+from .errors import CLIPPED, LARGE_PICTURE, MISSING_PICTURE, NO_FILE, UNREADABLE_PICTURE, DataError, Problem, count_kinds, warn_of
 from .fitting import fit
 from .folder import PARTIAL, ROWS, locked_folder, remove_leftovers
 from .formats import find_format
+from .holding import Hold, hold
 from .image_header import without_orientation
 from .manifest import PICTURES, SCHEMA_VERSION, Manifest, picture_sizes, read_manifest, write_manifest
 from .masks import encode_masks, most_bytes
@@ -61,11 +62,12 @@ def convert(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: Any
 def ensure(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: AnyPath, classes: Classes = None,
            image_set: Optional[str] = None, workers: Optional[int] = None, keep_empty: bool = False,
            shards: Optional[int] = None, progress: Report = None, masks: bool = False, exif_orientation: str = "auto",
-           split: Optional[Split] = None) -> Manifest:
-    """The manifest of a whole conversion of just this data; an old or partial one is made anew. Arguments as `convert`.
+           split: Optional[Split] = None, holds: Optional[list[Hold]] = None) -> Manifest:
+    """The manifest of a whole conversion of just this data; an old or partial one is made again. Arguments as `convert`.
 
     Of several processes that call it at once, one converts and the others wait. Where the source is not there (any
-    more), the conversion is taken as it is: on a machine to which only it was brought.
+    more), the conversion is taken as it is: on a machine to which only it was brought. holds: a list to which the hold is added
+    that keeps other processes from deleting the conversion.
     """
     options = make_options(source, classes, keep_empty, masks, exif_orientation, split)
     try:
@@ -76,16 +78,24 @@ def ensure(source: str, image_dir: AnyPath, anno_path: AnyPath, output_dir: AnyP
             raise
         log.warning("%s; the conversion in %s is used as it is%s", error, output_dir, "" if "orientations" in manifest else
                     ": it is of an older version, which did not turn images by their EXIF orientation")
-        return manifest
+        return _held(Path(output_dir), manifest, holds)
     with locked_folder(output_dir) as folder:
         manifest, reason = read_manifest(folder)
         if manifest:
             reason = stale_reason(manifest, request, folder)
             if not reason:
-                return manifest
+                return _held(folder, manifest, holds)
         if (folder / "manifest.json").exists():
-            log.warning("%s: converting anew: %s", folder, reason)
-        return _convert(request, folder, workers, shards, progress)
+            log.warning("%s: converting again: %s", folder, reason)
+        return _held(folder, _convert(request, folder, workers, shards, progress), holds)
+
+
+def _held(folder: Path, manifest: Manifest, holds: Optional[list[Hold]]) -> Manifest:
+    """The manifest, and the hold on its rows added to `holds`."""
+    found = hold((folder / manifest["files"][0]).parent) if holds is not None else None
+    if holds is not None and found is not None:
+        holds.append(found)
+    return manifest
 
 
 @dataclass
@@ -121,7 +131,10 @@ def _convert(request: Request, folder: Path, workers: Optional[int], shards: Opt
     partial = folder / f"{PARTIAL}{token}"
     partial.mkdir()
     parts: list[_Part] = []
+    held: Optional[Hold] = None
     try:
+        (partial / PICTURES).write_text(json.dumps(sorted(sizes)), encoding="utf-8")
+        held = hold(partial)
         lengths = [sizes[record.file_name] or 0 for record in records]      # those without a file are left out above
         total = sum(lengths)
         _refuse_full_disk(folder, total)
@@ -134,7 +147,6 @@ def _convert(request: Request, folder: Path, workers: Optional[int], shards: Opt
         parts = [part for part in parts if part.fields]
         if not parts:
             raise _nothing(request, found, problems)
-        (partial / PICTURES).write_text(json.dumps(sorted(sizes)), encoding="utf-8")
         manifest = _manifest(request, found, parts, problems, fingerprint, f"{ROWS}{token}")
         partial.rename(folder / f"{ROWS}{token}")
         write_manifest(folder, manifest)
@@ -144,6 +156,9 @@ def _convert(request: Request, folder: Path, workers: Optional[int], shards: Opt
                 part.writer.close()
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    finally:
+        if held:
+            held.close()
     remove_leftovers(folder, keep=f"{ROWS}{token}")
     warn_of(problems, log)
     return manifest
@@ -168,6 +183,8 @@ def _write(crew: Crew, parts: list[_Part], request: Request, report: Report) -> 
 def size_fault(record: ImageRecord, size: Optional[int], image_dir: Path) -> Optional[Problem]:
     """The problem of a picture that is not there, or too large to be read; None of others."""
     if size is None:
+        if os.path.exists(image_dir / record.file_name):
+            return Problem(str(image_dir / record.file_name), "", NO_FILE, UNREADABLE_PICTURE)
         return Problem(record.origin, record.file_name, f"no such picture in {image_dir}", MISSING_PICTURE)
     if size > MAX_PICTURE:
         what = f"the file has {size >> 20} MB, a record holds {MAX_PICTURE >> 20}"

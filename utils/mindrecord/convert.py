@@ -11,6 +11,9 @@ from pathlib import Path
 if __name__ == "__main__":
     if not __package__:     # run as a file: the search path begins with this folder
         sys.path[0] = str(Path(__file__).resolve().parents[2])
+    from utils.signals import end_at_signals
+
+    end_at_signals()
     from utils.mindrecord.cli import convert_main
 
     sys.exit(convert_main())

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from .errors import DataError
-from .format import Format, Place
+from .format import Format, Place, read_bytes, read_head
 from .formats import all_formats
 
 HEAD = 65536        # bytes of a file
@@ -38,14 +38,13 @@ def find_data(folder: Path) -> list[Found]:
 
 def _foreign(folder: Path) -> Optional[str]:
     """What the folder holds instead: exports of annotation tools that have another format to choose."""
-    for path in sorted(folder.glob("*.xml")):
-        with path.open("rb") as stream:
-            if b"<annotations>" in stream.read(HEAD):
-                return f"{path.name} is \"CVAT for images\"; export it from CVAT as COCO 1.0, with masks, or as Ultralytics YOLO"
+    for path in sorted(filter(Path.is_file, folder.glob("*.xml"))):
+        if b"<annotations>" in read_head(path, HEAD):
+            return f"{path.name} is \"CVAT for images\"; export it from CVAT as COCO 1.0, with masks, or as Ultralytics YOLO"
     for path in sorted(folder.glob("*.json")):
         try:
-            content = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError):
+            content = json.loads(read_bytes(path))
+        except (ValueError, RecursionError):
             continue
         values = content.get("_via_img_metadata", content) if isinstance(content, dict) else {}
         if any(isinstance(item, dict) and "regions" in item for item in values.values()):

@@ -28,11 +28,14 @@ class Problem:
         return printable(" ".join(text.split()))
 
 
+NO_FILE = "is no regular file"      # a FIFO, a device, a folder: none of them is opened
+
 # Kinds of problems. Those of pictures drop the image, those of boxes the object.
 MISSING_PICTURE = "missing picture"
 UNREADABLE_PICTURE = "unreadable picture"
 TRUNCATED_PICTURE = "truncated picture"
 LARGE_PICTURE = "picture too large"
+UNDECODABLE, NAMED = (UNREADABLE_PICTURE, TRUNCATED_PICTURE, LARGE_PICTURE), 100       # of each of these so many are named
 OTHER_SIZE = "size differs from the annotation"
 STORED = "EXIF orientation not applied"
 DARK = "16-bit image of few bits"
@@ -85,15 +88,15 @@ def count_kinds(problems: Iterable[Problem]) -> dict[str, int]:
 
 
 def warn_of(problems: Sequence[Problem], log: logging.Logger, examples: int = 3) -> None:
-    """One warning per kind with its count, and the first few of the kind in full."""
+    """One warning per kind with its count, and the first few of the kind in full; of images that do not decode, many."""
     first: dict[str, list[Problem]] = {}
     for problem in problems:
         first.setdefault(problem.kind, [])
-        if len(first[problem.kind]) < examples:
+        if len(first[problem.kind]) < (NAMED if problem.kind in UNDECODABLE else examples):
             first[problem.kind].append(problem)
     for kind, count in count_kinds(problems).items():
         log.warning("%d x %s: %s", count, kind, KEPT_KINDS.get(kind, "dropped"))
         for problem in first[kind]:
             log.warning("    %s", problem)
-        if count > examples:
-            log.warning("    ... and %d more; utils/mindrecord/check.py lists them all", count - examples)
+        if count > len(first[kind]):
+            log.warning("    ... and %d more; utils/mindrecord/check.py lists them all", count - len(first[kind]))

@@ -1,15 +1,14 @@
 """The folder of a conversion: one process at a time writes to it, and unfinished conversions are removed."""
-import errno
 import logging
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional, Union
 
 from .errors import DataError
+from .holding import NO_LOCKS, remove_unread
 
 PARTIAL, ROWS = ".partial-", "rows-"
 OURS = re.compile(r"(\.partial|rows)-[0-9a-f]{8}")
@@ -46,8 +45,7 @@ def _lock(folder: Path) -> Optional[int]:
             log.warning("%s: waiting for another process that converts to it", folder)
             fcntl.flock(fd, fcntl.LOCK_EX)
     except OSError as error:
-        # Those of a file system that has no locks.
-        if error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP):
+        if error.errno not in NO_LOCKS:
             os.close(fd)
             raise
     except BaseException:
@@ -57,6 +55,6 @@ def _lock(folder: Path) -> Optional[int]:
 
 
 def remove_leftovers(folder: Path, keep: str) -> None:
-    for entry in os.scandir(folder):
-        if OURS.fullmatch(entry.name) and entry.name != keep and entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
+    """Delete earlier and unfinished conversions, but those that a process reads or writes."""
+    remove_unread([Path(entry.path) for entry in os.scandir(folder)
+                   if OURS.fullmatch(entry.name) and entry.name != keep and entry.is_dir(follow_symlinks=False)])

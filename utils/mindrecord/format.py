@@ -5,19 +5,29 @@ compare names.
 """
 import codecs
 import hashlib
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
-from .errors import DataError
+from .errors import NO_FILE, DataError
 from .records import Annotations
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file; DataError if it cannot be read."""
+    """Return the content of a regular file; DataError if it cannot be read. A FIFO would wait for a writer."""
+    return read_head(path, -1)
+
+
+def read_head(path: Path, size: int) -> bytes:
+    """Return the first bytes of a file, as `read_bytes` returns them all."""
     try:
-        return path.read_bytes()
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DataError(f"{path}: {NO_FILE}")
+        with path.open("rb") as stream:
+            return stream.read(size)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
 

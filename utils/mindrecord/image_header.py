@@ -127,7 +127,7 @@ def without_orientation(data: bytes) -> bytes:
     changed = bytearray(data)
     struct.pack_into(f"{tag.order}{'H' if tag.kind == SHORT else 'I'}", changed, tag.place, 1)
     if data.startswith(PNG):
-        start, end = next((start, end) for kind, start, end in _png_chunks(data) if kind == b"eXIf")
+        start, end = next((start, end) for kind, start, end in png_chunks(data) if kind == b"eXIf")
         changed[end:end + 4] = struct.pack(">I", zlib.crc32(changed[start - 4:end]))
     return bytes(changed)
 
@@ -140,14 +140,14 @@ def _exif_span(data: bytes) -> Optional[tuple[int, int]]:
     if data.startswith(PNG):
         if b"eXIf" not in data:     # faster than a loop over the chunks
             return None
-        return next(((start, end) for kind, start, end in _png_chunks(data) if kind == b"eXIf"), None)
+        return next(((start, end) for kind, start, end in png_chunks(data) if kind == b"eXIf"), None)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return next(((start + 6 if data[start:start + 6] == b"Exif\0\0" else start, end)
                      for kind, start, end in _riff_chunks(data) if kind == b"EXIF"), None)
     return (0, len(data)) if data[:4] in TIFF_ORDERS else None
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield (kind, start, end) of the content of each chunk."""
     position = len(PNG)
     while position + 12 <= len(data):

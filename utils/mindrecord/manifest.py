@@ -1,12 +1,14 @@
 """The manifest of a conversion: what it holds and what it was made from. Written last: what it names is whole."""
+import errno
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, Optional, TypedDict, Union
 
 from ..files import write_text
-from .errors import DataError
+from .errors import NO_FILE, DataError
 from .records import BACKGROUND
 
 MANIFEST = "manifest.json"
@@ -45,7 +47,7 @@ class Reading(NamedTuple):
 class PictureSizes(NamedTuple):
     """The sizes of image files, none of which is read."""
 
-    sizes: dict[str, Optional[int]]     # name -> bytes, None without such a file
+    sizes: dict[str, Optional[int]]     # name -> bytes, None without such a regular file
     state: dict[str, Any]               # count, bytes, digest: what changes with the files
 
 
@@ -108,6 +110,8 @@ def picture_sizes(image_dir: Path, names: list[str]) -> PictureSizes:
     for name in names:
         try:
             status = os.stat(os.path.join(image_dir, name))
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, NO_FILE)
             sizes[name], changed = status.st_size, status.st_mtime_ns
             total += status.st_size
         except (OSError, ValueError):       # ValueError: a name that no file can have

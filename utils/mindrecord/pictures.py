@@ -1,20 +1,21 @@
 """What conversion and check.py need to know of an image file: its size, how it is turned, and whether training can decode it.
 
-Of the usual kinds of JPEG, PNG and BMP some hundred bytes are looked at. A file that does not end as its format ends, and one of
-another kind, is decoded, as training does it (decoding.py).
+The usual kinds of JPEG, PNG and BMP are not decoded. A file that shows damage (completeness.py), and one of another kind, is
+decoded, as training does it (decoding.py).
 """
 import os
+import stat
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Optional, Union
 
 import cv2
 import numpy as np
 
+from .completeness import lacks_part, seems_whole
 from .decoding import DecodeError, check_size, decode_stored
-from .errors import LARGE_PICTURE, TRUNCATED_PICTURE, UNREADABLE_PICTURE, DataError
+from .errors import LARGE_PICTURE, NO_FILE, TRUNCATED_PICTURE, UNREADABLE_PICTURE, DataError
 from .image_header import PNG, TIFF_ORDERS, Header, find_orientation, read_header
 
-PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 KINDS = {"unreadable": UNREADABLE_PICTURE, "truncated": TRUNCATED_PICTURE, "large": LARGE_PICTURE}
 # What is done with an EXIF orientation: `auto` turns the image unless only its stored size is the one in the annotations.
 EXIF_RULES = ("auto", "apply", "ignore")
@@ -57,9 +58,11 @@ class PictureError(Exception):
 
 
 def read_picture(path: Union[str, os.PathLike[str]]) -> bytes:
-    """As Path.read_bytes, with a third of its calls of the system."""
+    """As Path.read_bytes, with a third of its calls of the system. FIFOs, which wait for a writer, and devices are not opened."""
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise PictureError(UNREADABLE_PICTURE, NO_FILE)
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
         try:
             size = os.fstat(fd).st_size
             data = os.read(fd, size)
@@ -78,10 +81,12 @@ def inspect(data: bytes, whole: bool = False) -> Picture:
     try:
         if header:
             check_size(header.height, header.width)
-        if header and header.usual and header.bits <= 8 and not whole and _ends_well(data):
+        if header and header.usual and header.bits <= 8 and not whole and seems_whole(data):
             picture = Picture(header.height, header.width, header.channels)
         else:
             image = decode_stored(data).image
+            if lacks_part(data):
+                raise DecodeError("a JPEG whose last part is lost: its data ends before the last pixel", "truncated")
             picture = Picture(image.shape[0], image.shape[1], header.channels if header else image.shape[2])
     except DecodeError as error:
         raise PictureError(KINDS[error.kind], str(error)) from error
@@ -109,20 +114,15 @@ def choose_frame(picture: Picture, height: Optional[int], width: Optional[int], 
     return Frame(picture if stored else turned, stored, support, note)
 
 
-def _ends_well(data: bytes) -> bool:
-    if data.startswith(b"\xff\xd8"):
-        return data[-64:].rstrip(b"\0\r\n ").endswith(b"\xff\xd9")     # some tools fill up the last block
-    if data.startswith(b"BM"):
-        return len(data) >= int.from_bytes(data[2:6], "little")
-    return data.endswith(PNG_END)
-
-
 def _used_bits(data: bytes, header: Optional[Header]) -> Optional[int]:
     """Of a 16-bit image that can be decoded, how many bits its largest value takes; None of others."""
     deep = header is not None and header.bits == 16 and (data.startswith(PNG) or data[:4] in TIFF_ORDERS)
     if not deep and not data.startswith((b"P5", b"P6")):
         return None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
     if image is None or image.dtype != np.uint16:
         return None
     colours = image[..., :3] if image.ndim == 3 else image

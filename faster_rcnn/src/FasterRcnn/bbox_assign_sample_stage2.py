@@ -44,7 +44,8 @@ def match_rois(boxes, valid, gt_boxes, gt_valid, low_quality: bool = False, min_
 def sample_rois(proposals, valid, gt_boxes, gt_labels, gt_valid, noise, num_pos: int, num_total: int,
                 pos_thr: float = 0.5, neg_thr: float = 0.5, neg_low: float = 0.0,
                 stds=(0.1, 0.1, 0.2, 0.2), means=(0.0, 0.0, 0.0, 0.0),
-                add_gt: bool = True, low_quality: bool = False, min_pos_iou: float = 0.5, offset: int = 0, num_neg: int = None):
+                add_gt: bool = True, low_quality: bool = False, min_pos_iou: float = 0.5, offset: int = 0, num_neg: int = None,
+                iou_offset: int = None):
     """Up to `num_pos` random RoIs on objects, and background to fill up to `num_total`, `num_neg` at most.
 
     Args:
@@ -52,6 +53,7 @@ def sample_rois(proposals, valid, gt_boxes, gt_labels, gt_valid, noise, num_pos:
         noise: (N, P + G), uniform in [0, 1); (N, P) without `add_gt`.
         pos_thr: an object from there on; neg_low <= IoU < neg_thr is background.
         add_gt: the objects themselves are candidates too, after the proposals.
+        iou_offset: offset of the IoU, where it differs from that of the coder; None: the same.
         num_neg: most background RoIs; None = only `num_total` limits them. S does not depend on it: slots left over are padding.
 
     Returns:
@@ -63,7 +65,8 @@ def sample_rois(proposals, valid, gt_boxes, gt_labels, gt_valid, noise, num_pos:
         proposals, valid = ops.cat((proposals, gt_boxes), 1), ops.cat((valid, gt_valid), 1)        # (N, M, 4), (N, M)
     proposals, gt_boxes = ops.stop_gradient(proposals), ops.stop_gradient(gt_boxes)
     num_total, num_pos = min(num_total, valid.shape[1]), min(num_pos, valid.shape[1])
-    iou, matched = match_rois(proposals, valid, gt_boxes, gt_valid, low_quality, min_pos_iou, offset)
+    iou_offset = offset if iou_offset is None else iou_offset
+    iou, matched = match_rois(proposals, valid, gt_boxes, gt_valid, low_quality, min_pos_iou, iou_offset)
     positive = ops.logical_and(valid, iou >= pos_thr)
     negative = ops.logical_and(ops.logical_and(valid, iou < min(neg_thr, pos_thr)), iou >= neg_low)
     none = ops.zeros_like(noise) - 1

@@ -1,8 +1,8 @@
 """What `convention` stands for: the details in which frameworks differ, so that weights of each find what they learnt with.
 
-Read from torchvision 0.28, detectron2 0.6, mmdet 3.3, and the model zoo of MindSpore's releases up to 1.9. What a preset does
-not name is as in default_config.yaml. Weights that differ from their framework's default (another width, other thresholds) come
-with a configuration of their own, which convert_checkpoint.py writes.
+Read from torchvision 0.28, detectron2 0.6, mmdet 3.3, the model zoo of MindSpore's releases up to 1.9, and mindspore-lab's models
+of February 2026 (official/cv/RCNN). What a preset does not name is as in default_config.yaml. Weights that differ from their
+framework's default (another width, other thresholds) come with a configuration of their own, which convert_checkpoint.py writes.
 """
 
 _RGB = {"to_rgb": True, "image_mean": [123.675, 116.28, 103.53], "image_std": [58.395, 57.12, 57.375]}
@@ -54,5 +54,25 @@ CONVENTIONS = {
         "roi_layer": {"sample_num": 2, "aligned": False}, "roi_level_rule": "zoo",
         "rpn_smooth_l1_beta": 1 / 9, "rcnn_smooth_l1_beta": 1.0,
         "test_min_bbox_size": 0.0, "mask_paste": "grid", "first_category_id": 1,
+        "stem_pool_padding": "same",
+    },
+    "mslab": {
+        **_RGB, "resize_mode": "area", "size_rounding": "even", "scale_rule": "factor", "pad_black": True,
+        "stride_in_1x1": False, "norm_eps": 1e-5, "frozen_stages": 2, "train_norm": True, "norm_statistics": "batch",
+        "stem_pool_padding": "same", "fpn_upsample": "bilinear",
+        "anchor_strides_from_size": False, "anchor_rounding": False, "anchor_center_offset": 0.0, "anchors_in_padding": True,
+        # Boxes are matched with their last pixel, and coded without.
+        "box_offset": 0, "iou_offset": 1, "clamp_both_sides": False, "box_max_log_ratio": 4.0,
+        "min_pos_iou": 0.0, "low_quality_takes_gt": False, "low_quality_stage2": False,
+        "max_negative_anchors": 128, "num_expected_neg_stage2": 384,
+        # More than 1 pixel; all settings of training hold in inference too.
+        "rpn_proposal_min_bbox_size": 1.0000001, "rpn_min_bbox_min_size": 1.0000001, "rpn_filter_first": True, "rpn_clip": "input",
+        "rpn_proposal_nms_across_levels": True, "rpn_nms_across_levels": True, "nms_across_levels_last": True,
+        "rpn_proposal_max_num": 1000, "rpn_nms_pre": 2000, "rpn_nms_post": 2000,
+        "roi_layer": {"sample_num": 2, "aligned": False}, "roi_level_rule": "mslab",
+        "rpn_smooth_l1_beta": 1.0, "rcnn_smooth_l1_beta": 1.0, "loss_divisor_eps": 1e-4,
+        # Without a limit there; the network has a fixed number of slots.
+        "test_min_bbox_size": 0.0, "test_max_per_img": 300, "clip_after_nms": True, "keep_empty_boxes": True,
+        "mask_paste": "rounded", "mask_from_proposal": True, "first_category_id": 1,
     },
 }

@@ -10,10 +10,12 @@ from mindspore import dtype as mstype
 from mindspore.ops import constexpr
 
 from ..model_utils.data.transforms import InputSize
+from ..model_utils.layers.boxes import take_rows
 from ..model_utils.layers.named_losses import weighted, weights_of
 from ..model_utils.layers.nms import ClassNms
 from .anchor_generator import AnchorGenerator
 from .backbones import build_backbone
+from .batch_norm import take_batch_statistics
 from .bbox_assign_sample import anchor_targets, anchors_in_padding, match_anchors, sample_anchors
 from .bbox_assign_sample_stage2 import sample_rois
 from .fpn_neck import FeaturePyramid
@@ -45,15 +47,20 @@ class FasterRcnn(nn.Cell):
         strides_from_size: the anchors' strides are padded input // size of the level, as torchvision has them.
         own_divisor: in training, anchors of cells beyond the picture's own size, rounded up to this, count for nothing;
             0 = all count.
+        losses_added: what losses add to the count that they divide by, see shared_count.
+        clip_to_input: proposals are clipped to the last pixel of the padded input, not to the image's own size.
+        scaled_limits: detections are clipped to the original size times the scale, which need not be whole pixels.
     """
 
     def __init__(self, backbone, neck, rpn, roi_align, rcnn, anchors: AnchorGenerator, train_proposals, test_proposals,
                  detector, matching: dict, anchor_sampling: dict, roi_sampling: dict, loss_weights: dict,
-                 betas=(1 / 9, 1.0), noise_sizes=(0, 0), strides_from_size: bool = False, own_divisor: int = 0):
+                 betas=(1 / 9, 1.0), noise_sizes=(0, 0), strides_from_size: bool = False, own_divisor: int = 0,
+                 losses_added: float = 0.0, clip_to_input: bool = False, scaled_limits: bool = False):
         super().__init__()
         self.backbone, self.neck, self.rpn, self.roi_align, self.rcnn = backbone, neck, rpn, roi_align, rcnn
         self.anchors, self.corners = constant_anchors(anchors, strides_from_size)
-        self.strides, self.own_divisor = anchors.strides, own_divisor
+        self.strides, self.own_divisor, self.losses_added = anchors.strides, own_divisor, losses_added
+        self.clip_to_input, self.scaled_limits = clip_to_input, scaled_limits
         self.train_proposals, self.test_proposals, self.detector = train_proposals, test_proposals, detector
         self.matching, self.anchor_sampling, self.roi_sampling = matching, anchor_sampling, roi_sampling
         self.roi_pos, self.pooled_levels = roi_sampling["num_pos"], len(roi_align.strides)
@@ -86,7 +93,7 @@ class FasterRcnn(nn.Cell):
         features = self.neck(self.backbone(image))
         still = [ops.stop_gradient(feature) for feature in features]
         logits, deltas = self.rpn(still)
-        proposals, _, proposal_valid = self.train_proposals(logits, deltas, image_sizes, anchors)
+        proposals, _, proposal_valid = self.train_proposals(logits, deltas, self.proposal_limits(image, image_info), anchors)
         rpn_cls, rpn_reg = self.rpn_loss(features, ops.cat(anchors), labels, matched, gt_boxes, rpn_noise)
         samples = sample_rois(proposals, proposal_valid, gt_boxes, gt_labels, gt_valid, roi_noise, **self.roi_sampling)
         cells = self.roi_align.table_of(features[:self.pooled_levels])
@@ -99,7 +106,7 @@ class FasterRcnn(nn.Cell):
         index, positive, negative = sample_anchors(labels, noise, **self.anchor_sampling)
         targets = anchor_targets(anchors, gt_boxes, matched, index, *self.rpn_coding)
         logits, deltas = self.rpn.at_anchors(features, index.astype(mstype.int32))
-        return rpn_losses(logits, deltas, targets, positive, negative, self.betas[0])
+        return rpn_losses(logits, deltas, targets, positive, negative, self.betas[0], self.losses_added)
 
     def rcnn_loss(self, cells, samples):
         rois, labels, targets, positive, valid, _ = samples
@@ -107,23 +114,37 @@ class FasterRcnn(nn.Cell):
         logits, deltas = self.rcnn(self.roi_align.from_table(*cells, rois))
         q = min(self.roi_pos, s)                                               # objects stand in the first slots
         return box_head_losses(logits.reshape(n, s, -1), deltas.reshape(n, s, -1)[:, :q], labels, targets[:, :q],
-                               positive[:, :q], valid, self.betas[1])
+                               positive[:, :q], valid, self.betas[1], self.losses_added)
 
     def predict(self, image, image_info):
         """Detections, best first: boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D)."""
-        detections, _ = self.find_boxes(image, image_info)
+        detections, _, _ = self.find_boxes(image, image_info)
         return detections
 
     def find_boxes(self, image, image_info):
-        """For networks with more heads: the detections, and the pooled levels as RoiAlign.table_of gives them."""
-        image_sizes = image_info[:, :2]
+        """For networks with more heads: the detections, the proposals that they came from (N, D, 4), and the pooled levels as
+        RoiAlign.table_of gives them."""
         features = self.neck(self.backbone(image))
         logits, deltas = self.rpn(features)
-        proposals, _, valid = self.test_proposals(logits, deltas, image_sizes, self.anchors_of(features, image))
+        limits = self.proposal_limits(image, image_info)
+        proposals, _, valid = self.test_proposals(logits, deltas, limits, self.anchors_of(features, image))
         n, p = valid.shape
         cells = self.roi_align.table_of(features[:self.pooled_levels])
         logits, deltas = self.rcnn(self.roi_align.from_table(*cells, proposals))
-        return self.detector(logits.reshape(n, p, -1), deltas.reshape(n, p, -1), proposals, valid, image_sizes), cells
+        found, roi = self.detector.with_proposals(logits.reshape(n, p, -1), deltas.reshape(n, p, -1), proposals, valid,
+                                                  self.detection_limits(image_info))
+        return found, take_rows(proposals, roi), cells
+
+    def proposal_limits(self, image, image_info):
+        """(N, 2), height and width that proposals are clipped to."""
+        if not self.clip_to_input:
+            return image_info[:, :2]
+        _, _, height, width = image.shape
+        return ops.zeros_like(image_info[:, :2]) + Tensor([[height - 1, width - 1]], image_info.dtype)
+
+    def detection_limits(self, image_info):
+        """(N, 2), height and width that detections are clipped to."""
+        return image_info[:, 4:6] * image_info[:, 2:4] if self.scaled_limits else image_info[:, :2]
 
     def dense(self, image):
         """What is computed of every pixel."""
@@ -198,13 +219,12 @@ def build_parts(config, fast: bool = False) -> dict:
     roi = config.roi_layer
     roi_align = build_roi_align(config, roi["out_size"], fast)
     classes = config.num_classes - 1
-    nms = ClassNms(config.test_iou_thr, classes, max(config.img_height, config.img_width))
-    detector = Detector(nms, config.rcnn_target_stds, config.rcnn_target_means, config.test_score_thr, config.test_max_per_img,
-                        config.test_nms_pre, config.test_min_bbox_size, config.clamp_both_sides, offset)
     train_proposals, test_proposals = build_proposals(config)
+    iou_offset = max(offset, config.iou_offset)
     matching = {"pos_thr": config.pos_iou_thr, "neg_thr": config.neg_iou_thr, "min_pos_iou": config.min_pos_iou,
-                "low_quality_takes_gt": config.low_quality_takes_gt, "offset": offset}
-    anchor_sampling = {"num_pos": config.num_expected_pos, "num_total": config.num_expected_neg}
+                "low_quality_takes_gt": config.low_quality_takes_gt, "offset": iou_offset}
+    anchor_sampling = {"num_pos": config.num_expected_pos, "num_total": config.num_expected_neg,
+                       "num_neg": config.max_negative_anchors}
     roi_sampling = {
         "num_pos": config.num_expected_pos_stage2,
         "num_total": config.num_expected_total_stage2,
@@ -214,6 +234,7 @@ def build_parts(config, fast: bool = False) -> dict:
         "stds": tuple(config.rcnn_target_stds),
         "means": tuple(config.rcnn_target_means),
         "offset": offset,
+        "iou_offset": iou_offset,
         "low_quality": config.get("low_quality_stage2", False),     # of Mask R-CNN alone
         "min_pos_iou": config.min_pos_iou_stage2,
     }
@@ -221,16 +242,19 @@ def build_parts(config, fast: bool = False) -> dict:
     height, width = InputSize(*bounds, pad_to=config.pad_to).box() or bounds      # of training's inputs
     shapes = level_shapes((height, width), config.anchor_strides)
     noise_sizes = (len(anchors.grid(shapes)), config.rpn_proposal_max_num + config.num_gts)
+    backbone = build_backbone(config, fast)
+    if config.norm_statistics == "batch":
+        take_batch_statistics(backbone)
     return {
-        "backbone": build_backbone(config, fast),
-        "neck": FeaturePyramid(config.fpn_in_channels, config.fpn_out_channels, config.fpn_num_outs, fast=fast),
+        "backbone": backbone,
+        "neck": FeaturePyramid(config.fpn_in_channels, config.fpn_out_channels, config.fpn_num_outs, fast, config.fpn_upsample),
         "rpn": RpnHead(config.rpn_in_channels, config.rpn_feat_channels, per_cell, fast=fast),
         "roi_align": roi_align,
         "rcnn": BoxHead(config.rcnn_in_channels, roi["out_size"], config.rcnn_fc_out_channels, classes, config.rcnn_num_layers),
         "anchors": anchors,
         "train_proposals": train_proposals,
         "test_proposals": test_proposals,
-        "detector": detector,
+        "detector": build_detector(config),
         "matching": matching,
         "anchor_sampling": anchor_sampling,
         "roi_sampling": roi_sampling,
@@ -239,13 +263,25 @@ def build_parts(config, fast: bool = False) -> dict:
         "noise_sizes": noise_sizes,
         "strides_from_size": config.anchor_strides_from_size,
         "own_divisor": 0 if config.anchors_in_padding else PADDING_DIVISOR,
+        "losses_added": config.loss_divisor_eps,
+        "clip_to_input": config.rpn_clip == "input",
+        "scaled_limits": config.scale_rule == "factor",
     }
+
+
+def build_detector(config) -> Detector:
+    side = None if config.clip_after_nms else max(config.img_height, config.img_width)
+    nms = ClassNms(config.test_iou_thr, config.num_classes - 1, side)
+    return Detector(nms, config.rcnn_target_stds, config.rcnn_target_means, config.test_score_thr, config.test_max_per_img,
+                    config.test_nms_pre, config.test_min_bbox_size, config.clamp_both_sides, config.box_offset,
+                    config.box_max_log_ratio, config.clip_after_nms)
 
 
 def build_proposals(config) -> tuple:
     """The generators of training and of inference."""
     coding = {"stds": tuple(config.rpn_target_stds), "means": tuple(config.rpn_target_means),
-              "clamp_both": config.clamp_both_sides, "offset": config.box_offset}
+              "clamp_both": config.clamp_both_sides, "offset": config.box_offset, "max_log_ratio": config.box_max_log_ratio,
+              "cut_first": config.nms_across_levels_last, "filter_first": config.rpn_filter_first}
     train = ProposalGenerator((), config.rpn_proposal_nms_pre, config.rpn_proposal_nms_post, config.rpn_proposal_max_num,
                               config.rpn_proposal_nms_thr, config.rpn_proposal_min_bbox_size,
                               across_levels=config.rpn_proposal_nms_across_levels, **coding)

@@ -11,11 +11,15 @@ from ..model_utils.layers.convolution import Conv2d
 class FeaturePyramid(nn.Cell):
     """C2..C5 -> P2..P6, `out_channels` each; strides 4 to 64.
 
-    Lateral 1x1, plus the coarser level enlarged by repetition, then 3x3. P6 is every second pixel of P5 (a max pool of size 1).
+    Lateral 1x1, plus the coarser level enlarged, then 3x3. P6 is every second pixel of P5 (a max pool of size 1).
+
+    upsample: how a level is enlarged: "nearest", by repetition, or "bilinear", pixel centres at half a pixel.
     """
 
-    def __init__(self, in_channels: Sequence[int], out_channels: int, num_outs: int = 5, fast: bool = False):
+    def __init__(self, in_channels: Sequence[int], out_channels: int, num_outs: int = 5, fast: bool = False,
+                 upsample: str = "nearest"):
         super().__init__()
+        self.bilinear = upsample == "bilinear"
         self.laterals = nn.CellList([Conv2d(channels, out_channels, 1, fast=fast) for channels in in_channels])
         self.outputs = nn.CellList([Conv2d(out_channels, out_channels, 3, fast=fast) for _ in in_channels])
         self.extra = num_outs - len(in_channels)
@@ -32,6 +36,8 @@ class FeaturePyramid(nn.Cell):
         return outputs
 
     def larger(self, x, size):
+        if self.bilinear:
+            return double_bilinear(x)
         if self.repeat_twice is not None and size == (2 * x.shape[2], 2 * x.shape[3]):
             return self.repeat_twice(x)
         return enlarge(x, size)
@@ -40,6 +46,27 @@ class FeaturePyramid(nn.Cell):
 def enlarge(x, size):
     """Nearest-neighbour enlargement of (N, C, h, w) to `size` = (H, W); exact repetition where H = 2h."""
     return ops.ResizeNearestNeighbor(size)(x)
+
+
+def double_bilinear(x):
+    """Bilinear enlargement of (N, C, h, w) to twice the side.
+
+    A pixel of the result lies a quarter of a pixel from its nearest one, so that it is 3/4 of that and 1/4 of the next. Written
+    out, because `ops.interpolate` does not export to ONNX.
+    """
+    n, c, height, width = x.shape
+    above, below = x, x
+    if height > 1:
+        above, below = ops.cat((x[:, :, :1], x[:, :, :-1]), 2), ops.cat((x[:, :, 1:], x[:, :, -1:]), 2)
+    rows = n, c, height, 1, width
+    x = ops.cat(((0.75 * x + 0.25 * above).reshape(rows), (0.75 * x + 0.25 * below).reshape(rows)), 3)
+    x = x.reshape(n, c, 2 * height, width)
+    left, right = x, x
+    if width > 1:
+        left, right = ops.cat((x[..., :1], x[..., :-1]), 3), ops.cat((x[..., 1:], x[..., -1:]), 3)
+    columns = n, c, 2 * height, width, 1
+    x = ops.cat(((0.75 * x + 0.25 * left).reshape(columns), (0.75 * x + 0.25 * right).reshape(columns)), 4)
+    return x.reshape(n, c, 2 * height, 2 * width)
 
 
 class RepeatTwice(nn.Cell):

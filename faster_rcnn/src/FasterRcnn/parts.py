@@ -44,7 +44,7 @@ class HeadsPart(nn.Cell):
         p, classes = scores.shape
         boxes = spread(proposals.expand_dims(1), (p, classes, 4))
         boxes = decode(boxes, deltas.reshape(p, classes, 4), self.coding.stds, self.coding.means,
-                       clamp_both=self.coding.clamp_both, offset=self.coding.offset)
+                       self.coding.max_log_ratio, self.coding.clamp_both, self.coding.offset)
         return boxes, scores
 
 

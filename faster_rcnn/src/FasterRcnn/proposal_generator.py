@@ -20,7 +20,7 @@ class ProposalGenerator(nn.Cell):
 
     Only the best `nms_pre` of a level are decoded. No gradient passes. `across_levels` adds an NMS over all levels, as mmdetection
     1.x does: per-level NMS and `nms_post` come first, then one more NMS with the same threshold over the survivors of all levels,
-    then the cut to `max_num`.
+    then the cut to `max_num`. With `cut_first` that NMS follows the cut, and leaves fewer (mindspore-lab).
 
     Args:
         anchors: float32 (A_l, 4) per level.
@@ -30,18 +30,20 @@ class ProposalGenerator(nn.Cell):
         min_size: candidates of a smaller width or height are dropped, and those without any.
         stds, means, max_log_ratio, clamp_both, offset: as in `decode`.
         across_levels: suppress a box that overlaps a better one of another level too. NMS then takes T boxes in one call, up to
-            `nms_post` per level; Ascend's operator takes 2864 at most.
+            `nms_post` per level, or `max_num` with `cut_first`; Ascend's operator takes 2864 at most.
+        filter_first: all boxes of a level are decoded, and those that are too small dropped before the best are chosen.
     """
 
     def __init__(self, anchors: Sequence, nms_pre: int, nms_post: int, max_num: int, nms_thr: float,
                  min_size: float = 0.0, stds=UNIT_STDS, means=ZERO_MEANS, max_log_ratio: float = MAX_LOG_RATIO,
-                 clamp_both: bool = False, offset: int = 0, across_levels: bool = False):
+                 clamp_both: bool = False, offset: int = 0, across_levels: bool = False, cut_first: bool = False,
+                 filter_first: bool = False):
         super().__init__()
         self.anchors = tuple(Tensor(np.asarray(level, np.float32)) for level in anchors)
         self.nms_pre, self.nms_post, self.max_num, self.min_size = nms_pre, nms_post, max_num, min_size
         self.stds, self.means = tuple(stds), tuple(means)
         self.max_log_ratio, self.clamp_both, self.offset = max_log_ratio, clamp_both, offset
-        self.across_levels = across_levels
+        self.across_levels, self.cut_first, self.filter_first = across_levels, cut_first, filter_first
         self.nms = Nms(nms_thr)
 
     def construct(self, logits: Sequence, deltas: Sequence, image_sizes, anchors: Sequence = None):
@@ -49,7 +51,7 @@ class ProposalGenerator(nn.Cell):
 
         Args:
             logits: (N, A, H_l, W_l) per level; deltas: (N, 4A, H_l, W_l), channel = anchor * 4 + coordinate.
-            image_sizes: (N, 2), height and width without padding.
+            image_sizes: (N, 2), height and width that boxes are clipped to.
             anchors: (A_l, 4) per level in place of the constructor's, for pictures of another size.
 
         Returns:
@@ -62,6 +64,9 @@ class ProposalGenerator(nn.Cell):
             levels_boxes.append(boxes)
             levels_scores.append(scores)
         boxes, scores = ops.cat(levels_boxes, 1), ops.cat(levels_scores, 1)    # (N, T, 4), (N, T)
+        if self.across_levels and self.cut_first:
+            scores, index = ops.topk(scores, min(self.max_num, scores.shape[1]))
+            boxes = take_rows(boxes, index)
         if self.across_levels:
             boxes, scores = self.suppressed(boxes, scores)
         missing = self.max_num - scores.shape[1]
@@ -77,18 +82,32 @@ class ProposalGenerator(nn.Cell):
         n = logits.shape[0]
         logits = logits.transpose(0, 2, 3, 1).reshape(n, -1)                   # (N, A_l)
         deltas = deltas.transpose(0, 2, 3, 1).reshape(n, -1, 4)                # (N, A_l, 4)
+        if self.filter_first:
+            boxes = self.decoded(ops.tile(anchors.expand_dims(0), (n, 1, 1)), deltas, image_sizes)
+            logits = ops.select(self.large_enough(boxes), logits, ops.zeros_like(logits) + NOTHING)
         scores, index = ops.topk(logits, min(self.nms_pre, logits.shape[1]))   # (N, K)
-        boxes = decode(ops.gather(anchors, index, 0), take_rows(deltas, index), self.stds, self.means,
-                       self.max_log_ratio, self.clamp_both, self.offset)
-        boxes = clip_boxes(boxes, image_sizes, self.offset)
-        size = boxes[..., 2:] - boxes[..., :2] + self.offset
-        large = ops.logical_and(size > 0, size >= self.min_size)               # false for nan as well
-        keep = self.nms(boxes, ops.logical_and(large[..., 0], large[..., 1]))
+        if self.filter_first:
+            boxes, valid = take_rows(boxes, index), scores > 0.5 * NOTHING
+        else:
+            boxes = self.decoded(ops.gather(anchors, index, 0), take_rows(deltas, index), image_sizes)
+            valid = self.large_enough(boxes)
+        keep = self.nms(boxes, valid)
         scores = ops.select(keep, scores, ops.zeros_like(scores) + NOTHING)
         if self.nms_post < scores.shape[1]:
             scores, index = ops.topk(scores, self.nms_post)
             boxes = take_rows(boxes, index)
         return boxes, scores
+
+    def decoded(self, anchors, deltas, image_sizes):
+        """Anchors and deltas (N, K, 4) -> boxes (N, K, 4), clipped."""
+        boxes = decode(anchors, deltas, self.stds, self.means, self.max_log_ratio, self.clamp_both, self.offset)
+        return clip_boxes(boxes, image_sizes, self.offset)
+
+    def large_enough(self, boxes):
+        """Boxes (N, K, 4) -> bool (N, K), False for nan as well."""
+        size = boxes[..., 2:] - boxes[..., :2] + self.offset
+        large = ops.logical_and(size > 0, size >= self.min_size)
+        return ops.logical_and(large[..., 0], large[..., 1])
 
     def suppressed(self, boxes, scores):
         """Boxes (N, T, 4) and scores (N, T) of all levels -> the same, best first, NOTHING where a better box overlaps."""

@@ -10,7 +10,7 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import Normal, XavierUniform
 
-from ..model_utils.layers.boxes import clip_boxes, decode, take_rows
+from ..model_utils.layers.boxes import MAX_LOG_RATIO, clip_boxes, decode, take_rows
 from ..model_utils.training.ranks import shared_count
 from .losses import smooth_l1
 
@@ -33,13 +33,13 @@ class BoxHead(nn.Cell):
         return self.cls_score(x), self.bbox_pred(x)                            # (R, K+1), (R, 4K)
 
 
-def box_head_losses(logits, deltas, labels, targets, positive, valid, beta: float = 1.0):
+def box_head_losses(logits, deltas, labels, targets, positive, valid, beta: float = 1.0, added: float = 0.0):
     """Class and box loss of the sampled RoIs.
 
     Args:
         logits: (N, S, K+1); labels: int32 (N, S); valid: bool (N, S), False for padding.
         deltas: (N, Q, 4K), targets: (N, Q, 4), positive: bool (N, Q): the slots for objects alone.
-        beta: corner of the smooth L1.
+        beta: corner of the smooth L1; added: see shared_count.
 
     Returns:
         Cross entropy and smooth L1 of each object's own class, both summed and divided by the number of valid RoIs,
@@ -47,7 +47,7 @@ def box_head_losses(logits, deltas, labels, targets, positive, valid, beta: floa
     """
     dtype = logits.dtype
     valid = valid.astype(dtype)
-    count = shared_count(valid.sum())
+    count = shared_count(valid.sum(), added)
     log_probability = ops.log_softmax(logits, -1)
     own = ops.one_hot(labels, logits.shape[-1], Tensor(1, dtype), Tensor(0, dtype))
     cls_loss = -((log_probability * own).sum(-1) * valid).sum() / count
@@ -64,20 +64,27 @@ class Detector(nn.Cell):
     Each class's box is decoded and clipped, what scores above `score_thr` competes within its class (NMS at `iou_thr`), and the
     best of all classes stay. A candidate's sides are at least `min_size` long. Of the candidates above the threshold the best
     `nms_pre` enter the NMS; since a box can only be suppressed by a better one, this changes nothing unless fewer than
-    `max_per_img` of them survive.
+    `max_per_img` of them survive. With `clip_last` boxes are clipped behind the NMS, and may be left without width or height.
     """
 
     def __init__(self, nms: nn.Cell, stds: Sequence[float], means: Sequence[float], score_thr: float, max_per_img: int,
-                 nms_pre: int, min_size: float = 0.0, clamp_both: bool = False, offset: int = 0):
+                 nms_pre: int, min_size: float = 0.0, clamp_both: bool = False, offset: int = 0,
+                 max_log_ratio: float = MAX_LOG_RATIO, clip_last: bool = False):
         super().__init__()
         self.min_size, self.clamp_both, self.offset = min_size, clamp_both, offset
+        self.max_log_ratio, self.clip_last = max_log_ratio, clip_last
         self.nms = nms
         self.stds, self.means = tuple(stds), tuple(means)
         self.score_thr, self.max_per_img, self.nms_pre = score_thr, max_per_img, nms_pre
 
     def construct(self, logits, deltas, proposals, valid, image_sizes):
-        """logits (N, P, K+1), deltas (N, P, 4K), proposals (N, P, 4), valid (N, P), image_sizes (N, 2) ->
+        """logits (N, P, K+1), deltas (N, P, 4K), proposals (N, P, 4), valid (N, P), image_sizes (N, 2) that boxes are clipped to ->
         boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D), best first."""
+        detections, _ = self.with_proposals(logits, deltas, proposals, valid, image_sizes)
+        return detections
+
+    def with_proposals(self, logits, deltas, proposals, valid, image_sizes):
+        """The same, and the number of the proposal that each detection came from, (N, D)."""
         n, p = valid.shape
         scores = ops.softmax(logits, -1)[:, :, 1:]                             # (N, P, K)
         classes = scores.shape[-1]
@@ -87,8 +94,9 @@ class Detector(nn.Cell):
         roi = index // classes
         label = index - roi * classes                                          # "%" does not export to ONNX
         boxes = decode(take_rows(proposals, roi), take_rows(deltas.reshape(n, p * classes, 4), index), self.stds, self.means,
-                       clamp_both=self.clamp_both, offset=self.offset)
-        boxes = clip_boxes(boxes, image_sizes, self.offset)
+                       self.max_log_ratio, self.clamp_both, self.offset)
+        clipped = clip_boxes(boxes, image_sizes, self.offset)
+        boxes = boxes if self.clip_last else clipped
         candidate = scores > self.score_thr
         if self.min_size > 0:
             large = boxes[..., 2:] - boxes[..., :2] + self.offset >= self.min_size
@@ -96,5 +104,5 @@ class Detector(nn.Cell):
         keep = self.nms(boxes, candidate, label)                               # (N, T) bool
         scores, order = ops.topk(ops.where(keep, scores, ops.zeros_like(scores)), min(self.max_per_img, candidates))
         label = ops.gather_d(label, 1, order).astype(mstype.int32) + 1
-        return take_rows(boxes, order), scores, label, scores > 0
+        return (take_rows(clipped, order), scores, label, scores > 0), ops.gather_d(roi, 1, order)
 

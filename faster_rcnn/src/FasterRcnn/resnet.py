@@ -47,12 +47,14 @@ class ResNet(nn.Cell):
         stride_in_1x1: a stage shrinks in its first 1x1 convolution (He et al., MSRA's weights), not in the 3x3 behind it.
         eps: of the batch norm.
         fast: the CPU's fast convolutions (see convolution.py).
+        pool_padding: of the pool behind the stem, see `stem_pool`.
     """
 
     def __init__(self, blocks: Sequence[int], in_channels: Sequence[int], out_channels: Sequence[int], frozen_stages: int = 2,
-                 train_norm: bool = False, stride_in_1x1: bool = False, eps: float = 1e-5, fast: bool = False):
+                 train_norm: bool = False, stride_in_1x1: bool = False, eps: float = 1e-5, fast: bool = False,
+                 pool_padding: str = "both"):
         super().__init__()
-        self.frozen_stages = frozen_stages
+        self.frozen_stages, self.pool_padding = frozen_stages, pool_padding
         self.conv1 = ConvNorm(3, in_channels[0], 7, 2, eps=eps, fast=fast)
         layers = []
         for stage, (count, entering, leaving) in enumerate(zip(blocks, in_channels, out_channels)):
@@ -64,7 +66,7 @@ class ResNet(nn.Cell):
         freeze([[self.conv1], *([layer] for layer in layers)], frozen_stages, train_norm)
 
     def construct(self, x):
-        x = stem_pool(ops.relu(self.conv1(x)))
+        x = stem_pool(ops.relu(self.conv1(x)), self.pool_padding)
         frozen = self.frozen_stages
         c2 = self.layer1(cut(x, 1, frozen))
         c3 = self.layer2(cut(c2, 2, frozen))
@@ -100,18 +102,25 @@ def begin_as_identity(backbone: nn.Cell, missing: Sequence[str]) -> int:
     return len(fresh)
 
 
-def stem_pool(x):
-    """The largest of the 3x3 pixels around every second one; x (N, C, H, W) >= 0.
+def stem_pool(x, padding: str = "both"):
+    """The largest pixel of 3x3 windows, two pixels apart; x (N, C, H, W) >= 0, so that 0 pads as well as -inf.
 
-    So 0 pads as well as -inf. `nn.MaxPool2d` with padding is an operator that keeps the places of the largest, takes
-    more than twice as long on the CPU, and does not export to ONNX.
+    Odd sides get a pixel at both ends. Of even sides `padding` decides: "both" places the first window around the first pixel
+    (PyTorch's padding of 1, whose last pixel no window reads), "same" around the second one (MindSpore's pad_mode "same").
+    `nn.MaxPool2d` with padding is an operator that keeps the places of the largest, takes more than twice as long on the CPU,
+    and does not export to ONNX.
     """
     n, c, height, width = x.shape
-    row = ops.zeros((n, c, 1, width), x.dtype)
-    x = ops.cat((row, x, row) if height % 2 else (row, x), 2)
-    column = ops.zeros((n, c, x.shape[2], 1), x.dtype)
-    x = ops.cat((column, x, column) if width % 2 else (column, x), 3)
+    x = padded_ends(x, ops.zeros((n, c, 1, width), x.dtype), 2, padding)
+    x = padded_ends(x, ops.zeros((n, c, x.shape[2], 1), x.dtype), 3, padding)
     return ops.MaxPool(3, 2)(x)
+
+
+def padded_ends(x, line, axis: int, padding: str):
+    """x with `line` at the ends of an axis at which `stem_pool` needs it."""
+    if x.shape[axis] % 2:
+        return ops.cat((line, x, line), axis)
+    return ops.cat((x, line) if padding == "same" else (line, x), axis)
 
 
 def calibrate_norms(backbone: nn.Cell, images, missing: Sequence[str]) -> int:
@@ -146,4 +155,4 @@ def learning(config, fast: bool) -> dict:
 def build_resnet(config, fast: bool = False) -> ResNet:
     """Return the ResNet that the configuration describes."""
     return ResNet(config.resnet_block, config.resnet_in_channels, config.resnet_out_channels, stride_in_1x1=config.stride_in_1x1,
-                  **learning(config, fast))
+                  pool_padding=config.stem_pool_padding, **learning(config, fast))

@@ -17,8 +17,11 @@ from typing import Any, NoReturn
 import yaml
 
 from ..model import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
+from .command import run_main
 from .configuration.rules import check_augmentations
+from .configuration.run_files import HEAD, RUN_HEAD, keys_of_today
 from .configuration.schema import (
+    DamagedError,
     Entry,
     InputError,
     Key,
@@ -32,10 +35,11 @@ from .configuration.schema import (
 )
 from .configuration.solver_names import solver_entries
 from .configuration.values import Config
-from .files import LineFormatter, reason, tell, write_text
+from .files import write_text
 from .local_adapter import get_device_num
 
-__all__ = ["Config", "InputError", "load_config", "parse_config", "require_path", "run_main", "save_config"]
+__all__ = ["Config", "DamagedError", "InputError", "config_file", "load_config", "parse_config", "require_path", "run_main",
+           "save_config"]
 
 MODEL_DIR = Path(__file__).resolve().parents[2]
 DEFAULT_CONFIG = MODEL_DIR / "default_config.yaml"
@@ -81,7 +85,7 @@ def parse_config(argv: Sequence[str] | None = None, default_path: Path | str = D
     entries = [Entry(name, value, f"--{name}", text=True) for name, value in given.items()]
     spelt = {ALIASES.get(name, name) for name in given}
     entries += [entry for entry in settings if entry.name not in spelt]         # a flag goes over them
-    config = _resolve(_find_config(config_path, default_path), entries, default_path, classes_of_data)
+    config = _resolve(config_file(config_path, default_path), entries, default_path, classes_of_data)
     if config.accumulate_steps > 1 and any(entry.where == "SOLVER.IMS_PER_BATCH" for entry in entries):
         raise InputError(f"SOLVER.IMS_PER_BATCH: the pictures of a step, which accumulate_steps takes in {config.accumulate_steps} "
                          "parts: give --batch_size, those of a part on a device")
@@ -109,41 +113,11 @@ def save_config(config: Config, path: Path | str, left_out: Sequence[str] = ()) 
     values = {name: value for name, value in config.to_dict().items() if name not in left_out}
     text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
     if left_out:
-        text = f"# Without those that belong to a command line: {', '.join(name for name in left_out if name in config)}.\n{text}"
+        text = f"{RUN_HEAD} {', '.join(name for name in left_out if name in config)}.\n{text}"
     try:
-        write_text(path, f"# Every key as the run used it.\n{text}")
+        write_text(path, f"{HEAD}\n{text}")
     except OSError as error:
         raise InputError(str(error)) from None
-
-
-def run_main(main: Callable[[], int | None]) -> None:
-    """Call `main()` and leave the process with its status: 0, or 2 and one line on stderr for a fault of the user or the system."""
-    program = Path(sys.argv[0]).name
-    if logging.lastResort:      # warnings of a command that sets up no log
-        logging.lastResort.setFormatter(LineFormatter())
-    try:
-        status = main()
-        sys.stdout.flush()      # here a full disk can still be reported
-    except KeyboardInterrupt:
-        tell(f"{program}: interrupted")
-        status = 130
-    except OSError as error:
-        status = _end(program, reason(error))
-    except ValueError as error:
-        if not getattr(error, "user_error", False):
-            raise
-        status = _end(program, " ".join(str(error).splitlines()))
-    sys.exit(status or 0)
-
-
-def _end(program: str, message: str) -> int:
-    """Print the error's line and return the status of a command that ends in it."""
-    tell(f"{program}: error: {message}")
-    try:
-        sys.stdout.flush()
-    except OSError:             # the interpreter would try again, and print a traceback
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 2
 
 
 def _check_given(config: Config, name: str) -> None:
@@ -158,8 +132,8 @@ def _existing(path: Path | str, what: str) -> Path:
     return path
 
 
-def _find_config(config_path: Path | str | None, default_path: Path | str) -> Path:
-    """--config_path: relative to the working directory, else to the model's directory."""
+def config_file(config_path: os.PathLike | str | None, default_path: Path | str = DEFAULT_CONFIG) -> Path:
+    """Return the YAML of --config_path, relative to the working directory, else to the model's directory; the defaults if empty."""
     if not config_path:
         return Path(default_path)
     config_path = os.path.expanduser(config_path)
@@ -172,7 +146,7 @@ def _resolve(path: Path | str, overrides: list[Entry], default_path: Path | str,
     keys = _model_keys(default_path)
     values = {name: key.default for name, key in keys.items()}
     origins: dict[str, str] = {}  # key -> how a message about its value begins: file and line, or the flag
-    for layer in [*_layers(path, default_path), overrides]:
+    for layer in [*_layers(path, default_path, keys), overrides]:
         _apply(values, origins, keys, _preset(layer, values, keys))
         _apply(values, origins, keys, layer)
     config = Config(values)
@@ -196,7 +170,7 @@ def _model_keys(default_path: Path) -> dict[str, Key]:
     return keys
 
 
-def _layers(path: Path | str, default_path: Path) -> list[list[Entry]]:
+def _layers(path: Path | str, default_path: Path, keys: Mapping[str, Key]) -> list[list[Entry]]:
     """Entries of the file and of what it inherits, base first; the defaults themselves are left out."""
     layers: list[list[Entry]] = []
     seen: list[Path] = []
@@ -210,7 +184,8 @@ def _layers(path: Path | str, default_path: Path) -> list[list[Entry]]:
         if skipped:
             log.warning("%s: only the first YAML document is read (the old zoo kept help texts in the others)", path)
         base = [entry for entry in entries if entry.name == BASE]
-        layers.insert(0, [entry for entry in entries if entry.name != BASE])
+        more = [] if base else keys_of_today(path, entries, keys, PRESETS)
+        layers.insert(0, [*(entry for entry in entries if entry.name != BASE), *more])
         if not base:
             break
         if not isinstance(base[0].value, str):
@@ -240,7 +215,8 @@ def _apply(values: dict[str, Any], origins: dict[str, str], keys: dict[str, Key]
 def _preset(layer: Iterable[Entry], values: dict[str, Any], keys: dict[str, Key]) -> list[Entry]:
     """Entries of the keys that a layer's choices among PRESETS stand for; its own entries go over them.
 
-    A choice that is in force already changes nothing. What no choice in force names is as in the defaults.
+    A choice that is in force already changes nothing. Keys that the choice before named, and none in force names, are as in the
+    defaults.
     """
     named = {entry.name: entry for entry in layer if entry.name in PRESETS}
     for name, entry in named.items():
@@ -251,7 +227,8 @@ def _preset(layer: Iterable[Entry], values: dict[str, Any], keys: dict[str, Key]
     for name, entry in named.items():
         if chosen[name] == values[name]:
             continue
-        for key in {key for preset in PRESETS[name].values() for key in preset if key in keys}:
+        before, after = PRESETS[name].get(values[name], {}), PRESETS[name].get(chosen[name], {})
+        for key in {*before, *after} & keys.keys():
             value = next((preset[key] for preset in reversed(in_force) if key in preset), keys[key].default)
             entries[key] = Entry(key, value, f"{entry.where}: {key}")
     return list(entries.values())

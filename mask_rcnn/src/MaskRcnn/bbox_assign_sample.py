@@ -104,11 +104,12 @@ def anchors_in_picture(anchors, image_sizes, border: float = 0.0):
     return ops.logical_and(below, ops.logical_and(anchors[:, 0] >= -border, anchors[:, 1] >= -border))
 
 
-def sample_anchors(labels, noise, num_pos: int, num_total: int):
-    """Up to `num_pos` random objects, and background to fill up to `num_total`.
+def sample_anchors(labels, noise, num_pos: int, num_total: int, num_neg: int = 0):
+    """Up to `num_pos` random objects, and background to fill up to `num_total`, `num_neg` at most.
 
     Args:
         labels: int32 (N, A); noise: (N, A), uniform in [0, 1).
+        num_neg: 0 = only `num_total` limits it.
 
     Returns:
         index int32 (N, T), positive bool (N, T), negative bool (N, T), T = min(num_total, A). Objects stand in the
@@ -118,6 +119,8 @@ def sample_anchors(labels, noise, num_pos: int, num_total: int):
     num_pos, num_total = min(num_pos, labels.shape[1]), min(num_total, labels.shape[1])
     pos_key, pos_index = ops.topk(ops.select(labels == 1, noise, ops.zeros_like(noise) - 1), num_pos)
     neg_key, neg_index = ops.topk(ops.select(labels == 0, noise, ops.zeros_like(noise) - 1), num_total)
+    if 0 < num_neg < num_total:     # keys are sorted, best first
+        neg_key = ops.cat((neg_key[:, :num_neg], ops.zeros_like(neg_key[:, num_neg:]) - 1), 1)
     return first_positive(pos_key, pos_index, neg_key, neg_index, num_total)
 
 

@@ -32,13 +32,14 @@ class MaskRcnn(FasterRcnn):
         precise_targets: see mask_targets.
         positives_only: training computes the masks of the positive slots, some at a time (see mask_loss.py); False: of all slots at
             once, in a graph without a loop. The losses are the same.
+        from_proposals: a detection's mask is pooled from the proposal that it came from, not from its own box.
         parts: arguments of FasterRcnn.
     """
 
     def __init__(self, mask_align: RoiAlign, rcnn_mask: MaskHead, precise_targets: bool = False, positives_only: bool = False,
-                 **parts):
+                 from_proposals: bool = False, **parts):
         super().__init__(**parts)
-        self.mask_align, self.rcnn_mask = mask_align, rcnn_mask
+        self.mask_align, self.rcnn_mask, self.from_proposals = mask_align, rcnn_mask, from_proposals
         self.precise_targets = precise_targets
         self.loss_sum = MaskLossSum(mask_align, rcnn_mask, precise_targets) if positives_only else None
 
@@ -65,11 +66,11 @@ class MaskRcnn(FasterRcnn):
         if self.loss_sum is None:
             logits = self.mask_logits(cells, rois, labels)                     # (N, Q, 2s, 2s)
             targets = mask_targets(gt_edges, matched, rois, logits.shape[-1], self.precise_targets)
-            return mask_head_loss(logits, targets, positive)
+            return mask_head_loss(logits, targets, positive, self.losses_added)
         table, shapes = cells
         listed, count = positive_slots(rois, labels, positive, matched, gt_edges.shape[1])
         total, _, _ = self.loss_sum(table, self.rcnn_mask.weights(), gt_edges, listed, count, shapes)
-        return total / (shared_count(count.astype(total.dtype)) * (2 * self.mask_align.out_size) ** 2)
+        return total / (shared_count(count.astype(total.dtype), self.losses_added) * (2 * self.mask_align.out_size) ** 2)
 
     def mask_logits(self, cells, boxes, labels):
         """The pooled levels, boxes (N, B, 4), labels int32 (N, B) -> logits of the boxes' own classes (N, B, 2s, 2s)."""
@@ -80,8 +81,9 @@ class MaskRcnn(FasterRcnn):
     def predict(self, image, image_info):
         """Detections, best first: boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D), masks
         (N, D, 2s, 2s): the probability of the detection's class in equal cells of its box."""
-        (boxes, scores, labels, valid), cells = self.find_boxes(image, image_info)
-        return boxes, scores, labels, valid, ops.sigmoid(self.mask_logits(cells, boxes, labels))
+        (boxes, scores, labels, valid), proposals, cells = self.find_boxes(image, image_info)
+        pooled = proposals if self.from_proposals else boxes
+        return boxes, scores, labels, valid, ops.sigmoid(self.mask_logits(cells, pooled, labels))
 
 
 def build_network(config, fast: bool = False) -> MaskRcnn:
@@ -97,4 +99,4 @@ def build_network(config, fast: bool = False) -> MaskRcnn:
     compiled = os.environ.get("MS_JIT") != "0"      # operator by operator MaskLossSum cannot take its gradients
     positives_only = compiled and (config.mask_slots == "positive" or (config.mask_slots == "auto" and fast))
     parts = {**build_parts(config, fast), "loss_weights": weights_of(LOSSES, config)}
-    return MaskRcnn(mask_align, rcnn_mask, fast, positives_only, **parts)
+    return MaskRcnn(mask_align, rcnn_mask, fast, positives_only, config.mask_from_proposal, **parts)

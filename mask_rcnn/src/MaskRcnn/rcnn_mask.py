@@ -151,14 +151,14 @@ class DoubledPart(nn.Cell):
         return self.product(own, y).reshape(m, SUB_PIXELS, -1)
 
 
-def mask_head_loss(logits, targets, positive):
+def mask_head_loss(logits, targets, positive, added: float = 0.0):
     """Binary cross entropy, the mean over all pixels of the positive slots of all devices (see shared_count); 0 without any.
 
     Args:
-        logits: of each slot's own class, targets: 0 or 1, (N, Q, S, S) both; positive: bool (N, Q).
+        logits: of each slot's own class, targets: 0 or 1, (N, Q, S, S) both; positive: bool (N, Q); added: see shared_count.
     """
     n, q, height, width = logits.shape
     positive = positive.astype(logits.dtype)
-    count = shared_count(positive.sum()) * (height * width)
+    count = shared_count(positive.sum(), added) * (height * width)
     loss = binary_cross_entropy(logits, targets).reshape(n, q, -1).sum(-1)     # (N, Q)
     return (loss * positive).sum() / count

@@ -32,6 +32,7 @@ LEVEL_RULES = {
     "detectron2": {"first": 2, "size": 4, "inside": 1e-8, "outside": 0.0, "offset": 0},
     "torchvision": {"first": 2, "size": 4, "inside": 0.0, "outside": 1e-6, "offset": 0},
     "zoo": {"first": 0, "size": 1, "inside": 1e-6, "outside": 0.0, "offset": 1},
+    "mslab": {"first": 0, "size": 1, "inside": 1e-6 + 1e-4, "outside": 0.0, "offset": 0},
 }
 GATHER = 30  # multiplications that take as long as to gather and to scatter a number; 10 to 60 choose alike for 7x7 and 14x14
 

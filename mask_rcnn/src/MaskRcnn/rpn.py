@@ -79,13 +79,13 @@ class RpnHead(nn.Cell):
         return total.reshape(n, -1, m, 9).transpose(0, 2, 1, 3).reshape(n, m, -1)
 
 
-def rpn_losses(logits, deltas, targets, positive, negative, beta: float = 1 / 9):
+def rpn_losses(logits, deltas, targets, positive, negative, beta: float = 1 / 9, added: float = 0.0):
     """Objectness and box loss of the sampled anchors.
 
     Args:
         logits: (N, M); deltas, targets: (N, M, 4).
         positive, negative: bool (N, M); where neither holds, the slot is padding and counts nowhere.
-        beta: corner of the smooth L1.
+        beta: corner of the smooth L1; added: see shared_count.
 
     Returns:
         Binary cross entropy and smooth L1, both summed and divided by the number of sampled anchors of the batch, over all
@@ -93,7 +93,7 @@ def rpn_losses(logits, deltas, targets, positive, negative, beta: float = 1 / 9)
     """
     dtype = logits.dtype
     positive, sampled = positive.astype(dtype), ops.logical_or(positive, negative).astype(dtype)
-    count = shared_count(sampled.sum())
+    count = shared_count(sampled.sum(), added)
     cls_loss = (binary_cross_entropy(logits, positive) * sampled).sum() / count
     reg_loss = (smooth_l1(deltas, targets, beta).sum(-1) * positive).sum() / count
     return cls_loss, reg_loss

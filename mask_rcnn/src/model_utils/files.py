@@ -4,13 +4,23 @@ import contextlib
 import errno
 import logging
 import os
+import re
+import shutil
+import socket
 import sys
 import unicodedata
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 # Of a name, in the name of its temporary file: with the process id and the suffix it fits into the 255 bytes of a file system.
 STEM = 50
+# The names that `own_name` gives: place, process.
+OURS = re.compile(r"\..*\.([0-9a-f]{8})\.([0-9]{1,9})\.part(\.[^.]*)?")
+temporaries: set[Path] = set()      # of this process, for signals.py
+_cleared: set[Path] = set()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=temporaries.clear)
 JOINERS = "\u200c\u200d"    # part of words in Persian and of emoji; they move nothing
 
 
@@ -43,7 +53,9 @@ def replacing(path: Path, durable: bool = True, make_folder: bool = True) -> Ite
         target = Path(os.path.realpath(path))
         if make_folder and not target.parent.exists():      # a file in its place is said by what writes
             target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.stem[:STEM]}.{os.getpid()}.part{target.suffix[-STEM:]}")
+        clear_leftovers(target.parent)
+        partial = own_name(target)
+        temporaries.update((partial, partial.with_suffix(".tmp")))      # MindSpore writes a checkpoint's beside it
         try:
             yield partial
             if durable:
@@ -51,9 +63,63 @@ def replacing(path: Path, durable: bool = True, make_folder: bool = True) -> Ite
                     os.fsync(file.fileno())     # or a power cut leaves an empty file under the final name
             partial.replace(target)
         finally:
-            for leftover in (partial, partial.with_suffix(".tmp")):     # MindSpore writes a checkpoint's beside it
+            for leftover in (partial, partial.with_suffix(".tmp")):
                 with contextlib.suppress(OSError):
                     leftover.unlink(missing_ok=True)
+                temporaries.discard(leftover)
+
+
+@contextlib.contextmanager
+def scratch_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; a killed process's is removed by a later one."""
+    clear_leftovers(target.parent)
+    folder = own_name(target.with_suffix(".folder"))
+    folder.mkdir()
+    temporaries.add(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        temporaries.discard(folder)
+
+
+def own_name(target: Path) -> Path:
+    """Return the path of this process's temporary file for `target`, in the same folder."""
+    return target.with_name(f".{target.stem[:STEM]}.{_place()}.{os.getpid()}.part{target.suffix[-STEM:]}")
+
+
+def _place() -> str:
+    """Return where the id of this process means something: the machine, in it the container."""
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        namespace = 0
+    return f"{zlib.crc32(f'{socket.gethostname()} {namespace}'.encode()):08x}"
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove temporary files of ours whose processes, of this machine, are dead; once for each folder."""
+    if folder in _cleared:
+        return
+    _cleared.add(folder)
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            found = OURS.match(path.name)
+            if found and found[1] == _place() and not _is_alive(int(found[2])):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:         # somebody else's
+        return True
+    return True
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from ..model_utils.weights.resnet_names import (
     PREFIX,
     convert_resnet,
     count_blocks,
+    pads_behind,
     translate,
     with_statistics,
 )
@@ -64,4 +65,6 @@ def report(checkpoint, conversion, depth: str) -> list:
     lines.append("missing: res6, transfer connections and heads, which no ImageNet network has: will be initialised anew")
     blocks = "" if BLOCKS[depth] == BLOCKS[WHOLE] else f"resnet_block: {list(BLOCKS[depth])}; "
     keys = next(text for names, text in KEYS if any(names.match(PREFIX.sub("", name)) for name in checkpoint.arrays))
+    if pads_behind(checkpoint.arrays):      # even sides get their padding where "ceil" has it
+        keys = keys.replace("stem_pool: padded", "stem_pool: ceil")
     return [*lines, f"keys to set: backbone: resnet101; {blocks}{keys}"]

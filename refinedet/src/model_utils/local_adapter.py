@@ -5,8 +5,10 @@ MindSpore is imported inside the functions alone: `prepare_environment` must run
 """
 import contextlib
 import glob
+import logging
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import NamedTuple
@@ -16,6 +18,7 @@ from .configuration.values import Config
 
 # One of these is there wherever MindSpore may find an Ascend or a GPU, Windows' Linux included.
 DEVICE_FILES = ("/dev/davinci*", "/dev/hisi_hdc", "/dev/nvidia*", "/dev/dxg")
+log = logging.getLogger(__name__)
 
 
 class Ranks(NamedTuple):
@@ -30,10 +33,13 @@ def prepare_environment(threads: int = 0) -> None:
 
     `threads`: of OpenMP, 0 = its own choice.
     """
-    if platform.machine().lower() in ("x86_64", "amd64"):
+    if platform.machine().lower() in ("x86_64", "amd64") and "ONEDNN_MAX_CPU_ISA" not in os.environ:
+        if "mindspore" in sys.modules:
+            log.warning("MindSpore was imported before the CPU was set up for it, so that its convolutions may be 50 times slower: "
+                        "import the detector first, or set ONEDNN_MAX_CPU_ISA=AVX2 in the environment")
         # MindSpore hands oneDNN plain NCHW; with AVX-512 oneDNN then takes its reference loop for 3x3 convolutions,
         # 50 to 80 times slower than the AVX2 kernel (MindSpore 2.10.0).
-        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+        os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     # Seconds that a collective operation on the CPU waits for the others; MindSpore's 30 are less than a step may take.
     os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", "600")
     os.environ.setdefault("GLOG_v", "3")  # errors only: MindSpore warns about plugins of devices that are not there
@@ -54,13 +60,16 @@ def setup_device(config: Config) -> str:
     ms.set_context(mode=ms.PYNATIVE_MODE if eager else ms.GRAPH_MODE)
     if not config.distribute and os.environ.get("MS_ROLE"):
         raise InputError("distribute: msrun started this, so that each process would do all of the work: give --distribute=True")
-    if config.distribute:
-        device_id = os.environ.get("DEVICE_ID")  # a launcher's, one per process
-        ms.set_device(target, int(device_id) if device_id else None)
-    else:
-        ms.set_device(target, config.device_id if target != "CPU" else 0)
+    device_id = os.environ.get("DEVICE_ID") if config.distribute else None  # a launcher's, one per process
+    own = None if config.distribute else config.device_id if target != "CPU" else 0
+    try:
+        ms.set_device(target, int(device_id) if device_id else own)
+    except RuntimeError as error:       # a program has used another device before
+        raise InputError(f"device_target: {target}: MindSpore has a device in this process already ({str(error).splitlines()[0]})"
+                         ) from error
     if target == "CPU":
-        ms.device_context.cpu.op_tuning.threads_num(cpu_threads(config))
+        with contextlib.suppress(RuntimeError):     # of several networks in a process the first sets it
+            ms.device_context.cpu.op_tuning.threads_num(cpu_threads(config))
         if eager:
             ms.runtime.launch_blocking()    # each operator ends before the next: its threads wait for each other by spinning
     ms.set_seed(config.seed)

@@ -19,6 +19,8 @@ from .cloud.object_storage import Storage, open_storage
 from .config import Config, InputError
 from .device_adapter import Launch, plan_launch
 from .files import log_to_stderr, tell
+from .locks import SUFFIX
+from .own_utils import own_utils
 
 # Set in the environment of the child.
 CHILD = "MODELARTS_JOB_COMMAND"
@@ -113,7 +115,7 @@ def _inside(root: Path, folder: Path, value: str, by_name: bool) -> Path | None:
 def _find_data(config: Config, root: Path) -> dict[str, str]:
     """{key: folder} of the one data set in `root`, where the configuration names none."""
     try:
-        from utils.mindrecord import find_format
+        find_format = own_utils("mindrecord").find_format
     except ImportError:     # a command that reads no data set does without
         return {}
     entry = find_format(config.dataset)
@@ -188,7 +190,7 @@ def _send(results: Storage | None, launch: Launch, output: Path, status: int) ->
 def result_files(output: Path, launch: Launch) -> list[str]:
     """Names relative to `output`; of several processes on a machine the first of the job sends all, others their own logs."""
     found = [path.relative_to(output) for path in sorted(output.rglob("*")) if path.is_file()]
-    found = [name for name in found if name.parts[0] not in NOT_SENT and not {".partial", ".part"} & set(name.suffixes)]
+    found = [name for name in found if name.parts[0] not in NOT_SENT and not {".partial", ".part", SUFFIX} & set(name.suffixes)]
     if launch.rank and not launch.whole_machine:
         found = [name for name in found if name.stem.endswith(f"_{launch.rank}") and name.suffix == ".log"]
     return [name.as_posix() for name in found]

@@ -1,10 +1,19 @@
 # Same as faster_rcnn/src/model_utils/own_utils.py
-"""`utils/`, the folder that the models share: it lies in the model's folder or beside it."""
+"""`utils/`, the folder that the models share: it lies in the model's folder or beside it.
+
+A command runs in the model's folder, and its `import utils` gives this folder. In somebody else's program, where the model is a
+package, `utils` may well be a module of that program. There the folder has the name MODEL.utils, of the wheel's package too, unless
+`import utils` gives it anyway.
+"""
+import functools
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 MODEL_DIR = Path(__file__).resolve().parents[2]
+PACKAGE = (__package__ or "").partition("src.")[0].rstrip(".")      # "" in a command, whose modules are src.*
 
 
 def use_own_utils(model_dir: Path = MODEL_DIR) -> None:
@@ -12,14 +21,46 @@ def use_own_utils(model_dir: Path = MODEL_DIR) -> None:
 
     The folder that holds `utils/` does not go on the path: whatever else lies there would shadow installed packages.
     """
-    folders = [folder for folder in (model_dir / "utils", model_dir.parent / "utils") if (folder / "__init__.py").is_file()
-               and any((folder / tool).is_dir() for tool in ("mindrecord", "launch"))]
-    if not folders or list(getattr(sys.modules.get("utils"), "__path__", ())) == [str(folders[0])]:
-        return
-    spec = importlib.util.spec_from_file_location("utils", folders[0] / "__init__.py", submodule_search_locations=[str(folders[0])])
-    if spec is None or spec.loader is None:
+    folder = find_folder(model_dir)
+    if folder is None or list(getattr(sys.modules.get("utils"), "__path__", ())) == [str(folder)]:
         return
     for name in [name for name in sys.modules if name.partition(".")[0] == "utils"]:
         del sys.modules[name]
-    sys.modules["utils"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["utils"])
+    _load(folder, "utils")
+
+
+@functools.cache
+def own_utils(name: str) -> ModuleType:
+    """Return the module utils.NAME of the model's own folder; ModuleNotFoundError where the folder is missing."""
+    base = "utils"
+    if not PACKAGE:
+        use_own_utils()
+    elif folder := find_folder():
+        base = "utils" if _is_utils(folder) else f"{PACKAGE}.utils"
+        if base != "utils" and base not in sys.modules:
+            _load(folder, base)
+    return importlib.import_module(f"{base}.{name}")
+
+
+def find_folder(model_dir: Path = MODEL_DIR) -> Path | None:
+    """Return the folder, None where it is missing."""
+    return next((folder for folder in (model_dir / "utils", model_dir.parent / "utils") if (folder / "__init__.py").is_file()
+                 and any((folder / tool).is_dir() for tool in ("mindrecord", "launch"))), None)
+
+
+def _is_utils(folder: Path) -> bool:
+    """Whether `import utils` gives this folder, without importing anything."""
+    try:
+        spec = importlib.util.find_spec("utils")
+    except ValueError:          # a module that says nothing of where it is from
+        return False
+    return spec is not None and [str(Path(item).resolve()) for item in spec.submodule_search_locations or ()] == [str(folder)]
+
+
+def _load(folder: Path, name: str) -> None:
+    """Import the folder as the package `name`."""
+    spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
+    if spec is None or spec.loader is None:
+        return
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])

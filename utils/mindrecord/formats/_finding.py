@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Optional
 
+from ..errors import DataError
 from ..file_names import NameFinder
-from ..format import Place
+from ..format import Place, read_bytes, read_head
 
 LINE = re.compile(r"\S.*?\s+-?[\d.]+,-?[\d.]+,-?[\d.]+,-?[\d.]+,[^,\s]+(,[01])?(\s|$)")
 LOOKED_AT = 5       # files of a kind
@@ -19,10 +20,10 @@ def find_coco(folder: Path) -> list[Place]:
     places = []
     for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("*/*.json"))]:
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(read_bytes(path))
             names = [item["file_name"].replace("\\", "/") for item in content["images"]]
             is_coco = isinstance(content["annotations"], list) and isinstance(content["categories"], list)
-        except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
             continue
         if is_coco and names:
             images = _holding(names[:LOOKED_AT], [path.parent, folder, *_inner(folder), *_inner(folder / "images")])
@@ -55,9 +56,8 @@ def find_txt(folder: Path) -> list[Place]:
 
 def _head(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            data = stream.read(HEAD)
-    except OSError:
+        data = read_head(path, HEAD)
+    except DataError:
         return ""
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return data.decode("utf-16" if wide else "utf-8-sig", "replace")

@@ -262,7 +262,8 @@ def walk(folder: Path) -> list[Path]:
 
 
 def _label_files(folder: Path) -> list[Path]:
-    return sorted(path for path in _files(folder) if path.suffix == ".txt" and path.name.lower() not in NO_LABELS)
+    return sorted(path for path in _files(folder)
+                  if path.suffix == ".txt" and path.name.lower() not in NO_LABELS and path.is_file())
 
 
 def _files(folder: Path) -> Iterable[Path]:

@@ -20,11 +20,12 @@ from .torch_writer import write_pickle, write_torch
 CELL_ANCHORS = 3
 # COCO's 80 classes, and the outputs of torchvision, which count COCO's category ids.
 COCO_CLASSES, COCO_OUTPUTS = 80, 91
-# What these detectors were trained for; the old zoo's input is the default.
+# What these detectors were trained for; the input of MindSpore's own, fixed, is the default.
+FIXED_SIZE = ("zoo", "mslab")
 TRAINED_SIZE = {"img_height": 800, "img_width": 1333, "pad_to": "divisor"}
 # The ends of torchvision's files of 2019, COCO_V1, whose norms add nothing to a variance.
 PUBLISHED_2019 = re.compile(r"-(258fb6c6|bf2d0c1e)\.pth$")
-SUFFIXES = {"torchvision": ".pth", "mmdet": ".pth", "detectron2": ".pkl"}
+SUFFIXES = {"torchvision": ".pth", "mmdet": ".pth", "detectron2": ".pkl", "mslab": ".ckpt"}
 FRAMEWORK_EPS = 1e-5
 AUTHOR = "convert_checkpoint.py"
 
@@ -63,7 +64,7 @@ def read_config(checkpoint, tensors: dict, framework: str, norm_eps=None):
     """The configuration whose network has the widths of `tensors`, and the conventions of `framework`."""
     keys = {"convention": framework, **_widths(tensors), **_classes(checkpoint, tensors, framework), **_pixels(checkpoint)}
     keys["backbone"] = _backbone(keys["resnet_block"], framework)
-    if framework != "zoo":
+    if framework not in FIXED_SIZE:
         keys.update(TRAINED_SIZE)
     if norm_eps is not None:
         keys["norm_eps"] = norm_eps
@@ -207,8 +208,8 @@ def export_detector(checkpoint, config, framework: str, output: Path) -> None:
     check_fit(tensors, shapes, place)
     tensors = {name: checked(name, array, name.rpartition(".")[2], place) for name, array in tensors.items()}
     layers = config.rcnn_num_layers
-    if framework == "torchvision" and layers != 2:
-        raise InputError(f"{place}: its box head has {layers} hidden layers, torchvision's has 2")
+    if framework in ("torchvision", "mslab") and layers != 2:
+        raise InputError(f"{place}: its box head has {layers} hidden layers, that of {framework} has 2")
     background = _background(checkpoint.arrays, tensors, place)
     others = [name for name in checkpoint.arrays if name not in shapes and name not in background]
     named = to_framework({**tensors, **background}, framework)
@@ -223,6 +224,8 @@ def export_detector(checkpoint, config, framework: str, output: Path) -> None:
         names = list(config.coco_classes[1:])
         meta = {"dataset_meta": {"classes": names}, "CLASSES": names} if names else {}
         write_torch({"meta": meta, "state_dict": named}, output)
+    elif framework == "mslab":
+        write_weights(named, output)
     else:
         write_torch(named, output)
     print(f"wrote {output}: {count_of(named, 'tensor')} with the names of {framework}")

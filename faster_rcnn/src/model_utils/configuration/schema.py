@@ -45,6 +45,13 @@ class InputError(ValueError):
     """A fault of the user, told in one line that names key, file or place."""
 
     user_error = True
+    status = 2      # of the command that it ends
+
+
+class DamagedError(InputError):
+    """A file that is not what was written."""
+
+    status = 1
 
 
 @dataclass(frozen=True)

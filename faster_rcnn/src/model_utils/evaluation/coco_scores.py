@@ -65,6 +65,8 @@ class Scores:
     max_dets: int = COCO_MOST       # another one than 100 gives AR100, ... its name
     truth: Mapping[str, Any] | None = field(default=None, repr=False)      # what was scored: clean COCO ground truth,
     found: Detections | None = field(default=None, repr=False)             # and the detections
+    # What an evaluation has besides: "segm", the Scores of masks; "voc", VocScores.
+    others: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, name: str) -> float:
         return self.figures[name]

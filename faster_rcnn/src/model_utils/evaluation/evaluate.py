@@ -33,7 +33,7 @@ class Evaluation:
 
     def __init__(self, data: DataInfo, config: Config, rank: int = 0, ranks: int = 1):
         self.data, self.scorer, self.max_dets, self.rank, self.ranks = data, config.scorer, config.max_dets, rank, ranks
-        self.encode = mask_encoder(config)
+        self.encode, self.keep_empty = mask_encoder(config), config.get("keep_empty_boxes", False)   # not every model's
         if rank == 0:
             ground_truth = data.ground_truth()
             for kind in IOU_TYPES:
@@ -46,7 +46,8 @@ class Evaluation:
     def detect(self, predict: Callable[[np.ndarray, np.ndarray], Iterable]) -> Detections:
         """Run `predict(image, image_info)` on this rank's images; every rank returns the detections of all ranks."""
         gather = functools.partial(exchange, ranks=self.ranks) if self.ranks > 1 else None
-        return collect(predict, self.batches, self.data.categories, self.batches.count, encode=self.encode, gather=gather)
+        return collect(predict, self.batches, self.data.categories, self.batches.count, encode=self.encode, gather=gather,
+                       keep_empty=self.keep_empty)
 
     def score(self, found: Detections) -> list[Scores]:
         """Score what was found, a COCO AP of each kind in IOU_TYPES. Only one rank needs to call it."""

@@ -4,8 +4,9 @@ OUTPUT_PATH/checkpoint/ holds
     NAME-EPOCH_STEP.ckpt    weights, the newest of them
     last.ckpt, best.ckpt    weights: the newest, also of a run that was stopped, and those of the best AP
     state.ckpt              all that a run needs to go on: weights, optimiser, averaged weights, position
-Weights are the averaged ones where they are kept. Each file is written beside its place and renamed when it is whole,
-so that neither a full disk nor an interruption costs the one before.
+    state_before.ckpt       the state before that one, for --resume=auto if state.ckpt is damaged
+Weights are the averaged ones where they are kept. Each file has a checksum. It is written beside its place and renamed when it is
+whole, so that neither a full disk nor an interruption costs the one before.
 """
 import json
 import logging
@@ -16,17 +17,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import mindspore as ms
 from mindspore import Parameter
 
 from ...model import FREE_KEYS
-from ..config import Config, InputError
-from ..files import replacing
+from ..config import Config, DamagedError, InputError
+from ..files import clear_leftovers, replacing
+from ..weights.checksum import load_checked, require_finite, save_checked
 from ..weights.class_names import CLASS_NAMES
 from ..weights.mindspore_file import STATE_KEY
 from .step import RunState, TrainStep
 
 VERSION = 1
+STATE, STATE_BEFORE = "state.ckpt", "state_before.ckpt"
 # A run cannot go on with another value of these: the weights or the position would not fit.
 FIXED_KEYS = ("backbone", "num_classes", "coco_classes", "batch_size", "accumulate_steps", "dataset", "keep_empty",
               "repeat_threshold")
@@ -53,10 +55,12 @@ class CheckpointFolder:
 
     def __init__(self, output_path: Path | str, name: str, keep: int, writer: bool = True, classes: Sequence[str] = ()):
         self.path, self.name, self.keep, self.writer = Path(output_path) / "checkpoint", name, keep, writer
+        self.sound = False      # state.ckpt is known to be: this process has read or written it
         self.names = {CLASS_NAMES: json.dumps(list(classes))} if classes else {}
         if writer:
             self.path.mkdir(parents=True, exist_ok=True)
-            for leftover in (*self.path.glob("*.partial.*"), *self.path.glob(".*.part.*")):    # of a run that was killed
+            clear_leftovers(self.path)
+            for leftover in self.path.glob("*.partial.*"):      # of a killed run of an earlier version
                 leftover.unlink()
 
     def save(self, train_step: TrainStep, epoch: int, step: int) -> None:
@@ -83,7 +87,9 @@ class CheckpointFolder:
         if self.writer:
             tensors, more = train_step.state()
             state = {STATE_KEY: json.dumps({"version": VERSION, **more, **values})}
-            write_checkpoint(self.path / "state.ckpt", tensors, state, checked=True)
+            path = self.path / STATE
+            write_checkpoint(path, tensors, state, self.path / STATE_BEFORE if self.sound and path.is_file() else None)
+            self.sound = True
 
     def numbered(self) -> list[Path]:
         """NAME-EPOCH_STEP.ckpt, oldest first."""
@@ -93,16 +99,17 @@ class CheckpointFolder:
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Parameter], texts: Mapping[str, str] | None = None,
-                     checked: bool = False) -> None:
+                     before: Path | None = None) -> None:
     """Write name -> Parameter and name -> text, whole or not at all; InputError where the file system refuses.
 
-    checked: with a checksum, which a reader must ask for.
+    before: where the file goes that was at `path`.
     """
-    items = [{"name": name, "data": tensor} for name, tensor in tensors.items()]
     try:
         with replacing(path) as partial:
-            ms.save_checkpoint(items, str(partial), append_dict=dict(texts) if texts else None, crc_check=checked)
+            save_checked(partial, tensors, texts)
             partial.chmod(0o644)        # MindSpore leaves it to its owner, read-only
+            if before:
+                _place_copy(path, before)
     except OSError as error:
         raise InputError(f"{error}; what was there before is whole") from error
 
@@ -121,9 +128,9 @@ def find_state(resume: str, output_path: Path | str) -> Path | None:
     if not resume:
         return None
     if resume == "auto":
-        path = Path(output_path) / "checkpoint" / "state.ckpt"
-        return path if path.is_file() else None
-    places = [Path(resume), Path(resume) / "state.ckpt", Path(resume) / "checkpoint" / "state.ckpt"]
+        folder = Path(output_path) / "checkpoint"
+        return next((folder / name for name in (STATE, STATE_BEFORE) if (folder / name).is_file()), None)
+    places = [Path(resume), Path(resume) / STATE, Path(resume) / "checkpoint" / STATE]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         what = "no state.ckpt in this folder" if places[0].is_dir() else "no such file or folder"
@@ -131,17 +138,37 @@ def find_state(resume: str, output_path: Path | str) -> Path | None:
     return found
 
 
+def open_state(resume: str, output_path: Path | str) -> tuple[RunState, Path] | None:
+    """Return the state that --resume means, and where it is; None if there is none.
+
+    For "auto", the state before it takes the place of a damaged one, with a warning.
+    """
+    path = find_state(resume, output_path)
+    if path is None:
+        return None
+    try:
+        return read_state(path), path
+    except DamagedError as error:
+        before = path.with_name(STATE_BEFORE)
+        if resume != "auto" or before == path or not before.is_file():
+            raise
+        state = read_state(before)
+        log.warning("%s; the run resumes from the state before it, %s", error, before)
+        return state, before
+
+
 def read_state(path: Path) -> RunState:
     """Read a state that `CheckpointFolder.save_state` wrote."""
     try:
-        tensors = ms.load_checkpoint(str(path), crc_check=True)
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise InputError(f"resume: {path}: not a checkpoint, or a damaged one") from error
+        tensors = load_checked(path)
+    except DamagedError as error:
+        raise DamagedError(f"resume: {error}") from error
     if STATE_KEY not in tensors:
-        beside = path.with_name("state.ckpt")
+        beside = path.with_name(STATE)
         instead = f"; take {beside}" if beside.is_file() else "; to start from these weights set pre_trained"
         raise InputError(f"resume: {path}: holds weights and no state of a run{instead}")
     values = json.loads(tensors.pop(STATE_KEY))
+    require_finite(tensors, f"resume: {path}")
     if values["version"] != VERSION:
         raise InputError(f"resume: {path}: of format {values['version']}; this version goes on with format {VERSION}")
     return RunState(tensors, values)
@@ -167,7 +194,11 @@ def check_same_run(values: Mapping[str, Any], config: Config, facts: Mapping[str
 
 
 def translated(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a state, in which earlier versions had the factor under the name of the chance."""
+    """Return the configuration of a state, in which earlier versions had the factor under the name of the chance.
+
+    What a key of today was before it existed is in it too.
+    """
+    values = {"stem_pool_padding": "both", **values}
     factor = values.get("expand_ratio")
     if factor is None or "expand_factor" in values:
         return dict(values)

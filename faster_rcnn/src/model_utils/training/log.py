@@ -4,18 +4,21 @@ A step is one update; `step` counts them over the whole run from 1, `batch` with
 """
 import json
 import math
+import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from ...model import LOSS_SUMS, epoch_line, loss_line
 from ...util import format_seconds
 from ..config import InputError
-from ..files import writing
+from ..files import write_text, writing
 from .precision import LossScale
 from .step import StepResult
+
+POSITION = re.compile(r"epoch: (\d+) step: (\d+),")      # the beginning of a line of loss_{rank}.log
 
 
 def with_sums(losses: Mapping[str, float]) -> dict[str, float]:
@@ -171,6 +174,37 @@ class TrainLog:
                     file.close()
             with writing(Path(self._board.logdir)):
                 self._board.close()
+
+
+def cut_logs(output_path: Path | str, values: Mapping[str, Any]) -> None:
+    """Remove from loss_0.log and metrics.jsonl what a killed run wrote after its state; the resumed run writes it again.
+
+    values: those of the state.
+    """
+    root, last = Path(output_path), (values["epoch"] + 1, values["batch"])
+
+    def done(line: str) -> bool:
+        try:
+            row = json.loads(line)
+            return row["step"] <= (values["evaluated"] if row["kind"] == "eval" else values["step"])
+        except (ValueError, KeyError, TypeError):
+            return False
+
+    def lines_until(text: list[str]) -> Iterator[str]:
+        kept = True
+        for line in text:
+            found = POSITION.match(line)
+            kept = tuple(map(int, found.groups())) <= last if found else kept      # what follows a line belongs to it
+            if kept:
+                yield line
+
+    for name, chosen in (("metrics.jsonl", lambda text: filter(done, text)), ("loss_0.log", lines_until)):
+        path = root / name
+        if path.is_file():
+            before = path.read_text(encoding="utf-8", errors="replace")
+            after = "".join(f"{line}\n" for line in chosen(before.split("\n")[:-1]))       # the last one is not whole, or empty
+            if after != before:
+                write_text(path, after)
 
 
 def _append(file: TextIO, line: str) -> None:

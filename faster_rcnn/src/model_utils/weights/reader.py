@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..config import InputError
+from .checksum import load_checked, require_finite
 from .safe_pickle import Array, load_pickle, shown
 from .safetensors_file import is_safetensors, read_safetensors
 from .state_dicts import COUNTERS, bare_names, choose_state_dict
@@ -53,9 +54,11 @@ def read_checkpoint(path: Path | str, weights: str | None = None) -> Checkpoint:
     try:
         with open(path, "rb") as file:
             head = file.read(512)
-        return _reader_of(path, head)(path, weights)
+        checkpoint = _reader_of(path, head)(path, weights)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or shown(str(error))}") from error
+    require_finite(checkpoint.arrays, path)
+    return checkpoint
 
 
 def _reader_of(path: Path, head: bytes) -> Callable[[Path, str | None], Checkpoint]:
@@ -125,12 +128,8 @@ def _read_safetensors(path: Path, weights: str | None) -> Checkpoint:
 def _read_mindspore(path: Path, weights: str | None) -> Checkpoint:
     import mindspore  # takes seconds, and the other containers do without
 
-    try:
-        loaded = mindspore.load_checkpoint(str(path))
-    except Exception as error:  # ValueError for a damaged file, RuntimeError and others from below
-        raise InputError(f"{path}: not a MindSpore checkpoint, or a damaged one") from error
     arrays = {}
-    for name, value in loaded.items():
+    for name, value in load_checked(path).items():
         if isinstance(value, mindspore.Tensor):
             value = value.astype(mindspore.float32) if value.dtype == mindspore.bfloat16 else value
             arrays[name] = value.asnumpy()

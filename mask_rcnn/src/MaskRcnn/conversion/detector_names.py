@@ -7,7 +7,7 @@ The network's unit is a layer with `weight` and `bias`, such as `neck.laterals.0
 import re
 from dataclasses import dataclass
 
-from ...model_utils.weights.resnet_names import detectron2_name, torchvision_name, translate
+from ...model_utils.weights.resnet_names import detectron2_name, mindcv_name, torchvision_name, translate
 
 LEAVES = ("weight", "bias")
 MASKS = "rcnn_mask."
@@ -36,7 +36,7 @@ class Framework:
         if layer.startswith("backbone."):
             return self.backbone + self.backbone_name(layer.removeprefix("backbone."), leaf)
         numbered, _, index = layer.rpartition(".")
-        if index.isdigit():
+        if index.isdigit() and layer not in self.parts:
             theirs = self.parts[numbered + ".{}"][0]
             return re.sub(r"\{(\d)\}", lambda first: str(int(first[1]) + int(index)), theirs) + f".{leaf}"
         return f"{self.parts[layer][0]}.{leaf}"
@@ -71,7 +71,20 @@ def _index(name: str, layer: str):
     return int(number) - int(first)
 
 
+# The first whose signs a name has is the one: mindspore-lab's names begin like those of detectron2 and of mmdet.
 FRAMEWORKS = {
+    "mslab": Framework(
+        "backbone.bottom_up.", {
+            "neck.laterals.{}": ("backbone.lateral_convs.{0}.conv.0",), "neck.outputs.{}": ("backbone.fpn_convs.{0}.conv.0",),
+            "rpn.conv": ("rpn_head.rpn_feat.rpn_conv",), "rpn.cls": ("rpn_head.rpn_feat.rpn_rois_score",),
+            "rpn.reg": ("rpn_head.rpn_feat.rpn_rois_delta",), "rcnn.fcs.{}": ("bbox_head.head.fc{6}",),
+            "rcnn.cls_score": ("bbox_head.bbox_cls",), "rcnn.bbox_pred": ("bbox_head.bbox_delta",),
+            # Between two layers stands a ReLU.
+            **{f"rcnn_mask.convs.{i}": (f"mask_head.head.upsample.{2 * i}",) for i in range(4)},
+            "rcnn_mask.deconv": ("mask_head.head.upsample.8",), "rcnn_mask.logits": ("mask_head.mask_fcn_logits",)},
+        ("backbone.bottom_up.bn1.", "backbone.bottom_up.layer", "backbone.lateral_convs.", "backbone.fpn_convs.",
+         "rpn_head.rpn_feat.", "bbox_head.head.fc", "bbox_head.bbox_", "mask_head.head.", "mask_head.mask_fcn_logits."),
+        mindcv_name, background_last=True),
     "torchvision": Framework(
         "backbone.body.", {
             "neck.laterals.{}": ("backbone.fpn.inner_blocks.{0}.0", "backbone.fpn.inner_blocks.{0}"),

@@ -20,6 +20,7 @@ from mindspore import Tensor
 
 from ..config import Config, InputError
 from .augmentation import Augmenter, random_stream
+from .broken_images import BrokenImageError, BrokenImages, Replacing
 from .preprocess import build_preprocess
 from .render import Placement
 from .resampling import occurrences, resample, resampled_count
@@ -52,6 +53,7 @@ class TrainTransform:
     def __init__(self, preprocess: Preprocess, augmenter: Augmenter, num_gts: int, seed: int):
         self.preprocess, self.augmenter, self.num_gts, self.seed = preprocess, augmenter, num_gts, seed
         self._lock, self._told = threading.Lock(), False
+        self.broken = BrokenImages()
 
     def __call__(self, epoch: int, *record: np.ndarray) -> tuple[np.ndarray, ...]:
         return self.load(epoch, *record).columns
@@ -96,8 +98,8 @@ def pad_objects(boxes: np.ndarray, labels: np.ndarray, capacity: int) -> tuple[n
 def _decode(data: np.ndarray, file_name: Any) -> np.ndarray:
     try:
         return decode_image(data)
-    except ValueError as error:
-        raise InputError(f"{file_name}: {error}") from error
+    except (ValueError, MemoryError) as error:
+        raise BrokenImageError(str(file_name), str(error) or "too large for the memory that is free") from error
 
 
 def epoch_pictures(count: int, repeats: np.ndarray | None = None) -> int:
@@ -150,7 +152,8 @@ def create_dataset(files: Sequence[Path], count: int, transform: TrainTransform,
     if repeats is not None:     # each time with an augmentation of its own
         data = ds.zip((data, ds.NumpySlicesDataset(numbers, ["number"], shuffle=False)))
         data = data.map(lambda _, number: number, ["index", "number"], ["index"])
-    data = data.map(functools.partial(transform, epoch), transform.RECORD, transform.ROW, _workers(workers))
+    load = Replacing(functools.partial(transform, epoch), transform.RECORD, files, count, transform.broken)
+    data = data.map(load, transform.RECORD, transform.ROW, _workers(workers))
     return data.project([*transform.ROW, "image_id"]).batch(batch_size)
 
 
@@ -198,7 +201,7 @@ def _workers(wanted: int) -> int:
 
 
 def iterate(dataset: ds.Dataset, output_numpy: bool = False) -> Iterator[list]:
-    """One pass: yields lists of Tensors or arrays. A picture that does not decode is an InputError that names it."""
+    """One pass: yields lists of Tensors or arrays."""
     try:
         yield from dataset.create_tuple_iterator(num_epochs=1, output_numpy=output_numpy)
     except RuntimeError as error:
@@ -219,7 +222,7 @@ class EvalBatch(NamedTuple):
 
 
 class EvalBatches:
-    """Every record of this rank once, in batches of one size; iterate as often as you like.
+    """Every record of this rank once, but for images that do not decode, in batches of one size; iterate as often as you like.
 
     The ranks take turns at the batches that one process would make, so that where all pictures have one size the network sees
     just the same batches. `count`: pictures of this rank. With pad_to=divisor those of equal padded size share a batch, and the
@@ -230,11 +233,13 @@ class EvalBatches:
                  rank_size: int = 1, workers: int = 2):
         self._files, self._total, self._preprocess = files, count, preprocess
         self._batch_size, self._workers = batch_size, workers
+        self._broken = BrokenImages()
         self._indices = [index for index in range(count) if index // batch_size % rank_size == rank]
         self.count = len(self._indices)
 
     def __iter__(self) -> Iterator[EvalBatch]:
         waiting: dict[tuple[int, ...], list] = {}   # shape of the input -> rows
+        row = None
         for row in self._rows():
             rows = waiting.setdefault(row[0].shape, [])
             rows.append(row)
@@ -242,16 +247,23 @@ class EvalBatches:
                 yield self._batch(waiting.pop(row[0].shape))
         for rows in waiting.values():
             yield self._batch(rows)
+        if row is None and 0 < self.count == self._total:
+            raise InputError(f"none of the {self.count} images of the evaluation set decodes")
 
     def _rows(self) -> Iterator[list[np.ndarray]]:
         if not self.count:
             return
         data = _read(self._files, self._total, ["image", "file_name", "image_id"], self._indices)
         data = data.map(self._load, ["image", "file_name"], ["image", "image_info"], _workers(self._workers))
-        yield from iterate(data.project(EVAL_COLUMNS), output_numpy=True)
+        yield from (row for row in iterate(data.project(EVAL_COLUMNS), output_numpy=True) if row[1].any())
 
     def _load(self, data: np.ndarray, file_name: Any) -> NetworkInput:
-        return self._preprocess(_decode(data, file_name))
+        """The network's input; of an image that does not decode an image_info of zeros."""
+        try:
+            return self._preprocess(_decode(data, file_name))
+        except BrokenImageError as error:
+            self._broken.warn(error, "it has no detections")
+            return NetworkInput(np.zeros((3, 1, 1), np.float32), np.zeros(6, np.float32))
 
     def _batch(self, rows: list[list[np.ndarray]]) -> EvalBatch:
         batch = EvalBatch(*map(np.stack, zip(*rows, *rows[-1:] * (self._batch_size - len(rows)))))

@@ -1,16 +1,17 @@
 # Same as faster_rcnn/src/model_utils/data/source.py
 """From the configuration to the sets of pictures: which keys name them, and their conversion to MindRecord."""
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from ...util import first_of
 from ..config import Config, InputError
-from ..own_utils import use_own_utils
+from ..own_utils import own_utils
 from .resampling import read_presence, read_sizes, repeat_factors, resampled_count
 
 if TYPE_CHECKING:       # utils/ may be missing: see _mindrecord_tools
@@ -33,6 +34,17 @@ class Source:
     masks: bool
     exif_orientation: str           # auto, apply or ignore
     split: "Split | None" = None    # the side of them that is taken
+
+
+class HeldFiles(tuple[Path, ...]):
+    """The files of a conversion. While anything refers to them, no other process deletes them."""
+
+    def __new__(cls, paths: Iterable[Path], holds: list[Any]) -> Self:
+        made = super().__new__(cls, paths)
+        made.holds = holds
+        return made
+
+    holds: list[Any]
 
 
 @dataclass(frozen=True)
@@ -81,8 +93,9 @@ def prepare_data(config: Config, train: bool, in_training: bool = False, masks: 
     source = find_source(config, train, in_training, masks)
     folder = _conversion_folder(config, source, train)
     _require_source(config, source, "val_" if in_training and not train else "", train and _has_manifest(folder))
-    manifest = tools.ensure(output_dir=folder, **vars(source))
-    files = tuple(folder / name for name in manifest["files"])
+    holds: list[Any] = []
+    manifest = tools.ensure(output_dir=folder, **vars(source), holds=holds)
+    files = HeldFiles([folder / name for name in manifest["files"]], holds)
     info = DataInfo(files, manifest["count"], manifest["categories"], source)
     if source.split:
         # An evaluation by itself may be meant for other images than those that training divided.
@@ -213,18 +226,16 @@ def _require_source(config: Config, source: Source, prefix: str, converted: bool
 
 def _conversion_folder(config: Config, source: Source, train: bool) -> Path:
     """Where a set's MindRecord lies: under mindrecord_dir, or just there where it holds a conversion of this set."""
-    from utils.mindrecord.manifest import read_manifest
-    from utils.mindrecord.readers import source_digest
     # A model without masks may use the same set beside this one.
     name = ("train" if train else "eval") + ("_masks" if source.masks else "")
     root = Path(config.mindrecord_dir or Path(config.output_path) / "mindrecord")
-    manifest, _ = read_manifest(root)
+    manifest, _ = own_utils("mindrecord.manifest").read_manifest(root)
     split = None if source.split is None else vars(source.split)
     if manifest is None or (manifest["options"].get("masks", False), manifest["options"].get("split")) != (source.masks, split):
         return root / name
     if not (source.anno_path and Path(source.anno_path).exists()):
         return root if train else root / name
-    same = source_digest(config.dataset, source.anno_path, source.image_set)
+    same = own_utils("mindrecord.readers").source_digest(config.dataset, source.anno_path, source.image_set)
     return root if manifest["fingerprint"]["annotations"] == same else root / name
 
 
@@ -233,11 +244,9 @@ def _has_manifest(folder: Path) -> bool:
 
 
 def _mindrecord_tools() -> ModuleType:
-    use_own_utils()
     try:
-        from utils import mindrecord
+        return own_utils("mindrecord")
     except ImportError as error:
-        if error.name not in ("utils", "utils.mindrecord"):
+        if not (error.name or "").endswith(("utils", "utils.mindrecord")):
             raise
         raise InputError("utils/mindrecord is not there: it stands beside the model's folder; copy both") from error
-    return mindrecord

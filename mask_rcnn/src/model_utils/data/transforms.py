@@ -7,6 +7,7 @@ left edge of the picture is 0, the right one its width, so a box is scaled and m
 always (height, width).
 """
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,7 +26,9 @@ class NetworkInput(NamedTuple):
     info: np.ndarray        # (6,) float32, see `image_info`
 
 
-RESIZE_MODES = ("opencv", "pillow", "float")
+RESIZE_MODES = ("opencv", "area", "pillow", "float")
+# How sides become whole pixels.
+ROUNDINGS: dict[str, Callable[[float], int]] = {"nearest": lambda side: int(side + 0.5), "even": round, "floor": int}
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class InputSize:
     pad_to: `fixed`: a picture is fitted into height x width and padded to that; `divisor`: `height` bounds its short
     side, `width` its long one, and it is padded to the next multiple of `divisor`; `HxW`: the same bounds, padded to
     H x W and never larger than that. keep_ratio=False stretches to height x width.
-    rounding: `nearest`, int(x * scale + .5), as detectron2 and mmdet do; `floor` as torchvision.
+    rounding: `nearest`, int(x * scale + .5), as detectron2 and mmdet do; `floor` as torchvision; `even` as OpenCV.
+    exact_scale: images are resized by the factor before the sides are rounded, and boxes divided by it, as mindspore-lab does;
+    False: by resized / original side.
     """
 
     height: int
@@ -44,10 +49,11 @@ class InputSize:
     pad_to: str = "fixed"
     divisor: int = 32
     rounding: str = "nearest"
+    exact_scale: bool = False
 
     def __post_init__(self) -> None:
-        if self.rounding not in ("nearest", "floor"):
-            raise ValueError(f"rounding: expected nearest or floor, got {self.rounding!r}")
+        if self.rounding not in ROUNDINGS:
+            raise ValueError(f"rounding: expected one of {', '.join(ROUNDINGS)}, got {self.rounding!r}")
         if self.pad_to not in ("fixed", "divisor") and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", self.pad_to):
             raise ValueError(f"pad_to: expected fixed, divisor or HEIGHTxWIDTH, got {self.pad_to!r}")
 
@@ -64,18 +70,21 @@ class InputSize:
         """Size that a picture is resized to; `factor` shrinks the target."""
         target = self.height * factor, self.width * factor
         box = self.box()
-        if not self.keep_ratio:
-            # From the target itself: height * (target / height) may fall short of it by a rounding error.
-            if box is not None:
-                target = min(target[0], box[0]), min(target[1], box[1])
-            return scaled_side(1, target[0], self.rounding), scaled_side(1, target[1], self.rounding)
+        if self.keep_ratio:
+            scale = self.scale(height, width, factor)
+            return scaled_side(height, scale, self.rounding), scaled_side(width, scale, self.rounding)
+        # From the target itself: height * (target / height) may fall short of it by a rounding error.
+        if box is not None:
+            target = min(target[0], box[0]), min(target[1], box[1])
+        return scaled_side(1, target[0], self.rounding), scaled_side(1, target[1], self.rounding)
+
+    def scale(self, height: int, width: int, factor: float = 1.0) -> float:
+        """What the sides of an image are multiplied by to keep their ratio; `factor` shrinks the target."""
+        target, box = (self.height * factor, self.width * factor), self.box()
         if self.pad_to == "fixed":
-            scale = min(target[0] / height, target[1] / width)
-        else:
-            scale = min(target[0] / min(height, width), target[1] / max(height, width))
-            if box is not None:
-                scale = min(scale, box[0] / height, box[1] / width)
-        return scaled_side(height, scale, self.rounding), scaled_side(width, scale, self.rounding)
+            return min(target[0] / height, target[1] / width)
+        scale = min(target[0] / min(height, width), target[1] / max(height, width))
+        return scale if box is None else min(scale, box[0] / height, box[1] / width)
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """Size that a resized picture is padded to."""
@@ -83,14 +92,16 @@ class InputSize:
 
 
 def scaled_side(side: int, scale: float, rounding: str = "nearest") -> int:
-    return max(1, int(side * scale + (0.5 if rounding == "nearest" else 0)))
+    return max(1, ROUNDINGS[rounding](side * scale))
 
 
-def resize(image: np.ndarray, size: tuple[int, int], mode: str = "opencv") -> np.ndarray:
+def resize(image: np.ndarray, size: tuple[int, int], mode: str = "opencv", scale: float | None = None) -> np.ndarray:
     """Bilinear, pixel centres at +0.5.
 
-    mode: one of RESIZE_MODES; `opencv`: of bytes, as mmcv does; `pillow`: of bytes, and what is shrunk is smoothed, as
-    detectron2 does; `float`: as opencv, without rounding: float32 of the values 0 to 255, as torchvision does.
+    mode: one of RESIZE_MODES; `opencv`: of bytes, as mmcv does; `area`: as opencv, but what is shrunk gets the mean of the area
+    that a pixel covers, as mindspore-lab does; `pillow`: of bytes, and what is shrunk is smoothed, as detectron2 does; `float`: as
+    opencv, without rounding: float32 of the values 0 to 255, as torchvision does.
+    scale: pixels of the result per pixel, where it is not resized / original side; of the modes of OpenCV only.
     """
     if image.shape[:2] == tuple(size):
         return image
@@ -98,16 +109,22 @@ def resize(image: np.ndarray, size: tuple[int, int], mode: str = "opencv") -> np
         return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
     if mode == "float":
         image = image.astype(np.float32)
-    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    shrinks = scale < 1 if scale else size[0] < image.shape[0] or size[1] < image.shape[1]
+    interpolation = cv2.INTER_AREA if mode == "area" and shrinks else cv2.INTER_LINEAR
+    if scale and tuple(round(side * scale) for side in image.shape[:2]) == tuple(size):     # the size that OpenCV takes then
+        return cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation)
+    return cv2.resize(image, (size[1], size[0]), interpolation=interpolation)
 
 
 class Preprocess:
     """The network's input of a picture: `preprocess(image) -> NetworkInput`; one code for training and inference.
 
-    mean, std: per channel for values 0 to 255, in the order that `to_rgb` gives. resize_mode: see `resize`.
+    mean, std: per channel for values 0 to 255, in the order that `to_rgb` gives. resize_mode: see `resize`. pad_black: around the
+    image is black, normalised as the image is; False: 0, the mean.
     """
 
-    def __init__(self, size: InputSize, mean: ArrayLike, std: ArrayLike, to_rgb: bool = True, resize_mode: str = "opencv"):
+    def __init__(self, size: InputSize, mean: ArrayLike, std: ArrayLike, to_rgb: bool = True, resize_mode: str = "opencv",
+                 pad_black: bool = False):
         if resize_mode not in RESIZE_MODES:
             raise ValueError(f"resize_mode: expected one of {', '.join(RESIZE_MODES)}, got {resize_mode!r}")
         self.size, self.resize_mode = size, resize_mode
@@ -119,20 +136,30 @@ class Preprocess:
         # 768 x 1024 it takes 1.2 ms, array arithmetic 18 ms, cv2.dnn.blobFromImage 4 ms; and it rounds only once.
         self._norms = list(zip(mean, std))
         self._tables = [np.ascontiguousarray((np.arange(256) - m) / s, np.float32) for m, s in zip(mean, std)]
+        black = np.array([self._tables[channel][0] for channel in self._planes], np.float32)
+        self._padding = black.reshape(3, 1, 1) if pad_black else np.zeros((3, 1, 1), np.float32)
 
     def __call__(self, image: np.ndarray) -> NetworkInput:
         """Return the input that an image (h, w, 3) uint8 BGR makes."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected a picture (height, width, 3) of uint8, got {image.shape} of {image.dtype}")
         size = self.size.resized(*image.shape[:2])
-        return NetworkInput(self.pack(self.resize(image, size), size), image_info(image.shape, size, size))
+        scale = self.size.scale(*image.shape[:2]) if self.size.exact_scale and self.size.keep_ratio else None
+        info = image_info(image.shape, size, size)
+        if scale:
+            info[2:4] = scale
+        return NetworkInput(self.pack(self.resize(image, size, scale), size), info)
 
-    def resize(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        return resize(image, size, self.resize_mode)
+    def resize(self, image: np.ndarray, size: tuple[int, int], scale: float | None = None) -> np.ndarray:
+        return resize(image, size, self.resize_mode, scale)
+
+    def blank(self, size: tuple[int, int]) -> np.ndarray:
+        """Return a network input without an image, for one resized to `size`."""
+        return np.zeros((3, *self.size.padded(*size)), np.float32) + self._padding
 
     def pack(self, image: np.ndarray, size: tuple[int, int], corner: tuple[int, int] = (0, 0)) -> np.ndarray:
-        """Normalise a resized picture, bytes or float32, at `corner` (y, x) of a canvas of `size`; around it 0, the mean."""
-        out = np.zeros((3, *self.size.padded(*size)), np.float32)
+        """Normalise a resized picture, bytes or float32, at `corner` (y, x) of a canvas of `size`; around it the padding."""
+        out = self.blank(size)
         rows = slice(corner[0], corner[0] + image.shape[0])
         columns = slice(corner[1], corner[1] + image.shape[1])
         for plane, channel, table, (mean, std) in zip(self._planes, cv2.split(image), self._tables, self._norms):
@@ -151,6 +178,15 @@ def image_info(original: tuple[int, ...], size: tuple[int, int], inner: tuple[in
     """
     height, width = original[:2]
     return np.array([*size, inner[0] / height, inner[1] / width, height, width], np.float32)
+
+
+def boxes_on_image(boxes: ArrayLike, info: ArrayLike) -> np.ndarray:
+    """Return boxes as (..., D, 4) float64, x1, y1, x2, y2, in pixels of the original images and clipped to them.
+
+    boxes (..., D, 4): in pixels of the network's input; info (..., 6): see `image_info`.
+    """
+    info = np.asarray(info, np.float64)[..., None, :]           # (..., 1, 6)
+    return np.clip(np.asarray(boxes, np.float64) / info[..., [3, 2, 3, 2]], 0, info[..., [5, 4, 5, 4]])
 
 
 def clip_boxes(boxes: np.ndarray, height: float, width: float) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..config import InputError
+from ..own_utils import own_utils
 from .detections import Detections, present
 
 
@@ -61,8 +62,7 @@ def _fits(objects: list[dict[str, Any]], height: int, width: int) -> bool:
 
 def keep_masks(where: str, truth: dict[str, Any]) -> list[str]:
     """Leave out the annotations without a usable mask, and return what to tell of that; InputError where none is left."""
-    from utils.mindrecord.masks import usable_mask
-
+    usable_mask = own_utils("mindrecord.masks").usable_mask
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     kept: list[dict[str, Any]] = []
     faults: list[str] = []

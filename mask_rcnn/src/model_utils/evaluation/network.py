@@ -4,30 +4,44 @@ import time
 from pathlib import Path
 
 from ...dataset import prepare_data
+from .. import locks
 from ..config import Config
 from ..inference.backend import open_predictor
 from ..inference.predictors import find_model
 from ..local_adapter import get_ranks, setup_device
 from ..training.ranks import first_then_others, from_first
 from ..weights.class_names import with_class_names
+from .coco_scores import Scores
 from .evaluate import Evaluation
-from .report import other_scores, report
+from .report import other_scores, report, with_others
 
 
-def evaluate_network(config: Config) -> None:
-    """Run the network on the evaluation set; rank 0 prints the scores and writes them and detections.json to output_path."""
-    start, output = time.monotonic(), Path(config.output_path)
+def evaluate_network(config: Config) -> Scores:
+    """Run the network on the evaluation set; rank 0 prints the scores and writes them and detections.json to output_path.
+
+    Returns the scores of the boxes; on other ranks without `others` and the curves.
+    """
     key, model = find_model(config, "detections")
     if key == "checkpoint_path":
         config = with_class_names(config, model)
     device = setup_device(config)
     rank, ranks = get_ranks(config)
+    from_first(lambda: locks.take(config.output_path, locks.RESULTS), rank, ranks, "output_path")
+    try:
+        return _evaluate(config, device, rank, ranks)
+    finally:
+        locks.release(config.output_path, locks.RESULTS)
+
+
+def _evaluate(config: Config, device: str, rank: int, ranks: int) -> Scores:
+    start, output = time.monotonic(), Path(config.output_path)
     data = first_then_others(lambda: prepare_data(config, train=False), rank, ranks, "conversion of the data",
                              config.data_timeout)
     evaluation = Evaluation(data, config, rank, ranks)
     found = evaluation.detect(open_predictor(config, device))
+    whole: list[Scores] = []        # on rank 0; the other ranks get what JSON holds
 
-    def finish() -> None:
+    def finish() -> tuple:
         fault = None
         try:
             found.save(output / "detections.json")
@@ -38,5 +52,8 @@ def evaluate_network(config: Config) -> None:
         report(scores, others, config, output, time.monotonic() - start)
         if fault:
             raise fault
+        whole.append(with_others(scores, others))
+        return scores[0].iou_type, scores[0].figures, scores[0].per_class, scores[0].images, scores[0].detections
 
-    from_first(finish, rank, ranks, "evaluation")
+    fields = from_first(finish, rank, ranks, "evaluation")
+    return whole[0] if whole else Scores(*fields)

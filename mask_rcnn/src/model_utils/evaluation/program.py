@@ -12,12 +12,16 @@ from ...model import program_settings
 from ..config import Config, InputError, require_path
 from ..data.source import find_source, source_format
 from ..files import tell, write_text
+from ..locks import RESULTS, writing_alone
+from ..own_utils import own_utils
 from .detections import Collector
 from .report import report, score_file
 
 # What the program reads for every model.
 SETTINGS = ("num_classes", "img_height", "img_width", "pad_to", "keep_ratio", "size_rounding", "resize_mode", "image_mean",
             "image_std", "to_rgb", "exif_orientation")
+# What it reads for some.
+MORE_SETTINGS = ("scale_rule", "pad_black")
 
 
 class Annotated(NamedTuple):
@@ -38,17 +42,19 @@ def postprocess(config: Config) -> None:
     start = time.monotonic()
     results = require_path(config, "results_path", "file")
     categories, ids = annotated(config)
-    collector = read_results(results, categories, ids)
+    collector = read_results(results, categories, ids, config.get("keep_empty_boxes", False))
     output = Path(config.output_path)
-    collector.detections().save(output / "detections.json")
-    write_text(output / "acc.log", scored(config, output, start))
+    with writing_alone(output, RESULTS):
+        collector.detections().save(output / "detections.json")
+        write_text(output / "acc.log", scored(config, output, start))
 
 
 def write_settings(config: Config) -> None:
     """Write a line `name value` for each of SETTINGS and those of the model; the numbers of a list stand between spaces."""
     if config.pad_to == "divisor":
         raise InputError("pad_to: an exported network takes inputs of one size: fixed or HEIGHTxWIDTH")
-    values = {**{key: config[key] for key in SETTINGS}, **program_settings(config)}
+    values = {**{key: config[key] for key in SETTINGS}, **{key: config[key] for key in MORE_SETTINGS if key in config},
+              **program_settings(config)}
     if config.runtime_num_threads:
         values["threads"] = config.runtime_num_threads
     lines = [f"{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}\n" for name, value in values.items()]
@@ -67,17 +73,18 @@ def check_annotations(config: Config) -> None:
 
 def annotated(config: Config) -> Annotated:
     """Read the classes and images of the ground truth."""
-    from utils.mindrecord import read_annotations
-
     source = find_source(config, train=False)
-    records, categories, _ = read_annotations(source.source, source.image_dir, source.anno_path, source.classes,
-                                              source.image_set, source.split)
+    records, categories, _ = own_utils("mindrecord").read_annotations(
+        source.source, source.image_dir, source.anno_path, source.classes, source.image_set, source.split)
     return Annotated(categories, {record.file_name: record.image_id for record in records})
 
 
-def read_results(path: Path, categories: list[dict], ids: dict[str, int]) -> Collector:
-    """Read the detections of the annotated images; say on stderr which are not annotated, and which are missing."""
-    collector = Collector(categories, encode=_as_they_are)
+def read_results(path: Path, categories: list[dict], ids: dict[str, int], keep_empty: bool = False) -> Collector:
+    """Read the detections of the annotated images; say on stderr which are not annotated, and which are missing.
+
+    keep_empty: see Collector.
+    """
+    collector = Collector(categories, _as_they_are, keep_empty)
     unannotated, seen = [], set()
     with path.open(encoding="utf-8", errors="surrogateescape") as stream:     # a file's name may be of any bytes
         for number, line in enumerate(stream, 1):

@@ -4,6 +4,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ...model import IOU_TYPES, closing_lines
 from ..config import Config, InputError, require_path
 from ..data.source import DataInfo, find_source, source_format
 from ..files import printable, tell, write_text
+from ..locks import RESULTS, writing_alone
 from .coco_inputs import GroundTruth, Results, read_json
 from .coco_scores import Scores, class_table, coco_ap
 from .html_report import write_html
@@ -18,11 +20,19 @@ from .plots import plot_pr_curves
 from .voc_ap import VocScores, voc_ap
 
 
-def evaluate_file(config: Config) -> None:
-    """Score the file of detections that the configuration names; print the figures and write them to output_path."""
+def evaluate_file(config: Config) -> Scores:
+    """Score the file of detections that the configuration names; print the figures, write them to output_path and return them."""
     start = time.monotonic()
     scores, others = score_file(config)
-    report(scores, others, config, Path(config.output_path), time.monotonic() - start)
+    output = Path(config.output_path)
+    with writing_alone(output, RESULTS):
+        report(scores, others, config, output, time.monotonic() - start)
+    return with_others(scores, others)
+
+
+def with_others(scores: Sequence[Scores], others: Mapping[str, VocScores]) -> Scores:
+    """Return the scores of the boxes, with those of the masks and of `other_scores` as its `others`."""
+    return replace(scores[0], others={**{item.iou_type: item for item in scores[1:]}, **others})
 
 
 def score_file(config: Config) -> tuple[list[Scores], dict[str, VocScores]]:

@@ -10,12 +10,15 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from ...network_define import build_network, exported
-from ..config import Config, InputError
+from ..config import Config, InputError, save_config
 from ..data.preprocess import build_preprocess
-from ..files import replacing
+from ..files import replacing, scratch_folder
 from ..local_adapter import setup_device
+from ..training.checkpoint import CALL_KEYS
 from ..training.precision import mixed_precision
+from ..weights.class_names import with_class_names
 from ..weights.loading import load_checkpoint_into
+from ..weights.own_config import config_beside
 from .aipp import write_aipp
 from .network import ExportedNetwork
 
@@ -23,24 +26,32 @@ ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 INPUTS = ("image", "image_info")
 
 
-def export(config: Config) -> None:
-    """Write the network of ckpt_file as file_name, in file_format; say what was written."""
+def export(config: Config) -> list[Path]:
+    """Write the network of ckpt_file as file_name, in file_format, and its configuration beside it; say what was written.
+
+    Returns the files: one, or of a network in parts several.
+    """
     target = target_file(config.file_name, config.file_format)
     shapes = input_shapes(config)
     device = setup_device(config)
     if config.file_format == "AIR" and device != "Ascend":
         raise InputError(f"file_format: AIR can be written on Ascend only, and the device is {device}: "
                          "take MINDIR or ONNX")
+    files = []
     for suffix, network, inputs, outputs in load_networks(config, device, dict(zip(INPUTS, shapes))):
         start = time.monotonic()
         file = target.with_name(f"{target.stem}{suffix}{target.suffix}")
         write_network(network, inputs, outputs, config.file_format, file)
         seconds = time.monotonic() - start
+        files.append(file)
         print(f"{file}: {config.file_format}, {file.stat().st_size / 1e6:.1f} MB, {seconds:.0f} s")
+        if not suffix:      # a whole network, which infer.py and Detector run
+            save_config(with_class_names(config, config.ckpt_file), config_beside(file), CALL_KEYS)
         described = ", ".join(f"{name} {tuple(shape)}" for name, shape in inputs.items())
         print(f"inputs {described}; outputs {', '.join(outputs)}")
     if config.aipp_path:
         print(f"{write_aipp(config, *shapes[0][2:])}: preprocessing for Ascend (AIPP), not run there yet")
+    return files
 
 
 def target_file(file_name: str, file_format: str) -> Path:
@@ -91,11 +102,12 @@ def write_network(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outpu
     """Export to `target`, which is there only when it is whole. shapes: {input: shape}."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
     except OSError as error:
         raise InputError(f"file_name: {target} cannot be written: {error.strerror}") from error
     before = Path.cwd()
-    with scratch as folder:
+    with scratch_folder(target) as folder:
         os.chdir(folder)                # MindSpore refuses paths with a space, so it gets a bare name
         try:
             if file_format == "ONNX":
@@ -104,7 +116,7 @@ def write_network(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outpu
                 ms.export(network, *_inputs(shapes), file_name="network", file_format=file_format)
         finally:
             os.chdir(before)
-        made = Path(folder, "network" + ENDINGS[file_format])
+        made = folder / f"network{ENDINGS[file_format]}"
         umask = os.umask(0o077)
         os.umask(umask)
         made.chmod(0o666 & ~umask)      # MindSpore makes it read-only, and for the owner alone

@@ -7,7 +7,7 @@ import contextlib
 import errno
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,7 @@ class Frame:
     image: np.ndarray | None = None
     problem: str = ""
     where: dict[str, Any] | None = None     # of a video: {"frame": from 0, "time": seconds}
+    path: Path | None = None                # the file that it was read from
 
 
 class Pictures:
@@ -52,9 +53,9 @@ class Pictures:
         for image_id, file in zip(self._ids, self.files):
             name = file.relative_to(self.root).as_posix()
             try:
-                yield Frame(image_id, name, decode_image(file.read_bytes(), self.upright))
+                yield Frame(image_id, name, decode_image(file.read_bytes(), self.upright), path=file)
             except (OSError, ValueError) as error:
-                yield Frame(image_id, name, problem=str(error))
+                yield Frame(image_id, name, problem=str(error), path=file)
 
 
 class Video:
@@ -79,19 +80,20 @@ class Video:
                 grabbed, image = capture.read()
                 if not grabbed:
                     break
-                yield Frame(index, self.file.name, image, where={"frame": index, "time": round(index / self.rate, 4)})
+                where = {"frame": index, "time": round(index / self.rate, 4)}
+                yield Frame(index, self.file.name, image, where=where, path=self.file)
                 index += 1
         finally:
             capture.release()
 
 
-def open_input(path: Path | str, output_path: Path | str, upright: bool = True) -> Pictures | Video:
+def open_input(path: Path | str, output_path: Path | str | None = None, upright: bool = True) -> Pictures | Video:
     """Pictures or Video of a file or folder; what earlier runs have drawn into `output_path` is left out. upright: see Pictures."""
     if not path:
         raise InputError("input is needed: give --input=PICTURE, FOLDER or VIDEO")
     path = Path(path)
     if path.is_dir():
-        drawn = (Path(output_path) / DRAWN).resolve()
+        drawn = None if output_path is None else (Path(output_path) / DRAWN).resolve()
         files = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
                  and drawn not in file.resolve().parents]
         if not files:
@@ -106,7 +108,7 @@ def open_input(path: Path | str, output_path: Path | str, upright: bool = True) 
     return source if path.suffix.lower() in SUFFIXES or next(iter(source)).image is not None else Video(path)
 
 
-def read_ahead(items: Iterable[T], function: Callable[[T], R], depth: int) -> Iterator[R]:
+def read_ahead(items: Iterable[T], function: Callable[[T], R], depth: int) -> Generator[R]:
     """`function` of each item, computed in a thread up to `depth` items ahead of the one who asks."""
     results: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
     stop = threading.Event()
@@ -144,6 +146,19 @@ def read_ahead(items: Iterable[T], function: Callable[[T], R], depth: int) -> It
         thread.join()
 
 
+def write_picture(path: Path, image: np.ndarray) -> Path:
+    """Write an image and return its path: .jpg is added to a name of another format than WRITTEN."""
+    if path.suffix.lower() not in WRITTEN:
+        path = path.with_name(path.name + ".jpg")
+    # Encoded first: imwrite prints a warning and returns where a path does not suit it.
+    encoded, data = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    if not encoded:
+        raise OSError(f"{path}: OpenCV cannot encode it")
+    with replacing(path, durable=False) as partial:
+        partial.write_bytes(data.tobytes())
+    return path
+
+
 class PictureWriter:
     """Writes drawn pictures under OUTPUT/drawn, by the names that they were read by."""
 
@@ -151,15 +166,7 @@ class PictureWriter:
         self.folder = Path(output_path) / DRAWN
 
     def write(self, frame: Frame, image: np.ndarray) -> None:
-        path = self.folder / frame.file_name
-        if path.suffix.lower() not in WRITTEN:
-            path = path.with_name(path.name + ".jpg")
-        # Encoded first: imwrite prints a warning and returns where a path does not suit it.
-        encoded, data = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, 92])
-        if not encoded:
-            raise OSError(f"{path}: OpenCV cannot encode it")
-        with replacing(path, durable=False) as partial:
-            partial.write_bytes(data.tobytes())
+        write_picture(self.folder / frame.file_name, image)
 
     def finish(self) -> None:
         """Each image is whole already."""

@@ -14,7 +14,7 @@ from mindspore import Parameter, Tensor
 from ..config import Config
 from ..evaluation.evaluate import Evaluation
 from ..inference.predictors import Outputs, Predictor
-from .checkpoint import CheckpointFolder
+from .checkpoint import STATE, CheckpointFolder
 from .log import TrainLog
 from .ranks import wait_for_all
 from .step import NotFiniteError, TrainStep
@@ -218,3 +218,4 @@ class TrainLoop:
         self.waited = values.get("waited", 0)       # older states lack it
         self.log.load_state(values["log"])
         self.train_step.load_state(tensors, values, source)
+        self.folder.sound = Path(source) == self.folder.path / STATE

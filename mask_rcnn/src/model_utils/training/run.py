@@ -13,6 +13,7 @@ from mindspore import nn
 from ... import dataset, network_define
 from ...model import NAME
 from ...util import format_seconds
+from .. import locks
 from ..config import Config, InputError, save_config
 from ..data.loading import TrainBatches
 from ..data.source import DataInfo, name_classes, require_same_classes
@@ -21,11 +22,12 @@ from ..files import log_to_stderr
 from ..inference.predictors import predictor_of
 from ..local_adapter import get_ranks, setup_device
 from . import checkpoint
-from .log import TrainLog
+from .log import TrainLog, cut_logs
 from .loop import Stopped, TrainLoop
 from .noise import SamplingNoise
+from .outcome import Run
 from .precision import LossScale, mixed_precision
-from .ranks import exchange, first_then_others, same_on_all_ranks
+from .ranks import exchange, first_then_others, from_first, same_on_all_ranks
 from .schedule import build_rate, end_step, images_per_step
 from .speed import measure_speed
 from .step import NotFiniteError, TrainStep
@@ -36,12 +38,25 @@ COMPILING = {"CPU": "about half a minute on free cores, longer on busy ones", "A
 log = logging.getLogger(__name__)
 
 
-def train(config: Config) -> int:
-    """Train as the configuration says and write the results to output_path.
+def train_command(config: Config) -> int:
+    """Train and return the exit status: 0 trained to the end, 1 a loss was not finite, 128 + N stopped by signal N."""
+    try:
+        return train(config).status
+    except NotFiniteError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        return 1
 
-    Returns the exit status: 0 trained to the end, 1 a loss was not finite, 128 + N stopped by signal N.
-    """
+
+def train(config: Config) -> Run:
+    """Train as the configuration says and write the results to output_path; NotFiniteError where a loss is not finite."""
     log_to_stderr()
+    try:
+        return _run(config)
+    finally:
+        locks.release(config.output_path, locks.TRAINING)
+
+
+def _run(config: Config) -> Run:
     start = time.monotonic()
     loop = build_loop(config)
     with StopRequest() as stop:
@@ -53,28 +68,26 @@ def train(config: Config) -> int:
                 loop.run(stop)
         except Stopped:
             log.warning("stopped after step %d of %d; %s", loop.step, loop.end, what_is_kept(config))
-            return stop.status
-        except NotFiniteError as error:
-            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-            return 1
+            return what_is_left(loop, config, stop.status)
         finally:
             if not config.perf_steps:
                 loop.log.draw_curves()
             loop.log.close()
     log.info("%s", summary(loop, config, time.monotonic() - start))
-    return 0
+    return what_is_left(loop, config)
 
 
 def build_loop(config: Config) -> TrainLoop:
-    """Return a loop at the step where the run begins or resumes."""
-    state_path = checkpoint.find_state(config.resume, config.output_path)
+    """Return a loop at the step where the run begins or resumes; output_path is locked for this process from here on."""
+    checkpoint.find_state(config.resume, config.output_path)        # a wrong path is reported before the data is converted
     transform = dataset.build_train_transform(config)
     device = setup_device(config)
     rank, ranks = get_ranks(config)
-    logging.getLogger("src").setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    logging.getLogger(__name__.partition(".model_utils")[0]).setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    from_first(lambda: locks.take(config.output_path, locks.TRAINING), rank, ranks, "output_path")
     config, data, val = find_data(config, rank, ranks)
     facts = {"pictures": data.count, "devices": ranks}
-    state = checkpoint.read_state(state_path) if state_path else None
+    state, state_path = checkpoint.open_state(config.resume, config.output_path) or (None, None)
     if state and state_path:
         checkpoint.check_same_run(state.values, config, facts, state_path)
         if config.pre_trained:
@@ -92,6 +105,8 @@ def build_loop(config: Config) -> TrainLoop:
     end = end_step(config, batches.steps_per_epoch)
     if rank == 0 and not state:
         open_output(config)
+    if rank == 0 and state and state_path and Path(config.output_path, "checkpoint").resolve() == state_path.resolve().parent:
+        cut_logs(config.output_path, state.values)
     log.info("%s: %d pictures, %d steps of %d per epoch, %d epochs", device, data.count, batches.steps_per_epoch,
              images_per_step(config, ranks), -(-end // batches.steps_per_epoch))
     loop = TrainLoop(
@@ -161,6 +176,13 @@ def open_output(config: Config) -> None:
 def write_config(config: Config) -> None:
     """Write config.yaml to output_path."""
     save_config(config, Path(config.output_path) / "config.yaml", checkpoint.CALL_KEYS)
+
+
+def what_is_left(loop: TrainLoop, config: Config, status: int = 0) -> Run:
+    """Return what the run leaves. status: see Run."""
+    evaluated = loop.best_epoch > 0
+    return Run(Path(config.output_path).absolute(), status, loop.step, loop.best_ap if evaluated else None,
+               loop.best_epoch if evaluated else None)
 
 
 def what_is_kept(config: Config) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ..config import Config, InputError
+from ..config import Config, DamagedError, InputError
 from .mindspore_file import read_texts
 
 # The entry of a checkpoint with the names as JSON, background first.
@@ -21,7 +21,10 @@ def class_names_of(content: Mapping[str, Any], path: Path | str) -> list[str] | 
     config.yaml of the run that wrote them.
     """
     if isinstance(content.get(CLASS_NAMES), str):
-        return _names(json.loads(content[CLASS_NAMES]))
+        try:
+            return _names(json.loads(content[CLASS_NAMES]))
+        except ValueError as error:
+            raise DamagedError(f"{path}: damaged: {CLASS_NAMES} is not JSON") from error
     path = Path(path).absolute()
     places = [path.with_suffix(".yaml")]
     if path.parent.name == "checkpoint":

@@ -13,8 +13,8 @@ import ipaddress
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlparse
@@ -26,6 +26,8 @@ if TYPE_CHECKING:       # only jobs with addresses of buckets need boto3
     from boto3.s3.transfer import TransferConfig
 
 THREADS = 16
+# Of a request: where every connection is cut, or is open and silent, a transfer ends within minutes.
+ATTEMPTS, CONNECT_S, READ_S = 4, 10, 30
 # {name relative to the address: what changes with the content}
 Listing = dict[str, Any]
 
@@ -159,8 +161,8 @@ class BucketStorage:
 
         objects = self._list()
         config = _transfer(len(objects))
-        with self._told(), ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(fetch, objects))
+        with self._told():
+            side_by_side(fetch, objects)
 
     def check_writable(self) -> None:
         with self._told():
@@ -172,8 +174,8 @@ class BucketStorage:
             self._client.upload_file(str(folder / name), self.bucket, key, Config=config)
 
         config = _transfer(len(names))
-        with self._told(), ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(send, names))
+        with self._told():
+            side_by_side(send, names)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -183,11 +185,22 @@ class BucketStorage:
             raise InputError(f"{self.key}: {self.address}: {' '.join(str(error).split())}") from error
 
 
+def side_by_side(work: Callable[[str], None], names: Iterable[str]) -> None:
+    """work(name) for each name in THREADS threads; the first error ends it, without beginning with those that wait."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        try:
+            for done in as_completed([pool.submit(work, name) for name in names]):
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def _transfer(files: int) -> "TransferConfig":
     """Many files go side by side, a few large ones in parts that do."""
     from boto3.s3.transfer import TransferConfig
 
-    return TransferConfig(use_threads=files < THREADS)
+    return TransferConfig(use_threads=files < THREADS, num_download_attempts=2)
 
 
 def client_options(scheme: str, environ: Mapping[str, str], key: str) -> dict[str, Any]:
@@ -208,7 +221,8 @@ def client_options(scheme: str, environ: Mapping[str, str], key: str) -> dict[st
                or "us-east-1"}
     # OBS takes the bucket as a part of the host's name alone, and knows nothing of the checksums that boto3 adds by now.
     style = "virtual" if scheme == "obs" and not _is_plain_host(endpoint or "") else "auto"
-    config = Config(retries={"max_attempts": 5, "mode": "standard"}, max_pool_connections=4 * THREADS,
+    config = Config(retries={"max_attempts": ATTEMPTS, "mode": "standard"}, connect_timeout=CONNECT_S, read_timeout=READ_S,
+                    max_pool_connections=4 * THREADS,
                     request_checksum_calculation="when_required", response_checksum_validation="when_required",
                     s3={"addressing_style": style})
     return {**{name: value for name, value in options.items() if value}, "config": config}

@@ -137,7 +137,7 @@ def render(image: np.ndarray, preprocess: Preprocess, plan: Plan) -> tuple[np.nd
     info = image_info(image.shape, placed.size, placed.inner)
     info[2:4] = placed.scale
     if 0 in placed.inner:           # a crop beside the image
-        return np.zeros((3, *preprocess.size.padded(*placed.size)), np.float32), info, placed
+        return preprocess.blank(placed.size), info, placed
     x1, y1, x2, y2 = placed.seen
     pixels = image[y1:y2, x1:x2]
     if plan.interpolation is None:

@@ -7,13 +7,17 @@ from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..config import InputError
+from ..own_utils import own_utils
 from .coco_masks import keep_masks, of_their_images_size, settle_sizes
 from .detections import Detections, Rle, present
+
+if TYPE_CHECKING:
+    from utils.mindrecord.errors import Problem
 
 # COCO ground truth and COCO results, or the paths of files with them.
 GroundTruth = Mapping[str, Any] | Path | str
@@ -40,22 +44,19 @@ def clean_ground_truth(ground_truth: GroundTruth, iou_type: str = "bbox", found:
     What a conversion drops is left out here too: both read with utils/mindrecord. found: detections whose masks tell the size of
     images, where the ground truth has it wrong or not at all.
     """
-    from utils.mindrecord.errors import DataError, Problem
-    from utils.mindrecord.readers import clean_content
-    from utils.mindrecord.records import is_dropped
-
     where, content = read_json(ground_truth, "ground truth")
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: expected an object with images, annotations and categories, got {_kind(content)}")
     problems: list[Problem] = []
     try:
-        truth = clean_content(where, content, problems)
-    except DataError as error:
+        truth = own_utils("mindrecord.readers").clean_content(where, content, problems)
+    except own_utils("mindrecord.errors").DataError as error:
         raise InputError(str(error)) from error
     kinds: dict[str, list[Problem]] = {}
     for problem in problems:
         kind = "unknown category" if problem.kind.startswith("unknown category") else problem.kind     # without its name
         kinds.setdefault(kind, []).append(problem)
+    is_dropped = own_utils("mindrecord.records").is_dropped
     notes = [f"{len(some)} x {kind} in the ground truth{', left out' if is_dropped(some[0]) else ''}; the first: "
              f"{some[0].place}: {some[0].what}" for kind, some in kinds.items()]
     if iou_type == "segm":
@@ -150,12 +151,10 @@ def _read_dicts(where: str, results: Iterable[Any], iou_type: str) -> Detections
 
 def _result_box(item: Any) -> list[float]:
     """x, y, width, height; the scorers take negative ones too."""
-    from utils.mindrecord.values import numbers
-
     if "bbox" not in item and item.get("segmentation"):     # results of masks alone: their boxes
         from pycocotools import mask as mask_utils
         item = {"bbox": mask_utils.toBbox(_rle(item)).tolist()}
-    box = numbers(item.get("bbox"), 4)
+    box = own_utils("mindrecord.values").numbers(item.get("bbox"), 4)
     if box is None or not all(map(math.isfinite, box)):
         raise InputError(f"bbox: expected [x, y, width, height], got {item.get('bbox')!r}")
     return box
@@ -185,17 +184,14 @@ def _int(item: Any, key: str) -> int:
     value = item.get(key) if isinstance(item, Mapping) else None
     if type(value) is int:
         return value
-    from utils.mindrecord.values import whole_number
-    found = whole_number(value)
+    found = own_utils("mindrecord.values").whole_number(value)
     if found is None:
         raise InputError(f"{key}: expected a whole number, got {value!r}")
     return found
 
 
 def _score(item: Any) -> float:
-    from utils.mindrecord.values import number
-
-    score = number(item.get("score"))
+    score = own_utils("mindrecord.values").number(item.get("score"))
     if score is None or not math.isfinite(score):
         raise InputError(f"score: expected a number, got {item.get('score')!r}")
     return score

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from ...util import Progress
 from ..config import Config
+from ..data.transforms import boxes_on_image
 from ..files import replacing, writing
 
 __all__ = ["COCO_IDS", "Collector", "Detections", "MaskEncoder", "ResultsWriter", "Rle", "collect", "config_categories",
@@ -111,6 +112,11 @@ def joined(chunks: list[Detections], masks: bool) -> Detections:
     return Detections(image_ids, category_ids, scores, boxes, rles)
 
 
+def as_results(corners: np.ndarray) -> np.ndarray:
+    """Return boxes (..., 4) x1, y1, x2, y2 as results have them: x, y, width, height, rounded."""
+    return np.concatenate([corners[..., :2], corners[..., 2:] - corners[..., :2]], -1).round(BOX_DECIMALS)
+
+
 class Collector:
     """Takes the network's outputs batch by batch and gives Detections.
 
@@ -119,10 +125,11 @@ class Collector:
         encode: encode(masks (K, ...), boxes (K, 4), height, width) -> K RLE: turns what the network gives as the masks of one
             image into RLE of the original image, whose pixels the boxes (x1, y1, x2, y2) are in. It is called only for
             detections that are kept. None: there are no masks.
+        keep_empty: detections that clipping left without width or height stay.
     """
 
-    def __init__(self, categories: list[dict], encode: MaskEncoder | None = None):
-        self._encode = encode
+    def __init__(self, categories: list[dict], encode: MaskEncoder | None = None, keep_empty: bool = False):
+        self._encode, self._keep_empty = encode, keep_empty
         self._category_of_label = np.full(1 + max(item["label"] for item in categories), -1, np.int64)
         for item in categories:
             self._category_of_label[item["label"]] = item["id"]
@@ -137,26 +144,25 @@ class Collector:
 
     def add(self, boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, valid: ArrayLike, image_info: ArrayLike,
             image_ids: ArrayLike, masks: np.ndarray | None = None) -> None:
-        """Take a batch. An image with an id below 0 is padding of the batch; boxes that are empty after clipping are left out.
+        """Take a batch. An image with an id below 0 is padding of the batch; boxes that are empty after clipping are left out,
+        unless keep_empty.
 
         Args:
             boxes (N, D, 4); scores, labels and valid (N, D); image_info (N, 6); image_ids (N,).
             masks: (N, D, ...), what `encode` takes.
         """
-        info = np.asarray(image_info, np.float64)[:, :, None]       # (N, 6, 1)
         image_ids = np.asarray(image_ids, np.int64)
-        boxes = np.asarray(boxes, np.float64)                       # (N, D, 4)
-        left, right = (np.clip(boxes[..., i] / info[:, 3], 0, info[:, 5]) for i in (0, 2))  # (N, D)
-        top, bottom = (np.clip(boxes[..., i] / info[:, 2], 0, info[:, 4]) for i in (1, 3))
-        found = np.stack([left, top, right - left, bottom - top], -1).round(BOX_DECIMALS)   # (N, D, 4)
+        corners = boxes_on_image(boxes, image_info)                 # (N, D, 4)
+        found = as_results(corners)
         # Written so that a NaN is left out too.
-        keep = np.asarray(valid, bool) & (found[..., 2] > 0) & (found[..., 3] > 0) & (image_ids[:, None] >= 0)
+        solid = (found[..., 2:] >= 0 if self._keep_empty else found[..., 2:] > 0).all(-1)
+        keep = np.asarray(valid, bool) & solid & (image_ids[:, None] >= 0)
         image, _ = np.nonzero(keep)
         rles = None
         if masks is not None:
-            corners = np.stack([left, top, right, bottom], -1)      # (N, D, 4)
+            sizes = np.asarray(image_info, np.float64)[:, 4:]
             rles = [rle for n in np.unique(image).tolist() for rle in self._encode_image(
-                masks[n][keep[n]], corners[n][keep[n]], info[n, 4:, 0])]
+                masks[n][keep[n]], corners[n][keep[n]], sizes[n])]
         score = np.asarray(scores, np.float64)[keep].round(SCORE_DECIMALS)
         self._chunks.append(Detections(image_ids[image], self._categories(np.asarray(labels)[keep]), score, found[keep], rles))
 
@@ -203,12 +209,12 @@ def _unpack(packed: bytes) -> list[Detections]:
 
 def to_results(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, valid: ArrayLike, image_info: ArrayLike,
                image_ids: ArrayLike, categories: list[dict], masks: np.ndarray | None = None,
-               encode: MaskEncoder | None = None) -> list[dict]:
+               encode: MaskEncoder | None = None, keep_empty: bool = False) -> list[dict]:
     """Return COCO results (dicts that `json.dumps` takes) of one batch, in the order of images and detections.
 
     The arguments are those of Collector and of Collector.add.
     """
-    collector = Collector(categories, encode)
+    collector = Collector(categories, encode, keep_empty)
     collector.add(boxes, scores, labels, valid, image_info, image_ids, masks)
     return list(collector.detections())
 
@@ -280,17 +286,17 @@ class ResultsWriter:
 
 def collect(predict: Callable[[Any, Any], Iterable], batches: Iterable[Iterable], categories: list[dict],
             total: int | None = None, label: str = "evaluate", encode: MaskEncoder | None = None,
-            gather: Callable[[bytes], list[bytes]] | None = None) -> Detections:
+            gather: Callable[[bytes], list[bytes]] | None = None, keep_empty: bool = False) -> Detections:
     """Run a network over batches and return its detections.
 
     Args:
         predict: predict(image, image_info) -> (boxes, scores, labels, valid[, masks]), arrays or Tensors.
         batches: tuples in the order of the dataset's columns (image, image_info, ..., image_id last).
         total: images, for the progress.
-        encode: see Collector; masks become RLE batch by batch.
+        encode, keep_empty: see Collector; masks become RLE batch by batch.
         gather: gather(bytes) -> those of all ranks, where several share the set: each rank then returns the detections of all.
     """
-    collector = Collector(categories, encode)
+    collector = Collector(categories, encode, keep_empty)
     with Progress(total, label) as progress:
         for image, image_info, *_, image_id in batches:
             boxes, scores, labels, valid, *masks = (_to_numpy(output) for output in predict(image, image_info))

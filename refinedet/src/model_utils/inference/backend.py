@@ -19,6 +19,7 @@ from ...model import OUTPUTS
 from ..config import Config, InputError
 from ..data.preprocess import build_preprocess
 from ..local_adapter import cpu_without_mindspore, setup_device
+from ..weights.checksum import require_finite
 from ..weights.class_names import check_order, class_names_of
 from ..weights.mindspore_file import STATE_KEY, is_weight, read_mindspore
 from .kept_graphs import Graph, find_graph, graph_name, keep_graph
@@ -86,6 +87,7 @@ class OnnxCheckpoint:
     def __init__(self, config: Config, path: Path, device: str | None):
         self.config, self.path, self.device = config, path, device
         self.content = read_mindspore(path) or {}
+        require_finite(self._weights(), path)
         warning = check_order(class_names_of(self.content, path) if config.coco_classes else None, config.coco_classes, path)
         if warning:
             log.warning("%s", warning)
@@ -137,7 +139,10 @@ class OnnxCheckpoint:
         return graph
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: value.shape for name, value in self.content.items() if is_weight(name) and isinstance(value, np.ndarray)}
+        return {name: value.shape for name, value in self._weights().items()}
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        return {name: value for name, value in self.content.items() if is_weight(name) and isinstance(value, np.ndarray)}
 
     def _export(self, size: tuple[int, int]) -> Graph:
         try:

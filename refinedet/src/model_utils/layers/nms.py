@@ -50,17 +50,24 @@ class ClassNms(nn.Cell):
 
     Args:
         num_classes: labels are 0..num_classes - 1.
-        max_side: no coordinate is beyond it (boxes are clipped to pictures of at most this side).
+        max_side: no coordinate is beyond it (boxes are clipped to pictures of at most this side). None: boxes are not clipped, and
+            the room that a class takes is that of the valid boxes.
     """
 
-    def __init__(self, iou_thr: float, num_classes: int, max_side: float):
+    def __init__(self, iou_thr: float, num_classes: int, max_side: float | None):
         super().__init__()
         self.nms = Nms(iou_thr)
         side = math.ceil(math.sqrt(num_classes))
         place = np.arange(num_classes)
-        offsets = (np.stack([place % side, place // side], 1) - side / 2) * (max_side + 1)
+        offsets = (np.stack([place % side, place // side], 1) - side / 2) * (1 if max_side is None else max_side + 1)
         self.offsets = Tensor(np.tile(offsets, 2).astype(np.float32))                              # (classes, 4)
+        self.clipped = max_side is not None
 
     def construct(self, boxes: Tensor, valid: Tensor, labels: Tensor) -> Tensor:
         """boxes (N, K, 4), valid bool (N, K), labels int32 (N, K) -> bool (N, K)."""
-        return self.nms(boxes + ops.gather(self.offsets, labels, 0), valid)
+        offsets = ops.gather(self.offsets, labels, 0)
+        if not self.clipped:
+            boxes = ops.select(spread(valid.expand_dims(-1), boxes.shape), boxes, ops.zeros_like(boxes))
+            # Neither `boxes.max()` nor the least of a tensor exports to ONNX.
+            offsets = offsets * (2 * ops.ReduceMax()(ops.maximum(boxes, -boxes)) + 1)
+        return self.nms(boxes + offsets, valid)

@@ -26,8 +26,8 @@ def device_count() -> int:
     return ms.get_auto_parallel_context("device_num")
 
 
-def shared_count(count: Tensor) -> Tensor:
-    """What a loss of this device divides by: max(count over all devices, 1) / devices.
+def shared_count(count: Tensor, added: float = 0.0) -> Tensor:
+    """What a loss of this device divides by: (max(count over all devices, 1) + added) / devices.
 
     The gradients of the devices are averaged. With this divisor their average is that of one batch with all their pictures,
     however the counted anchors or boxes are spread over the devices; with one device it is max(count, 1).
@@ -35,7 +35,7 @@ def shared_count(count: Tensor) -> Tensor:
     devices = device_count()
     if devices > 1:
         count = ops.AllReduce()(count)
-    return ops.stop_gradient(ops.maximum(count, 1.0) / devices)
+    return ops.stop_gradient((ops.maximum(count, 1.0) + added) / devices)
 
 
 def same_on_all_ranks(net: nn.Cell, rank: int, ranks: int) -> None:
@@ -89,7 +89,9 @@ def from_first(work: Callable[[], Any], rank: int, ranks: int, what: str, timeou
         return outcome["result"]
     if job and job.error:
         raise job.error
-    raise InputError(f"{what}: rank 0 failed: {outcome['error']}")
+    error = InputError(f"{what}: rank 0 failed: {outcome['error']}")
+    error.status = outcome["status"]
+    raise error
 
 
 class _Job:
@@ -120,4 +122,5 @@ class _Job:
                 return json.dumps({"result": self.result}).encode()
             except TypeError as error:
                 self.error = error
-        return json.dumps({"error": str(self.error) or type(self.error).__name__}).encode()
+        told = {"error": str(self.error) or type(self.error).__name__, "status": getattr(self.error, "status", 2)}
+        return json.dumps(told).encode()

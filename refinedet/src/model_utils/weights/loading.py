@@ -11,6 +11,7 @@ from mindspore import Parameter, Tensor, nn
 from ...model import CLASS_LAYERS
 from ...util import first_of
 from ..config import InputError
+from .checksum import load_checked, require_finite
 from .class_names import check_order, class_names_of, first_difference
 from .mindspore_file import STATE_KEY, is_weight
 
@@ -35,12 +36,10 @@ def _read(path: Path | str) -> dict[str, Any]:
     if path.suffix != ".ckpt" or is_zip:
         raise InputError(f"{path}: not a MindSpore checkpoint (.ckpt): convert it with "
                          f"python -m src.convert_checkpoint --ckpt_file={path}")
-    try:
-        content = ms.load_checkpoint(str(path))
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise InputError(f"{path}: not a MindSpore checkpoint, or a damaged one") from error
+    content = load_checked(path)
     if STATE_KEY in content:
         raise InputError(f"{path}: the state of a run, for --resume; the weights are in last.ckpt beside it")
+    require_finite(_parameters(content), path)
     return content
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .checksum import CRC_LENGTH, CRC_MARK, require_sound
 from .protobuf import read_fields, text_of
 from .writer import UNUSED
 
@@ -23,7 +24,6 @@ OPTIMISER_PREFIXES = ("moments.", "accum.", "stat.", "momentum.")
 STATE_KEY = "run_state"
 DTYPES = {"Float32": "<f4", "Float16": "<f2", "Float64": "<f8", "Int32": "<i4", "Int64": "<i8"}
 TEXT = "str"    # in UTF-32
-CRC_MARK, CRC_LENGTH = b"crc_num", 17   # a checksum may follow the message
 
 
 class Value(NamedTuple):
@@ -41,8 +41,9 @@ def is_weight(name: str) -> bool:
 
 
 def read_mindspore(path: Path | str) -> dict[str, Any] | None:
-    """{name: array, or text} of a checkpoint in the order of the file; None if MindSpore has to read it."""
+    """{name: array, or text} of a checkpoint in the order of the file; None if MindSpore has to read it or refuse it."""
     try:
+        require_sound(path)
         parts: dict[str, list[Value]] = {}
         for value in _values(Path(path)):
             parts.setdefault(value.name, []).append(value)

@@ -132,6 +132,17 @@ def detectron2_name(cell: str, parameter: str) -> str:
     return f"{place}.norm.{TORCH_NORM[parameter]}" if parameter in TORCH_NORM else f"{place}.{parameter}"
 
 
+def mindcv_name(cell: str, parameter: str) -> str:
+    """mindcv's name: ("layer1.0.conv2", "beta") -> "layer1.0.bn2.beta"."""
+    torch = torchvision_name(cell, parameter).replace("downsample", "down_sample")
+    return f"{torch.rpartition('.')[0]}.{parameter}"
+
+
+def pads_behind(names: Iterable[str]) -> bool:
+    """Whether a ResNet has the names of MindSpore's own, the old zoo or mindcv, whose pool behind the stem pads behind."""
+    return any(name.rpartition(".")[2] in PARAMETERS[1:] and translate(name) for name in names)
+
+
 def with_statistics(arrays: Mapping[str, np.ndarray], eps: float) -> dict[str, np.ndarray]:
     """Caffe2's norms are scale and shift alone: mean 0 and variance 1 - eps, which change nothing, stand beside them."""
     added = {}

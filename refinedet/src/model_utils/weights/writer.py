@@ -6,6 +6,7 @@ from typing import Any
 
 from ..config import InputError
 from ..files import replacing
+from .checksum import save_checked
 
 # Before the names of tensors that a checkpoint holds for the way back alone; networks pass over them.
 UNUSED = "unused."
@@ -25,13 +26,12 @@ def check_output(output: Path, source: Path, suffix: str = ".ckpt") -> Path:
 
 
 def write_weights(tensors: Mapping[str, Any], output: Path) -> None:
-    """Write name -> array as a MindSpore checkpoint."""
+    """Write name -> array as a MindSpore checkpoint, with a checksum."""
     import mindspore
 
     try:
-        parameters = [{"name": name, "data": mindspore.Tensor(value)} for name, value in tensors.items()]
         with replacing(output) as partial:
-            mindspore.save_checkpoint(parameters, str(partial))
+            save_checked(partial, {name: mindspore.Tensor(value) for name, value in tensors.items()})
     except OSError as error:
         raise InputError(f"--output_file: {output} cannot be written: {error.strerror}") from error
     except RuntimeError as error:

@@ -1,0 +1,70 @@
+"""Checkpoints of MindSpore with a checksum: the CRC-32 of all that precedes it, at the end of the file.
+
+MindSpore 2.10 writes it (`crc_check`) and passes over it unless it is asked to compare. Files of earlier versions of this project
+have none and are read without one.
+"""
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import DamagedError
+
+CRC_MARK, CRC_LENGTH = b"crc_num", 17   # the mark, then ten bytes, big-endian
+BLOCK = 1 << 22
+
+
+def save_checked(path: Path, tensors: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
+    """Write name -> Tensor and name -> text to `path`, with a checksum."""
+    import mindspore
+
+    items = [{"name": name, "data": value} for name, value in tensors.items()]
+    mindspore.save_checkpoint(items, str(path), append_dict=dict(texts) if texts else None, crc_check=True)
+
+
+def load_checked(path: Path | str) -> dict[str, Any]:
+    """Return what `mindspore.load_checkpoint` does; DamagedError if the checksum differs or the file is none of MindSpore's.
+
+    OSError if the file cannot be read.
+    """
+    import mindspore
+
+    require_sound(path)
+    try:
+        return mindspore.load_checkpoint(str(path))
+    except Exception as error:  # ValueError for a damaged file, RuntimeError and others from below
+        if isinstance(error.__cause__, MemoryError):
+            raise MemoryError(f"{path}: {error}") from error
+        raise DamagedError(f"{path}: not a MindSpore checkpoint, or a damaged one") from error
+
+
+def require_sound(path: Path | str) -> None:
+    """Raise DamagedError if the file has a checksum that is not that of its content."""
+    with open(path, "rb") as file:
+        left = file.seek(0, 2) - CRC_LENGTH
+        file.seek(max(left, 0))
+        end = file.read()
+        if left < 0 or not end.startswith(CRC_MARK):
+            return
+        file.seek(0)
+        found = 0
+        while left > 0:
+            block = file.read(min(BLOCK, left))
+            if not block:
+                break
+            found, left = zlib.crc32(block, found), left - len(block)
+    if found != int.from_bytes(end[len(CRC_MARK):], "big"):
+        raise DamagedError(f"{path}: damaged: its content is not what was written (the checksum differs); take another copy of it, "
+                           "or an earlier checkpoint")
+
+
+def require_finite(values: Mapping[str, Any], path: Path | str) -> None:
+    """Raise DamagedError that names the first of the arrays or Tensors with a NaN or an infinity."""
+    for name, value in values.items():
+        array = value if isinstance(value, np.ndarray) else value.asnumpy()
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            count = array.size - int(np.isfinite(array).sum())
+            raise DamagedError(f"{path}: {name}: {count} of {array.size} values are not finite (NaN or infinity): the weights of a "
+                               "training that went wrong, or a damaged file; take an earlier checkpoint")

@@ -1,0 +1,177 @@
+# Same as faster_rcnn/src/model_utils/inference/detector.py
+"""Detection in images and videos: frames in batches through a network, for infer.py and for programs."""
+import contextlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from ...model import OUTPUTS, mask_encoder
+from ..config import Config, InputError, load_config
+from ..data.preprocess import build_preprocess
+from ..data.transforms import NetworkInput, Preprocess
+from ..evaluation.detections import config_categories
+from ..weights.class_names import with_class_names
+from ..weights.own_config import find_config, key_of
+from .backend import open_predictor
+from .found import Found, found_in
+from .media import Frame, Pictures, Video, open_input, read_ahead
+from .predictors import Predictor
+
+# A file, a folder, a video or an image (H, W, 3) uint8: blue, green, red.
+Input: TypeAlias = str | os.PathLike | np.ndarray
+log = logging.getLogger(__name__)
+
+
+class Loaded(NamedTuple):
+    """A frame with the network's input; None where the frame cannot be read."""
+
+    frame: Frame
+    inputs: NetworkInput | None
+
+
+class FrameDetector:
+    """Runs frames through the network in batches: `run(frames)` yields each with what was found, in their order.
+
+    A frame that cannot be read is yielded at once, with None.
+    """
+
+    def __init__(self, predict: Predictor, preprocess: Preprocess, config: Config):
+        self.predict, self.preprocess = predict, preprocess
+        self.encode = mask_encoder(config)
+        self.keep_empty = config.get("keep_empty_boxes", False)     # not every model has it
+        self.batch_size = config.test_batch_size
+        self.classes = ["background", *(item["name"] for item in config_categories(config))]
+
+    def run(self, frames: Iterable[Frame], score_thr: float) -> Iterator[tuple[Frame, Found | None]]:
+        waiting: list[tuple[Frame, NetworkInput]] = []
+        with contextlib.closing(read_ahead(frames, self._load, 2 * self.batch_size)) as loaded:
+            for frame, inputs in loaded:
+                if inputs is None:
+                    yield frame, None
+                    continue
+                # One shape a batch; with pad_to=divisor a picture of another size ends it early.
+                if waiting and waiting[0][1].image.shape != inputs.image.shape:
+                    yield from self._detect(waiting, score_thr)
+                    waiting = []
+                waiting.append((frame, inputs))
+                if len(waiting) == self.batch_size:
+                    yield from self._detect(waiting, score_thr)
+                    waiting = []
+        if waiting:
+            yield from self._detect(waiting, score_thr)
+
+    def _load(self, frame: Frame) -> Loaded:
+        return Loaded(frame, None if frame.image is None else self.preprocess(frame.image))
+
+    def _detect(self, waiting: list[tuple[Frame, NetworkInput]], score_thr: float) -> Iterator[tuple[Frame, Found]]:
+        padding = [waiting[-1][1]] * (self.batch_size - len(waiting))     # networks take batches of one size
+        image, info = map(np.stack, zip(*(inputs for _, inputs in waiting), *padding))
+        outputs = self.predict(image, info)
+        for i, (frame, _) in enumerate(waiting):
+            of_frame = {name: output[i] for name, output in zip(OUTPUTS, outputs)}
+            yield frame, found_in(frame, info[i], of_frame, score_thr, self.classes, self.encode, self.keep_empty)
+
+
+class Arrays:
+    """Images in memory, named image_1.png, image_2.png, ... first: the number of the first one."""
+
+    def __init__(self, image: np.ndarray, number: int):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise InputError(f"image {number}: expected an array (H, W, 3) of uint8, blue, green, red, got {image.shape} of "
+                             f"{image.dtype}")
+        self.image, self.number, self.total = image, number, 1
+
+    def __iter__(self) -> Iterator[Frame]:
+        yield Frame(self.number, f"image_{self.number}.png", self.image)
+
+
+Source: TypeAlias = Pictures | Video | Arrays
+
+
+class Detector:
+    """A trained network: `detector(images)` yields what it finds in each image.
+
+    The configuration is found beside the weights: NAME.yaml, which a conversion writes; NAME.onnx.yaml or NAME.mindir.yaml, which
+    export.py writes; the config.yaml of the run that trained them.
+
+    Args:
+        weights: a .ckpt, .mindir or .onnx file.
+        config_path: the configuration, if it lies elsewhere; also looked up in the model's folder.
+        keys: keys of the configuration, such as device_target="CPU" or test_batch_size=4; they override the file's.
+
+    Attributes:
+        config: the configuration.
+        classes: the name of each label, background first.
+
+    InputError, in one line, says what is wrong with a file, a key or an image.
+    """
+
+    def __init__(self, weights: str | os.PathLike, config_path: str | os.PathLike | None = None, **keys: Any):
+        path = Path(weights).expanduser()
+        place = find_config(path, config_path)
+        own = {"checkpoint_path": "", "mindir_path": "", "onnx_path": "", "distribute": False, key_of(path): str(path)}
+        config = load_config(place, {**keys, **own})
+        self.config = with_class_names(config, path) if config.checkpoint_path else config
+        self._detector = FrameDetector(open_predictor(self.config), build_preprocess(self.config), self.config)
+        self.classes = self._detector.classes
+
+    def __call__(self, images: Input | Sequence[Input], score_thr: float | None = None) -> Iterator[Found]:
+        """Yield what is found in each image, in their order; of a video, in each frame.
+
+        Args:
+            images: an image file, a folder (with the folders in it), a video, an array (H, W, 3) uint8 in the order blue, green,
+                red, or a list of these.
+            score_thr: detections with a lower score are left out, 0 to 1; default: that of the configuration. What the network
+                itself leaves out (test_score_thr) does not come back.
+
+        InputError at the call if a file is missing, and at the end if none of the images can be read. An image that cannot be read
+        among others is a warning in the log.
+        """
+        threshold = self.config.score_thr if score_thr is None else score_thr
+        if not 0 <= threshold <= 1:
+            raise InputError(f"score_thr: expected 0 to 1, got {threshold!r}")
+        sources = open_sources(images, self.config.exif_orientation != "ignore")
+        return self._run(sources, threshold)
+
+    def _run(self, sources: list[Source], score_thr: float) -> Iterator[Found]:
+        frames = (frame for source in sources for frame in source)
+        read, unreadable = False, ""
+        for frame, found in self._detector.run(frames, score_thr):
+            if found is None:
+                unreadable = f"{frame.path or frame.file_name}: {frame.problem}"
+                log.warning("%s", unreadable)
+                continue
+            read = True
+            yield found
+        if unreadable and not read:
+            raise InputError(f"none of the images can be read; the last: {unreadable}")
+
+
+def open_sources(images: Input | Sequence[Input], upright: bool = True) -> list[Source]:
+    """Return what yields the frames of each item; upright: see media.py."""
+    items = list(images) if isinstance(images, (list, tuple)) else [images]
+    sources: list[Source] = []
+    for number, item in enumerate(items, 1):
+        if isinstance(item, np.ndarray):
+            sources.append(Arrays(item, number))
+        elif isinstance(item, (str, os.PathLike)):
+            sources.append(open_input(Path(item).expanduser(), upright=upright))
+        else:
+            raise InputError(f"image {number}: expected a path or an array (H, W, 3), got {type(item).__name__}")
+    return _with_different_names(sources)
+
+
+def _with_different_names(sources: list[Source]) -> list[Source]:
+    """Name images by their folders too where several have one name, so that their drawings do not overwrite each other."""
+    pictures = [source for source in sources if isinstance(source, Pictures)]
+    names = Counter(file.relative_to(source.root) for source in pictures for file in source.files)
+    if any(count > 1 for count in names.values()):
+        root = Path(os.path.commonpath([source.root.absolute() for source in pictures]))
+        for source in pictures:
+            source.root, source.files = root, [file.absolute() for file in source.files]
+    return sources

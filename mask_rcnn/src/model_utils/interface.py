@@ -1,0 +1,90 @@
+# Same as faster_rcnn/src/model_utils/interface.py
+"""The Python interface of the model: Detector, train, evaluate, export.
+
+It is set up for MindSpore before MindSpore is imported: the classes and functions here import that where they need it.
+"""
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .config import Config, InputError, config_file, load_config, require_path, save_config
+from .evaluation.coco_scores import Scores
+from .inference.detector import Detector
+from .inference.found import Drawing, Found
+from .local_adapter import prepare_environment
+from .training.outcome import Run
+from .weights.own_config import KEYS, find_config, key_of
+
+__all__ = ["Config", "Detector", "Drawing", "Found", "InputError", "Run", "Scores", "evaluate", "export", "load_config",
+           "train"]
+
+prepare_environment()
+
+
+def train(config: Config | str | os.PathLike | None = None, **keys: Any) -> Run:
+    """Train, as train.py does, and return what the run leaves in `output_path`.
+
+    Args:
+        config: a configuration, or a YAML file; a relative path is looked up in the working directory, then in the model's folder.
+            Default: default_config.yaml.
+        keys: keys of the configuration, such as coco_root="COCO", epoch_size=2; they override the file's.
+
+    Ctrl-C ends the run after the running step: Run.status is 130 then, and resume="auto" resumes it. InputError says in one line
+    what is wrong with a key or the data. NotFiniteError: a loss was not finite.
+    """
+    resolved = configure(config, keys, classes_of_data=True)
+    if resolved.pre_trained:
+        require_path(resolved, "pre_trained", "file")
+    from .training.run import train as run  # MindSpore takes seconds; a wrong key is reported before
+
+    return run(resolved)
+
+
+def evaluate(config: Config | str | os.PathLike | None = None, **keys: Any) -> Scores:
+    """Score a network or a file of detections, as eval.py does; print the figures and write them to `output_path`.
+
+    Args:
+        config: as of `train`; or a .ckpt, .mindir or .onnx file, whose configuration is found as Detector finds it.
+        keys: keys of the configuration: the network (checkpoint_path, mindir_path, onnx_path) or `detections`, and the data.
+
+    Returns the scores of the boxes: scores["AP"], 0 to 1, scores.per_class["cat"]["AP50"]. scores.others has those of the masks
+    ("segm") and of VOC data ("voc"). InputError says in one line what is wrong.
+    """
+    if isinstance(config, (str, os.PathLike)) and Path(config).suffix.lower() in KEYS:
+        weights = Path(config).expanduser()
+        config, keys = find_config(weights), {key_of(weights): str(weights), **keys}
+    resolved = configure(config, keys)
+    if resolved.detections:
+        from .evaluation.report import evaluate_file as score
+    else:
+        from .evaluation.network import evaluate_network as score
+    return score(resolved)
+
+
+def export(checkpoint: str | os.PathLike, **keys: Any) -> list[Path]:
+    """Write a checkpoint's network and its weights as `file_name` in `file_format`, as export.py does.
+
+    Args:
+        checkpoint: a .ckpt file, whose configuration is found as Detector finds it.
+        keys: keys of the configuration, such as file_format="ONNX" (or MINDIR, AIR), file_name="net.onnx".
+
+    Returns the files: one, or with split=True several. InputError says in one line what is wrong.
+    """
+    path = Path(checkpoint).expanduser()
+    resolved = configure(find_config(path), {"ckpt_file": str(path), **keys})
+    from .inference.export import export as write
+
+    return write(resolved)
+
+
+def configure(config: Config | str | os.PathLike | None, keys: Mapping[str, Any], classes_of_data: bool = False) -> Config:
+    """Return the configuration with `keys` over it. classes_of_data: see parse_config."""
+    texts = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in keys.items()}
+    if not isinstance(config, Config):
+        return load_config(config_file(config), texts, classes_of_data=classes_of_data)
+    with tempfile.TemporaryDirectory() as folder:       # a file, because choices among its keys come before `keys`
+        path = Path(folder, "config.yaml")
+        save_config(config, path, () if config.num_classes else ("num_classes", "coco_classes"))
+        return load_config(path, texts, classes_of_data=classes_of_data)

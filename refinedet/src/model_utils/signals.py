@@ -1,0 +1,168 @@
+# Same as faster_rcnn/src/model_utils/signals.py
+"""SIGINT and SIGTERM end a command with status 130 or 143 and one line, whatever it does at that moment.
+
+In Python code of ours the signal is an exception, so that files are closed and removed. Where an exception would be swallowed or
+printed with a traceback, while modules are imported and graphs compiled, the process ends at once; likewise if the main thread does
+not come back from a library within GRACE seconds.
+"""
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Optional
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+GRACE = 2.0         # until the main thread must have noticed a signal
+UNWINDING = 10.0    # from then until the process must have ended
+RENEWAL = 0.05      # MindSpore 2.10 takes SIGINT over whenever it runs a graph, and makes a SIGTERM of it
+IMPORTING = "<frozen importlib"
+COMPILING = f"{os.sep}mindspore{os.sep}"
+# Modules that know of temporary files: of the models and of utils.
+FILES = (f"{__package__}.files", "utils.files")
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal; `number` is its number."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+class _Ending:
+    """What this process has heard."""
+
+    def __init__(self) -> None:
+        self.guarded = 0            # calls that turn an Interrupted into a line and a status
+        self.number = 0             # of the first signal
+        self.noticed = threading.Event()    # by the main thread
+
+
+_ending = _Ending()
+_libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
+
+
+def end_at_signals() -> None:
+    """Begin to listen, in the main thread, before anything else is imported. A signal that the parent ignores stays ignored."""
+    numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    if not _libc or not numbers or threading.current_thread() is not threading.main_thread():
+        return
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in numbers:
+        signal.signal(number, _take)
+    action = ctypes.create_string_buffer(512)       # struct sigaction, which nobody needs to look into
+    _libc.sigaction(signal.SIGINT, None, action)
+    threading.Thread(target=_watch, args=(reader, action), daemon=True).start()
+    sys.excepthook = _uncaught
+    os.register_at_fork(after_in_child=lambda: _forget(writer))
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """Within, a signal is an Interrupted for the caller to report."""
+    _ending.guarded += 1
+    try:
+        yield
+    finally:
+        _ending.guarded -= 1
+
+
+def taken() -> int:
+    """Return the number of the signal that has come, or 0: libraries make other exceptions of an Interrupted."""
+    return _ending.number
+
+
+def status_of(error: Optional[BaseException]) -> int:
+    """Return the exit status that a shell gives a process which the signal ended."""
+    return 128 + (getattr(error, "number", 0) or _ending.number or signal.SIGINT)
+
+
+def word_of(error: Optional[BaseException]) -> str:
+    """Return what to say of it."""
+    return WORDS[signal.Signals(status_of(error) - 128)]
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: Optional[TracebackType]) -> None:
+    """Say in a line that there is too little memory, to import the first modules even; other errors keep their traceback."""
+    with contextlib.suppress(Exception):
+        from .command import lacks_memory, status_after
+
+        if lacks_memory(error):
+            status_after(error, Path(sys.argv[0]).name)
+            return
+    sys.__excepthook__(kind, error, trace)
+
+
+def _take(number: int, frame: Optional[FrameType]) -> None:
+    again, _ending.number = _ending.number, _ending.number or number
+    _ending.noticed.set()
+    if again or not _ending.guarded or _in_library(frame):
+        _leave(number)
+    raise Interrupted(number)
+
+
+def _in_library(frame: Optional[FrameType]) -> bool:
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(IMPORTING) or COMPILING in name:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _leave(number: int) -> None:
+    """Remove the files that are not whole, say so, and end."""
+    for name in FILES:
+        for path in tuple(getattr(sys.modules.get(name), "temporaries", ())):
+            _remove(path)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.write(2, f"{Path(sys.argv[0]).name}: {WORDS[signal.Signals(number)]}\n".encode())
+    os._exit(128 + number)
+
+
+def _remove(path: Path) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _watch(reader: int, action: Any) -> None:
+    while True:
+        ready, _, _ = select.select([reader], [], [], RENEWAL)
+        if not ready:
+            if "mindspore" in sys.modules and callable(signal.getsignal(signal.SIGINT)):
+                _libc.sigaction(signal.SIGINT, action, None)
+            continue
+        for number in os.read(reader, 64):
+            if number in SIGNALS and signal.getsignal(number) is _take:
+                threading.Thread(target=_insist, args=(number,), daemon=True).start()
+
+
+def _insist(number: int) -> None:
+    """The main thread may be in a library that does not return, or that drops the exception."""
+    if _ending.noticed.wait(GRACE):
+        time.sleep(UNWINDING)
+    _leave(number)
+
+
+def _forget(writer: int) -> None:
+    """In a forked process, such as a loader of data: the signals are those of Python."""
+    _ending.number = 0
+    _ending.noticed.clear()
+    before = signal.set_wakeup_fd(-1)
+    if before not in (writer, -1):
+        signal.set_wakeup_fd(before)
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is _take:
+            signal.signal(number, handler)
