@@ -12,7 +12,7 @@ import pytest
 from tests.sync_copies import find_files
 
 MODELS = {"faster_rcnn": "faster-rcnn", "mask_rcnn": "mask-rcnn", "refinedet": "refinedet"}
-TOOLS = ("__init__.py", "files.py", "mindrecord", "launch", "hccl_tools", "report")
+TOOLS = ("__init__.py", "command.py", "files.py", "signals.py", "mindrecord", "launch", "hccl_tools", "report")
 # The commands are files of the trunk but for these two: of each model's own keys, and of its own names of weights.
 OWN = ("train", "convert")
 COMMANDS = {"faster_rcnn": (*OWN, "eval", "infer", "export", "check", "convert-data", "postprocess"), "mask_rcnn": OWN,

@@ -207,3 +207,29 @@ def test_a_page_of_many_images_stays_small(tmp_path):
     write_evaluation(tmp_path / "page.html", "many", [scored(truth, results)], {})
     page = (tmp_path / "page.html").read_text()
     assert len(page) < 200_000 and "2999.jpg" not in page
+
+
+def test_curves_of_a_run(show, tmp_path):
+    from mask_rcnn.src.model_utils.evaluation.html_report import write_training
+
+    rows = [{"kind": "train", "step": step, "epoch": 1 + step // 500, "lr": 0.01, "rpn_loss": 9, "rpn_cls_loss": 1 / step,
+             "total_loss": 2 / step, "images_per_s": None if step == 1 else 3.5} for step in range(1, 1001)]
+    rows += [{"kind": "eval", "step": step, "epoch": step // 500, "AP": step / 2000, "AP50": 0.5, "segm": {"AP": 1 / step},
+              "val_total_loss": 1.5, "seconds": 4} for step in (500, 1000)]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows) + '{"kind": "tra')
+    path = tmp_path / "curves.html"
+    write_training(tmp_path / "metrics.jsonl", path, running=True)
+    assert '<meta http-equiv="refresh" content="30">' in path.read_text() and path.stat().st_size < 100_000
+    write_training(tmp_path / "metrics.jsonl", path, running=False)
+    assert len(grounds(show, path)) == 2
+    page = show(path)
+    assert page.locator("h2").all_text_contents() == [
+        "Losses", "Average precision", "Learning rate", "Images per second", "Evaluations"]
+    keys = page.locator("#charts section").first.locator(".keys li").all_text_contents()
+    assert keys == ["total loss0.002", "val total loss1.5", "rpn cls loss0.001"]        # rpn_loss is the sum of others
+    assert page.locator("#charts path").count() == 8
+    cards = page.locator(".card").all_text_contents()
+    assert {"total loss0.002", "validation loss1.5", "AP0.5", "mask AP0.001", "best mask AP0.002"} <= set(cards)
+    assert page.locator("tbody tr").all_text_contents() == ["210000.5000.5000.001", "15000.2500.5000.002"]
+    page.get_by_role("button", name="step").click()
+    assert page.locator("tbody tr").first.text_content().startswith("1500")

@@ -47,7 +47,7 @@ COMMON_FREE_KEYS = frozenset((
 CALL_KEYS = ("resume", "distribute", "enable_modelarts", "data_url", "checkpoint_url", "train_url", "perf_steps", "checkpoint_path",
              "detections", "ckpt_file", "mindir_path", "onnx_path", "input", "settings_path", "results_path", "aipp_path")
 # What a run writes into its output folder, MindRecord files apart.
-RUN_FILES = ("config.yaml", "checkpoint", "loss_*.log", "metrics.jsonl", "curves.png", "events.out.tfevents.*")
+RUN_FILES = ("config.yaml", "checkpoint", "loss_*.log", "metrics.jsonl", "curves.png", "curves.html", "events.out.tfevents.*")
 log = logging.getLogger(__name__)
 
 
