@@ -233,3 +233,30 @@ def test_curves_of_a_run(show, tmp_path):
     assert page.locator("tbody tr").all_text_contents() == ["210000.5000.5000.001", "15000.2500.5000.002"]
     page.get_by_role("button", name="step").click()
     assert page.locator("tbody tr").first.text_content().startswith("1500")
+
+
+def test_page_of_a_data_set(show, tmp_path, monkeypatch, capsys):
+    import cv2
+
+    from tests.unit.mindrecord_samples import annotation, coco_set
+    from utils.mindrecord.cli import check_main
+
+    boxes = [annotation(1, 1, [2, 3, 20, 11]), annotation(2, 2, [2, 3, 8, 11], 3), annotation(3, 1, [5, 5, 0, 4], 3)]
+    images, annotations = coco_set(tmp_path / "set", boxes)
+    content = json.loads(annotations.read_text())
+    content["categories"][0]["name"] = HOSTILE[0]       # of label 2
+    annotations.write_text(json.dumps(content))
+    path = tmp_path / "new folder" / "check.html"
+    monkeypatch.setattr(cv2, "setLogLevel", lambda level: None)
+    assert check_main(["--source=coco", f"--image_dir={images}", f"--anno_path={annotations}", f"--report={path}"]) == 1
+    assert f"written: {path}\n" in capsys.readouterr().out
+    assert len(grounds(show, path)) == 2
+    page = show(path)
+    drawn = page.locator("#images .object")
+    assert drawn.count() == 2 and page.locator("#images image").first.get_attribute("href").startswith("data:image/jpeg;base64,")
+    assert page.title() == "Data set" and page.locator("tbody tr").count() == len(content["categories"])
+    page.get_by_label("Class", exact=True).select_option("1")
+    assert drawn.count() == 1 and HOSTILE[0] in drawn.first.text_content()
+    page.get_by_label("Kind of problem").select_option("box without area")
+    (listed,) = page.locator("#problems li").all_text_contents()
+    assert listed.startswith(str(annotations)) and "annotation 3: " in listed

@@ -3,6 +3,7 @@
 Everything is counted in BINS steps of the score, so that the page adds up what lies above the chosen one.
 Shapes as in matching.py; B score bins.
 """
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,14 +49,18 @@ def by_class(objects: Objects, found: Found, matches: Matches, classes: int) -> 
 def by_size(objects: Objects, found: Found, matches: Matches) -> list[dict[str, Any]]:
     """Return of each range of sizes how many objects there are, and how many are found at IoU 0.50 by score, (B,)."""
     place = np.digitize(np.sqrt(np.maximum(objects.areas, 0)), SIZES)
-    names = [f"< {SIZES[0]}", *(f"{a}–{b}" for a, b in zip(SIZES, SIZES[1:])), f"≥ {SIZES[-1]}"]
     rows = []
-    for i, name in enumerate(names):
+    for i, name in enumerate(names_of_ranges(SIZES)):
         inside = (place == i) & ~objects.crowd
         best = matches.found[inside]
         counts = np.bincount(score_bins(found.scores[best[best >= 0]]), minlength=BINS)
         rows.append({"name": name, "objects": int(inside.sum()), "found": counts.tolist()})
     return rows
+
+
+def names_of_ranges(edges: Sequence[float]) -> list[str]:
+    """Return what the ranges between the edges are called."""
+    return [f"< {edges[0]}", *(f"{a}–{b}" for a, b in zip(edges, edges[1:])), f"≥ {edges[-1]}"]
 
 
 def best_bin(right: np.ndarray, wrong: np.ndarray, objects: int) -> int:

@@ -16,29 +16,6 @@ function visible(example) {
   return {content, found, show: state.label < 0 || content.objects.some((object) => ofLabel(object[0])) || found.some(fits)};
 }
 
-function shape(item, box, outlines, colour, dash, label, width) {
-  const [x, y, w, h] = box, stroke = {fill: "none", stroke: colour, "stroke-dasharray": dash, "stroke-width": 2, "vector-effect": "non-scaling-stroke"};
-  const node = make("svg:g", {class: item});
-  if (outlines) {
-    const path = outlines.map((points) => "M" + points.map((value, i) => (i % 2 ? "," : i ? "L" : "") + value).join("") + "Z").join("");
-    node.append(make("svg:path", {...stroke, d: path, fill: colour, "fill-opacity": 0.22, "fill-rule": "evenodd"}));
-  } else {
-    node.append(make("svg:rect", {...stroke, x, y, width: Math.max(0, w), height: Math.max(0, h)}));
-  }
-  const size = Math.max(9, width / 42), long = label.length * size * 0.56 + 6, top = y > size + 4 ? y - size - 4 : y;
-  node.append(make("svg:title", null, label),
-    make("svg:rect", {x: Math.min(x, Math.max(0, width - long)), y: top, width: long, height: size + 4, fill: colour, rx: 2}),
-    make("svg:text", {x: Math.min(x, Math.max(0, width - long)) + 3, y: top + size, style: `font-size: ${size}px; fill: #10151c`}, label));
-  return node;
-}
-
-function panel(example, title, shapes) {
-  const picture = make("svg:svg", {viewBox: `0 0 ${example.width} ${example.height}`, role: "img", "aria-label": `${title}: ${example.name}`});
-  if (example.src) picture.append(make("svg:image", {href: example.src, width: example.width, height: example.height}));
-  picture.append(...shapes);
-  return make("div", null, picture);
-}
-
 function drawExample(example, {content, found}) {
   const short = (label) => { const name = data.classes[label]; return name.length > 24 ? name.slice(0, 23) + "…" : name; };
   const objects = content.objects.map((object) => {
