@@ -19,15 +19,16 @@ HERE = Path(__file__).resolve().parent
 use_own_utils()
 prepare_environment()               # before MindSpore is imported
 
-from src.model_utils.config import parse_config, require_path, run_main
+from src.model_utils.config import parse_config, run_main
 from src.model_utils.moxing_adapter import as_job
+from src.model_utils.weights.named import check_pretrained
 
 
 def main() -> int:
     config = parse_config(default_path=HERE / "default_config.yaml", description=__doc__.splitlines()[0],
                           prepare=functools.partial(as_job, weights="pre_trained", data=True), classes_of_data=True)
     if config.pre_trained:
-        require_path(config, "pre_trained", "file")
+        check_pretrained(config)
     from src.model_utils.training.run import train_command  # MindSpore takes seconds; a wrong option is reported before
 
     return train_command(config)

@@ -109,10 +109,27 @@ class Try:
         size = int(self.random.uniform(0, 300 * 2 ** 20))
         done = self.start(limit=("RLIMIT_AS", size))
         self.told = f"{size >> 20} MiB of memory: status {done.status}"
-        self.judge(done, {*range(3), self.chaos.reference(self.command, self.source).status, -signal.SIGABRT})
+        ends = {*range(3), self.chaos.reference(self.command, self.source).status, -signal.SIGABRT, 127}   # 127: the C library
+        self.judge(done, ends)
         self.check_kept(before)
 
+    def state(self) -> None:
+        """The state that a run resumes from is mutated: the one before takes its place, with a warning."""
+        shutil.copytree(self.chaos.whole[self.command.name], self.output)
+        path = self.output / "checkpoint" / "state.ckpt"
+        data = path.read_bytes()
+        path.write_bytes(mutate(data, self.random))
+        done = self.start()
+        self.told = f"state.ckpt mutated: status {done.status}"
+        self.judge(done, {0})
+        if "damaged" not in done.said and path.read_bytes() != data:
+            self.fault("silent", f"state.ckpt loads though it is damaged: {done.said[-300:]}")
+        self.compare(self.chaos.reference(self.command, self.source))
+
     def input(self) -> None:
+        if self.command.resumes and self.random.random() < 0.5:
+            self.state()
+            return
         self.inputs = self.folder / "in"
         shutil.copytree(self.source, self.inputs, symlinks=True)
         files = sorted({path for pattern in self.command.inputs for path in self.inputs.glob(pattern) if path.is_file()})
@@ -179,7 +196,7 @@ class Try:
             self.fault("hangs", f"it does not end {which}")
         elif "Traceback (most recent" in done.said and OURS.search(done.said):
             self.fault("tracebacks", f"{which}\n{done.said[-2000:]}")
-        elif done.status not in statuses:
+        elif done.status not in statuses and "Failed to import the site module" not in done.said:     # Python itself was starting
             self.fault("tracebacks", f"status {done.status} {which}\n{done.said[-600:]}")
 
     def fault(self, kind: str, what: str) -> None:

@@ -166,6 +166,8 @@ def training(folder: Path):
                  "--dataset=coco", "--mindrecord_dir={out}/rows", "--output_path={out}", "--resume=auto"]
         yield Command(f"train {model}", words, ("**/*.json", "own.yaml", "train2017/*"), {"MS_JIT": "0"}, resumes=True, weight=8,
                       seconds=4), place
+        if model == "refinedet":        # the toy in its place does not read pre_trained
+            continue
         words = [*words[:-1], "--pre_trained={in}/start.ckpt", "--max_steps=1"]
         done = commands.run(["python", *Command("", words[:-2]).arguments(place, folder / model)], env={"MS_JIT": "0"})
         assert done.returncode == 0, done.stderr

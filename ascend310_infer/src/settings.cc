@@ -14,7 +14,8 @@ namespace {
 double ParseNumber(const std::string &name, const std::string &text) {
   char *end = nullptr;
   const double value = std::strtod(text.c_str(), &end);
-  if (text.empty() || *end != 0 || !std::isfinite(value)) {
+  // strtod also takes spaces, hexadecimal digits and words.
+  if (text.empty() || text.find_first_not_of("0123456789+-.eE") != std::string::npos || *end != 0 || !std::isfinite(value)) {
     throw InputError(name + ": expected a number, got '" + text + "'");
   }
   return value;

@@ -98,7 +98,8 @@ set_pretrained() {
   case $2 in
     '' | none | None | NONE) ARGS+=("--pre_trained=") ;;
     *)
-      require_file "$1" "$2"
+      # Neither / nor a dot: a name of published weights (docs/weights.md), which train.py knows.
+      [[ $2 != *[/.]* ]] || require_file "$1" "$2"
       ARGS+=("--pre_trained=$2")
       ;;
   esac

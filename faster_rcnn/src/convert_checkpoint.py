@@ -3,6 +3,7 @@
 usage: python -m src.convert_checkpoint --ckpt_file=F [--source=NAME] [--output_file=O.ckpt] [--weights=NAME] [--partial]
                                        [--norm_eps=X]
        python -m src.convert_checkpoint --ckpt_file=O.ckpt --to=torchvision|detectron2|mmdet|mslab [--config_path=O.yaml]
+       python -m src.convert_checkpoint --list
 
 Reads PyTorch .pth (both containers; PyTorch is not needed), pickles of NumPy arrays, .npz, .safetensors, and MindSpore's own
 .ckpt. A detector of torchvision, detectron2, mmdet, mindspore-lab (mslab) or the old MindSpore zoo becomes O.ckpt and O.yaml, with
@@ -32,6 +33,7 @@ from .FasterRcnn.conversion.inception_names import is_inception
 from .model_utils.config import InputError, load_config, run_main
 from .model_utils.files import printable, tell, write_text
 from .model_utils.local_adapter import prepare_environment
+from .model_utils.weights.published import ListAction
 from .model_utils.weights.reader import read_checkpoint
 from .model_utils.weights.resnet_names import (
     CAFFE2,
@@ -43,8 +45,8 @@ from .model_utils.weights.resnet_names import (
     translate,
     with_statistics,
 )
-from .model_utils.weights.safe_pickle import shown
 from .model_utils.weights.writer import check_output, write_weights
+from .model_utils.yaml_text import shown
 from .util import first_of, user_path
 
 CONVERTED = ("backbone.conv1.gamma", "backbone.layer1.0.conv1.gamma", "conv1.gamma", "layer1.0.conv1.gamma",
@@ -87,6 +89,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--to", choices=sorted(SUFFIXES), help="write one of our checkpoints as a file of this framework")
     parser.add_argument("--config_path", type=user_path,
                         help="with --to: the network's configuration (default: the YAML beside the checkpoint)")
+    parser.add_argument("--list", action=ListAction, help="print the published weights that are taken by name, and end")
     return parser.parse_args(argv)
 
 

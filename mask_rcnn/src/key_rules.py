@@ -16,6 +16,8 @@ def _masks(config):
     if formats and config.dataset not in formats:
         titles = " or ".join(dict.fromkeys(entry.title.split()[0] for entry in formats.values()))      # "COCO JSON": COCO
         yield "dataset", f"{config.dataset!r} has no masks: Mask R-CNN takes {titles} annotations (dataset: {', '.join(formats)})"
+    if config.mask_slots == "positive" and config.mask_target == "bitmap":
+        yield "mask_slots", "positive goes with mask_target: outline only; take auto or all"
     side, shape = config.roi_layer.mask_out_size, list(config.mask_shape)
     if side < 1:
         yield "roi_layer", f"expected mask_out_size >= 1, got {side}"

@@ -2,6 +2,7 @@
 
 usage: python -m src.convert_checkpoint --ckpt_file=F [--output_file=O.ckpt] [--source=torchvision|reducedfc|refinedet|resnet]
                                        [--weights=NAME]
+       python -m src.convert_checkpoint --list
 
 torchvision: torchvision's VGG-16 (features.N and, for fc6 and fc7, its classifier); reducedfc: SSD's vgg16_reducedfc.pth;
 refinedet: a detector of luuuyi/RefineDet.PyTorch, which becomes O.ckpt and O.yaml; resnet: a ResNet-101 of PyTorch, MindSpore,
@@ -25,6 +26,7 @@ from .conversion.vgg_names import RESNET, SOURCES, VGG, convert_vgg, find_source
 from .model_utils.config import InputError, load_config, run_main, save_config
 from .model_utils.files import printable
 from .model_utils.local_adapter import prepare_environment
+from .model_utils.weights.published import ListAction
 from .model_utils.weights.reader import read_checkpoint
 from .model_utils.weights.writer import check_output, write_weights
 from .util import first_of, user_path
@@ -58,6 +60,7 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--reverse_channels", action="store_true",
                         help="a VGG-16's weights were trained on blue, green, red (as Caffe does): turn the first convolution")
     parser.add_argument("--input_size", type=int, default=320, help="of a detector: 320 or 512, which the file does not tell")
+    parser.add_argument("--list", action=ListAction, help="print the published weights that are taken by name, and end")
     return parser.parse_args(argv)
 
 

@@ -9,6 +9,7 @@ from mindspore import Tensor
 from .model_utils.layers.convolution import Conv2d
 from .model_utils.local_adapter import pynative
 from .model_utils.weights.loading import load_pretrained
+from .model_utils.weights.named import pretrained_file
 from .norm_conv import NormConv2d
 
 # Pictures that the scale of fresh convolutions and the statistics of folded norms are taken from.
@@ -22,7 +23,7 @@ def set_first_weights(net, config, batches) -> None:
     batches(epoch, start): training batches, the picture first.
     """
     names = [param.name for param in net.get_parameters()]
-    missing = load_pretrained(net, config.pre_trained, config.coco_classes) if config.pre_trained else names
+    missing = load_pretrained(net, pretrained_file(config), config.coco_classes) if config.pre_trained else names
     wanted = set({"never": [], "auto": missing, "always": names}[config.calibrate_init])
     fresh = [cell for part in (net.backbone, net.tcb) for _, cell in part.cells_and_names()
              if isinstance(cell, Conv2d) and cell.weight.name in wanted]

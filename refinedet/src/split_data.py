@@ -114,11 +114,24 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def number(text: str) -> float:
+    """Not float(), which takes 1_0 and the digits of other scripts too."""
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", text, re.IGNORECASE):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return float(text)
+
+
+def whole_number(text: str) -> int:
+    if not re.fullmatch("[+-]?[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data_path", default="/data", help="folder with images/ and annotations/ (%(default)s)")
-    parser.add_argument("--val_ratio", type=float, default=0.2, help="part for validation (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="another seed, another split (%(default)s)")
+    parser.add_argument("--val_ratio", type=number, default=0.2, help="part for validation (%(default)s)")
+    parser.add_argument("--seed", type=whole_number, default=1, help="another seed, another split (%(default)s)")
     args = parser.parse_args(argv)
     try:
         if not 0 < args.val_ratio < 1:

@@ -157,6 +157,13 @@ def test_faults_of_the_environment(caller, environment, told):
     assert caller.started() == []
 
 
+def test_weights_by_name(caller):
+    """What has neither a slash nor a dot is left to train.py, which knows the names of published weights."""
+    done = caller.call("faster_rcnn", "bash run_standalone_train_cpu.sh resnet50 resnet_v1.5_50 {COCO}")
+    assert done.returncode == 0, done.stderr
+    assert any("--pre_trained=resnet50" in call for call in caller.started())
+
+
 @pytest.mark.parametrize("environment", [{}, {"DRY_RUN": "1"}, {"DEVICE_TARGET": "CPU"}])
 def test_a_rank_table_needs_python(caller, environment):
     done = caller.call("mask_rcnn", "bash run_distribute_train.sh {TABLE} none", PYTHON="nopython", **environment)

@@ -1,4 +1,6 @@
 """Fixtures of the unit tests."""
+from pathlib import Path
+
 import pytest
 
 
@@ -43,3 +45,33 @@ def files(tmp_path_factory, rows):
     from tests.example_records import write_records
 
     return write_records(tmp_path_factory.mktemp("mind record"), rows, shards=3)
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    """A server that has the published weights in place of those of the world, and an empty cache."""
+    from tests.http_files import serving
+
+    monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path / "cache"))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("faster_rcnn.src.model_utils.weights.download.PAUSE", 0.01)
+    with serving() as running:
+        monkeypatch.setenv("ZOO_WEIGHTS_URL", f"{running.url}/mirror/")
+        yield running
+
+
+@pytest.fixture
+def copied(monkeypatch):
+    """A conversion that copies and writes a YAML; the options of each."""
+    calls = []
+
+    def run(options):
+        calls.append(options)
+        source, target = (Path(option.partition("=")[2]) for option in options)
+        target.write_bytes(source.read_bytes())
+        target.with_suffix(".yaml").write_text("epoch_size: 7\n")
+        return 0, "converted"
+
+    monkeypatch.setattr("faster_rcnn.src.model_utils.weights.cache.run_converter", run)
+    return calls

@@ -1,7 +1,9 @@
 """Checkpoint files that are hostile or damaged: nothing in them runs, each gives one line that names the file."""
 import collections
 import pickle
+import re
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -242,3 +244,35 @@ def test_damaged_bytes_give_an_input_error_or_arrays(kind, tmp_path):
                 else:
                     assert all(isinstance(value, np.ndarray) for value in arrays.values())
     assert told > len(raw) // 4
+
+
+NESTED = b")q\x00" + b"h\x00h\x00\x86q\x00" * 40     # t = (t, t), 40 times over: 2 ** 40 tuples to hash or to print
+SLOW = {
+    "key": NESTED + b"}h\x00K\x01s.", "keys": NESTED + b"}(h\x00K\x01u.", "dictionary": NESTED + b"(h\x00K\x01d.",
+    "frozen set": NESTED + b"(h\x00\x91.", "set": NESTED + b"\x8f(h\x00\x90.", "message": NESTED + b"Q.",
+    "call": NESTED + b"cbuiltins\nset\n](h\x00e\x85R.", "pairs": NESTED + b"ccollections\nOrderedDict\n](h\x00K\x01\x86e\x85R.",
+    "counter": NESTED + b"ccollections\nCounter\n](h\x00K\x01\x86e\x85R.", "array type": NESTED + b"cnumpy\ndtype\nh\x00\x85R.",
+    "state": NESTED + b"cnumpy\ndtype\nX\x02\0\0\0f4\x85Rh\x00b.", "integer": b"}\x8b\xb8\x0b\0\0" + b"\1" * 3000 + b"K\1s.",
+    "copies": b"c_codecs\nencode\nq\1X\0\0\4\0" + b"a" * 2**18 + b"q\2](" + b"h\1h\2\x85R" * 10_000 + b"e."}
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_a_small_pickle_takes_no_long_time_and_no_memory(kind, tmp_path):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"\x80\x04" + SLOW[kind])
+    assert "not a whole pickle, or a damaged one: " in error_of(path)
+
+
+def test_names_that_are_long_integers_are_shown(tmp_path):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"\x80\x04}\x8b\xe8\3\0\0" + b"\1" * 1000 + b"K\1s.")
+    assert "no tensors found; it holds " in error_of(path)
+
+
+def test_pickles_and_tensors_that_are_larger_than_their_file(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", b"\x80\2](" + b"K\1" * 2_000_000 + b"e.")
+    assert re.search(r"refused: x/data\.pkl of \d+ bytes would unpack to 4000006", error_of(tmp_path / "a.pth"))
+    wide = tensor(storage("FloatStorage", "0", 1), 0, (65536, 65536), (0, 0))
+    path = write_zip(tmp_path / "b.pth", {"a": wide}, {"0": bytes(4)})
+    assert "bytes that stand for tensors of 17179869184" in error_of(path)

@@ -58,10 +58,10 @@ def test_element_types(container, kind, dtype, tmp_path):
 
 @both
 def test_bfloat16_becomes_float32(container, tmp_path):
-    raw = np.array([0x3F80, 0xC020, 0x7F80, 0x0001], "<u2").tobytes()  # 1, -2.5, infinity, the smallest denormal
+    raw = np.array([0x3F80, 0xC020, 0x7F7F, 0x0001], "<u2").tobytes()  # 1, -2.5, the largest, the smallest denormal
     path = write_numbers(container, tmp_path, lambda block: {"x": tensor(block, 0, (2, 2), (1, 2))}, "BFloat16Storage",
                          raw, 4)
-    expected = np.array([[1, np.inf], [-2.5, 2.0 ** -133]], np.float32)
+    expected = np.array([[1, 2.0 ** 128 - 2.0 ** 120], [-2.5, 2.0 ** -133]], np.float32)
     np.testing.assert_array_equal(read_checkpoint(path).arrays["x"], expected, strict=True)
 
 

@@ -24,7 +24,7 @@ def test_presets_name_the_same_keys():
     assert all(first <= set(preset) for preset in CONVENTIONS.values())
     assert more["zoo"] == {"stem_pool_padding"} and more["mslab"] > more["zoo"] and set(more) == {"zoo", "mslab"}
     every = first | more["mslab"]
-    assert every - set(load_config()) == {"mask_paste", "mask_from_proposal", "low_quality_stage2"}
+    assert every - set(load_config()) == {"mask_paste", "mask_from_proposal", "mask_target", "low_quality_stage2"}
     assert every <= set(load_mask_config())
     default = load_mask_config()
     assert not [key for key in more["mslab"] - {"test_max_per_img"} if default[key] == CONVENTIONS["mslab"][key]]

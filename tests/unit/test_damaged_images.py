@@ -31,7 +31,7 @@ def encoded(kind: str, mode: str = "RGB", **more) -> bytes:
 
 
 def png(data: bytes, width: int = 160, height: int = 120) -> bytes:
-    """A PNG with right checksums, whatever is in it; without `data` it has no chunk for it."""
+    """A PNG with right checksums; without `data` it has no chunk for it."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + (chunk(b"IDAT", data) if data else b"") + chunk(b"IEND", b"")
 

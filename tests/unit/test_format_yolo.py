@@ -97,7 +97,7 @@ def test_label_files_and_images_without_each_other(tmp_path, message):
 
 
 @pytest.mark.parametrize(("text", "told"), [
-    ("train: [\n", ":2: not valid YAML: "), ("- a\n", ": expected lines of `key: value` with train, val and names"),
+    ("train: [\n", ":2: not valid YAML: "), ("- a\n", ":1: expected lines of `key: value` with train, val and names"),
     ("names: [a]\n", ": names no images: expected train, val or test, it has names"),
     ("train: no/where\nnames: [a]\n", ": train: no such folder or list of images: no/where"),
     ("train: {a: b}\nnames: [a]\n", ": train: expected a path or a list of paths"),

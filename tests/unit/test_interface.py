@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from faster_rcnn.src.model_utils import commands, local_adapter
+from faster_rcnn.src.model_utils import local_adapter, subcommands
 from faster_rcnn.src.model_utils.inference import detector as detection
 from faster_rcnn.src.model_utils.inference.found import Drawing, Found
 from faster_rcnn.src.model_utils.inference.media import Frame
@@ -249,7 +249,7 @@ def call(monkeypatch, *words) -> list | int:
     started = []
     monkeypatch.setattr(os, "execv", lambda program, arguments: started.append((program, arguments)))
     try:
-        commands.main()
+        subcommands.main()
     except SystemExit as end:
         return end.code
     assert started[0][0] == started[0][1][0] == sys.executable
@@ -262,7 +262,7 @@ def test_commands_are_the_files(monkeypatch, repo_dir, capsys):
     assert call(monkeypatch, "check", "DATA") == [str(repo_dir / "utils" / "mindrecord" / "check.py"), "DATA"]
     assert call(monkeypatch, "check", "DATA", "--config_path=x.yaml")[-1] == f"--model={model}"
     assert call(monkeypatch, "check", "--model=m", "--config_path", "x.yaml")[-1] == "x.yaml"
-    assert all(commands.file_of(name).is_file() for name in commands.COMMANDS)
+    assert all(subcommands.file_of(name).is_file() for name in subcommands.COMMANDS)
     capsys.readouterr()
     for words in ((), ("-h",), ("--help",)):
         assert call(monkeypatch, *words) == 0 and capsys.readouterr().out.startswith("usage: faster-rcnn COMMAND [options]\n")

@@ -93,7 +93,8 @@ def test_expand_ratio_is_a_chance_as_in_the_old_zoo(write, caplog, message):
 def test_keys_are_those_of_faster_rcnn_and_the_mask_branch():
     faster = read_keys(FASTER_CONFIG)
     assert set(KEYS) - set(faster) == {"rcnn_mask_out_channels", "mask_shape", "rcnn_loss_mask_fb_weight", "max_mask_edges",
-                                       "mask_paste", "mask_slots", "mask_thr_binary", "low_quality_stage2", "mask_from_proposal"}
+                                       "mask_paste", "mask_slots", "mask_thr_binary", "low_quality_stage2", "mask_from_proposal",
+                                       "mask_target"}
     assert set(faster) - set(KEYS) == set()
     assert [name for name in KEYS if name in faster] == [name for name in faster if name in KEYS]
 

@@ -5,9 +5,9 @@ from mindspore import Tensor, nn, ops
 
 from mask_rcnn.src.MaskRcnn import mask_loss
 from mask_rcnn.src.MaskRcnn.mask_loss import MaskLossSum, positive_slots
-from mask_rcnn.src.MaskRcnn.mask_targets import mask_targets
 from mask_rcnn.src.MaskRcnn.rcnn_mask import MaskHead, mask_head_loss
 from mask_rcnn.src.MaskRcnn.roi_align import RoiAlign
+from mask_rcnn.src.MaskRcnn.target_rules import MaskTargets
 from mask_rcnn.src.model_utils.layers.convolution import Convolution
 
 N, G, Q, CHANNELS, SIDE, AT_ONCE = 2, 3, 5, 4, 4, 3
@@ -17,10 +17,10 @@ CORNERS = np.array([[0, 0.4], [0.5, 0], [1, 0.6], [0.4, 1]])
 class Losses(nn.Cell):
     """Of all slots at once or some at a time, with a weight, as other losses of the sum have one."""
 
-    def __init__(self, align, head, some):
+    def __init__(self, align, head, rule, some):
         super().__init__()
-        self.align, self.head = align, head
-        self.loss_sum = MaskLossSum(align, head, precise_targets=True) if some else None
+        self.align, self.head, self.targets = align, head, MaskTargets(rule, 4, True)
+        self.loss_sum = MaskLossSum(align, head, self.targets) if some else None
 
     def construct(self, fine, coarse, rois, labels, positive, matched, edges):
         table, shapes = self.align.table_of((fine, coarse))
@@ -30,7 +30,7 @@ class Losses(nn.Cell):
             return 0.7 * total / (ops.maximum(count, 1) * (2 * SIDE) ** 2)
         logits = self.head(self.align.from_table(table, shapes, rois), labels.reshape(-1))
         logits = logits.reshape(N, Q, 2 * SIDE, 2 * SIDE)
-        return 0.7 * mask_head_loss(logits, mask_targets(edges, matched, rois, 2 * SIDE, True), positive)
+        return 0.7 * mask_head_loss(logits, self.targets(edges, matched, rois, 2 * SIDE, shapes), positive)
 
 
 def sampled(counts, seed=0):
@@ -47,11 +47,11 @@ def sampled(counts, seed=0):
         *levels, rois.astype(np.float32), rng.integers(1, 4, (N, Q)).astype(np.int32), positive, matched, edges.astype(np.float32))]
 
 
-def gradients_of(some, monkeypatch):
+def gradients_of(rule, some, monkeypatch):
     monkeypatch.setattr(Convolution, "WINOGRAD_CHANNELS", 1)
     monkeypatch.setattr(mask_loss, "ROIS_AT_ONCE", AT_ONCE)
     ms.set_seed(1)      # the same weights
-    net = Losses(RoiAlign(SIDE, 2, (4, 8), 20.0, fast=True), MaskHead(CHANNELS, CHANNELS, 3, num_convs=1, fast=True), some)
+    net = Losses(RoiAlign(SIDE, 2, (4, 8), 20.0, fast=True), MaskHead(CHANNELS, CHANNELS, 3, num_convs=1, fast=True), rule, some)
     params = ms.ParameterTuple(net.trainable_params())
     assert [param.name.split(".")[0] for param in params] == ["head"] * 6
     gradients = ms.value_and_grad(net, (0, 1), params)
@@ -60,7 +60,7 @@ def gradients_of(some, monkeypatch):
 
 def test_losses_and_gradients_equal_those_of_all_slots(monkeypatch):
     """No positive slot, fewer than there are at once, as many, one more, and all; in one compiled graph."""
-    some, whole = gradients_of(True, monkeypatch), gradients_of(False, monkeypatch)
+    some, whole = gradients_of("outline", True, monkeypatch), gradients_of("outline", False, monkeypatch)
     for counts in ([0, 0], [2, 0], [0, 3], [3, 1], [5, 5]):
         inputs = sampled(counts)
         (loss, (dlevels, dparams)), (expected, (levels, params)) = some(*inputs), whole(*inputs)
@@ -69,3 +69,12 @@ def test_losses_and_gradients_equal_those_of_all_slots(monkeypatch):
         for mine, theirs in zip((*dlevels, *dparams), (*levels, *params)):
             theirs = theirs.asnumpy()
             np.testing.assert_allclose(mine.asnumpy(), theirs, rtol=0, atol=2e-5 * np.abs(theirs).max())
+
+
+def test_targets_of_a_bitmap_compile_with_all_slots(monkeypatch):
+    """Which is how they are trained on; the gradients of the compiled graph are those operator by operator."""
+    plain, inputs = gradients_of("bitmap", False, monkeypatch), sampled([3, 1])
+    (loss, (dlevels, dparams)), (expected, (levels, params)) = ms.jit(plain)(*inputs), plain(*inputs)
+    np.testing.assert_allclose(float(loss), float(expected), rtol=1e-5)
+    for mine, theirs in zip((*dlevels, *dparams), (*levels, *params)):
+        np.testing.assert_allclose(mine.asnumpy(), theirs.asnumpy(), rtol=0, atol=2e-5 * np.abs(theirs.asnumpy()).max())

@@ -1,10 +1,10 @@
-"""Targets of masks against detectron2 and mmdet; torchvision's are soft ones, from bitmaps: see test_mask_targets.py."""
-import mindspore as ms
+"""Targets of masks against detectron2, mmdet and mindspore-lab; torchvision's are soft ones, from bitmaps: see
+test_mask_targets.py."""
 import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mask_rcnn.src.MaskRcnn.mask_targets import mask_targets
+from mask_rcnn.src.MaskRcnn.target_rules import MaskTargets
 from tests.parity_models import ParityModel, fixture_folders, label
 
 pytestmark = pytest.mark.usefixtures("eager")
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("folder", [folder for folder in fixture_folders(masks=True) if not folder.name.startswith("torchvision")],
                          ids=label)
 def test_mask_targets_parity(folder):
-    """Of all sampled RoIs, pixel by pixel."""
+    """Of all sampled RoIs, pixel by pixel; of a bitmap, corners between two fifths of a pixel may be rounded otherwise."""
     model = ParityModel(folder)
     for i in range(model.count):
         chosen = model.labels(model.arrays[f"train/roi_classes{i}"]) > 0
@@ -22,5 +22,6 @@ def test_mask_targets_parity(folder):
         edges = np.concatenate([polygons, np.roll(polygons, -1, 1), np.zeros((*polygons.shape[:2], 1))], -1)
         matched = np.abs(gt[:, None] - model.arrays[f"train/gt_boxes{i}"]).max(-1).argmin(1)
         inputs = edges.astype(np.float32), matched.astype(np.int32), boxes
-        got = ms.jit(mask_targets)(*(Tensor(x[None]) for x in inputs), 28, True).asnumpy()[0]
-        np.testing.assert_array_equal(got, model.mask_targets(i))
+        rule = MaskTargets("bitmap" if model.framework == "mslab" else "outline", 4, True)
+        got = rule(*(Tensor(x[None]) for x in inputs), 28, model.shapes).asnumpy()[0]
+        assert (got != model.mask_targets(i)).sum() <= (2 if model.framework == "mslab" else 0)

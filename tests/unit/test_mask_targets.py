@@ -6,6 +6,7 @@ import pytest
 from mindspore import Tensor
 from pycocotools import mask as coco_mask
 
+from mask_rcnn.src.MaskRcnn.bitmap_targets import bitmap_targets
 from mask_rcnn.src.MaskRcnn.mask_targets import mask_targets
 
 SIZE, EDGES, OBJECTS = 28, 256, 16
@@ -164,3 +165,35 @@ def test_bitmap_targets_parity(targets, parity_file):
     objects = [outlines(bitmap) for bitmap in fixture["masktgt/bitmasks"]]
     differing = (targets(objects, fixture["masktgt/boxes"]) != fixture["masktgt/d2_bitmask"]).sum((1, 2))
     assert differing.max() <= 16, differing
+
+
+def cut_out(bitmap, box):
+    """CropAndResize of MindSpore ("bilinear_v2"), rounded, in a plain loop: pixels int(x1)..int(x2), centres at half a pixel."""
+    (left, top, right, bottom), (height, width) = map(int, box), bitmap.shape
+    sides, out = (bottom - top + 1, right - left + 1), np.zeros((SIZE, SIZE))
+    for i, j in np.ndindex(SIZE, SIZE):
+        (y, x), value = (min(max((k + 0.5) * n / SIZE - 0.5, 0), n - 1) for k, n in zip((i, j), sides)), 0.0
+        for row, part_y in ((np.floor(y), 1 - y % 1), (np.ceil(y), y % 1)):
+            for column, part_x in ((np.floor(x), 1 - x % 1), (np.ceil(x), x % 1)):
+                pixel = bitmap[min(int(row) + top, height - 1), min(int(column) + left, width - 1)]
+                value += part_y * part_x * pixel
+        out[i, j] = value
+    return out
+
+
+@pytest.mark.parametrize("precise", [True, False])
+def test_targets_cut_out_of_a_bitmap(precise):
+    """Of boxes of less than a pixel to the whole image, with parts and concave outlines; what is just 0.5 is outside."""
+    rng, (height, width) = np.random.default_rng(7), (64, 96)
+    boxes = np.float32([[10.3, 7.8, 50.2, 40.9], [0, 0, 95, 63], [0, 0, 96, 64], [20.2, 20.7, 20.9, 20.9], [3, 30.5, 90, 33.1],
+                        [40.5, 2.2, 44.4, 60.6]])
+    objects = [[(0, rng.uniform(0, 1, (9, 2)) * (95, 63)), (1, rng.uniform(0, 1, (5, 2)) * (95, 63))] for _ in boxes]
+    edges = np.stack([edges_of(polygons, 24) for polygons in objects])[None]
+    matched = np.arange(len(boxes), dtype=np.int32)[None]
+    got = bitmap_targets(Tensor(edges), Tensor(matched), Tensor(boxes[None]), SIZE, precise, height, width).asnumpy()[0]
+    for target, polygons, box in zip(got, objects, boxes):
+        flat = [np.float32(points).astype(np.float64).ravel().tolist() for _, points in polygons]
+        soft = cut_out(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, height, width))), box)
+        clear = np.abs(soft - 0.5) > 1e-5
+        assert (target[clear] != (soft > 0.5)[clear]).sum() <= (0 if precise else 2) and not target[~clear].any()
+    assert 0.1 < got.mean() < 0.9

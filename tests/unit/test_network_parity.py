@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from tests.isolated import isolated
 from tests.parity_models import LEVELS, ParityModel, compare_results, fixture_folders, rows_of_pictures
-from tests.parity_step import plain_step, settled_step
+from tests.parity_step import InjectedLosses, injected_arrays, plain_step, settled_step, tensors_of
 
 FOLDERS, MASKS = fixture_folders(), fixture_folders(masks=True)
 FAST = [folder for folder in FOLDERS if folder.name.startswith("torchvision")]
@@ -246,6 +246,11 @@ def step_errors(folder, fast) -> tuple:
         return losses, *gradient_errors(model, grads)
 
     right, wrong = errors(), []
+    if model.framework == "mslab":      # its recipe: norms on the statistics of the batch
+        detector.set_train()
+        losses = InjectedLosses(detector, model.masks).set_train()(Tensor(model.arrays["input/images"]),
+                                                                   *tensors_of(injected_arrays(model)))
+        wrong = [([float(loss) for loss in losses],)]
     if not (model.masks or fast or model.framework == "mslab"):     # of one model per framework, for the time that it takes
         for param in detector.backbone.get_parameters():
             if param.name.endswith("moving_variance"):
@@ -271,6 +276,7 @@ def test_losses_and_gradients_parity(folder, fast):
     np.testing.assert_allclose(losses, [expected[name] for name in names], rtol=1e-5)
     tolerance = model.tolerances["grad_norms"]
     if model.framework == "mslab":      # float32 against float32: which side a ReLU takes depends on the processor
+        np.testing.assert_allclose(wrong[0][0], model.arrays["train/losses_batch_statistics"], rtol=1e-5)
         assert norms.max() < 0.05 and np.median(norms) < tolerance["rtol_median"] and np.median(whole) < 0.01 and len(whole) > 10
         return
     assert norms.max() < min(NORM, tolerance["rtol_each"]) and np.median(norms) < min(MEDIAN_NORM, tolerance["rtol_median"])

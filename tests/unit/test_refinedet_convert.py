@@ -135,6 +135,29 @@ def test_a_converted_trunk_is_what_training_starts_from(tmp_path, capsys):
         name for name in (param.name for param in net.get_parameters()) if re.match(r"backbone\.conv(6|\d_3_norm)", name)]
 
 
+def test_parity_of_an_imagenet_vgg_without_classifier(parity_dir, tmp_path, capsys):
+    """The 13 convolutions, in half precision, at their full widths: training starts from them, fc6 and fc7 are initialised."""
+    source = parity_dir.parent / "weights" / "vgg16_imagenet_torchvision_half.npz"
+    if not source.is_file():
+        pytest.skip(f"no such file: {source}")
+    convert_checkpoint.main([f"--ckpt_file={source}", f"--output_file={tmp_path / 'o.ckpt'}"])
+    told = capsys.readouterr().out
+    assert "used: 26 parameters" in told and "missing: backbone.fc6.weight, backbone.fc6.bias, " in told
+    net = build_network(load_config(overrides={"fc_channels": 4, "extra_channels": [4, 4], "tcb_channels": 4}))
+    missing = load_pretrained(net, tmp_path / "o.ckpt")
+    weights = {param.name: param.asnumpy() for param in net.get_parameters()}
+    with np.load(source, allow_pickle=False) as file:
+        assert file["features.0.weight"].dtype == np.float16
+        for layer, index in LAYERS[1:]:
+            for leaf in ("weight", "bias"):
+                theirs = file[f"features.{index}.{leaf}"].astype(np.float32)
+                np.testing.assert_array_equal(weights[f"backbone.{layer}.{leaf}"], theirs)
+        first = file["features.0.weight"] / (255 * SPREAD[:, None, None])
+    np.testing.assert_allclose(weights["backbone.conv1_1.weight"], first, rtol=1e-5)
+    assert not any(re.match(r"backbone\.conv[1-5]_\d\.", name) for name in missing)
+    assert {"backbone.fc6.weight", "backbone.fc7.bias", "backbone.conv6_1.weight"} <= set(missing)
+
+
 def changed(arrays: dict) -> dict:
     """A reduced trunk with other arrays; None takes one away."""
     return {name: value for name, value in {**reduced(), **arrays}.items() if value is not None}

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from faster_rcnn.src.model_utils.command import lacks_memory, run_main
+from faster_rcnn.src.model_utils.command import run_main
 from faster_rcnn.src.model_utils.config import DamagedError
+from faster_rcnn.src.model_utils.memory import lacks_memory
 
 # A command that imports a slow library named mindspore, and then does `work`.
 PROGRAM = """

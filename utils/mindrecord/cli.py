@@ -28,6 +28,7 @@ from .pictures import EXIF_RULES
 from .readers import check_paths, check_source
 from .records import BACKGROUND
 from .splitting import SIDES, Split
+from .values import number, whole_number
 
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 CONVERT = """Convert a data set to MindRecord.
@@ -91,13 +92,13 @@ def _check_folder(args: argparse.Namespace) -> int:
     """Check all data sets that the folder holds."""
     status = 0
     found = find_data(args.folder)
-    for number, item in enumerate(found, 1):
+    for place_number, item in enumerate(found, 1):
         print(printable(f"{item.entry.title}: --source={item.entry.name} {item.flags()}"))
         place = {**vars(args), "source": item.entry.name, **item.place._asdict()}
         place.update({key: value for key in ("image_dir", "image_set") if (value := getattr(args, key))})
-        folder = args.draw and (args.draw if len(found) == 1 else args.draw / str(number))
+        folder = args.draw and (args.draw if len(found) == 1 else args.draw / str(place_number))
         if args.report and len(found) > 1:
-            place["report"] = args.report.with_stem(f"{args.report.stem}_{number}")
+            place["report"] = args.report.with_stem(f"{args.report.stem}_{place_number}")
         status = max(status, _check(argparse.Namespace(**place), folder))
     return status
 
@@ -177,9 +178,9 @@ def _guard(parser: argparse.ArgumentParser, work: Callable[[], int]) -> int:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    value = whole_number(text)
+    if value is None or value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no positive whole number")
     return value
 
 
@@ -188,8 +189,8 @@ def _path(text: str) -> Path:
 
 
 def _ratio(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
+    value = number(text)
+    if value is None or not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
 

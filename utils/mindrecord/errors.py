@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..files import printable
+from ..yaml_text import shown
+
+LONGEST = 5000      # characters of a part of a message; paths have up to 4096
 
 
 class DataError(ValueError):
@@ -23,9 +26,9 @@ class Problem:
     fatal: bool = False
 
     def __str__(self) -> str:
-        text = ": ".join(part for part in (self.file, self.place, self.what) if part)
+        parts = (part if len(part) <= LONGEST else f"{part[:LONGEST]}..." for part in (self.file, self.place, self.what) if part)
         # One line that prints, whatever a file name or a message of a library holds.
-        return printable(" ".join(text.split()))
+        return printable(" ".join(": ".join(parts).split()))
 
 
 NO_FILE = "is no regular file"      # a FIFO, a device, a folder: none of them is opened
@@ -66,6 +69,7 @@ OUTSIDE_POLYGON = "polygon outside the picture"
 FLAT_POLYGON = "polygon without area"
 BROKEN_RLE = "broken RLE"
 OTHER_RLE_SIZE = "RLE of another size than the picture"
+NAME = 200      # characters of a name in a message
 # Problems that cost neither image nor object, and what happens instead.
 KEPT_KINDS = {
     OTHER_SIZE: "the picture's own counts", TAKEN_PICTURE: "kept", REPEATED_PICTURE: "kept", CLIPPED: "clipped",
@@ -76,7 +80,17 @@ KEPT_KINDS = {
 
 def unknown_category(name: object) -> str:
     """Kind of the problem that a category has no label."""
-    return f"unknown category {name!r}"
+    return f"unknown category {_quoted(name)}"
+
+
+def no_class(name: object) -> tuple[str, str]:
+    """(kind, what) of the problem that a category has no label."""
+    return unknown_category(name), f"category {_quoted(name)} is none of the classes"
+
+
+def _quoted(name: object) -> str:
+    """A name of any length, as many objects may have it."""
+    return repr(name if len(name) <= NAME else f"{name[:NAME - 3]}...") if isinstance(name, str) else shown(name)
 
 
 def count_kinds(problems: Iterable[Problem]) -> dict[str, int]:

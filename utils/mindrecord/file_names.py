@@ -6,6 +6,7 @@ from pathlib import Path
 # What a folder of images is searched for, the first before the others where two files differ in nothing else.
 from .decoding import SUFFIXES as EXTENSIONS
 
+LONGEST = 4096      # characters of a path that a system takes
 # What ends the name of an image in a line of text, whether or not it can be read.
 ENDINGS = (*EXTENSIONS, ".heic")
 
@@ -33,7 +34,7 @@ class NameFinder:
 
     def find(self, name: str) -> str:
         """Return the name relative to the folder, with slashes; unchanged where nothing is found."""
-        if "/" not in name and "\\" not in name:
+        if ("/" not in name and "\\" not in name) or len(name) > LONGEST:
             return name
         if "\\" in name and os.path.isfile(os.path.join(self.image_dir, name)):     # Linux allows it in a name
             return name

@@ -74,7 +74,7 @@ def read_manifest(output_dir: Path) -> Reading:
         version = manifest["schema"]
     except FileNotFoundError:
         return Reading(None, f"no {path}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return Reading(None, f"{path} does not read: {error}")
     if version != SCHEMA_VERSION:
         return Reading(None, f"it has schema version {version}, this is {SCHEMA_VERSION}")

@@ -3,6 +3,7 @@
 A mask is a list of polygons [[x1, y1, x2, y2, ...], ...] in pixels, or run lengths {"size": [height, width], "counts"},
 column after column, beginning with those outside; `counts` is a list, or the string that pycocotools makes of it.
 """
+import functools
 import json
 import math
 from collections.abc import Iterable
@@ -23,9 +24,10 @@ from .errors import (
     UNUSABLE_MASK,
 )
 from .records import HUGE
-from .values import numbers, whole_number
+from .values import numbers, short, whole_number
 
 _NUMBERS = frozenset((int, float))      # bool is an int to isinstance, and no number here
+_shown = functools.partial(short, most=40)
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
@@ -43,7 +45,7 @@ def usable_mask(segmentation: Any, height: int, width: int) -> UsableMask:
     if type(segmentation) is dict:
         return _usable_runs(segmentation, height, width)
     if type(segmentation) is not list:
-        return UsableMask(None, [(UNUSABLE_MASK, f"segmentation is neither polygons nor run lengths: {_short(segmentation)}")])
+        return UsableMask(None, [(UNUSABLE_MASK, f"segmentation is neither polygons nor run lengths: {_shown(segmentation)}")])
     if not segmentation:
         return UsableMask(None, [(EMPTY_MASK, "segmentation is empty")])
     faults: list[tuple[str, str]] = []
@@ -70,7 +72,7 @@ def _as_numbers(polygon: Any) -> Any:
 def _polygon_fault(polygon: Any, height: int, width: int) -> Optional[tuple[str, str]]:
     """None, or (kind, what)."""
     if type(polygon) is not list or not _NUMBERS.issuperset(map(type, polygon)):
-        return TEXT_POLYGON, f"is no list of numbers: {_short(polygon)}"
+        return TEXT_POLYGON, f"is no list of numbers: {_shown(polygon)}"
     if len(polygon) % 2:
         return ODD_POLYGON, f"has {len(polygon)} coordinates, an odd number"
     if len(polygon) < 6:
@@ -92,7 +94,7 @@ def _usable_runs(runs: dict[str, Any], height: int, width: int) -> UsableMask:
     size, counts = runs.get("size"), runs.get("counts")
     sides = [whole_number(side) for side in size] if type(size) is list else []
     if len(sides) != 2 or None in sides:
-        return UsableMask(None, [(BROKEN_RLE, f"size {_short(size)} of the run lengths is not [height, width]")])
+        return UsableMask(None, [(BROKEN_RLE, f"size {_shown(size)} of the run lengths is not [height, width]")])
     if sides != [height, width]:
         what = f"run lengths are of {sides[1]}x{sides[0]} pixels, the picture has {width}x{height}"
         return UsableMask(None, [(OTHER_RLE_SIZE, what)])
@@ -118,7 +120,7 @@ def run_lengths(counts: Any) -> np.ndarray:
             raise ValueError("hold what is no length")
         return np.array(counts, np.int64)
     if type(counts) is not str:
-        raise ValueError(f"are neither a list nor a string: {_short(counts)}")
+        raise ValueError(f"are neither a list nor a string: {_shown(counts)}")
     # pycocotools writes a number as characters of 5 bits, the lowest first; 32 says that more follow, and 16 of the last
     # is the sign. From the fourth on they are differences to the length two before.
     codes = np.frombuffer(counts.encode("utf-8", "replace"), np.uint8).astype(np.int64) - 48
@@ -159,8 +161,3 @@ def _most_bytes(segmentation: Any) -> int:
         return 3 + sum(3 + 25 * len(polygon) for polygon in segmentation if type(polygon) is list)
     counts: Any = segmentation.get("counts") if type(segmentation) is dict else None
     return 96 + 14 * len(counts) if type(counts) in (str, list) else 8      # 7 characters, each as 2: JSON escapes one
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -3,6 +3,7 @@
 Boxes are (x1, y1, x2, y2) in continuous pixels of the picture, width = x2 - x1; label 0 is background, the classes are
 1..K.
 """
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,7 @@ def check_classes(classes: Optional[Sequence[str]]) -> Optional[list[str]]:
         raise DataError(f"classes: the first must be {BACKGROUND!r}, it is {classes[0]!r}")
     if len(classes) < 2:
         raise DataError(f"classes: none beside {BACKGROUND!r}")
-    twice = sorted({name for name in classes if classes.count(name) > 1})
+    twice = sorted(name for name, count in Counter(classes).items() if count > 1)
     if twice:
         raise DataError(f"classes: {twice[0]!r} is given twice")
     return classes

@@ -73,7 +73,9 @@ def stale_reason(manifest: Manifest, request: Request, folder: Path) -> Optional
         return "the annotations changed"
     try:
         names = json.loads((folder / manifest["pictures"]).read_bytes())
-    except (OSError, ValueError) as error:
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("no list of names")
+    except (OSError, ValueError, RecursionError) as error:
         return f"{manifest['pictures']} does not read: {error}"
     if picture_sizes(request.image_dir, names)[1] != fingerprint["pictures"]:
         return "pictures changed"

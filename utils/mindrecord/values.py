@@ -1,8 +1,15 @@
 """Values of annotations and results, however they are written: as a number, as 1.0, as text."""
+import itertools
 import json
 import math
+import re
 from typing import Any, Optional
 
+from ..yaml_text import shown
+
+# int() and float() also take 1_000 and the digits of other scripts.
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_SPACES = " \t\r\n"
 _WORDS = {"true": 1, "false": 0}
 
 
@@ -10,9 +17,9 @@ def whole_number(value: Any) -> Optional[int]:
     """Return a whole number in any notation (7, 7.0, "7", " 007 ", "7.0"), or None. A boolean is no number here."""
     if type(value) is int:
         return value
-    if type(value) is str:
+    if type(value) is str and _NUMBER.fullmatch(value.strip(_SPACES)):
         try:
-            return int(value) if "_" not in value else None     # Python takes 1_000
+            return int(value)
         except ValueError:
             pass
     found = number(value)
@@ -23,7 +30,7 @@ def number(value: Any) -> Optional[float]:
     """Return a number in any notation, or None. NaN and infinity are numbers, a boolean is none."""
     if type(value) in (int, float):
         return value
-    if isinstance(value, bool) or (type(value) is str and "_" in value):
+    if isinstance(value, (bool, bytes, bytearray)) or (isinstance(value, str) and not _NUMBER.fullmatch(value.strip(_SPACES))):
         return None
     try:
         return float(value)
@@ -63,10 +70,23 @@ def side(value: Any) -> Optional[int]:
     return found if found is not None and 0 <= found < 2**31 else None
 
 
+def _trimmed(value: Any, depth: int = 4, most: int = 64) -> Any:
+    """The beginning of a value that may be large and nested."""
+    if isinstance(value, str):
+        return value[:most]
+    if not isinstance(value, (list, tuple, dict)):
+        return value
+    if not depth:
+        return "..."
+    if isinstance(value, dict):
+        return {key: _trimmed(item, depth - 1) for key, item in itertools.islice(value.items(), most)}
+    return [_trimmed(item, depth - 1) for item in value[:most]]
+
+
 def short(value: Any, most: int = 60) -> str:
     """Return a value as JSON has it, cut to `most` characters."""
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        text = json.dumps(_trimmed(value), ensure_ascii=False)
     except (TypeError, ValueError):
-        text = repr(value)
+        text = shown(value)
     return text if len(text) <= most else f"{text[:most - 3]}..."

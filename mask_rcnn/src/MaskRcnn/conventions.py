@@ -74,6 +74,6 @@ CONVENTIONS = {
         "rpn_smooth_l1_beta": 1.0, "rcnn_smooth_l1_beta": 1.0, "loss_divisor_eps": 1e-4,
         # Without a limit there; the network has a fixed number of slots.
         "test_min_bbox_size": 0.0, "test_max_per_img": 300, "clip_after_nms": True, "keep_empty_boxes": True,
-        "mask_paste": "rounded", "mask_from_proposal": True, "first_category_id": 1,
+        "mask_target": "bitmap", "mask_paste": "rounded", "mask_from_proposal": True, "first_category_id": 1,
     },
 }

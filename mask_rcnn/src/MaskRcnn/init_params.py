@@ -8,6 +8,7 @@ import yaml
 
 from ..model_utils.local_adapter import pynative
 from ..model_utils.weights.loading import load_pretrained
+from ..model_utils.weights.named import pretrained_file
 from .resnet import begin_as_identity, calibrate_norms
 
 # Pictures that the statistics of norms without trained weights are taken from.
@@ -21,7 +22,7 @@ def set_first_weights(net, config, batches) -> None:
     batches(epoch, start): the batches of an epoch from batch `start` on, the pictures first.
     """
     names = [param.name for param in net.get_parameters()]
-    missing = load_pretrained(net, config.pre_trained, config.coco_classes) if config.pre_trained else names
+    missing = load_pretrained(net, pretrained_file(config), config.coco_classes) if config.pre_trained else names
     compare_pools(config)
     if config.zero_init_residual:
         log.info("zero_init_residual: %d blocks begin as the identity", begin_as_identity(net.backbone, missing))

@@ -15,9 +15,9 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from .losses import binary_cross_entropy
-from .mask_targets import mask_targets
 from .rcnn_mask import MaskHead
 from .roi_align import RoiAlign
+from .target_rules import MaskTargets
 
 ROIS_AT_ONCE = 32   # T
 
@@ -54,9 +54,9 @@ class MaskLossSum(nn.Cell):
     they take different numbers of turns.
     """
 
-    def __init__(self, mask_align: RoiAlign, rcnn_mask: MaskHead, precise_targets: bool = False):
+    def __init__(self, mask_align: RoiAlign, rcnn_mask: MaskHead, targets: MaskTargets):
         super().__init__()
-        self.mask_align, self.precise = mask_align, precise_targets
+        self.mask_align, self.targets = mask_align, targets
         self.with_weights = rcnn_mask.with_weights      # a function: the weights of a layer would change their names
         self.loss_and_gradients = ops.value_and_grad(self.loss_of_turn, (0, 1))
         self.zeros_like, self.mul, self.gather = ops.ZerosLike(), ops.Mul(), ops.Gather()
@@ -80,7 +80,7 @@ class MaskLossSum(nn.Cell):
             places = start + Tensor(np.arange(ROIS_AT_ONCE, dtype=np.int32))
             own = self.gather(rois, places, 0)                                 # (T, 4)
             matched = self.gather(objects, places, 0).expand_dims(0)
-            targets = mask_targets(outlines, matched, own.expand_dims(0), size, self.precise)[0]
+            targets = self.targets(outlines, matched, own.expand_dims(0), size, shapes)[0]
             reads = self.mask_align.reads(shapes, own, self.gather(images, places, 0), n)
             positive = (places < count).astype(mstype.float32)
             turn, (dpooled, more) = self.loss_and_gradients(pooling(table, *reads), weights, self.gather(labels, places, 0),

@@ -14,9 +14,9 @@ from ..model_utils.training.ranks import shared_count
 from .faster_rcnn import LOSSES as BOX_LOSSES
 from .faster_rcnn import FasterRcnn, build_parts, build_roi_align
 from .mask_loss import MaskLossSum, positive_slots
-from .mask_targets import mask_targets
 from .rcnn_mask import MaskHead, mask_head_loss
 from .roi_align import RoiAlign
+from .target_rules import MaskTargets
 
 # The losses, in the order of the log: name -> configuration key of its weight.
 LOSSES = {**BOX_LOSSES, "rcnn_mask_loss": "rcnn_loss_mask_fb_weight"}
@@ -29,19 +29,19 @@ class MaskRcnn(FasterRcnn):
     Args:
         mask_align: pools the features of a mask, from the levels that roi_align pools from.
         rcnn_mask: the mask head.
-        precise_targets: see mask_targets.
+        targets: the rule by which mask targets are made.
         positives_only: training computes the masks of the positive slots, some at a time (see mask_loss.py); False: of all slots at
             once, in a graph without a loop. The losses are the same.
         from_proposals: a detection's mask is pooled from the proposal that it came from, not from its own box.
         parts: arguments of FasterRcnn.
     """
 
-    def __init__(self, mask_align: RoiAlign, rcnn_mask: MaskHead, precise_targets: bool = False, positives_only: bool = False,
+    def __init__(self, mask_align: RoiAlign, rcnn_mask: MaskHead, targets: MaskTargets, positives_only: bool = False,
                  from_proposals: bool = False, **parts):
         super().__init__(**parts)
         self.mask_align, self.rcnn_mask, self.from_proposals = mask_align, rcnn_mask, from_proposals
-        self.precise_targets = precise_targets
-        self.loss_sum = MaskLossSum(mask_align, rcnn_mask, precise_targets) if positives_only else None
+        self.targets = targets
+        self.loss_sum = MaskLossSum(mask_align, rcnn_mask, targets) if positives_only else None
 
     def construct(self, image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, rpn_noise, roi_noise):
         """The losses of LOSSES in their order, weighted.
@@ -65,7 +65,7 @@ class MaskRcnn(FasterRcnn):
         rois, labels, positive, matched = slots
         if self.loss_sum is None:
             logits = self.mask_logits(cells, rois, labels)                     # (N, Q, 2s, 2s)
-            targets = mask_targets(gt_edges, matched, rois, logits.shape[-1], self.precise_targets)
+            targets = self.targets(gt_edges, matched, rois, logits.shape[-1], cells[1])
             return mask_head_loss(logits, targets, positive, self.losses_added)
         table, shapes = cells
         listed, count = positive_slots(rois, labels, positive, matched, gt_edges.shape[1])
@@ -97,6 +97,9 @@ def build_network(config, fast: bool = False) -> MaskRcnn:
     mask_align = build_roi_align(config, config.roi_layer["mask_out_size"], fast)
     rcnn_mask = MaskHead(config.roi_align_out_channels, config.rcnn_mask_out_channels, config.num_classes - 1, fast=fast)
     compiled = os.environ.get("MS_JIT") != "0"      # operator by operator MaskLossSum cannot take its gradients
-    positives_only = compiled and (config.mask_slots == "positive" or (config.mask_slots == "auto" and fast))
+    # In the loop of MaskLossSum, whose gradient is written out, the targets of a bitmap do not compile.
+    looped = compiled and config.mask_target == "outline"
+    positives_only = looped and (config.mask_slots == "positive" or (config.mask_slots == "auto" and fast))
     parts = {**build_parts(config, fast), "loss_weights": weights_of(LOSSES, config)}
-    return MaskRcnn(mask_align, rcnn_mask, fast, positives_only, config.mask_from_proposal, **parts)
+    targets = MaskTargets(config.mask_target, config.anchor_strides[0], fast)
+    return MaskRcnn(mask_align, rcnn_mask, targets, positives_only, config.mask_from_proposal, **parts)

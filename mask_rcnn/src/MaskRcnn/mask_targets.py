@@ -64,6 +64,16 @@ def fine_corners(own, boxes, size: int, dtype):
 
 def crossings(x0, y0, x1, y1, size: int, dtype):
     """Which edges cross the middle of which column, and at the top of which row: 0 or 1 and 0..S, (S, L) each."""
+    shape = (size, x0.shape[1])
+    column = spread(Tensor((FINE * np.arange(size) + FINE // 2).reshape(-1, 1), dtype), shape)
+    crosses, row = crossings_of(x0, y0, x1, y1, column)
+    return crosses, ops.clamp(row, 0, size).astype(mstype.int32)
+
+
+def crossings_of(x0, y0, x1, y1, column):
+    """The same of given columns, (S, L) in fifths of a pixel, and rows without limits."""
+    dtype = column.dtype      # not with the shape as a pair, which has no gradient in a graph
+    shape = column.shape
     run, rise = x1 - x0, y1 - y0
     flat = ops.abs(run) >= ops.abs(rise)                                       # walked along x
     backwards = ops.select(flat, run, rise) < 0                                # always towards larger numbers
@@ -77,8 +87,6 @@ def crossings(x0, y0, x1, y1, size: int, dtype):
     base = ops.select(flat, ys, xs)
     low, high = ops.minimum(x0, x1), ops.maximum(x0, x1)
 
-    shape = (size, x0.shape[1])
-    column = spread(Tensor((FINE * np.arange(size) + FINE // 2).reshape(-1, 1), dtype), shape)
     crosses = ops.logical_and(spread(low, shape) <= column, spread(high, shape) > column).astype(mstype.float32)
     step = ops.floor((column + spread(offset, shape)) * spread(steps, shape) + 0.5)
     other = ops.floor(spread(base, shape) + spread(slope, shape) * step + 0.5)           # where the walk is on the shorter axis
@@ -86,8 +94,7 @@ def crossings(x0, y0, x1, y1, size: int, dtype):
     beyond = (other > column).astype(dtype)
     steep = spread(ys, shape) + step - 1 + ops.abs(beyond - spread(climbs, shape))
     y = ops.select(spread(flat, shape), other, steep)
-    row = -ops.floor((FINE / 2 - y) / FINE)
-    return crosses, ops.clamp(row, 0, size).astype(mstype.int32)
+    return crosses, -ops.floor((FINE / 2 - y) / FINE)
 
 
 def count_crossings(crosses, rows, part, rois: int):

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .config import Config, InputError, config_file, load_config, require_path, save_config
+from .config import Config, InputError, config_file, load_config, save_config
 from .evaluation.coco_scores import Scores
 from .inference.detector import Detector
 from .inference.found import Drawing, Found
 from .local_adapter import prepare_environment
 from .training.outcome import Run
+from .weights.named import check_pretrained, is_name, weights_file
 from .weights.own_config import KEYS, find_config, key_of
 
 __all__ = ["Config", "Detector", "Drawing", "Found", "InputError", "Run", "Scores", "evaluate", "export", "load_config",
@@ -36,7 +37,7 @@ def train(config: Config | str | os.PathLike | None = None, **keys: Any) -> Run:
     """
     resolved = configure(config, keys, classes_of_data=True)
     if resolved.pre_trained:
-        require_path(resolved, "pre_trained", "file")
+        check_pretrained(resolved)
     from .training.run import train as run  # MindSpore takes seconds; a wrong key is reported before
 
     return run(resolved)
@@ -46,14 +47,15 @@ def evaluate(config: Config | str | os.PathLike | None = None, **keys: Any) -> S
     """Score a network or a file of detections, as eval.py does; print the figures and write them to `output_path`.
 
     Args:
-        config: as of `train`; or a .ckpt, .mindir or .onnx file, whose configuration is found as Detector finds it.
+        config: as of `train`; or a .ckpt, .mindir or .onnx file, whose configuration is found as Detector finds it; or the name of
+            published weights.
         keys: keys of the configuration: the network (checkpoint_path, mindir_path, onnx_path) or `detections`, and the data.
 
     Returns the scores of the boxes: scores["AP"], 0 to 1, scores.per_class["cat"]["AP50"]. scores.others has those of the masks
     ("segm") and of VOC data ("voc"). InputError says in one line what is wrong.
     """
-    if isinstance(config, (str, os.PathLike)) and Path(config).suffix.lower() in KEYS:
-        weights = Path(config).expanduser()
+    if isinstance(config, (str, os.PathLike)) and (Path(config).suffix.lower() in KEYS or is_name(config)):
+        weights = weights_file(config, "config", whole=True)
         config, keys = find_config(weights), {key_of(weights): str(weights), **keys}
     resolved = configure(config, keys)
     if resolved.detections:
@@ -67,12 +69,12 @@ def export(checkpoint: str | os.PathLike, **keys: Any) -> list[Path]:
     """Write a checkpoint's network and its weights as `file_name` in `file_format`, as export.py does.
 
     Args:
-        checkpoint: a .ckpt file, whose configuration is found as Detector finds it.
+        checkpoint: a .ckpt file, whose configuration is found as Detector finds it; or the name of published weights.
         keys: keys of the configuration, such as file_format="ONNX" (or MINDIR, AIR), file_name="net.onnx".
 
     Returns the files: one, or with split=True several. InputError says in one line what is wrong.
     """
-    path = Path(checkpoint).expanduser()
+    path = weights_file(checkpoint, "checkpoint", whole=True)
     resolved = configure(find_config(path), {"ckpt_file": str(path), **keys})
     from .inference.export import export as write
 

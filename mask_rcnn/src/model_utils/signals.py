@@ -94,10 +94,10 @@ def word_of(error: Optional[BaseException]) -> str:
 def _uncaught(kind: type[BaseException], error: BaseException, trace: Optional[TracebackType]) -> None:
     """Say in a line that there is too little memory, to import the first modules even; other errors keep their traceback."""
     with contextlib.suppress(Exception):
-        from .command import lacks_memory, status_after
+        from .memory import lacks_memory, shortage
 
         if lacks_memory(error):
-            status_after(error, Path(sys.argv[0]).name)
+            print(f"{Path(sys.argv[0]).name}: error: {shortage(error)}", file=sys.stderr)
             return
     sys.__excepthook__(kind, error, trace)
 

@@ -13,6 +13,7 @@ from ..format import Place, read_bytes, read_head
 LINE = re.compile(r"\S.*?\s+-?[\d.]+,-?[\d.]+,-?[\d.]+,-?[\d.]+,[^,\s]+(,[01])?(\s|$)")
 LOOKED_AT = 5       # files of a kind
 HEAD = 65536        # bytes of a file
+LINE_HEAD = 2000    # characters of a line: LINE is quadratic in the spaces
 
 
 def find_coco(folder: Path) -> list[Place]:
@@ -47,7 +48,7 @@ def find_txt(folder: Path) -> list[Place]:
     """Return a place for each text file with a line an image."""
     places = []
     for path in sorted(folder.glob("*.txt")):
-        lines = [line for line in _head(path).splitlines() if line.strip() and line[0] != "#"]
+        lines = [line[:LINE_HEAD] for line in _head(path).splitlines() if line.strip() and line[0] != "#"]
         if lines and LINE.match(lines[0]):
             names = [re.split(r"\s+-?[\d.]+,", line)[0] for line in lines[:LOOKED_AT]]
             places.append(Place(_holding(names, [folder, *_inner(folder)]) or folder, path))

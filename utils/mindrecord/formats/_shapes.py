@@ -2,13 +2,21 @@
 
 Points are (x, y) in pixels; a mask is a list of polygons [[x1, y1, x2, y2, ...], ...] as COCO has them.
 """
+import base64
+import binascii
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
+
+from ..image_header import read_header
 from ..pictures import inspect, read_picture
 
+MOST_POINTS = 256       # of a circle: enough for a radius of 13,000 pixels
 Point = tuple[float, float]
 # (path, bytes, time) -> (height, width): an evaluation reads its ground truth again after each epoch.
 _sizes: dict[tuple[str, int, int], tuple[int, int]] = {}
@@ -41,7 +49,7 @@ def corners(box: Sequence[float]) -> list[Point]:
 
 def circle_points(centre: Point, radius: float) -> list[Point]:
     """Return the points of a polygon that is nowhere more than about a pixel from the circle."""
-    count = 12 if radius <= 1 else max(12, math.ceil(math.pi / math.acos(1 - 1 / radius)))
+    count = 12 if radius <= 1 else min(MOST_POINTS, max(12, math.ceil(math.pi / math.acos(1 - 1 / radius))))
     angles = [2 * math.pi * k / count for k in range(count)]
     return [(centre[0] + radius * math.cos(angle), centre[1] + radius * math.sin(angle)) for angle in angles]
 
@@ -50,6 +58,21 @@ def area_of(points: Sequence[Point]) -> float:
     """Return the area that a polygon encloses."""
     following = [*points[1:], points[0]]
     return abs(sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(points, following))) / 2
+
+
+def mask_pixels(text: Any, height: int, width: int) -> np.ndarray:
+    """Return the pixels (h, w) of a mask as a PNG in base64; ValueError if it is none, or does not fit into the image."""
+    try:
+        data = base64.b64decode(text, validate=True)
+        header = read_header(data)
+        if header and (header.height > height or header.width > width):     # small files decode to large images
+            raise ValueError(f"mask of {header.width}x{header.height} does not fit into the image of {width}x{height}")
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if header else None
+    except (TypeError, binascii.Error, cv2.error):
+        pixels = None
+    if pixels is None:
+        raise ValueError("mask is no PNG in base64")
+    return pixels if pixels.ndim == 2 else pixels.max(2)
 
 
 def flat(points: Sequence[Point]) -> list[float]:

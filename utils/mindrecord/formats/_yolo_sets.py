@@ -1,13 +1,13 @@
 """Which images and label files a YOLO data set has: data.yaml, darknet's .data file, or folders of labels and images."""
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-import yaml
-
+from ...yaml_text import TextLoader, YamlError, read_mapping, shown
 from ..errors import DataError
 from ..file_names import EXTENSIONS, NameFinder
 from ..format import decode_text, read_bytes
@@ -126,8 +126,8 @@ def read_description(path: Path) -> Description:
     content = {OTHER_NAMES.get(key, key): value for key, value in content.items()}
     sets = {name: _texts(path, name, content[name]) for name in SETS if content.get(name)}
     if not sets:
-        raise DataError(f"{path}: names no images: expected train, val or test, it has {', '.join(content) or 'no key'}")
-    root = path.parent / Path(str(content.get("path") or ".")).expanduser()
+        raise DataError(f"{path}: names no images: expected train, val or test, it has {shown(', '.join(content)) or 'no key'}")
+    root = path.parent / Path(_text(content.get("path")) or ".").expanduser()
     read = [path]
     root = root if root.is_dir() else path.parent       # written on another machine
     names = content.get("names")
@@ -142,21 +142,21 @@ def read_description(path: Path) -> Description:
 
 def _yaml_file(path: Path, text: str) -> dict[str, Any]:
     try:
-        # Every value stays text: a class may be called "no" or "2".
-        content = yaml.load(text, yaml.BaseLoader)  # noqa: S506  (it makes nothing but text, lists and mappings)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise DataError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected lines of `key: value` with train, val and names")
-    return content
+        items, _ = read_mapping(text, TextLoader)
+    except YamlError as error:
+        expected = " with train, val and names" if str(error).startswith("expected") else ""
+        raise DataError(f"{path}{f':{error.line}' if error.line else ''}: {error}{expected}") from error
+    return {item.key: item.value for item in items}
 
 
 def _data_file(text: str) -> dict[str, Any]:
     """`key = value` lines of darknet."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
     return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _texts(path: Path, name: str, value: Any) -> list[str]:
@@ -175,19 +175,19 @@ def _names(path: Path, names: Any, count: Any) -> Optional[list[str]]:
             number = whole_number(key)
             if number is None:
                 raise DataError(f"{expected}: {key!r} is not a whole number")
-            numbered[number] = str(name)
+            numbered[number] = name if isinstance(name, str) else shown(name)
         if min(numbered, default=0) < 0 or max(numbered, default=0) > 99999:
             raise DataError(f"{expected}, got {min(numbered)} to {max(numbered)}")
         names = [numbered.get(number, str(number)) for number in range(max(numbered, default=-1) + 1)]
     if not isinstance(names, list) or not names:
         if names:
-            raise DataError(f"{path}: names: expected a list of class names, got {names!r}")
+            raise DataError(f"{path}: names: expected a list of class names, got {shown(names)!r}")
         number = whole_number(count)
         return None if number is None or not 0 < number <= 99999 else [str(index) for index in range(number)]
-    names = [str(name) for name in names]
+    names = [name if isinstance(name, str) else shown(name) for name in names]
     if count and whole_number(count) != len(names):
-        raise DataError(f"{path}: nc is {count}, but names has {len(names)} classes")
-    twice = next((name for name in names if names.count(name) > 1), None)
+        raise DataError(f"{path}: nc is {shown(count)}, but names has {len(names)} classes")
+    twice = next((name for name, times in Counter(names).items() if times > 1), None)
     if twice is not None:
         raise DataError(f"{path}: names: {twice!r} is given twice")
     return names

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from ..errors import BAD_IMAGE, BAD_OBJECT, BAD_VALUE, REPEATED_PICTURE, UNKNOWN_IMAGE, DataError, Problem, unknown_category
+from ...yaml_text import shown
+from ..errors import BAD_IMAGE, BAD_OBJECT, BAD_VALUE, REPEATED_PICTURE, UNKNOWN_IMAGE, DataError, Problem, no_class
 from ..file_names import NameFinder
 from ..format import Format, Layout, digest_of, read_bytes
 from ..records import Annotations, ImageRecord, ObjectList, no_overlap
@@ -90,7 +91,7 @@ def _checked(path: Path, content: Any) -> Mapping[str, Any]:
         raise DataError(f"{path}: holds a {_kind(content)}, expected an object with images, annotations and categories")
     for key in ("images", "annotations", "categories"):
         if key not in content:
-            found = ", ".join(map(repr, list(content)[:8])) or "no key at all"
+            found = ", ".join(repr(shown(name)) for name in list(content)[:8]) or "no key at all"
             raise DataError(f"{path}: has no {key!r}; it has {found}")
         if not isinstance(content[key], (list, tuple)):
             raise DataError(f"{path}: {key}: is a {_kind(content[key])}, expected a list")
@@ -123,21 +124,24 @@ def _category_names(path: Path, content: Mapping[str, Any], strict: bool) -> dic
     for index, entry in enumerate(content["categories"]):
         category_id = whole_number(entry.get("id")) if isinstance(entry, dict) else None
         name = entry.get("name", None if strict else str(category_id)) if category_id is not None else None
-        if category_id is None or not isinstance(name, str):
+        if category_id is None or not -2**63 <= category_id < 2**63 or not isinstance(name, str):
             raise DataError(f"{path}: categories[{index}]: expected a whole number as id and a name, got {short(entry)}")
         if category_id in names:
-            raise DataError(f"{path}: categories[{index}]: id {category_id} is given twice")
+            raise DataError(f"{path}: categories[{index}]: id {shown(category_id)} is given twice")
         names[category_id] = name
     if not names:
         raise DataError(f"{path}: categories: is empty")
     repeated = {name for name, count in Counter(names.values()).items() if count > 1}
     if repeated:
         used = {whole_number(entry.get("category_id")) for entry in content["annotations"] if isinstance(entry, dict)}
+        same: dict[str, list[int]] = {}     # name -> ids
+        for category_id, name in names.items():
+            same.setdefault(name, []).append(category_id)
         for name in repeated:
-            ids = [category_id for category_id, other in names.items() if other == name]
+            ids = same[name]
             wanted = [category_id for category_id in ids if category_id in used] or ids[:1]
             if strict and len(wanted) > 1:
-                raise DataError(f"{path}: categories: name {name!r} is given twice, and annotations have the ids of both "
+                raise DataError(f"{path}: categories: name {shown(name)!r} is given twice, and annotations have the ids of both "
                                 f"({wanted[0]} and {wanted[1]})")
             for category_id in set(ids) - set(wanted):
                 del names[category_id]
@@ -159,7 +163,7 @@ def _images(path: Path, entries: list[Any], finder: Optional[NameFinder],
         image_id: Any = whole_number(entry["id"])
         name = finder.find(entry["file_name"]) if finder else str(entry.get("file_name", ""))
         if image_id in images:
-            names = f"{images[image_id].file_name} and {name}"
+            names = f"{shown(images[image_id].file_name)} and {shown(name)}"
             raise DataError(f"{path}: images[{index}]: id {image_id} is given twice ({names})")
         if finder and taken.setdefault(name, image_id) != image_id:
             what = f"{name} is the picture of images[{images[taken[name]].number}] too (ids {taken[name]} and {image_id})"
@@ -176,7 +180,7 @@ def _image_fault(entry: Any, named: bool) -> Optional[str]:
     if image_id is None:
         return f"id {short(entry.get('id'))} is not a whole number" if "id" in entry else "has no id"
     if not -2**63 <= image_id < 2**63:
-        return f"id {image_id} does not fit into 64 bits"
+        return f"id {shown(image_id)} does not fit into 64 bits"
     if not named:
         return None
     if "file_name" not in entry:
@@ -216,8 +220,7 @@ def _objects(path: Path, entries: list[Any], images: dict[int, _Image], lost: se
                     continue
                 fault = UNKNOWN_IMAGE, f"image_id {short(entry['image_id'])} is the id of no image"
             elif label is None:
-                name = names.get(category_id, category_id) if category_id is not None else entry["category_id"]
-                fault = unknown_category(name), f"category {name!r} is none of the classes"
+                fault = no_class(names.get(category_id, category_id) if category_id is not None else entry["category_id"])
             else:
                 found = objects.get(image_id)
                 if found is None:
@@ -263,7 +266,9 @@ def _add(found: ObjectList, entry: dict[str, Any], label: int, index: int, path:
             area = None
             what = f"area {short(entry['area'])} is no area, so that of the box counts"
             problems.append(Problem(str(path), _place(entry, index), what, BAD_VALUE))
-    return found.add(_corners(box), label, 1 if crowd else 0, entry.get("id", index), area, entry.get("segmentation"),
+    place = entry.get("id", index)
+    place = place if type(place) is int else shown(place)
+    return found.add(_corners(box), label, 1 if crowd else 0, place, area, entry.get("segmentation"),
                      difficult="difficult" in entry and flag(entry["difficult"]) == 1)
 
 
@@ -277,7 +282,7 @@ def _corners(box: list[float]) -> tuple[float, float, float, float]:
 
 def _place(entry: Any, index: int) -> str:
     number = whole_number(entry.get("id")) if isinstance(entry, dict) else None
-    return f"annotations[{index}]" if number is None else f"annotation {number}"
+    return f"annotations[{index}]" if number is None else f"annotation {shown(number)}"
 
 
 def _kind(value: Any) -> str:

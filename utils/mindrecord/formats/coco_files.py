@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, Optional
 
-from ..errors import TWICE, DataError, Problem, unknown_category
+from ..errors import TWICE, DataError, Problem, no_class
 from ..file_names import NameFinder
 from ..format import Format, digest_of, read_bytes
 from ..records import BACKGROUND, Annotations, ImageRecord, named_categories, no_overlap
@@ -57,9 +57,11 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
 def _relabel(record: ImageRecord, names: dict[int, str], labels: dict[str, int]) -> list[Problem]:
     """Give the objects the labels of all files; those of other classes are dropped and reported."""
     found = [labels.get(names[label]) for label in record.labels]
-    problems = [Problem(record.origin, record.place(index), f"category {names[label]!r} is none of the classes",
-                        unknown_category(names[label]))
-                for index, label in enumerate(record.labels) if found[index] is None]
+    problems = []
+    for index, label in enumerate(record.labels):
+        if found[index] is None:
+            kind, what = no_class(names[label])
+            problems.append(Problem(record.origin, record.place(index), what, kind))
     columns: Any = record       # tuples until pack_arrays
     columns.labels = found
     _keep(record, [index for index, label in enumerate(found) if label is not None])

@@ -3,8 +3,6 @@
 Polygons, rectangles, circles and masks are objects; shapes of one label and one group_id are parts of one object. Each has a box
 and a mask. The images lie beside the JSON files, or below image_dir as the JSON files lie below their folder.
 """
-import base64
-import binascii
 import hashlib
 import json
 import os
@@ -13,6 +11,8 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
+from ...yaml_text import shown
+from ..decoding import check_size
 from ..errors import (
     BAD_JSON,
     BAD_OBJECT,
@@ -24,14 +24,14 @@ from ..errors import (
     TWICE,
     DataError,
     Problem,
-    unknown_category,
+    no_class,
 )
 from ..file_names import EXTENSIONS, NameFinder
 from ..format import Format, Place, decode_text, read_bytes
 from ..pictures import PictureError
 from ..records import HUGE, Annotations, ImageRecord, ObjectList, choose_classes, named_categories
 from ..values import flag, numbers, short, side
-from ._shapes import Point, area_of, box_of, circle_points, corners, flat, picture_size
+from ._shapes import Point, area_of, box_of, circle_points, corners, flat, mask_pixels, picture_size
 from .voc import same_stem
 
 # Labels that stand for no object.
@@ -189,18 +189,19 @@ def _objects(file: Path, shapes: list[Any], labels: dict[str, int], size: _Size,
             if name in PASSED_OVER:
                 continue
             if name not in labels:
-                problems.append(Problem(str(file), f"shapes[{index}]", f"category {name!r} is none of the classes",
-                                        unknown_category(name)))
+                kind, what = no_class(name)
+                problems.append(Problem(str(file), f"shapes[{index}]", what, kind))
                 continue
-            part = _part(shape, size)
-            first = seen.setdefault(repr((name, shape.get("group_id"), part)), index)
+            part, group = _part(shape, size), shape.get("group_id")
+            if not isinstance(group, (int, float, str, type(None))):
+                raise ValueError(f"group_id {short(group)} is neither a number nor text")
+            first = seen.setdefault(repr((name, group, part)), index)
             if first != index:
                 problems.append(Problem(str(file), f"shapes[{index}]", f"the same object as shapes[{first}]", TWICE))
                 continue
         except ValueError as error:
             problems.append(Problem(str(file), f"shapes[{index}]", str(error), BAD_OBJECT))
             continue
-        group = shape.get("group_id")
         # Run lengths do not join polygons.
         key = index if group is None or isinstance(part.mask, dict) else (name, str(group))
         objects.setdefault(key, (index, labels[name], [], flag(shape.get("difficult")) == 1))[2].append(part)
@@ -212,7 +213,7 @@ def _name(shape: Any) -> str:
         raise ValueError("is no object with label and points")
     name = shape.get("label")
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"label {name!r} is no name")
+        raise ValueError(f"label {shown(name)} is no name")
     return name.strip()
 
 
@@ -234,7 +235,7 @@ def _part(shape: dict[str, Any], size: _Size) -> _Part:
         box = box_of(points)
         return _Part(box, area_of(corners(box)), corners(box))
     if kind not in ("polygon", "rotation"):
-        raise ValueError(f"a {kind} has no area: polygon, rectangle, circle and mask are objects")
+        raise ValueError(f"a {shown(kind)} has no area: polygon, rectangle, circle and mask are objects")
     if len(points) < 3:
         raise ValueError(f"a polygon takes 3 points, got {len(points)}")
     return _Part(box_of(points), area_of(points), points)
@@ -250,16 +251,12 @@ def _points(points: Any) -> list[Point]:
 
 def _mask(text: Any, points: list[Point], height: Optional[int], width: Optional[int]) -> _Part:
     """A PNG between two corners."""
-    import cv2
     from pycocotools import mask as mask_utils
 
-    try:
-        pixels = cv2.imdecode(np.frombuffer(base64.b64decode(text, validate=True), np.uint8), cv2.IMREAD_UNCHANGED)
-    except (TypeError, binascii.Error, cv2.error):
-        pixels = None
-    if pixels is None or not height or not width:
-        raise ValueError("mask is no PNG in base64")
-    pixels = pixels if pixels.ndim == 2 else pixels.max(2)
+    if not height or not width:
+        raise ValueError("the image of the mask has no size")
+    check_size(height, width)
+    pixels = mask_pixels(text, height, width)
     x, y = (int(value) for value in np.min(points, 0))
     if not (min(x, y) >= 0 and x + pixels.shape[1] <= width and y + pixels.shape[0] <= height):
         raise ValueError(f"mask of {pixels.shape[1]}x{pixels.shape[0]} at ({x}, {y}) lies outside the image of {width}x{height}")

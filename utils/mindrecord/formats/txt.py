@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+from ...yaml_text import shown
 from ..errors import BAD_LINE, DataError, Problem, unknown_category
 from ..file_names import NameFinder, ends_as_image
 from ..format import Format, decode_text, digest_of, read_bytes
@@ -31,10 +32,11 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
     problems: list[Problem] = []
     finder = NameFinder(image_dir)
     lines: list[_Line] = []
+    by_name = {name: label for label, name in enumerate(classes or ())}
     for number, text in enumerate(decode_text(path, data).split("\n"), 1):
         if text.strip() and not text.lstrip().startswith("#"):
             name, words = _split(text)
-            lines.append(_Line(number, finder.find(name), _boxes(path, number, words, classes, problems)))
+            lines.append(_Line(number, finder.find(name), _boxes(path, number, words, by_name, problems)))
     if not lines:
         raise DataError(f"{path}: no line names a picture")
     labels = {box[1] for line in lines for box in line.boxes}
@@ -83,7 +85,7 @@ def _split(line: str) -> tuple[str, list[str]]:
     return line.strip(), []
 
 
-def _boxes(path: Path, line: int, words: list[str], classes: Optional[list[str]],
+def _boxes(path: Path, line: int, words: list[str], classes: dict[str, int],
            problems: list[Problem]) -> list[tuple[int, int, list[float], int]]:
     """[(number, label, four floats, crowd)]. A word of another form is fatal: the file is not what it was taken for."""
     boxes = []
@@ -91,7 +93,7 @@ def _boxes(path: Path, line: int, words: list[str], classes: Optional[list[str]]
         try:
             boxes.append((number, *_box(word, classes)))
         except _WordError as error:
-            what = f"box {number} {word!r} {error}, expected {FORM}"
+            what = f"box {number} {shown(word)!r} {error}, expected {FORM}"
             problems.append(Problem(f"{path}:{line}", "", what, BAD_LINE, fatal=True))
     return boxes
 
@@ -100,14 +102,14 @@ class _WordError(Exception):
     pass
 
 
-def _box(word: str, classes: Optional[list[str]]) -> tuple[int, list[float], int]:
+def _box(word: str, classes: dict[str, int]) -> tuple[int, list[float], int]:
     parts = word.split(",")
     if not 5 <= len(parts) <= 6:
         raise _WordError(f"has {len(parts)} number{'s' if len(parts) > 1 else ''}")
     box = [_number(part) for part in parts[:4]]
     label: Optional[int]
-    if classes and parts[4] in classes:
-        label = classes.index(parts[4])
+    if parts[4] in classes:
+        label = classes[parts[4]]
     else:
         label = whole_number(parts[4])
         if label is None:
@@ -122,7 +124,7 @@ def _box(word: str, classes: Optional[list[str]]) -> tuple[int, list[float], int
 def _number(text: str) -> float:
     found = read_number(text)
     if found is None:
-        raise _WordError(f"has {text!r}, which is not a number")
+        raise _WordError(f"has {shown(text)!r}, which is not a number")
     return found
 
 

@@ -22,9 +22,9 @@ from ..errors import (
     TAKEN_PICTURE,
     DataError,
     Problem,
-    unknown_category,
+    no_class,
 )
-from ..file_names import EXTENSIONS, NameFinder, without_extension
+from ..file_names import EXTENSIONS, LONGEST, NameFinder, without_extension
 from ..format import Format, Layout, decode_text
 from ..records import Annotations, ImageRecord, ObjectList, choose_classes, named_categories
 from ..values import flag, side
@@ -111,6 +111,8 @@ def _stems(line: str) -> Iterator[str]:
     """
     words = line.split()
     parts = [line]
+    if len(line) > LONGEST:
+        return
     if words[-1] in ("1", "0", "-1"):
         parts.append(line.rsplit(None, 1)[0])
     pairs = [(line.split(None, count)[-1], line.rsplit(None, len(words) - count)[0]) for count in range(1, len(words))]
@@ -246,7 +248,7 @@ def _record(image_id: int, xml: Path, image: _Image, labels: dict[str, int], pic
         if isinstance(box, str):
             fault = BAD_OBJECT, box
         elif label is None:
-            fault = unknown_category(item.name), f"category {item.name!r} is none of the classes"
+            fault = no_class(item.name)
         else:
             fault = found.add(box, label, 0, number, difficult=item.difficult)
         if fault:

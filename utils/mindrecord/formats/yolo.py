@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from ..errors import BAD_LINE, MISSING_PICTURE, TWICE, DataError, Problem, unknown_category
+from ..errors import BAD_LINE, MISSING_PICTURE, TWICE, DataError, Problem, no_class, unknown_category
 from ..format import Format, Place, decode_text, read_bytes
 from ..pictures import PictureError
 from ..records import BACKGROUND, Annotations, ImageRecord, ObjectList, named_categories, no_overlap
@@ -40,7 +40,8 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
     rows = dict(parsed)
     used = {row.number for lines in rows.values() for row in lines}
     names, classes = _classes(path, found.names, classes, used)
-    labels = {number: classes.index(name) for number, name in enumerate(names) if name in classes[1:]}
+    by_name = {name: label for label, name in enumerate(classes) if label}
+    labels = {number: by_name[name] for number, name in enumerate(names) if name in by_name}
     records = []
     for image_id, (image, label) in enumerate(found.images, 1):
         record = _record(image_id, image, label, rows.get(image, []), image_dir, labels, names, problems)
@@ -144,7 +145,7 @@ def _record(image_id: int, image: Path, label: Path, rows: list[_Row], image_dir
 
 def _unknown(number: int, names: list[str]) -> tuple[str, str]:
     if number < len(names):
-        return unknown_category(names[number]), f"category {names[number]!r} is none of the classes"
+        return no_class(names[number])
     return unknown_category(str(number)), f"class {number} has no name: there are {len(names)}, 0 to {len(names) - 1}"
 
 

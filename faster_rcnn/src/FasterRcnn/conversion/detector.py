@@ -10,8 +10,8 @@ from ...model_utils.config import InputError, load_config, save_config
 from ...model_utils.evaluation.detections import COCO_IDS
 from ...model_utils.files import printable
 from ...model_utils.weights.resnet_names import BLOCKS, DEPTHS, checked, count_blocks
-from ...model_utils.weights.safe_pickle import shown
 from ...model_utils.weights.writer import UNUSED, write_weights
+from ...model_utils.yaml_text import shown
 from ...util import first_of
 from .detector_weights import UNKNOWN, convert_detector, detector_shapes, to_framework
 from .inception_names import KIND, is_inception

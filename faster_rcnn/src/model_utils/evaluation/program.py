@@ -1,5 +1,6 @@
 """Settings for the C++ program of ascend310_infer, and the scores of its results."""
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..data.source import find_source, source_format
 from ..files import tell, write_text
 from ..locks import RESULTS, writing_alone
 from ..own_utils import own_utils
+from ..yaml_text import shown
 from .detections import Collector
 from .report import report, score_file
 
@@ -84,17 +86,20 @@ def read_results(path: Path, categories: list[dict], ids: dict[str, int], keep_e
     keep_empty: see Collector.
     """
     collector = Collector(categories, _as_they_are, keep_empty)
-    unannotated, seen = [], set()
+    unannotated: list[str] = []
+    seen: dict[str, int] = {}       # name -> line
     with path.open(encoding="utf-8", errors="surrogateescape") as stream:     # a file's name may be of any bytes
         for number, line in enumerate(stream, 1):
             try:
                 item = json.loads(line)
                 name = item["file_name"]
+                if seen.setdefault(name, number) != number:
+                    raise ValueError(f"{shown(name)} is given twice, before in line {seen[name]}")
                 if name in ids and "problem" not in item:
                     add_image(collector, item, ids[name])
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{path}: line {number}: not a line of results ({type(error).__name__}: {error})") from error
-            seen.add(name)
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+                what = f"{type(error).__name__}: {shown(str(error), 200)}"
+                raise InputError(f"{path}: line {number}: not a line of results ({what})") from error
             if name not in ids:
                 unannotated.append(name)
     missing = [name for name in ids if name not in seen]
@@ -113,12 +118,29 @@ def _as_they_are(masks: Iterable[str], boxes: np.ndarray, height: int, width: in
 
 
 def add_image(collector: Collector, item: Mapping[str, Any], image_id: int) -> None:
+    """Add the detections of a line; ValueError or TypeError if it is none of the program's."""
     count = len(item["scores"])
+    boxes = [_numbers(box, "boxes", 4) for box in item["boxes"]]
+    if not count == len(boxes) == len(item["labels"]) == len(item.get("masks", boxes)):
+        raise ValueError("boxes, scores, labels and masks are not equally many")
+    scores, info = _numbers(item["scores"], "scores", count), _numbers(item["image_info"], "image_info", 6)
+    if not all(type(label) is int for label in item["labels"]):
+        raise ValueError(f"labels: expected whole numbers, got {shown(item['labels'])}")
+    if not all(side > 0 for side in info):
+        raise ValueError(f"image_info: expected sizes and scales, got {shown(info)}")
+    if not all(isinstance(counts, str) for counts in item.get("masks", ())):
+        raise ValueError("masks: expected texts")
     masks = [np.array([item["masks"]], object)] if "masks" in item else []
-    boxes = np.array(item["boxes"], np.float32).reshape(1, count, 4)
-    scores, labels = (np.array([item[key]]) for key in ("scores", "labels"))
-    collector.add(boxes, scores.astype(np.float32), labels.astype(np.int64), np.ones((1, count), bool),
-                  np.array([item["image_info"]], np.float32), [image_id], *masks)
+    collector.add(np.array(boxes, np.float32).reshape(1, count, 4), np.array([scores], np.float32),
+                  np.array([item["labels"]], np.int64).reshape(1, count), np.ones((1, count), bool), np.array([info], np.float32),
+                  [image_id], *masks)
+
+
+def _numbers(values: Any, key: str, count: int) -> list[float]:
+    if not isinstance(values, list) or len(values) != count or not all(type(value) in (int, float) and math.isfinite(value)
+                                                                       for value in values):
+        raise ValueError(f"{key}: expected {count} numbers, got {shown(values)}")
+    return values
 
 
 def scored(config: Config, output: Path, start: float) -> str:

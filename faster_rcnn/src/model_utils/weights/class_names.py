@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..config import Config, DamagedError, InputError
+from ..yaml_text import read_mapping, read_text
 from .mindspore_file import read_texts
 
 # The entry of a checkpoint with the names as JSON, background first.
@@ -22,7 +21,7 @@ def class_names_of(content: Mapping[str, Any], path: Path | str) -> list[str] | 
     if isinstance(content.get(CLASS_NAMES), str):
         try:
             return _names(json.loads(content[CLASS_NAMES]))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DamagedError(f"{path}: damaged: {CLASS_NAMES} is not JSON") from error
     path = Path(path).absolute()
     places = [path.with_suffix(".yaml")]
@@ -30,10 +29,10 @@ def class_names_of(content: Mapping[str, Any], path: Path | str) -> list[str] | 
         places.append(path.parent.parent / "config.yaml")
     for place in places:
         try:
-            keys = yaml.safe_load(place.read_bytes())
-        except (OSError, yaml.YAMLError):
+            items, _ = read_mapping(read_text(place) if place.is_file() else "")
+        except (OSError, ValueError):
             continue
-        names = _names(keys.get("coco_classes")) if isinstance(keys, dict) else None
+        names = _names({item.key: item.value for item in items}.get("coco_classes"))
         if names:
             return names
     return None

@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 
 from ..config import InputError
+from ..yaml_text import shown
 from .checksum import load_checked, require_finite
-from .safe_pickle import Array, load_pickle, shown
+from .pickled_arrays import Array
+from .safe_pickle import load_pickle
 from .safetensors_file import is_safetensors, read_safetensors
 from .state_dicts import COUNTERS, bare_names, choose_state_dict
 from .torch_file import MAGIC, Parameter, Tensor, TorchStream, TorchZip
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 # Zip files that unpack to more than this many times their size, and some MB, hold no weights.
-MOST_UNPACKED, FREE_UNPACKED = 50, 2 ** 24
+MOST_UNPACKED, FREE_UNPACKED, FREE_TENSORS = 50, 2 ** 24, 2 ** 28
+# Of a pickle in a zip file, which PyTorch does not compress: reading one takes a thousand times as long as unpacking it.
+MOST_UNPACKED_PICKLE, FREE_UNPACKED_PICKLE = 20, 2 ** 16
 # Beginnings of files that are often taken for checkpoints -> what they are.
 MISTAKEN = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`",
@@ -100,6 +104,11 @@ def _check_unpacked(path: Path, archive: zipfile.ZipFile) -> None:
     declared, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
     if declared > MOST_UNPACKED * size + FREE_UNPACKED:
         raise InputError(f"{path}: refused: a zip file of {size} bytes that would unpack to {declared}")
+    for member in archive.infolist():
+        most = MOST_UNPACKED_PICKLE * member.compress_size + FREE_UNPACKED_PICKLE
+        if member.filename.endswith(".pkl") and member.file_size > most:
+            raise InputError(f"{path}: refused: {shown(member.filename)} of {member.compress_size} bytes would unpack to "
+                             f"{member.file_size}")
 
 
 def _read_stream(path: Path, weights: str | None) -> Checkpoint:
@@ -154,6 +163,9 @@ def _checkpoint(path: Path, weights: str | None, container: str, tree: Any,
             arrays[name] = value
     if not arrays:
         raise InputError(f"{path}: no tensors found; it holds {', '.join(extras[:5]) or 'nothing'}")
+    total, size = sum(array.nbytes for array in arrays.values()), path.stat().st_size
+    if total > MOST_UNPACKED * size + FREE_TENSORS:     # those with a stride of 0 take any size
+        raise InputError(f"{path}: refused: {size} bytes that stand for tensors of {total}")
     prefix, names = bare_names(arrays)
     notes = [chosen.note, f"names: without {prefix!r} in front" if prefix else ""]
     meta = tree.get("meta")

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import InputError
-from .safe_pickle import shown, whole_numbers
+from ..yaml_text import shown
+from .pickled_arrays import whole_numbers
 
 # As the format's own library limits it.
 LONGEST_HEADER = 100_000_000

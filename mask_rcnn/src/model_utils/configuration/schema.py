@@ -12,7 +12,7 @@ comment lists the only values it takes. Brackets in the comment of a number or o
 A list of numbers in brackets, such as [] or [0.8, 1.0], is an example. The type of a key is that of its default:
 
 bool    True, False, true, false, 1, 0
-int     a whole number
+int     a whole number, decimal and of at most 64 bits
 float   any finite number, also `1e-4` (which YAML takes for text) and a fraction such as `1/3`
 str     text; an empty value in YAML is ""
 list    every element as those of the default; an empty default takes numbers; also Python's (1, 2)
@@ -26,17 +26,18 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import yaml
+from ..yaml_text import YamlError, read_mapping, read_text, read_value, shown
 
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)     # the former is several times as fast, and not everywhere
 _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
 _RANGE = rf"(?P<above>>)?(?P<lowest>{_NUMBER})\.\.(?P<highest>{_NUMBER})?"
 _NUMBER_LIMITS = re.compile(rf"\[{_RANGE}\]")
 _LIST_LIMITS = re.compile(rf"\[(?:(?P<length>[1-9]\d*) values)?(?:(?(length), )each {_RANGE})?\]")
 # What looks like limits: brackets, and a range without them.
 _BRACKETS = re.compile(r"\[[^\[\]]*\]?|\S*\d\.\.(?!\.)\S*")
+# float() also takes 1_000, spaces and the digits of other scripts.
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 # How a tuple or a dict of Python begins.
 PYTHON = re.compile(r"\s*(\(|dict\s*\()")
 _EXAMPLE = re.compile(rf"\[(?:{_NUMBER}(?:, *{_NUMBER})*)?\]")
@@ -91,39 +92,23 @@ def read_entries(path: Path | str) -> tuple[list[Entry], int]:
     """(entries of the first YAML document, number of further documents)."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text") from None
     try:
-        loader = LOADER(text)
-        documents: list[yaml.Node] = []
-        while loader.check_node():
-            documents.append(cast(yaml.Node, loader.get_node()))
-        return _mapping_entries(documents[0], loader, path) if documents else [], len(documents[1:])
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else path
-        raise InputError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-
-
-def _mapping_entries(root: yaml.Node, loader: Any, path: Path) -> list[Entry]:
-    if isinstance(root, yaml.ScalarNode) and not root.value:  # `---` and nothing below
-        return []
-    if not isinstance(root, yaml.MappingNode):
-        raise InputError(f"{path}:{root.start_mark.line + 1}: expected lines of `key: value`")
+        items, others = read_mapping(text)
+    except YamlError as error:
+        raise InputError(f"{path}{f':{error.line}' if error.line else ''}: {error}") from None
     entries: list[Entry] = []
     lines: dict[str, int] = {}
-    for key_node, value_node in root.value:
-        line = key_node.start_mark.line + 1
-        name = str(loader.construct_object(key_node, deep=True))
+    for name, value, line in items:
         if name in lines:
-            raise InputError(f"{path}:{line}: {name}: given twice, before in line {lines[name]}")
+            raise InputError(f"{path}:{line}: {shown(name)}: given twice, before in line {lines[name]}")
         lines[name] = line
-        value = loader.construct_object(value_node, deep=True)
-        entries.append(Entry(name, value, f"{path}:{line}: {name}", line=line))
-    return entries
+        entries.append(Entry(name, value, f"{path}:{line}: {shown(name)}", line=line))
+    return entries, others
 
 
 def read_keys(path: Path | str) -> dict[str, Key]:
@@ -173,7 +158,7 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
 def check_choice(value: Any, choices: Collection[str], where: str) -> None:
     """InputError unless `value` is one of `choices` (none: anything goes)."""
     if choices and str(value) not in choices:
-        raise InputError(f"{where}: expected one of {', '.join(choices)}, got {value!r}{nearest(value, choices)}")
+        raise InputError(f"{where}: expected one of {', '.join(choices)}, got {shown(value)!r}{nearest(value, choices)}")
 
 
 def check_limits(value: Any, key: Key, where: str) -> None:
@@ -182,7 +167,7 @@ def check_limits(value: Any, key: Key, where: str) -> None:
     for item in items if key.lowest is not None else ():
         too_low = item <= key.lowest if key.above else item < key.lowest
         if too_low or (key.highest is not None and item > key.highest):
-            raise InputError(f"{where}: expected {_range_text(key)}, got {item!r}")
+            raise InputError(f"{where}: expected {_range_text(key)}, got {_quoted(item)}")
     if key.length is not None and len(value) != key.length:
         raise InputError(f"{where}: expected {key.length} values, got {len(value)}")
 
@@ -211,7 +196,7 @@ def coerce(value: Any, like: Any, where: str, text: bool = False) -> Any:
     result = convert(value, text)
     if result is None:
         quote = ", write it in quotes" if isinstance(like, str) and isinstance(value, (int, float)) else ""
-        raise InputError(f"{where}: expected {expected}, got {value!r}{quote}")
+        raise InputError(f"{where}: expected {expected}, got {_quoted(value)}{quote}")
     return result
 
 
@@ -222,21 +207,27 @@ def _python_value(text: str) -> Any:
         if isinstance(node, ast.Call):
             return {str(item.arg): ast.literal_eval(item.value) for item in node.keywords}
         return ast.literal_eval(node)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):      # the last two are of deeply nested text
         return text
 
 
 def parse_text(value: str, where: str) -> Any:
     """The value that YAML sees in a text of the command line."""
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"{where}: not a value as YAML writes it: {value!r}") from None
+        return read_value(value)
+    except YamlError as error:
+        what = "" if str(error).startswith("not valid") else f": {error}"
+        raise InputError(f"{where}: not a value as YAML writes it: {_quoted(value)}{what}") from None
+
+
+def _quoted(value: Any) -> str:
+    """A value for a message, text in quotes."""
+    return repr(shown(value)) if isinstance(value, str) else shown(value)
 
 
 def _as_dict(value: Any, like: dict[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InputError(f"{where}: expected a mapping with the keys {', '.join(like)}, got {value!r}")
+        raise InputError(f"{where}: expected a mapping with the keys {', '.join(like)}, got {_quoted(value)}")
     for name in value:
         if name not in like:
             raise InputError(f"{where}.{name}: unknown key{nearest(name, like)}")
@@ -245,7 +236,7 @@ def _as_dict(value: Any, like: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _as_list(value: Any, like: list[Any], where: str) -> list[Any]:
     if not isinstance(value, (list, tuple)):
-        raise InputError(f"{where}: expected a list, got {value!r}")
+        raise InputError(f"{where}: expected a list, got {_quoted(value)}")
     return [coerce(item, _element_like(like), f"{where}[{index}]") for index, item in enumerate(value)]
 
 
@@ -265,17 +256,19 @@ def _to_bool(value: Any, text: bool) -> bool | None:
 
 def _to_int(value: Any, text: bool) -> int | None:
     if text:
-        return int(value) if re.fullmatch(r"\s*[+-]?\d+\s*", value) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+        value = int(value) if re.fullmatch(r"[+-]?[0-9]{1,18}", value) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
 
 
 def _to_float(value: Any, text: bool) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
+    parts = [value] if isinstance(value, (int, float)) else value.split("/")
+    if len(parts) > 2 or not all(_DECIMAL.fullmatch(part) for part in parts if isinstance(part, str)):
+        return None
     try:
-        top, _, bottom = str(value).partition("/")
-        result = float(top) / float(bottom or 1)
-    except (ValueError, ZeroDivisionError):
+        result = float(parts[0]) / float(parts[-1] if len(parts) > 1 else 1)
+    except (OverflowError, ZeroDivisionError):
         return None
     return result if math.isfinite(result) else None
 

@@ -135,9 +135,9 @@ def require_same_classes(config: Config, data: DataInfo) -> None:
     _require_source(config, source, "val_", converted=False)
     _, categories, _ = _mindrecord_tools().read_annotations(source.source, source.image_dir, source.anno_path,
                                                             image_set=source.image_set)
-    wanted, found = (sorted(names) for names in (data.class_names[1:], [item["name"] for item in categories]))
+    wanted, found = set(data.class_names[1:]), {item["name"] for item in categories}
     numbered = all(name.isdecimal() for name in wanted)
-    missing, extra = [name for name in wanted if name not in found], [name for name in found if name not in wanted]
+    missing, extra = sorted(wanted - found), sorted(found - wanted)
     if extra or (missing and not numbered):
         sides = ((missing, data.source.anno_path, data.source.image_set), (extra, source.anno_path, source.image_set))
         told = " and ".join(f"{first_of(names)} is only in {path}{f' ({image_set})' if image_set else ''}"

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..config import InputError
 from ..own_utils import own_utils
+from ..yaml_text import shown
 from .coco_masks import keep_masks, of_their_images_size, settle_sizes
 from .detections import Detections, Rle, present
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # COCO ground truth and COCO results, or the paths of files with them.
 GroundTruth = Mapping[str, Any] | Path | str
 Results = Iterable[Mapping[str, Any]] | Path | str
+MOST_CATEGORIES = 30_000
 
 
 class Named(NamedTuple):
@@ -52,6 +54,9 @@ def clean_ground_truth(ground_truth: GroundTruth, iou_type: str = "bbox", found:
         truth = own_utils("mindrecord.readers").clean_content(where, content, problems)
     except own_utils("mindrecord.errors").DataError as error:
         raise InputError(str(error)) from error
+    if len(truth["categories"]) > MOST_CATEGORIES:
+        raise InputError(f"{where}: has {len(truth['categories'])} categories; at most {MOST_CATEGORIES} are scored, as each takes "
+                         "100 KB of memory")
     kinds: dict[str, list[Problem]] = {}
     for problem in problems:
         kind = "unknown category" if problem.kind.startswith("unknown category") else problem.kind     # without its name
@@ -156,7 +161,7 @@ def _result_box(item: Any) -> list[float]:
         item = {"bbox": mask_utils.toBbox(_rle(item)).tolist()}
     box = own_utils("mindrecord.values").numbers(item.get("bbox"), 4)
     if box is None or not all(map(math.isfinite, box)):
-        raise InputError(f"bbox: expected [x, y, width, height], got {item.get('bbox')!r}")
+        raise InputError(f"bbox: expected [x, y, width, height], got {shown(item.get('bbox'))}")
     return box
 
 
@@ -173,6 +178,8 @@ def read_json(source: Any, what: str) -> Named:
         raise InputError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not JSON: {error.reason} at byte {error.start}") from error
+    except (ValueError, RecursionError) as error:       # a number of thousands of digits
+        raise InputError(f"{path}: not JSON: {'nested too deeply' if isinstance(error, RecursionError) else error}") from error
 
 
 def _kind(value: Any) -> str:
@@ -186,19 +193,32 @@ def _int(item: Any, key: str) -> int:
         return value
     found = own_utils("mindrecord.values").whole_number(value)
     if found is None:
-        raise InputError(f"{key}: expected a whole number, got {value!r}")
+        raise InputError(f"{key}: expected a whole number, got {shown(value)}")
     return found
 
 
 def _score(item: Any) -> float:
     score = own_utils("mindrecord.values").number(item.get("score"))
     if score is None or not math.isfinite(score):
-        raise InputError(f"score: expected a number, got {item.get('score')!r}")
+        raise InputError(f"score: expected a number, got {shown(item.get('score'))}")
     return score
 
 
 def _rle(item: Any) -> dict[str, Any]:
+    """Check a result's mask: pycocotools reads past the end of counts that are cut off, and divides by a height of 0."""
+    whole_number = own_utils("mindrecord.values").whole_number
     rle = item.get("segmentation")
     if not isinstance(rle, Mapping) or not isinstance(rle.get("counts"), (str, bytes)) or "size" not in rle:
         raise InputError("segmentation: expected a compressed RLE (size, counts)")
-    return dict(rle)
+    sides = [whole_number(side) for side in rle["size"]] if isinstance(rle["size"], (list, tuple)) else []
+    height, width = (side or 0 for side in sides) if len(sides) == 2 else (0, 0)
+    if not (0 < height < 2**31 and 0 < width < 2**31):
+        raise InputError(f"segmentation: expected the size [height, width], got {shown(rle['size'])}")
+    counts = rle["counts"] if isinstance(rle["counts"], str) else rle["counts"].decode("ascii", "replace")
+    try:
+        lengths = own_utils("mindrecord.masks").run_lengths(counts)
+    except ValueError as error:
+        raise InputError(f"segmentation: its run lengths {error}") from None
+    if (lengths < 0).any() or lengths.sum() > height * width:
+        raise InputError(f"segmentation: its run lengths are not of {width}x{height} pixels")
+    return {"size": [height, width], "counts": counts}

@@ -16,6 +16,7 @@ from ..data.preprocess import build_preprocess
 from ..data.transforms import NetworkInput, Preprocess
 from ..evaluation.detections import config_categories
 from ..weights.class_names import with_class_names
+from ..weights.named import weights_file
 from ..weights.own_config import find_config, key_of
 from .backend import open_predictor
 from .found import Found, found_in
@@ -100,7 +101,7 @@ class Detector:
     export.py writes; the config.yaml of the run that trained them.
 
     Args:
-        weights: a .ckpt, .mindir or .onnx file.
+        weights: a .ckpt, .mindir or .onnx file; or the name of published weights, which are fetched and converted the first time.
         config_path: the configuration, if it lies elsewhere; also looked up in the model's folder.
         keys: keys of the configuration, such as device_target="CPU" or test_batch_size=4; they override the file's.
 
@@ -112,7 +113,7 @@ class Detector:
     """
 
     def __init__(self, weights: str | os.PathLike, config_path: str | os.PathLike | None = None, **keys: Any):
-        path = Path(weights).expanduser()
+        path = weights_file(weights, "weights", whole=True)
         place = find_config(path, config_path)
         own = {"checkpoint_path": "", "mindir_path": "", "onnx_path": "", "distribute": False, key_of(path): str(path)}
         config = load_config(place, {**keys, **own})

@@ -5,43 +5,25 @@ A pickle is a program: it may name any function of any module and call it. Here 
 our own; what is not in it is refused by name and nothing is imported. The table holds no foreign class either, not even
 OrderedDict or ndarray: a pickle could set attributes on it (BUILD) or hand NumPy a state that contradicts itself. It
 holds `Builder`s: small objects that check their arguments, and that, like all they return, a pickle cannot change.
+
+A pickle may also name one object again and again, in itself (t = (t, t)) or as an argument: what then takes longer and longer,
+hashing and copying, is refused or counted against the size of the file.
 """
 import io
-import math
 import pickle
-import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
-import numpy as np
-
 from ..config import InputError
+from ..yaml_text import shown
+from .pickled_arrays import Builder, Fixed, Globals, numpy_globals
 
-# (module, name) in a pickle -> what stands for it
-Globals = dict[tuple[str, str], Any]
-
-
-class Fixed:
-    """An object whose attributes a pickle cannot set: without a __setstate__, BUILD writes them past every check."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: Any) -> None:
-        raise ValueError(f"a state set on a {type(self).__name__.lower()}")
-
-
-class Builder(Fixed):
-    """A callable that a pickle may call."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., Any]):
-        self._function = function
-
-    def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
+MOST_IN_KEY = 32        # elements of a tuple that is a key
+MOST_INTEGER = 1024     # bytes of an integer
+# What calls may cost: elements and bytes of their arguments for each byte of the pickle, and some that are free.
+COST, FREE_COST = 4, 1_000_000
 
 
 class Items(OrderedDict):
@@ -77,93 +59,33 @@ class HistoryBuffer(ReadPast):
     __slots__ = ()
 
 
-class DType:
-    """numpy.dtype of a pickle: numbers, booleans and fixed-width text; no Python objects, no records."""
-
-    __slots__ = ("code", "order")
-
-    def __init__(self, code: Any, _align: Any = False, _copy: Any = True):
-        if not isinstance(code, str) or not re.fullmatch(r"[?biufSU]\d{0,9}", code):
-            raise ValueError(f"array type {shown(code)} is not read (numbers only)")
-        self.code, self.order = code, "="
-
-    def __setstate__(self, state: Any) -> None:
-        if state[1] not in ("<", ">", "|", "=") or any(state[2:5]):
-            raise ValueError(f"array type {shown(state)} is not read (numbers only)")
-        self.order = state[1]
-
-    def numpy(self) -> np.dtype:
-        return np.dtype(self.order + self.code)
-
-
-class Array:
-    """numpy.ndarray of a pickle; `.value` is the array, read-only."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: np.ndarray | None = None):
-        self.value = value
-
-    def __setstate__(self, state: Any) -> None:
-        shape, dtype, fortran, raw = state[-4:]  # before them: the version, which the oldest files lack
-        self.value = array_from_bytes(raw, dtype, shape, "F" if fortran else "C")
-
-
-def array_from_bytes(raw: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
-    """An array over `raw`, after a check that type, shape and bytes agree."""
-    if not isinstance(dtype, DType):
-        raise ValueError(f"an array of type {shown(dtype)}")
-    if isinstance(raw, str):  # bytes of a Python 2 pickle, which is read as latin-1
-        raw = raw.encode("latin1")
-    if not isinstance(raw, (bytes, bytearray)):
-        raise ValueError("an array without bytes")
-    shape, kind = whole_numbers(shape, "shape of an array"), dtype.numpy()
-    if math.prod(shape) * kind.itemsize != len(raw):
-        raise ValueError(f"an array of shape {shape} and type {kind} with {len(raw)} bytes")
-    value = np.frombuffer(bytes(raw), kind) if raw else np.zeros(0, kind)
-    return value.reshape(shape, order="F" if order == "F" else "C")
-
-
-def whole_numbers(values: Any, what: str) -> tuple[int, ...]:
-    """`values` as a tuple of ints >= 0, or ValueError."""
-    values = values if isinstance(values, (tuple, list)) else (values,)
-    if not all(type(value) is int and value >= 0 for value in values):
-        raise ValueError(f"{what}: {shown(values)}")
-    return tuple(values)
-
-
-def shown(value: Any) -> str:
-    """A value of a file in an error message: printable, one line, short."""
-    text = value if isinstance(value, str) else repr(value)
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _reconstruct(_subtype: Any, _shape: Any, _typecode: Any) -> Array:
-    return Array()
-
-
-def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any) -> Array:
-    return Array(array_from_bytes(raw, dtype, shape, order))
-
-
-def _scalar(dtype: Any, raw: Any) -> Array:
-    return _from_buffer(raw, dtype, (), "C")
-
-
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     if encoding not in ("latin1", "latin-1"):  # how Python 3 writes bytes under protocol 2
         raise ValueError(f"bytes in encoding {shown(encoding)}")
     return text.encode("latin1")
 
 
-def _numpy_globals() -> Globals:
-    table = {("numpy", "dtype"): Builder(DType), ("numpy", "ndarray"): Fixed()}
-    for package in ("numpy.core", "numpy._core"):  # the second since NumPy 2
-        table[package + ".multiarray", "_reconstruct"] = Builder(_reconstruct)
-        table[package + ".multiarray", "scalar"] = Builder(_scalar)
-        table[package + ".numeric", "_frombuffer"] = Builder(_from_buffer)
-    return table
+def check_key(key: Any) -> None:
+    """ValueError for a key that takes long to hash: a tuple in a tuple doubles the time, in a few bytes each."""
+    if type(key) is tuple and (len(key) > MOST_IN_KEY or any(type(item) in (tuple, frozenset) for item in key)):
+        raise ValueError("a nested or long tuple as a key")
+
+
+def _as_keys(items: Any = ()) -> Any:
+    if not isinstance(items, (list, tuple, set, dict)):
+        raise ValueError("a set of what is no list")
+    for item in items:
+        check_key(item)
+    return items
+
+
+def _with_keys(pairs: Any = ()) -> Any:
+    """What a dictionary is made of: another one, or pairs."""
+    if not isinstance(pairs, dict):
+        if not isinstance(pairs, (list, tuple)) or any(type(pair) not in (list, tuple) or len(pair) != 2 for pair in pairs):
+            raise ValueError("a dictionary of what are no pairs")
+        _as_keys([key for key, _ in pairs])
+    return pairs
 
 
 # What trainings save of their settings: module -> classes.
@@ -191,14 +113,14 @@ SETTINGS = {
 }
 GLOBALS = {
     **{(module, name): ReadPast for module, names in SETTINGS.items() for name in names},
-    ("collections", "OrderedDict"): Builder(Items),
-    ("collections", "Counter"): Builder(dict),
+    ("collections", "OrderedDict"): Builder(lambda *pairs: Items(_with_keys(*pairs))),
+    ("collections", "Counter"): Builder(lambda *pairs: dict(_with_keys(*pairs))),
     ("_codecs", "encode"): Builder(_encode),
     ("__builtin__", "bytes"): Builder(lambda: b""),  # how protocol 2 writes the empty one
-    ("builtins", "set"): Builder(set),
-    ("__builtin__", "set"): Builder(set),
+    ("builtins", "set"): Builder(lambda *items: set(_as_keys(*items))),
+    ("__builtin__", "set"): Builder(lambda *items: set(_as_keys(*items))),
     ("mmengine.logging.history_buffer", "HistoryBuffer"): HistoryBuffer,
-    **_numpy_globals(),
+    **numpy_globals(),
 }
 # How protocol 2 names the methods that a HistoryBuffer holds; of anything else it is refused.
 GETATTR = (("builtins", "getattr"), ("__builtin__", "getattr"))
@@ -216,13 +138,21 @@ class SafeUnpickler(pickle._Unpickler):
         self.path = path
         self.allowed = {**GLOBALS, **(extra or {})}
         self.load_storage = load_storage
+        self.left = COST * len(file.getbuffer()) + FREE_COST
+
+    def spend(self, args: Any) -> None:
+        """Count what a call or a state costs."""
+        self.left -= sum(len(item) for item in args if isinstance(item, (str, bytes, bytearray, list, tuple, dict, set, frozenset)))
+        if self.left < 0:
+            raise ValueError("it takes far more work than its size explains")
 
     def find_class(self, module: str, name: str) -> Any:
         asked = f"{module}.{name}"
         if (module, name) in GETATTR:
             return Builder(lambda owner=None, *_: None if owner is HistoryBuffer else self._refuse(asked))
         found = self.allowed.get((module, name))
-        return self._refuse(asked) if found is None else found
+        found = self._refuse(asked) if found is None else found
+        return found.counted(self.spend) if isinstance(found, Builder) else found
 
     def _refuse(self, asked: str) -> NoReturn:
         raise InputError(f"{self.path}: refused: its pickle asks for {shown(asked)}; tensors, arrays and plain containers "
@@ -238,8 +168,54 @@ class SafeUnpickler(pickle._Unpickler):
         reader: Any = self      # the stubs of the class lack what it reads by
         reader.append(reader.read(int.from_bytes(reader.read(8), "little")))
 
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {**pickle._Unpickler.dispatch,
-                                                            pickle.BYTEARRAY8[0]: _load_bytes_to_change}
+    def _check_keys(self) -> None:
+        """Before the keys and values above the mark are put into a dictionary."""
+        stack: Any = self
+        for key in stack.stack[::2]:
+            check_key(key)
+        stack.load_setitems()
+
+    def _check_one_key(self) -> None:
+        stack: Any = self
+        check_key(stack.stack[-2])
+        stack.load_setitem()
+
+    def _check_dict(self) -> None:
+        stack: Any = self
+        for key in stack.stack[::2]:
+            check_key(key)
+        stack.load_dict()
+
+    def _check_items(self) -> None:
+        """Before the items above the mark are put into a set."""
+        stack: Any = self
+        _as_keys(stack.stack)
+        stack.load_additems()
+
+    def _check_frozen(self) -> None:
+        stack: Any = self
+        _as_keys(stack.stack)
+        stack.load_frozenset()
+
+    def _load_integer(self) -> None:
+        """LONG4: no number that a checkpoint holds takes more than some bytes."""
+        stack: Any = self
+        length = int.from_bytes(stack.read(4), "little", signed=True)
+        if not 0 <= length <= MOST_INTEGER:
+            raise ValueError(f"an integer of {length} bytes")
+        stack.append(pickle.decode_long(stack.read(length)))
+
+    def _build(self) -> None:
+        """A state may be the bytes of an array."""
+        stack: Any = self
+        state = stack.stack[-1]
+        self.spend(state if isinstance(state, tuple) else (state,))
+        stack.load_build()
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _load_bytes_to_change, pickle.SETITEMS[0]: _check_keys,
+        pickle.SETITEM[0]: _check_one_key, pickle.DICT[0]: _check_dict, pickle.ADDITEMS[0]: _check_items,
+        pickle.FROZENSET[0]: _check_frozen, pickle.LONG4[0]: _load_integer, pickle.BUILD[0]: _build}
 
 
 def load_pickle(file: io.BytesIO, path: Path | str, extra: Globals | None = None,

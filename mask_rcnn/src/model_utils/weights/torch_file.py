@@ -17,7 +17,9 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from ..config import InputError
-from .safe_pickle import Builder, Fixed, Globals, ReadPast, load_pickle, shown, whole_numbers
+from ..yaml_text import shown
+from .pickled_arrays import Builder, Fixed, Globals, whole_numbers
+from .safe_pickle import ReadPast, load_pickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001

@@ -4,7 +4,6 @@
 A folder that holds fetched files says in MARK what they are, so that processes that come later, and a job that is
 started again, find them whole or fetch them anew. LOCK lets one process at a time in.
 """
-import contextlib
 import json
 import logging
 import re
@@ -13,11 +12,12 @@ import stat
 import time
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
 from ..configuration.schema import InputError
+from ..turns import turn
 from .object_storage import FolderStorage, Storage, open_storage
 
 MARK, LOCK = ".fetched.json", ".fetching.lock"
@@ -44,7 +44,7 @@ def fetch(address: str, folder: Path | str, key: str, folder_key: str, wait_seco
         raise InputError(f"{key}: {address} holds zip files; {folder_key} must be another folder, to unpack them to")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _turn(folder / LOCK, wait_seconds):
+        with turn(folder / LOCK, wait_seconds):
             _bring(storage, address, folder, key, folder_key)
     except OSError as error:
         raise InputError(f"{folder_key}: {folder} cannot be written: {error.strerror or error}") from error
@@ -85,33 +85,6 @@ def _read_mark(folder: Path) -> dict[str, Any] | None:
         return None
     except ValueError:
         return {}
-
-
-@contextlib.contextmanager
-def _turn(path: Path, wait_seconds: float) -> Iterator[None]:
-    """Within `with` this is the only process that holds `path`. A failure is that of all who were waiting then."""
-    import fcntl  # not on every system, and only jobs need it
-
-    came = time.time()
-    with path.open("a+", encoding="utf-8") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.time() - came > wait_seconds:
-                    raise InputError(f"{path}: another process has been fetching for {wait_seconds / 60:g} minutes") from None
-                time.sleep(min(0.5, wait_seconds / 10))
-        file.seek(0)
-        failed, _, told = file.read().partition("\n")
-        if failed and float(failed) > came:
-            raise InputError(told)
-        try:
-            yield
-        except InputError as error:
-            file.truncate(0)
-            file.write(f"{time.time()}\n{error}")
-            raise
 
 
 def unpack(path: Path, folder: Path, key: str) -> None:

@@ -230,9 +230,9 @@ def _per_class(precision: np.ndarray, truth: Mapping[str, Any]) -> dict[str, dic
     objects = Counter(item["category_id"] for item in truth["annotations"] if not item["iscrowd"])
     categories = sorted(truth["categories"], key=lambda item: item["id"])
     names = [str(item.get("name", item["id"])) for item in categories]
-    rows = {}
+    rows, times = {}, Counter(names)
     for k, (item, name) in enumerate(zip(categories, names)):
-        name = name if names.count(name) == 1 else f"{name} ({item['id']})"
+        name = name if times[name] == 1 else f"{name} ({item['id']})"
         rows[name] = {"AP": _mean(precision[:, :, k, 0, 2]), "AP50": _mean(precision[0, :, k, 0, 2]),
                       "objects": objects[item["id"]]}
     return rows

@@ -168,7 +168,11 @@ def read_state(path: Path) -> RunState:
         beside = path.with_name(STATE)
         instead = f"; take {beside}" if beside.is_file() else "; to start from these weights set pre_trained"
         raise InputError(f"resume: {path}: holds weights and no state of a run{instead}")
-    values = json.loads(tensors.pop(STATE_KEY))
+    try:
+        values = json.loads(tensors.pop(STATE_KEY))
+        values["version"]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise DamagedError(f"resume: {path}: damaged: its state is no JSON of a run") from error
     require_finite(tensors, f"resume: {path}")
     if values["version"] != VERSION:
         raise InputError(f"resume: {path}: of format {values['version']}; this version goes on with format {VERSION}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import InputError
-from .safe_pickle import shown
+from ..yaml_text import shown
 
 # Where frameworks put the tensors within what they save; "blobs" is Caffe2's. The first that is there is taken.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "blobs")

@@ -1,4 +1,4 @@
-# Same as faster_rcnn/src/model_utils/commands.py
+# Same as faster_rcnn/src/model_utils/subcommands.py
 """The command of the package: `MODEL train --key=value ...` is `python train.py --key=value ...` in the model's folder."""
 import os
 import subprocess
