@@ -4,7 +4,6 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -134,10 +133,10 @@ class Detector:
         among others is a warning in the log.
         """
         threshold = self.config.score_thr if score_thr is None else score_thr
-        if not isinstance(threshold, Real) or not 0 <= threshold <= 1:
+        if not isinstance(threshold, (int, float, np.floating)) or not 0 <= threshold <= 1:
             raise InputError(f"score_thr: expected 0 to 1, got {threshold!r}")
         sources = open_sources(images, self.config.exif_orientation != "ignore")
-        return self._run(sources, threshold)
+        return self._run(sources, float(threshold))
 
     def _run(self, sources: list[Source], score_thr: float) -> Iterator[Found]:
         frames = (frame for source in sources for frame in source)
