@@ -48,6 +48,14 @@ def computing():
         time.sleep(9)
 
 
+def closing():
+    try:
+        ready()
+        time.sleep(9)
+    finally:
+        Path("closed").touch()
+
+
 def stuck():
     with replacing(Path("results.json")) as partial:
         partial.write_text("half")
@@ -96,8 +104,8 @@ LIBRARY = {"__init__.py": "", "slow.py": "print('ready', flush=True)\nimport tim
 @pytest.fixture(scope="module")
 def program(tmp_path_factory, repo_dir):
     """start(what, folder) -> the command, at that point."""
-    folder = tmp_path_factory.mktemp("program")
-    (folder / "mindspore").mkdir()
+    folder = tmp_path_factory.mktemp("program") / "mindspore"      # as a clone may be called
+    (folder / "mindspore").mkdir(parents=True)
     for name, text in LIBRARY.items():
         (folder / "mindspore" / name).write_text(text)
     (folder / "infer.py").write_text(PROGRAM)
@@ -121,6 +129,13 @@ def test_a_signal_ends_a_command_with_a_line(program, tmp_path, what, number):
     _, said = process.communicate(timeout=8)
     assert (process.returncode, said) == (128 + number, f"infer.py: {'interrupted' if number == signal.SIGINT else 'terminated'}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_in_a_folder_called_mindspore_closes_what_is_open(program, tmp_path):
+    process = program("closing", tmp_path)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(8) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["closed"]
 
 
 def test_a_second_signal_does_not_wait(program, tmp_path):
