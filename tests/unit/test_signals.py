@@ -41,6 +41,13 @@ def compiling():
         api.compile_graph(ready)
 
 
+def inferring():
+    from mindspore import api
+    signals.last_words.append(lambda: "2 of 3 are done")
+    signals.last_words.append(str)
+    api.compile_graph(ready)
+
+
 def computing():
     with replacing(Path("results.json")) as partial:
         partial.write_text("half")
@@ -136,6 +143,12 @@ def test_a_command_in_a_folder_called_mindspore_closes_what_is_open(program, tmp
     process.send_signal(signal.SIGINT)
     assert process.wait(8) == 130
     assert [path.name for path in tmp_path.iterdir()] == ["closed"]
+
+
+def test_a_command_says_what_is_missing_if_it_is_ended_within_a_library(program, tmp_path):
+    process = program("inferring", tmp_path)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=8)[1] == "2 of 3 are done\ninfer.py: terminated\n"
 
 
 def test_a_second_signal_does_not_wait(program, tmp_path):

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Optional
@@ -25,6 +25,8 @@ RENEWAL = 0.05      # MindSpore 2.10 takes SIGINT over whenever it runs a graph,
 IMPORTING = "<frozen importlib"
 # Modules that know of temporary files: of the models and of utils.
 FILES = (f"{__package__}.files", "utils.files")
+# Asked for lines, about results that are not whole, before the process ends at once.
+last_words: list[Callable[[], str]] = []
 
 
 class Interrupted(KeyboardInterrupt):
@@ -125,8 +127,9 @@ def _leave(number: int) -> None:
     for name in FILES:
         for path in tuple(getattr(sys.modules.get(name), "temporaries", ())):
             _remove(path)
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.write(2, f"{Path(sys.argv[0]).name}: {WORDS[signal.Signals(number)]}\n".encode())
+    for line in (*last_words, lambda: f"{Path(sys.argv[0]).name}: {WORDS[signal.Signals(number)]}"):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.write(2, f"{text}\n".encode() if (text := line()) else b"")
     os._exit(128 + number)
 
 
