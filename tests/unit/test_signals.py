@@ -23,7 +23,7 @@ from src.model_utils import signals
 from src.model_utils.command import run_main
 from src.model_utils.files import replacing, scratch_folder
 
-signals.GRACE = signals.UNWINDING = 0.3
+signals.GRACE = signals.UNWINDING = float(sys.argv[2])
 
 
 def ready():
@@ -85,7 +85,7 @@ def deaf():
         try:
             time.sleep(0.1)
         except BaseException:
-            pass
+            print("heard", flush=True)
 
 
 if sys.argv[1] == "no_memory":
@@ -99,8 +99,13 @@ if sys.argv[1] == "unguarded":
     time.sleep(9)
 if sys.argv[1] == "taken_over":         # as MindSpore does whenever it runs a graph
     import mindspore
+    action, ignored = ctypes.create_string_buffer(512), (1).to_bytes(8, "little")
     ctypes.CDLL(None).signal(2, ctypes.c_void_p(1))
-    time.sleep(0.2)
+    for _ in range(900):
+        ctypes.CDLL(None).sigaction(2, None, action)
+        if action.raw[:8] != ignored:
+            break
+        time.sleep(0.01)
     sys.argv[1] = "computing"
 run_main(globals()[sys.argv[1]])
 """
@@ -110,7 +115,7 @@ LIBRARY = {"__init__.py": "", "slow.py": "print('ready', flush=True)\nimport tim
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory, repo_dir):
-    """start(what, folder) -> the command, at that point."""
+    """start(what, folder) -> the command, at that point. patience: seconds of GRACE and UNWINDING."""
     folder = tmp_path_factory.mktemp("program") / "mindspore"      # as a clone may be called
     (folder / "mindspore").mkdir(parents=True)
     for name, text in LIBRARY.items():
@@ -118,9 +123,9 @@ def program(tmp_path_factory, repo_dir):
     (folder / "infer.py").write_text(PROGRAM)
     (folder / "src").symlink_to(repo_dir / "faster_rcnn" / "src")
 
-    def start(what, cwd):
-        process = subprocess.Popen([sys.executable, "-S", str(folder / "infer.py"), what], cwd=cwd, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, text=True)
+    def start(what, cwd, patience=0.3):
+        process = subprocess.Popen([sys.executable, "-S", str(folder / "infer.py"), what, str(patience)], cwd=cwd,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "ready\n", process.stderr.read()
         return process
 
@@ -152,9 +157,9 @@ def test_a_command_says_what_is_missing_if_it_is_ended_within_a_library(program,
 
 
 def test_a_second_signal_does_not_wait(program, tmp_path):
-    process = program("deaf", tmp_path)
+    process = program("deaf", tmp_path, patience=60)
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.1)
+    assert process.stdout.readline() == "heard\n"
     process.send_signal(signal.SIGINT)
     assert process.wait(5) == 130
 
