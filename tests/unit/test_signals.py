@@ -80,10 +80,10 @@ def swallowing():
 
 
 def deaf():
-    ready()
-    for _ in range(90):
+    for number in range(3):
         try:
-            time.sleep(0.1)
+            number or ready()
+            time.sleep(3)
         except BaseException:
             print("heard", flush=True)
 
@@ -144,14 +144,14 @@ def test_a_signal_ends_a_command_with_a_line(program, tmp_path, what, number):
 
 
 def test_a_command_in_a_folder_called_mindspore_closes_what_is_open(program, tmp_path):
-    process = program("closing", tmp_path)
+    process = program("closing", tmp_path, patience=60)
     process.send_signal(signal.SIGINT)
     assert process.wait(8) == 130
     assert [path.name for path in tmp_path.iterdir()] == ["closed"]
 
 
 def test_a_command_says_what_is_missing_if_it_is_ended_within_a_library(program, tmp_path):
-    process = program("inferring", tmp_path)
+    process = program("inferring", tmp_path, patience=60)
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=8)[1] == "2 of 3 are done\ninfer.py: terminated\n"
 
