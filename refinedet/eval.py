@@ -6,7 +6,7 @@ usage: python eval.py --config_path=F --checkpoint_path=C --coco_root=D [--anno_
         or --mindir_path, --onnx_path: an exported network)
        python eval.py --detections=RESULTS.json --anno_path=GROUND_TRUTH.json [--scorer=faster|pycocotools]
 
-Writes metrics.json, detections.json and pr_curves.png to output_path; of masks also segm_pr_curves.png.
+Writes metrics.json, detections.json, pr_curves.png and report.html to output_path; of masks also segm_pr_curves.png.
 """
 from src.model_utils.signals import end_at_signals
 

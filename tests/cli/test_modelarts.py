@@ -203,7 +203,7 @@ def test_evaluation(job, sent, coco, bucket):
     bucket[0].put_object(Bucket=bucket[1], Key="sets/found.json", Body=json.dumps(found).encode())
     run(job("--detections=found.json", *FLAGS[:2], script=ROOT / "faster_rcnn" / "eval.py"), 0)
     files = sent()
-    assert sorted(files) == ["eval.log", "metrics.json", "pr_curves.png"]
+    assert sorted(files) == ["eval.log", "metrics.json", "pr_curves.png", "report.html"]
     assert json.loads(files["metrics.json"])["bbox"]["AP"] == pytest.approx(1.0)
 
 

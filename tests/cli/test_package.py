@@ -84,7 +84,8 @@ def test_what_the_wheel_holds(wheel, repo_dir):
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         about = message_from_bytes(archive.read(metadata))
     info = metadata.partition("/")[0]
-    files = [path.relative_to(repo_dir) for name in (*MODELS, "utils") for path in find_files(repo_dir / name, {".py", ".yaml"})]
+    files = [path.relative_to(repo_dir) for name in (*MODELS, "utils")
+             for path in find_files(repo_dir / name, {".py", ".yaml", ".html", ".css", ".js"})]
     expected = {path.as_posix() for path in files if path.parts[0] != "utils"}
     tools = [path.as_posix() for path in files if path.parts[0] == "utils" and path.parts[1] != "demo"]
     expected |= {f"{model}/{name}" for model in MODELS for name in tools}

@@ -59,6 +59,8 @@ def test_what_a_run_leaves(compiled, command, tmp_path, model):
     assert list(output.glob("events.out.tfevents.*"))
     height, width = cv2.imread(str(output / "curves.png")).shape[:2]
     assert width > 2 * height       # losses, AP and learning rate side by side
+    page = (output / "curves.html").read_text(encoding="utf-8")
+    assert f"<h1>{model}: training</h1>" in page and "<dd>ended</dd>" in page and "http-equiv=\"refresh\"" not in page
     old_line = r"epoch: \d+ step: \d+, " + ", ".join(rf"{name}: \d+\.\d{{5}}" for name in LOSSES[model])
     assert [bool(re.fullmatch(old_line, line)) for line in losses(output)] == [True] * 6
     assert [line.split(",")[0] for line in losses(output)] == [

@@ -18,6 +18,7 @@ from faster_rcnn.src.model_utils.evaluation.coco_scores import FIGURES
 from faster_rcnn.src.model_utils.files import WriteError, printable, replacing, write_text
 from utils.hccl_tools import rank_table
 from utils.mindrecord import errors, manifest
+from utils.report.page import write_page
 
 MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
 HOSTILE = ["$\\frac$", "_hidden", "lone \udc80", "esc \x1b[2J\x07", "猫 cat", "a\nb"]
@@ -144,8 +145,14 @@ def saved_config(path):
     part("faster_rcnn", "model_utils.config").save_config(SimpleNamespace(to_dict=lambda: {"a": list(range(99))}), path)
 
 
+def page(path):
+    values = {"title": "a", "facts": {}, "notes": ["b" * 99], "masks": False, "images": 1, "shown": 1}
+    write_page(path, "evaluation", {}, **values)
+
+
 WRITERS = {
     "detections.json": detections,
+    "report.html": page,
     "metrics.json": from_scores("report", "write_metrics"),
     "pr_curves.png": from_scores("plots", "plot_pr_curves"),
     "config.yaml": saved_config,
@@ -184,8 +191,8 @@ def test_kill_while_results_are_written_leaves_those_that_were_there(tmp_path, m
 
 # Figures first
 
-def report(model: str, names, output):
-    config = SimpleNamespace(to_dict=lambda: {"coco_classes": list(names)})
+def report(model: str, names, output, page=False):
+    config = SimpleNamespace(to_dict=lambda: {"coco_classes": list(names)}, report=page)
     return part(model, "model_utils.evaluation.report").report(scores_of(model, names), {}, config, output, 1.0)
 
 
@@ -217,10 +224,13 @@ def test_a_fault_in_drawing_costs_no_figure(monkeypatch, tmp_path, capsys):
     def fails(*_):
         raise RuntimeError("of the library\x1b[2J")
 
-    monkeypatch.setattr(part("refinedet", "model_utils.evaluation.report"), "plot_pr_curves", fails)
-    text = report("refinedet", ["cat"], tmp_path)
+    for name in ("plot_pr_curves", "write_html"):
+        monkeypatch.setattr(part("refinedet", "model_utils.evaluation.report"), name, fails)
+    text = report("refinedet", ["cat"], tmp_path, page=True)
     told = capsys.readouterr()
-    assert told.out == text and told.err == f"warning: {tmp_path}/pr_curves.png: not drawn: RuntimeError: of the library\\x1b[2J\n"
+    assert told.out == text and told.err == "".join(
+        f"warning: {tmp_path}/{name}: not drawn: RuntimeError: of the library\\x1b[2J\n"
+        for name in ("pr_curves.png", "report.html"))
     assert json.loads((tmp_path / "metrics.json").read_bytes())["bbox"]["AP"] == 0.5
 
 

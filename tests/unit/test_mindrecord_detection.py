@@ -131,7 +131,7 @@ def test_check_draws(tmp_path, capsys):
     tint = image[100:150, 100:220].reshape(-1, 3).mean(0) - image[180:, :].reshape(-1, 3).mean(0)
     assert np.argmax(tint) == np.argmax(colour_of(1))
     drawing = Drawing(tmp_path / "few", 2)
-    diagnose("labelme", "", folder, progress=False, drawing=drawing)
+    diagnose("labelme", "", folder, progress=False, drawings=[drawing])
     assert sorted(path.name for path in (tmp_path / "few").iterdir()) == ["0000_a.jpg", "0001_e.jpg"] and drawing.drawn == 2
 
 

@@ -104,7 +104,7 @@ def test_fractions_are_of_the_image_that_is_used(tmp_path, looks, rule):
 def test_images_are_drawn_as_their_boxes_count_them(tmp_path, looks):
     size, box = LOOKS[looks]
     paths = data_set(tmp_path, "coco", size, box)
-    diagnose("coco", *paths, progress=False, drawing=Drawing(tmp_path / "drawn"))
+    diagnose("coco", *paths, progress=False, drawings=[Drawing(tmp_path / "drawn")])
     drawn = cv2.imread(str(tmp_path / "drawn" / "0000_a.jpg")).astype(int)
     x, y = (round((box[side] + box[side + 2]) / 2 * drawn.shape[1] / size[0]) for side in (0, 1))
     assert drawn.shape[0] * size[0] == drawn.shape[1] * size[1] and drawn[y, x, 2] - drawn[y, x, 0] > 128

@@ -44,21 +44,21 @@ def test_training_curves(tmp_path):
     rows.append({"step": 600, "bbox": {"AP": 0.25, "AP50": 0.5}, "note": "text", "finished": True})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert is_picture(plot_training(path, tmp_path / "t.png"))
-    series = plots._series(read_jsonl(path), "step")
+    series = plots.read_series(read_jsonl(path), "step")
     assert series["AP50"] == ([600], [0.5]) and series["total_loss"][1][1] == 1
     assert "note" not in series and "finished" not in series
 
 
 def test_losses_may_stand_in_an_object_and_epochs_in_place_of_steps():
-    series = plots._series([{"epoch": 2, "losses": {"total_loss": 1.5}, "segm": {"AP": 0.1}}], "epoch")
+    series = plots.read_series([{"epoch": 2, "losses": {"total_loss": 1.5}, "segm": {"AP": 0.1}}], "epoch")
     assert series == {"total_loss": ([2], [1.5]), "segm AP": ([2], [0.1])}
 
 
 def test_many_points_are_averaged_in_groups():
-    x, y = plots._thin(np.arange(1000), np.arange(1000) * 2.0)
+    x, y = plots.thin(np.arange(1000), np.arange(1000) * 2.0)
     assert len(x) <= plots.MOST_POINTS
     np.testing.assert_allclose(y, 2 * x)
-    assert x[0] == 3 and plots._thin([5], [7])[1].tolist() == [7]
+    assert x[0] == 3 and plots.thin([5], [7])[1].tolist() == [7]
 
 
 def test_a_killed_run_can_be_plotted_and_other_faults_are_named(tmp_path):

@@ -14,6 +14,7 @@ import cv2
 
 from ..command import status_after
 from ..files import log_to_stderr, printable
+from ..report.dataset import Gallery, write_dataset
 from ..signals import guarded
 from .batches import draw_batches, model_folder
 from .conversion import convert, ensure
@@ -68,6 +69,8 @@ def check_main(argv: Optional[Sequence[str]] = None) -> int:
                         help="a folder with images and annotations, in place of --source, --image_dir and --anno_path")
     parser.add_argument("--draw", type=_path, metavar="DIR", help="draw images with their boxes and masks into this folder")
     parser.add_argument("--draw_count", type=_positive, default=50, help="images to draw at most (50)")
+    parser.add_argument("--report", type=_path, metavar="FILE", help="write a page with all of it, and some of the images, for a "
+                        "browser, such as report.html; FOLDER with several sets: a number is put behind the name")
     parser.add_argument("--config_path", type=_path, metavar="YAML", help="with --draw: also draw batches as a model trains on "
                         "them with this configuration, augmented; its data keys are set to this data")
     parser.add_argument("--model", type=_path, metavar="DIR", help="folder of the model whose configuration that is (the one that "
@@ -94,6 +97,8 @@ def _check_folder(args: argparse.Namespace) -> int:
         place = {**vars(args), "source": item.entry.name, **item.place._asdict()}
         place.update({key: value for key in ("image_dir", "image_set") if (value := getattr(args, key))})
         folder = args.draw and (args.draw if len(found) == 1 else args.draw / str(place_number))
+        if args.report and len(found) > 1:
+            place["report"] = args.report.with_stem(f"{args.report.stem}_{place_number}")
         status = max(status, _check(argparse.Namespace(**place), folder))
     return status
 
@@ -102,17 +107,23 @@ def _check(args: argparse.Namespace, draw: Optional[Path]) -> int:
     check_source(args.source, args.masks)
     check_paths(args.source, args.image_dir, args.anno_path, args.image_set)
     drawing = Drawing(draw, args.draw_count) if draw else None
+    gallery = Gallery() if args.report else None
     if draw and args.config_path:
         model_folder(args)      # a wrong one is reported before the images are decoded
     try:
         found = diagnose(args.source, args.image_dir, args.anno_path, args.classes, args.image_set, args.workers,
-                         masks=args.masks, exif_orientation=args.exif_orientation, split=_split(args), drawing=drawing)
+                         masks=args.masks, exif_orientation=args.exif_orientation, split=_split(args),
+                         drawings=[viewer for viewer in (drawing, gallery) if viewer])
     except DataError as error:
         print(printable(str(error)))
         print("problems: 1, and the annotations do not read any further")
         return 1
     for line in (*found.problems, *found.notes, *found.lines()):
         print(line)
+    if gallery:
+        facts = {"format": args.source, "annotations": args.anno_path, "images": args.image_dir, "set": args.image_set}
+        write_dataset(args.report, "Data set", found, gallery, facts)
+        print(f"written: {args.report}")
     if drawing:
         print(f"drawn: {drawing.drawn} images in {draw}")
     if draw and args.config_path:

@@ -1,17 +1,16 @@
 """The data doctor: reads a data set as conversion does, decodes every picture in full, and tells all that is wrong."""
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 import numpy as np
 
 from ..files import printable
 from .conversion import size_fault
-from .drawing import Drawing
 from .errors import Problem, count_kinds
-from .fitting import fit
+from .fitting import Fitted, fit
 from .manifest import picture_sizes
 from .pictures import PictureError, check_rule, inspect, read_picture
 from .progress import Crew, Progress, Report, default_workers
@@ -20,6 +19,16 @@ from .records import ImageRecord
 from .splitting import Split
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class Viewer(Protocol):
+    """Shows some of the images, which several threads bring."""
+
+    def choose(self, records: list[ImageRecord], categories: list[dict[str, Any]]) -> None:
+        """Take note of the images to show."""
+
+    def add(self, record: ImageRecord, data: bytes, fitted: Fitted) -> None:
+        """Show the image of a record, if it is one of those chosen."""
 
 
 @dataclass
@@ -75,8 +84,8 @@ class _Part:
 def diagnose(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Optional[Classes] = None,
              image_set: Optional[str] = None, workers: Optional[int] = None, progress: Optional[Report] = None,
              masks: bool = False, exif_orientation: str = "auto", split: Optional[Split] = None,
-             drawing: Optional[Drawing] = None) -> Diagnosis:
-    """As `convert`, without writing. DataError where the annotations as a whole do not read. drawing: draws some of the images."""
+             drawings: Sequence[Viewer] = ()) -> Diagnosis:
+    """As `convert`, without writing. DataError where the annotations as a whole do not read. drawings: show some of the images."""
     check_source(source, masks)
     check_rule(exif_orientation)
     image_dir, anno_path = check_paths(source, image_dir, anno_path, image_set)
@@ -86,12 +95,12 @@ def diagnose(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Optio
     # Pictures differ in what they take to decode: several parts for each worker level that out.
     step = max(1, len(found.records) // (workers * 8))
     parts = [_Part(found.records[start:start + step]) for start in range(0, len(found.records), step)]
-    if drawing:
+    for drawing in drawings:
         drawing.choose(found.records, found.categories)
     bar = Progress(len(found.records), "check", progress)
     try:
         with Crew(workers) as crew:
-            crew.run(lambda part, tick: _examine(part, image_dir, sizes, masks, exif_orientation, drawing, tick), parts, bar)
+            crew.run(lambda part, tick: _examine(part, image_dir, sizes, masks, exif_orientation, drawings, tick), parts, bar)
     finally:
         bar.close()
     problems = found.problems + [problem for part in parts for problem in part.problems]
@@ -105,7 +114,7 @@ def diagnose(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Optio
 
 
 def _examine(part: _Part, image_dir: Path, sizes: dict[str, Optional[int]], masks: bool, exif_orientation: str,
-             drawing: Optional[Drawing], tick: Callable[[], None]) -> None:
+             drawings: Sequence[Viewer], tick: Callable[[], None]) -> None:
     for record in part.records:
         tick()
         problem = size_fault(record, sizes[record.file_name], image_dir)
@@ -119,7 +128,7 @@ def _examine(part: _Part, image_dir: Path, sizes: dict[str, Optional[int]], mask
             part.problems.append(Problem(str(image_dir / record.file_name), "", str(error), error.kind))
             continue
         fitted = fit(record, stored, masks, exif_orientation)
-        if drawing:
+        for drawing in drawings:
             drawing.add(record, data, fitted)
         stay, boxes, _, problems, frame = fitted
         part.problems += problems

@@ -1,4 +1,5 @@
-"""What a training run tells: lines on the screen, loss_{rank}.log, metrics.jsonl, curves.png, TensorBoard events.
+"""What a training run tells: lines on the screen, loss_{rank}.log, metrics.jsonl, curves.png, curves.html,
+TensorBoard events.
 
 A step is one update; `step` counts them over the whole run from 1, `batch` within the epoch.
 """
@@ -7,7 +8,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -143,19 +144,24 @@ class TrainLog:
             self._board.flush()
 
     def draw_curves(self, pause: float = 0.0) -> None:
-        """Draw losses, learning rate and AP of metrics.jsonl into curves.png.
+        """Draw losses, learning rate and AP of metrics.jsonl into curves.png and curves.html.
 
-        pause: seconds that must have passed since the last time, or since the start.
+        pause: seconds that must have passed since the last time, or since the start; 0: the run has ended.
         """
         if not self.writer or not self._recorded or time.monotonic() - self._drawn < pause:
             return
+        from ..evaluation.html_report import write_training
         from ..evaluation.plots import plot_training  # matplotlib takes a second
 
         metrics = Path(self._metrics.name)
-        try:
-            plot_training(metrics, metrics.with_name("curves.png"))
-        except (OSError, InputError) as error:      # a picture is not worth a run
-            self.say(f"curves.png cannot be drawn: {error}")
+        pictures: dict[str, Callable[[Path], Any]] = {
+            "curves.png": lambda path: plot_training(metrics, path),
+            "curves.html": lambda path: write_training(metrics, path, running=pause > 0)}
+        for name, draw in pictures.items():
+            try:
+                draw(metrics.with_name(name))
+            except (OSError, InputError, ImportError) as error:      # a picture is not worth a run
+                self.say(f"{name} cannot be drawn: {error}")
         self._drawn = time.monotonic()
 
     def state(self) -> dict[str, Any]:

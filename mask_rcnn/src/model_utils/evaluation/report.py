@@ -1,8 +1,9 @@
 # Same as faster_rcnn/src/model_utils/evaluation/report.py
 """What eval.py and postprocess.py do: score a network or a file of detections, print the figures, write them and the curves."""
+import functools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..files import printable, tell, write_text
 from ..locks import RESULTS, writing_alone
 from .coco_inputs import GroundTruth, Results, read_json
 from .coco_scores import Scores, class_table, coco_ap
+from .html_report import write_html
 from .plots import plot_pr_curves
 from .voc_ap import VocScores, voc_ap
 
@@ -82,7 +84,7 @@ def _limit_classes(path: Path, classes: Sequence[str]) -> Mapping[str, Any]:
 
 
 def report(scores: list[Scores], others: Mapping[str, VocScores], config: Config, output: Path, seconds: float) -> str:
-    """Print the figures, then write them to eval.log and metrics.json, then draw the curves; return the text of eval.log.
+    """Print the figures, then write them to eval.log and metrics.json, draw the curves and report.html; return eval.log's text.
 
     A full disk or a curve that cannot be drawn takes no figure away.
     """
@@ -96,7 +98,11 @@ def report(scores: list[Scores], others: Mapping[str, VocScores], config: Config
     write_metrics(output / "metrics.json", scores, **more, config=config.to_dict(), seconds=round(seconds, 2))
     write_text(output / "eval.log", text)
     for item in scores:
-        _draw(item, output / f"{'' if item.iou_type == 'bbox' else item.iou_type + '_'}pr_curves.png")
+        png = output / f"{'' if item.iou_type == 'bbox' else item.iou_type + '_'}pr_curves.png"
+        _draw(png, functools.partial(plot_pr_curves, item, png))
+    if config.report:
+        page = output / "report.html"
+        _draw(page, functools.partial(write_html, page, scores, others, config))
     print("\n".join(ending), flush=True)
     return text
 
@@ -117,14 +123,14 @@ def _lines(scores: list[Scores], others: Mapping[str, VocScores]) -> list[str]:
     return lines
 
 
-def _draw(scores: Scores, png: Path) -> None:
-    """Draw the curves; a fault other than of the file system is a warning, as the figures are there without them."""
+def _draw(path: Path, draw: Callable[[], Any]) -> None:
+    """Draw curves or a page; a fault other than of the file system is a warning, as the figures are there without them."""
     try:
-        plot_pr_curves(scores, png)
+        draw()
     except OSError:
         raise
     except Exception as error:      # noqa: BLE001  (whatever the library raises)
-        tell(f"warning: {png}: not drawn: {type(error).__name__}: {' '.join(str(error).split())}")
+        tell(f"warning: {path}: not drawn: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def write_metrics(path: Path | str, scores: list[Scores], **more: Any) -> dict[str, Any]:

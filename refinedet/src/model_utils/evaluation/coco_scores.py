@@ -64,6 +64,8 @@ class Scores:
     notes: list[str] = field(default_factory=list)          # lines for the reader: what was odd about the input
     precision: np.ndarray | None = field(default=None, repr=False)  # (T, R, K) of area "all", max_dets detections
     max_dets: int = COCO_MOST       # another one than 100 gives AR100, ... its name
+    truth: Mapping[str, Any] | None = field(default=None, repr=False)      # what was scored: clean COCO ground truth,
+    found: Detections | None = field(default=None, repr=False)             # and the detections
     # What an evaluation has besides: "segm", the Scores of masks; "voc", VocScores.
     others: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -118,7 +120,7 @@ def coco_ap(ground_truth: GroundTruth, results: Results, iou_type: str = "bbox",
     figures = {_name(name, max_dets): _mean((precision if kind == "AP" else recall)[_threshold_index(iou), ..., area, most])
                for name, kind, iou, area, most in FIGURES}
     return Scores(iou_type, figures, _per_class(precision, truth), len(truth["images"]), len(found), notes,
-                  precision[..., 0, 2], max_dets)
+                  precision[..., 0, 2], max_dets, truth, found)
 
 
 def _name(name: str, max_dets: int) -> str:

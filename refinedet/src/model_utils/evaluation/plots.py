@@ -83,7 +83,7 @@ def plot_training(metrics_jsonl: Path | str, png: Path | str) -> Path:
     """
     rows = read_jsonl(metrics_jsonl)
     unit = "step" if any("step" in row for row in rows) else "epoch"
-    series = _series(rows, unit)
+    series = read_series(rows, unit)
     losses = [name for name in series if name.endswith("_loss") and name not in LOSS_SUMS]
     losses.sort(key=lambda name: name != "total_loss")
     figures = [name for name in series if name.split(" ")[-1] in ("AP", "AP50", "AP75")]
@@ -98,7 +98,7 @@ def plot_training(metrics_jsonl: Path | str, png: Path | str) -> Path:
             points = series[name]
             main = name in ("total_loss", "lr", "AP")
             label = f"{name.replace('_', ' ')}   {points.y[-1]:.3g}"
-            x, y = _thin(*points)
+            x, y = thin(*points)
             axes.plot(x, y, color=INK if main else LINES[i % len(LINES)], lw=2 if main else 1.4, label=label,
                       marker="o" if len(x) <= 30 else None, ms=3.5)
         axes.set_ylim(bottom=0)
@@ -129,17 +129,22 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
     return rows
 
 
-def _series(rows: Iterable[Mapping[str, Any]], unit: str) -> dict[str, Series]:
-    """name -> (x, y) of every number in the rows; {"bbox": {"AP": 0.3}} is "AP", and that of masks "segm AP"."""
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row whose {"bbox": {"AP": 0.3}} is "AP", and that of masks "segm AP"."""
+    result = dict(row)
+    for key in ("losses", "bbox", "segm"):
+        inner = result.pop(key, None)
+        if isinstance(inner, dict):
+            result.update({f"segm {name}" if key == "segm" else name: value for name, value in inner.items()})
+    return result
+
+
+def read_series(rows: Iterable[Mapping[str, Any]], unit: str) -> dict[str, Series]:
+    """name -> (x, y) of every number in the rows."""
     series: dict[str, Series] = {}
-    for i, row in enumerate(rows, 1):
-        flat = dict(row)
-        for key in ("losses", "bbox", "segm"):
-            inner = flat.pop(key, None)
-            if isinstance(inner, dict):
-                flat.update({f"segm {name}" if key == "segm" else name: value for name, value in inner.items()})
-        x = flat.pop(unit, i)
-        for name, value in flat.items():
+    for i, row in enumerate(map(flat, rows), 1):
+        x = row.pop(unit, i)
+        for name, value in row.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value):
                 points = series.setdefault(name, Series([], []))
                 points.x.append(x)
@@ -147,9 +152,9 @@ def _series(rows: Iterable[Mapping[str, Any]], unit: str) -> dict[str, Series]:
     return series
 
 
-def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """At most MOST_POINTS points, each the mean of its group."""
-    size = -(-len(x) // MOST_POINTS)
+def thin(x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """At most `most` points, each the mean of its group."""
+    size = -(-len(x) // most)
     groups = np.arange(len(x)) // size
     counts = np.bincount(groups)
     return np.bincount(groups, x) / counts, np.bincount(groups, y) / counts
