@@ -9,9 +9,11 @@ Pictures that are equal byte for byte stay on one side: a picture seen in traini
 import argparse
 import hashlib
 import html
+import os
 import random
 import re
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -90,11 +92,8 @@ def split_pairs(pairs: list, val_ratio: float, seed: int) -> dict:
 
 def copy_sides(sides: dict, data_path: Path) -> None:
     """Both folders appear when all is copied. Earlier ones are not touched: mixed with them, sides would overlap."""
-    for side in SIDES:
-        if (data_path / side).exists():
-            raise SplitError(f"{data_path / side} exists already: remove it, or move it away, to split anew")
-    partial = data_path / ".split_data.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    refuse_earlier(data_path)
+    partial = partial_folder(data_path)
     try:
         for side in SIDES:
             for number, name in enumerate(("images", "annotations")):
@@ -102,10 +101,40 @@ def copy_sides(sides: dict, data_path: Path) -> None:
                 folder.mkdir(parents=True)
                 for pair in sides[side]:
                     shutil.copy(pair[number], folder)
+        refuse_earlier(data_path)       # another process may have been faster
         for side in SIDES:
             (partial / side).rename(data_path / side)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_earlier(data_path: Path) -> None:
+    """SplitError if one of the sides is there."""
+    for side in SIDES:
+        if (data_path / side).exists():
+            raise SplitError(f"{data_path / side} exists already: remove it, or move it away, to split again")
+
+
+def partial_folder(data_path: Path) -> Path:
+    """The folder in which this process copies. Those of processes of this machine, or container, that are dead are removed."""
+    namespace = Path("/proc/self/ns/pid")
+    place = f"{socket.gethostname()}-{namespace.stat().st_ino if namespace.exists() else 0}"
+    own = data_path / f".split_data.{place}.{os.getpid()}.partial"
+    for path in data_path.glob(".split_data.*.partial"):
+        found = re.fullmatch(rf"\.split_data\.{re.escape(place)}\.([0-9]{{1,9}})\.partial", path.name)
+        if path == own or (found and not is_alive(int(found[1]))):
+            shutil.rmtree(path, ignore_errors=True)
+    return own
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process; on Windows, where os.kill would end it, it is taken for granted."""
+    try:
+        return os.name != "posix" or os.kill(pid, 0) is None
+    except ProcessLookupError:
+        return False
+    except OSError:         # somebody else's
+        return True
 
 
 def printable(text: str) -> str:

@@ -11,7 +11,7 @@ from mindspore import Parameter, Tensor
 from faster_rcnn.src.model_utils.config import DamagedError
 from faster_rcnn.src.model_utils.inference.backend import OnnxCheckpoint
 from faster_rcnn.src.model_utils.training.checkpoint import CheckpointFolder, open_state, write_checkpoint
-from faster_rcnn.src.model_utils.weights.checksum import load_checked, require_sound, save_checked
+from faster_rcnn.src.model_utils.weights.checksum import load_checked, require_finite, require_sound, save_checked
 from faster_rcnn.src.model_utils.weights.loading import load_checkpoint_into, load_pretrained, read_weights
 from faster_rcnn.src.model_utils.weights.reader import read_checkpoint
 from faster_rcnn.src.model_utils.weights.writer import write_weights
@@ -160,3 +160,6 @@ def test_a_parameter_that_is_a_number(tmp_path):
     path = tmp_path / "n.ckpt"
     save_checked(path, {"half": Parameter(Tensor(np.ones(2), ms.bfloat16)), "whole": Parameter(Tensor(3, ms.int32))})
     assert list(read_checkpoint(path).arrays) == ["half", "whole"]
+    require_finite({"half": Tensor(np.ones(2), ms.bfloat16)}, path)
+    with pytest.raises(DamagedError, match="half: 1 of 2 values are not finite"):
+        require_finite({"half": Tensor([np.nan, 1], ms.bfloat16)}, path)

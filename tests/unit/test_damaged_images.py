@@ -43,6 +43,8 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 JPEGS = {"plain": encoded("JPEG"), "progressive": encoded("JPEG", progressive=True), "grey": encoded("JPEG", "L"),
          "restarts": encoded("JPEG", restart_marker_rows=1), "cmyk": encoded("JPEG", "CMYK")}
 PLAIN = JPEGS["plain"]
+THUMBNAIL = b"Exif\0\0MM\0*\0\0\0\x08" + bytes(6) + encoded("JPEG", "L", quality=1)     # as cameras write it into the file
+JPEGS["thumbnail"] = PLAIN[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(THUMBNAIL)) + THUMBNAIL + PLAIN[2:]
 PNG = encoded("PNG")
 BMP = encoded("BMP")
 WHOLE = {**{f"{name}.jpg": data for name, data in JPEGS.items()}, "zeros.jpg": PLAIN + bytes(1000), "two.jpg": PLAIN + PLAIN,

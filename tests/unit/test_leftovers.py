@@ -76,3 +76,16 @@ def test_a_link_to_a_folder_is_not_followed(tmp_path):
     (tmp_path / f".x.{files._place()}.{child}.part.folder").symlink_to(tmp_path / "mine")
     clear_leftovers(tmp_path)
     assert [path.name for path in tmp_path.rglob("*")] == ["mine", "file"]
+
+
+def test_those_of_a_process_with_the_same_id_go(tmp_path):
+    """As in a container, whose command has the same id whenever it starts."""
+    older, target = tmp_path / "net-1_20.ckpt", tmp_path / "last.ckpt"
+    older.write_text("older")
+    os.link(older, own_name(target))        # killed before `target` was replaced
+    own_name(tmp_path / "net.folder").mkdir()
+    (own_name(tmp_path / "net.folder") / "half").touch()
+    with replacing(target) as partial, scratch_folder(tmp_path / "net.onnx") as folder:
+        partial.write_text("newer")
+        assert list(folder.iterdir()) == []
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {older.name: "older", target.name: "newer"}

@@ -23,7 +23,7 @@ from src.model_utils import signals
 from src.model_utils.command import run_main
 from src.model_utils.files import replacing, scratch_folder
 
-signals.GRACE = signals.UNWINDING = 0.3
+signals.GRACE = signals.UNWINDING = float(sys.argv[2])
 
 
 def ready():
@@ -41,11 +41,26 @@ def compiling():
         api.compile_graph(ready)
 
 
+def inferring():
+    from mindspore import api
+    signals.last_words.append(lambda: "2 of 3 are done")
+    signals.last_words.append(str)
+    api.compile_graph(ready)
+
+
 def computing():
     with replacing(Path("results.json")) as partial:
         partial.write_text("half")
         ready()
         time.sleep(9)
+
+
+def closing():
+    try:
+        ready()
+        time.sleep(9)
+    finally:
+        Path("closed").touch()
 
 
 def stuck():
@@ -65,12 +80,12 @@ def swallowing():
 
 
 def deaf():
-    ready()
-    for _ in range(90):
+    for number in range(3):
         try:
-            time.sleep(0.1)
+            number or ready()
+            time.sleep(3)
         except BaseException:
-            pass
+            print("heard", flush=True)
 
 
 if sys.argv[1] == "no_memory":
@@ -84,8 +99,13 @@ if sys.argv[1] == "unguarded":
     time.sleep(9)
 if sys.argv[1] == "taken_over":         # as MindSpore does whenever it runs a graph
     import mindspore
+    action, ignored = ctypes.create_string_buffer(512), (1).to_bytes(8, "little")
     ctypes.CDLL(None).signal(2, ctypes.c_void_p(1))
-    time.sleep(0.2)
+    for _ in range(900):
+        ctypes.CDLL(None).sigaction(2, None, action)
+        if action.raw[:8] != ignored:
+            break
+        time.sleep(0.01)
     sys.argv[1] = "computing"
 run_main(globals()[sys.argv[1]])
 """
@@ -95,17 +115,17 @@ LIBRARY = {"__init__.py": "", "slow.py": "print('ready', flush=True)\nimport tim
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory, repo_dir):
-    """start(what, folder) -> the command, at that point."""
-    folder = tmp_path_factory.mktemp("program")
-    (folder / "mindspore").mkdir()
+    """start(what, folder) -> the command, at that point. patience: seconds of GRACE and UNWINDING."""
+    folder = tmp_path_factory.mktemp("program") / "mindspore"      # as a clone may be called
+    (folder / "mindspore").mkdir(parents=True)
     for name, text in LIBRARY.items():
         (folder / "mindspore" / name).write_text(text)
     (folder / "infer.py").write_text(PROGRAM)
     (folder / "src").symlink_to(repo_dir / "faster_rcnn" / "src")
 
-    def start(what, cwd):
-        process = subprocess.Popen([sys.executable, "-S", str(folder / "infer.py"), what], cwd=cwd, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, text=True)
+    def start(what, cwd, patience=0.3):
+        process = subprocess.Popen([sys.executable, "-S", str(folder / "infer.py"), what, str(patience)], cwd=cwd,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "ready\n", process.stderr.read()
         return process
 
@@ -123,10 +143,23 @@ def test_a_signal_ends_a_command_with_a_line(program, tmp_path, what, number):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_signal_does_not_wait(program, tmp_path):
-    process = program("deaf", tmp_path)
+def test_a_command_in_a_folder_called_mindspore_closes_what_is_open(program, tmp_path):
+    process = program("closing", tmp_path, patience=60)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(8) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["closed"]
+
+
+def test_a_command_says_what_is_missing_if_it_is_ended_within_a_library(program, tmp_path):
+    process = program("inferring", tmp_path, patience=60)
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.1)
+    assert process.communicate(timeout=8)[1] == "2 of 3 are done\ninfer.py: terminated\n"
+
+
+def test_a_second_signal_does_not_wait(program, tmp_path):
+    process = program("deaf", tmp_path, patience=60)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "heard\n"
     process.send_signal(signal.SIGINT)
     assert process.wait(5) == 130
 

@@ -1,7 +1,9 @@
 """The FaceMask recipe: split a folder, then turn each side's XML files into COCO JSON."""
 import hashlib
 import json
+import os
 import shutil
+import signal
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -124,6 +126,38 @@ def test_split_that_fails_half_way_leaves_nothing(mask_set, monkeypatch, capsys)
     before = sorted(mask_set.rglob("*"))
     assert split_data.main([f"--data_path={mask_set}"]) == 2
     assert "No space left on device" in capsys.readouterr().err and sorted(mask_set.rglob("*")) == before
+
+
+def test_a_split_removes_what_a_dead_process_left_and_nothing_of_a_living_one(mask_set, capsys):
+    ready, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        split_data.partial_folder(mask_set).mkdir()
+        os.write(told, b"1")
+        signal.pause()
+    os.read(ready, 1)
+    try:
+        assert split_data.main([f"--data_path={mask_set}"]) == 0
+        [left] = mask_set.glob(".split_data*")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    foreign = left.with_name(f".split_data.another-1.{child}.partial")      # of another machine
+    foreign.mkdir()
+    split_data.partial_folder(mask_set)
+    assert list(mask_set.glob(".split_data*")) == [foreign]
+
+
+def test_of_two_splits_at_once_the_faster_one_stays(mask_set, monkeypatch, capsys):
+    def copy(source, target):
+        for side in split_data.SIDES:
+            (mask_set / side).mkdir(exist_ok=True)
+
+    monkeypatch.setattr(split_data.shutil, "copy", copy)
+    assert split_data.main([f"--data_path={mask_set}"]) == 2
+    assert "train exists already" in capsys.readouterr().err
+    assert sorted(path.name for path in mask_set.iterdir()) == ["annotations", "images", "train", "val"]
+    assert list((mask_set / "train").iterdir()) == []
 
 
 def test_xml2coco(data_dir, tmp_path, caplog):

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from .image_header import PNG, png_chunks
+from .image_header import PNG, jpeg_segments, png_chunks
 
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 JPEG_END = b"\xff\xd9"
@@ -50,7 +50,9 @@ def _decode_small(data: bytes) -> bytes:
 
 def _end_of_scans(data: bytes) -> int:
     """Where the image's end marker stands, or should."""
-    place = data.find(bytes((0xFF, SCAN)))
+    # The header may hold a thumbnail, a JPEG with scans and an end.
+    headers = max((end for _, _, end in jpeg_segments(data)), default=2)
+    place = data.find(bytes((0xFF, SCAN)), headers)
     while place >= 0:
         if data[place + 1] == END:
             return place

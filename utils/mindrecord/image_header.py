@@ -56,7 +56,7 @@ def read_header(data: bytes) -> Optional[Header]:
 
 
 def _jpeg_header(data: bytes) -> Optional[Header]:
-    for marker, start, end in _jpeg_segments(data):
+    for marker, start, end in jpeg_segments(data):
         if marker in FRAMES and end - start >= 6:
             bits, height, width, channels = struct.unpack(">BHHB", data[start:start + 6])
             usual = marker <= 0xC2 and bits == 8 and channels in (1, 3, 4)      # baseline and progressive
@@ -72,7 +72,7 @@ def _tiff_header(data: bytes) -> Optional[Header]:
                   floating=kind is not None and kind.value == FLOATING)
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield (marker, start, end) of the segments before the first scan."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
@@ -135,7 +135,7 @@ def without_orientation(data: bytes) -> bytes:
 def _exif_span(data: bytes) -> Optional[tuple[int, int]]:
     """(start, end) of the TIFF structure that holds the EXIF data."""
     if data.startswith(b"\xff\xd8"):
-        return next(((start + 6, end) for marker, start, end in _jpeg_segments(data)
+        return next(((start + 6, end) for marker, start, end in jpeg_segments(data)
                      if marker == 0xE1 and data[start:start + 6] == b"Exif\0\0"), None)
     if data.startswith(PNG):
         if b"eXIf" not in data:     # faster than a loop over the chunks

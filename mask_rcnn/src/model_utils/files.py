@@ -55,6 +55,7 @@ def replacing(path: Path, durable: bool = True, make_folder: bool = True) -> Ite
             target.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(target.parent)
         partial = own_name(target)
+        partial.unlink(missing_ok=True)     # may be another name of an earlier checkpoint, which must not be written to
         temporaries.update((partial, partial.with_suffix(".tmp")))      # MindSpore writes a checkpoint's beside it
         try:
             yield partial
@@ -74,6 +75,7 @@ def scratch_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; a killed process's is removed by a later one."""
     clear_leftovers(target.parent)
     folder = own_name(target.with_suffix(".folder"))
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     temporaries.add(folder)
     try:
@@ -84,7 +86,10 @@ def scratch_folder(target: Path) -> Iterator[Path]:
 
 
 def own_name(target: Path) -> Path:
-    """Return the path of this process's temporary file for `target`, in the same folder."""
+    """Return the path of this process's temporary file for `target`, in the same folder.
+
+    A process that was killed may have had the same id and left one: the command of a container has the id 1 whenever it starts.
+    """
     return target.with_name(f".{target.stem[:STEM]}.{_place()}.{os.getpid()}.part{target.suffix[-STEM:]}")
 
 
@@ -113,6 +118,8 @@ def clear_leftovers(folder: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
+    if os.name != "posix":      # on Windows, signal 0 is Ctrl-C
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

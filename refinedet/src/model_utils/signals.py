@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Optional
@@ -24,9 +24,10 @@ GRACE = 2.0         # until the main thread must have noticed a signal
 UNWINDING = 10.0    # from then until the process must have ended
 RENEWAL = 0.05      # MindSpore 2.10 takes SIGINT over whenever it runs a graph, and makes a SIGTERM of it
 IMPORTING = "<frozen importlib"
-COMPILING = f"{os.sep}mindspore{os.sep}"
 # Modules that know of temporary files: of the models and of utils.
 FILES = (f"{__package__}.files", "utils.files")
+# Asked for lines, about results that are not whole, before the process ends at once.
+last_words: list[Callable[[], str]] = []
 
 
 class Interrupted(KeyboardInterrupt):
@@ -55,7 +56,8 @@ def end_at_signals() -> None:
     numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     if not _libc or not numbers or threading.current_thread() is not threading.main_thread():
         return
-    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    reader, writer = os.pipe()      # macOS has no pipe2
+    os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in numbers:
         signal.signal(number, _take)
@@ -111,9 +113,11 @@ def _take(number: int, frame: Optional[FrameType]) -> None:
 
 
 def _in_library(frame: Optional[FrameType]) -> bool:
+    """Whether modules are imported, or MindSpore is at work. A folder of ours may be called mindspore too."""
+    library = getattr(sys.modules.get("mindspore"), "__file__", None)
+    names = (IMPORTING, os.path.dirname(library) + os.sep) if library else (IMPORTING,)
     while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith(IMPORTING) or COMPILING in name:
+        if frame.f_code.co_filename.startswith(names):
             return True
         frame = frame.f_back
     return False
@@ -124,8 +128,9 @@ def _leave(number: int) -> None:
     for name in FILES:
         for path in tuple(getattr(sys.modules.get(name), "temporaries", ())):
             _remove(path)
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.write(2, f"{Path(sys.argv[0]).name}: {WORDS[signal.Signals(number)]}\n".encode())
+    for line in (*last_words, lambda: f"{Path(sys.argv[0]).name}: {WORDS[signal.Signals(number)]}"):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.write(2, f"{text}\n".encode() if (text := line()) else b"")
     os._exit(128 + number)
 
 

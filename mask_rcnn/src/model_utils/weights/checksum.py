@@ -65,6 +65,8 @@ def require_finite(values: Mapping[str, Any], path: Path | str) -> None:
     """Raise DamagedError that names the first of the arrays or Tensors with a NaN or an infinity."""
     for name, value in values.items():
         array = value if isinstance(value, np.ndarray) else value.asnumpy()
+        if array.dtype.name == "bfloat16":      # of its own kind in NumPy
+            array = array.astype(np.float32)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             count = array.size - int(np.isfinite(array).sum())
             raise DamagedError(f"{path}: {name}: {count} of {array.size} values are not finite (NaN or infinity): the weights of a "

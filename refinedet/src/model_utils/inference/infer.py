@@ -13,6 +13,7 @@ from ..data.preprocess import build_preprocess
 from ..evaluation.detections import ResultsWriter, config_categories
 from ..files import printable, tell, writing
 from ..locks import RESULTS, writing_alone
+from ..signals import last_words
 from ..weights.class_names import with_class_names
 from .backend import open_predictor
 from .detector import FrameDetector
@@ -89,19 +90,27 @@ def growing_results(output: Path, source: Pictures | Video, done: Done) -> Itera
     partial, final = output / PARTIAL, output / "detections.json"
     if partial.exists():
         tell(f"{partial}: of a run that did not end: replaced, as this run starts with the first of the {kind_of(source)}")
+
+    def missing() -> str:
+        if not done.read:
+            partial.unlink(missing_ok=True)
+            return ""
+        total = "" if source.total is None else f" of {source.total}"
+        return printable(f"{final}: not written: {done.read + done.unreadable}{total} {kind_of(source)} are done, the last is "
+                         f"{done.last}; {partial} has their results. Another run starts with the first one again.")
+
+    last_words.append(missing)      # for a signal while MindSpore runs the network
     try:
         with ResultsWriter(partial) as results:
             yield results
         with writing(final):
             partial.replace(final)
     except BaseException:
-        if done.read:
-            total = "" if source.total is None else f" of {source.total}"
-            tell(f"{final}: not written: {done.read + done.unreadable}{total} {kind_of(source)} are done, the last is "
-                 f"{done.last}; {partial} has their results. Another run starts with the first one again.")
-        else:
-            partial.unlink(missing_ok=True)
+        if told := missing():
+            tell(told)
         raise
+    finally:
+        last_words.remove(missing)
 
 
 def kind_of(source: Pictures | Video) -> str:
