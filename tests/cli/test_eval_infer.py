@@ -5,6 +5,7 @@ just these, AP is 1 if every coordinate, label and id comes through right.
 """
 import json
 import re
+import sys
 
 import cv2
 import numpy as np
@@ -39,12 +40,18 @@ def checkpoint(tmp_path_factory, repo_dir):
 
 @pytest.fixture
 def call(run_command, repo_dir, tmp_path):
-    """call(script, **options): run faster_rcnn/SCRIPT.py from a strange folder; it writes to tmp_path / "out put"."""
-    def run(script, *, env=None, **options):
+    """call(script, **options): run faster_rcnn/SCRIPT.py from another folder; it writes to tmp_path / "out put".
+
+    most_kb: no file may become larger.
+    """
+    def run(script, *, env=None, most_kb=None, **options):
         options = {"output_path": tmp_path / "out put", **options}
         flags = [f"--{name}={value}" for name, value in options.items()]
         path = repo_dir / "faster_rcnn" / f"{script}.py"
-        return run_command(["python", path, *flags], cwd=tmp_path, env=env)
+        words = [sys.executable, path, *flags]
+        if most_kb:
+            words = ["bash", "-c", 'ulimit -f "$0"; exec "$@"', str(most_kb), *words]
+        return run_command(words, cwd=tmp_path, env=env)
 
     return run
 
@@ -170,6 +177,32 @@ def test_infer_on_a_video(call, toy, tmp_path):
     np.testing.assert_allclose([r["bbox"] for r in found[:4]], quarters(48, 64), atol=0.01)
     drawn = cv2.VideoCapture(str(tmp_path / "out put" / "drawn" / "a clip.mp4"))
     assert [drawn.read()[0] for _ in range(6)] == [True] * 5 + [False]
+
+
+def test_infer_resumes_after_a_run_that_was_stopped(call, toy, tmp_path, one_line):
+    """Stopped here by a disk that takes 16 KB of results."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(60):
+        cv2.imwrite(str(folder / f"{number + 1:03}.png"), np.full((24, 32, 3), 4 * number, np.uint8))
+    options = {"onnx_path": toy / "toy.onnx", "input": folder, "draw": False, **toy_options()}
+    assert call("infer", output_path=tmp_path / "whole", **options).returncode == 0
+    whole = (tmp_path / "whole" / "detections.json").read_bytes()
+    stopped = call("infer", most_kb=16, **options)
+    partial = tmp_path / "out put" / "detections.partial.json"
+    told = re.search(r"not written: (\d+) of 60 pictures are done, the last is (\d+)\.png; .* --resume=auto", stopped.stderr)
+    assert stopped.returncode == 2 and told, stopped.stderr
+    done = int(told[1])
+    assert 20 < done == int(told[2]) < 60 and json.loads(partial.read_bytes())[-1]["file_name"] == f"{done:03}.png"
+
+    other = one_line(call("infer", resume="auto", score_thr=0.5, **options), "infer.py")
+    assert "resume: score_thr was 0.3 and is 0.5 now: start without --resume" in other
+    resumed = call("infer", resume="auto", **options)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"infer.py resumes with {done:03}.png: {done - 1} of 60 pictures are done" in resumed.stderr
+    assert [path.name for path in partial.parent.iterdir()] == ["detections.json"]
+    assert (partial.parent / "detections.json").read_bytes() == whole
+    assert "no run to resume" in call("infer", resume="auto", **options).stderr
 
 
 def test_infer_says_when_the_size_is_not_the_exported_one(call, toy, pictures, one_line):

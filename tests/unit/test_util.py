@@ -9,10 +9,10 @@ import pytest
 from faster_rcnn.src.model_utils.evaluation.coco_scores import coco_ap
 from faster_rcnn.src.model_utils.evaluation.detections import (
     Collector,
-    ResultsWriter,
     collect,
     to_results,
 )
+from faster_rcnn.src.model_utils.evaluation.results_writer import ResultsWriter, read_kept
 from faster_rcnn.src.util import Progress, format_seconds
 
 CATEGORIES = [{"id": 7, "name": "cat", "label": 1}, {"id": 3, "name": "dog", "label": 2}]
@@ -210,3 +210,27 @@ def test_progress_of_unknown_length():
 
 def test_format_seconds():
     assert [format_seconds(s) for s in (0, 59.6, 3725)] == ["0:00", "1:00", "1:02:05"]
+
+
+def test_a_stopped_run_keeps_all_but_its_last_image(tmp_path):
+    """Wherever its file ends."""
+    rows = [{"file_name": name, "category_id": number} for name, number in (("a", 7), ("a", 3), ("b", 7), ("c", 3), ("c", 3))]
+    path = tmp_path / "partial.json"
+    with ResultsWriter(path) as writer:
+        for row in rows:
+            writer.add([row])
+    data = path.read_bytes()
+    ends = [data.index(json.dumps(row).encode(), data.index(b'"c"') - 20 if i == 3 else 0) for i, row in enumerate(rows[:4])]
+    for size in range(len(data) + 1):
+        path.write_bytes(data[:size])
+        kept = read_kept(path)
+        whole = [row for row, end in zip(rows, [*(end + len(json.dumps(row)) for row, end in zip(rows, ends)), len(data) - 3])
+                 if size >= end]
+        if not whole:
+            assert kept is None, size
+            continue
+        last = whole[-1]["file_name"]
+        assert kept.last == last and kept.counts.total() == len([row for row in whole if row["file_name"] != last]), size
+        with ResultsWriter(path, kept) as writer:
+            writer.add(row for row in rows if row["file_name"] >= last)
+        assert path.read_bytes() == data, size

@@ -7,14 +7,13 @@ Boxes of the network are (x1, y1, x2, y2) in pixels of its input; label 0 is bac
 (x, y, width, height) in pixels of the original image. image_info rows: resized height and width, scale_y, scale_x (resized /
 original), original height and width.
 """
-import contextlib
 import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,10 +21,10 @@ from numpy.typing import ArrayLike
 from ...util import Progress
 from ..config import Config
 from ..data.transforms import boxes_on_image
-from ..files import replacing, writing
+from ..files import replacing
+from .results_writer import ResultsWriter
 
-__all__ = ["COCO_IDS", "Collector", "Detections", "MaskEncoder", "ResultsWriter", "Rle", "collect", "config_categories",
-           "to_results"]
+__all__ = ["COCO_IDS", "Collector", "Detections", "MaskEncoder", "Rle", "collect", "config_categories", "to_results"]
 
 T = TypeVar("T")
 # Digits written: far less than a pixel, and more than float32 tells apart in a score, so that no new ties appear.
@@ -228,59 +227,6 @@ def config_categories(config: Config) -> list[dict]:
     coco = (len(names), names[0], names[-1]) == (80, "person", "toothbrush")
     ids = COCO_IDS if coco else range(first, first + len(names))
     return [{"id": number, "name": name, "label": label} for label, (number, name) in enumerate(zip(ids, names), 1)]
-
-
-class ResultsWriter:
-    """A JSON list on disk that grows, and is whole after every `add`, also after one that fails."""
-
-    CLOSING = b"\n]\n"
-    CHUNK = 1 << 20
-
-    def __init__(self, path: Path | str):
-        self.path = Path(path)
-        with writing(self.path):
-            # Unbuffered: what a full disk does not take must not be tried again at the end.
-            self._file = self.path.open("wb", buffering=0)      # noqa: SIM115  (closed by `close`)
-        self._end = 0           # where CLOSING stands
-        self.count = 0
-        self._write(b"[" + self.CLOSING)
-        self._end = 1
-
-    def add(self, results: Iterable[dict]) -> None:
-        """Append dicts: all of them, or none where it fails."""
-        chunk, count, end = bytearray(), self.count, self._end
-        try:
-            for result in results:
-                chunk += b",\n" if count else b"\n"
-                chunk += json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace")
-                count += 1
-                if len(chunk) > self.CHUNK:
-                    self._write(bytes(chunk), end)
-                    end += len(chunk)
-                    chunk.clear()
-            self._write(bytes(chunk) + self.CLOSING, end)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                self._file.truncate(self._end)
-                self._write(self.CLOSING, self._end)
-            raise
-        self.count, self._end = count, end + len(chunk)
-
-    def _write(self, data: bytes, place: int = 0) -> None:
-        view = memoryview(data)
-        with writing(self.path):
-            self._file.seek(place)
-            while view:
-                view = view[self._file.write(view):]
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def collect(predict: Callable[[Any, Any], Iterable], batches: Iterable[Iterable], categories: list[dict],

@@ -49,6 +49,13 @@ class Pictures:
         # 000000000139.jpg has the id 139 in COCO: kept, so that the results can be scored.
         self._ids = [int(stem) for stem in stems] if len(numbers) == len(files) else range(1, len(files) + 1)
 
+    def skip_to(self, name: str) -> int:
+        """Leave out the images before this one, and return how many these are; ValueError if it is none of the images."""
+        place = [file.relative_to(self.root).as_posix() for file in self.files].index(name)
+        self.files, self._ids = self.files[place:], self._ids[place:]
+        self.total = len(self.files)
+        return place
+
     def __iter__(self) -> Iterator[Frame]:
         for image_id, file in zip(self._ids, self.files):
             name = file.relative_to(self.root).as_posix()

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ...util import Progress
 from ..config import Config, InputError
 from ..data.preprocess import build_preprocess
-from ..evaluation.detections import ResultsWriter, config_categories
+from ..evaluation.detections import config_categories
+from ..evaluation.results_writer import Kept, ResultsWriter
 from ..files import printable, tell, writing
 from ..locks import RESULTS, writing_alone
 from ..signals import last_words
@@ -20,8 +21,7 @@ from .detector import FrameDetector
 from .found import Found
 from .media import Frame, Pictures, Video, open_input, writer_of
 from .predictors import find_model
-
-PARTIAL = "detections.partial.json"     # the results of the frames so far
+from .resuming import PARTIAL, RUN, keep_settings, resume_after
 
 
 def infer(config: Config) -> None:
@@ -35,12 +35,16 @@ def infer(config: Config) -> None:
 
 
 def _infer(config: Config, source: Pictures | Video) -> None:
+    kept = resume_after(config, source)
     predict = open_predictor(config)
     output = Path(config.output_path)
     output.mkdir(parents=True, exist_ok=True)
-    detector, categories, done = FrameDetector(predict, build_preprocess(config), config), config_categories(config), Done()
+    if kept is None:
+        keep_settings(config)
+    categories = config_categories(config)
+    detector, done = FrameDetector(predict, build_preprocess(config), config), Done.after(kept, categories)
     unit = "frame" if isinstance(source, Video) else "img"
-    with growing_results(output, source, done) as results, Progress(source.total, "infer", unit) as progress:
+    with growing_results(output, source, done, kept) as results, Progress(source.total, "infer", unit) as progress:
         writer = writer_of(source, output) if config.draw else None
         try:
             for frame, found in detector.run(source, config.score_thr):
@@ -70,6 +74,12 @@ class Done:
     last: str = ""          # name of the newest frame with results
     counts: Counter[str] = field(default_factory=Counter)       # detections of each class
 
+    @classmethod
+    def after(cls, kept: Kept | None, categories: list[dict]) -> Self:
+        """What an earlier run has kept counts among the detections."""
+        names = {item["id"]: item["name"] for item in categories}
+        return cls(counts=Counter({names.get(number, str(number)): count for number, count in kept.counts.items()} if kept else ()))
+
     def add(self, frame: Frame, found: Found) -> None:
         self.read += 1
         self.last = frame.file_name
@@ -85,26 +95,31 @@ def results_of(frame: Frame, found: Found, categories: list[dict]) -> Iterator[d
 
 
 @contextmanager
-def growing_results(output: Path, source: Pictures | Video, done: Done) -> Iterator[ResultsWriter]:
-    """Write detections.partial.json, which becomes detections.json at the end; if the run stops before, say what is missing."""
+def growing_results(output: Path, source: Pictures | Video, done: Done, kept: Kept | None = None) -> Iterator[ResultsWriter]:
+    """Write detections.partial.json, which becomes detections.json at the end; if the run stops before, say what is missing.
+
+    kept: what an earlier run has left there.
+    """
     partial, final = output / PARTIAL, output / "detections.json"
-    if partial.exists():
-        tell(f"{partial}: of a run that did not end: replaced, as this run starts with the first of the {kind_of(source)}")
 
     def missing() -> str:
         if not done.read:
-            partial.unlink(missing_ok=True)
+            if not kept:
+                partial.unlink(missing_ok=True)
+                (output / RUN).unlink(missing_ok=True)
             return ""
         total = "" if source.total is None else f" of {source.total}"
+        how = "" if isinstance(source, Video) else "; --resume=auto does the others"
         return printable(f"{final}: not written: {done.read + done.unreadable}{total} {kind_of(source)} are done, the last is "
-                         f"{done.last}; {partial} has their results. Another run starts with the first one again.")
+                         f"{done.last}; {partial} has their results{how}")
 
     last_words.append(missing)      # for a signal while MindSpore runs the network
     try:
-        with ResultsWriter(partial) as results:
+        with ResultsWriter(partial, kept) as results:
             yield results
         with writing(final):
             partial.replace(final)
+        (output / RUN).unlink(missing_ok=True)
     except BaseException:
         if told := missing():
             tell(told)
