@@ -47,10 +47,13 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module", autouse=True)
 def _recycle():
-    """MindSpore keeps each graph that it compiled, and the memory it ran in."""
+    """MindSpore keeps each graph that it compiled, and the memory it ran in; and a command that ran in this process, its mode."""
     yield
     if "mindspore" in sys.modules:
-        sys.modules["mindspore"].ms_memory_recycle()
+        ms = sys.modules["mindspore"]
+        ms.ms_memory_recycle()
+        if ms.get_context("mode") != ms.PYNATIVE_MODE:
+            ms.set_context(mode=ms.PYNATIVE_MODE)
 
 
 @pytest.fixture(scope="module")

@@ -43,11 +43,16 @@ def scripts_checkout(tmp_path_factory):
 def toy_interface(monkeypatch):
     """The package faster_rcnn trains, exports and runs a toy in place of its network: see toy_network.py."""
     from faster_rcnn.src import network_define
+    from faster_rcnn.src.model_utils.inference import export
     from faster_rcnn.src.model_utils.layers import convolution
     from tests import toy_network
 
+    def build_network(config, fast):
+        return toy_network.ToyDetector(config.num_classes)
+
     monkeypatch.setattr(network_define, "LOSS_NAMES", toy_network.LOSS_NAMES)
-    monkeypatch.setattr(network_define, "build_network", lambda config, fast: toy_network.ToyDetector(config.num_classes))
+    for module in (network_define, export):
+        monkeypatch.setattr(module, "build_network", build_network)
     monkeypatch.setattr(network_define, "set_first_weights", lambda *_: None)
     monkeypatch.setattr(convolution, "keep_filters", lambda _: None)
 

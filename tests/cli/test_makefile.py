@@ -155,12 +155,12 @@ def test_a_python_without_mindspore_wheels_is_refused(make, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="packages are installed by root")
-@pytest.mark.parametrize("missing", ["cmake", "c++", "ip", ""])
+@pytest.mark.parametrize("missing", ["cmake", "c++", "ip", "chromium", ""])
 def test_continuous_integration_has_what_the_tests_need(repo_dir, run_command, tmp_path, missing):
     """A stand-in for apt-get is asked for the packages where a program is not there."""
     if not missing and not all(Path("/usr/include", name).is_file() for name in ("jpeglib.h", "png.h")):
         pytest.skip("libjpeg and libpng are not here to be found")
-    for name in {"cmake", "c++", "ip", "apt-get", "make"} - {missing}:
+    for name in {"cmake", "c++", "ip", "chromium", "apt-get", "make"} - {missing}:
         (tmp_path / name).write_text(f'#!{shutil.which("bash")}\necho {name} "$@"\n')
         (tmp_path / name).chmod(0o755)
     (tmp_path / "dirname").symlink_to(shutil.which("dirname"))
@@ -169,4 +169,4 @@ def test_continuous_integration_has_what_the_tests_need(repo_dir, run_command, t
     *installed, made = done.stdout.splitlines()
     assert made == "make test"
     assert installed[:1] == (["apt-get update -qq"] if missing else [])
-    assert not missing or {"cmake", "make", "g++", "iproute2", "libjpeg-dev", "libpng-dev"} <= set(installed[1].split())
+    assert not missing or {"chromium", "cmake", "make", "g++", "iproute2", "libjpeg-dev", "libpng-dev"} <= set(installed[1].split())

@@ -169,7 +169,7 @@ def changed(arrays: dict) -> dict:
     (changed({"5.bias": None}), (), "not whole: it lacks conv2_1"),
     (changed({"16.weight": np.zeros((8, 8, 3, 3), np.float32)}), (), "not a VGG-16: it has 16.weight too"),
     (changed({"5.bias": np.zeros(4, np.int64)}), (), "5.bias holds int64"),
-    (changed({"5.bias": np.full(4, np.nan, np.float32)}), (), "5.bias holds values that are not finite"),
+    (changed({"5.bias": np.full(4, np.nan, np.float32)}), (), "5.bias: 4 of 4 values are not finite"),
     (reduced(), ("--source=torchvision",), "--source: torchvision, but the names in .* are those of reducedfc"),
     (reduced(), ("--output_file=x.pth",), "must end with .ckpt"), (reduced(), ("--source=vgg",), "'vgg'"),
 ], ids=str)

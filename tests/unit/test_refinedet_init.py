@@ -60,6 +60,7 @@ def test_given_weights_stay(pictures, monkeypatch):
     given = {param.name: param.asnumpy().copy() for param in backbone.get_parameters() if param.name.startswith("conv1")}
     missing = [param.name for param in backbone.get_parameters() if param.name not in given]
     monkeypatch.setattr(init_params, "load_pretrained", lambda net, path, classes: missing)
+    monkeypatch.setattr(init_params, "pretrained_file", lambda config: config.pre_trained)
     set_weights(backbone, pictures, pre_trained="some.ckpt")
     for param in backbone.get_parameters():
         if param.name in given:

@@ -254,6 +254,7 @@ def folded_backbone(eps=1e-5):
 def test_folded_norms_get_statistics_and_infer_as_before(monkeypatch):
     net, fresh = folded_backbone()
     monkeypatch.setattr(init_params, "load_pretrained", lambda net, path, classes: fresh)
+    monkeypatch.setattr(init_params, "pretrained_file", lambda config: config.pre_trained)
     images = pictures(8)
     before = [x.asnumpy() for x in net.backbone(Tensor(images))]
     kept = {param.name: param.asnumpy().copy() for param in net.get_parameters()}
@@ -280,6 +281,7 @@ def test_other_norms_keep_their_statistics(monkeypatch):
     for net, missing, how in ((whole, folded[1], "auto"), (fresh, names, "auto"), (folded[0], folded[1], "never")):
         before = {param.name: param.asnumpy().copy() for param in net.get_parameters()}
         monkeypatch.setattr(init_params, "load_pretrained", lambda net, path, classes, missing=missing: missing)
+        monkeypatch.setattr(init_params, "pretrained_file", lambda config: config.pre_trained)
         init_params.set_first_weights(net, load_config(overrides={"pre_trained": "some.ckpt", "calibrate_init": how}), None)
         for param in net.get_parameters():
             np.testing.assert_array_equal(param.asnumpy(), before[param.name])
