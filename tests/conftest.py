@@ -1,5 +1,6 @@
 """Fixtures of all tests: where real data and parity fixtures lie, the environment, and a way to run commands."""
 import os
+import signal
 import sys
 import uuid
 from pathlib import Path
@@ -47,8 +48,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module", autouse=True)
 def _recycle():
-    """MindSpore keeps each graph that it compiled, and the memory it ran in; and a command that ran in this process, its mode."""
+    """MindSpore keeps each graph that it compiled, and the memory it ran in. Commands that ran in this process may have left its
+    mode, and that a closed pipe ends the process."""
     yield
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if "mindspore" in sys.modules:
         ms = sys.modules["mindspore"]
         ms.ms_memory_recycle()
