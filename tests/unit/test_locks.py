@@ -1,4 +1,4 @@
-"""Two processes that write to one folder: the second is told of the first and touches nothing; the lock of a dead one is free."""
+"""Two processes and one folder: the second stops, names the first and changes nothing; a dead process holds no lock."""
 import contextlib
 import json
 import os

@@ -107,7 +107,7 @@ def test_another_token(started, port, capsys):
 
 
 def test_a_first_node_that_is_another_service(port, capsys):
-    """It is told nothing that proves that one knows the token."""
+    """A stranger gets no message that could be used to prove knowledge of the token."""
     with socket.create_server((HOST, port + PORT_OFFSET)) as server:
         node = Nodes(1, HOST, port, 5, token_of("a"))
         node.start()

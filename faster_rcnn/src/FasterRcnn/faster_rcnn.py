@@ -225,19 +225,6 @@ def build_parts(config, fast: bool = False) -> dict:
                 "low_quality_takes_gt": config.low_quality_takes_gt, "offset": iou_offset}
     anchor_sampling = {"num_pos": config.num_expected_pos, "num_total": config.num_expected_neg,
                        "num_neg": config.max_negative_anchors}
-    roi_sampling = {
-        "num_pos": config.num_expected_pos_stage2,
-        "num_total": config.num_expected_total_stage2,
-        "num_neg": config.num_expected_neg_stage2,
-        "pos_thr": config.pos_iou_thr_stage2,
-        "neg_thr": config.neg_iou_thr_stage2,
-        "stds": tuple(config.rcnn_target_stds),
-        "means": tuple(config.rcnn_target_means),
-        "offset": offset,
-        "iou_offset": iou_offset,
-        "low_quality": config.get("low_quality_stage2", False),     # of Mask R-CNN alone
-        "min_pos_iou": config.min_pos_iou_stage2,
-    }
     bounds = config.img_height, config.img_width
     height, width = InputSize(*bounds, pad_to=config.pad_to).box() or bounds      # of training's inputs
     shapes = level_shapes((height, width), config.anchor_strides)
@@ -257,7 +244,7 @@ def build_parts(config, fast: bool = False) -> dict:
         "detector": build_detector(config),
         "matching": matching,
         "anchor_sampling": anchor_sampling,
-        "roi_sampling": roi_sampling,
+        "roi_sampling": roi_sampling(config, offset, iou_offset),
         "loss_weights": weights_of(LOSSES, config),
         "betas": (config.rpn_smooth_l1_beta, config.rcnn_smooth_l1_beta),
         "noise_sizes": noise_sizes,
@@ -266,6 +253,23 @@ def build_parts(config, fast: bool = False) -> dict:
         "losses_added": config.loss_divisor_eps,
         "clip_to_input": config.rpn_clip == "input",
         "scaled_limits": config.scale_rule == "factor",
+    }
+
+
+def roi_sampling(config, offset: float, iou_offset: float) -> dict:
+    """Return the arguments of the sampling of the second stage. offset, iou_offset: added to sides of boxes, and in IoU."""
+    return {
+        "num_pos": config.num_expected_pos_stage2,
+        "num_total": config.num_expected_total_stage2,
+        "num_neg": config.num_expected_neg_stage2,
+        "pos_thr": config.pos_iou_thr_stage2,
+        "neg_thr": config.neg_iou_thr_stage2,
+        "stds": tuple(config.rcnn_target_stds),
+        "means": tuple(config.rcnn_target_means),
+        "offset": offset,
+        "iou_offset": iou_offset,
+        "low_quality": config.get("low_quality_stage2", False),     # only Mask R-CNN has it
+        "min_pos_iou": config.min_pos_iou_stage2,
     }
 
 
