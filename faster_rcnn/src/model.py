@@ -4,10 +4,10 @@ MindSpore is not imported here: an unknown option is to be reported before that 
 """
 from collections.abc import Callable, Mapping
 
-from .FasterRcnn.key_rules import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
+from .FasterRcnn.key_rules import ALIASES, PRESETS, RETIRED, SEVERAL, check_config, check_device
 
 __all__ = ["ALIASES", "CLASS_LAYERS", "FREE_KEYS", "IOU_TYPES", "LOSS_SUMS", "NAME", "OUTPUTS", "PRESETS", "RETIRED", "SEVERAL",
-           "check_config", "closing_lines", "epoch_line", "loss_line", "mask_encoder", "program_settings"]
+           "check_config", "check_device", "closing_lines", "epoch_line", "loss_line", "mask_encoder", "program_settings"]
 
 # Name of its directory and of its checkpoints.
 NAME = "faster_rcnn"

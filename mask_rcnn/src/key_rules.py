@@ -1,9 +1,9 @@
 """What must hold between the keys: the rules of box detectors (MaskRcnn/key_rules.py) and those of the mask branch."""
 from .MaskRcnn import key_rules as box_rules
-from .MaskRcnn.key_rules import ALIASES, PRESETS, RETIRED, SEVERAL
+from .MaskRcnn.key_rules import ALIASES, PRESETS, RETIRED, SEVERAL, check_device
 from .model_utils.own_utils import own_utils
 
-__all__ = ["ALIASES", "PRESETS", "RETIRED", "SEVERAL", "check_config"]
+__all__ = ["ALIASES", "PRESETS", "RETIRED", "SEVERAL", "check_config", "check_device"]
 
 
 def check_config(config):

@@ -2,7 +2,7 @@
 import itertools
 
 from .backbones import BACKBONES
-from .model_utils.configuration.rules import check_anchors, check_classes, check_epochs_and_names
+from .model_utils.configuration.rules import check_anchors, check_classes, check_epochs_and_names, check_nms
 
 # Another name of a key -> the key.
 ALIASES = {
@@ -86,6 +86,14 @@ def check_config(config):
     """(key, what is wrong with it) if keys contradict each other, else None."""
     checks = (check_anchors, check_classes, _levels, _stages, check_epochs_and_names)
     return next(itertools.chain.from_iterable(check(config) for check in checks), None)
+
+
+def check_device(config, device, training=False):
+    """(key, what is wrong with it) if the device lacks what the configuration asks for, else None. training: training is run."""
+    if training and not config.run_eval:
+        return None
+    boxes = min(config.test_nms_total, (config.num_classes - 1) * config.test_nms_pre)
+    return next(check_nms([("test_nms_total", boxes)], device), None)
 
 
 def _levels(config):

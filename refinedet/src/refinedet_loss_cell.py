@@ -88,8 +88,9 @@ def hard_negatives(loss, candidates, positives, ratio: int):
     loss: (N, A); candidates: bool (N, A); positives: int32 (N,), how many the image has.
     """
     n, a = loss.shape
-    _, order = ops.sort(ops.select(candidates, loss, -ops.ones_like(loss)), axis=1, descending=True)
-    _, rank = ops.sort(order.astype(mstype.float32), axis=1)                   # where each stands in that order
+    # `ops.sort` would do, but MindSpore's documentation warns that float32 may lose accuracy in it.
+    _, order = ops.topk(ops.select(candidates, loss, -ops.ones_like(loss)), a)
+    _, rank = ops.topk(-order.astype(mstype.float32), a)                       # where each stands in that order
     wanted = spread((ratio * positives).expand_dims(1), (n, a))
     return ops.logical_and(rank.astype(mstype.int32) < wanted, candidates)
 

@@ -2,7 +2,7 @@
 import itertools
 import re
 
-from ..model_utils.configuration.rules import check_anchors, check_classes, check_epochs_and_names
+from ..model_utils.configuration.rules import check_anchors, check_classes, check_epochs_and_names, check_nms
 from .backbones import BACKBONES, check_backbone
 from .conventions import CONVENTIONS
 
@@ -71,6 +71,24 @@ def check_config(config):
     """(key, what is wrong with it) if keys contradict each other, else None."""
     checks = (check_anchors, _order, check_epochs_and_names, check_classes, check_backbone, _widths, _levels, _input_size)
     return next(itertools.chain.from_iterable(check(config) for check in checks), None)
+
+
+def check_device(config, device, training=False):
+    """(key, what is wrong with it) if the device lacks what the configuration asks for, else None. training: training is run."""
+    boxes = _nms_of_proposals(config, "rpn_proposal") if training else []
+    if not training or config.run_eval:
+        boxes += [*_nms_of_proposals(config, "rpn"), ("test_nms_pre", config.test_nms_pre)]
+    return next(check_nms(boxes, device), None)
+
+
+def _nms_of_proposals(config, stage):
+    """[(key, boxes)] of each NMS of a stage, rpn_proposal (training) or rpn (inference)."""
+    key, levels = f"{stage}_nms_pre", len(config.anchor_strides)
+    boxes = [(key, config[key])]
+    if config[f"{stage}_nms_across_levels"]:
+        last, each = f"{stage}_max_num", f"{stage}_nms_post"
+        boxes.append((last, config[last]) if config.nms_across_levels_last else (each, levels * min(config[each], config[key])))
+    return boxes
 
 
 def _order(config):

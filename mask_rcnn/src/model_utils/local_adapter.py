@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import NamedTuple
 
+from ..model import check_device
 from .configuration.schema import InputError
 from .configuration.values import Config
 
@@ -47,8 +48,8 @@ def prepare_environment(threads: int = 0) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
-def setup_device(config: Config) -> str:
-    """Set graph mode, device, threads, seed and, with `distribute`, join the process group.
+def setup_device(config: Config, training: bool = False) -> str:
+    """Set graph mode, device, threads, seed and, with `distribute`, join the process group; InputError if the device does not suit.
 
     With MS_JIT=0 in the environment, MindSpore's own switch, nothing is compiled: a debugger stops at any line of a network.
     Returns the name of the device: Ascend, GPU or CPU.
@@ -56,6 +57,9 @@ def setup_device(config: Config) -> str:
     import mindspore as ms
 
     target = _choose_target(config.device_target)
+    fault = check_device(config, target, training)
+    if fault:
+        raise InputError(": ".join(fault))
     eager = os.environ.get("MS_JIT") == "0"
     ms.set_context(mode=ms.PYNATIVE_MODE if eager else ms.GRAPH_MODE)
     if not config.distribute and os.environ.get("MS_ROLE"):

@@ -80,7 +80,7 @@ def build_loop(config: Config) -> TrainLoop:
     """Return a loop at the step where the run begins or resumes; output_path is locked for this process from here on."""
     checkpoint.find_state(config.resume, config.output_path)        # a wrong path is reported before the data is converted
     transform = dataset.build_train_transform(config)
-    device = setup_device(config)
+    device = setup_device(config, training=True)
     rank, ranks = get_ranks(config)
     logging.getLogger(__name__.partition(".model_utils")[0]).setLevel(logging.INFO if rank == 0 else logging.ERROR)
     from_first(lambda: locks.take(config.output_path, locks.TRAINING), rank, ranks, "output_path")

@@ -100,7 +100,7 @@ class TrainStep:
         # ends the run.
         kept = [param.asnumpy().copy() for param in self.statistics] if scale.asnumpy() > 1 else []
         if self._clear and self._add:   # several batches
-            self._clear()
+            self._clear(scale)
             losses = self._add(scale, *inputs)
             for others in more:
                 losses = losses + self._add(scale, *others)
@@ -159,8 +159,9 @@ class TrainStep:
             return total * share
 
         @ms.jit
-        def clear() -> None:
+        def clear(scale: Tensor) -> Tensor:     # without a result, MindSpore puts a call of Python into the graph
             EACH(clear_one, sums)
+            return scale
 
         @ms.jit
         def add(scale: Tensor, *inputs: Tensor) -> Tensor:

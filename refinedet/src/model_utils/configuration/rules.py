@@ -1,6 +1,6 @@
 # Same as faster_rcnn/src/model_utils/configuration/rules.py
 """Rules that hold between the keys of every model."""
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..data.augmentation import AUGMENTATIONS, keys_of
 from .schema import nearest
@@ -8,6 +8,8 @@ from .values import Config
 
 # A key, and what is wrong with its value.
 Fault = tuple[str, str]
+# Boxes that ops.NMSWithMask takes in one call, as its documentation says, on the devices that have a limit.
+NMS_BOXES = {"Ascend": 2864}
 
 
 def check_anchors(config: Config) -> Iterator[Fault]:
@@ -72,3 +74,11 @@ def check_augmentations(config: Config) -> Iterator[Fault]:
         missing = [key for key in keys_of(name) if key not in config]
         if missing:
             yield "augmentations", f"{name} reads {', '.join(missing)}; declare each in default_config.yaml to use it"
+
+
+def check_nms(boxes: Iterable[tuple[str, int]], device: str) -> Iterator[Fault]:
+    """Yield a fault for each NMS that takes more boxes than its operator does on `device`. boxes: (key that says it, number)."""
+    limit = NMS_BOXES.get(device)
+    for key, count in boxes:
+        if limit and count > limit:
+            yield key, f"NMS takes {limit} boxes at most on {device}, and this makes {count}; lower it, or take another device"
