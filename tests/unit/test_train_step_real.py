@@ -1,4 +1,5 @@
 """The real network, narrow, through the training step: it learns a picture, and a run in parts equals the whole."""
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ from faster_rcnn.src.FasterRcnn.faster_rcnn import LOSS_NAMES, build_network
 from faster_rcnn.src.FasterRcnn.resnet import calibrate_norms
 from faster_rcnn.src.model_utils.training.step import TrainStep
 from faster_rcnn.src.network_define import InferenceNet
-from tests import commands
+from tests import commands, platform_docs
 from tests.narrow_network import SMALL, WIDTHS, narrow_config, noise, objects
+from tests.primitives import recorded
 from tests.toy_network import ToyDetector, toy_batch
 
 pytestmark = pytest.mark.slow
@@ -50,7 +52,8 @@ def iou(p, q):
 def test_it_learns_a_picture(graph_mode, monkeypatch):
     """100 steps from random weights, with a look at the averaged weights half-way: the rectangles are the best detections.
 
-    The first step is that of the same network operator by operator, as test_network_parity.py compares it with other frameworks.
+    The first step is that of the same network operator by operator, as test_network_parity.py compares it with other frameworks;
+    docs/platforms.md has its primitives.
     """
     config = narrow_config(img_width=128)
     image, info = Tensor(picture()[None]), Tensor(np.array([[128, 128, 1, 1, 128, 128]], np.float32))
@@ -78,8 +81,10 @@ def test_it_learns_a_picture(graph_mode, monkeypatch):
     totals = []
     for i in range(100):
         rate = 0.001 if i == 0 or i >= 80 else 0.001 * min(10, i + 1)
-        totals.append(sum(step((image, info, *objects(config, [OBJECTS]), *noise(net, 1, i)), rate).losses.values()))
+        with recorded() if i == 0 else contextlib.nullcontext() as primitives:
+            totals.append(sum(step((image, info, *objects(config, [OBJECTS]), *noise(net, 1, i)), rate).losses.values()))
         if i == 0:
+            assert len(primitives) > 60 and platform_docs.unlisted(primitives, "faster_rcnn", "training") == []
             for param, other in zip(net.trainable_params(), twin.trainable_params()):
                 np.testing.assert_allclose(param.asnumpy(), other.asnumpy(), atol=1e-6, rtol=0, err_msg=param.name)
         if i == 50:
