@@ -1,4 +1,6 @@
 """The READMEs and the pages of docs/: what they name exists, what they type is understood, and both languages say the same."""
+import ast
+import importlib
 import json
 import re
 import shlex
@@ -32,7 +34,7 @@ LAUNCHER = ROOT / "utils" / "launch" / "run.py"
 WRITTEN = {"config.yaml", "data.yaml"}       # of a run, of a data set in YOLO's format
 # How configurations begin that commands of the READMEs write.
 WRITTEN_CONFIGS = ("--config_path=output/config.yaml", "--config_path=detector.yaml", "--config_path=converted_",
-                   "--config_path=backbone_")
+                   "--config_path=backbone_", "--config_path=C.yaml")
 # In code marks, and yet translated.
 TRANSLATED = {"文件: 位置: 内容": "file: place: what"}
 # Names of the repository's files, for those that are named without their folder.
@@ -51,6 +53,11 @@ def named(path):
 
 def in_every_readme(test):
     return pytest.mark.parametrize("readme", READMES, ids=named)(test)
+
+
+def in_every_english_page(test):
+    """For what both languages have alike: see the tests at the end."""
+    return pytest.mark.parametrize("readme", PAGES, ids=named)(test)
 
 
 def of_every_model(test):
@@ -174,7 +181,7 @@ def test_the_pages_are_short_and_in_both_languages():
 # ------------------------------------------------------------------------------------- commands are understood
 
 
-@in_every_readme
+@in_every_english_page
 def test_commands_are_understood(readme, written):
     """Scripts exist, flags are theirs, and the configuration takes the values."""
     text = readme.read_text(encoding="utf-8")
@@ -240,7 +247,7 @@ def test_written_configurations_hold_what_they_change(name, written):
     assert (mine.epoch_size, longer.epoch_size) == (12, 24) and len(files["mine.yaml"].splitlines()) == 3
 
 
-@in_every_readme
+@in_every_english_page
 def test_flags_in_the_text_exist(readme):
     models = [readme.parent] if readme.parent in MODELS else MODELS
     scripts = {model / "src" / f"{name}.py" for model in models for name in ("convert_checkpoint", "split_data", "xml2coco")}
@@ -265,6 +272,16 @@ def test_the_pages_name_the_tools_of_the_repository(ending):
     assert "hccl_tools.py" in told and "merge_hccl.py" in told
     text = (ROOT / "docs" / f"old_zoo{ending}.md").read_text(encoding="utf-8")
     assert re.search(r"^\| .*`docker build -t NAME \..*\| .*docker/Dockerfile\.ascend.* \|$", text, re.M)
+
+
+@in_every_english_page
+def test_imports_in_python_exist(readme):
+    """Of the models and of utils/: a module with the names that are imported of it."""
+    modules = {name: importlib.import_module(name) for name in ("faster_rcnn", "mask_rcnn", "refinedet", "utils.mindrecord")}
+    for language, content in blocks(readme.read_text(encoding="utf-8")):
+        for node in ast.walk(ast.parse(content)) if language == "python" else ():
+            if isinstance(node, ast.ImportFrom) and node.module in modules:
+                assert {item.name for item in node.names} <= set(dir(modules[node.module])), content
 
 
 # ----------------------------------------------------------------------------------------- names of the old zoo
