@@ -62,4 +62,4 @@ check: lint ## the quick checks: ruff, mypy, shellcheck, copies, configuration, 
 	@$(PYTEST) -q -m "not (slow or parity or cpp or ranks)" $(QUICK) $(ARGS)
 
 docs: venv ## build the documentation as a site: SITE/index.html; a broken link is an error
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict --site-dir "$$(realpath -m -- "$(SITE)")"
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --site-dir "$$(realpath -m -- "$(SITE)")"

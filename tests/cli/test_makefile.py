@@ -75,7 +75,7 @@ def test_targets_pass_their_arguments_on(make, repo_dir):
     assert make("test", "ARGS=-k 'one and two'")[1] == [
         *LINT, f"[-m][pytest]{cache}[--numprocesses][3][--no-loadscope-reorder][tests][-k][one and two]"]
     assert make("sync")[1] == ["[tests/sync_copies.py]"]
-    assert make("docs", "SITE=a site")[1] == [f"[-m][mkdocs][build][--quiet][--strict][--site-dir][{make.checkout / 'a site'}]"]
+    assert make("docs", "SITE=a site")[1] == [f"[-m][mkdocs][build][--strict][--site-dir][{make.checkout / 'a site'}]"]
     *others, quick = make("check")[1]
     assert others == [*LINT, "[tests/sync_copies.py][--check]"]
     start = f"[-m][pytest]{cache}[-q][-m][not (slow or parity or cpp or ranks)]["

@@ -16,9 +16,9 @@ def site(run_command, tmp_path_factory):
     """The folder of the pages: built strictly, so that a broken link is an error."""
     pytest.importorskip("mkdocs", reason="requirements-dev.txt is not installed in this environment")
     folder = tmp_path_factory.mktemp("a site")
-    done = run_command([sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", folder], cwd=ROOT,
+    done = run_command([sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder], cwd=ROOT,
                        env={"NO_MKDOCS_2_WARNING": "1"})
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stdout + done.stderr
     return folder
 
 
