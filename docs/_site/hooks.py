@@ -30,6 +30,8 @@ ORDER = [
     "devices", "scripts", "platforms", "modelarts/README", "docker", "speed",
     "old_zoo", "troubleshooting", "mindrecord", "rank_tables", "contributing", "changelog"]
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
+# The end of a line between two Chinese characters, which HTML shows as a space.
+BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n *(?=[\u3000-\u9fff\uff00-\uffef])")
 
 
 def on_files(files, config):
@@ -49,7 +51,7 @@ def on_config(config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Rewrite the links of a page, which are those of the repository."""
+    """Rewrite the links of a page, which are those of the repository, and join the lines of Chinese text."""
     here = page.file.src_uri
     source = PAGES.get(here, f"docs/{here}")
 
@@ -64,7 +66,7 @@ def on_page_markdown(markdown, page, config, files):
         link = posixpath.relpath(uri, posixpath.dirname(here) or ".")
         return f"{match[1]}{link}{'#' + anchor if anchor else ''}{match[3]}"
 
-    return LINK.sub(rewrite, markdown)
+    return LINK.sub(rewrite, BREAK.sub("", markdown))
 
 
 def _in_site(target, config, files):
