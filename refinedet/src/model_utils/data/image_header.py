@@ -158,6 +158,19 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         position += 12 + length
 
 
+def cut_png_chunk(data: bytes) -> Optional[tuple[bytes, int, int]]:
+    """Return (kind, bytes that it claims, bytes that are left) of a PNG's chunk that runs beyond the end of the file, if any."""
+    kind, end = b"", len(PNG) - 4
+    for kind, _, end in png_chunks(data):
+        if kind == b"IEND":
+            return None
+    start = end + 12        # behind the checksum of the last whole chunk, and behind the length and kind of the next
+    if start > len(data):
+        return None
+    length, kind = struct.unpack_from(">I4s", data, start - 8)
+    return kind, length, len(data) - start
+
+
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     position = 12
     while position + 8 <= len(data):
