@@ -36,6 +36,7 @@ from .configuration.schema import (
 )
 from .configuration.solver_names import solver_entries
 from .configuration.values import Config
+from .configuration.view_keys import check_views
 from .files import write_text
 from .local_adapter import get_device_num
 
@@ -156,7 +157,7 @@ def _resolve(path: Path | str, overrides: list[Entry], default_path: Path | str,
         config = Config(values)
     for name, key in keys.items():
         check_limits(config[name], key, origins.get(name, name))
-    fault = check_config(config) or next(check_augmentations(config), None)
+    fault = check_config(config) or next(itertools.chain(check_augmentations(config), check_views(config)), None)
     if fault:
         name, message = fault
         raise InputError(f"{origins.get(name, name)}: {message}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from ...model import NAME
 from ..configuration.schema import InputError, nearest
 from ..configuration.values import Config
+from ..own_utils import CONVERT
 from .own_config import places_of_config
 from .published import as_options, own_weights, read_table
 
@@ -37,7 +38,7 @@ def weights_file(value: str | os.PathLike, key: str, whole: bool = False) -> Pat
         others = read_table().get(name)
         known = f": these are weights for {' and '.join(others.models)}" if others else nearest(name, own_weights())
         raise InputError(f"{key}: {name}: no such file, and no published weights of this name{known}; "
-                         "python -m src.convert_checkpoint --list shows all")
+                         f"{CONVERT} --list shows all")
     if whole and not entry.is_detector:
         raise InputError(f"{key}: {name} is a backbone, to train from with pre_trained={name}")
     from .cache import checkpoint_of  # the HTTP client takes time to import

@@ -27,7 +27,7 @@ SHAPELESS = frozenset((
     "image_dir", "anno_path", "image_set", "val_image_dir", "val_anno_path", "val_image_set", "val_ratio", "mindrecord_dir",
     "keep_empty", "num_parallel_workers", "first_category_id", "coco_classes", "checkpoint_path", "detections", "scorer",
     "max_dets", "ckpt_file", "file_name", "split", "with_nms", "file_format", "aipp_path", "mindir_path", "onnx_path", "input",
-    "score_thr", "draw", "report", "settings_path", "results_path", "test_batch_size"))
+    "score_thr", "draw", "report", "settings_path", "results_path", "test_batch_size", "tta", "tile", "overlap", "val_loss"))
 
 
 class Graph(NamedTuple):
