@@ -1,5 +1,6 @@
-"""A speed run of the recipe of detectron2 on two machines of the CPU, with a toy network: it prints its speed. (What the scripts for
-one machine start is in test_scripts_launch.py, and two processes there train in test_scripts_run.py.)
+"""A speed run of detectron2's recipe on two machines of the CPU, with a toy network: it prints its speed.
+
+What the scripts for one machine start is in test_scripts_launch.py; two processes there train in test_scripts_run.py.
 
 Two machines are two network namespaces, joined by a pair of virtual cables, where the system lets us make them.
 """
