@@ -8,7 +8,7 @@
         print(found.name, found.names, found.scores, found.boxes)
         found.draw().save("drawn/")
 
-Nothing is imported before it is asked for, and MindSpore only by what needs it.
+Names are imported on first use, and MindSpore only by the functions that need it.
 """
 from typing import TYPE_CHECKING, Any
 
