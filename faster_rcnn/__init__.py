@@ -11,6 +11,8 @@ Names are imported on first use, and MindSpore only by the functions that need i
 """
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"       # same as in pyproject.toml
+
 if TYPE_CHECKING:
     from .src.model_utils.interface import (
         Config,

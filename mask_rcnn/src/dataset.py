@@ -48,5 +48,5 @@ def build_train_transform(config) -> MaskTransform:
 
 
 def prepare_data(config, train: bool, in_training: bool = False) -> DataInfo:
-    """Prepare data as source.prepare_data does, with masks for training; evaluation reads masks from the annotations."""
-    return source.prepare_data(config, train, in_training, masks=train)
+    """Prepare data as source.prepare_data does, with masks for losses; scoring reads masks from the annotations."""
+    return source.prepare_data(config, train, in_training, masks=train or (in_training and config.val_loss))

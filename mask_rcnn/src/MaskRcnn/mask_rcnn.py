@@ -89,6 +89,12 @@ class MaskRcnn(FasterRcnn):
         pooled = proposals if self.from_proposals else boxes
         return boxes, scores, labels, valid, ops.sigmoid(self.mask_logits(cells, pooled, labels))
 
+    def masks_of(self, image, boxes, labels):
+        """Return masks (N, B, 2s, 2s) like `predict`. image: (N, 3, H, W); boxes: (N, B, 4); labels: int32 (N, B) in 1..K."""
+        features = self.neck(self.backbone(image))
+        cells = self.roi_align.table_of(features[:self.pooled_levels])
+        return ops.sigmoid(self.mask_logits(cells, boxes, labels))
+
 
 def build_network(config, fast: bool = False) -> MaskRcnn:
     """Return the network that the configuration describes.

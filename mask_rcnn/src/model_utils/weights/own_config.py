@@ -1,9 +1,13 @@
 # Same as faster_rcnn/src/model_utils/weights/own_config.py
 """Find the configuration that belongs to a file of weights, beside it."""
+import contextlib
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ...model import MODELS, NAME
 from ..config import InputError, config_file
+from .mindspore_file import read_mindspore
 
 # Suffix of a weights file -> the configuration key that takes it.
 KEYS = {".ckpt": "checkpoint_path", ".mindir": "mindir_path", ".onnx": "onnx_path"}
@@ -41,3 +45,22 @@ def find_config(weights: Path, config_path: str | os.PathLike | None = None) -> 
         raise InputError(f"{weights}: no configuration beside it, neither {' nor '.join(map(os.path.relpath, places))}; give "
                          "config_path")
     return found
+
+
+@contextlib.contextmanager
+def own_model(weights: Path | None) -> Iterator[None]:
+    """Report weights of another model, if reading the configuration of `weights` fails within the block."""
+    try:
+        yield
+    except InputError:
+        if weights is not None and weights.suffix.lower() == ".ckpt":
+            require_own_model(read_mindspore(weights) or (), weights)
+        raise
+
+
+def require_own_model(names: Iterable[str], weights: Path | str) -> None:
+    """Raise InputError if the parameter names belong to another model of this repository."""
+    names = list(names)
+    model = next((model for prefix, model in MODELS.items() if any(name.startswith(prefix) for name in names)), NAME)
+    if model != NAME:
+        raise InputError(f"{weights}: holds weights of {model}, not of {NAME}; use {model}.Detector, or the commands in {model}/")
