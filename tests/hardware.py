@@ -14,7 +14,7 @@ export    MINDIR, which infer.py then runs, and ONNX; on Ascend also AIR
 devices   two processes on two devices train, where there are two (on the CPU, two processes)
 
 `--size=small` takes 2 steps in place of 30 and 6, small images, the demo's network for `speed`, and exports MINDIR only. Prints a
-line for each check, and at the end the Markdown for "What has run where" of README.md, which OUTPUT/report.md keeps; the output of
+line for each check, and at the end Markdown for the table in docs/troubleshooting.md, which OUTPUT/report.md keeps; the output of
 each command is in OUTPUT/logs. What does not fit into --minutes is not run, and the report says so. Exit status: 0 if nothing
 failed, 1 if a check failed, 2 for wrong usage.
 """
@@ -255,7 +255,7 @@ class Checks:
 
 
 def report(checks: Checks, outcomes: dict) -> str:
-    """Return Markdown: a row for the table of README.md, and what each check found. outcomes: {(check, model): Outcome}."""
+    """Return Markdown: a row for docs/troubleshooting.md, and what each check found. outcomes: {(check, model): Outcome}."""
     states = [outcome.state for outcome in outcomes.values()]
     summary = ", ".join(f"{states.count(state)} {state}" for state in ("ok", "failed", "not run") if state in states)
     place = f"{checks.device} ({checks.facts.get('name', checks.device)}), MindSpore {checks.facts.get('mindspore', '?')}"
