@@ -3,7 +3,9 @@ import importlib
 
 import pytest
 
+from faster_rcnn.src.model_utils.training.step import TrainStep
 from tests import platform_docs, primitives
+from tests.toy_network import LOSS_NAMES, ToyDetector, toy_batch
 
 MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
 
@@ -63,6 +65,15 @@ subgraph @1() {
 }
 """
     assert primitives.primitives_in(text) == {"Add": {"Int32 Int32"}, "TopK": {"Float32"}}
+
+
+def test_no_graph_of_a_step_calls_python():
+    """Which devices leave to the host, and files for other programs cannot hold."""
+    step = TrainStep(ToyDetector(), LOSS_NAMES, momentum=0.9, weight_decay=0.1, clip_grad_norm=1.0, ema_decay=0.9, accumulate=2)
+    with primitives.recorded() as found:
+        step(toy_batch(), 0.1, more=[toy_batch()])
+    assert {"Assign", "AssignAdd", "MatMulExt", "TanhGrad", "L2Loss", "ApplyMomentum"} <= set(found)
+    assert "PyExecute" not in found
 
 
 @pytest.mark.parametrize("file", platform_docs.WORDS)
