@@ -4,12 +4,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 MODEL ?= faster_rcnn
+SITE ?= site
 ARGS ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint sync check
+.PHONY: help venv demo test lint sync check docs
 
 PY := "$(VENV)/bin/python"
 # The checkout may be read-only, so caches are kept in the environment.
@@ -28,6 +29,7 @@ help: ## this list
 	  'VENV=DIR    the environment (default: .venv, 3 GB)' \
 	  'PYTHON=EXE  Python 3.11 or 3.12 to create it with (default: python3)' \
 	  'MODEL=NAME  the model of the demo (default: faster_rcnn)' \
+	  'SITE=DIR    where make docs writes the pages (default: site)' \
 	  'ARGS=...    additional options of the demo or of pytest'
 
 venv: ## create the environment and install the pinned packages, if missing
@@ -58,3 +60,6 @@ sync: venv ## rewrite the copies of another model's files
 check: lint ## the quick checks: ruff, mypy, shellcheck, copies, configuration, the parts of the networks
 	@$(PY) tests/sync_copies.py --check
 	@$(PYTEST) -q -m "not (slow or parity or cpp or ranks)" $(QUICK) $(ARGS)
+
+docs: venv ## build the documentation as a site: SITE/index.html; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --site-dir "$$(realpath -m -- "$(SITE)")"

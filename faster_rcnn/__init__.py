@@ -11,6 +11,8 @@ Nothing is imported before it is asked for, and MindSpore only by what needs it.
 """
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"       # that of pyproject.toml
+
 if TYPE_CHECKING:
     from .src.model_utils.interface import (
         Config,

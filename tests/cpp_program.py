@@ -16,6 +16,7 @@ from tests import commands
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "ascend310_infer"
+FAST_ASAN = "detect_leaks=0:malloc_context_size=3:quarantine_size_mb=16"
 STRICT = {"UBSAN_OPTIONS": "print_stacktrace=1", "GLOG_v": "3"}
 
 
@@ -97,7 +98,7 @@ def some_damaged(source: Path, folder: Path, whole: int = 3) -> Path:
 def told_sanitized(program: Path, *flags) -> tuple:
     """(status, stderr) of `detect`, which no sanitizer must have reported; leaks of the Lite libraries are not looked for."""
     done = subprocess.run([str(program / "detect"), *map(str, flags)], capture_output=True, text=True, timeout=120, check=False,
-                          env={**os.environ, **STRICT, "ASAN_OPTIONS": "detect_leaks=0"})
+                          env={**os.environ, **STRICT, "ASAN_OPTIONS": FAST_ASAN})
     assert "Sanitizer" not in done.stderr and "runtime error" not in done.stderr, done.stderr
     return done.returncode, done.stderr
 
@@ -169,7 +170,8 @@ def make_model(model: str, folder: Path, coco: Path, save, files: dict, *flags) 
 def infer_python(model: str, folder: Path, coco: Path) -> None:
     """What infer.py finds with the folder's network: detections/detections.json in it."""
     run_python(ROOT / model / "infer.py", "--config_path=narrow.yaml", "--checkpoint_path=narrow.ckpt",
-               f"--input={coco / 'val2017'}", "--output_path=detections", "--score_thr=0", "--draw=False", cwd=folder)
+               f"--input={coco / 'val2017'}", "--output_path=detections", "--score_thr=0", "--draw=False", "--backend=mindspore",
+               cwd=folder)
 
 
 def called(repo_dir, model, command, cwd, lite, program, **environment):
@@ -207,7 +209,8 @@ def check_against_python(model: str, made: Path, mindir: str, coco: Path, tools:
     pictures = folder / "some pictures"
     shutil.copytree(coco / "val2017", pictures)
     (pictures / "000000900002.jpg").write_text("no picture")
-    command = ["run_infer_cpp.sh", made / mindir, pictures, truth, "CPU", f"--config_path={made / 'narrow.yaml'}"]
+    command = ["run_infer_cpp.sh", made / mindir, pictures, truth, "CPU", f"--config_path={made / 'narrow.yaml'}",
+               "--report=False"]
     done = called(repo_dir, model, command, folder, *tools)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "000000900002.jpg: neither JPEG nor PNG (10 bytes)" in done.stderr
@@ -217,7 +220,8 @@ def check_against_python(model: str, made: Path, mindir: str, coco: Path, tools:
     assert abs(len(found) - len(wanted)) <= 0.01 * len(wanted) and len(wanted) > 300
     assert len(unmatched(found, wanted)) <= 0.01 * len(wanted)
     python = run_python(repo_dir / model / "eval.py", f"--detections={made / 'detections' / 'detections.json'}",
-                        f"--anno_path={truth}", f"--config_path={made / 'narrow.yaml'}", cwd=folder).stdout.splitlines()
+                        f"--anno_path={truth}", f"--config_path={made / 'narrow.yaml'}", "--report=False",
+                        cwd=folder).stdout.splitlines()
     log = (folder / "acc.log").read_text().splitlines()
     python, log = ([line for line in lines if line.startswith(" Average")] for lines in (python, log))
     assert len(log) == len(python) == (24 if "segmentation" in wanted[0] else 12)

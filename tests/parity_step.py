@@ -22,10 +22,12 @@ class InjectedLosses(nn.Cell):
         self.net, self.masks = net, masks
 
     def construct(self, image, rpn, roi, mask=None):
+        return self.of_features(self.net.neck(self.net.backbone(image)), rpn, roi, mask)
+
+    def of_features(self, features, rpn, roi, mask=None):
         net = self.net
         index, rpn_targets, rpn_positive, rpn_negative = rpn
         rois, labels, targets, positive, valid = roi
-        features = net.neck(net.backbone(image))
         logits, deltas = net.rpn.at_anchors(features, index)
         losses = rpn_losses(logits, deltas, rpn_targets, rpn_positive, rpn_negative, net.betas[0], net.losses_added)
         cells = net.roi_align.table_of(features[:4])

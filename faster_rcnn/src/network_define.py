@@ -13,7 +13,7 @@ from .FasterRcnn.parts import network_parts
 from .model import OUTPUTS
 from .model_utils.inference.network import ExportedNetwork, InferenceNet
 
-__all__ = ["LOSS_NAMES", "InferenceNet", "build_network", "exported", "host_steps", "set_first_weights"]
+__all__ = ["LOSS_NAMES", "InferenceNet", "build_network", "exported", "host_steps", "masks_network", "set_first_weights"]
 
 
 def exported(net: nn.Cell, config, inputs: dict[str, tuple]) -> list[ExportedNetwork]:
@@ -29,3 +29,8 @@ def exported(net: nn.Cell, config, inputs: dict[str, tuple]) -> list[ExportedNet
 def host_steps(config) -> dict:
     """Return {number of outputs of an exported file: function that makes OUTPUTS of them on the host}: none is needed."""
     return {}
+
+
+def masks_network(net: nn.Cell) -> nn.Cell | None:
+    """Return the network that gives the masks of given boxes: None, there are no masks."""
+    return None

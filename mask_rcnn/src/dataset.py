@@ -48,5 +48,5 @@ def build_train_transform(config) -> MaskTransform:
 
 
 def prepare_data(config, train: bool, in_training: bool = False) -> DataInfo:
-    """As source.prepare_data, to train with masks; an evaluation takes them from the annotations."""
-    return source.prepare_data(config, train, in_training, masks=train)
+    """As source.prepare_data, for losses with masks; an evaluation takes them from the annotations."""
+    return source.prepare_data(config, train, in_training, masks=train or (in_training and config.val_loss))

@@ -13,7 +13,7 @@ from .MaskRcnn.mask_rcnn import LOSS_NAMES, build_network
 from .model import OUTPUTS
 from .model_utils.inference.network import ExportedNetwork, InferenceNet
 
-__all__ = ["LOSS_NAMES", "InferenceNet", "build_network", "exported", "host_steps", "set_first_weights"]
+__all__ = ["LOSS_NAMES", "InferenceNet", "build_network", "exported", "host_steps", "masks_network", "set_first_weights"]
 
 
 def exported(net: nn.Cell, config, inputs: dict[str, tuple]) -> list[ExportedNetwork]:
@@ -29,3 +29,19 @@ def exported(net: nn.Cell, config, inputs: dict[str, tuple]) -> list[ExportedNet
 def host_steps(config) -> dict:
     """Return {number of outputs of an exported file: function that makes OUTPUTS of them on the host}: none is needed."""
     return {}
+
+
+class MasksNet(nn.Cell):
+    """The network with `masks_of` as its call: (image, boxes, labels) -> the masks of these boxes."""
+
+    def __init__(self, net: nn.Cell):
+        super().__init__(auto_prefix=False)  # the parameters keep their names
+        self.net = net
+
+    def construct(self, image, boxes, labels):
+        return self.net.masks_of(image, boxes, labels)
+
+
+def masks_network(net: nn.Cell) -> nn.Cell:
+    """Return the network that gives the masks of given boxes."""
+    return MasksNet(net)

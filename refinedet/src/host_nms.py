@@ -4,6 +4,8 @@ Shapes: N images, A anchors, K foreground classes, C candidates, D detections a 
 """
 import numpy as np
 
+from .model_utils.inference.merging import suppress
+
 
 def detections_of(boxes, scores, *, score_thr: float, iou_thr: float, per_class: int, total: int, max_per_img: int) -> tuple:
     """boxes (N, A, 4), scores (N, A, K) -> boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D).
@@ -18,7 +20,7 @@ def detections_of(boxes, scores, *, score_thr: float, iou_thr: float, per_class:
     valid = np.zeros((n, slots), bool)
     for i in range(n):
         anchor, label, score = _candidates(scores[i], score_thr, per_class, total)
-        kept = _suppress(boxes[i][anchor], label, iou_thr, slots)
+        kept = suppress(boxes[i][anchor], label, iou_thr, slots)
         for out, values in zip(found, (boxes[i][anchor[kept]], score[kept], label[kept] + 1)):
             out[i, :len(kept)] = values
         valid[i, :len(kept)] = True
@@ -34,17 +36,3 @@ def _candidates(scores, score_thr: float, per_class: int, total: int) -> tuple:
     order = order[np.arange(len(order)) - starts[label[order]] < per_class]
     order = order[np.argsort(-score[order], kind="stable")][:total]
     return anchor[order], label[order], score[order]
-
-
-def _suppress(boxes, labels, iou_thr: float, most: int) -> list:
-    """boxes (C, 4), best first -> indices of the first `most` that stand. A loop over these, of many candidates a few."""
-    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
-    left, kept = np.arange(len(boxes)), []
-    while len(left) and len(kept) < most:
-        best, left = left[0], left[1:]
-        kept.append(best)
-        sides = np.minimum(boxes[left, 2:], boxes[best, 2:]) - np.maximum(boxes[left, :2], boxes[best, :2])
-        shared = np.prod(np.maximum(sides, 0), axis=1)
-        union = areas[left] + areas[best] - shared
-        left = left[(labels[left] != labels[best]) | (shared <= iou_thr * union)]
-    return kept

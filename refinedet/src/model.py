@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 
 from .key_rules import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
 
-__all__ = ["ALIASES", "CLASS_LAYERS", "FREE_KEYS", "IOU_TYPES", "LOSS_SUMS", "NAME", "OUTPUTS", "PRESETS", "RAW_OUTPUTS", "RETIRED",
-           "SEVERAL", "check_config", "closing_lines", "epoch_line", "loss_line", "mask_encoder", "program_settings"]
+__all__ = ["ALIASES", "CLASS_LAYERS", "FREE_KEYS", "IOU_TYPES", "LOSS_SUMS", "MODELS", "NAME", "OUTPUTS", "PRESETS",
+           "RAW_OUTPUTS", "RETIRED", "SEVERAL", "check_config", "closing_lines", "epoch_line", "loss_line", "mask_encoder",
+           "program_settings"]
 
 # Name of its directory and of its checkpoints.
 NAME = "refinedet"
@@ -23,6 +24,8 @@ IOU_TYPES = ("bbox",)
 LOSS_SUMS = {"arm_loss": "arm_", "odm_loss": "odm_"}
 # Prefixes of the parameters whose shapes follow from the number of classes.
 CLASS_LAYERS = ("odm.conf.",)
+# How weights of the models of this repository are told apart: beginning of a parameter's name -> model; the first that fits.
+MODELS = {"rcnn_mask.": "mask_rcnn", "rcnn.": "faster_rcnn", "odm.": "refinedet"}
 # Keys of this model alone that a resumed run may change: they act before the first step, or not in training.
 FREE_KEYS = frozenset(("calibrate_init", "with_nms"))
 

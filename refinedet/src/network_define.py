@@ -15,7 +15,8 @@ from .model import OUTPUTS, RAW_OUTPUTS
 from .model_utils.inference.network import ExportedNetwork, InferenceNet
 from .refinedet import LOSS_NAMES, build_network
 
-__all__ = ["LOSS_NAMES", "DecodingNet", "InferenceNet", "build_network", "exported", "host_steps", "set_first_weights"]
+__all__ = ["LOSS_NAMES", "DecodingNet", "InferenceNet", "build_network", "exported", "host_steps", "masks_network",
+           "set_first_weights"]
 
 
 class DecodingNet(nn.Cell):
@@ -43,3 +44,8 @@ def host_steps(config) -> dict:
     return {len(RAW_OUTPUTS): functools.partial(
         detections_of, score_thr=config.test_score_thr, iou_thr=config.test_iou_thr, per_class=config.test_nms_pre,
         total=config.test_nms_total, max_per_img=config.test_max_per_img)}
+
+
+def masks_network(net: nn.Cell) -> nn.Cell | None:
+    """Return the network that gives the masks of given boxes: None, there are no masks."""
+    return None

@@ -80,7 +80,7 @@ def cpp_sanitized(cpp_lite, tmp_path_factory):
     """The same with AddressSanitizer and UndefinedBehaviorSanitizer."""
     # A unity build compiles faster. The other build compiles each file separately and so finds missing includes.
     return cpp_program.build(tmp_path_factory.mktemp("sanitized"), cpp_lite, "-DSANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug",
-                             "-DCMAKE_CXX_FLAGS=-O0", "-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=0")
+                             "-DCMAKE_CXX_FLAGS=-O1", "-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=0")
 
 
 @pytest.fixture(scope="session")

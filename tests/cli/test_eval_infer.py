@@ -177,6 +177,10 @@ def test_infer_on_a_video(call, toy, tmp_path):
     np.testing.assert_allclose([r["bbox"] for r in found[:4]], quarters(48, 64), atol=0.01)
     drawn = cv2.VideoCapture(str(tmp_path / "out put" / "drawn" / "a clip.mp4"))
     assert [drawn.read()[0] for _ in range(6)] == [True] * 5 + [False]
+    assert call("infer", onnx_path=toy / "toy.onnx", input=tmp_path / "a clip.avi", score_thr=0, tta="flip",
+                **toy_options()).returncode == 0
+    again = json.loads((tmp_path / "out put" / "detections.json").read_text())
+    assert [sum(r["frame"] == frame for r in again) for frame in range(5)] == [8] * 5
 
 
 def test_infer_resumes_after_a_run_that_was_stopped(call, toy, tmp_path, one_line):
@@ -195,8 +199,9 @@ def test_infer_resumes_after_a_run_that_was_stopped(call, toy, tmp_path, one_lin
     done = int(told[1])
     assert 20 < done == int(told[2]) < 60 and json.loads(partial.read_bytes())[-1]["file_name"] == f"{done:03}.png"
 
-    other = one_line(call("infer", resume="auto", score_thr=0.5, **options), "infer.py")
-    assert "resume: score_thr was 0.3 and is 0.5 now: start without --resume" in other
+    for key, before, now in (("score_thr", 0.3, 0.5), ("tta", "''", "flip")):
+        other = one_line(call("infer", resume="auto", **{key: now}, **options), "infer.py")
+        assert f"resume: {key} was {before} and is {now!r} now: start without --resume" in other
     resumed = call("infer", resume="auto", **options)
     assert resumed.returncode == 0, resumed.stderr
     assert f"infer.py resumes with {done:03}.png: {done - 1} of 60 pictures are done" in resumed.stderr

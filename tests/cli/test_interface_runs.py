@@ -48,6 +48,42 @@ def test_detector_finds_every_quarter(package, kind, exported, pictures):
                 assert (mask & wanted).sum() > 0.94 * (mask | wanted).sum()
 
 
+def corners_of(boxes) -> list:
+    """[(x1, y1, x2, y2)] of boxes (x, y, width, height), in pixels of a tenth."""
+    return [tuple(round(float(side), 1) for side in (x, y, x + w, y + h)) for x, y, w, h in boxes]
+
+
+@pytest.mark.parametrize("package", [faster_rcnn, mask_rcnn])
+def test_views_of_an_image(package, exported, pictures, tmp_path):
+    """The toy finds the quarters of each view, as cat, dog, bird, cat. Of a tile those are left out that touch a border inside the
+    image: what stays are the quarters in the corners of the image."""
+    file, folder = exported[package] / "toy.onnx", pictures / "val2017"
+    mirrored = ["dog", "cat", "cat", "bird"]
+    for item, size in zip(package.Detector(file, tta="flip")(folder, score_thr=0), SIZES):
+        boxes = corners_of(quarters(*size))
+        wanted = sorted([*zip(["cat", "dog", "bird", "cat"], boxes), *zip(mirrored, boxes)])
+        found = [tuple(round(side, 1) for side in box) for box in item.boxes.tolist()]
+        assert sorted(zip(item.names, found)) == wanted
+        if package is mask_rcnn:    # the left half of a box, in the mirror the right one
+            for mask, name, box in zip(item.masks, item.names, item.boxes):
+                plain = dict(zip(boxes, mirrored))[tuple(round(side, 1) for side in box.tolist())] != name
+                columns = np.flatnonzero(mask.any(0))
+                middle = (box[0] + box[2]) / 2
+                assert abs(columns[-1] + 1 - middle) < 3 if plain else abs(columns[0] - middle) < 3
+    for item, (height, width) in zip(package.Detector(file, tile="90x90")(folder, score_thr=0), SIZES):
+        wanted = list(zip(["cat", "dog", "bird", "cat"], corners_of(quarters(height, width))))
+        if (height, width) != (90, 90):
+            corners = [(x, y, 45, 45) for y in (0, height - 45) for x in (0, width - 45)]
+            wanted += zip(["cat", "dog", "bird", "cat"], corners_of(corners))
+        found = [tuple(round(side, 1) for side in box) for box in item.boxes.tolist()]
+        assert sorted(zip(item.names, found)) == sorted(wanted)
+    scores = package.evaluate(file, coco_root=pictures, output_path=tmp_path, tta="flip", tile="90x90")
+    assert scores.detections == 2 * 16 + 8 and json.loads((tmp_path / "metrics.json").read_text())["config"]["tta"] == "flip"
+    assert "<dd>90x90</dd>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    with pytest.raises(package.InputError, match="tta: a scale of 2 needs a larger input"):
+        package.Detector(file, tta="scales=1,2")
+
+
 def test_evaluate_gives_the_scores_that_it_writes(exported, pictures, tmp_path, capsys):
     scores = mask_rcnn.evaluate(exported[mask_rcnn] / "toy.onnx", coco_root=pictures, output_path=tmp_path)
     assert scores["AP"] == pytest.approx(1) and scores.others["segm"]["AP"] > 0.8

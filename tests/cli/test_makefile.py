@@ -43,7 +43,7 @@ def make(repo_dir, run_command, tmp_path):
     def run(*arguments, **env):
         calls = venv / "calls"
         calls.unlink(missing_ok=True)
-        unset = dict.fromkeys(("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV", "ARGS", "PYTHON", "MODEL"))
+        unset = dict.fromkeys(("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV", "ARGS", "PYTHON", "MODEL", "SITE"))
         done = run_command(["make", "-C", checkout, f"VENV={venv}", *arguments], cwd=tmp_path, env={**unset, **env})
         return done, calls.read_text().splitlines() if calls.exists() else []
 
@@ -55,7 +55,7 @@ def test_help_is_the_default_and_lists_every_target(make):
     done, calls = make()
     assert done.returncode == 0
     assert calls == []
-    for target in ("venv", "demo", "test", "lint", "sync", "check"):
+    for target in ("venv", "demo", "test", "lint", "sync", "check", "docs"):
         assert f"make {target} " in done.stdout
 
 
@@ -75,6 +75,7 @@ def test_targets_pass_their_arguments_on(make, repo_dir):
     assert make("test", "ARGS=-k 'one and two'")[1] == [
         *LINT, f"[-m][pytest]{cache}[--numprocesses][3][--no-loadscope-reorder][tests][-k][one and two]"]
     assert make("sync")[1] == ["[tests/sync_copies.py]"]
+    assert make("docs", "SITE=a site")[1] == [f"[-m][mkdocs][build][--strict][--site-dir][{make.checkout / 'a site'}]"]
     *others, quick = make("check")[1]
     assert others == [*LINT, "[tests/sync_copies.py][--check]"]
     start = f"[-m][pytest]{cache}[-q][-m][not (slow or parity or cpp or ranks)]["

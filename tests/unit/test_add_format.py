@@ -144,7 +144,8 @@ def test_models_read_it(csv_format, repo_dir, tmp_path, message, model, data, lo
     assert [item["bbox"] for item in truth["annotations"]] == [[2, 3, 28, 22], [1, 1, 8, 8], [5, 5, 15.5, 15]]
     new = str(tmp_path / "new")
     assert message(prepare, anno_path="", output_path=new) == "anno_path is needed: give --anno_path"
-    assert message(prepare, image_set="val", output_path=new) == "image_set: csv has no image sets; only voc, coco_files, labelme, yolo have them"
+    told = message(prepare, image_set="val", output_path=new)
+    assert told == "image_set: csv has no image sets; only voc, coco_files, labelme, yolo have them"
     path.write_text("a.jpg,1,2,3,4,cat\n")
     assert message(prepare) == f"{path}: line 1: expected the header image,x1,y1,x2,y2,class"
 

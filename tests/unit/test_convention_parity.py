@@ -3,6 +3,8 @@
 Of every Faster R-CNN in $PARITY_DIR. The stages take the framework's own input of that stage where it is stored, so that a wrong
 convention shows where it acts. What a mistake does to the detections is told in the fixtures' README.
 """
+from functools import cache
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -19,14 +21,24 @@ from tests.unit.test_network_parity import check_stage, detections_of_stored, ex
 FOLDERS = fixture_folders(masks=False)
 
 
-@pytest.fixture(scope="module", params=FOLDERS, ids=lambda folder: folder.name)
-def model(request, tmp_path_factory):
-    """With `as_converted`, its network, and `stages` and `features` of the pictures."""
-    model = ParityModel(request.param, tmp_path_factory.mktemp("converted"))
-    model.as_converted = net = model.network()
-    model.stages = net.backbone(Tensor(model.arrays["input/images"]))
-    model.features = net.neck(model.stages)
-    return model
+@pytest.fixture(scope="module")
+def model_of(tmp_path_factory):
+    """model_of(folder) -> ParityModel with `as_converted`, its network, and the `stages` and `features` of the images. Not a
+    parametrised fixture: pytest would set that up again for each case."""
+    @cache
+    def build(folder):
+        model = ParityModel(folder, tmp_path_factory.mktemp("converted"))
+        model.as_converted = net = model.network()
+        model.stages = net.backbone(Tensor(model.arrays["input/images"]))
+        model.features = net.neck(model.stages)
+        return model
+
+    return build
+
+
+@pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
+def model(request, model_of):
+    return model_of(request.param)
 
 
 # ------------------------------------------------------------------------------------------------ checks of stages
@@ -96,7 +108,7 @@ def check_losses(model, overrides):
     net = model.as_converted
     other = model.without_features(**overrides)
     net.betas, net.losses_added = other.betas, other.losses_added
-    losses = InjectedLosses(net, False)(Tensor(model.arrays["input/images"]), *injected_samples(model))
+    losses = InjectedLosses(net, False).of_features(model.features, *injected_samples(model))
     expected = dict(zip(model.arrays["train/loss_names"], model.arrays["train/losses"]))
     np.testing.assert_allclose([float(loss) for loss in losses], [expected[name] for name in model.loss_names], rtol=1e-5)
 

@@ -108,7 +108,7 @@ def refusals():
     values = np.linspace(0, 1, 20 * 30).reshape(20, 30)
     jpeg = encoded("JPEG")
     frame = jpeg.index(b"\xff\xc0")
-    gif = encoded("GIF")
+    gif, png = encoded("GIF"), encoded("PNG")
     return {
         "floating-point": [encoded("TIFF", image=Image.fromarray(values.astype(np.float32))),
                            encoded("TIFF", image=Image.fromarray((values * 1e6).astype(np.int32))),
@@ -122,6 +122,7 @@ def refusals():
             jpeg[:frame + 4] + b"\x0c" + jpeg[frame + 5:],      # 12 bits
             jpeg[:frame + 1] + b"\xc5" + jpeg[frame + 2:]],     # hierarchical
         "(?i)truncated": [jpeg[:len(jpeg) // 2], encoded("BMP")[:-40], gif[:-300]],
+        "truncated or damaged: PNG chunk b'IDAT' claims": [png[:-400], png[:33] + b"\x7f" + png[34:]],
     }
 
 

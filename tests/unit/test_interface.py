@@ -1,21 +1,31 @@
 """The Python interface: what is imported when, where a configuration is found, what is read and what is written."""
 import copy
 import importlib
+import itertools
+import json
 import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import mindspore as ms
 import numpy as np
 import pytest
+import tomllib
 
+import faster_rcnn
+from faster_rcnn.src.FasterRcnn.faster_rcnn import build_network
 from faster_rcnn.src.model_utils import local_adapter, subcommands
 from faster_rcnn.src.model_utils.inference import detector as detection
 from faster_rcnn.src.model_utils.inference.found import Drawing, Found
 from faster_rcnn.src.model_utils.inference.media import Frame
 from faster_rcnn.src.model_utils.interface import Run, configure
+from faster_rcnn.src.model_utils.python_words import in_python
 from faster_rcnn.src.model_utils.weights.own_config import find_config
+from mask_rcnn.src.MaskRcnn.mask_rcnn import build_network as build_mask_network
+from refinedet.src.refinedet import build_network as build_one_stage
+from tests import narrow_network, narrow_refinedet
 from tests.toy_data import quarters
 
 MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
@@ -72,8 +82,6 @@ def test_a_second_network_of_a_process_computes_with_the_threads_of_the_first(mo
     def refuse(*_):
         raise RuntimeError("The 'threads_num' can not be set repeatedly.")
 
-    import mindspore as ms
-
     monkeypatch.setattr(ms.device_context.cpu.op_tuning, "threads_num", refuse)
     assert local_adapter.setup_device(configure(None, {"device_target": "CPU"})) == "CPU"
 
@@ -81,8 +89,6 @@ def test_a_second_network_of_a_process_computes_with_the_threads_of_the_first(mo
 def test_another_device_of_the_process_is_one_line(monkeypatch, message):
     def refuse(*_):
         raise RuntimeError("The 'mindspore.set_device' can not be modified.\nMore")
-
-    import mindspore as ms
 
     monkeypatch.setattr(ms, "set_device", refuse)
     assert message(local_adapter.setup_device, configure(None, {"device_target": "CPU"})) == (
@@ -122,6 +128,49 @@ def test_keys_override_a_file_and_a_configuration(tmp_path, message):
     assert message(configure, "absent.yaml", {}) == "--config_path: no such file: absent.yaml"
 
 
+def test_faults_are_told_in_the_words_of_python(tmp_path, message):
+    for told, wanted in {
+            "give exactly one of --checkpoint_path, --onnx_path": "give exactly one of checkpoint_path, onnx_path",
+            "is for --backbone=resnet_v1.5_50, not b": 'is for backbone="resnet_v1.5_50", not b',
+            "use --draw=False, or --val_ratio=0.2": "use draw=False, or val_ratio=0.2",
+            "start without --resume; --resume=auto": 'start without resume; resume="auto"',
+            "--config_path: no such file": "config_path: no such file",
+            "python -m src.convert_checkpoint --ckpt_file=a.pth": "python -m src.convert_checkpoint --ckpt_file=a.pth",
+            "faster-rcnn convert --ckpt_file=a": "faster-rcnn convert --ckpt_file=a", "pip --draft --list": "pip --draft --list",
+    }.items():
+        assert in_python(told) == wanted
+    (tmp_path / "best.ckpt").touch()
+    assert message(detection.Detector, tmp_path / "best.ckpt", "absent.yaml") == "config_path: no such file: absent.yaml"
+    assert message(faster_rcnn.evaluate, output_path=tmp_path / "out") == (
+        "give exactly one of checkpoint_path, mindir_path, onnx_path, detections")
+    assert message(faster_rcnn.evaluate, detections=tmp_path / "best.ckpt", output_path=tmp_path / "out") == (
+        "anno_path is needed: give anno_path=GROUND_TRUTH.json or coco_root=...")
+
+
+def test_weights_of_another_model_are_named(tmp_path, message):
+    """Of the three models' own networks. What differs is found in the configuration, or only in the weights."""
+    networks = {"faster_rcnn": (narrow_network.narrow_config(), build_network),
+                "mask_rcnn": (narrow_network.narrow_mask_config(), build_mask_network),
+                "refinedet": (narrow_refinedet.narrow_config(), build_one_stage)}
+    for model, (config, build) in networks.items():
+        folder = tmp_path / model / "checkpoint"
+        folder.mkdir(parents=True)
+        ms.save_checkpoint(build(config), str(folder / "best.ckpt"))
+        text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in config.to_dict().items())
+        (folder.parent / "config.yaml").write_text(text)
+    for model, other in itertools.permutations(networks, 2):
+        path = tmp_path / other / "checkpoint" / "best.ckpt"
+        told = f"{path}: weights of {other}, and this is {model}: use {other}.Detector, or the commands in {other}/"
+        package = importlib.import_module(model)
+        for call in (package.Detector, package.export):
+            assert message(call, path, device_target="CPU", file_name=str(tmp_path / "net")) == told, (model, other)
+
+
+def test_version_is_that_of_the_package(repo_dir):
+    wanted = tomllib.loads((repo_dir / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert [importlib.import_module(model).__version__ for model in MODELS] == [wanted] * 3
+
+
 # Images
 
 def test_what_is_read(tmp_path, message):
@@ -147,8 +196,6 @@ def test_what_is_read(tmp_path, message):
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     """(a Detector that finds the quarters of each image, the sizes of the batches that its network got)."""
-    from faster_rcnn.src.model_utils.data.preprocess import build_preprocess
-
     config = configure(None, {"num_classes": 3, "coco_classes": ["background", "cat", "dog"], "img_height": 64, "img_width": 96,
                               "test_batch_size": 2, "score_thr": 0.5})
     batches = []
@@ -161,7 +208,7 @@ def toy(tmp_path_factory):
 
     detector = detection.Detector.__new__(detection.Detector)
     detector.config = config
-    detector._detector = detection.FrameDetector(predict, build_preprocess(config), config)
+    detector._detector = detection.FrameDetector(predict, config)
     return detector, batches
 
 

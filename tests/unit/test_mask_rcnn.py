@@ -6,6 +6,7 @@ from mindspore import Tensor, nn, ops
 from pycocotools import mask as coco_mask
 
 from mask_rcnn.src.MaskRcnn.mask_rcnn import LOSS_NAMES
+from mask_rcnn.src.model_utils.inference.predictors import predictor_of
 from mask_rcnn.src.model_utils.layers.named_losses import weighted
 from mask_rcnn.src.network_define import InferenceNet
 from tests.narrow_network import (
@@ -171,6 +172,14 @@ def test_masks_are_those_of_the_boxes_by_numpy(config, net, predict):
     logits = head_by_hand(weights, feats[valid.ravel()], labels[valid])
     assert logits.std() > 0.3 and len(set(labels[valid])) > 1
     np.testing.assert_allclose(masks[valid], 1 / (1 + np.exp(-logits)), atol=2e-4)
+
+
+def test_masks_of_given_boxes_are_those_of_the_detections(config, net, predict):
+    image, info = pictures(config, 2, seed=3)
+    boxes, _, labels, valid, masks = predict(image, info)
+    given = predictor_of(net).masks(image.asnumpy(), boxes[:, ::-1].copy(), labels[:, ::-1].copy())
+    assert valid.any()
+    np.testing.assert_allclose(given[:, ::-1], masks, atol=1e-5)
 
 
 def test_repeated_prediction_is_equal_and_batch_of_two_equals_two_pictures(config, predict):

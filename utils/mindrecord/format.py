@@ -103,5 +103,7 @@ class Format:
     default_set: Optional[Callable[[Path, bool], Optional[str]]] = None
     # folder -> the data sets of this format in it, for detecting the format.
     find: Optional[Callable[[Path], list[Place]]] = None
+    # anno_path -> names that image_set may have, if there are lists of images beside the annotations.
+    lists: Optional[Callable[[Path], list[str]]] = None
     # Increase it when `read` returns other records for the same files; older conversions are then repeated.
     revision: int = 1

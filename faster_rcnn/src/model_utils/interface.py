@@ -2,10 +2,9 @@
 
 It is set up for MindSpore before MindSpore is imported: the classes and functions here import that where they need it.
 """
-import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,15 @@ from .evaluation.coco_scores import Scores
 from .inference.detector import Detector
 from .inference.found import Drawing, Found
 from .local_adapter import prepare_environment
+from .python_words import input_errors
 from .training.outcome import Run
 from .weights.named import check_pretrained, is_name, weights_file
-from .weights.own_config import KEYS, find_config, key_of
+from .weights.own_config import KEYS, find_config, key_of, own_model
 
 __all__ = ["Config", "Detector", "Drawing", "Found", "InputError", "Run", "Scores", "evaluate", "export", "load_config",
            "train"]
 
 prepare_environment()
-
-
-@contextlib.contextmanager
-def input_errors() -> Iterator[None]:
-    """Within, faults of the data are InputError too: utils/, which knows of no model, raises an exception of its own."""
-    try:
-        yield
-    except ValueError as error:
-        if getattr(error, "user_error", False) and not isinstance(error, InputError):
-            raise InputError(str(error)) from error
-        raise
 
 
 @input_errors()
@@ -66,13 +55,15 @@ def evaluate(config: Config | str | os.PathLike | None = None, **keys: Any) -> S
             published weights.
         keys: keys of the configuration: the network (checkpoint_path, mindir_path, onnx_path) or `detections`, and the data.
 
-    Returns the scores of the boxes: scores["AP"], 0 to 1, scores.per_class["cat"]["AP50"]. scores.others has those of the masks
+    Returns the scores of the boxes: `scores["AP"]`, 0 to 1, `scores.per_class["cat"]["AP50"]`. scores.others has those of the masks
     ("segm") and of VOC data ("voc"). InputError says in one line what is wrong.
     """
+    weights = None
     if isinstance(config, (str, os.PathLike)) and (Path(config).suffix.lower() in KEYS or is_name(config)):
         weights = weights_file(config, "config", whole=True)
         config, keys = find_config(weights), {key_of(weights): str(weights), **keys}
-    resolved = configure(config, keys)
+    with own_model(weights):
+        resolved = configure(config, keys)
     if resolved.detections:
         from .evaluation.report import evaluate_file as score
     else:
@@ -91,7 +82,8 @@ def export(checkpoint: str | os.PathLike, **keys: Any) -> list[Path]:
     Returns the files: one, or with split=True several. InputError says in one line what is wrong.
     """
     path = weights_file(checkpoint, "checkpoint", whole=True)
-    resolved = configure(find_config(path), {"ckpt_file": str(path), **keys})
+    with own_model(path):
+        resolved = configure(find_config(path), {"ckpt_file": str(path), **keys})
     from .inference.export import export as write
 
     return write(resolved)

@@ -85,6 +85,12 @@ class MaskRcnn(FasterRcnn):
         pooled = proposals if self.from_proposals else boxes
         return boxes, scores, labels, valid, ops.sigmoid(self.mask_logits(cells, pooled, labels))
 
+    def masks_of(self, image, boxes, labels):
+        """Boxes (N, B, 4) of images (N, 3, H, W), labels int32 (N, B) in 1..K -> masks (N, B, 2s, 2s), like those of `predict`."""
+        features = self.neck(self.backbone(image))
+        cells = self.roi_align.table_of(features[:self.pooled_levels])
+        return ops.sigmoid(self.mask_logits(cells, boxes, labels))
+
 
 def build_network(config, fast: bool = False) -> MaskRcnn:
     """The network that the config describes.

@@ -13,6 +13,9 @@ from pathlib import Path
 from types import ModuleType
 
 MODEL_DIR = Path(__file__).resolve().parents[2]
+# How the conversion of weights is called here: the package's command, or a module of the model's folder.
+INSTALLED = not {"site-packages", "dist-packages"}.isdisjoint(MODEL_DIR.parts)
+CONVERT = f"{MODEL_DIR.name.replace('_', '-')} convert" if INSTALLED else "python -m src.convert_checkpoint"
 PACKAGE = (__package__ or "").partition("src.")[0].rstrip(".")      # "" in a command, whose modules are src.*
 
 

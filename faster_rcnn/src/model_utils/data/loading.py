@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -228,8 +228,8 @@ class EvalBatches:
     network is compiled once for each of these sizes.
     """
 
-    def __init__(self, files: Sequence[Path], count: int, preprocess: Preprocess, batch_size: int = 1, *, rank: int = 0,
-                 rank_size: int = 1, workers: int = 2):
+    def __init__(self, files: Sequence[Path], count: int, preprocess: Callable[[np.ndarray], NetworkInput], batch_size: int = 1, *,
+                 rank: int = 0, rank_size: int = 1, workers: int = 2):
         self._files, self._total, self._preprocess = files, count, preprocess
         self._batch_size, self._workers = batch_size, workers
         self._broken = BrokenImages()

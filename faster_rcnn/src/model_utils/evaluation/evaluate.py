@@ -12,6 +12,7 @@ from ...model import IOU_TYPES, mask_encoder
 from ..config import Config
 from ..data.loading import EvalBatches, build_preprocess
 from ..data.source import DataInfo
+from ..inference.view_predictor import Feed
 from ..training.ranks import exchange, from_first
 from .coco_inputs import clean_ground_truth
 from .coco_scores import Scores, coco_ap, crowded
@@ -29,9 +30,10 @@ class Evaluation:
         data: the set.
         config: see default_config.yaml.
         rank, ranks: number of this process and of all that evaluate together.
+        feed: of what `detect` gets; default: that of the network itself.
     """
 
-    def __init__(self, data: DataInfo, config: Config, rank: int = 0, ranks: int = 1):
+    def __init__(self, data: DataInfo, config: Config, rank: int = 0, ranks: int = 1, feed: Feed | None = None):
         self.data, self.scorer, self.max_dets, self.rank, self.ranks = data, config.scorer, config.max_dets, rank, ranks
         self.encode, self.keep_empty = mask_encoder(config), config.get("keep_empty_boxes", False)   # not every model's
         if rank == 0:
@@ -40,8 +42,9 @@ class Evaluation:
                 truth, notes = clean_ground_truth(ground_truth, kind)
                 for note in dict.fromkeys([*notes, *crowded(truth, self.max_dets)]):
                     log.info("evaluation set: %s", note)
-        self.batches = EvalBatches(data.files, data.count, build_preprocess(config), config.test_batch_size, rank=rank,
-                                   rank_size=ranks, workers=config.num_parallel_workers)
+        preprocess, batch_size = feed or Feed(build_preprocess(config), config.test_batch_size)
+        self.batches = EvalBatches(data.files, data.count, preprocess, batch_size, rank=rank, rank_size=ranks,
+                                   workers=config.num_parallel_workers)
 
     def detect(self, predict: Callable[[np.ndarray, np.ndarray], Iterable]) -> Detections:
         """Run `predict(image, image_info)` on this rank's images; every rank returns the detections of all ranks."""

@@ -8,19 +8,18 @@ from typing import Any, Self
 
 from ...util import Progress
 from ..config import Config, InputError
-from ..data.preprocess import build_preprocess
 from ..evaluation.detections import config_categories
 from ..evaluation.results_writer import Kept, ResultsWriter
 from ..files import printable, tell, writing
 from ..locks import RESULTS, writing_alone
 from ..signals import last_words
 from ..weights.class_names import with_class_names
-from .backend import open_predictor
 from .detector import FrameDetector
 from .found import Found
 from .media import Frame, Pictures, Video, open_input, writer_of
 from .predictors import find_model
 from .resuming import PARTIAL, RUN, keep_settings, resume_after
+from .view_predictor import open_detection
 
 
 def infer(config: Config) -> None:
@@ -35,13 +34,13 @@ def infer(config: Config) -> None:
 
 def _infer(config: Config, source: Pictures | Video) -> None:
     kept = resume_after(config, source)
-    predict = open_predictor(config)
+    predict = open_detection(config)
     output = Path(config.output_path)
     output.mkdir(parents=True, exist_ok=True)
     if kept is None:
         keep_settings(config)
     categories = config_categories(config)
-    detector, done = FrameDetector(predict, build_preprocess(config), config), Done.after(kept, categories)
+    detector, done = FrameDetector(predict, config), Done.after(kept, categories)
     unit = "frame" if isinstance(source, Video) else "img"
     with growing_results(output, source, done, kept) as results, Progress(source.total, "infer", unit) as progress:
         writer = writer_of(source, output) if config.draw else None

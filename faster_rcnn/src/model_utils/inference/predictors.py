@@ -16,10 +16,12 @@ from .onnx_session import open_session
 if TYPE_CHECKING:       # takes seconds, and ONNX Runtime does without
     from mindspore import Tensor, nn
 
-__all__ = ["Outputs", "Predictor", "find_model", "load_predictor", "predictor_of"]
+__all__ = ["Outputs", "Predict", "Predictor", "find_model", "load_predictor", "predictor_of"]
 
 # Arrays in the order of OUTPUTS in model.py.
 Outputs = tuple[np.ndarray, ...]
+Predict = Callable[[np.ndarray, np.ndarray], Outputs]       # (image, image_info)
+Masks = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]      # (image, boxes, labels) -> the masks of given boxes
 MODEL_KEYS = ("checkpoint_path", "mindir_path", "onnx_path")
 
 
@@ -34,11 +36,12 @@ class Predictor:
     """run(image, image_info) gives arrays or Tensors; input_shape: (N, H, W) of a file that takes no other, or None.
 
     steps: gives what host_steps of network_define.py does; asked where the outputs are not those of OUTPUTS.
+    masks: gives the masks (N, S, m, m) of boxes (N, S, 4) in an image; None where the network has none, or takes no boxes.
     """
 
     def __init__(self, run: Callable[[np.ndarray, np.ndarray], Iterable], input_shape: tuple[int, int, int] | None = None,
-                 steps: Callable[[], Mapping[int, Callable[..., Outputs]]] = dict):
-        self.run, self.input_shape, self.steps = run, input_shape, steps
+                 steps: Callable[[], Mapping[int, Callable[..., Outputs]]] = dict, masks: Masks | None = None):
+        self.run, self.input_shape, self.steps, self.masks = run, input_shape, steps, masks
 
     def __call__(self, image: np.ndarray, image_info: np.ndarray) -> Outputs:
         if self.input_shape and tuple(image.shape[i] for i in (0, 2, 3)) != self.input_shape:
@@ -68,7 +71,26 @@ def predictor_of(net: "nn.Cell", amp_level: str = "O0", device: str = "CPU") -> 
         infer.set_train(False)      # each time: a training step may have been in between
         return infer(Tensor(image), Tensor(image_info))
 
-    return Predictor(run)
+    return Predictor(run, masks=_masks_of(net, amp_level, device))
+
+
+def _masks_of(net: "nn.Cell", amp_level: str, device: str) -> Masks | None:
+    """The function that gives the masks of given boxes, None if the network has none."""
+    from mindspore import Tensor
+
+    from ...network_define import masks_network
+    from ..training.precision import mixed_precision
+
+    network = masks_network(net)
+    if network is None:
+        return None
+    given = mixed_precision(network, amp_level, device)
+
+    def masks(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        given.set_train(False)
+        return given(Tensor(image), Tensor(boxes), Tensor(labels)).asnumpy()
+
+    return masks
 
 
 def load_predictor(config: Config, device: str) -> Predictor:

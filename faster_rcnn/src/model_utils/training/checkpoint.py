@@ -41,7 +41,7 @@ COMMON_FREE_KEYS = frozenset((
     "eval_start_epoch", "eval_interval", "save_best_ckpt", "early_stop_patience",
     "perf_steps", "perf_warmup", "data_timeout", "checkpoint_path", "detections", "ckpt_file", "file_name",
     "file_format", "aipp_path", "mindir_path", "onnx_path", "input", "score_thr", "draw", "scorer", "max_dets", "report",
-    "test_batch_size"))
+    "test_batch_size", "tta", "tile", "overlap", "val_loss"))
 # Keys of one command line rather than of the run; config.yaml, which later commands start from, omits them.
 CALL_KEYS = ("resume", "distribute", "enable_modelarts", "data_url", "checkpoint_url", "train_url", "perf_steps", "checkpoint_path",
              "detections", "ckpt_file", "mindir_path", "onnx_path", "input", "settings_path", "results_path", "aipp_path")

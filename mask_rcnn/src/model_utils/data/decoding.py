@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .image_header import TIFF_ORDERS, find_orientation, read_header, without_orientation
+from .image_header import PNG, TIFF_ORDERS, cut_png_chunk, find_orientation, read_header, without_orientation
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".tga", ".pcx", ".ico", ".pgm", ".ppm",
             ".jfif", ".jp2")
@@ -61,6 +61,10 @@ def decode_stored(data: bytes) -> Stored:
             raise DecodeError(FLOATING)
     if data[:3] in (b"PF\n", b"Pf\n"):      # PFM
         raise DecodeError(FLOATING)
+    cut = cut_png_chunk(data) if data.startswith(PNG) else None
+    if cut:     # OpenCV would allocate what the chunk claims, up to 2 GB, before it finds that there is less
+        kind, claimed, left = cut
+        raise DecodeError(f"truncated or damaged: PNG chunk {kind} claims {claimed} bytes, but only {left} are left", "truncated")
     tag = find_orientation(data)
     # OpenCV and Pillow always apply the orientation of a TIFF, so it is removed first.
     plain = without_orientation(data) if data[:4] in TIFF_ORDERS else data

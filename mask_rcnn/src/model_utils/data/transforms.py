@@ -139,12 +139,13 @@ class Preprocess:
         black = np.array([self._tables[channel][0] for channel in self._planes], np.float32)
         self._padding = black.reshape(3, 1, 1) if pad_black else np.zeros((3, 1, 1), np.float32)
 
-    def __call__(self, image: np.ndarray) -> NetworkInput:
-        """Return the input that an image (h, w, 3) uint8 BGR makes."""
+    def __call__(self, image: np.ndarray, factor: float = 1.0) -> NetworkInput:
+        """Return the input that an image (h, w, 3) uint8 BGR makes. factor: of the size that it is resized to, at most 1."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected a picture (height, width, 3) of uint8, got {image.shape} of {image.dtype}")
-        size = self.size.resized(*image.shape[:2])
-        scale = self.size.scale(*image.shape[:2]) if self.size.exact_scale and self.size.keep_ratio else None
+        height, width = image.shape[:2]
+        size = self.size.resized(height, width, factor)
+        scale = self.size.scale(height, width, factor) if self.size.exact_scale and self.size.keep_ratio else None
         info = image_info(image.shape, size, size)
         if scale:
             info[2:4] = scale

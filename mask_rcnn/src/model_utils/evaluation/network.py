@@ -6,8 +6,8 @@ from pathlib import Path
 from ...dataset import prepare_data
 from .. import locks
 from ..config import Config
-from ..inference.backend import open_predictor
 from ..inference.predictors import find_model
+from ..inference.view_predictor import feed_of, open_detection
 from ..local_adapter import get_ranks, setup_device
 from ..training.ranks import first_then_others, from_first
 from ..weights.class_names import with_class_names
@@ -37,8 +37,8 @@ def _evaluate(config: Config, device: str, rank: int, ranks: int) -> Scores:
     start, output = time.monotonic(), Path(config.output_path)
     data = first_then_others(lambda: prepare_data(config, train=False), rank, ranks, "conversion of the data",
                              config.data_timeout)
-    evaluation = Evaluation(data, config, rank, ranks)
-    found = evaluation.detect(open_predictor(config, device))
+    evaluation = Evaluation(data, config, rank, ranks, feed_of(config))
+    found = evaluation.detect(open_detection(config, device))
     whole: list[Scores] = []        # on rank 0; the other ranks get what JSON holds
 
     def finish() -> tuple:

@@ -19,6 +19,7 @@ INK, PALE = "#222222", "#8a8f98"
 # Told apart by people who do not see all colours, too; from dark to light within a family.
 LINES = ("#0b6bcb", "#e4572e", "#1b9e77", "#a05eb5", "#d9a400", "#00a1b0", "#c2185b", "#6b8e23", "#7a5c3e", "#5b6abf")
 EXTREMES = 5            # of more classes than 2 x this, the best and the worst are shown
+VALIDATION = "val_"     # how the losses of the validation set begin
 MOST_POINTS = 150       # of a training curve; more are averaged in groups
 
 
@@ -84,8 +85,9 @@ def plot_training(metrics_jsonl: Path | str, png: Path | str) -> Path:
     rows = read_jsonl(metrics_jsonl)
     unit = "step" if any("step" in row for row in rows) else "epoch"
     series = read_series(rows, unit)
-    losses = [name for name in series if name.endswith("_loss") and name not in LOSS_SUMS]
-    losses.sort(key=lambda name: name != "total_loss")
+    losses = [name for name in series if name.endswith("_loss") and name.removeprefix(VALIDATION) not in LOSS_SUMS]
+    losses.sort(key=lambda name: not name.endswith("total_loss"))
+    trained = [name for name in losses if not name.startswith(VALIDATION)]
     figures = [name for name in series if name.split(" ")[-1] in ("AP", "AP50", "AP75")]
     panels = [names for names in (losses, figures, [name for name in series if name == "lr"]) if names]
     if not panels:
@@ -95,12 +97,13 @@ def plot_training(metrics_jsonl: Path | str, png: Path | str) -> Path:
         title = {"lr": "Learning rate"}.get(names[0], "Losses" if names is losses else "Average precision")
         _style(axes, title, unit, "")
         for i, name in enumerate(names):
-            points = series[name]
-            main = name in ("total_loss", "lr", "AP")
+            points, plain = series[name], name.removeprefix(VALIDATION)
+            main = plain in ("total_loss", "lr", "AP")
+            place = trained.index(plain) if plain in trained else i     # a loss of validation has its colour in training
             label = f"{name.replace('_', ' ')}   {points.y[-1]:.3g}"
             x, y = thin(*points)
-            axes.plot(x, y, color=INK if main else LINES[i % len(LINES)], lw=2 if main else 1.4, label=label,
-                      marker="o" if len(x) <= 30 else None, ms=3.5)
+            axes.plot(x, y, color=INK if main else LINES[place % len(LINES)], lw=2 if main else 1.4, label=label,
+                      ls="-" if plain == name else "--", marker="o" if len(x) <= 30 else None, ms=3.5)
         axes.set_ylim(bottom=0)
         if names is figures:
             axes.set_ylim(0, 1)

@@ -28,6 +28,11 @@ def with_sums(losses: Mapping[str, float]) -> dict[str, float]:
     return {**sums, **losses, "total_loss": sum(losses.values())}
 
 
+def of_validation(losses: Mapping[str, float]) -> dict[str, float]:
+    """Return `with_sums` of validation losses as val_NAME; empty if there are none."""
+    return {f"val_{name}": value for name, value in with_sums(losses).items()} if losses else {}
+
+
 class TrainLog:
     """The log of a run; files are appended to. Losses and norms are means over the steps since the previous line.
 
@@ -87,7 +92,7 @@ class TrainLog:
         self._sums, self._count, self._line_time = {}, 0, [0, 0.0]
         if self.writer:
             line = loss_line(epoch, batch, losses)
-            self._write_line(line)
+            _append(self._losses, line)
             more = {"lr": lr, "grad_norm": grad_norm, "images_per_s": rate}
             if scale.dynamic or scale.value != 1:
                 more.update(loss_scale=scale.value, skipped_steps=scale.skipped)
@@ -100,12 +105,14 @@ class TrainLog:
     def _end_epoch(self, steps: int) -> None:
         (timed, seconds), self._epoch_time = self._epoch_time, [0, 0.0]
         line = epoch_line(steps, seconds / timed) if timed else None
-        if line and self.writer:
-            self._write_line(line)
-            self.say(line)
+        if line:
+            self.tell(line)
 
-    def _write_line(self, line: str) -> None:
-        _append(self._losses, line)
+    def tell(self, line: str) -> None:
+        """Write a line to loss_{rank}.log and print it."""
+        if self.writer:
+            _append(self._losses, line)
+            self.say(line)
 
     def _take_time(self) -> None:
         now = time.monotonic()

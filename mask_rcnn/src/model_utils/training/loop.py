@@ -15,7 +15,7 @@ from ..config import Config
 from ..evaluation.evaluate import Evaluation
 from ..inference.predictors import Outputs, Predictor
 from .checkpoint import STATE, CheckpointFolder
-from .log import TrainLog
+from .log import TrainLog, of_validation
 from .ranks import wait_for_all
 from .step import NotFiniteError, TrainStep
 from .stopping import StopRequest
@@ -39,6 +39,7 @@ class TrainLoop:
         rate: `rate(step)` is the learning rate.
         evaluation: its last Scores decide which weights are best; None disables evaluation.
         predict: the predictor that the evaluation runs.
+        val_loss: computes the losses on the validation set, see ValidationLoss; None disables it.
         steps_per_epoch, end: number of steps in an epoch, and in the run.
         log, folder: where lines and checkpoints go.
         config: intervals of checkpoints and evaluations. facts: see check_same_run.
@@ -47,9 +48,10 @@ class TrainLoop:
     def __init__(self, train_step: TrainStep, *, batches: Callable[[int, int], Iterable[list[Tensor]]],
                  noise: Callable[[int, int], list[Tensor]], rate: Callable[[int], float], evaluation: Evaluation | None,
                  predict: Predictor | None, steps_per_epoch: int, end: int, log: TrainLog, folder: CheckpointFolder,
-                 config: Config, facts: dict[str, Any]):
+                 config: Config, facts: dict[str, Any],
+                 val_loss: Callable[[Callable[[], None]], dict[str, float]] | None = None):
         self.train_step, self.batches, self.noise, self.rate = train_step, batches, noise, rate
-        self.evaluation, self.predict = evaluation, predict
+        self.evaluation, self.predict, self.val_loss = evaluation, predict, val_loss
         self.steps_per_epoch, self.end, self.log, self.folder = steps_per_epoch, end, log, folder
         self.config, self.facts = config, facts
         self.step = 0
@@ -179,12 +181,16 @@ class TrainLoop:
         self.train_step.share_statistics()
         with self.train_step.averaged():
             scores = evaluation.run(functools.partial(self._checked_predict, predict))
+            losses = self.val_loss(self.check) if self.val_loss else {}
         self.evaluated, self.stop.compiling, self.inference_compiled = self.step, False, True
         seconds = time.monotonic() - start
         boxes, *others = scores
         self.log.record("eval", self.step, {"epoch": epoch + 1, **boxes.figures,
                                             **{item.iou_type: item.figures for item in others}, "images": boxes.images,
-                                            "detections": boxes.detections, "seconds": round(seconds, 3)})
+                                            "detections": boxes.detections, "seconds": round(seconds, 3), **of_validation(losses)})
+        if losses:
+            self.log.tell(f"epoch: {epoch + 1} " + ", ".join(f"{name}: {value:.5f}" for name, value in
+                                                             of_validation(losses).items()))
         ap = scores[-1]["AP"]
         self.waited = 0 if ap > self.best_ap else self.waited + 1
         best = ap >= self.best_ap               # on a tie prefer the later weights, which were trained longer

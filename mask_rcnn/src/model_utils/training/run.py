@@ -32,6 +32,7 @@ from .schedule import build_rate, end_step, images_per_step
 from .speed import measure_speed
 from .step import NotFiniteError, TrainStep
 from .stopping import StopRequest
+from .validation import ValidationLoss
 
 # Time to compile the network; measured only on a CPU with 2 cores.
 COMPILING = {"CPU": "about half a minute on free cores, longer on busy ones", "Ascend": "up to some minutes"}
@@ -115,6 +116,7 @@ def build_loop(config: Config) -> TrainLoop:
         rate=build_rate(config, batches.steps_per_epoch, ranks),
         evaluation=Evaluation(val, config, rank, ranks) if val else None,
         predict=predictor_of(net, config.amp_level, device) if val else None,
+        val_loss=ValidationLoss(net, val, config, rank, ranks) if val and config.val_loss else None,
         log=TrainLog(config.output_path, total_steps=end, rank=rank, writer=rank == 0, log_interval=config.log_interval,
                      done_steps=state.values["step"] if state else 0, images_per_step=images_per_step(config, ranks)),
         folder=checkpoint.CheckpointFolder(config.output_path, NAME, config.keep_checkpoint_max, writer=rank == 0,

@@ -1,9 +1,13 @@
 # Same as faster_rcnn/src/model_utils/weights/own_config.py
 """The configuration that a file of weights was made with, found beside it."""
+import contextlib
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ...model import MODELS, NAME
 from ..config import InputError, config_file
+from .mindspore_file import read_mindspore
 
 # Ending of a file of weights -> the key of the configuration that names it.
 KEYS = {".ckpt": "checkpoint_path", ".mindir": "mindir_path", ".onnx": "onnx_path"}
@@ -41,3 +45,22 @@ def find_config(weights: Path, config_path: str | os.PathLike | None = None) -> 
         raise InputError(f"{weights}: no configuration beside it, neither {' nor '.join(map(os.path.relpath, places))}: give "
                          "config_path")
     return found
+
+
+@contextlib.contextmanager
+def own_model(weights: Path | None) -> Iterator[None]:
+    """Within, the configuration of weights is read: where that fails because they are another model's, InputError names this."""
+    try:
+        yield
+    except InputError:
+        if weights is not None and weights.suffix.lower() == ".ckpt":
+            require_own_model(read_mindspore(weights) or (), weights)
+        raise
+
+
+def require_own_model(names: Iterable[str], weights: Path | str) -> None:
+    """InputError if the names of parameters are those of another model of this repository."""
+    names = list(names)
+    model = next((model for prefix, model in MODELS.items() if any(name.startswith(prefix) for name in names)), NAME)
+    if model != NAME:
+        raise InputError(f"{weights}: weights of {model}, and this is {NAME}: use {model}.Detector, or the commands in {model}/")

@@ -54,6 +54,8 @@ def _training(config: Config) -> Iterator[Fault]:
         yield "pre_trained_epoch_size", f"{done} of {config.epoch_size} epochs (epoch_size) leave nothing to train"
     if config.early_stop_patience and not config.run_eval:
         yield "early_stop_patience", "nothing is evaluated: run_eval is False"
+    if config.val_loss and not config.run_eval:
+        yield "val_loss", "nothing is evaluated: run_eval is False"
     if config.perf_steps and config.resume:
         yield "perf_steps", "measures a new run: resume must be empty"
     if config.perf_steps and config.perf_warmup < 1:

@@ -25,7 +25,8 @@ def write_html(path: Path, scores: list[Scores], others: Mapping[str, VocScores]
     source = find_source(config, train=False)
     folder = Path(source.image_dir) if source.image_dir else None
     model = next((config[key] for key in ("checkpoint_path", "mindir_path", "onnx_path", "detections") if config[key]), "")
-    facts = {"evaluated": model, "ground truth": source.anno_path, "images": str(scores[0].images)}
+    facts = {"evaluated": model, "ground truth": source.anno_path, "images": str(scores[0].images),
+             "test-time augmentation": config.tta, "tiles": config.tile}
     facts.update({f"{key} {name}": f"{value:.3f}" for key, item in others.items() for name, value in item.figures.items()})
     notes = dict.fromkeys(note for item in scores for note in item.notes)
     write_evaluation(path, f"{NAME}: evaluation", [_scored(item) for item in scores],

@@ -12,16 +12,16 @@ import numpy as np
 
 from ...model import OUTPUTS, mask_encoder
 from ..config import Config, InputError, load_config
-from ..data.preprocess import build_preprocess
-from ..data.transforms import NetworkInput, Preprocess
+from ..data.transforms import NetworkInput
 from ..evaluation.detections import config_categories
+from ..python_words import input_errors
 from ..weights.class_names import with_class_names
 from ..weights.named import weights_file
-from ..weights.own_config import find_config, key_of
-from .backend import open_predictor
+from ..weights.own_config import find_config, key_of, own_model
 from .found import Found, found_in
 from .media import Frame, Pictures, Video, open_input, read_ahead
-from .predictors import Predictor
+from .predictors import Predict
+from .view_predictor import feed_of, open_detection
 
 # A file, a folder, a video or an image (H, W, 3) uint8: blue, green, red.
 Input: TypeAlias = str | os.PathLike | np.ndarray
@@ -38,14 +38,14 @@ class Loaded(NamedTuple):
 class FrameDetector:
     """Runs frames through the network in batches: `run(frames)` yields each with what was found, in their order.
 
-    A frame that cannot be read is yielded at once, with None.
+    A frame that cannot be read is yielded at once, with None. predict: what `open_detection` gives.
     """
 
-    def __init__(self, predict: Predictor, preprocess: Preprocess, config: Config):
-        self.predict, self.preprocess = predict, preprocess
+    def __init__(self, predict: Predict, config: Config):
+        self.predict = predict
+        self.preprocess, self.batch_size = feed_of(config)
         self.encode = mask_encoder(config)
         self.keep_empty = config.get("keep_empty_boxes", False)     # not every model has it
-        self.batch_size = config.test_batch_size
         self.classes = ["background", *(item["name"] for item in config_categories(config))]
 
     def run(self, frames: Iterable[Frame], score_thr: float) -> Iterator[tuple[Frame, Found | None]]:
@@ -112,15 +112,18 @@ class Detector:
     InputError, in one line, says what is wrong with a file, a key or an image.
     """
 
+    @input_errors()
     def __init__(self, weights: str | os.PathLike, config_path: str | os.PathLike | None = None, **keys: Any):
         path = weights_file(weights, "weights", whole=True)
         place = find_config(path, config_path)
         own = {"checkpoint_path": "", "mindir_path": "", "onnx_path": "", "distribute": False, key_of(path): str(path)}
-        config = load_config(place, {**keys, **own})
+        with own_model(path):
+            config = load_config(place, {**keys, **own})
         self.config = with_class_names(config, path) if config.checkpoint_path else config
-        self._detector = FrameDetector(open_predictor(self.config), build_preprocess(self.config), self.config)
+        self._detector = FrameDetector(open_detection(self.config), self.config)
         self.classes = self._detector.classes
 
+    @input_errors()
     def __call__(self, images: Input | Sequence[Input], score_thr: float | None = None) -> Iterator[Found]:
         """Yield what is found in each image, in their order; of a video, in each frame.
 
@@ -142,13 +145,14 @@ class Detector:
     def _run(self, sources: list[Source], score_thr: float) -> Iterator[Found]:
         frames = (frame for source in sources for frame in source)
         read, unreadable = False, ""
-        for frame, found in self._detector.run(frames, score_thr):
-            if found is None:
-                unreadable = f"{frame.path or frame.file_name}: {frame.problem}"
-                log.warning("%s", unreadable)
-                continue
-            read = True
-            yield found
+        with input_errors():
+            for frame, found in self._detector.run(frames, score_thr):
+                if found is None:
+                    unreadable = f"{frame.path or frame.file_name}: {frame.problem}"
+                    log.warning("%s", unreadable)
+                    continue
+                read = True
+                yield found
         if unreadable and not read:
             raise InputError(f"none of the images can be read; the last: {unreadable}")
 

@@ -11,9 +11,11 @@ from mindspore import Parameter, Tensor, nn
 from ...model import CLASS_LAYERS
 from ...util import first_of
 from ..config import InputError
+from ..own_utils import CONVERT
 from .checksum import load_checked, require_finite
 from .class_names import check_order, class_names_of, first_difference
 from .mindspore_file import STATE_KEY, is_weight
+from .own_config import require_own_model
 
 __all__ = ["check_shapes", "load_checkpoint_into", "load_pretrained", "read_weights"]
 
@@ -35,7 +37,7 @@ def _read(path: Path | str) -> dict[str, Any]:
         is_zip = file.read(2) == b"PK"      # Lightning's checkpoints of PyTorch end in .ckpt too
     if path.suffix != ".ckpt" or is_zip:
         raise InputError(f"{path}: not a MindSpore checkpoint (.ckpt): convert it with "
-                         f"python -m src.convert_checkpoint --ckpt_file={path}")
+                         f"{CONVERT} --ckpt_file={path}")
     content = load_checked(path)
     if STATE_KEY in content:
         raise InputError(f"{path}: the state of a run, for --resume; the weights are in last.ckpt beside it")
@@ -56,6 +58,8 @@ def load_checkpoint_into(net: nn.Cell, path: Path | str, classes: Sequence[str] 
     content = _read(path)
     found = _parameters(content)
     wanted = {param.name: param for param in net.get_parameters()}
+    if found.keys() != wanted.keys():
+        require_own_model(found, path)
     check_shapes(wanted, found, path)
     unexpected = [name for name in found if name not in wanted]
     if unexpected:
@@ -85,7 +89,7 @@ def load_pretrained(net: nn.Cell, path: Path | str, classes: Sequence[str] = ())
     filled = [name for name in wanted if name in found and name not in differing and name not in other]
     if not filled:
         raise InputError(f"{path}: none of its {len(found)} parameters is one of the network's ({first_of(found)}): "
-                         "convert it with python -m src.convert_checkpoint")
+                         f"convert it with {CONVERT}")
     _check_norms(wanted, set(filled), path)
     for name in filled:
         _fill(wanted[name], found[name])
@@ -113,7 +117,7 @@ def _check_norms(wanted: Mapping[str, Parameter], filled: set[str], path: Path |
     for name in sorted(filled):
         norm = name[:-len("weight")] + "moving_variance"
         if name.endswith(".weight") and norm in wanted and norm not in filled:
-            raise InputError(f"{path}: has {name} and not its norm, {norm}: convert it with python -m src.convert_checkpoint")
+            raise InputError(f"{path}: has {name} and not its norm, {norm}: convert it with {CONVERT}")
 
 
 def check_shapes(wanted: Mapping[str, Parameter], found: Mapping[str, Parameter], source: Path | str) -> None:

@@ -1,0 +1,70 @@
+# Same as faster_rcnn/src/model_utils/configuration/view_keys.py
+"""What the keys tta, tile and overlap say: the views of an image that infer.py and eval.py look at."""
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .rules import Fault
+from .values import Config
+
+EXAMPLE = "flip, scales=NUMBER,... or both, such as flip,scales=0.75,1.0,1.5"
+NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
+SMALLEST_SCALE, LARGEST_SCALE = 0.1, 4.0
+SMALLEST_TILE = 32
+
+
+class Augmentation(NamedTuple):
+    """What `tta` says."""
+
+    flip: bool
+    scales: tuple[float, ...]       # factors of the size that an image is resized to
+
+
+class Tile(NamedTuple):
+    """Sides in pixels of the image."""
+
+    height: int
+    width: int
+
+
+def read_tta(text: str) -> Augmentation:
+    """Return what a value of `tta` says; ValueError with the fault. Nothing: no mirrored view, and the scale 1."""
+    flip, scales, in_scales = False, [], False
+    for item in re.split(r"[,;]", text) if text.strip() else ():
+        word = item.strip()
+        if word.startswith("scales="):
+            if in_scales:
+                raise ValueError("scales: given twice")
+            in_scales, word = True, word.removeprefix("scales=").strip()
+        if word == "flip":
+            if flip:
+                raise ValueError("flip: given twice")
+            flip = True
+        elif in_scales and NUMBER.fullmatch(word):
+            scales.append(float(word))
+        else:
+            raise ValueError(f"expected {EXAMPLE}, got {word!r}" + (f" in {text!r}" if word != text else ""))
+    wrong = next((scale for scale in scales if not SMALLEST_SCALE <= scale <= LARGEST_SCALE or scales.count(scale) > 1), None)
+    if wrong is not None:
+        what = "given twice" if scales.count(wrong) > 1 else f"expected {SMALLEST_SCALE:g} to {LARGEST_SCALE:g}"
+        raise ValueError(f"scales: {what}, got {wrong:g}")
+    return Augmentation(flip, tuple(scales) or (1.0,))
+
+
+def read_tile(text: str) -> Tile | None:
+    """Return what a value of `tile` says, None for nothing; ValueError with the fault."""
+    if not text.strip():
+        return None
+    match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text.strip())
+    if not match or min(int(side) for side in match.groups()) < SMALLEST_TILE:
+        raise ValueError(f"expected HEIGHTxWIDTH in pixels, both {SMALLEST_TILE} or more, such as 640x640, got {text!r}")
+    return Tile(int(match[1]), int(match[2]))
+
+
+def check_views(config: Config) -> Iterator[Fault]:
+    """Yields faults, as `check_config` gives one, of tta and tile."""
+    for name, read in (("tta", read_tta), ("tile", read_tile)):
+        try:
+            read(config.get(name, ""))
+        except ValueError as error:
+            yield name, str(error)
