@@ -4,12 +4,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 MODEL ?= faster_rcnn
+SITE ?= site
 ARGS ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint sync check
+.PHONY: help venv demo test lint sync check docs
 
 PY := "$(VENV)/bin/python"
 # The checkout may be read-only: caches lie in the environment.
@@ -28,6 +29,7 @@ help: ## this list
 	  'VENV=DIR    the environment (default: .venv, 3 GB)' \
 	  'PYTHON=EXE  the Python 3.11 or 3.12 that makes it (default: python3)' \
 	  'MODEL=NAME  the model of the demo (default: faster_rcnn)' \
+	  'SITE=DIR    where make docs writes the pages (default: site)' \
 	  'ARGS=...    further options of the demo, or of pytest'
 
 venv: ## make the environment and install the pinned packages, where they are not there yet
@@ -49,8 +51,9 @@ test: lint ## everything that CI runs
 
 lint: venv ## ruff, mypy, shellcheck
 	@$(PY) -m ruff check .
-	@$(PY) -m mypy
-	@shopt -s nullglob; "$(VENV)/bin/shellcheck" .ci/run */*.sh */scripts/*.sh */test/*.sh
+	@shopt -s nullglob; \
+	"$(VENV)/bin/shellcheck" $$(grep -L '^# Same as ' .ci/run */*.sh */scripts/*.sh */test/*.sh) & shellcheck=$$!; \
+	status=0; $(PY) -m mypy || status=1; wait "$$shellcheck" || status=1; exit "$$status"
 
 sync: venv ## rewrite the files that are copies of another model's
 	@$(PY) tests/sync_copies.py
@@ -58,3 +61,6 @@ sync: venv ## rewrite the files that are copies of another model's
 check: lint ## the quick checks: ruff, mypy, shellcheck, copies, configuration, the parts of the networks
 	@$(PY) tests/sync_copies.py --check
 	@$(PYTEST) -q -m "not (slow or parity or cpp or ranks)" $(QUICK) $(ARGS)
+
+docs: venv ## build the documentation as a site: SITE/index.html; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --site-dir "$$(realpath -m -- "$(SITE)")"

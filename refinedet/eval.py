@@ -25,11 +25,11 @@ prepare_environment()               # before MindSpore is imported
 
 from src.model_utils.config import parse_config, run_main
 from src.model_utils.moxing_adapter import as_job
-from src.model_utils.weights.named import named_arguments
+from src.model_utils.weights.named import weights_arguments
 
 
 def main() -> None:
-    config = parse_config(named_arguments(sys.argv[1:], "checkpoint_path"), default_path=HERE / "default_config.yaml",
+    config = parse_config(weights_arguments(sys.argv[1:], "checkpoint_path"), default_path=HERE / "default_config.yaml",
                           description=__doc__.splitlines()[0],
                           prepare=functools.partial(as_job, weights="checkpoint_path", data=True))
     # MindSpore takes seconds; a wrong option is reported before, and a file of detections needs none of it.

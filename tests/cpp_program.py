@@ -16,6 +16,7 @@ from tests import commands
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "ascend310_infer"
+FAST_ASAN = "detect_leaks=0:malloc_context_size=3:quarantine_size_mb=16"
 STRICT = {"UBSAN_OPTIONS": "print_stacktrace=1", "GLOG_v": "3"}
 
 
@@ -97,7 +98,7 @@ def some_damaged(source: Path, folder: Path, whole: int = 3) -> Path:
 def told_sanitized(program: Path, *flags) -> tuple:
     """(status, stderr) of `detect`, which no sanitizer must have reported; leaks of the Lite libraries are not looked for."""
     done = subprocess.run([str(program / "detect"), *map(str, flags)], capture_output=True, text=True, timeout=120, check=False,
-                          env={**os.environ, **STRICT, "ASAN_OPTIONS": "detect_leaks=0:malloc_context_size=3:quarantine_size_mb=16"})
+                          env={**os.environ, **STRICT, "ASAN_OPTIONS": FAST_ASAN})
     assert "Sanitizer" not in done.stderr and "runtime error" not in done.stderr, done.stderr
     return done.returncode, done.stderr
 

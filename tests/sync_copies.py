@@ -17,7 +17,7 @@ from pathlib import Path
 
 MARKER = re.compile(r"# Same as (?P<original>\S+)(?: with (?P<renames>.+))?\s*")
 SUFFIXES = {".py", ".sh", ".yaml", ".yml", ".toml", ".cfg", ".txt", ".cmake", ""}
-SKIPPED = {"__pycache__", "build", "demo_output", "output", "node_modules"}
+SKIPPED = {"__pycache__", "build", "demo_output", "output", "node_modules", "site"}
 ATTRIBUTES = ".gitattributes"
 # The lines of .gitattributes above this one are kept, the lines below it are rewritten.
 LISTED = "# Copies, listed by tests/sync_copies.py. Edit their originals, then run `make sync`."

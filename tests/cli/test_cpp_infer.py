@@ -253,10 +253,10 @@ def test_a_link_to_itself_is_no_picture(refinedet, cpp_coco, cpp_program, tmp_pa
 
 
 def test_memory_and_disk_stay_small(refinedet, cpp_coco, cpp_program, tmp_path):
-    """Memory is what 50 pictures take, and 100 detections in each of COCO val2017's 5000 are less than 200 MB."""
+    """Memory is what 30 pictures take, and 100 detections in each of COCO val2017's 5000 are less than 200 MB."""
     flag = write_settings(tmp_path / "settings.txt", **OF_81)
     sources, peaks = sorted((cpp_coco / "val2017").iterdir()), []
-    for count in (50, 500):
+    for count in (30, 240):
         pictures, results = tmp_path / f"{count} pictures", tmp_path / f"{count}.jsonl"
         pictures.mkdir()
         for number in range(count):

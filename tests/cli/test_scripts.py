@@ -56,18 +56,18 @@ def is_alias(path: Path) -> bool:
 
 @of_every_model
 def test_every_script_has_a_reason(model):
-    """Users know its name from the old READMEs, or our README documents it, or another script sources it. No alias is added."""
+    """Users know its name from the old READMEs, or our documentation has it, or another script sources it. No alias is added."""
     paths = {path.relative_to(ROOT / model).as_posix(): path for folder in ("scripts", "test")
              for path in (ROOT / model / folder).glob("*")}
     assert KNOWN[model] <= set(paths)
     texts = "".join(path.read_text(encoding="utf-8") for path in paths.values())
-    readme = (ROOT / model / "README.md").read_text(encoding="utf-8")
+    pages = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("scripts.md", "export.md"))
     for name in set(paths) - KNOWN[model]:
         if f'/{paths[name].name}"\n' in texts:
             continue
         assert not is_alias(paths[name]), name
         in_braces = re.sub(r"_(gpu|cpu)\.sh$", r"_{(\\w+,)*\1(,\\w+)*}\\.sh", paths[name].name)    # run_eval_{gpu,cpu}.sh
-        assert name in readme or re.search(in_braces, readme), name
+        assert Path(name).name in pages or re.search(in_braces, pages), name
 
 
 @of_every_model

@@ -237,7 +237,7 @@ def test_documented_command_in_src(run_command, model, command, status, told):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_commands_of_the_readme(caller, model):
+def test_commands_of_the_documentation(caller, model):
     """They print what they would start, and that takes its flags. Those of the C++ program: test_cpp_infer.py."""
     servers = [{"server_id": "10.0.0.1", "device": [{"device_id": str(n), "rank_id": str(n)} for n in range(8)]}]
     for name in ("rank_table.json", "hccl_rank_table_8p.json"):
@@ -247,8 +247,8 @@ def test_commands_of_the_readme(caller, model):
         (caller.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (caller.folder / name).touch()
     parse_config = importlib.import_module(f"{model}.src.model_utils.config").parse_config
-    text = (ROOT / model / "README.md").read_text(encoding="utf-8").replace("/data/coco", "COCO")
-    commands = re.findall(r"^((?:\w+=\S+ )*)bash ((?:scripts|test)/(?!run_infer_)\w+\.sh .*)$", text, re.M)
+    text = (ROOT / "docs" / "scripts.md").read_text(encoding="utf-8").replace("/data/coco", "COCO")
+    commands = re.findall(rf"^((?:\w+=\S+ )*)bash {model}/((?:scripts|test)/(?!run_infer_)\w+\.sh .*)$", text, re.M)
     assert len(commands) >= 7
     for environment, command in commands:
         environment = dict(item.split("=") for item in environment.split())

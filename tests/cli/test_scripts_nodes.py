@@ -1,4 +1,6 @@
-"""Speed runs of the recipe of detectron2 on several processes and machines of the CPU, with a toy network: they print their speed.
+"""A speed run of detectron2's recipe on two machines of the CPU, with a toy network: it prints its speed.
+
+What the scripts for one machine start is in test_scripts_launch.py; two processes there train in test_scripts_run.py.
 
 Two machines are two network namespaces, joined by a pair of virtual cables, where the system lets us make them.
 """
@@ -58,13 +60,6 @@ def assert_speed(outputs):
     fps, median, slow = map(float, found.groups())
     longest = median + (slow - median) / 0.8        # 90 % of the way from the first to the third
     assert 2 / 3 * median - 1e-3 < 2 / fps < (2 * median + longest) / 3 + 1e-3
-
-
-def test_speed_of_two_devices(start):
-    done = start("mask_rcnn", "train_performance_8p.sh", [], 2)
-    out, _ = done.communicate(timeout=400)
-    assert done.returncode == 0, out
-    assert_speed([out])
 
 
 @pytest.fixture

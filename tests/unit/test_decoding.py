@@ -122,7 +122,7 @@ def refusals():
             jpeg[:frame + 4] + b"\x0c" + jpeg[frame + 5:],      # 12 bits
             jpeg[:frame + 1] + b"\xc5" + jpeg[frame + 2:]],     # hierarchical
         "(?i)truncated": [jpeg[:len(jpeg) // 2], encoded("BMP")[:-40], gif[:-300]],
-        "truncated or damaged: a chunk of the PNG, b'IDAT', claims": [png[:-400], png[:33] + b"\x7f" + png[34:]],
+        "truncated or damaged: PNG chunk b'IDAT' claims": [png[:-400], png[:33] + b"\x7f" + png[34:]],
     }
 
 

@@ -1,4 +1,7 @@
-"""The READMEs: what they name exists, what they type is understood, and both languages say the same."""
+"""The READMEs and the pages of docs/: what they name exists, what they type is understood, and both languages say the same."""
+import ast
+import importlib
+import json
 import re
 import shlex
 from collections import Counter
@@ -20,19 +23,26 @@ KEYS = {model: read_keys(model / "default_config.yaml") for model in MODELS}
 # Entry points whose flags are the keys of the configuration.
 ENTRY_POINTS = {model / f"{name}.py" for model in MODELS for name in ("train", "eval", "export", "infer")}
 ENTRY_POINTS |= {ROOT / model / "postprocess.py" for model in ("faster_rcnn", "mask_rcnn", "refinedet")}
-FOLDERS = [path.parent for pattern in ("README_CN.md", "*/README_CN.md", "*/*/README_CN.md")
-           for path in sorted(ROOT.glob(pattern)) if not path.relative_to(ROOT).parts[0].startswith(".")]
-READMES = [folder / name for folder in FOLDERS for name in ("README.md", "README_CN.md")]
+# The pages in English, each with its Chinese one beside it; docs/ has no others.
+PAGES = [path.with_name(path.name.replace("_CN", "")) for pattern in ("*_CN.md", "*/*_CN.md", "*/*/*_CN.md")
+         for path in sorted(ROOT.glob(pattern)) if not path.relative_to(ROOT).parts[0].startswith(".")]
+READMES = [page.with_stem(page.stem + ending) for page in PAGES for ending in ("", "_CN")]
+# What must not grow again: page -> its lines at most.
+LENGTHS = {ROOT / "README.md": 100, **{model / "README.md": 150 for model in MODELS}}
 LAUNCHER = ROOT / "utils" / "launch" / "run.py"
 # Files that a run writes, so that they are named without being in the repository.
 WRITTEN = {"config.yaml", "data.yaml"}       # of a run, of a data set in YOLO's format
 # How configurations begin that commands of the READMEs write.
-WRITTEN_CONFIGS = ("--config_path=output/config.yaml", "--config_path=detector.yaml", "--config_path=converted_")
+WRITTEN_CONFIGS = ("--config_path=output/config.yaml", "--config_path=detector.yaml", "--config_path=converted_",
+                   "--config_path=backbone_", "--config_path=C.yaml")
 # In code marks, and yet translated.
 TRANSLATED = {"文件: 位置: 内容": "file: place: what"}
 # Names of the repository's files, for those that are named without their folder.
 NAMES = {path.name for folder in ("ascend310_infer", "docker", "docs", "faster_rcnn", "mask_rcnn", "refinedet", "tests", "utils")
          for path in (ROOT / folder).rglob("*.*")}
+# Of the annotations that a command reads before anything is run: what stands for the folder DATA of the pages.
+COCO = {"images": [{"id": 1, "file_name": "1.png", "width": 40, "height": 30}], "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "iscrowd": 0}]}
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
 FILE = re.compile(r"[\w./-]+\.(py|yaml|md|sh|toml)")
 
@@ -45,12 +55,25 @@ def in_every_readme(test):
     return pytest.mark.parametrize("readme", READMES, ids=named)(test)
 
 
+def in_every_english_page(test):
+    """For what both languages have alike: see the tests at the end."""
+    return pytest.mark.parametrize("readme", PAGES, ids=named)(test)
+
+
 def of_every_model(test):
     return pytest.mark.parametrize("model", MODELS, ids=named)(test)
 
 
 def in_both_languages(test):
-    return pytest.mark.parametrize("folder", FOLDERS, ids=named)(test)
+    return pytest.mark.parametrize("page", PAGES, ids=named)(test)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A folder for the configurations that a page has the reader write, with a data set `DATA`."""
+    (tmp_path / "DATA").mkdir()
+    (tmp_path / "DATA" / "train.json").write_text(json.dumps(COCO), encoding="utf-8")
+    return tmp_path
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -83,9 +106,9 @@ def created(text):
 
 
 def typed_commands(readme):
-    """(folder that it runs in, words) of every command; `cd` counts until the end of its block."""
+    """(folder that it runs in, words) of every command: the root, or after `cd` another one, until the end of the block."""
     for language, content in blocks(readme.read_text(encoding="utf-8")):
-        folder = readme.parent
+        folder = ROOT
         for line in heredocs(content)[0].replace("\\\n", " ").splitlines() if language == "bash" else ():
             words = shlex.split(line, comments=True)
             if words[:1] == ["cd"]:
@@ -95,7 +118,7 @@ def typed_commands(readme):
 
 
 def script_of(folder, words):
-    """(the script of a python command, its arguments); a README of utils/ types its commands in the root."""
+    """(the script of a python command, its arguments)."""
     module = words[1] == "-m"
     name = words[2].replace(".", "/") + ".py" if module else words[1]
     folder = folder if (folder / name).is_file() else ROOT
@@ -115,14 +138,21 @@ def flags_of(script):
 
 @in_every_readme
 def test_links_lead_somewhere(readme):
+    """`make docs` checks those to headings of other pages."""
     text = FENCE.sub("", readme.read_text(encoding="utf-8"))
-    headings = {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-")
-                for line in re.findall(r"^#+ (.*)$", text, re.M)}
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith("#"):
-            assert target[1:] in headings, target
+            assert target[1:] in headings(text), target
         elif "://" not in target:
-            assert (readme.parent / target.partition("#")[0]).exists(), target
+            path, _, anchor = target.partition("#")
+            assert (readme.parent / path).exists(), target
+            assert not anchor or anchor in headings((readme.parent / path).read_text(encoding="utf-8")), target
+
+
+def headings(text):
+    """The anchors of a page."""
+    return {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-")
+            for line in re.findall(r"^#+ (.*)$", FENCE.sub("", text), re.M)}
 
 
 @in_every_readme
@@ -134,22 +164,29 @@ def test_named_files_exist(readme):
             assert code in NAMES or any((folder / code).is_file() for folder in (readme.parent, ROOT)), code
 
 
-@pytest.mark.parametrize("name", ["README.md", "README_CN.md"])
-def test_directory_map(name):
-    tree = next(content for language, content in blocks((ROOT / name).read_text(encoding="utf-8")) if not language)
+def test_directory_map():
+    tree = next(content for language, content in blocks((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")) if not language)
     for line in tree.splitlines():
         assert (ROOT / line.split()[0]).exists(), line
+
+
+def test_the_pages_are_short_and_in_both_languages():
+    for page, most in LENGTHS.items():
+        for path in (page, page.with_stem("README_CN")):
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= most, path
+    english = {path for path in (ROOT / "docs").rglob("*.md") if not path.stem.endswith("_CN")}
+    assert english == {page for page in PAGES if ROOT / "docs" in page.parents} and len(english) > 15
 
 
 # ------------------------------------------------------------------------------------- commands are understood
 
 
-@in_every_readme
-def test_commands_are_understood(readme, tmp_path):
+@in_every_english_page
+def test_commands_are_understood(readme, written):
     """Scripts exist, flags are theirs, and the configuration takes the values."""
     text = readme.read_text(encoding="utf-8")
     for name, body in created(text).items():
-        (tmp_path / name).write_text(body, encoding="utf-8")
+        (written / name).write_text(body.replace("DATA", str(written / "DATA")), encoding="utf-8")
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     for folder, words in typed_commands(readme):
         if words[0] == "make":
@@ -162,9 +199,9 @@ def test_commands_are_understood(readme, tmp_path):
             script, arguments = script_of(folder, words)
             if script == LAUNCHER:      # what follows its own options is a command too
                 count = next(i for i, argument in enumerate(arguments) if not argument.startswith("--"))
-                check_python(script, arguments[:count], tmp_path)
+                check_python(script, arguments[:count], written)
                 script, arguments = script_of(folder, ["python", *arguments[count:]])
-            check_python(script, arguments, tmp_path)
+            check_python(script, arguments, written)
         elif re.match(r"\S*(scripts|test)/", script := next((word for word in words if word.endswith(".sh")), "")):
             assert (folder / script).is_file() or (ROOT / script).is_file(), words
         elif words[0] == "bash":
@@ -193,24 +230,24 @@ def check_python(script, arguments, written):
         flag, _, value = argument.partition("=")
         if flag == "--config_path" and (written / value).is_file():
             argument = f"{flag}={written / value}"
+        if flag == "--data_root":
+            argument = f"{flag}={written / 'DATA'}"
         if not argument.startswith((*WRITTEN_CONFIGS, "--help")):
             argv.append(argument)
     model.parse_config(argv, script.parent / "default_config.yaml")
 
 
-@pytest.mark.parametrize("name", ["README.md", "README_CN.md"])
-@pytest.mark.parametrize(("model", "lines"), zip(MODELS, (5, 4, 3)), ids=map(named, MODELS))     # "in five lines"
-def test_written_configurations_hold_what_they_change(name, model, lines, tmp_path):
-    files = created((model / name).read_text(encoding="utf-8"))
-    assert {"mine.yaml", "longer.yaml"} <= set(files)
+@pytest.mark.parametrize("name", ["configuration.md", "configuration_CN.md"])
+def test_written_configurations_hold_what_they_change(name, written):
+    files = created((ROOT / "docs" / name).read_text(encoding="utf-8"))
     for file, body in files.items():
-        (tmp_path / file).write_text(body, encoding="utf-8")
-    configs = {file: MODELS[model].load_config(tmp_path / file) for file in files}
-    assert configs["longer.yaml"].coco_classes == configs["mine.yaml"].coco_classes
-    assert len(files["mine.yaml"].splitlines()) == lines
+        (written / file).write_text(body.replace("DATA", str(written / "DATA")), encoding="utf-8")
+    mine, longer = (faster_config.load_config(written / file) for file in ("mine.yaml", "longer.yaml"))
+    assert longer.anno_path == mine.anno_path == str(written / "DATA" / "train.json")
+    assert (mine.epoch_size, longer.epoch_size) == (12, 24) and len(files["mine.yaml"].splitlines()) == 3
 
 
-@in_every_readme
+@in_every_english_page
 def test_flags_in_the_text_exist(readme):
     models = [readme.parent] if readme.parent in MODELS else MODELS
     scripts = {model / "src" / f"{name}.py" for model in models for name in ("convert_checkpoint", "split_data", "xml2coco")}
@@ -226,45 +263,37 @@ def test_flags_in_the_text_exist(readme):
             assert flag in known, code
 
 
-@of_every_model
-def test_models_name_the_tools_of_the_repository(model):
+@pytest.mark.parametrize("ending", ["", "_CN"])
+def test_the_pages_name_the_tools_of_the_repository(ending):
     """Those that write rank tables, where one is asked for, and what the old image is built by now."""
-    for name in ("README.md", "README_CN.md"):
-        text = (model / name).read_text(encoding="utf-8")
-        (told,) = re.findall(r"^- (?:A rank table|rank table) .*?(?=^\n|^- )", text, re.M | re.S)
-        assert {f"../utils/hccl_tools/{name}"} <= set(re.findall(r"\]\(([^)]+)\)", told))
-        assert "hccl_tools.py" in told and "merge_hccl.py" in told
-        assert re.search(r"^\| .*`docker build -t NAME \..*\| .*docker/Dockerfile\.ascend.* \|$", text, re.M)
+    text = (ROOT / "docs" / f"scripts{ending}.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"^- (?:A rank table|rank table) .*?(?=^\n|^- )", text, re.M | re.S)
+    assert {f"../utils/hccl_tools/README{ending}.md"} <= set(re.findall(r"\]\(([^)]+)\)", told))
+    assert "hccl_tools.py" in told and "merge_hccl.py" in told
+    text = (ROOT / "docs" / f"old_zoo{ending}.md").read_text(encoding="utf-8")
+    assert re.search(r"^\| .*`docker build -t NAME \..*\| .*docker/Dockerfile\.ascend.* \|$", text, re.M)
 
 
-# ----------------------------------------------------------------------------------------- tables of the keys
+@in_every_english_page
+def test_imports_in_python_exist(readme):
+    """Of the models and of utils/: a module with the names that are imported of it."""
+    modules = {name: importlib.import_module(name) for name in ("faster_rcnn", "mask_rcnn", "refinedet", "utils.mindrecord")}
+    for language, content in blocks(readme.read_text(encoding="utf-8")):
+        for node in ast.walk(ast.parse(content)) if language == "python" else ():
+            if isinstance(node, ast.ImportFrom) and node.module in modules:
+                assert {item.name for item in node.names} <= set(dir(modules[node.module])), content
 
 
-def table_rows(text, heading):
-    """Cells of the rows under a heading."""
-    part = re.split(rf"^## {heading}$", text, flags=re.M)[1]
-    part = re.split(r"^## ", part, flags=re.M)[0]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("| ")]
-
-
-@of_every_model
-@pytest.mark.parametrize(("name", "heading"), [("README.md", "Configuration keys"), ("README_CN.md", "配置项")])
-def test_groups_of_keys(model, name, heading):
-    rows = table_rows((model / name).read_text(encoding="utf-8"), heading)[1:]
-    assert [re.match(r"[A-Za-z ]+", row[0])[0].strip() for row in rows] == list(
-        dict.fromkeys(key.section for key in KEYS[model].values()))
-    for group, keys in rows:
-        for key in inline_codes(keys):
-            assert KEYS[model][key].section == re.match(r"[A-Za-z ]+", group)[0].strip(), key
+# ----------------------------------------------------------------------------------------- names of the old zoo
 
 
 @of_every_model
-@pytest.mark.parametrize(("name", "heading"), [("README.md", "Coming from the old zoo"), ("README_CN.md", "从旧模型库迁移")])
+@pytest.mark.parametrize(("name", "heading"), [("old_zoo.md", "retired key"), ("old_zoo_CN.md", "已停用的配置项")])
 def test_names_of_the_old_zoo(model, name, heading):
-    text = (model / name).read_text(encoding="utf-8")
-    rows = table_rows(text, heading)
-    start = next(number for number, row in enumerate(rows) if row[0] in ("retired key", "已停用的配置项"))
-    assert sorted(key for row in rows[start:] for key in inline_codes(row[0])) == sorted(MODELS[model].RETIRED)
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    tables = re.findall(rf"^\| {heading} .*?(?=^\n|\Z)", text, re.M | re.S)
+    retired = [sorted(inline_codes("\n".join(line.split("|")[1] for line in table.splitlines()))) for table in tables]
+    assert sorted(MODELS[model].RETIRED) in retired
     for old, new in MODELS[model].ALIASES.items():
         assert re.search(rf"`{old}`\s*(is|即)\s*`{new}`", text), old
 
@@ -273,8 +302,8 @@ def test_names_of_the_old_zoo(model, name, heading):
 
 
 @in_both_languages
-def test_both_languages_have_the_same_blocks(folder):
-    english, chinese = (blocks((folder / name).read_text(encoding="utf-8")) for name in ("README.md", "README_CN.md"))
+def test_both_languages_have_the_same_blocks(page):
+    english, chinese = (blocks(path.read_text(encoding="utf-8")) for path in (page, page.with_stem(page.stem + "_CN")))
     assert [language for language, _ in english] == [language for language, _ in chinese]
     for (language, ours), (_, theirs) in zip(english, chinese):
         if language:
@@ -285,9 +314,9 @@ def test_both_languages_have_the_same_blocks(folder):
 
 
 @in_both_languages
-def test_both_languages_name_the_same_things(folder):
+def test_both_languages_name_the_same_things(page):
     """Section by section: headings, rows of tables, and what stands in code marks."""
-    english, chinese = (sections((folder / name).read_text(encoding="utf-8")) for name in ("README.md", "README_CN.md"))
+    english, chinese = (sections(path.read_text(encoding="utf-8")) for path in (page, page.with_stem(page.stem + "_CN")))
     assert [level for level, _ in english] == [level for level, _ in chinese]
     for (_, ours), (_, theirs) in zip(english, chinese):
         assert Counter(inline_codes(ours)) == Counter(TRANSLATED.get(code, code) for code in inline_codes(theirs)), ours

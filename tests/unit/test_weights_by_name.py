@@ -8,7 +8,7 @@ import faster_rcnn
 from faster_rcnn.src.model_utils.config import load_config
 from faster_rcnn.src.model_utils.weights import cache
 from faster_rcnn.src.model_utils.weights.cache import converted_file
-from faster_rcnn.src.model_utils.weights.named import check_pretrained, is_name, named_arguments, pretrained_file, weights_file
+from faster_rcnn.src.model_utils.weights.named import check_pretrained, is_name, pretrained_file, weights_arguments, weights_file
 from faster_rcnn.src.model_utils.weights.published import listing, own_weights, read_table
 from tests import weights_docs
 
@@ -112,17 +112,31 @@ def test_a_command_line_with_a_name(mirror, copied, tmp_path, monkeypatch, messa
     mirror.files["R-50.pkl"] = b"r50"
     place = converted_file(own_weights()["narrow"])
     config = f"--config_path={place.with_suffix('.yaml')}"
-    assert named_arguments(["--checkpoint_path=narrow", "--draw=False"], "checkpoint_path") == [
+    assert weights_arguments(["--checkpoint_path=narrow", "--draw=False"], "checkpoint_path") == [
         f"--checkpoint_path={place}", "--draw=False", config]
-    assert named_arguments(["--checkpoint_path", "narrow"], "checkpoint_path") == ["--checkpoint_path", str(place), config]
+    assert weights_arguments(["--checkpoint_path", "narrow"], "checkpoint_path") == ["--checkpoint_path", str(place), config]
     given = ["--config_path", "mine.yaml", "--checkpoint_path=narrow"]
-    assert named_arguments(given, "checkpoint_path") == [*given[:2], f"--checkpoint_path={place}"]
+    assert weights_arguments(given, "checkpoint_path") == [*given[:2], f"--checkpoint_path={place}"]
     for untouched in (["--checkpoint_path=best.ckpt"], ["--ckpt_file=narrow"], ["--checkpoint_path"], []):
-        assert named_arguments(untouched, "checkpoint_path") == untouched
-    assert message(named_arguments, ["--checkpoint_path=R-101"], "checkpoint_path") == (
+        assert weights_arguments(untouched, "checkpoint_path") == untouched
+    assert message(weights_arguments, ["--checkpoint_path=R-101"], "checkpoint_path") == (
         "checkpoint_path: R-101 is a backbone, to train from with pre_trained=R-101")
     assert message(faster_rcnn.Detector, "R-101") == "weights: R-101 is a backbone, to train from with pre_trained=R-101"
     assert len(mirror.requests) == 1
+
+
+def test_a_command_line_with_a_file_takes_the_configuration_beside_it(tmp_path):
+    """That of its run, of a conversion or of an export; a file without one, and one with --config_path, stay as they are."""
+    best, alone, exported = tmp_path / "run" / "checkpoint" / "best.ckpt", tmp_path / "a" / "alone.ckpt", tmp_path / "net.onnx"
+    for path in (best, alone, exported, tmp_path / "run" / "config.yaml", tmp_path / "net.onnx.yaml"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    run = f"--config_path={tmp_path / 'run' / 'config.yaml'}"
+    assert weights_arguments([f"--checkpoint_path={best}"], "checkpoint_path") == [f"--checkpoint_path={best}", run]
+    assert weights_arguments(["--ckpt_file", str(best)], "ckpt_file") == ["--ckpt_file", str(best), run]
+    assert weights_arguments([f"--onnx_path={exported}"], "checkpoint_path")[1:] == [f"--config_path={tmp_path / 'net.onnx.yaml'}"]
+    for words in ([f"--checkpoint_path={alone}"], [f"--checkpoint_path={best}", "--config_path=x.yaml"], [f"--pre_trained={best}"]):
+        assert weights_arguments(words, "checkpoint_path") == words
 
 
 def test_the_commands_know_names(run_command, repo_dir, tmp_path):

@@ -63,7 +63,8 @@ def decode_stored(data: bytes) -> Stored:
         raise DecodeError(FLOATING)
     cut = cut_png_chunk(data) if data.startswith(PNG) else None
     if cut:     # OpenCV would allocate what the chunk claims, up to 2 GB, before it finds that there is less
-        raise DecodeError("truncated or damaged: a chunk of the PNG, {!r}, claims {} bytes, and {} are left".format(*cut), "truncated")
+        kind, claimed, left = cut
+        raise DecodeError(f"truncated or damaged: PNG chunk {kind!r} claims {claimed} bytes, but only {left} are left", "truncated")
     tag = find_orientation(data)
     # OpenCV and Pillow always apply the orientation of a TIFF, so it is removed first.
     plain = without_orientation(data) if data[:4] in TIFF_ORDERS else data

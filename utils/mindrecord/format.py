@@ -104,5 +104,7 @@ class Format:
     default_set: Optional[Callable[[Path, bool], Optional[str]]] = None
     # folder -> the data sets of this format in it, to tell the format of a folder.
     find: Optional[Callable[[Path], list[Place]]] = None
+    # anno_path -> the names that image_set may have, where lists of images lie beside the annotations.
+    lists: Optional[Callable[[Path], list[str]]] = None
     # Raised when `read` gives other records of the same files: conversions of an earlier reader are repeated.
     revision: int = 1

@@ -18,6 +18,7 @@ import yaml
 
 from ..model import ALIASES, PRESETS, RETIRED, SEVERAL, check_config
 from .command import run_main
+from .configuration.data_root import located
 from .configuration.rules import check_augmentations
 from .configuration.run_files import HEAD, RUN_HEAD, keys_of_today
 from .configuration.schema import (
@@ -148,9 +149,12 @@ def _resolve(path: Path | str, overrides: list[Entry], default_path: Path | str,
     values = {name: key.default for name, key in keys.items()}
     origins: dict[str, str] = {}  # key -> how a message about its value begins: file and line, or the flag
     for layer in [*_layers(path, default_path, keys), overrides]:
-        _apply(values, origins, keys, _preset(layer, values, keys))
+        _apply(values, origins, keys, [*_preset(layer, values, keys), *located(layer, values, keys)])
         _apply(values, origins, keys, layer)
     config = Config(values)
+    if config.data_root:        # the keys that it stands for hold what it means
+        values["data_root"] = ""
+        config = Config(values)
     for name, key in keys.items():
         check_limits(config[name], key, origins.get(name, name))
     fault = check_config(config) or next(itertools.chain(check_augmentations(config), check_views(config)), None)
@@ -272,7 +276,7 @@ def _build_parser(keys: dict[str, Key], default_path: Path | str, description: s
     parser.add_argument(
         "--config_path", metavar="YAML",
         help="a variant, laid over the defaults; a path relative to the working directory, else to the folder of "
-             f"{defaults} (default: {defaults})")
+             f"{defaults} (default: the configuration beside the weights to run, else {defaults})")
     groups = {}
     for key in keys.values():
         if key.section not in groups:

@@ -56,7 +56,7 @@ def evaluate(config: Config | str | os.PathLike | None = None, **keys: Any) -> S
             published weights.
         keys: keys of the configuration: the network (checkpoint_path, mindir_path, onnx_path) or `detections`, and the data.
 
-    Returns the scores of the boxes: scores["AP"], 0 to 1, scores.per_class["cat"]["AP50"]. scores.others has those of the masks
+    Returns the scores of the boxes: `scores["AP"]`, 0 to 1, `scores.per_class["cat"]["AP50"]`. scores.others has those of the masks
     ("segm") and of VOC data ("voc"). InputError says in one line what is wrong.
     """
     weights = None

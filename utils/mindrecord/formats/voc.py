@@ -103,6 +103,11 @@ def _chosen(path: Path, image_set: Path, names: list[str], problems: list[Proble
     return sorted(set(chosen))
 
 
+def lists_beside(path: Path) -> list[str]:
+    """Return the names of the lists in ImageSets/Main beside the folder of XML files."""
+    return sorted(file.stem for file in (path.parent / "ImageSets" / "Main").glob("*.txt"))
+
+
 def _stems(line: str) -> Iterator[str]:
     """The names of an XML file that a line of a list may mean, the likeliest first.
 
@@ -263,4 +268,4 @@ def _layout(config: Mapping[str, Any], train: bool) -> tuple[str, str]:
 FORMAT = Format(
     "voc", "Pascal VOC XML", "folder of XML files", read, digest, anno_is_folder=True,
     image_set="list of pictures, or the name of one in ImageSets/Main", layout=Layout("voc_root", _layout, separate_sets=False),
-    find=find_voc, revision=2)
+    find=find_voc, lists=lists_beside, revision=2)

@@ -158,12 +158,12 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def cut_png_chunk(data: bytes) -> Optional[tuple[bytes, int, int]]:
-    """Return (kind, bytes that it claims, bytes that are left) of a PNG's chunk that runs beyond the end of the file, if any."""
-    kind, end = b"", len(PNG) - 4
-    for kind, _, end in png_chunks(data):
-        if kind == b"IEND":
-            return None
-    start = end + 12        # behind the checksum of the last whole chunk, and behind the length and kind of the next
+    """Return (kind, claimed bytes, bytes left) of the PNG chunk that runs beyond the end of the file; None if there is none."""
+    whole = list(png_chunks(data))
+    if whole and whole[-1][0] == b"IEND":
+        return None
+    # Behind the checksum of the last whole chunk, and behind the length and kind of the next.
+    start = (whole[-1][2] if whole else len(PNG) - 4) + 12
     if start > len(data):
         return None
     length, kind = struct.unpack_from(">I4s", data, start - 8)

@@ -22,7 +22,7 @@ PREFIX, SUFFIX = ".network-", ".onnx_graph"
 SHAPELESS = frozenset((
     "device_target", "device_id", "distribute", "data_timeout", "runtime_num_threads", "seed", "backend", "output_path",
     "enable_modelarts", "data_url", "data_path", "checkpoint_url", "load_path", "train_url", "exif_orientation", "run_eval",
-    "resume", "pre_trained", "dataset", "coco_root", "voc_root", "train_data_type", "val_data_type", "instance_set",
+    "resume", "pre_trained", "dataset", "data_root", "coco_root", "voc_root", "train_data_type", "val_data_type", "instance_set",
     "image_dir", "anno_path", "image_set", "val_image_dir", "val_anno_path", "val_image_set", "val_ratio", "mindrecord_dir",
     "keep_empty", "num_parallel_workers", "first_category_id", "coco_classes", "checkpoint_path", "detections", "scorer",
     "max_dets", "ckpt_file", "file_name", "split", "with_nms", "file_format", "aipp_path", "mindir_path", "onnx_path", "input",

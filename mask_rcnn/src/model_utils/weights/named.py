@@ -10,9 +10,11 @@ from ...model import NAME
 from ..configuration.schema import InputError, nearest
 from ..configuration.values import Config
 from ..own_utils import CONVERT
+from .own_config import places_of_config
 from .published import as_options, own_weights, read_table
 
 FILES = (".ckpt", ".mindir", ".onnx", ".pth", ".pt", ".pkl", ".npz", ".safetensors", ".air", ".om", ".yaml", ".yml")
+EXPORTED = ("mindir_path", "onnx_path")
 log = logging.getLogger(__name__)
 
 
@@ -68,22 +70,26 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def named_arguments(arguments: Sequence[str], key: str) -> list[str]:
-    """Return a command line in which the name of a published detector is its file, with the configuration that belongs to it.
+def weights_arguments(arguments: Sequence[str], key: str) -> list[str]:
+    """Return a command line with the configuration that belongs to its weights, unless it has a --config_path.
 
-    key: the option of the checkpoint. A --config_path that is given stays.
+    It is looked for beside the file, as Detector does; a file without one keeps the defaults. The name of a published detector
+    becomes its file. key: the option of the checkpoint.
     """
     done = list(arguments)
     given = {word.partition("=")[0] for word in done}
     for i, word in enumerate(arguments):
         option, joined, value = word.partition("=")
-        if option != f"--{key}":
+        if option not in (f"--{key}", *(f"--{name}" for name in EXPORTED)):
             continue
         value = value if joined else next(iter(arguments[i + 1:]), "")
-        if not is_name(value):
-            continue
-        path = weights_file(value, key, whole=True)
-        done[i if joined else i + 1] = f"{option}={path}" if joined else str(path)
-        if "--config_path" not in given:
-            done.append(f"--config_path={path.with_suffix('.yaml')}")
+        path, beside = Path(value).expanduser(), None
+        if option == f"--{key}" and is_name(value):
+            path = weights_file(value, key, whole=True)
+            done[i if joined else i + 1] = f"{option}={path}" if joined else str(path)
+            beside = path.with_suffix(".yaml")
+        elif path.is_file():
+            beside = next((place for place in places_of_config(path) if place.is_file()), None)
+        if beside and "--config_path" not in given:
+            done.append(f"--config_path={beside}")
     return done
