@@ -1,14 +1,14 @@
-"""Detect objects in a picture, a folder of pictures or a video.
+"""Detect objects in an image, a folder of images or a video.
 
-usage: python infer.py --config_path=F (--checkpoint_path|--mindir_path|--onnx_path)=P --input=PICTURE|FOLDER|VIDEO
+usage: python infer.py --config_path=F (--checkpoint_path|--mindir_path|--onnx_path)=P --input=IMAGE|FOLDER|VIDEO
                        --output_path=D [--score_thr=T] [--draw=False] [--key=value ...]
 
-Writes D/detections.json: COCO results with file_name, of a video also frame and time in seconds, boxes (x, y, width,
-height) in pixels of the original; and D/drawn: the pictures or the video with the detections drawn in.
+Writes D/detections.json: COCO results with file_name (for videos also frame and time in seconds) and boxes (x, y, width,
+height) in pixels of the original; and D/drawn: the images or the video with the detections drawn.
 """
 from src.model_utils.signals import end_at_signals
 
-end_at_signals()                    # before anything else is imported
+end_at_signals()                    # before other imports
 
 import functools
 import sys
@@ -19,7 +19,7 @@ from src.model_utils.own_utils import use_own_utils
 
 HERE = Path(__file__).resolve().parent
 use_own_utils()
-prepare_environment()               # before MindSpore is imported
+prepare_environment()               # before MindSpore's import
 
 from src.model_utils.config import parse_config, run_main
 from src.model_utils.moxing_adapter import as_job
@@ -29,7 +29,7 @@ from src.model_utils.weights.named import weights_arguments
 def main() -> None:
     config = parse_config(weights_arguments(sys.argv[1:], "checkpoint_path"), default_path=HERE / "default_config.yaml",
                           description=__doc__.splitlines()[0], prepare=functools.partial(as_job, weights="checkpoint_path"))
-    from src.model_utils.inference.infer import infer  # MindSpore takes seconds; a wrong option is reported before
+    from src.model_utils.inference.infer import infer  # imported late: MindSpore takes seconds
 
     infer(config)
 

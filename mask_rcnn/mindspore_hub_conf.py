@@ -1,4 +1,4 @@
-"""What MindSpore Hub calls to make the network: `mindspore_hub.load("maskrcnn_resnet50", ...)` ends in `create_network`."""
+"""Entry point for MindSpore Hub: `mindspore_hub.load("maskrcnn_resnet50", ...)` calls `create_network`."""
 import sys
 from pathlib import Path
 
@@ -10,14 +10,14 @@ NAMES = ("maskrcnn_resnet50", "maskrcnn")
 
 
 def create_network(name, *args, **kwargs):
-    """The network named `name`, without trained weights; its `predict(image, image_info)` gives the detections.
+    """Return the network `name`, without trained weights; its `predict(image, image_info)` returns the detections.
 
-    kwargs: config_path, a variant of default_config.yaml, and any of its keys: num_classes=4, coco_classes=[...].
+    kwargs: config_path, a variant of default_config.yaml, and any configuration keys, such as num_classes=4, coco_classes=[...].
     """
     if name not in NAMES:
-        raise NotImplementedError(f"{name} is not in this model's directory: expected one of {', '.join(NAMES)}")
+        raise NotImplementedError(f"{name}: expected one of {', '.join(NAMES)}")
     if args:
-        raise TypeError(f"create_network takes keys of the configuration by name, got {args}")
+        raise TypeError(f"create_network takes configuration keys by name only, got {args}")
     from src.model_utils.config import DEFAULT_CONFIG, load_config
 
     config = load_config(kwargs.pop("config_path", DEFAULT_CONFIG), kwargs)

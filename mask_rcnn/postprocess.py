@@ -1,16 +1,16 @@
 # Same as faster_rcnn/postprocess.py
-"""Score what the program of ascend310_infer found in annotated pictures; before that, tell it the configuration.
+"""Prepare the C++ program of ascend310_infer with its settings, or score its results on annotated images.
 
 usage: python postprocess.py --settings_path=FILE [--config_path=F] [--key=value ...]
        python postprocess.py --results_path=RESULTS.jsonl --image_dir=D --anno_path=A [--config_path=F] [--key=value ...]
 
-The first writes what the program has to know, lines of a key and its value; annotations that the configuration names are
-read, where they are there, so that a fault shows before the program runs. The second writes to output_path what eval.py
-writes, and acc.log with what it prints.
+The first command writes the settings as lines of a key and its value; if the configuration names annotations that exist, it
+reads them, to report errors before the program runs. The second command writes to output_path what eval.py writes, and
+its output to acc.log.
 """
 from src.model_utils.signals import end_at_signals
 
-end_at_signals()                    # before anything else is imported
+end_at_signals()                    # before other imports
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from src.model_utils.own_utils import use_own_utils
 
 HERE = Path(__file__).resolve().parent
 use_own_utils()
-prepare_environment()               # before MindSpore is imported
+prepare_environment()               # before MindSpore's import
 
 from src.model_utils.config import parse_config, run_main
 from src.model_utils.evaluation.program import postprocess

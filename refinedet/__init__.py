@@ -8,11 +8,11 @@
         print(found.name, found.names, found.scores, found.boxes)
         found.draw().save("drawn/")
 
-Nothing is imported before it is asked for, and MindSpore only by what needs it.
+Names are imported on first use, and MindSpore only by the functions that need it.
 """
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"       # that of pyproject.toml
+__version__ = "0.1.0"       # same as in pyproject.toml
 
 if TYPE_CHECKING:
     from .src.model_utils.interface import (

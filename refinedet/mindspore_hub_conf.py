@@ -1,6 +1,6 @@
-"""What MindSpore Hub calls to make the network: `mindspore_hub.load("refinedet_vgg16", ...)` ends in `create_network`.
+"""Entry point for MindSpore Hub: `mindspore_hub.load("refinedet_vgg16", ...)` calls `create_network`.
 
-Not a copy of another model's file: the names stand for a configuration each.
+Not a copy of another model's file: each name has its own configuration.
 """
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ HERE = Path(__file__).resolve().parent
 if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))       # src/
 
-# Name -> its configuration.
+# Name -> configuration file.
 NAMES = {
     "refinedet_vgg16": "default_config.yaml",
     "refinedet_vgg16_320": "default_config.yaml",
@@ -22,14 +22,14 @@ NAMES = {
 
 
 def create_network(name, *args, **kwargs):
-    """The network named `name`, without trained weights; its `predict(image, image_info)` gives the detections.
+    """Return the network `name`, without trained weights; its `predict(image, image_info)` returns the detections.
 
-    kwargs: config_path, a variant of the name's own YAML file in its place, and any key of it: num_classes=4, coco_classes=[...].
+    kwargs: config_path, which overrides the name's YAML file, and any configuration keys: num_classes=4, coco_classes=[...].
     """
     if name not in NAMES:
-        raise NotImplementedError(f"{name} is not in this model's directory: expected one of {', '.join(NAMES)}")
+        raise NotImplementedError(f"{name}: expected one of {', '.join(NAMES)}")
     if args:
-        raise TypeError(f"create_network takes keys of the configuration by name, got {args}")
+        raise TypeError(f"create_network takes configuration keys by name only, got {args}")
     from src.model_utils.config import load_config
 
     config = load_config(kwargs.pop("config_path", HERE / NAMES[name]), kwargs)

@@ -197,7 +197,7 @@ def set_samples(model, net) -> None:
     shape = arrays["input/images"].shape
     anchors = ops.cat(net.anchors(model.shapes, shape[2:]))
     sizes = arrays["input/image_sizes"].astype(np.float32)
-    own = net.anchors_of_pictures(model.shapes, np.zeros(shape, np.float32), Tensor(sizes))
+    own = net.valid_anchors(model.shapes, np.zeros(shape, np.float32), Tensor(sizes))
     labels, matched = (x.asnumpy() for x in match_anchors(anchors, Tensor(gt), Tensor(there), anchor_valid=own, **net.matching))
     before = labels if own is None else np.where(own.asnumpy(), labels, -2)
     for i in range(model.count):

@@ -86,7 +86,7 @@ def norms(rank: int = 0, ranks: int = 1) -> dict:
     import mindspore as ms
     from mindspore import Tensor, nn, ops
 
-    from faster_rcnn.src.FasterRcnn.batch_norm import take_batch_statistics
+    from faster_rcnn.src.FasterRcnn.batch_norm import use_batch_statistics
     from faster_rcnn.src.model_utils.layers.convolution import ConvNorm
     from faster_rcnn.src.model_utils.training.step import TrainStep
 
@@ -105,7 +105,7 @@ def norms(rank: int = 0, ranks: int = 1) -> dict:
     for number, param in enumerate(net.get_parameters()):
         rng = np.random.default_rng(number)
         param.set_data(Tensor(rng.uniform(0.2, 1, param.shape).astype(np.float32)))
-    take_batch_statistics(net)
+    use_batch_statistics(net)
     step = TrainStep(net, ("loss",), momentum=0.9, weight_decay=1e-4, rank_size=ranks)
     rng, losses = np.random.default_rng(9), []
     images, targets = rng.normal(1, 3, (STEPS, 4, 3, 7, 9)), rng.normal(size=(STEPS, 4, 5, 4, 5))

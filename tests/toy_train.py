@@ -33,11 +33,11 @@ def stand_ins(model: str, delay: float) -> dict:
         print(f"calibrate {tuple(images.shape)} {len(missing)}")
         return 0
 
-    def begin_as_identity(backbone, missing):
+    def zero_init_residuals(backbone, missing):
         print(f"identity {len(missing)}")
         return 3
 
-    resnet.calibrate_norms, resnet.begin_as_identity = calibrate_norms, begin_as_identity
+    resnet.calibrate_norms, resnet.zero_init_residuals = calibrate_norms, zero_init_residuals
     init_params.set_first_weights = lambda net, config, batches: print(f"first weights of {len(list(net.get_parameters()))}")
     modules = (detector, init_params) if model == "refinedet" else (detector, resnet)
     return {module.__name__: module for module in modules}

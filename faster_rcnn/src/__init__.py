@@ -1,1 +1,1 @@
-"""Faster R-CNN: the network, its data and what surrounds it."""
+"""Faster R-CNN: network, data, training, evaluation, inference."""

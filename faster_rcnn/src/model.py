@@ -1,6 +1,6 @@
-"""What this model is. The trunk (model_utils) asks here for everything in which the models of this repository differ.
+"""Properties of this model: everything in which the models of this repository differ and that model_utils asks for.
 
-MindSpore is not imported here: an unknown option is to be reported before that takes its seconds.
+MindSpore is not imported here, so that unknown options are reported before its import, which takes seconds.
 """
 from collections.abc import Callable, Mapping
 
@@ -9,21 +9,21 @@ from .FasterRcnn.key_rules import ALIASES, PRESETS, RETIRED, SEVERAL, check_conf
 __all__ = ["ALIASES", "CLASS_LAYERS", "FREE_KEYS", "IOU_TYPES", "LOSS_SUMS", "MODELS", "NAME", "OUTPUTS", "PRESETS", "RETIRED",
            "SEVERAL", "check_config", "closing_lines", "epoch_line", "loss_line", "mask_encoder", "program_settings"]
 
-# Name of its directory and of its checkpoints.
+# Name of the model's directory and of its checkpoints.
 NAME = "faster_rcnn"
-# What `predict` returns, in this order. Shapes: N images, D detections per image, best first; where `valid` is False the slot
-# is padding. boxes (N, D, 4) float32: x1, y1, x2, y2 in pixels of the network input; scores (N, D) float32; labels (N, D)
+# What `predict` returns, in this order. Shapes: N images, D detections per image, best first; slots that are not valid are
+# padding. boxes (N, D, 4) float32: x1, y1, x2, y2 in pixels of the network input; scores (N, D) float32; labels (N, D)
 # int32, from 1 on; valid (N, D) bool.
 OUTPUTS = ("boxes", "scores", "labels", "valid")
 # Kinds of COCO AP; the last one decides which checkpoint is the best.
 IOU_TYPES = ("bbox",)
-# Sums that the log prints besides the losses: name -> prefix of the losses that are added up.
+# Sums that the log prints besides the losses: name -> prefix of the losses to add up.
 LOSS_SUMS = {"rpn_loss": "rpn_", "rcnn_loss": "rcnn_"}
-# Prefixes of the parameters whose shapes follow from the number of classes.
+# Prefixes of the parameters whose shapes depend on the number of classes.
 CLASS_LAYERS = ("rcnn.cls_score.", "rcnn.bbox_pred.")
-# How weights of the models of this repository are told apart: beginning of a parameter's name -> model; the first that fits.
+# Prefix of parameter names -> model of this repository that such weights belong to; the first match counts.
 MODELS = {"rcnn_mask.": "mask_rcnn", "rcnn.": "faster_rcnn", "odm.": "refinedet"}
-# Keys of this model alone that a resumed run may change: they act before the first step, or not in training.
+# Keys of this model that a resumed run may change: they matter before the first step, or not in training.
 FREE_KEYS = frozenset(("calibrate_norm", "zero_init_residual", "split"))
 
 
@@ -33,22 +33,22 @@ def loss_line(epoch: int, batch: int, values: Mapping[str, float]) -> str:
 
 
 def epoch_line(steps: int, step_time: float) -> str | None:
-    """Return the log's line at the end of an epoch: None, there is none."""
+    """Return the line that the log prints at the end of an epoch, or None: this model prints none."""
     return None
 
 
 def closing_lines(mean_ap: float) -> list[str]:
-    """Return the last lines of an evaluation: none. mean_ap: COCO's AP of the boxes, or VOC's mAP."""
+    """Return the last lines of an evaluation: none. mean_ap: COCO AP of the boxes, or VOC mAP."""
     return []
 
 
 def mask_encoder(config: Mapping) -> Callable | None:
-    """Return the function that encodes masks: None, there are no masks."""
+    """Return the function that encodes masks: None, since this model has no masks."""
     return None
 
 
 def program_settings(config) -> dict:
-    """Return {name: value}: what the program of ascend310_infer must know besides the size and colours of the images."""
+    """Return {name: value} of the settings that the C++ program needs besides the size and normalisation of the images."""
     from .FasterRcnn.cpp_settings import program_settings as settings  # MindSpore takes seconds
 
     return settings(config)

@@ -1,9 +1,9 @@
-"""The network of this model, as training, inference and export call it.
+"""The network of this model as training, inference and export call it.
 
-training   `net(image, image_info, gt_boxes, gt_labels, gt_valid, *noise)` gives the weighted losses of LOSS_NAMES;
-           model_utils/training/step.py puts gradients and update around it
-inference  `InferenceNet(net)(image, image_info)` gives OUTPUTS of model.py
-export     the same as files, whole or in parts
+training   `net(image, image_info, gt_boxes, gt_labels, gt_valid, *noise)` returns the weighted losses of LOSS_NAMES;
+           model_utils/training/step.py adds gradients and the update
+inference  `InferenceNet(net)(image, image_info)` returns the OUTPUTS of model.py
+export     the same as files, in one part or several
 """
 from mindspore import nn
 
@@ -17,7 +17,7 @@ __all__ = ["LOSS_NAMES", "InferenceNet", "build_network", "exported", "host_step
 
 
 def exported(net: nn.Cell, config, inputs: dict[str, tuple]) -> list[ExportedNetwork]:
-    """Return the networks that export.py writes: one, or with `split` the parts that the C++ program takes.
+    """Return the networks that export.py writes: one, or with `split` the parts for the C++ program.
 
     inputs: {input: shape} of the whole network.
     """
@@ -27,10 +27,10 @@ def exported(net: nn.Cell, config, inputs: dict[str, tuple]) -> list[ExportedNet
 
 
 def host_steps(config) -> dict:
-    """Return {number of outputs of an exported file: function that makes OUTPUTS of them on the host}: none is needed."""
+    """Return {number of outputs of an exported file: function that computes OUTPUTS from them on the host}: none is needed."""
     return {}
 
 
 def masks_network(net: nn.Cell) -> nn.Cell | None:
-    """Return the network that gives the masks of given boxes: None, there are no masks."""
+    """Return the network that predicts masks for given boxes: None, since this model has no masks."""
     return None

@@ -1,1 +1,1 @@
-"""Mask R-CNN: the network, its data and what surrounds it."""
+"""Mask R-CNN: network, data, training, evaluation, inference."""

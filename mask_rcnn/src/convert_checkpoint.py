@@ -1,24 +1,24 @@
 # Same as faster_rcnn/src/convert_checkpoint.py with FasterRcnn -> MaskRcnn
-"""Convert other people's weights: of an ImageNet network to a backbone, of a whole detector to a checkpoint and its YAML; and back.
+"""Convert weights of other frameworks: an ImageNet network to a backbone, a detector to a checkpoint with its YAML; and back.
 
 usage: python -m src.convert_checkpoint --ckpt_file=F [--source=NAME] [--output_file=O.ckpt] [--weights=NAME] [--partial]
                                        [--norm_eps=X]
        python -m src.convert_checkpoint --ckpt_file=O.ckpt --to=torchvision|detectron2|mmdet|mslab [--config_path=O.yaml]
        python -m src.convert_checkpoint --list
 
-Reads PyTorch .pth (both containers; PyTorch is not needed), pickles of NumPy arrays, .npz, .safetensors, and MindSpore's own
-.ckpt. A detector of torchvision, detectron2, mmdet, mindspore-lab (mslab) or the old MindSpore zoo becomes O.ckpt and O.yaml, with
-which `infer.py --config_path=O.yaml --checkpoint_path=O.ckpt` runs. Layers that a backbone's file lacks are left out and named;
-training initialises them. A backbone of MindSpore or mindcv gets an O.yaml too, with what its weights need beside the defaults.
-Exit status: 0 the result was written, 1 nothing in the file could be used or the detector would not be whole, 2 the file or an
-option is at fault.
+Reads PyTorch .pth (both containers, without PyTorch), pickles of NumPy arrays, .npz, .safetensors, and MindSpore's .ckpt. A
+detector of torchvision, detectron2, mmdet, mindspore-lab (mslab) or the old MindSpore zoo becomes O.ckpt and O.yaml, which
+`infer.py --config_path=O.yaml --checkpoint_path=O.ckpt` runs. Layers that a backbone's file lacks are reported; training
+initialises them. A backbone of MindSpore or mindcv also gets an O.yaml with the settings that its weights need.
+Exit status: 0: the result was written; 1: the file holds nothing usable, or an incomplete detector; 2: the file or an option is
+wrong.
 """
 import argparse
 import re
 import sys
 from pathlib import Path
 
-if not __package__:  # run as a file: make its folder's parent the place to import from, as `python -m` does
+if not __package__:  # run as a file: import from its folder's parent, as `python -m` does
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "src"
 
@@ -52,12 +52,12 @@ from .util import first_of, user_path
 
 CONVERTED = ("backbone.conv1.gamma", "backbone.layer1.0.conv1.gamma", "conv1.gamma", "layer1.0.conv1.gamma",
              "backbone.conv2d_1a.gamma")
-# What names tell of the pixels that a network was trained on: (names, what to print), the first that fit.
+# What names reveal about the pixels that a network was trained on: (pattern of names, line to print); the first match counts.
 PIXELS = (
-    (CAFFE2, "pixels: blue, green, red from 0 to 255, less 103.53 116.28 123.675; stages shrink in their first 1x1: "
+    (CAFFE2, "pixels: blue, green, red from 0 to 255, less 103.53 116.28 123.675; the stride is in the first 1x1: "
              "train with --convention=detectron2"),
-    (DETECTRON2, "pixels: not stored in the file; with these names, MSRA's ResNets are trained on those of detectron2 and "
-                 "shrink in the 1x1 (--convention=detectron2), torchvision's are as the defaults"),
+    (DETECTRON2, "pixels: not stored in the file; with these names, MSRA's ResNets need detectron2's pixels and have their "
+                 "stride in the 1x1 (--convention=detectron2), torchvision's need the defaults"),
     (re.compile(r"(conv2d_|mixed_|repeat|block8)"),
      f"pixels: not stored in the file; networks with these names are trained on RGB / 255, mean 0.5, std 0.5, as "
      f"--backbone={INCEPTION.name} sets them"),
@@ -75,27 +75,27 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser = _Parser(prog="convert_checkpoint.py", allow_abbrev=False, description=__doc__.split("\n\n")[0])
     parser.add_argument("--ckpt_file", required=True, type=user_path, help="checkpoint to convert")
     parser.add_argument("--source", default="auto", choices=("auto", "resnet", *FRAMEWORKS),
-                        help="what the file holds; auto tells by the names and refuses what it does not know; "
-                             "resnet takes every name of a backbone, out of a whole detector too")
+                        help="what the file holds; auto decides by the names and refuses unknown ones; "
+                             "resnet takes every name of a backbone, also from a whole detector")
     parser.add_argument("--weights", metavar="NAME",
-                        help="dictionary of the file to take, such as model_ema for averaged weights (default: model, state_dict, "
-                             "or another name that frameworks have for it)")
+                        help="dictionary of the file to read, such as model_ema for averaged weights (default: model, state_dict, "
+                             "or another name that frameworks use)")
     parser.add_argument("--output_file", type=user_path,
-                        help="file to write (default: backbone_NAME.ckpt, of a detector converted_NAME.ckpt, with --to "
+                        help="file to write (default: backbone_NAME.ckpt, for a detector converted_NAME.ckpt, with --to "
                              "NAME_FRAMEWORK and its suffix, in the working directory)")
     parser.add_argument("--backbone", choices=sorted(name for name, backbone in BACKBONES.items() if backbone.weights),
-                        help="network that the weights of a backbone are for (default: the one with as many blocks)")
-    parser.add_argument("--partial", action="store_true", help="write a detector that is not whole, to train from")
-    parser.add_argument("--norm_eps", type=float, help="what norms add to a variance, in place of the framework's own")
+                        help="backbone that the weights are for (default: the one with as many blocks)")
+    parser.add_argument("--partial", action="store_true", help="also write an incomplete detector, to train from")
+    parser.add_argument("--norm_eps", type=float, help="constant that norms add to the variance (default: the framework's)")
     parser.add_argument("--to", choices=sorted(SUFFIXES), help="write one of our checkpoints as a file of this framework")
     parser.add_argument("--config_path", type=user_path,
                         help="with --to: the network's configuration (default: the YAML beside the checkpoint)")
-    parser.add_argument("--list", action=ListAction, help="print the published weights that are taken by name, and end")
+    parser.add_argument("--list", action=ListAction, help="print the published weights that can be given by name, and exit")
     return parser.parse_args(argv)
 
 
 def find_source(arrays, source: str, place):
-    """The framework of the whole detector in a file, or None for a backbone; InputError for what is neither."""
+    """Return the framework of the detector in a file, or None for a backbone. Raises InputError if it is neither."""
     if source == "resnet":
         return None
     framework = find_framework(arrays)
@@ -105,15 +105,15 @@ def find_source(arrays, source: str, place):
         return framework
     done = next((name for name in arrays if name.removeprefix("module.") in CONVERTED), None)
     if done:
-        raise InputError(f"{place}: a checkpoint of this project, converted already ({done}); --to writes it for a framework")
+        raise InputError(f"{place}: already a checkpoint of this project ({done}); use --to to write it for a framework")
     if not any(translate(name) for name in arrays) and not is_inception(arrays):
-        raise InputError(f"{place}: no names of a backbone or of a detector; the first are "
+        raise InputError(f"{place}: the names are those of no known backbone or detector; the first are "
                          f"{', '.join(map(shown, list(arrays)[:3]))}")
     return None
 
 
 def report(checkpoint, conversion, backbone: str) -> list:
-    """What was used, left out and is missing, one line each."""
+    """Return one line each on what was used, left out and is missing."""
     used = len({name.rpartition(".")[0] for name in conversion.tensors})
     belonging = "norms or biases" if backbone == INCEPTION.name else "norms"
     lines = [f"{checkpoint.path}: {checkpoint.container}, {conversion.depth}, {count_of(checkpoint.arrays, 'tensor')}",
@@ -122,10 +122,10 @@ def report(checkpoint, conversion, backbone: str) -> list:
     for reason, names in conversion.left_out.items():
         lines.append(f"left out: {count_of(names, 'tensor')} {reason} ({first_of(names)})")
     if checkpoint.extras:
-        lines.append(f"left out: what is no tensor ({first_of(checkpoint.extras)})")
+        lines.append(f"left out: entries that are not tensors ({first_of(checkpoint.extras)})")
     for cells in conversion.missing:
         stretch = cells[0] if len(cells) == 1 else f"{cells[0]} ... {cells[-1]}"
-        lines.append(f"missing: {stretch} ({count_of(cells, 'convolution')}): will be re-initialised")
+        lines.append(f"missing: {stretch} ({count_of(cells, 'convolution')}): will be initialised")
     if backbone != RESNET.name:
         lines.append(f"backbone: train with --backbone={backbone}")
     if used:
@@ -134,7 +134,7 @@ def report(checkpoint, conversion, backbone: str) -> list:
 
 
 def warnings_of(conversion, backbone: str) -> list:
-    """What a user should not overlook in the report."""
+    """Return warnings about what a user should not overlook in the report."""
     lines = []
     starts, kind = "layer", "a ResNet"
     if backbone == INCEPTION.name:
@@ -142,10 +142,10 @@ def warnings_of(conversion, backbone: str) -> list:
     unexpected = [name for name in conversion.left_out.get(UNKNOWN, ()) if PREFIX.sub("", name).startswith(starts)]
     if unexpected:
         more = count_of(unexpected, "tensor")
-        lines.append(f"its blocks hold {more} more than {kind}'s ({first_of(unexpected)}); another network?")
+        lines.append(f"its blocks hold {more} more than {kind}'s ({first_of(unexpected)}): it may be another network")
     if conversion.missing:
         missing = count_of(sum(conversion.missing, []), "convolution")
-        lines.append(f"an incomplete backbone: {missing} of {backbone} not in it; training initialises what is missing")
+        lines.append(f"an incomplete backbone: it lacks {missing} of {backbone}, which training will initialise")
     return lines
 
 
@@ -159,7 +159,7 @@ def main(argv=None) -> int:
     if args.output_file:
         check_output(args.output_file, args.ckpt_file)
     checkpoint = read_checkpoint(args.ckpt_file, args.weights)
-    # A backbone with names of its own says by itself whether the file holds them.
+    # A backbone with its own converter decides whether it knows the names.
     foreign = args.backbone and BACKBONES[args.backbone].weights not in (RESNET.weights, INCEPTION.weights)
     framework = None if foreign else find_source(checkpoint.arrays, args.source, checkpoint.path)
     default = f"{'converted' if framework else 'backbone'}_{args.ckpt_file.stem}.ckpt"
@@ -180,13 +180,13 @@ def import_backbone(checkpoint, args, output: Path) -> int:
     conversion = BACKBONES[backbone].convert(arrays, place)
     print("\n".join(map(printable, report(checkpoint, conversion, backbone))))
     if not conversion.tensors:
-        print(f"{args.ckpt_file}: nothing in it could be used; no checkpoint was written", file=sys.stderr)
+        print(f"{args.ckpt_file}: holds nothing usable; no checkpoint was written", file=sys.stderr)
         return 1
     write_weights(conversion.tensors, output)
     written = [output]
     if not inception and pads_behind(arrays):
         written.append(write_keys(backbone, output.with_suffix(".yaml")))
-        print(f"pool: weights of MindSpore and of mindcv pad behind: train with --stem_pool_padding=same, as {written[1]} sets it")
+        print(f"pool: MindSpore's and mindcv's weights use pad_mode same: train with --stem_pool_padding=same, as in {written[1]}")
     print(f"wrote {' and '.join(map(str, written))}")
     for line in warnings_of(conversion, backbone):
         tell(f"warning: {args.ckpt_file}: {line}")
@@ -194,10 +194,10 @@ def import_backbone(checkpoint, args, output: Path) -> int:
 
 
 def write_keys(backbone: str, path: Path) -> Path:
-    """Write the YAML of a backbone whose pool behind the stem pads behind."""
+    """Write the YAML of a backbone whose pool behind the stem uses pad_mode "same"."""
     keys = f"backbone: {backbone}\nstem_pool_padding: same\n"
     try:
-        write_text(path, f"# What the weights in the checkpoint of this name need besides the defaults.\n{keys}")
+        write_text(path, f"# Settings that the weights in the checkpoint of this name need.\n{keys}")
     except OSError as error:
         raise InputError(f"--output_file: {path} cannot be written: {error.strerror}") from error
     return path

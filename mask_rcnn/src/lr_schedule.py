@@ -1,17 +1,17 @@
 # Same as faster_rcnn/src/lr_schedule.py
-"""Learning rate of a step: a warm-up, then a fall in stages or along a cosine.
+"""Learning rate schedule: warm-up, then decay in stages or along a cosine.
 
-A step is one update of the weights; the first is step 0. Nothing here keeps state.
+A step is one update of the weights, counted from 0. The functions keep no state.
 """
 import math
 
 
 def learning_rate(step: int, *, base_lr: float, warmup_steps: int, warmup_ratio: float, total_steps: int, schedule: str,
                   milestones=(), gamma: float = 0.1, warmup_mode: str = "linear") -> float:
-    """The rate of one step.
+    """Return the learning rate of one step.
 
-    schedule: "multistep" multiplies the rate by `gamma` at each of `milestones` (steps); "cosine" lets it fall from
-    base_lr at the end of the warm-up to 0 at total_steps. The warm-up multiplies that by `warmup_factor`.
+    schedule: "multistep" multiplies the rate by `gamma` at each of `milestones` (steps); "cosine" decays from base_lr at the
+    end of the warm-up to 0 at total_steps (Loshchilov and Hutter, "SGDR", 2017). `warmup_factor` multiplies either.
     """
     if schedule == "multistep":
         rate = base_lr * gamma ** sum(step >= milestone for milestone in milestones)
@@ -24,7 +24,7 @@ def learning_rate(step: int, *, base_lr: float, warmup_steps: int, warmup_ratio:
 
 
 def warmup_factor(step: int, warmup_steps: int, warmup_ratio: float, warmup_mode: str = "linear") -> float:
-    """From warmup_ratio at step 0 to 1 at warmup_steps along a line, or warmup_ratio until then ("constant")."""
+    """Return a factor that rises linearly from warmup_ratio at step 0 to 1 at warmup_steps, or warmup_ratio ("constant")."""
     if step >= warmup_steps:
         return 1.0
     if warmup_mode == "constant":
@@ -35,5 +35,5 @@ def warmup_factor(step: int, warmup_steps: int, warmup_ratio: float, warmup_mode
 
 
 def scaled_base_lr(base_lr: float, total_batch: int, reference_batch: int) -> float:
-    """base_lr for the batch over all devices, in proportion to the batch that it is meant for (0: as it is)."""
+    """Return base_lr scaled linearly from reference_batch to the batch over all devices (Goyal et al., 2017); 0: unscaled."""
     return base_lr * total_batch / reference_batch if reference_batch > 0 else base_lr

@@ -1,25 +1,25 @@
-"""Masks of boxes -> run-length encoded masks of the whole picture, on the host.
+"""Paste masks of boxes into the image, on the host, and encode them as run lengths.
 
-Shapes: D detections, S side of a mask. Boxes are (x1, y1, x2, y2) in pixels of the original picture. RLE is COCO's: pixels column
-by column from the upper left, runs of 0 and of 1 in turn, beginning with 0.
+Shapes: D detections, S side of a mask. Boxes are (x1, y1, x2, y2) in pixels of the original image. RLE is COCO's: pixels column by
+column from the upper left, runs of 0 and 1 in turn, beginning with 0.
 
-As detectron2 pastes masks: the probability at the centre of each pixel, interpolated between the centres of the box's S x S cells
-and 0 outside of them, against a threshold. The interpolation is the product of one along x and one along y, so that two small
-matrix products give the pixels of the box; those of the rest of the picture never exist. The others differ in the weights alone:
-torchvision resizes the mask, with a rim of 0 around it, to a box of whole pixels, and mindspore-lab without the rim.
+Masks are pasted as in detectron2: the probability at the centre of each pixel is interpolated between the centres of the box's
+S x S cells, 0 outside of them, and compared with a threshold. The interpolation is a product of one along x and one along y, so
+two small matrix products give the pixels of the box, and the rest of the image is never computed. The other rules only differ
+in the weights: torchvision resizes the mask, with a border of 0, to a box of whole pixels; mindspore-lab does so without border.
 """
 import numpy as np
 from pycocotools import mask as coco_mask
 
-PIXELS_AT_ONCE = 1 << 20  # of a box, to bound the memory
-MARGIN = 1  # pixels around a box, where detectron2 looks too
+PIXELS_AT_ONCE = 1 << 20  # pixels of a box that are computed at once, to bound the memory
+MARGIN = 1  # pixels around a box that detectron2 also considers
 
 
 def paste_rle(masks, boxes, height: int, width: int, threshold: float = 0.5, rule: str = "grid") -> list:
-    """[{"size": [height, width], "counts": str}, ...] of probabilities (D, S, S) in boxes (D, 4); an empty box has no pixel.
+    """Return [{"size": [height, width], "counts": str}, ...] for probabilities (D, S, S) in boxes (D, 4), which may be empty.
 
-    rule: `grid`, detectron2's and mmdet's; `truncated`, torchvision's; `rounded`, mindspore-lab's, where a pixel of just the
-    threshold is outside.
+    rule: "grid": detectron2 and mmdet; "truncated": torchvision; "rounded": mindspore-lab, where a pixel exactly at the threshold
+    is outside.
     """
     weights = {"grid": cell_weights, "truncated": truncated_weights, "rounded": rounded_weights}[rule]
     threshold = np.nextafter(np.float32(threshold), np.float32(2)) if rule == "rounded" else threshold
@@ -31,7 +31,7 @@ def paste_rle(masks, boxes, height: int, width: int, threshold: float = 0.5, rul
 
 
 def runs_of(mask, box, height: int, width: int, threshold: float, weights=None) -> np.ndarray:
-    """Lengths of the runs of one mask (S, S): uint32. weights: `cell_weights` or `truncated_weights`."""
+    """Return the run lengths of one mask (S, S): uint32. weights: `cell_weights`, `truncated_weights` or `rounded_weights`."""
     weights = weights or cell_weights
     left, right, across = weights(box[0], box[2], width, mask.shape[1])
     top, bottom, down = weights(box[1], box[3], height, mask.shape[0])
@@ -43,10 +43,10 @@ def runs_of(mask, box, height: int, width: int, threshold: float, weights=None) 
     for start in range(0, right - left, step):
         inside = cells[start:start + step] @ down.T >= threshold               # (columns, rows)
         edges = np.pad(inside.astype(np.int8), ((0, 0), (1, 1)))
-        column, row = np.nonzero(edges[:, 1:] != edges[:, :-1])                # begin and end of a run in turn
+        column, row = np.nonzero(edges[:, 1:] != edges[:, :-1])                # alternately begin and end of a run
         places.append((column + left + start) * height + row + top)
     places = np.concatenate(places)
-    # A run that ends at the bottom goes on where the next column begins with one.
+    # Join a run that ends at the bottom of a column with one that begins at the top of the next column.
     apart = np.flatnonzero(places[1:-1:2] != places[2::2])
     places = np.concatenate([places[:1], np.stack([places[1 + 2 * apart], places[2 + 2 * apart]], 1).ravel(), places[-1:]])
     ends = [] if len(places) and places[-1] == height * width else [height * width]
@@ -54,7 +54,7 @@ def runs_of(mask, box, height: int, width: int, threshold: float, weights=None) 
 
 
 def cell_weights(start: float, stop: float, length: int, cells: int) -> tuple:
-    """Along one axis: the first pixel of a box, the one behind its last, and the cells' weights in those between, (pixels, S)."""
+    """Return, along one axis, a box's first pixel, the pixel behind its last, and the cells' weights in its pixels (pixels, S)."""
     if not (np.isfinite([start, stop]).all() and stop > start):
         return 0, 0, None
     first, last = max(int(np.floor(start)) - MARGIN, 0), min(int(np.ceil(stop)) + MARGIN, length)
@@ -64,13 +64,13 @@ def cell_weights(start: float, stop: float, length: int, cells: int) -> tuple:
 
 
 def truncated_weights(start: float, stop: float, length: int, cells: int) -> tuple:
-    """As `cell_weights`, of a mask that is resized, with one cell of 0 on each side, to the box that grows with it and whose
-    corners are cut to whole pixels (torchvision's paste_masks_in_image)."""
+    """Return `cell_weights` for a mask that is resized, with a border of one cell of 0, to its enlarged box with corners
+    truncated to whole pixels (torchvision's paste_masks_in_image)."""
     if not (np.isfinite([start, stop]).all() and stop > start):
         return 0, 0, None
     start, stop, half = np.float32(start), np.float32(stop), np.float32(0.5)
     centre, reach = (start + stop) * half, (stop - start) * half * np.float32((cells + 2) / cells)
-    low, high = int(centre - reach), int(centre + reach)       # towards 0
+    low, high = int(centre - reach), int(centre + reach)       # truncates
     pixels = max(high - low + 1, 1)
     first, last = max(low, 0), min(low + pixels, length)
     place = np.maximum((np.arange(first, last) - low + 0.5) * ((cells + 2) / pixels) - 0.5, 0)
@@ -79,8 +79,8 @@ def truncated_weights(start: float, stop: float, length: int, cells: int) -> tup
 
 
 def rounded_weights(start: float, stop: float, length: int, cells: int) -> tuple:
-    """As `cell_weights`, of a mask that is resized to the rounded size of the box, without a rim, and lies at the box's truncated
-    corner (mindspore-lab's DetectionEngine); what sticks out of the image is cut off."""
+    """Return `cell_weights` for a mask that is resized without a border to the rounded size of its box and placed at the box's
+    truncated corner (mindspore-lab's DetectionEngine); what lies outside the image is cut off."""
     if not np.isfinite([start, stop]).all():
         return 0, 0, None
     first, pixels = int(start), int(stop - start + 0.5)

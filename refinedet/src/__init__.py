@@ -1,1 +1,1 @@
-"""RefineDet: the network, its data and what surrounds it."""
+"""RefineDet: network, data, training, evaluation, inference."""

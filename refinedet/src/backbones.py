@@ -1,4 +1,4 @@
-"""The backbone that the key `backbone` names: backbones.yaml says what each name stands for."""
+"""Build the backbone that the key `backbone` names; backbones.yaml describes each name."""
 from pathlib import Path
 
 from .model_utils.layers.backbone_table import read_backbones
@@ -9,7 +9,7 @@ BACKBONES = read_backbones(Path(__file__).with_suffix(".yaml"), __package__)
 def build_backbone(config, fast: bool = False):
     """Return the cell (N, 3, H, W) -> four source maps, fine to coarse.
 
-    `out_channels` are those of the maps. With `residual` the heads and the transfer connections are made of bottlenecks and
-    norms too.
+    The cell's attribute `out_channels` holds the channels of the maps. If `residual` is set, the heads and transfer connections
+    use bottlenecks and norms, too.
     """
     return BACKBONES[config.backbone].build(config, fast)

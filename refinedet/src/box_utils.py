@@ -1,4 +1,4 @@
-"""What RefineDet asks of boxes beyond model_utils/layers/boxes.py: their overlap with objects, and the scale of their deltas.
+"""Box functions of RefineDet beyond model_utils/layers/boxes.py: overlap with objects, and the scale of deltas.
 
 Shapes: N images, G ground-truth slots, A anchors. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1.
 """
@@ -8,12 +8,12 @@ from .model_utils.layers.boxes import pairwise_iou, spread
 
 
 def overlaps(anchors, gt_boxes, gt_valid):
-    """IoU (N, G, A) of anchors (N, A, 4) and gt_boxes (N, G, 4); -1 for slots that are not valid."""
+    """Return the IoU (N, G, A) of anchors (N, A, 4) and gt_boxes (N, G, 4), or -1 for slots that are not valid."""
     iou = pairwise_iou(gt_boxes, anchors)
     return ops.select(spread(gt_valid.expand_dims(2), iou.shape), iou, -ops.ones_like(iou))
 
 
 def deltas_stds(scaling) -> tuple:
-    """(centre, size) -> of dx, dy, dw, dh."""
+    """Expand (centre, size) to the scale of (dx, dy, dw, dh)."""
     centre, size = scaling
     return (centre, centre, size, size)

@@ -1,4 +1,4 @@
-"""Convert other people's weights: of a VGG-16 or a ResNet to those of the trunk, of a whole RefineDet to a checkpoint and its YAML.
+"""Convert weights of other frameworks: a VGG-16 or a ResNet to the trunk, a whole RefineDet to a checkpoint with its YAML.
 
 usage: python -m src.convert_checkpoint --ckpt_file=F [--output_file=O.ckpt] [--source=torchvision|reducedfc|refinedet|resnet]
                                        [--weights=NAME]
@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-if not __package__:  # run as a file: make its folder's parent the place to import from, as `python -m` does
+if not __package__:  # run as a file: import from its folder's parent, as `python -m` does
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "src"
 
@@ -31,12 +31,12 @@ from .model_utils.weights.reader import read_checkpoint
 from .model_utils.weights.writer import check_output, write_weights
 from .util import first_of, user_path
 
-# Of PASCAL VOC, which detectors of 21 classes are for.
+# Classes of PASCAL VOC, for detectors with 21 classes.
 VOC = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
        "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
 COCO_CLASSES = 81
 CELL_ANCHORS = 3
-PIXELS = "pixels: red, green, blue from 0 to 255, less 123, 117, 104, as default_config.yaml has it"
+PIXELS = "pixels: red, green, blue from 0 to 255, less 123, 117, 104, the defaults of default_config.yaml"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,24 +48,24 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser = _Parser(prog="convert_checkpoint.py", allow_abbrev=False, description=__doc__.split("\n\n")[0])
     parser.add_argument("--ckpt_file", required=True, type=user_path, help="checkpoint to convert")
     parser.add_argument("--source", default="auto", choices=("auto", *(source for source, _ in SOURCES), RESNET),
-                        help="what the file holds; auto tells by the names")
+                        help="what the file holds; auto decides by the names")
     parser.add_argument("--weights", metavar="NAME",
-                        help="dictionary of the file to take, such as model_ema for averaged weights (default: model, state_dict, "
-                             "or another name that frameworks have for it)")
+                        help="dictionary of the file to read, such as model_ema for averaged weights (default: model, state_dict, "
+                             "or another name that frameworks use)")
     parser.add_argument("--output_file", type=user_path,
                         help="checkpoint to write, .ckpt (default: converted_NAME.ckpt in the working directory)")
     parser.add_argument("--classifier", default="subsample", choices=("subsample", "leave"),
-                        help="torchvision's fully connected layers: every 4th neuron and every 3rd cell of them make fc6 and "
-                             "fc7, as in SSD's reduced VGG-16; or leave fc6 and fc7 to the training")
+                        help="torchvision's fully connected layers: subsample makes fc6 and fc7 of every 4th neuron and every 3rd "
+                             "cell, as in SSD's reduced VGG-16; leave lets training initialise fc6 and fc7")
     parser.add_argument("--reverse_channels", action="store_true",
-                        help="a VGG-16's weights were trained on blue, green, red (as Caffe does): turn the first convolution")
-    parser.add_argument("--input_size", type=int, default=320, help="of a detector: 320 or 512, which the file does not tell")
-    parser.add_argument("--list", action=ListAction, help="print the published weights that are taken by name, and end")
+                        help="reverse the first convolution of a VGG-16 that was trained on blue, green, red (Caffe)")
+    parser.add_argument("--input_size", type=int, default=320, help="for a detector: 320 or 512, which the file does not store")
+    parser.add_argument("--list", action=ListAction, help="print the published weights that can be given by name, and exit")
     return parser.parse_args(argv)
 
 
 def read_config(tensors: dict, detector: bool, side: int, place: str):
-    """The configuration whose network has the widths of `tensors`; InputError where they do not tell them."""
+    """Return the configuration of the network with the widths of `tensors`. Raises InputError if they do not determine it."""
     def width(layer: str, default):
         value = tensors.get(f"{layer}.bias")
         return default if value is None else int(value.shape[0])
@@ -74,12 +74,12 @@ def read_config(tensors: dict, detector: bool, side: int, place: str):
     keys = {"vgg_channels": [width(f"backbone.conv{i}_1", None) for i in range(1, 6)],
             "fc_channels": width("backbone.fc7", default.fc_channels), "img_height": side, "img_width": side}
     if None in keys["vgg_channels"]:
-        raise InputError(f"{place}: not whole: it lacks conv{keys['vgg_channels'].index(None) + 1}_1")
+        raise InputError(f"{place}: incomplete: it lacks conv{keys['vgg_channels'].index(None) + 1}_1")
     if not detector:
         return load_config(overrides=keys)
     classes, rest = divmod(width("odm.conf.0", 0), CELL_ANCHORS)
     if classes < 2 or rest:
-        raise InputError(f"{place}: odm_conf.0.bias is not of {CELL_ANCHORS} anchors and two classes or more")
+        raise InputError(f"{place}: odm_conf.0.bias does not fit {CELL_ANCHORS} anchors and at least two classes")
     keys.update(num_classes=classes, extra_channels=[width(f"backbone.conv6_{i}", 0) for i in (1, 2)],
                 tcb_channels=width("tcb.last.0", 0), coco_classes=[])
     if classes == len(VOC):
@@ -90,30 +90,30 @@ def read_config(tensors: dict, detector: bool, side: int, place: str):
 
 
 def check_fit(tensors: dict, config, detector: bool, place: str) -> list:
-    """Parameters that training initialises anew; InputError where `tensors` do not fit the network or are not whole."""
+    """Return the parameters that training will initialise. Raises InputError if `tensors` do not fit or are incomplete."""
     from .refinedet import build_network
 
     shapes = {param.name: tuple(param.shape) for param in build_network(config).get_parameters()}
-    wrong = [f"{name} would be {value.shape}, the network has {shapes.get(name, 'no such layer')}"
+    wrong = [f"{name} is {value.shape}, expected {shapes.get(name, 'no such layer')}"
              for name, value in tensors.items() if shapes.get(name) != value.shape]
     if wrong:
-        raise InputError(f"{place}: {len(wrong)} of {len(tensors)} tensors do not fit: " + "; ".join(wrong[:3]))
+        raise InputError(f"{place}: {len(wrong)} of {len(tensors)} tensors do not fit the network: " + "; ".join(wrong[:3]))
     missing = [name for name in shapes if name not in tensors and (detector or name.startswith("backbone."))]
     needed = [name for name in missing if detector or name.split(".")[1] in VGG.values()]
     if needed:
-        raise InputError(f"{place}: not whole: it lacks {first_of(needed)}")
+        raise InputError(f"{place}: incomplete: it lacks {first_of(needed)}")
     return missing
 
 
 def report(checkpoint, source: str, tensors: dict, left_out: list, missing: list) -> list:
-    """What was used, left out and is missing, one line each."""
+    """Return one line each on what was used, left out and is missing."""
     lines = [f"{checkpoint.path}: {checkpoint.container}, {source}, {len(checkpoint.arrays)} tensors",
              *checkpoint.notes,
              f"used: {len(tensors)} parameters"]
     if left_out:
         lines.append(f"left out: {first_of(left_out)}")
     if missing:
-        lines.append(f"missing: {first_of(missing)}: will be initialised anew")
+        lines.append(f"missing: {first_of(missing)}: will be initialised")
     return [*lines, PIXELS]
 
 
@@ -128,7 +128,7 @@ def main(argv=None) -> None:
         raise InputError(f"--source: {args.source}, but the names in {place} are those of {source}")
     if source == RESNET:
         if args.reverse_channels:
-            raise InputError("--reverse_channels: for VGG-16 alone; with a ResNet set to_rgb and image_mean")
+            raise InputError("--reverse_channels: only for VGG-16; for a ResNet set to_rgb and image_mean")
         from .conversion.resnet import import_resnet  # MindSpore takes seconds
 
         import_resnet(checkpoint, output)
@@ -144,8 +144,8 @@ def main(argv=None) -> None:
     if detector:
         save_config(config, output.with_suffix(".yaml"))
         written.append(str(output.with_suffix(".yaml")))
-        print(f"{config.num_classes} classes, the background counted"
-              + ("" if config.coco_classes else "; their names are not in the file: set coco_classes"))
+        print(f"{config.num_classes} classes including the background"
+              + ("" if config.coco_classes else "; the file holds no class names: set coco_classes"))
     print(f"wrote {' and '.join(written)}")
 
 

@@ -1,6 +1,6 @@
-"""The last step of inference in numpy, for networks that were exported without it: what Detector of refinedet.py does.
+"""The last step of inference in numpy, for networks exported without it: the same as Detector of refinedet.py.
 
-Shapes: N images, A anchors, K foreground classes, C candidates, D detections a picture. Boxes are (x1, y1, x2, y2).
+Shapes: N images, A anchors, K foreground classes, C candidates, D detections per image. Boxes are (x1, y1, x2, y2).
 """
 import numpy as np
 
@@ -8,10 +8,16 @@ from .model_utils.inference.merging import suppress
 
 
 def detections_of(boxes, scores, *, score_thr: float, iou_thr: float, per_class: int, total: int, max_per_img: int) -> tuple:
-    """boxes (N, A, 4), scores (N, A, K) -> boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D).
+    """Return the detections in descending order of score.
 
-    Of each class the best `per_class` above score_thr, of these the best `total`, of what NMS leaves within a class the
-    best max_per_img; best first, zeros where there are fewer.
+    Take the best `per_class` of each class above score_thr, of these the best `total`, apply NMS within each class, and keep the
+    best max_per_img; the rest is padded with 0.
+
+    Args:
+        boxes: (N, A, 4); scores: (N, A, K).
+
+    Returns:
+        boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D).
     """
     boxes, scores = np.asarray(boxes, np.float32), np.asarray(scores, np.float32)
     n, a, k = scores.shape
@@ -28,7 +34,7 @@ def detections_of(boxes, scores, *, score_thr: float, iou_thr: float, per_class:
 
 
 def _candidates(scores, score_thr: float, per_class: int, total: int) -> tuple:
-    """scores (A, K) -> anchors, classes from 0 on and scores, each (C,), best first."""
+    """Select candidates from scores (A, K): anchors, classes from 0 on and scores, (C,) each, best first."""
     anchor, label = np.nonzero(scores > score_thr)
     score = scores[anchor, label]
     order = np.lexsort((anchor, -score, label))

@@ -1,4 +1,4 @@
-"""The weights that training begins with."""
+"""Initial weights of a training run."""
 
 import logging
 
@@ -12,15 +12,18 @@ from .model_utils.weights.loading import load_pretrained
 from .model_utils.weights.named import pretrained_file
 from .norm_conv import NormConv2d
 
-# Pictures that the scale of fresh convolutions and the statistics of folded norms are taken from.
-CALIBRATION_PICTURES = 8
+# Number of images from which scales of new convolutions and statistics of folded norms are computed.
+CALIBRATION_IMAGES = 8
 log = logging.getLogger(__name__)
 
 
 def set_first_weights(net, config, batches) -> None:
-    """Those of pre_trained, and what they need before training as calibrate_init has it: see standardise and unfold.
+    """Load pre_trained, then calibrate new convolutions and folded norms as calibrate_init says: see standardise and unfold.
 
-    batches(epoch, start): training batches, the picture first.
+    Args:
+        net: the network.
+        config: reads pre_trained and calibrate_init, among others.
+        batches: function (epoch, start) -> training batches; images come first in a batch.
     """
     names = [param.name for param in net.get_parameters()]
     missing = load_pretrained(net, pretrained_file(config), config.coco_classes) if config.pre_trained else names
@@ -34,21 +37,21 @@ def set_first_weights(net, config, batches) -> None:
     for image, *_ in batches(0, 0):
         images.append(image)
         count += image.shape[0]
-        if count >= CALIBRATION_PICTURES:
+        if count >= CALIBRATION_IMAGES:
             break
-    images, count = ms.ops.concat(images)[:CALIBRATION_PICTURES], min(count, CALIBRATION_PICTURES)
+    images, count = ms.ops.concat(images)[:CALIBRATION_IMAGES], min(count, CALIBRATION_IMAGES)
     if fresh:
         standardise(net, fresh, images)
-        log.info("calibrate_init: %d convolutions scaled by %d pictures", len(fresh), count)
+        log.info("calibrate_init: scaled %d convolutions on %d images", len(fresh), count)
     if folded:
         unfold(net.backbone, folded, images)
-        log.info("calibrate_init: %d folded norms got their statistics from %d pictures", len(folded), count)
+        log.info("calibrate_init: computed the statistics of %d folded norms from %d images", len(folded), count)
 
 
 def find_folded(backbone, missing) -> list:
-    """Norms from a file of scales and shifts alone, as Caffe2's: their mean is 0 and their variance 1 less eps, of all channels.
+    """Return norms whose file held scales and shifts only, like Caffe2's: mean 0 and variance 1 - eps in all channels.
 
-    missing: names of parameters that were in no file.
+    missing: names of parameters that were not loaded.
     """
     missing = set(missing)
     norms = [cell for _, cell in backbone.cells_and_names() if isinstance(cell, NormConv2d) and cell.weight.name not in missing]
@@ -57,9 +60,9 @@ def find_folded(backbone, missing) -> list:
 
 
 def unfold(backbone, norms, images) -> None:
-    """Give norms the statistics of `images`, and a scale and shift with which inference computes what it did.
+    """Give norms the statistics of `images`, with scales and shifts that keep the result of inference.
 
-    Training normalises by the statistics of the batch: without this it would begin with another function than the file's.
+    Training normalises with the statistics of the batch; otherwise it would start from another function than the file's.
     """
     for norm in norms:
         norm.calibrating = True
@@ -72,14 +75,14 @@ def unfold(backbone, norms, images) -> None:
 
 
 def standardise(net, convolutions, images) -> None:
-    """Scale and shift each, from the input on, so that every channel of its output on `images` has mean 0 and variance 1.
+    """Scale and shift convolutions, in order, so that each output channel has mean 0 and variance 1 on `images`.
 
     Kraehenbuehl et al., "Data-dependent Initializations of Convolutional Neural Networks", 2016, section 3.1: what batch norm
-    would do in the first step. VGG has none, and behind a dozen ReLUs random weights give nearly the same for every pixel.
+    would do in the first step. VGG has no norms, and a dozen layers of random weights give nearly the same for every pixel.
     """
     handles = [conv.register_forward_hook(_standardise) for conv in convolutions]
     try:
-        with pynative():        # hooks are for this mode alone
+        with pynative():        # hooks only work in this mode
             net.tcb(net.backbone(images))
     finally:
         for handle in handles:
@@ -87,7 +90,7 @@ def standardise(net, convolutions, images) -> None:
 
 
 def _standardise(conv, _, output):
-    """Hook of a convolution: new weights and bias, and the output that they give."""
+    """Rescale the hooked convolution, and return the output that it then gives."""
     y = output.asnumpy().astype(np.float64)
     mean, deviation = y.mean((0, 2, 3)), np.maximum(y.std((0, 2, 3)), 1e-6)
     conv.weight.set_data(_tensor(conv.weight.asnumpy() / deviation[:, None, None, None]))

@@ -1,10 +1,10 @@
-"""Names of the old zoo's keys, and what must hold between the keys. Ranges are in default_config.yaml."""
+"""Names of the old zoo's keys, and constraints between keys. Ranges of single keys are in default_config.yaml."""
 import itertools
 
 from .backbones import BACKBONES
 from .model_utils.configuration.rules import check_anchors, check_classes, check_epochs_and_names
 
-# Another name of a key -> the key.
+# Alias -> key.
 ALIASES = {
     "ann_file": "anno_path",
     "checkpoint": "checkpoint_path",
@@ -27,21 +27,21 @@ ALIASES = {
     "workers": "num_parallel_workers",
 }
 
-# Key whose value stands for those of others: each value -> {key: value}.
+# Key whose value sets other keys: value -> {key: value}.
 PRESETS = {"backbone": {name: backbone.keys for name, backbone in BACKBONES.items()}}
 
-# A name that stands for several keys: its values are theirs, in this order.
+# Alias of several keys: its values are theirs, in this order.
 SEVERAL = {
     "image_shape": ("img_height", "img_width"),
     "img_shape": ("img_height", "img_width"),
 }
 
-# Keys that old YAML files hold and nothing reads: (the values that change nothing, None = any; what is used instead).
+# Keys of old YAML files that nothing reads: (values that change nothing, None = any; what to use instead).
 _ANCHORS = "set anchor_scales, anchor_ratios and anchor_strides"
 _CONFIGS = "--config_path=default_config_512.yaml, default_config_resnet101.yaml or default_config_resnet101_512.yaml"
 _FOCAL = "the class losses are softmax cross entropy with hard negatives (neg_pos_ratio)"
-# Some of these ModelArts passes on by itself.
-_JOB = "the launcher's environment says it"
+# ModelArts passes some of these by itself.
+_JOB = "the launcher's environment sets it"
 _LEVELS = "they follow from the channels of the trunk and from tcb_channels"
 _RATE = "set base_lr, warmup_step, warmup_ratio and lr_schedule"
 _WEIGHTS = "pre_trained takes every weight that fits"
@@ -72,24 +72,24 @@ RETIRED = {
     "result_path": (None, "set output_path"),
     "save_checkpoint_path": (None, "checkpoints go to OUTPUT_PATH/checkpoint"),
     "task_index": (None, _JOB),
-    "using_mode": (("refinedet_vgg16_320",), "take " + _CONFIGS),
-    "voc_json": (None, "annotations are read where voc_root or anno_path has them"),
+    "using_mode": (("refinedet_vgg16_320",), "use " + _CONFIGS),
+    "voc_json": (None, "annotations are read from voc_root or anno_path"),
     "warmup_epochs": (None, _RATE),
     "worker_hosts": (None, _JOB),
 }
 
-# Where the source maps lie: conv4_3, conv5_3, fc7 and conv6_2; res3b3, res4b22, res5c and res6.
+# Strides of the source maps: conv4_3, conv5_3, fc7 and conv6_2 (VGG-16); res3b3, res4b22, res5c and res6 (ResNet-101).
 STRIDES = (8, 16, 32, 64)
 
 
 def check_config(config):
-    """(key, what is wrong with it) if keys contradict each other, else None."""
+    """Return the first (key, fault) of keys that contradict each other, or None."""
     checks = (check_anchors, check_classes, _levels, _stages, check_epochs_and_names)
     return next(itertools.chain.from_iterable(check(config) for check in checks), None)
 
 
 def _levels(config):
-    """Each source map is half the one before it, so that the transposed convolutions meet them."""
+    """Each source map must have half the side of the map before it, which the transposed convolutions double."""
     if config.anchor_strides != STRIDES:
         yield "anchor_strides", f"expected the strides of the four source maps, {list(STRIDES)}, got {list(config.anchor_strides)}"
     for name in ("img_height", "img_width"):
@@ -98,10 +98,10 @@ def _levels(config):
 
 
 def _stages(config):
-    """Each stage of the ResNet takes what the one before it gives; a bottleneck is a quarter as wide inside."""
+    """Each stage of the ResNet must take as many channels as the stage before it returns; a bottleneck needs a quarter of them."""
     if config.resnet_in_channels[1:] != config.resnet_out_channels[:-1]:
         expected = [config.resnet_in_channels[0], *config.resnet_out_channels[:-1]]
-        yield "resnet_in_channels", (f"expected the stem's, then resnet_out_channels of the stage before, {expected}, "
+        yield "resnet_in_channels", (f"expected {expected}, the stem's channels and then resnet_out_channels of the stage before, "
                                      f"got {list(config.resnet_in_channels)}")
     for name in ("resnet_out_channels", "resnet_extra_channels", "resnet_head_channels"):
         value = config[name]

@@ -5,13 +5,13 @@ from mindspore.common.initializer import Constant, initializer
 
 from .model_utils.layers.boxes import spread
 
-EPSILON = 1e-10  # inside the root: outside of it the gradient of a pixel that is all zero would be NaN
+EPSILON = 1e-10  # inside the root; outside, the gradient of an all-zero pixel would be NaN
 
 
 class L2Norm(nn.Cell):
-    """x (N, C, H, W) -> the same, each pixel of length 1 over its channels, then times a learned factor for each channel.
+    """Normalise each pixel of x (N, C, H, W) to length 1 over its channels, then scale by a learnt factor per channel.
 
-    Written out: the gradient of `ops.L2Normalize` takes seconds on the CPU.
+    Written out because the gradient of `ops.L2Normalize` takes seconds on the CPU.
     """
 
     def __init__(self, channels: int, scale: float):

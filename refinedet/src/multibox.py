@@ -1,7 +1,7 @@
-"""Heads on several feature maps (Liu et al., "SSD", 2016, section 2.1): box deltas and class logits of every anchor.
+"""Heads on several feature maps (Liu et al., "SSD", 2016, section 2.1): box deltas and class logits for every anchor.
 
-Shapes: N images, level l has H_l x W_l cells with a anchors each, A anchors in all, K logits an anchor. Rows are in the order
-(level, y, x, anchor), that of the anchors.
+Shapes: N images, level l has H_l x W_l cells with a anchors each, A anchors in all, K logits per anchor. Rows are in the order
+(level, y, x, anchor), like the anchors.
 """
 
 from mindspore import nn, ops
@@ -11,14 +11,14 @@ from .model_utils.layers.convolution import Conv2d, Convolution
 
 
 class MultiBox(nn.Cell):
-    """One 3x3 convolution for deltas and one for logits on each level; no level shares weights with another.
+    """A 3x3 convolution for deltas and one for logits on each level; levels do not share weights.
 
-    Both run as one convolution: what it unfolds of the map, most of the work of so few channels, is the same for them. Fresh
-    weights are small, so that the first predictions are the anchors themselves: losses of random ones spoil a fresh trunk.
+    Both run as one convolution, since they share the unfolding of the map, which is most of the work with so few channels. New
+    weights are small, so that the first predictions are the anchors themselves: losses of random boxes would spoil a new trunk.
 
     Args:
-        in_channels: of the maps that the heads read; anchors, logits: a and K.
-        blocks: a cell for each level that its map goes through first, for both heads; None: they read the maps themselves.
+        in_channels: channels of the maps that the heads read; anchors, logits: a and K.
+        blocks: a cell per level that is applied to the map before both heads; None: none.
     """
 
     def __init__(self, in_channels, anchors: int, logits: int, fast: bool = False, blocks: nn.CellList = None):
@@ -30,7 +30,7 @@ class MultiBox(nn.Cell):
         self.both = nn.CellList([Convolution(channels, anchors * (4 + logits), 3, fast=fast) for channels in in_channels])
 
     def construct(self, features):
-        """Maps (N, C_l, H_l, W_l) -> deltas (N, A, 4), logits (N, A, K)."""
+        """Predict for maps (N, C_l, H_l, W_l): deltas (N, A, 4), logits (N, A, K)."""
         deltas, logits = (), ()
         for i in range(len(features)):
             loc, conf = self.loc[i], self.conf[i]

@@ -1,9 +1,9 @@
-"""The network of this model, as training, inference and export call it.
+"""The network of this model as training, inference and export call it.
 
-training   `net(image, image_info, gt_boxes, gt_labels, gt_valid)` gives the losses of LOSS_NAMES;
-           model_utils/training/step.py puts gradients and update around it
-inference  `InferenceNet(net)(image, image_info)` gives OUTPUTS of model.py
-export     the same as a file, or without the last step, which is then done on the host
+training   `net(image, image_info, gt_boxes, gt_labels, gt_valid)` returns the losses of LOSS_NAMES;
+           model_utils/training/step.py adds gradients and the update
+inference  `InferenceNet(net)(image, image_info)` returns the OUTPUTS of model.py
+export     the same as a file, with or without the last step, which is otherwise done on the host
 """
 import functools
 
@@ -31,7 +31,7 @@ class DecodingNet(nn.Cell):
 
 
 def exported(net: nn.Cell, config, inputs: dict[str, tuple]) -> list[ExportedNetwork]:
-    """Return the networks that export.py writes: one, with or without its last step (with_nms).
+    """Return the networks that export.py writes: one, with or without the last step (with_nms).
 
     inputs: {input: shape} of the network.
     """
@@ -40,12 +40,12 @@ def exported(net: nn.Cell, config, inputs: dict[str, tuple]) -> list[ExportedNet
 
 
 def host_steps(config) -> dict:
-    """Return {number of outputs of an exported file: function that makes OUTPUTS of them on the host}."""
+    """Return {number of outputs of an exported file: function that computes OUTPUTS from them on the host}."""
     return {len(RAW_OUTPUTS): functools.partial(
         detections_of, score_thr=config.test_score_thr, iou_thr=config.test_iou_thr, per_class=config.test_nms_pre,
         total=config.test_nms_total, max_per_img=config.test_max_per_img)}
 
 
 def masks_network(net: nn.Cell) -> nn.Cell | None:
-    """Return the network that gives the masks of given boxes: None, there are no masks."""
+    """Return the network that predicts masks for given boxes: None, since this model has no masks."""
     return None

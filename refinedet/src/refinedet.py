@@ -1,6 +1,6 @@
-"""RefineDet (Zhang et al., "Single-Shot Refinement Neural Network for Object Detection", 2018): the parts put together.
+"""RefineDet (Zhang et al., "Single-Shot Refinement Neural Network for Object Detection", 2018), assembled from its parts.
 
-Shapes: N images of H x W pixels, G ground-truth slots, A anchors, K foreground classes, D detections a picture. Boxes are
+Shapes: N images of H x W pixels, G ground-truth slots, A anchors, K foreground classes, D detections per image. Boxes are
 (x1, y1, x2, y2) in input-image pixels, width = x2 - x1; label 0 is background.
 """
 
@@ -23,25 +23,25 @@ from .tcb import TransferConnections
 # The losses, in the order of the log: name -> configuration key of its weight.
 LOSSES = {name: f"{name}_weight" for name in ("arm_loc_loss", "arm_conf_loss", "odm_loc_loss", "odm_conf_loss")}
 LOSS_NAMES = tuple(LOSSES)
-# Of dw and dh, scaled: far beyond any object, and exp stays finite. The authors' code has no limit.
+# Limit of the scaled dw and dh: far beyond any object, but exp stays finite. The authors' code has no limit.
 MAX_LOG_RATIO = 10.0
-# Boxes reach this many times the picture's side around it before those of different classes could meet in NMS.
+# Boxes may extend this many image sides around the image before boxes of different classes could meet in NMS.
 REACH = 4
 
 
 class RefineDet(nn.Cell):
-    """`construct` gives the training losses, `predict` the detections, `decode` all boxes and scores.
+    """Single-stage detector: `construct` returns the training losses, `predict` the detections, `decode` all boxes and scores.
 
-    The anchor refinement module (ARM) tells anchors from background and moves them, the object detection module (ODM) starts
-    from the moved ones.
+    The anchor refinement module (ARM) separates anchors from background and refines them; the object detection module (ODM)
+    starts from the refined anchors.
 
     Args:
         backbone, tcb, arm, odm: the parts that compute features and predictions.
-        anchors: (A, 4). scaling: of the deltas, (centre, size).
+        anchors: (A, 4). scaling: scale of the deltas, (centre, size).
         detector: the last step of inference.
-        pos_iou_thr: from which IoU on an anchor is an object's; neg_pos_ratio: mined negatives for each of these.
-        objectness_thre: anchors of less objectness are background, in inference and to the ODM's mining.
-        loss_weights: {name: weight} of the losses; None: 1 each.
+        pos_iou_thr: IoU from which an anchor is matched to an object; neg_pos_ratio: mined negatives per matched anchor.
+        objectness_thre: anchors with less objectness are background in inference, and no candidates for the ODM's mining.
+        loss_weights: {name: weight} of the losses; None: all 1.
     """
 
     def __init__(self, backbone, tcb, arm, odm, anchors: np.ndarray, scaling, detector, pos_iou_thr: float = 0.5,
@@ -56,16 +56,16 @@ class RefineDet(nn.Cell):
         self.loss_names, self.loss_weights = tuple(loss_weights), tuple(loss_weights.values())
 
     def construct(self, image, image_info, gt_boxes, gt_labels, gt_valid):
-        """The losses of LOSSES in their order, weighted.
+        """Return the weighted losses, in the order of LOSSES.
 
         Args:
-            image: (N, 3, H, W); image_info: not read, pictures fill the input.
+            image: (N, 3, H, W); image_info: not used, since images fill the input.
             gt_boxes: (N, G, 4); gt_labels: int32 (N, G); gt_valid: bool (N, G).
         """
         arm_deltas, arm_logits, odm_deltas, odm_logits = self.heads(image)
         anchors = self.anchors_of(image)
         refined = self.move(anchors, ops.stop_gradient(arm_deltas))
-        # Of both stages at once: the rounds of the matching are as many as one alone takes.
+        # Match both stages at once, in as many rounds as one of them takes.
         iou = ops.cat((overlaps(anchors, gt_boxes, gt_valid), overlaps(refined, gt_boxes, gt_valid)))
         arm_matched, odm_matched = ops.chunk(self.matcher(iou), 2)             # (N, A) each
 
@@ -74,7 +74,7 @@ class RefineDet(nn.Cell):
                                      self.neg_pos_ratio, self.scaling)
         is_object = (odm_matched >= 0).astype(mstype.int32)
         labels = ops.gather_elements(gt_labels, 1, ops.maximum(odm_matched, 0)) * is_object
-        # Positives stay whatever their objectness: the filter is against easy negatives.
+        # Positives stay regardless of their objectness: the filter is only meant for easy negatives.
         seen = self.objectness(ops.stop_gradient(arm_logits)) >= self.objectness_thre
         odm_losses = multibox_losses(odm_deltas, odm_logits, refined, gt_boxes, labels, odm_matched,
                                      ops.logical_and(odm_matched < 0, seen), self.neg_pos_ratio, self.scaling)
@@ -83,12 +83,16 @@ class RefineDet(nn.Cell):
         return weighted(losses, self.loss_names, self.loss_weights)
 
     def predict(self, image, image_info):
-        """Detections, best first: boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D)."""
+        """Return the detections in descending order of score.
+
+        Returns:
+            boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D).
+        """
         boxes, scores = self.decode(image)
         return self.detector(boxes, scores)
 
     def decode(self, image):
-        """boxes (N, A, 4) and scores (N, A, K) of all anchors; scores are 0 where the objectness is below its threshold."""
+        """Return boxes (N, A, 4) and scores (N, A, K) of all anchors; scores are 0 if the objectness is below its threshold."""
         arm_deltas, arm_logits, odm_deltas, odm_logits = self.heads(image)
         boxes = self.move(self.move(self.anchors_of(image), arm_deltas), odm_deltas)
         scores = ops.softmax(odm_logits, -1)[..., 1:]                          # (N, A, K)
@@ -96,7 +100,7 @@ class RefineDet(nn.Cell):
         return boxes, scores * spread(seen.expand_dims(-1), scores.shape)
 
     def heads(self, image):
-        """ARM deltas (N, A, 4) and logits (N, A, 2), ODM deltas (N, A, 4) and logits (N, A, K + 1)."""
+        """Return ARM deltas (N, A, 4) and logits (N, A, 2), ODM deltas (N, A, 4) and logits (N, A, K + 1)."""
         sources = self.backbone(image)
         return (*self.arm(sources), *self.odm(self.tcb(sources)))
 
@@ -113,19 +117,19 @@ class RefineDet(nn.Cell):
         return ops.tile(self.anchors, (image.shape[0], 1, 1))                  # (N, A, 4)
 
     def noise_shapes(self, batch_size: int) -> dict:
-        """Shapes of the noise inputs of `construct`: there are none."""
+        """Return the shapes of the noise inputs of `construct`: there are none."""
         return {}
 
 
 class Detector(nn.Cell):
-    """Scores of all anchors and classes -> detections: threshold, the best of each class, NMS within a class, the best of all.
+    """Scores of all anchors and classes -> detections: threshold, best of each class, NMS within a class, best of all classes.
 
     Args:
-        per_class: candidates of a class, the best, that enter NMS (top_k of the authors' code).
-        total: of these the best over all classes, a bound of the work: NMS sees min(K * per_class, total) boxes. What it
-            leaves out is worse than all that it takes, and counts only where fewer than max_per_img of these remain.
-        max_per_img: detections (keep_top_k).
-        side: of the input; boxes of different classes are kept apart up to REACH sides around it.
+        per_class: best candidates of a class that enter NMS (top_k in the authors' code).
+        total: best of these over all classes, to bound the work: NMS takes min(K * per_class, total) boxes. The boxes that this
+            drops score less than all others, and only matter if fewer than max_per_img of the others survive.
+        max_per_img: detections per image (keep_top_k).
+        side: of the input, in pixels; boxes of different classes are kept apart up to REACH sides around it.
     """
 
     def __init__(self, num_classes: int, score_thr: float, iou_thr: float, per_class: int, total: int, max_per_img: int,
@@ -136,7 +140,7 @@ class Detector(nn.Cell):
         self.nms = ClassNms(iou_thr, num_classes, (2 * REACH + 1) * side)
 
     def construct(self, boxes, scores):
-        """boxes (N, A, 4), scores (N, A, K) -> boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid (N, D)."""
+        """Map boxes (N, A, 4), scores (N, A, K) to boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid (N, D)."""
         n, a, k = scores.shape
         per_class = min(self.per_class, a)
         best, place = ops.topk(ops.transpose(scores, (0, 2, 1)), per_class)    # (N, K, per_class)
@@ -154,11 +158,11 @@ class Detector(nn.Cell):
 
 
 def build_network(config, fast: bool = False) -> RefineDet:
-    """The network that the config describes.
+    """Return the network that the configuration describes.
 
     Args:
         config: see default_config.yaml.
-        fast: the CPU's fast convolutions; False for other devices and for export.
+        fast: use the CPU's fast convolutions; False for other devices and for export.
     """
     backbone = build_backbone(config, fast)
     channels, residual = backbone.out_channels, backbone.residual

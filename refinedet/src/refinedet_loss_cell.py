@@ -1,7 +1,7 @@
-"""Matching, hard negative mining and the losses of RefineDet (Zhang et al., 2018, section 3; Liu et al., "SSD", 2016, section 2.2).
+"""Matching, hard negative mining and losses of RefineDet (Zhang et al., 2018, section 3; Liu et al., "SSD", 2016, section 2.2).
 
-Shapes: N images, G ground-truth slots, A anchors, K classes with the background. Boxes are (x1, y1, x2, y2) in input-image
-pixels, width = x2 - x1; label 0 is background. Where the paper leaves a choice it is that of the authors' own code.
+Shapes: N images, G ground-truth slots, A anchors, K classes including the background. Boxes are (x1, y1, x2, y2) in input-image
+pixels, width = x2 - x1; label 0 is background. Where the paper leaves a choice, this follows the authors' code.
 """
 
 import numpy as np
@@ -12,14 +12,14 @@ from .box_utils import deltas_stds
 from .model_utils.layers.boxes import encode, spread, take_rows
 from .model_utils.training.ranks import shared_count
 
-LEAST_IOU = 1e-6  # what overlaps less is never matched
+LEAST_IOU = 1e-6  # smallest IoU of a match
 
 
 class Matcher(nn.Cell):
-    """Which ground truth each anchor belongs to.
+    """Match anchors to ground truth.
 
-    1. Every object gets an anchor of its own, whatever their IoU: see Bipartite.
-    2. Every other anchor belongs to the object that it overlaps most, from an IoU of `pos_iou_thr` on.
+    1. Every object gets one anchor, regardless of their IoU: see Bipartite.
+    2. Every other anchor is matched to the object that it overlaps most, if their IoU is at least `pos_iou_thr`.
     """
 
     def __init__(self, pos_iou_thr: float):
@@ -29,7 +29,7 @@ class Matcher(nn.Cell):
         self.nearest = ops.ArgMaxWithValue(axis=1)
 
     def construct(self, iou):
-        """iou (N, G, A), -1 where a slot is empty -> int32 (N, A): the slot, -1 for none."""
+        """Return the matched slot, or -1: iou (N, G, A), -1 for empty slots -> int32 (N, A)."""
         own = self.bipartite(iou)
         nearest, value = self.nearest(iou)
         nearest = ops.select(value >= self.pos_iou_thr, nearest.astype(mstype.int32), -ops.ones_like(own))
@@ -37,12 +37,12 @@ class Matcher(nn.Cell):
 
 
 class Bipartite(nn.Cell):
-    """Pairs of objects and anchors: the largest IoU of all makes a pair, and again of what is left, until nothing overlaps.
+    """Match objects and anchors one to one: the pair with the largest IoU, then the largest among the rest, until none overlaps.
 
-    In each round all those make a pair of which each is the other's best; the largest of all is one of them. So there are as
-    many rounds as objects compete for one anchor, not as many as objects. There is no gradient: MindSpore 2.10 cannot
-    differentiate what holds a loop, and is told by `bprop`. The operators are attributes: beside a loop, functions such as
-    `ops.gather` no longer compile within the `bprop` of any cell.
+    Each round matches all pairs that are each other's best, which include the largest of all. The number of rounds is therefore
+    the number of objects that compete for one anchor, not the number of objects. MindSpore 2.10 cannot differentiate cells with
+    loops, so `bprop` returns zeros. Operators are attributes: beside a loop, functions such as `ops.gather` do not compile within
+    the `bprop` of any cell.
     """
 
     def __init__(self):
@@ -52,7 +52,7 @@ class Bipartite(nn.Cell):
         self.sum, self.both = ops.ReduceSum(), ops.LogicalAnd()
 
     def construct(self, iou):
-        """iou (N, G, A) -> int32 (N, A): the object, -1 for none."""
+        """Return the matched object, or -1: iou (N, G, A) -> int32 (N, A)."""
         n, g, a = iou.shape
         slots, places = arange(g), arange(a)
         own = self.zeros(iou[:, 0]).astype(mstype.int32) - 1                   # (N, A)
@@ -63,7 +63,7 @@ class Bipartite(nn.Cell):
             pairs = iou * self.tile(free.reshape(n, 1, a), (1, g, 1)) * self.tile(waiting.reshape(n, g, 1), (1, 1, a))
             place, value = self.best_anchor(pairs)                             # (N, G)
             place = place.astype(mstype.int32)
-            rivals = self.gather(pairs, 2, self.tile(place.reshape(n, 1, g), (1, g, 1)))       # (N, G, G): of each at its place
+            rivals = self.gather(pairs, 2, self.tile(place.reshape(n, 1, g), (1, g, 1)))       # (N, G, G): IoU with each one's best
             winner, _ = self.best_object(rivals)
             agreed = self.both(winner.astype(mstype.int32) == slots, value > LEAST_IOU)
             hit = self.both(self.tile(place.reshape(n, g, 1), (1, 1, a)) == places, self.tile(agreed.reshape(n, g, 1), (1, 1, a)))
@@ -83,29 +83,29 @@ def arange(count):
 
 
 def hard_negatives(loss, candidates, positives, ratio: int):
-    """bool (N, A): of each image's candidates the min(ratio * positives, candidates) with the largest loss.
+    """Select the min(ratio * positives, candidates) candidates per image with the largest loss (Liu et al., "SSD", 2016).
 
-    loss: (N, A); candidates: bool (N, A); positives: int32 (N,), how many the image has.
+    loss: (N, A); candidates: bool (N, A); positives: int32 (N,), their number per image. Returns bool (N, A).
     """
     n, a = loss.shape
     _, order = ops.sort(ops.select(candidates, loss, -ops.ones_like(loss)), axis=1, descending=True)
-    _, rank = ops.sort(order.astype(mstype.float32), axis=1)                   # where each stands in that order
+    _, rank = ops.sort(order.astype(mstype.float32), axis=1)                   # rank of each anchor
     wanted = spread((ratio * positives).expand_dims(1), (n, a))
     return ops.logical_and(rank.astype(mstype.int32) < wanted, candidates)
 
 
 def multibox_losses(deltas, logits, anchors, gt_boxes, labels, matched, candidates, ratio: int, scaling):
-    """(box loss, class loss) of one of the two stages, each divided by the objects' anchors in the batch, at least 1.
+    """Return (box loss, class loss) of one stage, divided by the number of matched anchors, at least 1.
 
-    In the batch over all devices (see shared_count), where the authors' Caffe counts those of each device alone.
+    The number counts the batch over all devices (see shared_count); the authors' Caffe code counts each device separately.
 
     Smooth L1 (beta 1) over the four deltas of the matched anchors; cross entropy over these and the hardest negatives, `ratio`
-    for each.
+    for each of them.
 
     Args:
-        deltas (N, A, 4), logits (N, A, K): predictions. anchors: (N, A, 4), what the deltas are against.
-        gt_boxes: (N, G, 4); labels: int32 (N, A), 0 where not matched; matched: int32 (N, A), slots or -1.
-        candidates: bool (N, A), which anchors may be mined as negatives. scaling: of the deltas, (centre, size).
+        deltas (N, A, 4), logits (N, A, K): predictions. anchors: (N, A, 4), the reference of the deltas.
+        gt_boxes: (N, G, 4); labels: int32 (N, A), 0 if not matched; matched: int32 (N, A), slot or -1.
+        candidates: bool (N, A), anchors that may be mined as negatives. scaling: scale of the deltas, (centre, size).
     """
     positive = matched >= 0
     weight = positive.astype(deltas.dtype)
@@ -126,7 +126,7 @@ def smooth_l1(x):
 
 
 def cross_entropy(logits, labels):
-    """(of the labels, of background): both (N, A), logits (N, A, K), labels int32 (N, A)."""
+    """Return the cross entropy of `labels` int32 (N, A) and of background, (N, A) each, for logits (N, A, K)."""
     log_probabilities = ops.log_softmax(logits, -1)
     chosen = ops.gather_elements(log_probabilities, 2, labels.expand_dims(-1))[..., 0]
     return -chosen, -log_probabilities[..., 0]

@@ -1,7 +1,7 @@
 """ResNet-101 (He et al., "Deep Residual Learning for Image Recognition", 2016), and the blocks that RefineDet adds to it.
 
-As the authors' Caffe code has them, on the ResNet that MSRA released: batch norms behind all convolutions, which train with the
-statistics of the batch and infer with those that are kept (norm_conv.py).
+It follows the authors' Caffe code, which uses MSRA's ResNet: batch norms behind all convolutions, which train with the statistics
+of the batch and infer with the running ones (norm_conv.py).
 
 Shapes: N images of H x W pixels, both multiples of 64. The maps have strides 8, 16, 32, 64.
 """
@@ -12,14 +12,14 @@ from mindspore.common.initializer import HeNormal, Normal
 from .freezing import freeze
 from .norm_conv import NormConv2d
 
-# Of the convolutions that ImageNet's weights have nothing for.
+# Standard deviation of new weights in convolutions without ImageNet weights.
 FRESH_STD = 0.01
-# What each step of frozen_stages adds: prefixes of its layers.
+# Prefixes of the layers that each further value of frozen_stages freezes.
 STAGES = ("conv1", "layer1.", "layer2.", "layer3.", "layer4.")
 
 
 class Bottleneck(nn.Cell):
-    """1x1 to a quarter of the channels that leave, 3x3, 1x1, plus the identity or, with `project`, a 1x1 of it."""
+    """1x1 to a quarter of the output channels, 3x3, 1x1, plus the identity or, with `project`, its 1x1 projection."""
 
     def __init__(self, in_channels: int, out_channels: int, weight_init, stride: int = 1, project: bool = False,
                  stride_in_1x1: bool = True, fast: bool = False):
@@ -38,13 +38,13 @@ class Bottleneck(nn.Cell):
 
 
 class ResNet101(nn.Cell):
-    """Stem, four stages and res6, one bottleneck more; gives res3b3, res4b22, res5c and res6.
+    """Stem, four stages and res6, one more bottleneck; returns res3b3, res4b22, res5c and res6.
 
     Args:
         blocks: bottlenecks per stage, (3, 4, 23, 3) for ResNet-101.
         in_channels: channels that enter each stage; the first is the stem's width.
-        out_channels: channels that leave each stage, four times the width inside; extra_channels: those that leave res6.
-        stride_in_1x1: a stage shrinks in its first 1x1 convolution (MSRA), not in the 3x3 behind it (torchvision). res6 does.
+        out_channels: channels that leave each stage, four times the width of its bottlenecks; extra_channels: those of res6.
+        stride_in_1x1: put a stage's stride into its first 1x1 convolution (MSRA) or into the 3x3 (torchvision). In res6: the 1x1.
         pool_ceil: see stem_pool.
     """
 
@@ -66,7 +66,7 @@ class ResNet101(nn.Cell):
         self.out_channels = (*out_channels[1:], extra_channels)
 
     def construct(self, image):
-        """(N, 3, H, W) -> the four source maps."""
+        """Map (N, 3, H, W) to the four source maps."""
         x = stem_pool(ops.relu(self.conv1(image)), self.pool_ceil)             # (N, 64, H/4, W/4)
         res3 = self.layer2(self.layer1(x))                                     # (N, 512, H/8, W/8)
         res4 = self.layer3(res3)                                               # (N, 1024, H/16, W/16)
@@ -75,15 +75,15 @@ class ResNet101(nn.Cell):
 
 
 def head_blocks(in_channels, out_channels: int, fast: bool = False) -> nn.CellList:
-    """A bottleneck for each map, of the same size, before its pair of heads: in the authors' code, though not in the paper."""
+    """Return a bottleneck per map that precedes its pair of heads; in the authors' code, but not in the paper."""
     return nn.CellList([Bottleneck(channels, out_channels, Normal(FRESH_STD), project=True, fast=fast) for channels in in_channels])
 
 
 def stem_pool(x, ceil: bool):
-    """The largest of 3x3 pixels at every second one: (N, C, H, W) >= 0, H and W even -> (N, C, H/2, W/2).
+    """Max pool of 3x3 windows with stride 2: (N, C, H, W) >= 0, H and W even -> (N, C, H/2, W/2).
 
-    ceil: windows begin at pixel 0 and the last reaches beyond the end, as Caffe rounds; otherwise they begin at pixel -1, with a
-    padding of 1 as in PyTorch. 0 never wins but where all is 0.
+    ceil: windows begin at pixel 0 and the last one extends beyond the end, as Caffe rounds; else they begin at pixel -1, PyTorch's
+    padding of 1. Since x >= 0, padding with 0 does not change the maximum.
     """
     n, c, height, width = x.shape
     row = ops.zeros((n, c, 1, width), x.dtype)

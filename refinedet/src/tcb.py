@@ -1,6 +1,6 @@
-"""Transfer connection blocks (Zhang et al., "RefineDet", 2018, section 3 and figure 2): ARM features become ODM features.
+"""Transfer connection blocks (Zhang et al., "RefineDet", 2018, section 3 and figure 2): turn ARM features into ODM features.
 
-Shapes: N images, L levels, fine to coarse, each of half the side of the one before.
+Shapes: N images, L levels, fine to coarse, each with half the side of the level before.
 """
 
 from mindspore import Parameter, nn, ops
@@ -11,13 +11,13 @@ from .norm_conv import NormConv2d
 
 
 class TransferConnections(nn.Cell):
-    """The blocks of all levels; each adds what the coarser level made, enlarged, to its own map.
+    """The blocks of all levels; each adds the upsampled output of the coarser level to its map.
 
     Level l: P_l = relu(last(relu(second(relu(first(source_l))) + up(P_{l+1})))), the coarsest without the sum.
 
     Args:
-        batch_norm: behind first, second and last, in place of their biases; norm_up: behind up too.
-        weight_init: of fresh weights; None: uniform, of variance 1 / fan_in.
+        batch_norm: norms behind first, second and last, instead of biases; norm_up: also behind up.
+        weight_init: initializer of new weights; None: uniform with variance 1 / fan_in.
     """
 
     def __init__(self, in_channels, out_channels: int, batch_norm: bool = False, fast: bool = False, norm_up: bool = False,
@@ -30,7 +30,7 @@ class TransferConnections(nn.Cell):
         self.up = nn.CellList([up(out_channels, fast, weight_init) for _ in in_channels[1:]])
 
     def construct(self, sources):
-        """Maps (N, C_l, H_l, W_l), fine to coarse -> (N, C, H_l, W_l)."""
+        """Map source maps (N, C_l, H_l, W_l), fine to coarse, to ODM maps (N, C, H_l, W_l)."""
         outputs = ()
         above = None
         for i in range(len(sources)):
@@ -44,9 +44,9 @@ class TransferConnections(nn.Cell):
 
 
 class Doubling(nn.Cell):
-    """The operator: x (N, C, H, W), weight (in, out, 2, 2), bias (C,) or None -> (N, C, 2H, 2W).
+    """The operator of a 2x2 transposed convolution: x (N, C, H, W), weight (in, out, 2, 2), bias (C,) or None -> (N, C, 2H, 2W).
 
-    Unless `fast` it is written as a 1x1 convolution to the four sub-pixels: onnxruntime refuses what MindSpore 2.10 exports
+    Unless `fast`, it is computed as a 1x1 convolution to the four sub-pixels, because onnxruntime refuses MindSpore 2.10's export
     of the transposed convolution.
     """
 
@@ -70,7 +70,7 @@ class Doubling(nn.Cell):
 
 
 class Doubled(nn.Cell):
-    """Transposed convolution 2x2 of stride 2: (N, C, H, W) -> (N, C, 2H, 2W). Its weight is (in, out, 2, 2)."""
+    """2x2 transposed convolution with stride 2: (N, C, H, W) -> (N, C, 2H, 2W). Its weight is (in, out, 2, 2)."""
 
     def __init__(self, channels: int, fast: bool = False, weight_init=None):
         super().__init__()
@@ -84,7 +84,7 @@ class Doubled(nn.Cell):
 
 
 class NormDoubled(NormConv2d):
-    """The same with a batch norm behind it and no bias. Its weight is (out, in, 2, 2), as of the convolutions with a norm."""
+    """`Doubled` with a batch norm instead of a bias. Its weight is (out, in, 2, 2), as in other convolutions with a norm."""
 
     def __init__(self, channels: int, fast: bool = False, weight_init=None):
         super().__init__(channels, channels, 2, weight_init)
@@ -93,8 +93,8 @@ class NormDoubled(NormConv2d):
     def construct(self, x):
         if self.training:
             return super().construct(x)
-        # As ConvNorm folds it, but with the shift before the sub-pixels change places: MindSpore 2.10 exports no bias to ONNX
-        # that does not follow its convolution.
+        # Folded as in ConvNorm, but with the shift before the sub-pixels are moved: MindSpore 2.10 only exports a bias to ONNX
+        # that directly follows its convolution.
         scale = self.gamma / ops.sqrt(self.moving_variance + self.eps)
         shift = self.beta - self.moving_mean * scale
         scale = ops.tile(scale.reshape(-1, 1, 1, 1), (1, *self.weight.shape[1:]))
@@ -102,7 +102,7 @@ class NormDoubled(NormConv2d):
 
 
 class DoublingByOutputs(Doubling):
-    """With a weight (out, in, 2, 2)."""
+    """`Doubling` with a weight (out, in, 2, 2)."""
 
     def construct(self, x, weight, bias=None):
         return super().construct(x, ops.transpose(weight, (1, 0, 2, 3)), bias)

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/util.py
-"""Routine operations: progress of long work, and how counts and times are written."""
+"""Utilities: progress of long operations, and formatting of counts and times."""
 import sys
 import time
 from collections.abc import Iterable
@@ -9,19 +9,19 @@ __all__ = ["Progress", "first_of", "format_seconds", "user_path"]
 
 
 def first_of(names: Iterable[str], most: int = 3) -> str:
-    """The first of many names: `a, b, c and 4 more`."""
+    """Format the first of many names: "a, b, c and 4 more"."""
     names = list(names)
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
 
 
 def user_path(text: str) -> Path:
-    """A path of the command line; no shell expands the ~ of --key=~/x."""
+    """Parse a path of the command line, and expand ~, which the shell does not do in --key=~/x."""
     return Path(text).expanduser()
 
 
 class Progress:
-    """Progress with the time left: a bar on a terminal, else a plain line now and then; `total` may be None."""
+    """Shows progress with the remaining time: a bar on a terminal, else a line every `every_s` seconds; `total` may be None."""
 
     def __init__(self, total, label: str, unit: str = "img", every_s: float = 10.0, stream=None):
         self.total, self.label, self.unit, self.every_s = total, label, unit, every_s
@@ -41,7 +41,7 @@ class Progress:
             self._line()
 
     def note(self, text: str) -> None:
-        """A line that does not tear the bar."""
+        """Print a line without disturbing the bar."""
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
@@ -70,7 +70,7 @@ class Progress:
 
 
 def format_seconds(seconds: float) -> str:
-    """3725 -> 1:02:05."""
+    """Format seconds: 3725 -> "1:02:05"."""
     minutes, seconds = divmod(int(round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

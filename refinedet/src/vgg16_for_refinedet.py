@@ -1,4 +1,4 @@
-"""VGG-16 with its fully connected layers made convolutions (Simonyan and Zisserman, 2015; Liu et al., "SSD", 2016).
+"""VGG-16 with fully connected layers turned into convolutions (Simonyan and Zisserman, 2015; Liu et al., "SSD", 2016).
 
 Shapes: N images of H x W pixels, both multiples of 64. The maps have strides 8, 16, 32, 64.
 """
@@ -12,19 +12,19 @@ from .model_utils.layers.convolution import Conv2d
 from .norm_conv import NormConv2d, PooledNormConv2d
 
 STRIDES = (8, 16, 32, 64)
-# What each step of frozen_stages adds: prefixes of its layers.
+# Prefixes of the layers that each further value of frozen_stages freezes.
 STAGES = ("conv1_", "conv2_", "conv3_", "conv4_", "conv5_")
 
 
 class Vgg16(nn.Cell):
     """The trunk: conv1_1 .. conv5_3, fc6 (3x3, dilation 3), fc7 (1x1), conv6_1 (1x1), conv6_2 (3x3, stride 2).
 
-    All convolutions have a bias and no norm, a ReLU follows each; all five poolings halve the side. (SSD's fifth does not, and
-    its fc6 has dilation 6.) Fresh convolutions are He et al.'s, 2015: the activations keep their size through all layers.
+    All convolutions have a bias and no norm, and are followed by a ReLU; all five poolings halve the side. (SSD's fifth pooling
+    does not, and its fc6 has dilation 6.) New weights are initialised as in He et al., 2015, which keeps the scale of activations.
 
     Args:
         channels: of the five blocks; fc_channels: of fc6 and fc7; extra_channels: of conv6_1 and conv6_2.
-        l2norm_scales: what the factors of conv4_3's and conv5_3's normalisation begin as.
+        l2norm_scales: initial factors of the normalisation of conv4_3 and conv5_3.
     """
 
     residual = False
@@ -51,7 +51,7 @@ class Vgg16(nn.Cell):
         self.pool = ops.MaxPool((2, 2), (2, 2))
 
     def construct(self, image):
-        """(N, 3, H, W) -> the four source maps; the first two normalised, while the trunk goes on from the plain ones."""
+        """Map (N, 3, H, W) to the four source maps. The first two are normalised; the trunk continues from them unnormalised."""
         x = ops.relu(self.conv1_2(ops.relu(self.conv1_1(image))))              # (N, 64, H/2, W/2)
         x = ops.relu(self.conv2_2(ops.relu(self.conv2_1(x))))                  # (N, 128, H/4, W/4)
         x = ops.relu(self.conv3_3(ops.relu(self.conv3_2(ops.relu(self.conv3_1(x))))))      # (N, 256, H/8, W/8)
@@ -65,10 +65,10 @@ class Vgg16(nn.Cell):
 
 
 class PooledConv2d(Conv2d):
-    """A convolution and the largest of each 2x2 of what it gives: (N, C, H, W) -> (N, O, H/2, W/2).
+    """Convolution and 2x2 max pool: (N, C, H, W) -> (N, O, H/2, W/2).
 
-    Neither the bias nor a ReLU changes which is the largest, so with `fast` both see a quarter of the pixels. Without it the
-    bias comes first: MindSpore 2.10 exports none to ONNX that does not follow its convolution.
+    Neither the bias nor a ReLU changes which pixel is the largest, so with `fast` they are applied to a quarter of the pixels.
+    Otherwise the bias comes first: MindSpore 2.10 only exports a bias to ONNX that directly follows its convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, weight_init=None, fast: bool = False):

@@ -1,11 +1,11 @@
 # Same as faster_rcnn/src/xml2coco.py
-"""Turn VOC XML annotations into one COCO JSON file.
+"""Convert VOC XML annotations to one COCO JSON file.
 
 usage: python xml2coco.py --data_path /data/train/ --save_path /data/face_detection/annotations/instances_train2017.json
                           [--classes with_mask,without_mask,mask_weared_incorrect]
 
-DATA/images holds the pictures, DATA/annotations an XML file for each. Boxes are taken as written, with x2 - x1 as the
-width; those without area are left out, and told. Categories are numbered from 1: as --classes names them, else by name.
+DATA/images holds the images, DATA/annotations an XML file for each. Boxes are taken as they are, with x2 - x1 as the width; those
+without area are left out and reported. Categories are numbered from 1, in the order of --classes or else by name.
 """
 import argparse
 import json
@@ -13,7 +13,7 @@ import logging
 import sys
 from pathlib import Path
 
-if not __package__:  # run as a file: make its folder's parent the place to import from, as `python -m` does
+if not __package__:  # run as a file: import from its folder's parent, as `python -m` does
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "src"
 
@@ -21,20 +21,20 @@ log = logging.getLogger(__name__)
 
 
 class XmlError(ValueError):
-    """A fault of the call, in one line."""
+    """An error of the call, in one line."""
 
     user_error = True
 
 
 def convert(data_path: Path, classes=None) -> dict:
-    """The COCO data set of a folder with images/ and annotations/."""
+    """Return the COCO data set of a folder with images/ and annotations/."""
     mindrecord = _import_utils().mindrecord
     images = data_path / "images"
     records, categories, problems = mindrecord.read_annotations(
         "voc", images, data_path / "annotations", ["background", *classes] if classes else None)
     kept = []
     for record in records:
-        try:        # the XML may have the size wrong, and not all tools write it
+        try:        # the size in the XML may be wrong or missing
             stored = mindrecord.image_files.inspect(mindrecord.image_files.read_image(images / record.file_name))
         except mindrecord.image_files.ImageError as error:
             problems.append(mindrecord.Problem(str(images / record.file_name), "", str(error), error.kind))
@@ -44,12 +44,12 @@ def convert(data_path: Path, classes=None) -> dict:
         kept.append(record)
     mindrecord.errors.warn_of(problems, log)
     if not kept:
-        raise mindrecord.DataError(f"{images}: no picture can be read")
+        raise mindrecord.DataError(f"{images}: none of the images can be read")
     return mindrecord.records_to_coco(kept, categories)
 
 
 def _import_utils():
-    """utils/ lies beside the model directory."""
+    """Import utils/, which must lie beside the model's folder."""
     try:
         from .model_utils.own_utils import use_own_utils
 
@@ -58,7 +58,7 @@ def _import_utils():
         import utils.mindrecord
         import utils.mindrecord.image_files
     except ImportError as error:
-        raise XmlError(f"utils/mindrecord of the repository is needed beside the model directory ({error})") from error
+        raise XmlError(f"utils/mindrecord is missing; copy utils/ and the model's folder side by side ({error})") from error
     return utils
 
 
@@ -67,7 +67,7 @@ def main(argv=None) -> int:
     parser.add_argument("--data_path", required=True, help="folder with images/ and annotations/")
     parser.add_argument("--save_path", required=True, help="the JSON file to write")
     parser.add_argument("--classes", type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
-                        help="names of the classes, separated by commas (all that there are, sorted)")
+                        help="names of the classes, separated by commas (default: all, sorted)")
     args = parser.parse_args(argv)
     try:
         files = _import_utils().files

@@ -24,8 +24,8 @@ def converted(run_command, case_file, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "told"), [
-    ("tv_references.pth", "left out: what is no tensor (optimizer, lr_scheduler, args and 1 more)"),
-    ("tv_lightning.ckpt", "names: without 'model.' in front"),
+    ("tv_references.pth", "left out: entries that are not tensors (optimizer, lr_scheduler, args and 1 more)"),
+    ("tv_lightning.ckpt", "names: prefix 'model.' removed"),
     ("tv_references_ema.pth", "weights: model; --weights=model_ema takes the averaged ones"),
 ])
 def test_checkpoints_of_trainings(converted, case_file, name, told):
@@ -37,7 +37,7 @@ def test_checkpoints_of_trainings(converted, case_file, name, told):
 
 def test_averaged_weights_can_be_chosen(converted, case_file):
     output, averaged = converted("tv_references_ema.pth", "--weights=model_ema")
-    assert "weights: model_ema, as --weights asks" in output and "unknown to this network" not in output
+    assert "weights: model_ema, chosen by --weights" in output and "unknown to this network" not in output
     theirs = read_checkpoint(case_file("ckpt") / "tv_references_ema.pth", "model_ema").arrays
     np.testing.assert_array_equal(averaged["rcnn.fcs.0.weight"], theirs["roi_heads.box_head.fc6.weight"])
 

@@ -193,7 +193,7 @@ def test_the_ten_lines_find_what_infer_finds(model, files, run_command, repo_dir
     ({"file_format": "ONNX", "file_name": "net.mindir"}, "net.mindir: with file_format=ONNX the ending is .onnx"),
     ({"file_name": "folder"}, "is a folder"),
     ({"file_name": "folder/file/net"}, "cannot be written"),
-    ({"split": True, "test_batch_size": 2}, "test_batch_size: --split=True takes one picture at a time: 1, not 2"),
+    ({"split": True, "test_batch_size": 2}, "test_batch_size: --split=True exports for one image: expected 1, got 2"),
     ({"pad_to": "divisor"}, "pad_to: an exported network takes inputs of one size"),
 ])
 def test_what_is_wrong_is_one_line_and_nothing_is_written(export, tmp_path, options, message):

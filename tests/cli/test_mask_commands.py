@@ -140,7 +140,7 @@ def test_a_network_without_masks_is_refused(call, pictures, tmp_path, one_line, 
 
 
 @pytest.mark.parametrize(("script", "options", "message"), [
-    ("train", {"dataset": "voc"}, "--dataset: 'voc' has no masks: Mask R-CNN takes COCO or LabelMe or YOLO annotations "
+    ("train", {"dataset": "voc"}, "--dataset: 'voc' has no masks; Mask R-CNN takes COCO or LabelMe or YOLO annotations "
      "(dataset: coco, coco_files, labelme, yolo)"),
     ("eval", {"mask_thr_binary": 2}, "--mask_thr_binary: expected 0 to 1, got 2.0"),
     ("infer", {"mask_shape": "[14, 14]"}, "--mask_shape: expected twice mask_out_size of roi_layer, [28, 28], got [14, 14]"),

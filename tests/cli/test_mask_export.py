@@ -85,4 +85,4 @@ def test_hub_makes_the_network_that_its_keys_describe(run_command, repo_dir, mod
     result = run_command(["python", "-c", code, repo_dir / "mask_rcnn", model / "small.yaml"], cwd=model)
     assert result.stdout == "(4, 64) 24\n", result.stderr
     assert result.stderr.strip().endswith(
-        "NotImplementedError: maskrcnn_resnet101 is not in this model's directory: expected one of maskrcnn_resnet50, maskrcnn")
+        "NotImplementedError: maskrcnn_resnet101: expected one of maskrcnn_resnet50, maskrcnn")

@@ -133,7 +133,7 @@ def test_addresses_are_looked_at_first(job, tmp_path, bucket):
     assert "train_url: s3://no-such-bucket/x: " in told
     assert not (tmp_path / "cache").exists()
     told = last_line(run(job(f"--data_url=s3://{bucket[1]}/set"), 2))
-    assert told.endswith(f"data_url: there is nothing at s3://{bucket[1]}/set")
+    assert told.endswith(f"data_url: s3://{bucket[1]}/set holds no files")
 
 
 def test_train_url_that_goes_away(bucket, job, tmp_path):
@@ -159,7 +159,7 @@ def test_rank_table(job, sent, rank):
     assert sorted(files) == ([f"loss_{rank}.log", "metrics.jsonl"] if rank == 0 else [f"loss_{rank}.log"])
     seen = json.loads(files[f"loss_{rank}.log"])
     assert (seen["RANK_ID"], seen["DEVICE_ID"]) == (str(rank), str(rank + 4))
-    assert last_line(run(job(**environment), 2)).endswith("set distribute=True, or give it one card")
+    assert last_line(run(job(**environment), 2)).endswith("set distribute=True, or use one card")
 
 
 def test_msrun_is_started(job, sent):
@@ -219,7 +219,7 @@ def test_every_command_is_a_job(bucket, tmp_path, run_command, model, script):
     key = {"train": "pre_trained", "export": "ckpt_file"}.get(script, "checkpoint_path")
     assert done.returncode == 2
     assert last_line(done, f"{script}.py").endswith(
-        f"{key}: checkpoint_url s3://{bucket[1]}/weights holds a.ckpt, b.ckpt; give --{key} with the name of one file")
+        f"{key}: checkpoint_url s3://{bucket[1]}/weights holds a.ckpt, b.ckpt; set --{key} to the name of one file")
 
 
 def test_code_directory_without_utils(tmp_path, run_command, one_line):
@@ -229,7 +229,7 @@ def test_code_directory_without_utils(tmp_path, run_command, one_line):
              f"--data_path={tmp_path / 'cache'}"]
     environment = dict.fromkeys((*UNSET, "PYTHONPATH"))
     told = one_line(run_command(words, cwd=tmp_path, env=environment), "train.py")
-    assert told.endswith("utils/mindrecord is not in the code directory: upload utils/ too, inside faster_rcnn/ or beside it")
+    assert told.endswith("utils/mindrecord is not in the code directory; upload utils/ too, inside faster_rcnn/ or beside it")
     shutil.copytree(ROOT / "utils", tmp_path / "faster_rcnn" / "utils")
     told = one_line(run_command(words, cwd=tmp_path, env=environment), "train.py")
     assert told.endswith(f"data_url: no such file or folder: {tmp_path / 'none'}")

@@ -211,7 +211,7 @@ def test_ends_on_the_way_change_nothing(command, undisturbed, tmp_path):
 
 def test_without_distribute_nothing_is_done_twice(command, tmp_path):
     done = commands.run([*command(tmp_path), "--distribute=False"], tmp_path, env={"MS_ROLE": "MS_WORKER"})
-    assert done.returncode == 2 and "distribute: msrun started this" in done.stderr
+    assert done.returncode == 2 and "distribute: False, but msrun started this" in done.stderr
 
 
 # ---- eval.py

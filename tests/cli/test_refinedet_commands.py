@@ -249,4 +249,4 @@ def test_hub_makes_the_network_that_its_keys_describe(run_command, repo_dir, mod
     assert lines == [*wanted, "refinedet Vgg16 6375"]
     names = ", ".join(line.split()[0] for line in lines)
     assert result.stderr.strip().endswith(
-        f"NotImplementedError: refinedet_resnet50 is not in this model's directory: expected one of {names}")
+        f"NotImplementedError: refinedet_resnet50: expected one of {names}")

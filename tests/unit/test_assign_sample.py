@@ -101,7 +101,7 @@ def test_anchor_masks():
     got = compile_with(first.anchors_in_padding)(corners, sizes).reshape(2, 4, 5)
     assert got[0].all()
     assert got[1, :3, :3].all() and got[1].sum() == 9                              # 17 rows reach into the third cell
-    inside = compile_with(first.anchors_in_picture)(anchors, sizes)
+    inside = compile_with(first.anchors_in_image)(anchors, sizes)
     expected = [[(a[0] >= 0) & (a[1] >= 0) & (a[2] <= w) & (a[3] <= h) for a in anchors] for h, w in sizes]
     np.testing.assert_array_equal(inside, expected)
 

@@ -94,7 +94,7 @@ def test_with_a_convention(order, backbone, in_1x1, eps, mean, tmp_path):
     (["--backbone=resnet_v1_51"], "--backbone: expected one of resnet_v1.5_50, resnet_v1_50, resnet_v1_101, resnet_v1_152, "
      "inception_resnet_v2, got 'resnet_v1_51', did you mean resnet_v1_"),
     (["--backbone=resnet_v1_50", "--stride_in_1x1=False"],
-     "--stride_in_1x1: resnet_v1_50 shrinks in the 1x1; with the stride in the 3x3 it is resnet_v1.5_50"),
+     "--stride_in_1x1: resnet_v1_50 has its stride in the 1x1; for a stride in the 3x3 set backbone: resnet_v1.5_50"),
     (["--backbone=inception_resnet_v2", "--stride_in_1x1=True"], "--stride_in_1x1: inception_resnet_v2 has no bottlenecks"),
     (["--backbone=inception_resnet_v2", "--resnet_block=[3, 4, 23, 3]"],
      "--resnet_block: inception_resnet_v2 does not read it: it has inception_block, inception_width"),

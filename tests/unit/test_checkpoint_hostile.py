@@ -116,10 +116,10 @@ def test_pickle_cannot_change_what_was_checked(tmp_path):
     def grown(block):
         return {"x": build(tensor(block, 0, (2,), (1,)), (None, {"size": (10 ** 6,)}))}
 
-    assert "a state set on a tensor" in error_of(write_numbers("zip", tmp_path, grown))
+    assert "sets a state on a tensor" in error_of(write_numbers("zip", tmp_path, grown))
     grown_block = build(storage("FloatStorage", "0", 2), (None, {"count": 10 ** 6}))
     path = write_zip(tmp_path / "m.pth", {"x": tensor(grown_block, 0, (10 ** 6,), (1,))}, {"0": bytes(8)})
-    assert "a state set on a storage" in error_of(path)
+    assert "sets a state on a storage" in error_of(path)
     for shared in ("collections Counter", "collections OrderedDict", "torch.nn.parameter Parameter"):
         spoil = build(name(*shared.split()), (None, {"spoilt": 1, "update": 1}))
         error_of(write_zip(tmp_path / "m.pth", spoil, {}))
@@ -275,4 +275,4 @@ def test_pickles_and_tensors_that_are_larger_than_their_file(tmp_path):
     assert re.search(r"refused: x/data\.pkl of \d+ bytes would unpack to 4000006", error_of(tmp_path / "a.pth"))
     wide = tensor(storage("FloatStorage", "0", 1), 0, (65536, 65536), (0, 0))
     path = write_zip(tmp_path / "b.pth", {"a": wide}, {"0": bytes(4)})
-    assert "bytes that stand for tensors of 17179869184" in error_of(path)
+    assert "bytes declare tensors of 17179869184" in error_of(path)

@@ -137,7 +137,7 @@ def test_averaged_weights_are_offered(tmp_path):
     averaged = read_checkpoint(path, "model_ema")
     assert {name: value.tolist() for name, value in averaged.arrays.items()} == {
         "x": NUMBERS[4:6].tolist(), "y": NUMBERS[2:3].tolist()}
-    assert averaged.notes == ("weights: model_ema, as --weights asks", "names: without 'module.' in front")
+    assert averaged.notes == ("weights: model_ema, chosen by --weights", "names: prefix 'module.' removed")
     assert list(read_checkpoint(path, "best").arrays) == ["x", "y"]
     with pytest.raises(InputError, match="--weights: no dictionary of tensors called optimizer; it has model, model_ema, best"):
         read_checkpoint(path, "optimizer")

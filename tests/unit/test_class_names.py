@@ -52,8 +52,8 @@ def test_head_of_the_same_classes_is_taken(checkpoint, trained):
 
 
 @pytest.mark.parametrize("classes, told", [
-    (["background", "cat", "dog", "fish"], "label 3 is 'bird' there and 'fish' in coco_classes"),
-    (["background", "dog", "cat", "bird"], "label 1 is 'cat' there and 'dog' in coco_classes"),
+    (["background", "cat", "dog", "fish"], "label 3 is 'bird' in the checkpoint and 'fish' in coco_classes"),
+    (["background", "dog", "cat", "bird"], "label 1 is 'cat' in the checkpoint and 'dog' in coco_classes"),
 ])
 def test_head_of_other_classes_is_initialised_and_told(checkpoint, trained, caplog, classes, told):
     net = ToyDetector()
@@ -77,7 +77,7 @@ def test_classes_of_a_checkpoint_that_is_run(checkpoint, caplog):
     load_checkpoint_into(ToyDetector(), checkpoint)
     assert not caplog.text
     load_checkpoint_into(ToyDetector(), checkpoint, ["background", "Katze", "Hund", "Vogel"])
-    assert "was trained on other classes: label 1 is 'cat' there and 'Katze' in coco_classes" in caplog.text
+    assert "was trained on other classes: label 1 is 'cat' in the checkpoint and 'Katze' in coco_classes" in caplog.text
     with pytest.raises(InputError, match=r"was trained on \[background, cat, dog, bird\], in this order, not on \[background, b"):
         load_checkpoint_into(ToyDetector(), checkpoint, ["background", "bird", "cat", "dog"])
 

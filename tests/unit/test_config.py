@@ -86,7 +86,7 @@ def test_config_path_is_relative_to_the_working_directory_else_to_the_model(mess
 def test_circle_of_bases_is_named(message, write):
     path = write("a.yaml", "__BASE__: b.yaml\n")
     write("b.yaml", "__BASE__: a.yaml\n")
-    assert "goes in a circle: a.yaml -> b.yaml -> a.yaml" in message(load_config, path)
+    assert "is circular: a.yaml -> b.yaml -> a.yaml" in message(load_config, path)
 
 
 @pytest.mark.parametrize(("text", "expected"), [

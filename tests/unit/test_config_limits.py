@@ -170,7 +170,7 @@ def test_help_shows_the_limits(model, capsys):
     with pytest.raises(SystemExit):
         MODELS[model].parse_config(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "--flip_ratio FLOAT Chance of a horizontal flip [0..1] (default: 0.5)" in text
+    assert "--flip_ratio FLOAT Probability of a horizontal flip [0..1] (default: 0.5)" in text
     assert "--test_batch_size INT Images per batch in evaluation and inference [1..] (default: 1)" in text
     assert "[3 values, each 1e-6..] (default: [" in text
     assert "[1..] means at least 1" in text

@@ -55,7 +55,7 @@ def test_command_line_lists_without_brackets():
     ("base_lr: .nan", "base_lr: expected a number, got nan"),
     ("draw: maybe", "draw: expected True or False, got 'maybe'"),
     ("draw: 2", "draw: expected True or False, got 2"),
-    ("train_data_type: 2017", "train_data_type: expected text, got 2017, write it in quotes"),
+    ("train_data_type: 2017", "train_data_type: expected text, got 2017; write it in quotes"),
     ("sgd_step: 8", "sgd_step: expected a list, got 8"),
     ("sgd_step: [8, x]", "sgd_step[1]: expected a whole number, got 'x'"),
     ("roi_layer: 7", "roi_layer: expected a mapping with the keys type, out_size, sample_num, aligned, got 7"),
@@ -66,7 +66,7 @@ def test_command_line_lists_without_brackets():
     ("dataset: COCO", "dataset: expected one of coco, voc, coco_files, labelme, other, yolo, got 'COCO', did you mean coco?"),
     ("num_gts: 3\nmax_instance_count: 4",
      "max_instance_count: given twice (num_gts and max_instance_count are one key), with different values"),
-    ("seed: 3\nseed: 4", "seed: given twice, before in line 2"),
+    ("seed: 3\nseed: 4", "seed: given twice, first in line 2"),
 ])
 def test_faults_in_yaml_name_file_line_and_key(message, write, text, expected):
     path = write("variant.yaml", f"# comment\n{text}\n")
@@ -97,8 +97,8 @@ def test_file_that_is_no_text(message, write):
     (["--seed=x"], "--seed: expected a whole number, got 'x'"),
     (["--draw=yes"], "--draw: expected True or False, got 'yes'"),
     (["--seed"], "argument --seed: expected one argument"),
-    (["seed=3"], "unexpected argument 'seed=3': options are --key=value"),
-    (["--sgd_step=[8"], "--sgd_step: not a value as YAML writes it: '[8'"),
+    (["seed=3"], "unexpected argument 'seed=3': expected --key=value"),
+    (["--sgd_step=[8"], "--sgd_step: not a valid YAML value: '[8'"),
     (["--device_target=cpu"], "--device_target: expected one of auto, Ascend, GPU, CPU, got 'cpu', did you mean CPU?"),
 ])
 def test_faults_of_the_command_line(message, argv, expected):
@@ -113,12 +113,12 @@ def test_nearest_needs_a_likeness():
 # ---- what must hold between keys
 
 @pytest.mark.parametrize(("overrides", "expected"), [
-    ({"num_classes": 4}, "num_classes: 4, but coco_classes has 81 names, the background counted"),
+    ({"num_classes": 4}, "num_classes: 4, but coco_classes has 81 names including the background"),
     ({"num_classes": 2, "coco_classes": ["cat", "dog"]}, "coco_classes: the first must be 'background', got 'cat'"),
     ({"num_classes": 3, "coco_classes": ["background", "a", "a"]}, "coco_classes: given twice: a"),
     ({"fpn_in_channels": [1, 2, 3, 4]}, "fpn_in_channels: expected the same as resnet_out_channels, "),
     ({"rpn_in_channels": 8}, "rpn_in_channels: expected the same as fpn_out_channels, 256, got 8"),
-    ({"resnet_in_channels": [64, 256, 512, 1]}, "resnet_in_channels: expected the stem's, then "),
+    ({"resnet_in_channels": [64, 256, 512, 1]}, "resnet_in_channels: expected [64, 256, 512, 1024], the stem's channels and then "),
     ({"resnet_block": [1, 2]}, "resnet_block: expected 4 values, got 2"),
     ({"image_std": [1, 1, 0]}, "image_std: expected at least 1e-06, got 0.0"),
     ({"flip_ratio": 1.5}, "flip_ratio: expected 0 to 1, got 1.5"),
@@ -134,7 +134,7 @@ def test_nearest_needs_a_likeness():
     ({"pad_to": "big"}, "pad_to: expected fixed, divisor or HEIGHTxWIDTH, got 'big'"),
     ({"roi_layer": {"out_size": 0}}, "roi_layer: expected type RoIAlign, out_size >= 1"),
     ({"zero_init_residual": True}, "zero_init_residual: needs train_norm"),
-    ({"instance_set": "a.json"}, "instance_set: expected one {} where the data type's name goes"),
+    ({"instance_set": "a.json"}, "instance_set: expected one {} in place of the data type's name"),
 ])
 def test_contradictions(message, overrides, expected):
     assert message(load_config, overrides=overrides).startswith(expected)
@@ -167,9 +167,9 @@ def test_retired_keys_are_told_and_change_nothing(write, caplog):
     path = write("old.yaml", "num_anchors: 3\nuse_sigmoid_cls: True\n")
     assert parse_config([f"--config_path={path}", "--sgd_momentum=0.9"]) == load_config()
     assert caplog.messages == [
-        f"{path}:1: num_anchors: not read any more: it follows from anchor_scales and anchor_ratios",
-        f"{path}:2: use_sigmoid_cls: not read any more: objectness is one logit per anchor, scored by a sigmoid",
-        "--sgd_momentum: not read any more: momentum says it",
+        f"{path}:1: num_anchors: no longer read: it follows from anchor_scales and anchor_ratios",
+        f"{path}:2: use_sigmoid_cls: no longer read: objectness is one logit per anchor, scored by a sigmoid",
+        "--sgd_momentum: no longer read: set momentum",
     ]
 
 

@@ -94,7 +94,7 @@ def check_matching(model, overrides):
     net, arrays = model.without_features(**overrides), model.arrays
     gt, valid = rows_of_pictures([arrays[f"train/gt_boxes{i}"] for i in range(model.count)])
     image = np.zeros(arrays["input/images"].shape, np.float32)
-    own = net.anchors_of_pictures(model.shapes, image, Tensor(arrays["input/image_sizes"].astype(np.float32)))
+    own = net.valid_anchors(model.shapes, image, Tensor(arrays["input/image_sizes"].astype(np.float32)))
     anchors = ms.ops.cat(net.anchors(model.shapes, image.shape[2:]))
     labels, matched = match_anchors(anchors, Tensor(gt), Tensor(valid), anchor_valid=own, **net.matching)
     ties = 1 if model.framework == "mslab" else 0       # of the best IoU, which its own order of operations decides

@@ -153,7 +153,7 @@ def test_anchors_beyond_a_picture_count_for_nothing():
     shapes = ((32, 48), (16, 24), (8, 12), (4, 6), (2, 3))
     image = np.zeros((2, 3, 128, 192))
     sizes = Tensor(np.array([[128, 192], [60, 100]], np.float32))
-    own = net.anchors_of_pictures(shapes, image, sizes).asnumpy()
+    own = net.valid_anchors(shapes, image, sizes).asnumpy()
     assert own[0].all()
     cells = own[1].reshape(-1, 3)
     start = 0
@@ -162,7 +162,7 @@ def test_anchors_beyond_a_picture_count_for_nothing():
         rows, columns = -(-64 // stride), -(-128 // stride)
         assert level[:rows, :columns].all() and level.sum() == rows * columns
         start += height * width
-    assert build_network(narrow_config()).anchors_of_pictures(shapes, image, sizes) is None
+    assert build_network(narrow_config()).valid_anchors(shapes, image, sizes) is None
 
 
 def test_masks_are_pasted_as_told():

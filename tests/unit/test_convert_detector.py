@@ -181,7 +181,7 @@ def test_checkpoint_of_the_old_zoo(masks, tmp_path, capsys):
     parameters = [{"name": name, "data": ms.Tensor(np.ascontiguousarray(value))} for name, value in {**theirs, **state}.items()]
     ms.save_checkpoint(parameters, str(tmp_path / "a.ckpt"))
     assert convert(tmp_path / "a.ckpt", main=mask_convert.main if masks else convert_checkpoint.main) == 0
-    assert "2 tensors of the optimiser and the training's state (moments.rcnn.cls_scores.weight, " in capsys.readouterr().out
+    assert "2 tensors of the optimiser and the training state (moments.rcnn.cls_scores.weight, " in capsys.readouterr().out
     found = read_checkpoint(tmp_path / "o.ckpt").arrays
     assert list(found) == list(ours)
     for name, value in ours.items():
@@ -204,9 +204,9 @@ def test_report_names_what_is_left_out(tmp_path, capsys):
     total = len(detector("detectron2"))
     assert f"PyTorch zip, detectron2, {total + 4} tensors" in out and f"used: {total} parameters (ResNet of 1, 1, 1, 1" in out
     for line in ("2 tensors that follow from the configuration (pixel_mean, proposal_generator.anchor_generator.cell_anchors.0)",
-                 "1 tensor of the mask branch, which this network lacks (roi_heads.mask_head.deconv.bias)",
+                 "1 tensor of the mask branch, which this network does not have (roi_heads.mask_head.deconv.bias)",
                  "1 tensor with names unknown to this network (roi_heads.other.weight)",
-                 "what is no tensor (optimizer, iteration)"):
+                 "entries that are not tensors (optimizer, iteration)"):
         assert f"left out: {line}\n" in out, line
     assert "convention: detectron2, norm_eps 1e-05" in out and "warning: names unknown to this network" in out
 
@@ -265,19 +265,19 @@ def resized(name: str, *shape, framework="detectron2"):
 
 D2_FC, D2_RPN = "roi_heads.box_head.fc{}.weight", "proposal_generator.rpn_head.{}.{}"
 REFUSED = {
-    "fifteen anchors": (resized(D2_RPN.format("objectness_logits", "bias"), 15), "15 anchors a cell; the network has 3$"),
+    "fifteen anchors": (resized(D2_RPN.format("objectness_logits", "bias"), 15), "15 anchors per cell; the network has 3$"),
     "class-agnostic boxes": (resized("roi_heads.box_predictor.bbox_pred.bias", 4),
-                             r"rcnn.bbox_pred.bias would be \(4,\), the network has \(12,\)"),
-    "five levels": (resized("backbone.fpn_lateral6.bias", 32), "neck.laterals.4.bias would be .* the network has no such layer"),
+                             r"rcnn.bbox_pred.bias is \(4,\), expected \(12,\)"),
+    "five levels": (resized("backbone.fpn_lateral6.bias", 32), "neck.laterals.4.bias is .* expected no such layer"),
     "blocks of two": ({"backbone.bottom_up.res2.0.conv2.weight": np.zeros((8, 8, 3, 3), np.float32)}, "ResNet-18 or ResNet-34"),
-    "other width inside": (resized("backbone.bottom_up.res3.0.conv1.weight", 5, 32, 1, 1), "layer2.0.conv1.weight would be"),
-    "a number": (resized("roi_heads.box_predictor.cls_score.bias"), "cls_score.bias is a single number"),
+    "other width inside": (resized("backbone.bottom_up.res3.0.conv1.weight", 5, 32, 1, 1), "layer2.0.conv1.weight is"),
+    "a number": (resized("roi_heads.box_predictor.cls_score.bias"), "cls_score.bias is a scalar"),
     "no classes": (resized("roi_heads.box_predictor.cls_score.bias", 1), "num_classes: expected at least 2, got 1"),
     "no channels": (resized("backbone.fpn_lateral2.weight", 0, 0), "fpn_out_channels: expected at least 1"),
     "whole numbers": ({**detector("detectron2"), D2_FC.format(1): np.zeros((64, 1568), np.int64)}, "fc1.weight holds int64"),
     "not finite": ({**detector("detectron2"), "backbone.fpn_lateral2.bias": np.full(32, np.nan, np.float32)}, "not finite"),
     "both names": ({**detector("torchvision"), "rpn.head.conv.bias": np.zeros(32, np.float32)},
-                   "rpn.head.conv.bias and rpn.head.conv.0.0.bias are both rpn.conv.bias"),
+                   "rpn.head.conv.bias and rpn.head.conv.0.0.bias both convert to rpn.conv.bias"),
 }
 
 
@@ -292,7 +292,7 @@ def test_what_the_network_cannot_be(case, tmp_path):
 
 def test_five_mask_convolutions(tmp_path):
     arrays = {**detector("mmdet", True), "roi_head.mask_head.convs.4.conv.bias": np.zeros(16, np.float32)}
-    with pytest.raises(ValueError, match="rcnn_mask.convs.4.bias would be .* no such layer"):
+    with pytest.raises(ValueError, match="rcnn_mask.convs.4.bias is .* no such layer"):
         convert(write(tmp_path / "a.pth", arrays), main=mask_convert.main)
 
 
@@ -307,9 +307,9 @@ def test_sizes_without_measure():
     (["--to=mmdet"], "--config_path: no such file: .*o.yaml"), (["--to=keras"], "'keras'"),
     (["--norm_eps=-1"], "--norm_eps: expected"),
     (["--norm_eps=x"], "--norm_eps"), (["--to=detectron2", "--config_path=c.yaml", "--output_file=x.pth"], "must end with .pkl"),
-    (["--to=mmdet", "--config_path=c.yaml"], "lacks backbone.conv1.weight, .*: is it a checkpoint of this configuration's network"),
-    (["--to=mmdet", "--config_path=d.yaml"], "4 of 117 parameters do not fit: rcnn.cls_score.weight would be"),
-    (["--to=torchvision", "--config_path=e.yaml"], "its box head has 3 hidden layers, that of torchvision has 2")])
+    (["--to=mmdet", "--config_path=c.yaml"], "lacks backbone.conv1.weight, .*; expected a checkpoint of the configuration"),
+    (["--to=mmdet", "--config_path=d.yaml"], "4 of 117 parameters do not fit the network: rcnn.cls_score.weight is"),
+    (["--to=torchvision", "--config_path=e.yaml"], "its box head has 3 hidden layers; torchvision's has 2")])
 def test_faults_of_the_way_back(flags, said, tmp_path, monkeypatch):
     from faster_rcnn.src.model_utils.config import save_config
     from faster_rcnn.src.model_utils.weights.writer import write_weights
@@ -333,5 +333,5 @@ def test_notes_of_the_way_back(tmp_path, capsys):
     flags = ["--to=detectron2", f"--output_file={tmp_path / 'x.pkl'}"]
     assert convert_checkpoint.main([f"--ckpt_file={tmp_path / 'o.ckpt'}", *flags]) == 0
     out = capsys.readouterr().out
-    assert "note: the weights follow the convention torchvision; detectron2 computes otherwise with them" in out
-    assert "note: norm_eps is 0; detectron2 takes 1e-05" in out
+    assert "note: the weights follow the convention torchvision; detectron2 computes something else with them" in out
+    assert "note: norm_eps is 0; detectron2 defaults to 1e-05" in out

@@ -88,14 +88,14 @@ def test_pickle_that_calls_the_shell(place, container, tmp_path, fault):
 @pytest.mark.parametrize("names", [["features.0.weight"], ["encoder.layers.0.linear1.bias"], ["backbone.0.body.weight"]])
 def test_another_network(names, tmp_path, fault):
     write_torch({key: np.zeros(2, np.float32) for key in names}, tmp_path / "m.pth")
-    assert f"no names of a backbone or of a detector; the first are {names[0]}" in fault(tmp_path / "m.pth")
+    assert f"the names are those of no known backbone or detector; the first are {names[0]}" in fault(tmp_path / "m.pth")
 
 
 def test_one_number_for_a_whole_layer(tmp_path, fault):
     """Strides of 0 make a tensor of any size out of four bytes."""
     huge = tensor(storage("FloatStorage", "0", 12), 0, (2 ** 18, 2 ** 17), (0, 0))
     write_zip(tmp_path / "m.pth", {"roi_heads.box_head.fc6.weight": huge}, {"0": NUMBERS.tobytes()})
-    assert f"bytes that stand for tensors of {2 ** 37}" in fault(tmp_path / "m.pth")
+    assert f"bytes declare tensors of {2 ** 37}" in fault(tmp_path / "m.pth")
 
 
 def zip_with(path, members: dict):

@@ -124,11 +124,11 @@ def test_the_command(container, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "Inception-ResNet-v2, 18 tensors" in out
     assert "used: 12 tensors (3 convolutions with their norms or biases) for inception_resnet_v2" in out
-    assert "left out: 4 tensors of convolutions without a whole norm (repeat.3.branch0." in out
+    assert "left out: 4 tensors of convolutions with an incomplete norm (repeat.3.branch0." in out
     assert "left out: 1 tensor of the classifier (last_linear.bias)" in out
     assert "missing: conv2d_2b ... repeat.3.branch2.2 (" in out and "missing: repeat.4.branch0 ... conv2d_7b (" in out
     assert "backbone: train with --backbone=inception_resnet_v2" in out and "mean 0.5, std 0.5" in out
-    assert "an incomplete backbone: 241 convolutions of inception_resnet_v2 not in it" in err
+    assert "an incomplete backbone: it lacks 241 convolutions of inception_resnet_v2" in err
     assert "its blocks hold 1 tensor more than an Inception-ResNet-v2's (repeat.3.branch5.conv.weight)" in err
     loaded = load_checkpoint(str(output))
     assert len(loaded) == 12
@@ -148,11 +148,11 @@ def test_what_does_not_fit(tmp_path):
     with pytest.raises(InputError, match="^--backbone: inception_resnet_v2, but the names in .*m.npz are those of no Inception"):
         convert_checkpoint.main([f"--ckpt_file={path}", "--backbone=inception_resnet_v2"])
     np.savez(path, **{"backbone.conv2d_1a.conv.weight": np.zeros(1), "rpn_with_loss.x": np.zeros(1)})
-    with pytest.raises(InputError, match=r"a detector on an Inception-ResNet-v2: of those only backbones are converted"):
+    with pytest.raises(InputError, match=r"a detector on Inception-ResNet-v2, of which only the backbone can be converted"):
         convert_checkpoint.main([f"--ckpt_file={path}"])
     own = {"backbone.conv2d_1a.gamma": np.zeros(32, np.float32), "backbone.conv2d_1a.weight": np.zeros((32, 3, 3, 3), np.float32)}
     np.savez(path, **own)
-    with pytest.raises(InputError, match="converted already"):
+    with pytest.raises(InputError, match="already a checkpoint of this project"):
         convert_checkpoint.main([f"--ckpt_file={path}"])
     (tmp_path / "c.yaml").write_text("backbone: inception_resnet_v2\n")
     with pytest.raises(InputError, match="torchvision has no detector on inception_resnet_v2"):

@@ -89,7 +89,7 @@ def test_caffe2_resnet101(tmp_path, capsys):
     assert convert_checkpoint.main([f"--ckpt_file={path}", f"--output_file={output}"]) == 0
     out, err = capsys.readouterr()
     assert "pickle, ResNet-101" in out and "missing" not in out and not err
-    assert "1 tensor of the classifier (fc1000_w)" in out and "training's state (conv1_w_momentum)" in out
+    assert "1 tensor of the classifier (fc1000_w)" in out and "training state (conv1_w_momentum)" in out
     assert "backbone: train with --backbone=resnet_v1_101" in out
     assert "pixels: blue, green, red from 0 to 255" in out and "--convention=detectron2" in out
     found = read_checkpoint(output).arrays

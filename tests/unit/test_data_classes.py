@@ -77,8 +77,8 @@ def test_classes_of_one_side_only_are_refused(tmp_path, message):
     told = message(find_data, open_config(tmp_path, **keys), 0, 1)
     sides = " and ".join(f"{name} is only in {tmp_path / 'Annotations'} ({tmp_path / f'{side}.txt'})"
                          for name, side in (("ant", "train"), ("cat", "val")))
-    assert told == (f"coco_classes: the classes to train and to evaluate on differ: {sides}; name those to take: --num_classes=3 "
-                    "--coco_classes='[background, ant, dog]' for example")
+    assert told == (f"coco_classes: the classes to train and to evaluate on differ: {sides}; select classes, for example "
+                    "--num_classes=3 --coco_classes='[background, ant, dog]'")
     classes = ["background", "ant", "dog"]
     _, data, val = find_data(open_config(tmp_path, **keys, num_classes=3, coco_classes=classes), 0, 1)
     assert data.class_names == val.class_names == classes
@@ -96,7 +96,7 @@ def test_val_ratio_divides_the_training_set(tmp_path, caplog, message):
     source = find_source(load_config(overrides=keys), train=False)
     assert source == val.source.__class__(**{**vars(val.source), "classes": source.classes})
     told = message(load_config, overrides={**keys, "val_anno_path": "x"})
-    assert told == "val_ratio: 0.3 divides the training set, but val_anno_path names a validation set: give one of them"
+    assert told == "val_ratio: 0.3 splits the training set, but val_anno_path names a validation set; set one of them"
     assert message(load_config, overrides={"val_ratio": 1.0}).startswith("val_ratio: expected 0 to 0.9")
 
 
@@ -155,8 +155,8 @@ def test_batches_are_drawn_as_trained(tmp_path, module, configuration, outline):
 def test_a_set_for_evaluation_is_asked_for(tmp_path, message):
     folder = labelme_set(tmp_path / "in", {"a": [shape("dog", BOX, "rectangle")]})
     told = message(find_data, open_config(tmp_path, dataset="labelme", anno_path=str(folder)), 0, 1)
-    assert told == ("val_anno_path is needed for run_eval: give --val_anno_path, or --val_ratio=0.2 to keep a part of the training "
-                    "set for it")
+    assert told == ("val_anno_path is needed for run_eval: give --val_anno_path, or --val_ratio=0.2 to split it off the training "
+                    "set")
     nowhere = open_config(tmp_path / "new", dataset="labelme", anno_path=str(tmp_path / "no"))
     told = message(find_data, nowhere, 0, 1)
     assert told == f"anno_path: no such folder: {tmp_path / 'no'} (labelme: the folder of JSON files)"

@@ -37,7 +37,7 @@ def test_dropping_the_remainder_repeats_nothing(message):
     assert len(order) == 8 == len(set(order))
     filled = np.stack([epoch_indices(11, 5, 2, 2, rank, 2) for rank in range(2)], 1).ravel()
     assert order.tolist() == filled[:8].tolist()
-    assert "3 pictures" in message(epoch_indices, 3, 5, 2, 4, drop_remainder=True)
+    assert "3 images" in message(epoch_indices, 3, 5, 2, 4, drop_remainder=True)
 
 
 def test_order_depends_on_seed_and_epoch_alone():
@@ -193,19 +193,19 @@ def test_an_image_that_does_not_decode_costs_its_place_alone(tmp_path, message, 
             for column, expected in zip(got[place // 2][:-1], whole[taken // 2]):
                 np.testing.assert_array_equal(column[place % 2], expected[taken % 2])
     assert sorted(caplog.messages) == [f"p {index}.png: not an image of a known format, or damaged (10 bytes): another image takes "
-                                       "its place in each batch" for index in (1, 2)]
+                                       "its place in every batch" for index in (1, 2)]
     caplog.clear()
     evaluation = EvalBatches(files, 5, PLAIN, 2)
     for _ in range(2):
         assert sorted(id_ for batch in evaluation for id_ in batch.image_id[:batch.real].tolist()) == [1000, 1009, 1012]
-    assert [text.endswith("it has no detections") for text in caplog.messages] == [True] * 2
+    assert [text.endswith("it gets no detections") for text in caplog.messages] == [True] * 2
     for row in rows:
         row["image"] = b"no picture"
     (tmp_path / "none").mkdir()
     files = write_records(tmp_path / "none", rows)
     train = create_dataset(files, 5, transform, 2, epoch=1)
-    assert "; nor do the 4 images after it decode" in message(lambda: list(iterate(train)))
-    assert message(lambda: list(EvalBatches(files, 5, PLAIN))) == "none of the 5 images of the evaluation set decodes"
+    assert "; the next 4 images cannot be decoded either" in message(lambda: list(iterate(train)))
+    assert message(lambda: list(EvalBatches(files, 5, PLAIN))) == "none of the 5 images of the evaluation set can be decoded"
 
 
 EPOCHS_OF_A_FOLDER = """

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from faster_rcnn.src.model_utils.data.loading import TrainTransform, epoch_indices, epoch_pictures
+from faster_rcnn.src.model_utils.data.loading import TrainTransform, epoch_images, epoch_indices
 from faster_rcnn.src.model_utils.data.resampling import read_presence
 from tests.example_records import COUNT, EVERYTHING, PLAIN, assert_equal, batches
 
@@ -11,7 +11,7 @@ REPEATS = np.linspace(1, 3.5, COUNT)
 
 def test_an_epoch_has_every_picture_and_more_of_some():
     ranks = [epoch_indices(COUNT, 1, 4, 3, rank, 2, repeats=REPEATS) for rank in range(2)]
-    total = epoch_pictures(COUNT, REPEATS)
+    total = epoch_images(COUNT, REPEATS)
     assert total == 25      # of 24.75
     order = np.stack(ranks, 1).ravel()[:total]
     assert len(set(order.tolist())) == total

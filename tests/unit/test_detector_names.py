@@ -144,9 +144,9 @@ def test_source_is_told_by_names(names, framework):
 
 
 @pytest.mark.parametrize("names, said", [
-    (["backbone.conv1.gamma"], "converted already"),
-    (["neck.laterals.0.bias", "backbone.layer1.0.conv1.gamma"], "converted already"),
-    (["features.0.weight", "features.0.bias"], "no names of a backbone or of a detector; the first are features.0.weight")])
+    (["backbone.conv1.gamma"], "already a checkpoint of this project"),
+    (["neck.laterals.0.bias", "backbone.layer1.0.conv1.gamma"], "already a checkpoint of this project"),
+    (["features.0.weight", "features.0.bias"], "the names are those of no known backbone or detector; the first are features.0.")])
 def test_other_files_are_refused_by_name(names, said):
     with pytest.raises(InputError, match=f"^file: .*{said}"):
         convert_checkpoint.find_source(dict.fromkeys(names), "auto", "file")

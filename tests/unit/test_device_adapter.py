@@ -47,7 +47,7 @@ def test_without_distribute_one_card_of_a_machine_is_taken():
 
 
 @pytest.mark.parametrize("environ, distribute, told", [
-    (RANK_TABLE, False, "distribute: False, but the job has 16 processes: set distribute=True, or give it one card"),
+    (RANK_TABLE, False, "distribute: False, but the job has 16 processes; set distribute=True, or use one card"),
     ({"MA_NUM_HOSTS": "2", "MA_NUM_GPUS": "1", "VC_WORKER_HOSTS": HOSTS}, False, "distribute: False, but the job has 2 processes"),
     ({"MA_NUM_HOSTS": "3", "MA_NUM_GPUS": "8", "VC_WORKER_HOSTS": HOSTS}, True,
      "VC_WORKER_HOSTS names 2 machines, but MA_NUM_HOSTS is 3"),

@@ -79,9 +79,9 @@ REFUSED = {
     "404": ([Fault(status=404)], "the server answers 404 Not Found"),
     "403": ([Fault(status=403)], "the server answers 403 Forbidden"),
     "always 503": ([Fault(status=503)] * 9, "the server answers 503 Service Unavailable, 4 times in a row"),
-    "other bytes": ([Fault(body=OTHER)] * 9, f"it sends other bytes: their sha256 begins with "
-                                             f"{hashlib.sha256(OTHER).hexdigest()[:8]}, not {DIGITS}"),
-    "a page in place of the file": ([Fault(body=b"<html>")] * 9, f"the server offers 0.000 MiB, {MIB:g} MiB are expected"),
+    "other bytes": ([Fault(body=OTHER)] * 9, f"the server sends another file: its sha256 begins with "
+                                             f"{hashlib.sha256(OTHER).hexdigest()[:8]}, expected {DIGITS}"),
+    "a page in place of the file": ([Fault(body=b"<html>")] * 9, f"the server offers 0.000 MiB, expected {MIB:g} MiB"),
     "redirects for ever": ([Fault(status=302, location="/data.bin")] * 99, "Exceeded 30 redirects"),
 }
 
@@ -144,7 +144,7 @@ def test_an_address_that_is_none_is_not_tried_again(server, tmp_path, monkeypatc
 def test_without_a_checksum_the_size_must_be_said(server, tmp_path):
     bare = wanted(server, "", "", None)
     server.faults = [Fault(chunked=True)]
-    with pytest.raises(NotFetchedError, match="does not say how large the file is, and no checksum of it is published"):
+    with pytest.raises(NotFetchedError, match="does not state the file's size, and no checksum of the file is published"):
         download(bare, tmp_path / "data.bin")
     server.faults = [Fault(cut=40_000)]
     download(bare, tmp_path / "data.bin")

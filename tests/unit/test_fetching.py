@@ -86,14 +86,14 @@ def test_fetched_once_and_anew_where_it_changed(bucket, tmp_path):
 def test_faults_name_key_and_address(bucket, tmp_path, message, monkeypatch):
     put(bucket, {"up/../../x": b"x"})
     name = bucket[1]
-    assert message(bring, f"s3://{name}/none", tmp_path / "d") == f"data_url: there is nothing at s3://{name}/none"
+    assert message(bring, f"s3://{name}/none", tmp_path / "d") == f"data_url: s3://{name}/none holds no files"
     assert message(bring, "s3://no-such-bucket/x", tmp_path / "e").startswith("data_url: s3://no-such-bucket/x: ")
-    assert "which is no name of a file" in message(bring, f"s3://{name}/up", tmp_path / "f")
+    assert "which is not a file name" in message(bring, f"s3://{name}/up", tmp_path / "f")
     assert not (tmp_path / "x").exists()
     assert message(bring, "http://x/y", tmp_path / "d").startswith("data_url: expected s3://BUCKET/PATH, obs://BUCKET/PATH")
     monkeypatch.setitem(sys.modules, "boto3", None)
     assert message(bring, "s3://a/b", tmp_path / "d") == (
-        "data_url: boto3 is needed for s3://a/b: pip install -r requirements.txt")
+        "data_url: s3://a/b needs boto3: pip install -r requirements.txt")
 
 
 def test_full_disk_is_told_before(bucket, tmp_path, message, monkeypatch):
@@ -150,7 +150,7 @@ def test_folder_with_zip_files_is_copied(tmp_path, message):
     bring(tmp_path / "set", tmp_path / "data")
     assert tree(tmp_path / "data") == {"a.txt": b"a", "b.txt": b"b"}
     assert fetched_root(str(tmp_path / "set"), tmp_path / "data") == tmp_path / "data"
-    assert "data_path must be another folder" in message(bring, tmp_path / "set", tmp_path / "set")
+    assert "set data_path to another folder" in message(bring, tmp_path / "set", tmp_path / "set")
     assert message(bring, tmp_path / "none", tmp_path / "d") == f"data_url: no such file or folder: {tmp_path / 'none'}"
 
 
@@ -159,7 +159,7 @@ def test_folder_that_holds_other_files_is_left_alone(tmp_path, message):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("t")
     told = message(bring, tmp_path / "data.zip", tmp_path / "mine")
-    assert told == f"data_path: {tmp_path / 'mine'} holds other files, such as thesis.txt: give a new or empty folder"
+    assert told == f"data_path: {tmp_path / 'mine'} holds other files, such as thesis.txt; give a new or empty folder"
     assert tree(tmp_path / "mine") == {"thesis.txt": b"t"}
 
 
@@ -215,7 +215,7 @@ def test_moxing_where_it_is_installed(tmp_path, monkeypatch, message):
         bring("s3://b/set/sub/data.zip", tmp_path / "one")
         assert tree(tmp_path / "data") == {"sub/a.txt": b"a"}
         assert tree(tmp_path / "one") == {"a.txt": b"a"}
-        assert message(bring, "obs://b/none", tmp_path / "d") == "data_url: there is nothing at obs://b/none"
+        assert message(bring, "obs://b/none", tmp_path / "d") == "data_url: obs://b/none holds no files"
         storage = open_storage("obs://b/out/", "train_url")
         assert isinstance(storage, object_storage.MoxingStorage)
         storage.check_writable()
@@ -296,15 +296,15 @@ def member(name, mode=0o644 | stat.S_IFREG):
 
 
 @pytest.mark.parametrize("info, told", [
-    (member("../out.txt"), "'../out.txt' does not stay in the folder"),
-    (member("a/../../out.txt"), "does not stay in the folder"),
-    (member("..\\out.txt"), "does not stay in the folder"),
-    (member("/tmp/out.txt"), "does not stay in the folder"),
-    (member("C:/out.txt"), "does not stay in the folder"),
-    (member(f"a/{MARK}"), "does not stay in the folder"),
+    (member("../out.txt"), "'../out.txt' would be written outside the folder"),
+    (member("a/../../out.txt"), "would be written outside the folder"),
+    (member("..\\out.txt"), "would be written outside the folder"),
+    (member("/tmp/out.txt"), "would be written outside the folder"),
+    (member("C:/out.txt"), "would be written outside the folder"),
+    (member(f"a/{MARK}"), "would be written outside the folder"),
     (member("link", stat.S_IFLNK | 0o777), "'link' is a link or a device"),
     (member("pipe", stat.S_IFIFO | 0o644), "'pipe' is a link or a device"),
-    (member("there.txt"), "there.txt is there already")])
+    (member("there.txt"), "there.txt already exists")])
 def test_hostile_members(tmp_path, message, info, told):
     folder = tmp_path / "data"
     folder.mkdir()
@@ -330,7 +330,7 @@ def test_more_than_declared(tmp_path, message):
 def test_bombs(tmp_path, message, monkeypatch):
     monkeypatch.setattr(fetching, "UNPACKED_BYTES", 1000)
     (tmp_path / "bomb.zip").write_bytes(zip_of({f"{i}.bin": bytes(1_000_000) for i in range(5)}))
-    assert "MB would become" in message(unpack, tmp_path / "bomb.zip", tmp_path, "data_url")
+    assert "MB would unpack to" in message(unpack, tmp_path / "bomb.zip", tmp_path, "data_url")
     (tmp_path / "fine.zip").write_bytes(zip_of({"a.json": json.dumps(list(range(300)))}))
     unpack(tmp_path / "fine.zip", tmp_path, "data_url")
     assert json.loads((tmp_path / "a.json").read_text()) == list(range(300))
@@ -343,7 +343,7 @@ def test_broken_files(tmp_path, message):
     for name, data in (("text.zip", b"no zip"), ("cut.zip", content[:50]), ("flip.zip", bytes(middle))):
         (tmp_path / name).write_bytes(data)
         told = message(unpack, tmp_path / name, tmp_path, "data_url")
-        assert told.startswith(f"data_url: {name}: not a whole zip file that can be read: ")
+        assert told.startswith(f"data_url: {name}: damaged, incomplete or unsupported zip file: ")
 
 
 def test_the_first_error_ends_a_transfer():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from faster_rcnn.src.FasterRcnn.fpn_neck import FeaturePyramid, RepeatTwice, double_bilinear, enlarge
+from faster_rcnn.src.FasterRcnn.fpn_neck import FeaturePyramid, UpsampleTwice, upsample_bilinear, upsample_nearest
 from faster_rcnn.src.model_utils.layers.convolution import Convolution
 from tests.numpy_layers import convolve
 
@@ -63,7 +63,7 @@ def test_bilinear_enlarging_matches_numpy(shape):
     down, across = weights(height), weights(width)
 
     def loss(x, dout):
-        out = double_bilinear(x)
+        out = upsample_bilinear(x)
         return (out * dout).sum(), out
 
     (_, out), dx = ms.value_and_grad(loss, 0, has_aux=True)(Tensor(x, ms.float32), Tensor(dout, ms.float32))
@@ -74,11 +74,11 @@ def test_bilinear_enlarging_matches_numpy(shape):
 @pytest.mark.parametrize("small, big, fast", [((3, 4), (6, 8), False), ((3, 4), (6, 8), True), ((3, 4), (5, 7), False),
                                               ((2, 2), (3, 4), False), ((1, 1), (2, 1), False)])
 def test_gradient_of_enlarging_adds_up_the_copies(small, big, fast):
-    rng, twice = np.random.default_rng(1), RepeatTwice()
+    rng, twice = np.random.default_rng(1), UpsampleTwice()
     x, dout = rng.standard_normal((2, 3, *small)).astype(np.float32), rng.standard_normal((2, 3, *big)).astype(np.float32)
 
     def loss(x, dout):
-        out = twice(x) if fast else enlarge(x, big)
+        out = twice(x) if fast else upsample_nearest(x, big)
         return (out * dout).sum(), out
 
     (_, out), dx = ms.jit(ms.value_and_grad(loss, 0, has_aux=True))(Tensor(x), Tensor(dout))

@@ -62,7 +62,7 @@ def test_commands_refuse_them(tmp_path, message, capsys, text):
         check_main(["--source=coco", "--anno_path=x", f"--workers={text}_"])
     with pytest.raises(SystemExit):
         split_main([f"--data_path={tmp_path}", f"--val_ratio={text}"])
-    assert "expected a positive integer" in (told := capsys.readouterr().err) and "is no number" in told
+    assert "expected a positive integer" in (told := capsys.readouterr().err) and "is not a number" in told
 
 
 @pytest.mark.parametrize("text", ["1_0", "010", "1:30", "0x10", "9" * 30])
@@ -82,7 +82,7 @@ def test_numbers_in_yaml_are_decimal(tmp_path, message, text):
     ("a: " + "[" * 200_000, 0, "nested more than"), ("a: 1\nb:\n " + "- " * 50_000, 0, "nested more than"),
     ("a:\n" + "".join(" " * n + "-\n" for n in range(1, 800)), 0, "nested more than"),
     ("".join(" " * n + "a:\n" for n in range(800)), 101, "nested more than"), (BOMB, 6, "more than 200000 values"),
-    ("a: &a [*a]", 1, "an alias stands for what it is a part of"), ("a: [" + "1," * 300_000 + "]", 0, "more than 200000"),
+    ("a: &a [*a]", 1, "an alias refers to a value that contains it"), ("a: [" + "1," * 300_000 + "]", 0, "more than 200000"),
     ("# " + "x" * (5 << 20), 0, "more than 4194304 characters"), ("? [1, 2]\n: 3", 1, "expected lines of `key: value`"),
     ("b: 1\na: !!timestamp x", 2, "not valid YAML: a: "), ("a: !!int x", 1, "not valid YAML: a: "),
     ("a: !!float x", 1, "not valid YAML: a: "), ("a: !!binary \u00e9", 1, "not valid YAML: a: "),
@@ -99,7 +99,7 @@ def test_yaml_of_commands_and_data_sets(tmp_path, message):
     path.write_text(BOMB)
     assert message(load_config, path).startswith(f"{path}:6: more than 200000 values")
     told = message(parse_config, ["--anchor_scales=&a [*a]"])
-    assert told.startswith("--anchor_scales: not a value as YAML writes it: '[&a [*a]]'")
+    assert told.startswith("--anchor_scales: not a valid YAML value: '[&a [*a]]'")
     assert message(parse_config, [f"--anchor_scales=[{'[' * 5000}"]).endswith("nested more than 100 levels deep")
     assert message(parse_config, [f"--roi_layer=dict(a={'(' * 5000}1)"]).startswith("--roi_layer: ")
     path.write_text("epoch_size: " + "9" * 4000)

@@ -7,7 +7,7 @@ from mindspore import Tensor
 
 from faster_rcnn.src.FasterRcnn.inception_layout import stage_channels
 from faster_rcnn.src.FasterRcnn.inceptionresnetv2 import InceptionResNetV2
-from faster_rcnn.src.FasterRcnn.resnet import begin_as_identity, calibrate_norms
+from faster_rcnn.src.FasterRcnn.resnet import calibrate_norms, zero_init_residuals
 from faster_rcnn.src.model_utils.layers.convolution import Convolution
 from tests.numpy_layers import batch_norm, convolve, max_pool
 
@@ -160,7 +160,7 @@ def test_fresh_blocks_begin_as_the_identity(frozen_stages, expected):
     names = [param.name for param in net.get_parameters() if param.name.startswith(("repeat.0", "repeat_2.0", "mixed"))]
     for block in (net.repeat[0], net.repeat_2[0]):
         block.conv2d.bias.set_data(Tensor(np.zeros(block.conv2d.bias.shape, np.float32)))      # as of a fresh layer
-    assert begin_as_identity(net, names) == len(expected)
+    assert zero_init_residuals(net, names) == len(expected)
     zero = [param.name for param in net.get_parameters() if param.name.endswith("weight") and not param.asnumpy().any()]
     assert zero == [f"{block}.conv2d.weight" for block in expected]
     x = np.random.default_rng(1).random((2, net.repeat[0].conv2d.weight.shape[0], 5, 6)).astype(np.float32)

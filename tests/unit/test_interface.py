@@ -74,7 +74,7 @@ def test_one_line_says_that_mindspore_was_imported_too_early(monkeypatch, caplog
     for _ in range(2):
         local_adapter.prepare_environment()
     assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
-        "MindSpore was imported before the CPU was set up for it"]
+        "MindSpore was imported before its environment was set up"]
     assert environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
 
 
@@ -92,7 +92,7 @@ def test_another_device_of_the_process_is_one_line(monkeypatch, message):
 
     monkeypatch.setattr(ms, "set_device", refuse)
     assert message(local_adapter.setup_device, configure(None, {"device_target": "CPU"})) == (
-        "device_target: CPU: MindSpore has a device in this process already (The 'mindspore.set_device' can not be modified.)")
+        "device_target: CPU: MindSpore already uses a device in this process (The 'mindspore.set_device' can not be modified.)")
 
 
 # Configurations
@@ -103,9 +103,10 @@ def test_where_a_configuration_is_found(tmp_path, message):
     run.mkdir(parents=True)
     for name in ("best.ckpt", "net.onnx"):
         (run / name).touch()
-    assert message(find_config, run / "best.ckpt").endswith("config.yaml: give config_path")
+    assert message(find_config, run / "best.ckpt").endswith("config.yaml; give config_path")
     assert message(find_config, run / "last.ckpt") == f"{run / 'last.ckpt'}: no such file"
-    assert message(find_config, tmp_path / "best.pth") == f"{tmp_path / 'best.pth'}: expected a file of .ckpt, .mindir, .onnx"
+    assert message(find_config, tmp_path / "best.pth") == (
+        f"{tmp_path / 'best.pth'}: expected a file with suffix .ckpt, .mindir, .onnx")
     for place in (tmp_path / "output" / "config.yaml", run / "config.yaml", run / "best.yaml"):
         place.touch()
         assert find_config(run / "best.ckpt") == place
@@ -160,7 +161,7 @@ def test_weights_of_another_model_are_named(tmp_path, message):
         (folder.parent / "config.yaml").write_text(text)
     for model, other in itertools.permutations(networks, 2):
         path = tmp_path / other / "checkpoint" / "best.ckpt"
-        told = f"{path}: weights of {other}, and this is {model}: use {other}.Detector, or the commands in {other}/"
+        told = f"{path}: holds weights of {other}, not of {model}; use {other}.Detector, or the commands in {other}/"
         package = importlib.import_module(model)
         for call in (package.Detector, package.export):
             assert message(call, path, device_target="CPU", file_name=str(tmp_path / "net")) == told, (model, other)
@@ -315,5 +316,5 @@ def test_commands_are_the_files(monkeypatch, repo_dir, capsys):
     for words in ((), ("-h",), ("--help",)):
         assert call(monkeypatch, *words) == 0 and capsys.readouterr().out.startswith("usage: faster-rcnn COMMAND [options]\n")
     assert call(monkeypatch, "trian") == 2
-    assert capsys.readouterr().err == ("faster-rcnn: error: 'trian' is no command: take one of train, eval, infer, export, "
+    assert capsys.readouterr().err == ("faster-rcnn: error: unknown command 'trian', expected one of train, eval, infer, export, "
                                        "convert, check, convert-data, postprocess\n")

@@ -61,7 +61,7 @@ def test_the_second_process_is_told_of_the_first(tmp_path):
         with pytest.raises(InUseError) as caught:
             take(folder, TRAINING)
         told = re.fullmatch(r"output_path: (.+): another training writes to it, process (\d+) on (.+) \(.+\), since "
-                            r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d: wait for its end, or give another --output_path", str(caught.value))
+                            r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d; wait until it ends, or set another --output_path", str(caught.value))
         assert told.groups() == (str(folder), str(pid), socket.gethostname())
         assert caught.value.status == 1
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

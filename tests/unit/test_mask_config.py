@@ -53,7 +53,7 @@ def yaml_text(values: dict) -> str:
 
 def test_table_of_the_old_zoo_loads_and_is_the_default(write, caplog):
     config = load_config(write("old.yaml", yaml_text(OLD)))
-    told = {re.match(r".*:\d+: (\w+): not read any more", line)[1] for line in caplog.messages}
+    told = {re.match(r".*:\d+: (\w+): no longer read", line)[1] for line in caplog.messages}
     assert told == set(OLD) & set(RETIRED)
     default = load_config()
     differing = {name for name, value in default.items()
@@ -86,7 +86,7 @@ def test_expand_ratio_is_a_chance_as_in_the_old_zoo(write, caplog, message):
     assert (config.expand_ratio, config.expand_factor) == (1.0, 4.0) and not caplog.messages
     config = load_config(write("ours.yaml", "expand_ratio: 1.5\n"))        # a factor in an earlier version
     assert (config.expand_ratio, config.expand_factor) == (1.0, 1.5)
-    assert "ours.yaml:1: expand_ratio: more than 1, so it is taken for expand_factor" in caplog.text
+    assert "ours.yaml:1: expand_ratio: more than 1, so it is read as expand_factor" in caplog.text
     assert "given twice" in message(load_config, write("both.yaml", "expand_ratio: 1.5\nexpand_factor: 2.0\n"))
 
 
@@ -111,7 +111,7 @@ def test_the_side_of_the_mask_features_is_read(repo_dir):
 
 
 @pytest.mark.parametrize(("overrides", "expected"), [
-    ({"dataset": "voc"}, "dataset: 'voc' has no masks: Mask R-CNN takes "
+    ({"dataset": "voc"}, "dataset: 'voc' has no masks; Mask R-CNN takes "
      "COCO or LabelMe or YOLO annotations (dataset: coco, coco_files, labelme, yolo)"),
     ({"mask_shape": [28, 14]}, "mask_shape: expected twice mask_out_size of roi_layer, [28, 28], got [28, 14]"),
     ({"roi_layer": {"mask_out_size": 7}}, "mask_shape: expected twice mask_out_size of roi_layer, [14, 14], got [28, 28]"),
@@ -121,7 +121,7 @@ def test_the_side_of_the_mask_features_is_read(repo_dir):
     ({"rcnn_mask_out_channels": 0}, "rcnn_mask_out_channels: expected at least 1, got 0"),
     ({"rcnn_loss_mask_fb_weight": -1}, "rcnn_loss_mask_fb_weight: expected at least 0, got -1.0"),
     # Those of box detectors hold as well.
-    ({"num_classes": 4}, "num_classes: 4, but coco_classes has 81 names, the background counted"),
+    ({"num_classes": 4}, "num_classes: 4, but coco_classes has 81 names including the background"),
     ({"flip_ratio": 1.5}, "flip_ratio: expected 0 to 1, got 1.5"),
 ])
 def test_contradictions(message, overrides, expected):

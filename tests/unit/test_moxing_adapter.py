@@ -76,10 +76,10 @@ def test_voc_is_found(located, tmp_path):
 
 def test_which_weights(located, tmp_path, message):
     (tmp_path / "weights").mkdir()
-    assert message(located, "ckpt_file") == ("ckpt_file: checkpoint_url s3://b/weights holds no .ckpt file; give --ckpt_file with "
+    assert message(located, "ckpt_file") == ("ckpt_file: checkpoint_url s3://b/weights holds no .ckpt file; set --ckpt_file to "
                                              "the name of one file")
     touch(tmp_path / "weights", "last.ckpt", "best.ckpt")
-    assert "holds best.ckpt, last.ckpt; give --pre_trained" in message(located)
+    assert "holds best.ckpt, last.ckpt; set --pre_trained" in message(located)
     assert located(pre_trained="best.ckpt")["pre_trained"] == "/weights/best.ckpt"
 
 

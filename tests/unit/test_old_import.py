@@ -25,5 +25,5 @@ def test_it_builds_the_network(run_command, repo_dir, tmp_path, module, backbone
 
 
 def test_that_of_one_backbone_refuses_others():
-    with pytest.raises(InputError, match=r"backbone: resnet_v1\.5_50: src\.FasterRcnn\.faster_rcnn_resnet has this network"):
+    with pytest.raises(InputError, match=r"backbone: expected resnet_v1_50, got resnet_v1\.5_50; for other backbones import "):
         Faster_Rcnn_Resnet(narrow_config())

@@ -87,7 +87,7 @@ def test_pictures_of_rare_classes_are_repeated(coco, caplog, message):
     with caplog.at_level(logging.INFO):
         data = prepare_data(config(repeat_threshold=4.0), train=True)
     np.testing.assert_allclose(data.repeats, [2, 2, 2, 2])
-    assert "an epoch has 8 pictures for 4" in caplog.text
+    assert "an epoch has 8 images instead of 4" in caplog.text
     assert message(config, repeat_threshold=-1.0).startswith("repeat_threshold")
 
 

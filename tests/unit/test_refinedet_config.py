@@ -48,7 +48,7 @@ def test_old_flags_are_taken(caplog):
     assert (config.base_lr, config.img_height, config.img_width, config.test_max_per_img, config.anno_path) == (
         0.02, 512, 320, 500, "a.json")
     assert (config.enable_modelarts, config.data_url) == (True, "obs://x")
-    assert "--num_gpus: not read any more: the launcher's environment says it" in caplog.text
+    assert "--num_gpus: no longer read: the launcher's environment sets it" in caplog.text
 
 
 @pytest.mark.parametrize("name", SEVERAL)
@@ -72,14 +72,14 @@ def test_a_name_of_two_keys(name, tmp_path):
     ({"img_width": 330}, "img_width: expected a multiple of 64, the stride of the last source map, got 330"),
     ({"pad_to": "divisor"}, "pad_to: expected one of fixed, got 'divisor'"),
     ({"backbone": "resnet50"}, "backbone: expected one of vgg16, resnet101, got 'resnet50', did you mean resnet101?"),
-    ({"using_mode": "refinedet_resnet101_320"}, "using_mode: 'refinedet_resnet101_320' is not supported: take "
+    ({"using_mode": "refinedet_resnet101_320"}, "using_mode: 'refinedet_resnet101_320' is not supported: use "
      "--config_path=default_config_512.yaml, default_config_resnet101.yaml or default_config_resnet101_512.yaml"),
     ({"stem_pool": "floor"}, "stem_pool: expected one of ceil, padded, got 'floor'"),
     ({"resnet_block": [3, 4, 23]}, "resnet_block: expected 4 values, got 3"),
     ({"resnet_out_channels": [256, 512, 1024, 2046]}, "resnet_out_channels: expected multiples of 4, got [256, 512, 1024, 2046]"),
     ({"resnet_head_channels": 10}, "resnet_head_channels: expected multiples of 4, got 10"),
-    ({"resnet_out_channels": [128, 512, 1024, 2048]}, "resnet_in_channels: expected the stem's, then resnet_out_channels of the "
-     "stage before, [64, 128, 512, 1024], got [64, 256, 512, 1024]"),
+    ({"resnet_out_channels": [128, 512, 1024, 2048]}, "resnet_in_channels: expected [64, 128, 512, 1024], the stem's channels and "
+     "then resnet_out_channels of the stage before, got [64, 256, 512, 1024]"),
     ({"anchor_strides": [4, 8, 16, 32]}, "anchor_strides: expected the strides of the four source maps, [8, 16, 32, 64], "
                                          "got [4, 8, 16, 32]"),
     ({"vgg_channels": [64, 128]}, "vgg_channels: expected 5 values, got 2"),
@@ -90,8 +90,8 @@ def test_a_name_of_two_keys(name, tmp_path):
     ({"neg_pos_ratio": -1}, "neg_pos_ratio: expected at least 0, got -1"),
     ({"anchor_ratios": []}, "anchor_ratios: expected at least one value"),
     ({"sgd_step": [9, 3]}, "sgd_step: expected rising epochs, got [9, 3]"),
-    ({"num_classes": 4}, "num_classes: 4, but coco_classes has 81 names, the background counted"),
-    ({"instance_set": "a.json"}, "instance_set: expected one {} where the data type's name goes, got 'a.json'"),
+    ({"num_classes": 4}, "num_classes: 4, but coco_classes has 81 names including the background"),
+    ({"instance_set": "a.json"}, "instance_set: expected one {} in place of the data type's name, got 'a.json'"),
 ])
 def test_faults(overrides, message):
     with pytest.raises(InputError) as caught:
@@ -113,7 +113,7 @@ def test_keys_of_one_trunk_say_so():
     beginnings = {"vgg16": ("vgg_", "fc_", "extra_", "l2norm_", "batch_norm"), "resnet101": ("resnet_", "stride_in", "stem_")}
     for name, key in KEYS.items():
         for trunk, mark in beginnings.items():
-            assert key.help.startswith(f"Of {trunk}: ") == name.startswith(mark), name
+            assert key.help.startswith(f"For {trunk}: ") == name.startswith(mark), name
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in DEFAULT_CONFIG.parent.glob("*.yaml")))

@@ -108,8 +108,8 @@ def test_channels_are_reversed():
 
 @pytest.mark.parametrize(("names", "said"), [
     (["features.0.weight", "features.1.running_mean"], "a VGG with batch norm (features.1.running_mean)"),
-    (["base.0.weight", "trans_layers.0.0.weight"], "lzx1413's RefineDet"), (["backbone.conv1_1.weight"], "converted already"),
-    (["backbone.conv1.weight", "backbone.conv1.gamma"], "converted already (backbone.conv1.gamma)"),
+    (["base.0.weight", "trans_layers.0.0.weight"], "lzx1413's RefineDet"), (["backbone.conv1_1.weight"], "already converted"),
+    (["backbone.conv1.weight", "backbone.conv1.gamma"], "an already converted network of this project (backbone.conv1.gamma)"),
     (["x.weight"], "the first names are x.weight")])
 def test_other_files_are_refused_by_name(names, said):
     with pytest.raises(InputError, match="^file: .*" + re.escape(said)):
@@ -164,10 +164,10 @@ def changed(arrays: dict) -> dict:
 
 
 @pytest.mark.parametrize(("arrays", "flags", "said"), [
-    (changed({"12.weight": np.zeros((8, 8, 1, 1), np.float32)}), (), r"1 of 30 tensors do not fit: backbone.conv3_2.weight"),
-    (changed({"14.bias": None}), (), "not whole: it lacks backbone.conv3_3.bias"),
-    (changed({"5.bias": None}), (), "not whole: it lacks conv2_1"),
-    (changed({"16.weight": np.zeros((8, 8, 3, 3), np.float32)}), (), "not a VGG-16: it has 16.weight too"),
+    (changed({"12.weight": np.zeros((8, 8, 1, 1), np.float32)}), (), r"1 of 30 tensors do not fit the network: backbone"),
+    (changed({"14.bias": None}), (), "incomplete: it lacks backbone.conv3_3.bias"),
+    (changed({"5.bias": None}), (), "incomplete: it lacks conv2_1"),
+    (changed({"16.weight": np.zeros((8, 8, 3, 3), np.float32)}), (), "not a VGG-16: it also has 16.weight"),
     (changed({"5.bias": np.zeros(4, np.int64)}), (), "5.bias holds int64"),
     (changed({"5.bias": np.full(4, np.nan, np.float32)}), (), "5.bias: 4 of 4 values are not finite"),
     (reduced(), ("--source=torchvision",), "--source: torchvision, but the names in .* are those of reducedfc"),

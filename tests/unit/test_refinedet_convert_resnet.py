@@ -77,7 +77,7 @@ def test_caffe2s_weights_are_found_folded(tmp_path, capsys, net):
     path = convert(tmp_path, arrays)
     told = capsys.readouterr().out
     assert "pickle, part of a ResNet (blocks 1, 0, 0, 0), 7 tensors" in told and "left out: 1 of the classifier: fc1000_w" in told
-    assert "keys to set: backbone: resnet101; those of default_config_resnet101.yaml, as MSRA's weights want them\n" in told
+    assert "keys to set: backbone: resnet101; those of default_config_resnet101.yaml, as MSRA's weights need\n" in told
     loaded = ms.load_checkpoint(str(path))
     np.testing.assert_array_equal(loaded["backbone.conv1.gamma"].asnumpy(), arrays["res_conv1_bn_s"])
     assert find_folded(net.backbone, load_pretrained(net, path)) == [net.backbone.conv1, net.backbone.layer1[0].conv1]
@@ -93,9 +93,9 @@ def test_depth_is_that_of_the_blocks(name):
 @pytest.mark.parametrize(("arrays", "flags", "said"), [
     ({"layer3.40.conv3.weight": np.zeros((4, 4, 1, 1), np.float32)}, (),
      r"holds a ResNet \(blocks 0, 0, 41, 0\), but resnet_v1_101 is a ResNet-101 \(blocks 3, 4, 23, 3\)$"),
-    ({"conv1.weight": np.zeros((8, 3, 7, 7), np.float32)}, (), r"conv1.weight is \(8, 3, 7, 7\), the network has \(64, 3, 7, 7\)$"),
-    ({"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}, (), "no convolution of a ResNet in it is whole, with its norm$"),
-    (torchvision(), ("--reverse_channels",), "^--reverse_channels: for VGG-16 alone; with a ResNet set to_rgb and image_mean$"),
+    ({"conv1.weight": np.zeros((8, 3, 7, 7), np.float32)}, (), r"conv1.weight is \(8, 3, 7, 7\), expected \(64, 3, 7, 7\)$"),
+    ({"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}, (), "holds no convolution of a ResNet with its complete norm$"),
+    (torchvision(), ("--reverse_channels",), "^--reverse_channels: only for VGG-16; for a ResNet set to_rgb and image_mean$"),
     (torchvision(), ("--source=torchvision",), "^--source: torchvision, but the names in .* are those of resnet$"),
 ], ids=str)
 def test_faults_are_told(tmp_path, arrays, flags, said):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from faster_rcnn.src.FasterRcnn.resnet import ResNet, begin_as_identity, calibrate_norms, stem_pool
+from faster_rcnn.src.FasterRcnn.resnet import ResNet, calibrate_norms, stem_pool, zero_init_residuals
 from faster_rcnn.src.FasterRcnn.resnet50v1 import ResNet50V1
 from faster_rcnn.src.model_utils.layers.convolution import ConvNorm, Convolution
 from tests.numpy_layers import batch_norm, convolve, max_pool
@@ -165,7 +165,7 @@ def outputs_of(net, x):
 def test_fresh_bottlenecks_begin_as_the_identity(frozen_stages, expected):
     net = small(blocks=(1, 1, 2, 1), frozen_stages=frozen_stages, train_norm=True)
     names = [param.name for param in net.get_parameters() if param.name.startswith(("layer1", "layer3"))]
-    assert begin_as_identity(net, names) == len(expected)
+    assert zero_init_residuals(net, names) == len(expected)
     zero = [param.name for param in net.get_parameters() if param.name.endswith("gamma") and not param.asnumpy().any()]
     assert zero == [f"{block}.conv3.gamma" for block in expected]
     x = Tensor(np.random.default_rng(1).random((2, 64, 8, 12), np.float32))

@@ -43,15 +43,15 @@ def test_the_last_of_several_counts():
     ("SOLVER.MAX_ITER", "SOLVER.MAX_ITER: its value is missing"),
     ("SOLVER.MAX_ITER many", "SOLVER.MAX_ITER: expected a whole number, got 'many'"),
     ("SOLVER.IMS_PER_BATCH many", "SOLVER.IMS_PER_BATCH: expected a whole number, got 'many'"),
-    ("SOLVER.IMS_PER_BATCH 9", "SOLVER.IMS_PER_BATCH: 9 pictures cannot be shared by 2 devices"),
-    ("--accumulate_steps=4 SOLVER.IMS_PER_BATCH 64", "SOLVER.IMS_PER_BATCH: the pictures of a step, which accumulate_steps takes "
-     "in 4 parts: give --batch_size, those of a part on a device"),
+    ("SOLVER.IMS_PER_BATCH 9", "SOLVER.IMS_PER_BATCH: 9 images cannot be split evenly among 2 devices"),
+    ("--accumulate_steps=4 SOLVER.IMS_PER_BATCH 64", "SOLVER.IMS_PER_BATCH: counts the images of a step, but "
+     "accumulate_steps splits a step into 4 parts; set --batch_size, the images per part and device"),
     ("MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO 2 MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO 0",
-     "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO: 0 here, but 2 by MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO: "
-     "roi_layer.sample_num is one key"),
+     "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO: sets roi_layer.sample_num to 0, but "
+     "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO sets it to 2"),
     ("MODEL.DEVICE tpu", "MODEL.DEVICE: expected npu, cuda or cpu, or npu:3, got 'tpu'"),
     ("AMP 2", "AMP: expected 0 or 1, got '2'"),
-    ("seed 1", "unexpected argument 'seed': options are --key=value"),
+    ("seed 1", "unexpected argument 'seed': expected --key=value"),
 ])
 def test_faults(monkeypatch, message, words, expected):
     monkeypatch.setenv("RANK_SIZE", "2")
@@ -59,5 +59,5 @@ def test_faults(monkeypatch, message, words, expected):
 
 
 def test_a_model_without_such_a_setting(message):
-    assert message(parse_refinedet, ["MODEL.RPN.NMS_THRESH", "0.8"]) == "MODEL.RPN.NMS_THRESH: this model has no such setting"
+    assert message(parse_refinedet, ["MODEL.RPN.NMS_THRESH", "0.8"]) == "MODEL.RPN.NMS_THRESH: not a setting of this model"
     assert parse_refinedet(["SOLVER.MAX_ITER", "9"]).max_steps == 9

@@ -50,7 +50,7 @@ def test_split(mask_set, ratio, seed, capsys):
                 file = f"{kind}/{name}.{ending}"
                 assert (mask_set / side / file).read_bytes() == (mask_set / file).read_bytes()
     told = capsys.readouterr().out.splitlines()
-    assert told == [f"{mask_set / 'train'}: {len(train)} pictures", f"{mask_set / 'val'}: {len(val)} pictures"]
+    assert told == [f"{mask_set / 'train'}: {len(train)} images", f"{mask_set / 'val'}: {len(val)} images"]
 
 
 def test_split_depends_on_the_seed_alone(mask_set):
@@ -75,7 +75,7 @@ def test_split_leaves_out_what_has_no_partner(mask_set, capsys):
     assert split_data.main([f"--data_path={mask_set}"]) == 0
     told = capsys.readouterr().err.splitlines()
     assert told == ["mask 6.jpg: left out, mask 6.png has the same annotation file",
-                    "mask 1.png: left out, it has no XML file", "mask 2.xml: left out, it has no picture"]
+                    "mask 1.png: left out, it has no XML file", "mask 2.xml: left out, it has no image"]
     assert len(stems(mask_set / "train" / "images") + stems(mask_set / "val" / "images")) == 10
 
 
@@ -89,7 +89,7 @@ def test_split_finds_pictures_as_the_conversion_does(mask_set, capsys):
     (annotations / "mask 7.xml").write_text(voc_xml("mask 8.png", [("no_mask", 1, 1, 5, 5)]))
     (annotations / "mask 9.xml").rename(annotations / "other.xml")
     assert split_data.main([f"--data_path={mask_set}"]) == 0
-    assert capsys.readouterr().err.splitlines() == ["mask 7.xml: its picture is mask 7.png, its <filename> says mask 8.png"]
+    assert capsys.readouterr().err.splitlines() == ["mask 7.xml: its image is mask 7.png, but its <filename> is mask 8.png"]
     pictures, xmls = (sorted(path.name for side in ("train", "val") for path in (mask_set / side / kind).iterdir())
                       for kind in ("images", "annotations"))
     assert len(pictures) == len(xmls) == 12 and {"mask 0.webp", "mask 9.png"} < set(pictures) and "other.xml" in xmls
@@ -99,11 +99,11 @@ def test_split_finds_pictures_as_the_conversion_does(mask_set, capsys):
 
 
 @pytest.mark.parametrize("prepare, options, told", [
-    (lambda folder: (folder / "train").mkdir(), [], "train exists already: remove it"),
-    (lambda folder: (folder / "val").mkdir(), [], "val exists already"),
+    (lambda folder: (folder / "train").mkdir(), [], "train already exists; remove"),
+    (lambda folder: (folder / "val").mkdir(), [], "val already exists"),
     (lambda folder: shutil.rmtree(folder / "images"), [], "--data_path: no such folder: "),
-    (lambda folder: None, ["--val_ratio=1"], "--val_ratio: 1 is not between 0 and 1"),
-    (lambda folder: [path.unlink() for path in (folder / "annotations").iterdir()], [], "0 pictures with an XML file"),
+    (lambda folder: None, ["--val_ratio=1"], "--val_ratio: expected a number between 0 and 1, got 1"),
+    (lambda folder: [path.unlink() for path in (folder / "annotations").iterdir()], [], "0 images have an XML file"),
 ])
 def test_split_refuses(mask_set, prepare, options, told, capsys):
     prepare(mask_set)
@@ -155,7 +155,7 @@ def test_of_two_splits_at_once_the_faster_one_stays(mask_set, monkeypatch, capsy
 
     monkeypatch.setattr(split_data.shutil, "copy", copy)
     assert split_data.main([f"--data_path={mask_set}"]) == 2
-    assert "train exists already" in capsys.readouterr().err
+    assert "train already exists" in capsys.readouterr().err
     assert sorted(path.name for path in mask_set.iterdir()) == ["annotations", "images", "train", "val"]
     assert list((mask_set / "train").iterdir()) == []
 
@@ -217,7 +217,7 @@ def test_the_recipe_as_commands(mask_set, run_command, repo_dir, tmp_path, how):
     command = ["python", *starts["xml2coco"], "--data_path", f"{mask_set}/train/", "--save_path", path]
     run = run_command(command, cwd=cwd)
     if how == "copied":     # away from the repository it says what it needs
-        assert run.returncode == 2 and "utils/mindrecord of the repository is needed" in run.stderr
+        assert run.returncode == 2 and "utils/mindrecord is missing" in run.stderr
     else:
         assert run.returncode == 0, run.stderr
         assert len(json.loads(path.read_text())["images"]) == 9

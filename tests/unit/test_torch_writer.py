@@ -51,7 +51,7 @@ def test_zip_as_pytorch_has_it(tmp_path):
 
 
 def test_what_is_no_tensor_is_refused(tmp_path):
-    with pytest.raises(TypeError, match="object in a checkpoint"):
+    with pytest.raises(TypeError, match="object cannot be written to a checkpoint"):
         write_torch({"x": object()}, tmp_path / "m.pth")
     assert not list(tmp_path.iterdir())
 

@@ -154,10 +154,10 @@ def test_a_run_in_steps_alone_goes_on_over_epochs(tmp_path):
 
 
 @pytest.mark.parametrize("overrides, told", [
-    ({"epoch_size": 0}, "epoch_size: 0 means that max_steps ends the run"),
+    ({"epoch_size": 0}, "epoch_size: 0 leaves the end of the run to max_steps"),
     ({"lr_steps": [5, 2]}, "lr_steps: expected rising steps"),
     ({"accumulate_steps": 0}, "accumulate_steps: expected at least 1"),
-    ({"early_stop_patience": 2, "run_eval": False}, "early_stop_patience: nothing is evaluated"),
+    ({"early_stop_patience": 2, "run_eval": False}, "early_stop_patience: needs run_eval: True"),
     ({"perf_steps": 5, "resume": "auto"}, "perf_steps: measures a new run"),
     ({"perf_steps": 5, "perf_warmup": 0}, "perf_warmup: expected at least 1"),
     ({"data_timeout": -1}, "data_timeout: expected at least 0")])

@@ -108,4 +108,4 @@ def test_curves_show_them_beside_those_of_training(tmp_path, monkeypatch):
 
 def test_without_an_evaluation_there_are_none(message):
     assert message(load_config, overrides={"val_loss": True, "run_eval": False}) == (
-        "val_loss: nothing is evaluated: run_eval is False")
+        "val_loss: needs run_eval: True, otherwise nothing is evaluated")

@@ -79,8 +79,8 @@ def test_a_path_comes_before_a_name(mirror, tmp_path, monkeypatch, message, copi
     assert mirror.requests == [] and copied == []
     told = message(weights_file, "fasterrcn_resnet50_fpn", "weights")
     assert told == ("weights: fasterrcn_resnet50_fpn: no such file, and no published weights of this name, did you mean "
-                    "fasterrcnn_resnet50_fpn_coco?; python -m src.convert_checkpoint --list shows all")
-    assert "of this name: these are weights for mask_rcnn; python" in message(weights_file, "maskrcnn_resnet50_fpn_coco", "weights")
+                    "fasterrcnn_resnet50_fpn_coco?; python -m src.convert_checkpoint --list lists all")
+    assert "of this name: those are weights for mask_rcnn; python" in message(weights_file, "maskrcnn_resnet50_fpn_coco", "weights")
     told = message(check_pretrained, load_config(overrides={"pre_trained": "absent.ckpt"}))
     assert told == "pre_trained: no such file: absent.ckpt"
 
@@ -99,7 +99,7 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 def test_weights_for_another_backbone_are_refused_and_other_keys_are_named(mirror, copied, message, caplog):
     mirror.files["R-101.pkl"] = b"r101"
     config = load_config(overrides={"pre_trained": "R-101"})
-    assert message(check_pretrained, config) == "pre_trained: R-101 is for --backbone=resnet_v1_101, not resnet_v1.5_50"
+    assert message(check_pretrained, config) == "pre_trained: R-101 needs --backbone=resnet_v1_101, got resnet_v1.5_50"
     assert mirror.requests == []
     check_pretrained(load_config(overrides={"pre_trained": "R-101", "backbone": "resnet_v1_101"}))
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
@@ -120,8 +120,9 @@ def test_a_command_line_with_a_name(mirror, copied, tmp_path, monkeypatch, messa
     for untouched in (["--checkpoint_path=best.ckpt"], ["--ckpt_file=narrow"], ["--checkpoint_path"], []):
         assert weights_arguments(untouched, "checkpoint_path") == untouched
     assert message(weights_arguments, ["--checkpoint_path=R-101"], "checkpoint_path") == (
-        "checkpoint_path: R-101 is a backbone, to train from with pre_trained=R-101")
-    assert message(faster_rcnn.Detector, "R-101") == "weights: R-101 is a backbone, to train from with pre_trained=R-101"
+        "checkpoint_path: R-101 is a backbone, expected a detector; to train from it, set pre_trained=R-101")
+    assert message(faster_rcnn.Detector, "R-101") == (
+        "weights: R-101 is a backbone, expected a detector; to train from it, set pre_trained=R-101")
     assert len(mirror.requests) == 1
 
 
@@ -145,6 +146,6 @@ def test_the_commands_know_names(run_command, repo_dir, tmp_path):
     for command, told in (
             (["train.py", "--coco_root=/tmp", "--pre_trained=resnet5O"], "did you mean resnet50?"),
             (["infer.py", "--checkpoint_path=faster_rcnn_R_50_FPN_3", "--input=/tmp"], "did you mean faster_rcnn_R_50_FPN_3x?"),
-            (["export.py", "--ckpt_file=maskrcnn_resnet50_fpn_coco"], "these are weights for mask_rcnn")):
+            (["export.py", "--ckpt_file=maskrcnn_resnet50_fpn_coco"], "those are weights for mask_rcnn")):
         done = run_command(["python", repo_dir / "faster_rcnn" / command[0], *command[1:]], cwd=tmp_path, env=environment)
         assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1, done.stderr

@@ -46,7 +46,7 @@ def test_a_file_is_fetched_and_converted_once(mirror, copied, tmp_path, capsys):
     entry = own_weights()["R-50"]
     first = checkpoint_of(entry, "pre_trained")
     assert first.read_bytes() == b"r50" and first.name == "R-50.ckpt" and first.with_suffix(".yaml").is_file()
-    assert f"R-50: fetches {mirror.url}/mirror/R-50.pkl to {tmp_path / 'cache'}" in capsys.readouterr().err
+    assert f"R-50: fetching {mirror.url}/mirror/R-50.pkl to {tmp_path / 'cache'}" in capsys.readouterr().err
     assert checkpoint_of(entry, "pre_trained") == first and len(mirror.requests) == len(copied) == 1
     first.unlink()
     assert checkpoint_of(entry, "pre_trained") == first and len(mirror.requests) == 1 and len(copied) == 2
@@ -64,7 +64,7 @@ def test_what_a_user_puts_there_is_checked_and_used(mirror, copied, tmp_path, mo
     place.write_bytes(data[:5])
     told = message(checkpoint_of, entry, "pre_trained")
     assert told.startswith(f"pre_trained: resnet50: {place} is not the published file: its sha256 begins with "
-                           f"{hashlib.sha256(data[:5]).hexdigest()[:8]}, not {entry.digits}; fetch ")
+                           f"{hashlib.sha256(data[:5]).hexdigest()[:8]}, expected {entry.digits}; fetch ")
     assert place.read_bytes() == data[:5]
     place.write_bytes(data)
     assert checkpoint_of(entry, "pre_trained").read_bytes() == data and len(mirror.requests) == 1
@@ -81,7 +81,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(mirror, copied, tmp_path, mo
     monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path / "cache"))
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1 << 20}))
     told = message(checkpoint_of, own_weights()["resnet50"], "pre_trained")
-    assert "no room for the 98 MiB of the file and as much again, converted; set ZOO_WEIGHTS" in told and mirror.requests == []
+    assert "no room for the file of 98 MiB and a converted file of the same size; set ZOO_WEIGHTS" in told and mirror.requests == []
 
 
 def test_a_file_that_cannot_be_converted_is_one_line(mirror, tmp_path, monkeypatch, message):

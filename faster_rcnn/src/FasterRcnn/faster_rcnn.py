@@ -1,6 +1,6 @@
-"""Faster R-CNN with a feature pyramid (Ren et al., 2015; Lin et al., 2017): the parts put together.
+"""Faster R-CNN with a feature pyramid (Ren et al., 2015; Lin et al., 2017), assembled from its parts.
 
-Shapes: N images of H x W pixels, G ground-truth slots, P proposals, S sampled RoIs and D detections a picture, K foreground
+Shapes: N images of H x W pixels; G ground-truth slots, P proposals, S sampled RoIs and D detections per image; K foreground
 classes. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1; label 0 is background.
 """
 
@@ -15,7 +15,7 @@ from ..model_utils.layers.named_losses import weighted, weights_of
 from ..model_utils.layers.nms import ClassNms
 from .anchor_generator import AnchorGenerator
 from .backbones import build_backbone
-from .batch_norm import take_batch_statistics
+from .batch_norm import use_batch_statistics
 from .bbox_assign_sample import anchor_targets, anchors_in_padding, match_anchors, sample_anchors
 from .bbox_assign_sample_stage2 import sample_rois
 from .fpn_neck import FeaturePyramid
@@ -24,7 +24,7 @@ from .rcnn import BoxHead, Detector, box_head_losses
 from .roi_align import RoiAlign
 from .rpn import RpnHead, rpn_losses
 
-# Pictures are padded to a multiple of this where they are padded one by one.
+# Images are padded to a multiple of this if each is padded to its own size (mmdet).
 PADDING_DIVISOR = 32
 # The losses, in the order of the log: name -> configuration key of its weight.
 LOSSES = {"rpn_cls_loss": "rpn_loss_cls_weight", "rpn_reg_loss": "rpn_loss_reg_weight", "rcnn_cls_loss": "rcnn_loss_cls_weight",
@@ -33,23 +33,23 @@ LOSS_NAMES = tuple(LOSSES)
 
 
 class FasterRcnn(nn.Cell):
-    """`construct` gives the training losses, `predict` the detections.
+    """Two-stage detector: `construct` returns the training losses, `predict` the detections.
 
     Args:
         backbone, neck, rpn, roi_align, rcnn: the parts that compute features and predictions.
-        anchors: anchors per level from the shapes of the features.
-        train_proposals, test_proposals: of training and of inference.
-        detector: the last step of inference.
+        anchors: generator of the anchors per level for the shapes of the features.
+        train_proposals, test_proposals: proposal generators of training and of inference.
+        detector: post-processing of the box head's outputs.
         matching: arguments of `match_anchors`; anchor_sampling: of `sample_anchors`; roi_sampling: of `sample_rois`.
         loss_weights: {name: weight} of the losses.
-        betas: corners of the smooth L1 of both stages.
-        noise_sizes: random numbers that the sampling of a training picture takes: (anchors, P + G).
-        strides_from_size: the anchors' strides are padded input // size of the level, as torchvision has them.
-        own_divisor: in training, anchors of cells beyond the picture's own size, rounded up to this, count for nothing;
-            0 = all count.
-        losses_added: what losses add to the count that they divide by, see shared_count.
-        clip_to_input: proposals are clipped to the last pixel of the padded input, not to the image's own size.
-        scaled_limits: detections are clipped to the original size times the scale, which need not be whole pixels.
+        betas: transition points of the smooth L1 loss, (RPN, box head).
+        noise_sizes: random numbers that sampling takes per training image, (anchors, P + G).
+        strides_from_size: take padded input size // feature size as the anchors' strides, as torchvision does.
+        own_divisor: in training, ignore anchors of cells beyond the image size rounded up to a multiple of this (mmdet);
+            0 = use all anchors.
+        losses_added: constant added to the losses' divisors, see shared_count.
+        clip_to_input: clip proposals to the last pixel of the padded input instead of to the image size.
+        scaled_limits: clip detections to the original size times the scale, which need not be whole pixels.
     """
 
     def __init__(self, backbone, neck, rpn, roi_align, rcnn, anchors: AnchorGenerator, train_proposals, test_proposals,
@@ -69,25 +69,25 @@ class FasterRcnn(nn.Cell):
         self.rpn_coding = train_proposals.stds, train_proposals.means, train_proposals.offset
 
     def construct(self, image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise):
-        """The losses of LOSSES in their order, weighted.
+        """Return the weighted losses, in the order of LOSSES.
 
         Args:
-            image: (N, 3, H, W); image_info: (N, 6), of which height and width without padding come first.
+            image: (N, 3, H, W); image_info: (N, 6), begins with height and width without padding.
             gt_boxes: (N, G, 4); gt_labels: int32 (N, G); gt_valid: bool (N, G).
-            rpn_noise: (N, anchors), roi_noise: (N, P + G): uniform in [0, 1), they decide what is sampled.
+            rpn_noise: (N, anchors), roi_noise: (N, P + G): uniform in [0, 1); they decide which anchors and RoIs are sampled.
         """
         losses, _, _ = self.train_boxes(image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise)
         return weighted(losses, self.loss_names, self.loss_weights)
 
     def train_boxes(self, image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise):
-        """For networks with more heads: {name: loss}, the pooled levels as of RoiAlign.table_of, what `sample_rois` gave."""
+        """Return what further heads need: {name: loss}, the pooled levels (see RoiAlign.table_of), the result of `sample_rois`."""
         image_sizes = image_info[:, :2]
         shapes = constant_shapes(image.shape[2:], self.strides)
         anchors = self.anchors(shapes, image.shape[2:])
-        own = self.anchors_of_pictures(shapes, image, image_sizes)
+        own = self.valid_anchors(shapes, image, image_sizes)
         labels, matched = match_anchors(ops.cat(anchors), gt_boxes, gt_valid, anchor_valid=own, **self.matching)
-        # Everything else follows the matching: its loop splits the compiled graph in two, and what is computed in front of it
-        # stays in memory to the end of the step.
+        # Match first: the loop in match_anchors splits the compiled graph in two, and the results of operators before the loop
+        # would stay in memory to the end of the step.
         image = ops.depend(image, labels)
 
         features = self.neck(self.backbone(image))
@@ -102,7 +102,7 @@ class FasterRcnn(nn.Cell):
         return losses, cells, samples
 
     def rpn_loss(self, features, anchors, labels, matched, gt_boxes, noise):
-        """labels, matched: of `match_anchors`."""
+        """Return the RPN's two losses. labels, matched: see `match_anchors`."""
         index, positive, negative = sample_anchors(labels, noise, **self.anchor_sampling)
         targets = anchor_targets(anchors, gt_boxes, matched, index, *self.rpn_coding)
         logits, deltas = self.rpn.at_anchors(features, index.astype(mstype.int32))
@@ -112,18 +112,24 @@ class FasterRcnn(nn.Cell):
         rois, labels, targets, positive, valid, _ = samples
         n, s = labels.shape
         logits, deltas = self.rcnn(self.roi_align.from_table(*cells, rois))
-        q = min(self.roi_pos, s)                                               # objects stand in the first slots
+        q = min(self.roi_pos, s)                                               # positive RoIs fill the first slots
         return box_head_losses(logits.reshape(n, s, -1), deltas.reshape(n, s, -1)[:, :q], labels, targets[:, :q],
                                positive[:, :q], valid, self.betas[1], self.losses_added)
 
     def predict(self, image, image_info):
-        """Detections, best first: boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D)."""
+        """Return the detections in descending order of score.
+
+        Args: see `construct`.
+
+        Returns:
+            boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D).
+        """
         detections, _, _ = self.find_boxes(image, image_info)
         return detections
 
     def find_boxes(self, image, image_info):
-        """For networks with more heads: the detections, the proposals that they came from (N, D, 4), and the pooled levels as
-        RoiAlign.table_of gives them."""
+        """Return what further heads need: the detections, the proposals (N, D, 4) that they came from, and the pooled levels (see
+        RoiAlign.table_of)."""
         features = self.neck(self.backbone(image))
         logits, deltas = self.rpn(features)
         limits = self.proposal_limits(image, image_info)
@@ -136,46 +142,46 @@ class FasterRcnn(nn.Cell):
         return found, take_rows(proposals, roi), cells
 
     def proposal_limits(self, image, image_info):
-        """(N, 2), height and width that proposals are clipped to."""
+        """Return height and width (N, 2) that proposals are clipped to."""
         if not self.clip_to_input:
             return image_info[:, :2]
         _, _, height, width = image.shape
         return ops.zeros_like(image_info[:, :2]) + Tensor([[height - 1, width - 1]], image_info.dtype)
 
     def detection_limits(self, image_info):
-        """(N, 2), height and width that detections are clipped to."""
+        """Return height and width (N, 2) that detections are clipped to."""
         return image_info[:, 4:6] * image_info[:, 2:4] if self.scaled_limits else image_info[:, :2]
 
     def dense(self, image):
-        """What is computed of every pixel."""
+        """Return the RPN's logits and deltas per level: the convolutional part of the network."""
         return self.rpn(self.neck(self.backbone(image)))
 
     def anchors_of(self, features, image):
-        """Anchors (A_l, 4) per level."""
+        """Return the anchors (A_l, 4) per level."""
         return self.anchors(shapes_of(features), image.shape[2:])
 
-    def anchors_of_pictures(self, shapes, image, image_sizes):
-        """Which anchors count in training: bool (N, A), None = all."""
+    def valid_anchors(self, shapes, image, image_sizes):
+        """Return which anchors take part in training: bool (N, A), or None for all."""
         if self.own_divisor == 0:
             return None
         padded = ops.ceil(image_sizes / self.own_divisor) * self.own_divisor
         return anchors_in_padding(self.corners(shapes, image.shape[2:]), padded)
 
     def noise_shapes(self, batch_size: int) -> dict:
-        """Shapes of the two noise inputs of `construct`."""
+        """Return the shapes of the two noise inputs of `construct`."""
         return {"rpn_noise": (batch_size, self.noise_sizes[0]), "roi_noise": (batch_size, self.noise_sizes[1])}
 
 
 def level_shapes(size, strides):
-    """(H_l, W_l) per level of an input of size (H, W)."""
+    """Return (H_l, W_l) per level for an input of size (H, W)."""
     return tuple((-(-size[0] // stride), -(-size[1] // stride)) for stride in strides)
 
 
-constant_shapes = constexpr(level_shapes)     # for graphs
+constant_shapes = constexpr(level_shapes)     # evaluated when the graph is compiled
 
 
 def shapes_of(features):
-    """(H_l, W_l) per level."""
+    """Return (H_l, W_l) of each feature map (N, C, H_l, W_l)."""
     shapes = ()
     for feature in features:
         shapes += (feature.shape[2:],)
@@ -183,8 +189,8 @@ def shapes_of(features):
 
 
 def constant_anchors(generator: AnchorGenerator, strides_from_size: bool):
-    """Functions of feature shapes and the input's (height, width): anchors (A_l, 4) per level, and the corners (A, 2) of their
-    cells; constants of the graph."""
+    """Return two functions of (feature shapes, padded input size) whose results are constants of the graph: the anchors (A_l, 4)
+    per level, and the corners (A, 2) of their cells."""
 
     def strides(shapes, padded):
         return [(padded[0] // height, padded[1] // width) for height, width in shapes] if strides_from_size else None
@@ -201,16 +207,16 @@ def constant_anchors(generator: AnchorGenerator, strides_from_size: bool):
 
 
 def build_network(config, fast: bool = False) -> FasterRcnn:
-    """The network that the config describes; see `build_parts`."""
+    """Return the network that the configuration describes; args: see `build_parts`."""
     return FasterRcnn(**build_parts(config, fast))
 
 
 def build_parts(config, fast: bool = False) -> dict:
-    """What the config says of the arguments of FasterRcnn.
+    """Return the arguments of FasterRcnn that the configuration describes.
 
     Args:
         config: see default_config.yaml.
-        fast: the CPU's fast convolutions; False for other devices and for export.
+        fast: use the CPU's fast convolutions; False for other devices and for export.
     """
     offset = config.box_offset
     anchors = AnchorGenerator(config.anchor_scales, config.anchor_ratios, config.anchor_strides, config.anchor_rounding,
@@ -226,12 +232,12 @@ def build_parts(config, fast: bool = False) -> dict:
     anchor_sampling = {"num_pos": config.num_expected_pos, "num_total": config.num_expected_neg,
                        "num_neg": config.max_negative_anchors}
     bounds = config.img_height, config.img_width
-    height, width = InputSize(*bounds, pad_to=config.pad_to).box() or bounds      # of training's inputs
+    height, width = InputSize(*bounds, pad_to=config.pad_to).box() or bounds      # of the training inputs
     shapes = level_shapes((height, width), config.anchor_strides)
     noise_sizes = (len(anchors.grid(shapes)), config.rpn_proposal_max_num + config.num_gts)
     backbone = build_backbone(config, fast)
     if config.norm_statistics == "batch":
-        take_batch_statistics(backbone)
+        use_batch_statistics(backbone)
     return {
         "backbone": backbone,
         "neck": FeaturePyramid(config.fpn_in_channels, config.fpn_out_channels, config.fpn_num_outs, fast, config.fpn_upsample),
@@ -257,7 +263,7 @@ def build_parts(config, fast: bool = False) -> dict:
 
 
 def roi_sampling(config, offset: float, iou_offset: float) -> dict:
-    """Return the arguments of the sampling of the second stage. offset, iou_offset: added to sides of boxes, and in IoU."""
+    """Return the arguments of `sample_rois`. offset, iou_offset: box offset of the coder and of the IoU (0 or 1)."""
     return {
         "num_pos": config.num_expected_pos_stage2,
         "num_total": config.num_expected_total_stage2,
@@ -268,7 +274,7 @@ def roi_sampling(config, offset: float, iou_offset: float) -> dict:
         "means": tuple(config.rcnn_target_means),
         "offset": offset,
         "iou_offset": iou_offset,
-        "low_quality": config.get("low_quality_stage2", False),     # only Mask R-CNN has it
+        "low_quality": config.get("low_quality_stage2", False),     # a key of Mask R-CNN only
         "min_pos_iou": config.min_pos_iou_stage2,
     }
 
@@ -282,7 +288,7 @@ def build_detector(config) -> Detector:
 
 
 def build_proposals(config) -> tuple:
-    """The generators of training and of inference."""
+    """Return the proposal generators of training and of inference."""
     coding = {"stds": tuple(config.rpn_target_stds), "means": tuple(config.rpn_target_means),
               "clamp_both": config.clamp_both_sides, "offset": config.box_offset, "max_log_ratio": config.box_max_log_ratio,
               "cut_first": config.nms_across_levels_last, "filter_first": config.rpn_filter_first}

@@ -1,7 +1,7 @@
-"""The network under the old zoo's name, for programs that import it: the backbone is what the configuration says."""
+"""The network under the old zoo's name, for programs that import it; the configuration chooses the backbone."""
 from .faster_rcnn import FasterRcnn, build_network
 
 
 def Faster_Rcnn_Resnet(config) -> FasterRcnn:
-    """Return the network that `load_config` describes."""
+    """Return the network that `config`, a result of `load_config`, describes."""
     return build_network(config)

@@ -9,11 +9,12 @@ from ..model_utils.layers.convolution import Conv2d
 
 
 class FeaturePyramid(nn.Cell):
-    """C2..C5 -> P2..P6, `out_channels` each; strides 4 to 64.
+    """C2..C5 -> P2..P6 with `out_channels` channels each, strides 4 to 64.
 
-    Lateral 1x1, plus the coarser level enlarged, then 3x3. P6 is every second pixel of P5 (a max pool of size 1).
+    Each level is the sum of a lateral 1x1 convolution and the upsampled coarser level, then a 3x3 convolution. P6 is every second
+    pixel of P5 (a max pool of size 1).
 
-    upsample: how a level is enlarged: "nearest", by repetition, or "bilinear", pixel centres at half a pixel.
+    upsample: "nearest", or "bilinear" with pixel centres at half a pixel.
     """
 
     def __init__(self, in_channels: Sequence[int], out_channels: int, num_outs: int = 5, fast: bool = False,
@@ -23,36 +24,36 @@ class FeaturePyramid(nn.Cell):
         self.laterals = nn.CellList([Conv2d(channels, out_channels, 1, fast=fast) for channels in in_channels])
         self.outputs = nn.CellList([Conv2d(out_channels, out_channels, 3, fast=fast) for _ in in_channels])
         self.extra = num_outs - len(in_channels)
-        self.repeat_twice = RepeatTwice() if fast else None
+        self.upsample_twice = UpsampleTwice() if fast else None
 
     def construct(self, features):
         merged, outputs = None, ()
         for level in range(len(features) - 1, -1, -1):                         # from the coarsest
             lateral = self.laterals[level](features[level])
-            merged = lateral if merged is None else lateral + self.larger(merged, lateral.shape[2:])
+            merged = lateral if merged is None else lateral + self.upsample(merged, lateral.shape[2:])
             outputs = (self.outputs[level](merged), *outputs)
         for _ in range(self.extra):
             outputs = (*outputs, ops.MaxPool(1, 2)(outputs[-1]))               # ops.max_pool2d does not export to ONNX
         return outputs
 
-    def larger(self, x, size):
+    def upsample(self, x, size):
         if self.bilinear:
-            return double_bilinear(x)
-        if self.repeat_twice is not None and size == (2 * x.shape[2], 2 * x.shape[3]):
-            return self.repeat_twice(x)
-        return enlarge(x, size)
+            return upsample_bilinear(x)
+        if self.upsample_twice is not None and size == (2 * x.shape[2], 2 * x.shape[3]):
+            return self.upsample_twice(x)
+        return upsample_nearest(x, size)
 
 
-def enlarge(x, size):
-    """Nearest-neighbour enlargement of (N, C, h, w) to `size` = (H, W); exact repetition where H = 2h."""
+def upsample_nearest(x, size):
+    """Upsample (N, C, h, w) to `size` = (H, W) by nearest neighbour; each pixel is repeated exactly twice where H = 2h."""
     return ops.ResizeNearestNeighbor(size)(x)
 
 
-def double_bilinear(x):
-    """Bilinear enlargement of (N, C, h, w) to twice the side.
+def upsample_bilinear(x):
+    """Upsample (N, C, h, w) bilinearly to twice the side.
 
-    A pixel of the result lies a quarter of a pixel from its nearest one, so that it is 3/4 of that and 1/4 of the next. Written
-    out, because `ops.interpolate` does not export to ONNX.
+    A pixel of the result lies a quarter of a pixel from its nearest input pixel, whose weight is 3/4; that of the next one is 1/4.
+    Written out because `ops.interpolate` does not export to ONNX.
     """
     n, c, height, width = x.shape
     above, below = x, x
@@ -69,10 +70,11 @@ def double_bilinear(x):
     return x.reshape(n, c, 2 * height, 2 * width)
 
 
-class RepeatTwice(nn.Cell):
-    """(N, C, H, W) -> (N, C, 2H, 2W): `enlarge` on the CPU, whose resizing takes one thread and 171 ms to double 1x256x96x160.
+class UpsampleTwice(nn.Cell):
+    """(N, C, H, W) -> (N, C, 2H, 2W): a faster `upsample_nearest` for the CPU.
 
-    A transposed convolution of each channel with a 2x2 kernel of ones does it in 13.
+    The CPU's resizing uses one thread and takes 171 ms to double 1x256x96x160; a depthwise transposed convolution with a 2x2
+    kernel of ones takes 13 ms.
     """
 
     def __init__(self):
@@ -86,7 +88,7 @@ class RepeatTwice(nn.Cell):
         return y.reshape(n, c, 2 * height, 2 * width)
 
     def bprop(self, x, out, dout):
-        """The sum of the copies; the operator's own gradient would keep more memory."""
+        """Sum the gradients of the copies; the operator's own gradient would keep more memory."""
         n, c, height, width = x.shape
         y = ops.Conv2D(1, (2, 2), pad_mode="valid", stride=2)(dout.reshape(n * c, 1, 2 * height, 2 * width), self.ones)
         return (y.reshape(n, c, height, width),)

@@ -1,11 +1,11 @@
-"""Inception-ResNet-v2 backbone (Szegedy et al., 2016); inception_layout.py has its widths.
+"""Inception-ResNet-v2 backbone (Szegedy et al., 2016); inception_layout.py holds its widths.
 
 Shapes: N images of H x W pixels; C2..C5 have strides 4, 8, 16, 32 and sides ceil(H / stride), ceil(W / stride).
 
-The network was published for classification, its 3x3 convolutions and pools partly without padding, so that its maps lose a
-few rows at each border. Here all are padded, as the ResNets are: the sides are exact, and element i of a map is about pixel
-i * stride. What a weight sees away from the border is what it has learnt on. C2..C5 are the last maps of their strides: behind
-conv2d_4a (192 channels), repeat (320), repeat_1 (1088), conv2d_7b (1536).
+The network was published for classification, with 3x3 convolutions and pools that are partly unpadded, so that its maps lose a
+few rows at each border. Here all are padded, as in the ResNets: the sides are exact, and element i of a map lies at about pixel
+i * stride. Away from the border, pretrained weights see what they were trained on. C2..C5 are the last maps of their strides:
+behind conv2d_4a (192 channels), repeat (320), repeat_1 (1088), conv2d_7b (1536).
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ class ConvRelu(ConvNorm):
 
 
 class AveragePool(nn.Cell):
-    """Mean of the 3x3 pixels around each, of those inside the map."""
+    """Average over 3x3 pixels with stride 1; pixels outside the map do not count."""
 
     def construct(self, x):
         return ops.AvgPool(3, 1, "same")(x)
 
 
 class Joined(nn.Cell):
-    """Two to four branches side by side, their channels joined; `pool`: with the largest of 3x3 pixels as the last of them."""
+    """Two to four parallel branches whose channels are concatenated. pool: append a 3x3 max pool of the input."""
 
     def __init__(self, entering: int, branches, width: float, eps: float, fast: bool, pool: bool = False):
         super().__init__()
@@ -57,7 +57,7 @@ class Joined(nn.Cell):
 
 
 class Residual(Joined):
-    """The joined branches, turned by a 1x1 convolution with bias and multiplied by `scale`, plus the input."""
+    """Input plus `scale` times the joined branches, which a 1x1 convolution with bias maps to the input's channels."""
 
     def __init__(self, channels: int, branches, scale: float, width: float, eps: float, fast: bool, relu: bool = True):
         super().__init__(channels, branches, width, eps, fast)
@@ -70,20 +70,20 @@ class Residual(Joined):
         return ops.relu(y) if self.relu else y
 
     def branch_end(self):
-        """As of resnet.Bottleneck: without its last weight, a block adds nothing."""
+        """As in resnet.Bottleneck: with this weight 0, a block adds nothing."""
         return self.conv2d.weight, self.conv2d.weight
 
 
 class InceptionResNetV2(nn.Cell):
-    """`construct(x (N, 3, H, W))` gives C2..C5.
+    """Backbone: `construct` maps (N, 3, H, W) to C2..C5.
 
     Args:
         blocks: repeated blocks per stage, (10, 20, 9) as published.
         width: factor of all channels.
-        frozen_stages: stages without training: the stem (to conv2d_2b) counted first, then those that end in C2..C5.
-        train_norm: whether gamma and beta of the other stages learn (their statistics stay fixed).
-        eps: of the batch norm.
-        fast: the CPU's fast convolutions (see convolution.py).
+        frozen_stages: number of stages that do not train: the stem (up to conv2d_2b), then the stages that end in C2..C5.
+        train_norm: train gamma and beta of the other stages (the statistics stay fixed).
+        eps: added to the variance in batch norm.
+        fast: use the CPU's fast convolutions (convolution.py).
     """
 
     def __init__(self, blocks: Sequence[int] = (10, 20, 9), width: float = 1.0, frozen_stages: int = 2, train_norm: bool = False,
@@ -131,7 +131,7 @@ class InceptionResNetV2(nn.Cell):
 
 
 def build_branch(entering: int, branch, width: float, eps: float, fast: bool):
-    """The cell of a branch: of a single convolution that alone, as its name wants it."""
+    """Return the cell of a branch; a single convolution stays unwrapped, since its parameter name has no index."""
     cells = []
     for part in branch:
         if part == AVERAGE:

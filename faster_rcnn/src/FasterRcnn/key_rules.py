@@ -1,4 +1,4 @@
-"""Names of the old zoo's keys, and what must hold between the keys. Ranges are in default_config.yaml."""
+"""Names of the old zoo's keys, and constraints between keys. Ranges of single keys are in default_config.yaml."""
 import itertools
 import re
 
@@ -6,7 +6,7 @@ from ..model_utils.configuration.rules import check_anchors, check_classes, chec
 from .backbones import BACKBONES, check_backbone
 from .conventions import CONVENTIONS
 
-# Another name of a key -> the key.
+# Alias -> key.
 ALIASES = {
     "ann_file": "anno_path",
     "checkpoint": "checkpoint_path",
@@ -17,15 +17,15 @@ ALIASES = {
     "run_distribute": "distribute",
 }
 
-# Key whose value stands for those of others: each value -> {key: value}. Of a key that several name, the last has the say.
+# Key whose value sets other keys: value -> {key: value}. Where two presets set the same key, the later one overrides.
 PRESETS = {"convention": CONVENTIONS, "backbone": {name: backbone.keys for name, backbone in BACKBONES.items()}}
 
-# A name that stands for several keys: its values are theirs, in this order.
+# Alias of several keys: its values are theirs, in this order.
 SEVERAL = {}
 
-# Keys that old YAML files hold and nothing reads: (the values that change nothing, None = any; what is used instead).
-# Some of these ModelArts passes on by itself.
-_JOB = "the launcher's environment says it"
+# Keys of old YAML files that nothing reads: (values that change nothing, None = any; what to use instead).
+# ModelArts passes some of them by itself.
+_JOB = "the launcher's environment sets it"
 _SIGMOID = "objectness is one logit per anchor, scored by a sigmoid"
 RETIRED = {
     "activate_num_classes": ((2,), _SIGMOID),
@@ -40,27 +40,27 @@ RETIRED = {
     "lr_type": (("dynamic", "multistep"), "set lr_schedule"),
     "num_anchors": (None, "it follows from anchor_scales and anchor_ratios"),
     "num_bboxes": (None, "it follows from the image size and the anchors"),
-    "num_bboxes_stage2": (None, "rpn_proposal_max_num says it"),
+    "num_bboxes_stage2": (None, "set rpn_proposal_max_num"),
     "num_gpus": (None, _JOB),
     "opt_type": (("sgd",), "the optimiser is SGD with momentum"),
     "prefix": (None, "checkpoints are named after the model"),
-    "python_multiprocessing": (None, "num_parallel_workers says how many"),
+    "python_multiprocessing": (None, "set num_parallel_workers"),
     "rank_id": (None, _JOB),
     "result_path": (None, "set output_path"),
-    "roi_sample_num": (None, "num_expected_total_stage2 says it"),
+    "roi_sample_num": (None, "set num_expected_total_stage2"),
     "rpn_head_loss_type": (("CrossEntropyLoss",), _SIGMOID),
     "rpn_head_use_sigmoid": ((True,), _SIGMOID),
     "rpn_head_weight": ((1,), "set rpn_loss_cls_weight and rpn_loss_reg_weight"),
     "save_checkpoint_path": (None, "checkpoints go to OUTPUT_PATH/checkpoint"),
-    "sgd_momentum": (None, "momentum says it"),
+    "sgd_momentum": (None, "set momentum"),
     "task_index": (None, _JOB),
-    "total_epoch": (None, "epoch_size says it"),
+    "total_epoch": (None, "set epoch_size"),
     "use_sigmoid_cls": ((True,), _SIGMOID),
-    "without_bg_loss": ((True,), "box losses count objects alone"),
+    "without_bg_loss": ((True,), "box losses only count objects"),
     "worker_hosts": (None, _JOB),
 }
 
-# The first may not exceed the second.
+# Pairs of keys of which the first must not exceed the second.
 ORDERED = (
     ("neg_iou_thr", "pos_iou_thr"), ("min_pos_iou", "pos_iou_thr"), ("num_expected_pos", "num_expected_neg"),
     ("neg_iou_thr_stage2", "pos_iou_thr_stage2"), ("num_expected_pos_stage2", "num_expected_total_stage2"),
@@ -68,7 +68,7 @@ ORDERED = (
 
 
 def check_config(config):
-    """(key, what is wrong with it) if keys contradict each other, else None."""
+    """Return the first (key, fault) of keys that contradict each other, or None."""
     checks = (check_anchors, _order, check_epochs_and_names, check_classes, check_backbone, _widths, _levels, _input_size)
     return next(itertools.chain.from_iterable(check(config) for check in checks), None)
 
@@ -80,7 +80,7 @@ def _order(config):
 
 
 def _widths(config):
-    """Each part takes what the one before it gives."""
+    """Each part must take as many channels as the part before it returns."""
     for name, other in (("rpn_in_channels", "fpn_out_channels"), ("roi_align_out_channels", "fpn_out_channels"),
                         ("rcnn_in_channels", "roi_align_out_channels")):
         if config[name] != config[other]:
@@ -99,7 +99,7 @@ def _levels(config):
 
 
 def _input_size(config):
-    """The padded input must divide by the stride of the last stage, so that each level is twice the next."""
+    """The padded input must be a multiple of the last stage's stride, so that each level is twice the size of the next."""
     stride = config.anchor_strides[3]
     if config.pad_to == "fixed":
         sizes = (("img_height", config.img_height), ("img_width", config.img_width))

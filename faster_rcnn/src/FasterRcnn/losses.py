@@ -4,7 +4,7 @@ from mindspore import ops
 
 
 def smooth_l1(prediction, target, beta: float):
-    """Smooth L1 per element (Girshick, "Fast R-CNN", 2015, eq. 3, with the corner at `beta`); beta 0 is plain L1."""
+    """Return the smooth L1 loss per element (Girshick, "Fast R-CNN", 2015, eq. 3); `beta` is the transition point, 0 = L1."""
     distance = ops.abs(prediction - target)
     if beta == 0:
         return distance
@@ -12,7 +12,8 @@ def smooth_l1(prediction, target, beta: float):
 
 
 def binary_cross_entropy(logits, target):
-    """Cross entropy of sigmoid(logits) against `target` in [0, 1], per element, without overflow."""
+    """Return the cross entropy of sigmoid(logits) against `target` in [0, 1] per element, without overflow."""
     size = ops.abs(logits)
-    # Half of the sum, and not relu: the slope of that at 0 is 0, and the whole slope there would be -target, not 0.5 - target.
+    # 0.5 * (x + |x|) instead of relu(x): MindSpore's relu has gradient 0 at x = 0, which would make the whole gradient there
+    # -target instead of 0.5 - target.
     return 0.5 * (logits + size) - logits * target + ops.log1p(ops.exp(-size))

@@ -1,7 +1,7 @@
-"""The network in two parts, for programs that do NMS and RoIAlign between them by themselves.
+"""The network exported in two parts, for programs that do NMS and RoIAlign between the parts themselves.
 
-Shapes: level l has A_l anchors, in the order (y, x, anchor); P proposals, K foreground classes, C channels, S side of what is
-pooled. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1; they are not cut to the picture.
+Shapes: level l has A_l anchors, in the order (y, x, anchor); P proposals, K foreground classes, C channels, S side of the pooled
+features. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1; they are not clipped.
 """
 from mindspore import nn, ops
 
@@ -10,8 +10,8 @@ from ..model_utils.layers.boxes import decode, spread
 
 
 class DensePart(nn.Cell):
-    """What is computed of every pixel: (image, image_info) of one picture -> the levels that are pooled from (1, C, H_l, W_l),
-    then of each level the logits (1, A_l), then of each the boxes (1, A_l, 4)."""
+    """Backbone, neck and RPN for one image: (image, image_info) -> the levels that RoIs are pooled from (1, C, H_l, W_l), then the
+    logits (1, A_l) of every level, then the decoded boxes (1, A_l, 4) of every level."""
 
     def __init__(self, net: nn.Cell):
         super().__init__(auto_prefix=False)  # the parameters keep their names
@@ -32,7 +32,7 @@ class DensePart(nn.Cell):
 
 
 class HeadsPart(nn.Cell):
-    """The box head: pooled features (P, C, S, S) and the proposals (P, 4) -> boxes (P, K, 4), scores (P, K)."""
+    """Box head: pooled features (P, C, S, S) and proposals (P, 4) -> boxes (P, K, 4), scores (P, K)."""
 
     def __init__(self, net: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -49,9 +49,9 @@ class HeadsPart(nn.Cell):
 
 
 def network_parts(net, config, inputs: dict) -> list:
-    """As `exported` of network_define.py. inputs: {name: shape} of the whole network."""
+    """Return the parts as `exported` of network_define.py does. inputs: {name: shape} of the whole network."""
     if inputs["image"][0] != 1:
-        raise InputError(f"test_batch_size: --split=True takes one picture at a time: 1, not {inputs['image'][0]}")
+        raise InputError(f"test_batch_size: --split=True exports for one image: expected 1, got {inputs['image'][0]}")
     levels, pooled = len(config.anchor_strides), len(config.roi_align_featmap_strides)
     names = [f"{name}_{i}" for name, count in (("feature", pooled), ("logits", levels), ("boxes", levels)) for i in range(count)]
     side = config.roi_layer["out_size"]

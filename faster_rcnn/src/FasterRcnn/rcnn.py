@@ -1,7 +1,7 @@
-"""Second stage: the box head, its losses, and its final detections.
+"""Second stage: the box head, its losses, and the final detections.
 
-Shapes: N images, S sampled RoIs a picture of which the first Q slots are for objects, R RoIs in the batch, K foreground classes,
-D detections a picture. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1; label 0 is background.
+Shapes: N images, S sampled RoIs per image, of which only the first Q may be positive, R RoIs in the batch, K foreground classes,
+D detections per image. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1; label 0 is background.
 """
 
 from collections.abc import Sequence
@@ -34,16 +34,16 @@ class BoxHead(nn.Cell):
 
 
 def box_head_losses(logits, deltas, labels, targets, positive, valid, beta: float = 1.0, added: float = 0.0):
-    """Class and box loss of the sampled RoIs.
+    """Return the classification and box losses of the sampled RoIs (Girshick, "Fast R-CNN", 2015, section 2.3).
 
     Args:
         logits: (N, S, K+1); labels: int32 (N, S); valid: bool (N, S), False for padding.
-        deltas: (N, Q, 4K), targets: (N, Q, 4), positive: bool (N, Q): the slots for objects alone.
-        beta: corner of the smooth L1; added: see shared_count.
+        deltas: (N, Q, 4K), targets: (N, Q, 4), positive: bool (N, Q): only the slots that may be positive.
+        beta: transition point of the smooth L1 loss; added: see shared_count.
 
     Returns:
-        Cross entropy and smooth L1 of each object's own class, both summed and divided by the number of valid RoIs,
-        over all devices: see shared_count.
+        Cross entropy, and smooth L1 of the deltas of each object's class. Both are summed and divided by the number of valid
+        RoIs over all devices: see shared_count.
     """
     dtype = logits.dtype
     valid = valid.astype(dtype)
@@ -59,12 +59,12 @@ def box_head_losses(logits, deltas, labels, targets, positive, valid, beta: floa
 
 
 class Detector(nn.Cell):
-    """Class scores and box deltas of the proposals -> the best `max_per_img` detections of each picture.
+    """Class scores and box deltas of the proposals -> the best `max_per_img` detections per image.
 
-    Each class's box is decoded and clipped, what scores above `score_thr` competes within its class (NMS at `iou_thr`), and the
-    best of all classes stay. A candidate's sides are at least `min_size` long. Of the candidates above the threshold the best
-    `nms_pre` enter the NMS; since a box can only be suppressed by a better one, this changes nothing unless fewer than
-    `max_per_img` of them survive. With `clip_last` boxes are clipped behind the NMS, and may be left without width or height.
+    Each class's box is decoded and clipped. Boxes that score above `score_thr` and are at least `min_size` pixels wide and high
+    compete within their class (NMS), and the best of all classes remain. Only the best `nms_pre` enter the NMS; since only a
+    better box can suppress a box, this changes nothing unless fewer than `max_per_img` of them survive. With `clip_last` boxes
+    are clipped after the NMS, and may end up without width or height (mindspore-lab).
     """
 
     def __init__(self, nms: nn.Cell, stds: Sequence[float], means: Sequence[float], score_thr: float, max_per_img: int,
@@ -78,13 +78,20 @@ class Detector(nn.Cell):
         self.score_thr, self.max_per_img, self.nms_pre = score_thr, max_per_img, nms_pre
 
     def construct(self, logits, deltas, proposals, valid, image_sizes):
-        """logits (N, P, K+1), deltas (N, P, 4K), proposals (N, P, 4), valid (N, P), image_sizes (N, 2) that boxes are clipped to ->
-        boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D), best first."""
+        """Return the detections in descending order of score.
+
+        Args:
+            logits: (N, P, K+1); deltas: (N, P, 4K); proposals: (N, P, 4); valid: bool (N, P).
+            image_sizes: (N, 2), height and width that boxes are clipped to.
+
+        Returns:
+            boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D).
+        """
         detections, _ = self.with_proposals(logits, deltas, proposals, valid, image_sizes)
         return detections
 
     def with_proposals(self, logits, deltas, proposals, valid, image_sizes):
-        """The same, and the number of the proposal that each detection came from, (N, D)."""
+        """Return the detections and the index (N, D) of the proposal that each of them came from. Args: see `construct`."""
         n, p = valid.shape
         scores = ops.softmax(logits, -1)[:, :, 1:]                             # (N, P, K)
         classes = scores.shape[-1]

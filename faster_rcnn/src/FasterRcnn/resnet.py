@@ -1,6 +1,6 @@
-"""ResNet backbone (He et al., "Deep Residual Learning for Image Recognition", 2016), and what backbones have in common.
+"""ResNet backbone (He et al., "Deep Residual Learning for Image Recognition", 2016), and functions that all backbones share.
 
-Shapes: N images of H x W pixels; stage l = 2..5 has stride 2^l.
+Shapes: N images of H x W pixels; C_l, l = 2..5, has stride 2^l.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from ..model_utils.layers.convolution import ConvNorm
 
 
 class Bottleneck(nn.Cell):
-    """1x1 reduce, 3x3, 1x1 expand, plus the identity or its projection."""
+    """1x1 reduce, 3x3, 1x1 expand, plus the identity or its projection (He et al., 2016, figure 5)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, stride_in_1x1: bool, eps: float, fast: bool):
         super().__init__()
@@ -31,23 +31,23 @@ class Bottleneck(nn.Cell):
         return ops.relu(self.conv3(y) + identity)
 
     def branch_end(self):
-        """(parameter that silences what the block adds, weight that it is fresh with)."""
+        """Return (parameter that silences the residual branch when it is 0, weight that is new if the branch is untrained)."""
         return self.conv3.gamma, self.conv3.weight
 
 
 class ResNet(nn.Cell):
-    """Stem and four stages of bottlenecks; `construct(x (N, 3, H, W))` gives C2..C5, strides 4 to 32.
+    """Stem and four stages of bottlenecks; `construct` maps (N, 3, H, W) to C2..C5, strides 4 to 32.
 
     Args:
         blocks: bottlenecks per stage, (3, 4, 6, 3) for ResNet-50.
         in_channels: channels that enter each stage; the first is the stem's width.
-        out_channels: channels that leave each stage, four times the width inside.
-        frozen_stages: stages without training, the stem counted first (2 = stem and layer1).
-        train_norm: whether gamma and beta of the other stages learn (their statistics stay fixed).
-        stride_in_1x1: a stage shrinks in its first 1x1 convolution (He et al., MSRA's weights), not in the 3x3 behind it.
-        eps: of the batch norm.
-        fast: the CPU's fast convolutions (see convolution.py).
-        pool_padding: of the pool behind the stem, see `stem_pool`.
+        out_channels: channels that leave each stage, four times the width of its bottlenecks.
+        frozen_stages: number of stages that do not train, the stem counted first (2 = stem and layer1).
+        train_norm: train gamma and beta of the other stages (the statistics stay fixed).
+        stride_in_1x1: put a stage's stride into its first 1x1 convolution (He et al., MSRA's weights), not into the 3x3.
+        eps: added to the variance in batch norm.
+        fast: use the CPU's fast convolutions (convolution.py).
+        pool_padding: padding of the pool behind the stem, see `stem_pool`.
     """
 
     def __init__(self, blocks: Sequence[int], in_channels: Sequence[int], out_channels: Sequence[int], frozen_stages: int = 2,
@@ -76,23 +76,23 @@ class ResNet(nn.Cell):
 
 
 def cut(x, stages_before: int, frozen_stages: int):
-    """No gradient goes back into frozen stages."""
+    """Stop the gradient of x if all `stages_before` it are frozen."""
     return ops.stop_gradient(x) if stages_before <= frozen_stages else x
 
 
 def freeze(stages: Sequence, frozen_stages: int, train_norm: bool) -> None:
-    """Say of each parameter whether it learns; stages: lists of cells, the stem first."""
+    """Set requires_grad of every parameter. stages: lists of cells, the stem first."""
     leaves = {"weight", "bias"} | ({"gamma", "beta"} if train_norm else set())
     for index, cells in enumerate(stages):
         for parameter in (parameter for cell in cells for parameter in cell.get_parameters()):
             parameter.requires_grad = index >= frozen_stages and parameter.name.rsplit(".", 1)[-1] in leaves
 
 
-def begin_as_identity(backbone: nn.Cell, missing: Sequence[str]) -> int:
-    """Silence the residual branches that learn and whose last weight is in `missing` (parameter names).
+def zero_init_residuals(backbone: nn.Cell, missing: Sequence[str]) -> int:
+    """Zero the residual branches that train and whose last weight is in `missing` (parameter names).
 
-    In a bottleneck gamma of the last norm becomes 0. A fresh branch then adds nothing until it has learnt to (Goyal et al.,
-    "Accurate, Large Minibatch SGD", 2017, section 5.1). Call before `calibrate_norms`. Returns the number of blocks.
+    In a bottleneck, gamma of the last norm becomes 0, so that a new block starts as the identity (Goyal et al., "Accurate, Large
+    Minibatch SGD", 2017, section 5.1). Call before `calibrate_norms`. Returns the number of blocks.
     """
     missing = set(missing)
     ends = [cell.branch_end() for _, cell in backbone.cells_and_names() if hasattr(cell, "branch_end")]
@@ -103,12 +103,12 @@ def begin_as_identity(backbone: nn.Cell, missing: Sequence[str]) -> int:
 
 
 def stem_pool(x, padding: str = "both"):
-    """The largest pixel of 3x3 windows, two pixels apart; x (N, C, H, W) >= 0, so that 0 pads as well as -inf.
+    """Max pool of 3x3 windows with stride 2. x: (N, C, H, W) >= 0, so that padding with 0 equals padding with -inf.
 
-    Odd sides get a pixel at both ends. Of even sides `padding` decides: "both" places the first window around the first pixel
-    (PyTorch's padding of 1, whose last pixel no window reads), "same" around the second one (MindSpore's pad_mode "same").
-    `nn.MaxPool2d` with padding is an operator that keeps the places of the largest, takes more than twice as long on the CPU,
-    and does not export to ONNX.
+    Odd sides are padded at both ends. `padding` decides for even sides: "both" centres the first window on the first pixel
+    (PyTorch's padding of 1, whose last row no window reads), "same" on the second one (MindSpore's pad_mode "same").
+    `nn.MaxPool2d` with padding also returns the positions of the maxima: it takes more than twice as long on the CPU, and does
+    not export to ONNX.
     """
     n, c, height, width = x.shape
     x = padded_ends(x, ops.zeros((n, c, 1, width), x.dtype), 2, padding)
@@ -117,22 +117,22 @@ def stem_pool(x, padding: str = "both"):
 
 
 def padded_ends(x, line, axis: int, padding: str):
-    """x with `line` at the ends of an axis at which `stem_pool` needs it."""
+    """Return x with `line` at the ends of `axis` that `stem_pool` pads."""
     if x.shape[axis] % 2:
         return ops.cat((line, x, line), axis)
     return ops.cat((x, line) if padding == "same" else (line, x), axis)
 
 
 def calibrate_norms(backbone: nn.Cell, images, missing: Sequence[str]) -> int:
-    """Set the fixed statistics of the layers named in `missing` to those of `images`; call in PyNative mode.
+    """Set the fixed statistics of the layers named in `missing` to those of `images`. Call in PyNative mode.
 
     Args:
-        backbone: the network whose layers are meant.
-        images: Tensor (N, 3, H, W), normalised; a handful of training pictures.
+        backbone: the network that holds the layers.
+        images: Tensor (N, 3, H, W), normalised; a handful of training images.
         missing: parameter names; a layer is calibrated if its "moving_mean" or "weight" is among them.
 
     Returns:
-        The number of layers calibrated.
+        The number of calibrated layers.
     """
     missing = set(missing)
     layers = [cell for _, cell in backbone.cells_and_names() if isinstance(cell, ConvNorm)]
@@ -148,7 +148,7 @@ def calibrate_norms(backbone: nn.Cell, images, missing: Sequence[str]) -> int:
 
 
 def learning(config, fast: bool) -> dict:
-    """Return the arguments that every backbone of this folder takes of the configuration."""
+    """Return the arguments that every backbone of this folder takes from the configuration."""
     return {"frozen_stages": config.frozen_stages, "train_norm": config.train_norm, "eps": config.norm_eps, "fast": fast}
 
 

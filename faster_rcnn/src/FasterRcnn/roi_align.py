@@ -1,17 +1,17 @@
-"""RoIAlign on a feature pyramid: each RoI is pooled from the one level that its size asks for.
+"""RoIAlign on a feature pyramid: each RoI is pooled from one level, which its size selects.
 
-Shapes: N images, R RoIs a picture, M = N * R, C channels, S output side, K feature cells that a RoI reads; level l has
-H_l x W_l cells. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1; inside, coordinates are in cells
-of the RoI's own level.
+Shapes: N images, R RoIs per image, M = N * R, C channels, S output side, K feature cells that a RoI reads; level l has
+H_l x W_l cells. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1; internal coordinates are in cells
+of the RoI's level.
 
 RoIAlign (He et al., "Mask R-CNN", 2017, section 3) is linear in the features, and its weights are products of one
-along y and one along x: out = Wy F Wx'. So the cells that a RoI reads are gathered from a (cell, channel) table of all
-levels, and matrix products pool them; the gradient is the transposed products and a scatter-add. For 2 x 512 RoIs of
-7x7 on 256 channels of a 768x1280 picture that takes 0.33 s of CPU time forward and 0.8 s with the gradient, change of
-layout included. `ops.ROIAlign` takes four times that for one call on the finest level alone. Nor is it exact on the CPU
-of MindSpore 2.10: its gradient counts the RoI 1 pixel wider and higher whatever `roi_end_mode` says, `sample_num=0`
-rounds the number of samples down where other frameworks round up (nan for RoIs below S cells), and a RoI with
-x1 = x2 = 0 leaves its output unwritten.
+along y and one along x: out = Wy F Wx'. Therefore the cells that a RoI reads are gathered from a (cell, channel) table
+of all levels, and matrix products pool them; the gradient is the transposed products and a scatter-add. For 2 x 512 RoIs
+of 7x7 on 256 channels of a 768x1280 image this takes 0.33 s of CPU time forward and 0.8 s with the gradient, including
+the change of layout. `ops.ROIAlign` takes four times as long for a single call on the finest level. Nor is it exact on
+the CPU of MindSpore 2.10: its gradient takes the RoI to be 1 pixel wider and higher regardless of `roi_end_mode`,
+`sample_num=0` rounds the number of samples down where other frameworks round up (NaN for RoIs below S cells), and it
+does not write the output of a RoI with x1 = x2 = 0.
 """
 
 import math
@@ -24,7 +24,7 @@ from mindspore import dtype as mstype
 from ..model_utils.layers.boxes import spread
 from .roi_pool import PoolGrid, PoolWindow
 
-# level = floor(first + log2(side / (finest_scale * size) + inside) + outside), within the pyramid; side is the square
+# level = floor(first + log2(side / (finest_scale * size) + inside) + outside), clamped to the pyramid; side is the square
 # root of the RoI's area, with width = x2 - x1 + offset.
 LEVEL_RULES = {
     "mmdet": {"first": 0, "size": 1, "inside": 1e-6, "outside": 0.0, "offset": 0},
@@ -33,22 +33,22 @@ LEVEL_RULES = {
     "zoo": {"first": 0, "size": 1, "inside": 1e-6, "outside": 0.0, "offset": 1},
     "mslab": {"first": 0, "size": 1, "inside": 1e-6 + 1e-4, "outside": 0.0, "offset": 0},
 }
-GATHER = 30  # multiplications that take as long as to gather and to scatter a number; 10 to 60 choose alike for 7x7 and 14x14
+GATHER = 30  # cost to gather and scatter a number, in multiplications; 10 to 60 give the same choice for 7x7 and 14x14
 
 
 class RoiAlign(nn.Cell):
-    """Features of RoIs.
+    """Pool the features of RoIs (He et al., "Mask R-CNN", 2017, section 3; level: Lin et al., 2017, eq. 1).
 
     Args:
-        out_size: S.
-        sample_num: samples per bin and axis; 0 takes as many as the bin has cells, rounded up (detectron2, mmdet).
+        out_size: output side S.
+        sample_num: samples per bin and axis; 0 takes as many as the bin spans cells, rounded up (detectron2, mmdet).
         strides: pixels per cell of each level.
-        finest_scale: RoIs below twice this side go to the first level, below four times to the second, and so on.
-        aligned: the centre of a cell is half a cell from its corner. False: the older convention without it, where a
-            RoI is at least one cell wide and high.
-        level_rule: how the level is rounded, a key of LEVEL_RULES.
-        fast: for the CPU: the layout of the features changes by a product with the identity, which takes as long as a
-            transposition and keeps nothing; the latter's operator and its gradient keep 1 GB at 2 x 768 x 1280.
+        finest_scale: RoIs below twice this side (pixels) go to the first level, below four times to the second, and so on.
+        aligned: put the centre of a cell half a cell from its corner. False: the older convention without the half cell,
+            where a RoI is at least one cell wide and high.
+        level_rule: rounding of the level, a key of LEVEL_RULES.
+        fast: for the CPU: change the layout of the features by a product with the identity, which takes as long as a
+            transposition but keeps nothing; the transpose operator and its gradient keep 1 GB at 2 x 768 x 1280.
     """
 
     def __init__(self, out_size: int, sample_num: int, strides: Sequence[int], finest_scale: float = 56.0,
@@ -58,31 +58,34 @@ class RoiAlign(nn.Cell):
         self.out_size, self.sample_num, self.aligned = out_size, sample_num, aligned
         self.strides, self.finest_scale = tuple(strides), finest_scale
         self.rule = LEVEL_RULES[level_rule]
-        # The largest square RoI of each level, in its cells; the last level takes all that are larger.
+        # Side of the largest square RoI of each level, in its cells; the last level takes all larger ones.
         limits = [2.0 ** (i + 1) * finest_scale / stride for i, stride in enumerate(strides)]
         self.limits = (*limits[:-1], math.inf)
-        # Compared with, in place of a logarithm: log2 on the CPU is just below 2 at 4.
+        # Compare with borders instead of taking a logarithm: on the CPU, log2(4) is just below 2.
         borders = 2.0 ** (np.arange(1, len(strides)) - self.rule["first"] - self.rule["outside"])
         self.borders = Tensor(borders.astype(np.float32))
         self.pool_grid, self.pool_window = PoolGrid(), PoolWindow(out_size)
 
     def construct(self, features: Sequence, rois):
-        """features (N, C, H_l, W_l) per level, rois (N, R, 4) -> (N*R, C, S, S)."""
+        """Pool features (N, C, H_l, W_l) per level at rois (N, R, 4) -> (N*R, C, S, S)."""
         table, shapes = self.table_of(features)
         return self.from_table(table, shapes, rois)
 
     def table_of(self, features: Sequence):
-        """features (N, C, H_l, W_l) per level -> all cells (cells, C), ((H_l, W_l), ...): for layers of several sizes."""
+        """Return all cells (cells, C) of features (N, C, H_l, W_l) per level, and the levels' (H_l, W_l).
+
+        Layers of several output sizes share the table.
+        """
         table = ops.cat([self.rows_of(level) for level in features])                     # (cells, C)
         return table, tuple((level.shape[2], level.shape[3]) for level in features)
 
     def from_table(self, table, shapes, rois):
-        """What `table_of` gave and rois (N, R, 4) -> (N*R, C, S, S)."""
+        """Pool the result of `table_of` at rois (N, R, 4) -> (N*R, C, S, S)."""
         out = self.pool(table, shapes, ops.stop_gradient(rois))                # (M, S*S, C)
         return out.swapaxes(1, 2).reshape(-1, table.shape[1], self.out_size, self.out_size)
 
     def rows_of(self, level):
-        """(N, C, H, W) -> (N*H*W, C)."""
+        """Reshape (N, C, H, W) -> (N*H*W, C)."""
         n, c, height, width = level.shape
         if not self.fast:
             return level.transpose(0, 2, 3, 1).reshape(-1, c)
@@ -90,7 +93,7 @@ class RoiAlign(nn.Cell):
         return ops.BatchMatMul(transpose_a=True)(level.reshape(n, c, height * width), one).reshape(-1, c)
 
     def levels(self, rois):
-        """Index of the level of each RoI (..., 4), int32."""
+        """Return the level index of each RoI (..., 4), int32 (Lin et al., 2017, eq. 1)."""
         if len(self.strides) == 1:
             return ops.zeros(rois.shape[:-1], mstype.int32)
         size = ops.relu(rois[..., 2:] - rois[..., :2] + self.rule["offset"])
@@ -99,24 +102,31 @@ class RoiAlign(nn.Cell):
         return (ratio >= self.borders).astype(mstype.int32).sum(-1).astype(mstype.int32)
 
     def pool(self, table, shapes, rois):
-        """(cells, C), ((H_l, W_l), ...), (N, R, 4) -> (M, S*S, C)."""
+        """Pool a table (cells, C) of levels of `shapes` at rois (N, R, 4) -> (M, S*S, C)."""
         n, r, _ = rois.shape
-        reads = self.reads(shapes, rois.reshape(n * r, 4), picture_numbers(n, r), n)
+        reads = self.reads(shapes, rois.reshape(n * r, 4), image_indices(n, r), n)
         return self.pooling(shapes)(table, *reads)
 
     def pooling(self, shapes):
-        """The layer that takes what `reads` gives."""
+        """Return the layer that takes the result of `reads`."""
         return self.pool_grid if self.takes_grid(shapes) else self.pool_window
 
     def takes_grid(self, shapes) -> bool:
         return self.sample_num > 0 and grid_is_cheaper(self.out_size, self.sample_num, window_cells(shapes, self.limits))
 
-    def reads(self, shapes, rois, pictures, n: int):
-        """((H_l, W_l), ...), rois (M, 4), the number of each one's picture float32 (M, 1), how many pictures there are -> the cells
-        that each RoI reads, rows of the table int32 (M, K), and their weights along y and x."""
+    def reads(self, shapes, rois, images, n: int):
+        """Return the cells that each RoI reads, and their weights.
+
+        Args:
+            shapes: (H_l, W_l) per level; rois: (M, 4).
+            images: float32 (M, 1), index of each RoI's image; n: number of images.
+
+        Returns:
+            Rows of the table int32 (M, K), weights along y, weights along x (shapes: see roi_pool.py).
+        """
         own = ops.gather(level_table(shapes, self.strides, n), self.levels(rois), 0)
         height, width, first, scale = own.split(1, 1)                          # (M, 1) each
-        first = first + pictures * height * width                              # row of the table where the RoI's map begins
+        first = first + images * height * width                              # row of the table where the RoI's map begins
         corners = rois * scale - (0.5 if self.aligned else 0.0)
         size = ops.maximum(corners[:, 2:] - corners[:, :2], 0.0 if self.aligned else 1.0)
         x, y = (corners[:, 0:1], size[:, 0:1], width), (corners[:, 1:2], size[:, 1:2], height)
@@ -139,30 +149,30 @@ class RoiAlign(nn.Cell):
 
 @ops.constexpr
 def level_table(shapes, strides, n: int):
-    """Height, width, first row in the table, cells per pixel of each level: float32 (L, 4)."""
+    """Return height, width, first row in the table and cells per pixel of each level: float32 (L, 4)."""
     cells = [n * height * width for height, width in shapes]
     rows = [(*shape, sum(cells[:i]), 1 / strides[i]) for i, shape in enumerate(shapes)]
     return Tensor(np.array(rows, np.float32))
 
 
 @ops.constexpr
-def picture_numbers(n: int, r: int):
+def image_indices(n: int, r: int):
     return Tensor(np.repeat(np.arange(n, dtype=np.float32), r).reshape(n * r, 1))
 
 
 @ops.constexpr
 def longest(shapes):
-    """Largest height, largest width."""
+    """Return the largest height and the largest width."""
     return max(shape[0] for shape in shapes), max(shape[1] for shape in shapes)
 
 
 @ops.constexpr
 def window_cells(shapes, limits) -> int:
-    """The most cells that a RoI can touch on its level: of any shape, as long as its area is below limit * limit."""
+    """Return the most cells that a RoI can touch on its level, over all shapes with an area below limit * limit."""
     most = 1
     for (height, width), limit in zip(shapes, limits):
         for rows in range(1, height + 1):
-            # Samples that touch `rows` cells are spread over more than rows - 3; likewise for columns.
+            # Samples that touch `rows` cells span more than rows - 3 cells; likewise for columns.
             free = rows <= 3 or limit == math.inf
             columns = width if free else min(width, max(4, int(limit * limit / (rows - 3)) + 3))
             most = max(most, rows * columns)
@@ -171,23 +181,23 @@ def window_cells(shapes, limits) -> int:
 
 @ops.constexpr
 def grid_is_cheaper(bins: int, samples: int, window: int) -> bool:
-    """Whether the cells next to the samples, pooled along one axis, then the other, cost less than a window pooled at once.
+    """Return whether pooling a grid (the cells next to the samples, along y, then x) costs less than a window at once.
 
-    Per cell and channel: a multiplication for each bin or for each pair of bins, and the moving of the cell, worth GATHER of them.
+    Costs per cell and channel: a multiplication for each bin (grid) or pair of bins (window), plus GATHER for moving the cell.
     """
     return (2 * bins * samples) ** 2 * (bins + GATHER) <= window * (bins * bins + GATHER)
 
 
 def sample_weights(start, size, length, bins: int, samples: int):
-    """Cells next to the sampling points along one axis: indices (M, 2 * bins * samples), weights (M, bins, the same).
+    """Return the cells next to the sampling points along one axis: indices (M, T), weights (M, bins, T), T = 2 * bins * samples.
 
     Args:
-        start, size: of the RoI, in cells; length: of the map. (M, 1) each.
+        start, size: of the RoI, in cells; length: of the map, in cells. (M, 1) each.
     """
     m = start.shape[0]
     steps = Tensor(((np.arange(bins * samples) + 0.5) / samples).astype(np.float32).reshape(1, -1))
     point = start + steps * (size / bins)                                      # (M, bins * samples)
-    # More than a cell outside of the map a sample is 0; between there and the first cell it is that cell.
+    # A sample more than one cell outside the map counts 0; nearer ones take the value of the border cell.
     known = ops.logical_and(point >= -1, point <= length).astype(point.dtype) / samples
     last = length - 1
     point = ops.minimum(ops.relu(point), last)
@@ -200,17 +210,17 @@ def sample_weights(start, size, length, bins: int, samples: int):
 
 
 def window_weights(start, size, length, bins: int, samples: int, longest: int):
-    """Weights of all cells that a RoI touches along one axis, whatever number of samples it has.
+    """Return the weights of all cells that a RoI touches along one axis, for any number of samples.
 
     A sample between two cells counts for each by its distance from the other. The samples of a bin are equidistant, so
-    those between two cells are a count and a mean, and need no loop.
+    their number and mean position between two cells are enough, without a loop over samples.
 
     Args:
-        start, size, length: as in `sample_weights`; samples 0: one for each cell or part of a cell that a bin has.
+        start, size, length: see `sample_weights`; samples: 0 = one for each cell or part of a cell that a bin spans.
         longest: largest length.
 
     Returns:
-        first cell (M, 1), number of cells (M, 1), weights (M, longest + 1, bins), 0 from that number on.
+        First cell (M, 1), number of cells (M, 1), weights (M, longest + 1, bins), 0 beyond the number of cells.
     """
     step = size / bins
     count = float(samples) + ops.zeros_like(step) if samples else -ops.floor(-step)
@@ -220,7 +230,7 @@ def window_weights(start, size, length, bins: int, samples: int, longest: int):
     last_cell = ops.minimum(ops.relu(ops.floor(start + size - 0.5 * gap) + 1), last)
     cells = ops.maximum(last_cell - first_cell, 0.0) + 1
 
-    # From here on (M, t, bins): t is a cell, from the one before the first on.
+    # From here on (M, t, bins): t is a cell, starting one before the first.
     t = first_cell + Tensor(np.arange(-1, longest + 2, dtype=np.float32).reshape(1, -1))
     begin = start + Tensor(np.arange(bins, dtype=np.float32).reshape(1, -1)) * step
     shape = (t.shape[0], longest + 3, bins)
@@ -228,11 +238,11 @@ def window_weights(start, size, length, bins: int, samples: int, longest: int):
     begin, wide = spread(begin.expand_dims(1), shape), spread(gap.expand_dims(2), shape)
     before = ops.relu(-ops.floor((begin - spread(limit.expand_dims(2), shape)) / wide + 0.5))  # samples in front of t
     before = ops.minimum(before, spread(count.expand_dims(2), shape))
-    # Now between t and t + 1.
+    # From here on, index t stands for the interval between cells t and t + 1.
     t, shape = t[:, :-1], (t.shape[0], longest + 2, bins)
     lower, upper = before[:, :-1], before[:, 1:]
     part = begin[:, 1:] - spread(t.expand_dims(2), shape) + 0.5 * wide[:, 1:] * (upper + lower)  # mean distance from t
-    # Samples in front of the first cell of the map count for it alone, and those behind the last for that one.
+    # Samples before the first cell of the map count for that cell only; likewise behind the last cell.
     left = ops.maximum(part, spread((t < -0.5).astype(t.dtype).expand_dims(2), shape))
     right = ops.maximum(1 - part, spread((t > last - 0.5).astype(t.dtype).expand_dims(2), shape))
     weights = ((upper - lower) * left)[:, :-1] + ((upper - lower) * right)[:, 1:]
@@ -242,7 +252,7 @@ def window_weights(start, size, length, bins: int, samples: int, longest: int):
 
 
 def window_places(rows, columns, window: int):
-    """Row and column of the K = `window` cells of windows of (M, 1) rows and columns; beyond their end row `rows`."""
+    """Return row and column (M, K) of the K = `window` cells of windows of (M, 1) rows and columns; row `rows` beyond the end."""
     shape = (rows.shape[0], window)
     k = spread(Tensor(np.arange(window, dtype=np.float32).reshape(1, window)), shape)
     width = spread(columns, shape)
@@ -251,7 +261,7 @@ def window_places(rows, columns, window: int):
 
 
 def take(weights, index):
-    """weights (M, L, S), index (M, K) float -> (M, K, S)."""
+    """Gather along L: weights (M, L, S), index (M, K) float -> (M, K, S)."""
     m, length, bins = weights.shape
     index = index.astype(mstype.int32) + Tensor(np.arange(m, dtype=np.int32).reshape(m, 1) * length)
     return ops.gather(weights.reshape(m * length, bins), index, 0)

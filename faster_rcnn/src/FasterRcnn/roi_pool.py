@@ -1,4 +1,4 @@
-"""Pools the cells that RoIs read by matrix products, some RoIs at a time: the memory is that of one turn. See roi_align.py.
+"""Pool the cells that RoIs read by matrix products, in chunks of RoIs to bound the memory. See roi_align.py.
 
 Shapes: M RoIs, C channels, S output side, K feature cells that a RoI reads; a table has a row of C channels for each cell.
 """
@@ -7,22 +7,21 @@ import math
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-BYTES_AT_ONCE = 128 << 20  # of gathered features, to bound the memory; 64 to 200 MB are equally fast, 800 MB slower
+BYTES_AT_ONCE = 128 << 20  # limit of the gathered features; 64 to 200 MB are equally fast, 800 MB slower
 
 
 @ops.constexpr
 def parts_of(rois: int, cells: int, channels: int):
-    """(start, stop) of the RoIs whose gathered features fit into BYTES_AT_ONCE."""
+    """Return (start, stop) of chunks of RoIs whose gathered features fit into BYTES_AT_ONCE."""
     count = min(rois, math.ceil(rois * cells * channels * 4 / BYTES_AT_ONCE))
-    size = math.ceil(rois / count)    # equal parts, so that each finds the memory of the one before
+    size = math.ceil(rois / count)    # equal chunks reuse each other's memory
     return tuple((start, min(start + size, rois)) for start in range(0, rois, size))
 
 
 class _Pool(nn.Cell):
-    """Gathers and pools some RoIs at a time. The gradient is written out, so that no gathered features need be kept.
+    """Gather and pool in chunks of RoIs. `bprop` gathers again, so that no gathered features are kept for it.
 
-    Operators are attributes: `ops.tile`, `ops.zeros_like` and others that are Python inside do not compile within
-    `bprop`.
+    Operators are attributes because `ops.tile`, `ops.zeros_like` and other functions in Python do not compile within `bprop`.
     """
 
     def __init__(self):
@@ -32,22 +31,22 @@ class _Pool(nn.Cell):
         self.sum_rows, self.add_rows = ops.UnsortedSegmentSum(), ops.TensorScatterAdd()
 
     def construct(self, table, cells, wy, wx):
-        """table (cells, C), cells int32 (M, K), weights along y and x -> (M, S*S, C)."""
+        """Pool a table (cells, C) at cells int32 (M, K) with weights along y and x -> (M, S*S, C)."""
         parts = []
         for start, stop in parts_of(*cells.shape, table.shape[1]):
-            if parts:    # one after the other: side by side they would need the memory of all
+            if parts:    # `depend` runs the chunks one after the other, in the memory of one
                 cells, wy, wx = self.depend(cells, parts[-1]), self.depend(wy, parts[-1]), self.depend(wx, parts[-1])
             taken = self.gather(table, cells[start:stop], 0)                   # (m, K, C)
             parts.append(self.forward(taken, wy[start:stop].astype(table.dtype), wx[start:stop].astype(table.dtype)))
         return ops.cat(parts) if len(parts) > 1 else parts[0]
 
     def bprop(self, table, cells, wy, wx, out, dout):
-        """Of the features alone."""
+        """Return the gradient of the table; cells and weights get none."""
         dtable = self.add_gradient(None, table.shape[0], cells, wy, wx, dout)
         return dtable, self.zeros_like(cells), self.zeros_like(wy), self.zeros_like(wx)
 
     def add_gradient(self, dtable, rows: int, cells, wy, wx, dout):
-        """dtable (rows, C), None = 0, and the gradient of dout (M, S*S, C)."""
+        """Return dtable (rows, C), None = 0, plus the gradient that dout (M, S*S, C) sends to the table."""
         channels, dtype = dout.shape[2], dout.dtype
         for start, stop in parts_of(*cells.shape, channels):
             if dtable is not None:
@@ -60,7 +59,7 @@ class _Pool(nn.Cell):
 
 
 class PoolGrid(_Pool):
-    """The cells of a RoI are a grid of L x L, K = L * L; weights are (M, S, L). Pools along y, then along x."""
+    """The cells of a RoI are a grid of L x L, K = L * L; weights are (M, S, L). Pool along y, then along x."""
 
     def __init__(self):
         super().__init__()
@@ -84,7 +83,7 @@ class PoolGrid(_Pool):
 
 
 class PoolWindow(_Pool):
-    """The K cells of a RoI are a window of its own shape; weights are (M, K, S). Pools with the product of both."""
+    """The K cells of a RoI are a window of any shape; weights are (M, K, S). Pool with the product of both weights."""
 
     def __init__(self, out_size: int):
         super().__init__()
@@ -99,7 +98,7 @@ class PoolWindow(_Pool):
         return self.product(self.both(wy, wx), dout)                                     # (m, K, C)
 
     def both(self, wy, wx):
-        """(m, K, S) twice -> products of all pairs (m, K, S*S). The matrices repeat columns, faster than `spread`."""
+        """Return the products of all pairs, (m, K, S) twice -> (m, K, S*S). The matrices repeat columns, faster than `spread`."""
         m, k, s = wy.shape
         wy = self.matmul(wy.reshape(m * k, s), self.rows.astype(wy.dtype))
         wx = self.matmul(wx.reshape(m * k, s), self.columns.astype(wx.dtype))

@@ -1,1 +1,1 @@
-"""Configuration and the device that a run uses."""
+"""What all models share: configuration, data, training, evaluation, inference, weights, jobs."""

@@ -1,8 +1,8 @@
-"""Configuration: default_config.yaml, then a variant's YAML, then the command line.
+"""Configuration: default_config.yaml, overridden by a variant's YAML, overridden by the command line.
 
-`load_config` and `parse_config` return a `Config`: frozen, values by attribute, lists as tuples, a mapping such as
-`roi_layer` as a `Config` of its own. The type of a key is that of its default: configuration/schema.py says what each accepts.
-A fault of the user is an `InputError`: one line that names the key, and the file and line where there is one.
+`load_config` and `parse_config` return a `Config`: frozen, with access by attribute; lists are tuples, and a mapping such as
+`roi_layer` is a nested `Config`. A key has the type of its default; configuration/schema.py lists what each type accepts.
+Errors of the user are `InputError`s: one line that names the key, and the file and line if there is one.
 """
 import argparse
 import itertools
@@ -46,18 +46,25 @@ __all__ = ["Config", "DamagedError", "InputError", "config_file", "load_config",
 MODEL_DIR = Path(__file__).resolve().parents[2]
 DEFAULT_CONFIG = MODEL_DIR / "default_config.yaml"
 BASE = "__BASE__"
-# A chance, as in the old zoo; an earlier version had under this name what is now the other.
+# expand_ratio is a probability, as in the old zoo; an earlier version used this name for what is now expand_factor.
 CHANCE, FACTOR = "expand_ratio", "expand_factor"
-# A required key with one of these endings must name a file or folder that exists.
+# A required key with one of these endings must name an existing file or folder.
 PATH_ENDINGS = ("_path", "_file", "_dir", "_root")
 log = logging.getLogger(__name__)
 
 
 def load_config(path: Path | str = DEFAULT_CONFIG, overrides: Mapping[str, Any] | None = None,
                 default_path: Path | str = DEFAULT_CONFIG, classes_of_data: bool = False) -> Config:
-    """The defaults, then the YAML at `path` with what it inherits, then `overrides` ({key: value}).
+    """Return the defaults, overridden by the YAML at `path` (and what it inherits), overridden by `overrides`.
 
-    classes_of_data: see parse_config.
+    Args:
+        path: a YAML file; default_config.yaml itself for the defaults.
+        overrides: {key: value}.
+        default_path: the YAML that declares the keys.
+        classes_of_data: see parse_config.
+
+    Raises:
+        InputError: for unknown keys, wrong types or values, missing files, and keys that contradict each other.
     """
     entries = [Entry(str(name), value, str(name)) for name, value in (overrides or {}).items()]
     return _resolve(path, entries, default_path, classes_of_data)
@@ -66,12 +73,20 @@ def load_config(path: Path | str = DEFAULT_CONFIG, overrides: Mapping[str, Any] 
 def parse_config(argv: Sequence[str] | None = None, default_path: Path | str = DEFAULT_CONFIG, required: Sequence[str] = (),
                  description: str | None = None, prepare: Callable[[Config], Config] | None = None,
                  classes_of_data: bool = False) -> Config:
-    """The configuration of a command line (`argv` without the program's name): every key is a flag.
+    """Return the configuration for a command line, in which every key is a flag.
 
-    detectron2's names may follow, each with a value (see configuration/solver_names.py). A key in `required` may not be empty;
-    where its name ends as a path's does, what it names must exist, once `prepare(config)`, which gives the configuration to
-    go on with, has run. classes_of_data: if neither num_classes nor coco_classes is given, num_classes is 0 and coco_classes empty,
-    and the data is to say them.
+    Args:
+        argv: words without the program's name. detectron2's names may follow the flags, each with a value (see
+            configuration/solver_names.py).
+        default_path: the YAML that declares the keys.
+        required: keys that must not be empty. If the name ends like a path's, the path must exist after `prepare`.
+        description: for --help.
+        prepare: function of the configuration that returns the one to use.
+        classes_of_data: if neither num_classes nor coco_classes is given, set num_classes to 0 and coco_classes to empty, to be
+            taken from the data.
+
+    Raises:
+        InputError: see load_config.
     """
     keys = _model_keys(_existing(default_path, "default_path"))
     parser = _build_parser(keys, default_path, description)
@@ -80,17 +95,17 @@ def parse_config(argv: Sequence[str] | None = None, default_path: Path | str = D
     for argument in unknown:
         name = argument.partition("=")[0]
         if not name.startswith("--") or name == "--":
-            raise InputError(f"unexpected argument {argument!r}: options are --key=value")
+            raise InputError(f"unexpected argument {argument!r}: expected --key=value")
         raise InputError(f"{name}: unknown key{nearest(name[2:], keys, prefix='--')}")
     given = vars(known)
     config_path = given.pop("config_path", None)
     entries = [Entry(name, value, f"--{name}", text=True) for name, value in given.items()]
     spelt = {ALIASES.get(name, name) for name in given}
-    entries += [entry for entry in settings if entry.name not in spelt]         # a flag goes over them
+    entries += [entry for entry in settings if entry.name not in spelt]         # flags override them
     config = _resolve(config_file(config_path, default_path), entries, default_path, classes_of_data)
     if config.accumulate_steps > 1 and any(entry.where == "SOLVER.IMS_PER_BATCH" for entry in entries):
-        raise InputError(f"SOLVER.IMS_PER_BATCH: the pictures of a step, which accumulate_steps takes in {config.accumulate_steps} "
-                         "parts: give --batch_size, those of a part on a device")
+        raise InputError("SOLVER.IMS_PER_BATCH: counts the images of a step, but accumulate_steps splits a step into "
+                         f"{config.accumulate_steps} parts; set --batch_size, the images per part and device")
     config = prepare(config) if prepare else config
     for name in required:
         _check_given(config, name)
@@ -100,7 +115,7 @@ def parse_config(argv: Sequence[str] | None = None, default_path: Path | str = D
 
 
 def require_path(config: Config, name: str, kind: str = "file or folder") -> Path:
-    """The path that key `name` holds, a `kind` ("file", "folder", "file or folder") that is there; else InputError."""
+    """Return the path in key `name`. Raises InputError unless it exists and is a `kind` ("file", "folder", "file or folder")."""
     _check_given(config, name)
     path = Path(config[name])
     found = {"file": path.is_file, "folder": path.is_dir}.get(kind, path.exists)()
@@ -110,7 +125,7 @@ def require_path(config: Config, name: str, kind: str = "file or folder") -> Pat
 
 
 def save_config(config: Config, path: Path | str, left_out: Sequence[str] = ()) -> None:
-    """Write the resolved configuration as YAML; `load_config(path)` gives an equal one but for the keys `left_out`."""
+    """Write the resolved configuration as YAML. `load_config(path)` returns the same, except for the keys `left_out`."""
     path = Path(path)
     values = {name: value for name, value in config.to_dict().items() if name not in left_out}
     text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
@@ -135,7 +150,7 @@ def _existing(path: Path | str, what: str) -> Path:
 
 
 def config_file(config_path: os.PathLike | str | None, default_path: Path | str = DEFAULT_CONFIG) -> Path:
-    """Return the YAML of --config_path, relative to the working directory, else to the model's directory; the defaults if empty."""
+    """Return the YAML of --config_path, relative to the working directory or else to the model's folder; if empty, the defaults."""
     if not config_path:
         return Path(default_path)
     config_path = os.path.expanduser(config_path)
@@ -147,7 +162,7 @@ def _resolve(path: Path | str, overrides: list[Entry], default_path: Path | str,
     default_path = _existing(default_path, "default_path")
     keys = _model_keys(default_path)
     values = {name: key.default for name, key in keys.items()}
-    origins: dict[str, str] = {}  # key -> how a message about its value begins: file and line, or the flag
+    origins: dict[str, str] = {}  # key -> beginning of messages about its value: file and line, or the flag
     for layer in [*_layers(path, default_path, keys), overrides]:
         _apply(values, origins, keys, [*_preset(layer, values, keys), *located(layer, values, keys)])
         _apply(values, origins, keys, layer)
@@ -167,7 +182,7 @@ def _resolve(path: Path | str, overrides: list[Entry], default_path: Path | str,
 
 
 def _model_keys(default_path: Path) -> dict[str, Key]:
-    """{name: Key} of the defaults; a preset whose comment lists no choices has those of its table."""
+    """Return {name: Key} of the defaults; a preset without choices in its comment takes those of its table."""
     keys = read_keys(default_path)
     for name, table in PRESETS.items():
         if not keys[name].choices:
@@ -176,14 +191,14 @@ def _model_keys(default_path: Path) -> dict[str, Key]:
 
 
 def _layers(path: Path | str, default_path: Path, keys: Mapping[str, Key]) -> list[list[Entry]]:
-    """Entries of the file and of what it inherits, base first; the defaults themselves are left out."""
+    """Return the entries of the file and of the files that it inherits, base first, without the defaults."""
     layers: list[list[Entry]] = []
     seen: list[Path] = []
     path = _existing(path, "config file")
     while path.resolve() != default_path.resolve():
         if path.resolve() in seen:
             chain = " -> ".join(item.name for item in [*seen, path])
-            raise InputError(f"{path}: {BASE} goes in a circle: {chain}")
+            raise InputError(f"{path}: {BASE} is circular: {chain}")
         seen.append(path.resolve())
         entries, skipped = read_entries(path)
         if skipped:
@@ -200,7 +215,7 @@ def _layers(path: Path | str, default_path: Path, keys: Mapping[str, Key]) -> li
 
 
 def _apply(values: dict[str, Any], origins: dict[str, str], keys: dict[str, Key], entries: Iterable[Entry]) -> None:
-    """Check one layer's entries and put them over `values`."""
+    """Check a layer's entries, and override `values` with them."""
     spelt: dict[str, str] = {}
     for name, entry in itertools.chain.from_iterable(_targets(entry, keys) for entry in entries):
         if name not in keys:
@@ -218,10 +233,10 @@ def _apply(values: dict[str, Any], origins: dict[str, str], keys: dict[str, Key]
 
 
 def _preset(layer: Iterable[Entry], values: dict[str, Any], keys: dict[str, Key]) -> list[Entry]:
-    """Entries of the keys that a layer's choices among PRESETS stand for; its own entries go over them.
+    """Return entries for the keys that the presets chosen in a layer set; other entries of the layer override them.
 
-    A choice that is in force already changes nothing. Keys that the choice before named, and none in force names, are as in the
-    defaults.
+    A preset that is already active changes nothing. If a new choice replaces a preset, keys that only the old preset set return to
+    their defaults.
     """
     named = {entry.name: entry for entry in layer if entry.name in PRESETS}
     for name, entry in named.items():
@@ -240,10 +255,10 @@ def _preset(layer: Iterable[Entry], values: dict[str, Any], keys: dict[str, Key]
 
 
 def _targets(entry: Entry, keys: dict[str, Key]) -> list[tuple[str, Entry]]:
-    """[(key, entry)] that an entry stands for: one, or where its name is that of several keys one for each."""
+    """Resolve aliases: return [(key, entry)], one per key if the name stands for several keys."""
     names = SEVERAL.get(entry.name)
     if entry.name == CHANCE and FACTOR in keys and coerce(entry.value, 0.0, entry.where, entry.text) > 1:
-        log.warning("%s: more than 1, so it is taken for %s, which it was in an earlier version", entry.where, FACTOR)
+        log.warning("%s: more than 1, so it is read as %s, its meaning in an earlier version", entry.where, FACTOR)
         return [(FACTOR, entry), (CHANCE, replace(entry, value=1.0, text=False))]
     if names is None:
         return [(entry.name if entry.name in keys else ALIASES.get(entry.name, entry.name), entry)]
@@ -254,12 +269,12 @@ def _targets(entry: Entry, keys: dict[str, Key]) -> list[tuple[str, Entry]]:
 
 
 def _retire(entry: Entry) -> None:
-    """A key of the old zoo that nothing reads any more: say so, and stop where its value asks for what is not there."""
+    """Warn about a key of the old zoo that nothing reads, or raise InputError if its value asks for something unsupported."""
     harmless, instead = RETIRED[entry.name]
     value = parse_text(entry.value, entry.where) if entry.text else entry.value
     if harmless is not None and value not in harmless:
         raise InputError(f"{entry.where}: {value!r} is not supported: {instead}")
-    log.warning("%s: not read any more: %s", entry.where, instead)
+    log.warning("%s: no longer read: %s", entry.where, instead)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -272,10 +287,10 @@ def _build_parser(keys: dict[str, Key], default_path: Path | str, description: s
     parser = _Parser(
         usage="%(prog)s [-h] [--config_path=YAML] [--key=value ...]", description=description, allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
-        epilog="Lists and mappings are written as YAML: --sgd_step='[8, 11]'. [1..] means at least 1, [0..1] from 0 to 1.")
+        epilog="Write lists and mappings as YAML: --sgd_step='[8, 11]'. [1..] means at least 1, [0..1] from 0 to 1.")
     parser.add_argument(
         "--config_path", metavar="YAML",
-        help="a variant, laid over the defaults; a path relative to the working directory, else to the folder of "
+        help="a variant that overrides the defaults; relative to the working directory, else to the folder of "
              f"{defaults} (default: the configuration beside the weights to run, else {defaults})")
     groups = {}
     for key in keys.values():

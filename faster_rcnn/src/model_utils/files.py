@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and text as a terminal can show it."""
+"""Write files atomically, and make text safe to print."""
 import contextlib
 import errno
 import logging
@@ -12,19 +12,19 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-# Of a name, in the name of its temporary file: with the process id and the suffix it fits into the 255 bytes of a file system.
+# Characters of a file name that its temporary file keeps; with process id and suffix they fit into the usual 255 bytes.
 STEM = 50
-# The names that `own_name` gives: place, process.
+# The names that `own_name` returns; groups: place, process.
 OURS = re.compile(r"\..*\.([0-9a-f]{8})\.([0-9]{1,9})\.part(\.[^.]*)?")
-temporaries: set[Path] = set()      # of this process, for signals.py
+temporaries: set[Path] = set()      # files of this process, which signals.py removes
 _cleared: set[Path] = set()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=temporaries.clear)
-JOINERS = "\u200c\u200d"    # part of words in Persian and of emoji; they move nothing
+JOINERS = "\u200c\u200d"    # parts of Persian words and of emoji; harmless to print
 
 
 class WriteError(OSError):
-    """A file that cannot be written; `filename` is the file that was wanted, not the temporary one."""
+    """A file cannot be written. `filename` is the final file, not the temporary one."""
 
     user_error = True
 
@@ -34,14 +34,18 @@ class WriteError(OSError):
 
 @contextlib.contextmanager
 def replacing(path: Path, durable: bool = True, make_folder: bool = True) -> Iterator[Path]:
-    """Yield the path of a temporary file that takes the place of `path` if the block ends without an exception.
+    """Yield a temporary path that replaces `path` if the block ends without an exception.
 
-    Until then `path` is what it was before. A device or a pipe, such as /dev/stdout, is written directly, and a symbolic link stays
-    one. WriteError for every OSError in the block.
+    Until then, `path` stays as it was. A device or a pipe, such as /dev/stdout, is written directly; a symbolic link is kept, and
+    its target replaced.
 
     Args:
-        durable: the file survives a power cut; costs some milliseconds.
-        make_folder: make the folder of the file.
+        path: the file to write.
+        durable: make the file survive a power cut; costs some milliseconds.
+        make_folder: create the file's folder.
+
+    Raises:
+        WriteError: for any OSError in the block.
     """
     with writing(path):
         if path.is_dir():
@@ -50,17 +54,17 @@ def replacing(path: Path, durable: bool = True, make_folder: bool = True) -> Ite
             yield path
             return
         target = Path(os.path.realpath(path))
-        if make_folder and not target.parent.exists():      # a file in its place is said by what writes
+        if make_folder and not target.parent.exists():      # if a file is in its place, writing reports it
             target.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(target.parent)
         partial = own_name(target)
-        partial.unlink(missing_ok=True)     # may be another name of an earlier checkpoint, which must not be written to
-        temporaries.update((partial, partial.with_suffix(".tmp")))      # MindSpore writes a checkpoint's beside it
+        partial.unlink(missing_ok=True)     # could be a hard link to an earlier checkpoint, which must not change
+        temporaries.update((partial, partial.with_suffix(".tmp")))      # MindSpore's temporary file for a checkpoint
         try:
             yield partial
             if durable:
                 with partial.open("rb") as file:
-                    os.fsync(file.fileno())     # or a power cut leaves an empty file under the final name
+                    os.fsync(file.fileno())     # otherwise a power cut may leave an empty file under the final name
             partial.replace(target)
         finally:
             for leftover in (partial, partial.with_suffix(".tmp")):
@@ -71,7 +75,7 @@ def replacing(path: Path, durable: bool = True, make_folder: bool = True) -> Ite
 
 @contextlib.contextmanager
 def scratch_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`; a killed process's is removed by a later one."""
+    """Yield a temporary folder beside `target`. If this process is killed, a later one removes the folder."""
     clear_leftovers(target.parent)
     folder = own_name(target.with_suffix(".folder"))
     shutil.rmtree(folder, ignore_errors=True)
@@ -87,13 +91,13 @@ def scratch_folder(target: Path) -> Iterator[Path]:
 def own_name(target: Path) -> Path:
     """Return the path of this process's temporary file for `target`, in the same folder.
 
-    A process that was killed may have had the same id and left one: the command of a container has the id 1 whenever it starts.
+    It may already exist if a killed process had the same id: in a container, the command always has id 1.
     """
     return target.with_name(f".{target.stem[:STEM]}.{_place()}.{os.getpid()}.part{target.suffix[-STEM:]}")
 
 
 def _place() -> str:
-    """Return where the id of this process means something: the machine, in it the container."""
+    """Return an identifier of the machine and container in which the id of this process is valid."""
     try:
         namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:
@@ -102,7 +106,7 @@ def _place() -> str:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove temporary files of ours whose processes, of this machine, are dead; once for each folder."""
+    """Remove our temporary files whose processes, on this machine, are dead; once per folder."""
     if folder in _cleared:
         return
     _cleared.add(folder)
@@ -123,14 +127,14 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:         # somebody else's
+    except OSError:         # another user's process
         return True
     return True
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise WriteError with the name of `path` for an OSError in the block; write() itself names no file."""
+    """Convert an OSError in the block to a WriteError that names `path`, since write() itself names no file."""
     try:
         yield
     except OSError as error:
@@ -138,13 +142,13 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the content of `path`, in UTF-8; what UTF-8 does not have, lone surrogates, is escaped, as JSON escapes it too."""
+    """Replace the content of `path` with `text` in UTF-8; lone surrogates, which UTF-8 lacks, are escaped as in JSON."""
     with replacing(path) as partial:
         partial.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def printable(text: str) -> str:
-    """Return text as one line that a terminal shows and does not obey: control characters and lone surrogates are escaped."""
+    """Return text as one line without control characters for the terminal; they and lone surrogates are escaped."""
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
@@ -155,28 +159,28 @@ def _shown(char: str) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """Formats log records so that names in them show and are not obeyed."""
+    """Formats log records with `printable`, so that names in them cannot control the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def log_to_stderr() -> None:
-    """Let the program's log go to stderr, the messages alone."""
+    """Send the program's log to stderr, as bare messages."""
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler])
 
 
 def tell(text: str) -> None:
-    """Print a line on stderr, which may be a file on the disk that is full."""
+    """Print a line on stderr, which may itself be a file on a full disk."""
     with contextlib.suppress(OSError):
         print(printable(text), file=sys.stderr, flush=True)
 
 
 def reason(error: OSError) -> str:
-    """Return the line for an OSError: the file and what the system says of it."""
-    if getattr(error, "user_error", False) or not error.strerror:      # a WriteError, of this file or of its copy
+    """Return one line for an OSError: the file, and the system's message."""
+    if getattr(error, "user_error", False) or not error.strerror:      # a WriteError of this module or of its copy
         return str(error)
     name = error.filename2 or error.filename
     return f"{os.fsdecode(name)}: {error.strerror}" if isinstance(name, (str, bytes, os.PathLike)) else error.strerror

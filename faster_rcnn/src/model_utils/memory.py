@@ -1,16 +1,16 @@
-"""Errors of a system that gives no more memory."""
+"""Recognise errors that are caused by a lack of memory."""
 import errno
 import re
 from typing import Optional
 
-# What libraries say if the system gives them no more memory, each with an exception of its own.
+# Messages of libraries when the system refuses memory; each library has its own exception.
 NO_MEMORY = re.compile(r"bad_alloc|out ?of ?memory|insufficient memory|cannot allocate|failed to (map segment|allocate)|"
                        r"alloc\w* (\w+ )?memory.*fail|memory not enough|can't start new thread|resource temporarily unavailable",
                        re.IGNORECASE)
 
 
 def lacks_memory(error: Optional[BaseException]) -> bool:
-    """Return whether this error, or one that it comes from, is of a system without free memory."""
+    """Return whether this error, or one that caused it, comes from a lack of memory."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True
@@ -21,13 +21,13 @@ def lacks_memory(error: Optional[BaseException]) -> bool:
 
 
 def shortage(error: BaseException) -> str:
-    """Return what to say of such an error."""
+    """Return the message for such an error."""
     return f"not enough memory{_limit()}: {_first_line(error)}"
 
 
 def _limit() -> str:
     try:
-        import resource  # not on every system
+        import resource  # not available on every system
     except ImportError:
         return ""
     most = resource.getrlimit(resource.RLIMIT_AS)[0]

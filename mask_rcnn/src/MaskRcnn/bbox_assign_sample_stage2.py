@@ -1,9 +1,9 @@
 # Same as faster_rcnn/src/FasterRcnn/bbox_assign_sample_stage2.py
-"""Second stage: which proposals stand for which object, and which of them the heads learn from.
+"""Second stage: match proposals to ground truth, and sample the RoIs that the heads train on.
 
-Shapes: N images, P proposals, G ground-truth slots, M = P + G candidates, S sampled RoIs a picture of which the first
+Shapes: N images, P proposals, G ground-truth slots, M = P + G candidates, S sampled RoIs per image, of which the first
 Q may be positive. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1 + offset; label 0 is background.
-Everything is a target: no gradient passes.
+No gradient passes: every result is a target.
 """
 
 import numpy as np
@@ -15,15 +15,15 @@ from .bbox_assign_sample import first_positive
 
 
 def match_rois(boxes, valid, gt_boxes, gt_valid, low_quality: bool = False, min_pos_iou: float = 0.5, offset: int = 0):
-    """Best IoU and its object for each box.
+    """Match each box to the object that it overlaps most.
 
     Args:
         boxes: (N, M, 4), valid: bool (N, M); gt_boxes: (N, G, 4), gt_valid: bool (N, G).
-        low_quality: a box that is some object's best one with at least `min_pos_iou` gets that object, the last of
-            several, even where it overlaps another one more (mmdet's mask models, the old zoo).
+        low_quality: match a box that is the best one of some object, with an IoU of at least `min_pos_iou`, to that object
+            (the last one, if several apply), even if it overlaps another one more (mmdet's mask models, the old zoo).
 
     Returns:
-        IoU (N, M), 0 where there is no object; index of the object int32 (N, M), the first of equals.
+        IoU (N, M), 0 where there is no object; index of the object int32 (N, M); the first one wins a tie.
     """
     iou = pairwise_iou(boxes, gt_boxes, offset)                                # (N, M, G)
     shape = iou.shape
@@ -31,13 +31,13 @@ def match_rois(boxes, valid, gt_boxes, gt_valid, low_quality: bool = False, min_
     iou = iou * spread(usable, shape) * spread(there, shape)
     numbers = spread(Tensor(np.arange(shape[2], dtype=np.float32).reshape(1, 1, -1)), shape)
     best = iou.max(axis=2, keepdims=True)
-    # The first of equals: argmax does not promise it.
+    # The first of equal values: argmax does not guarantee it.
     matched = ops.select(iou >= spread(best, shape), numbers, ops.zeros_like(iou) + shape[2]).min(axis=2)       # (N, M)
     if low_quality:
         top = iou.max(axis=1, keepdims=True)                                   # (N, 1, G)
         top = ops.select(ops.logical_and(top > 0, top >= min_pos_iou), top, ops.zeros_like(top) + 2)
         taken = ops.select(iou >= spread(top, shape), numbers, ops.zeros_like(iou) - 1)
-        taken = taken.max(axis=2)                                              # the last one, -1 where none
+        taken = taken.max(axis=2)                                              # the last one; -1: none
         matched = ops.select(taken >= 0, taken, matched)
     return best.squeeze(2), matched.astype(mstype.int32)
 
@@ -47,20 +47,20 @@ def sample_rois(proposals, valid, gt_boxes, gt_labels, gt_valid, noise, num_pos:
                 stds=(0.1, 0.1, 0.2, 0.2), means=(0.0, 0.0, 0.0, 0.0),
                 add_gt: bool = True, low_quality: bool = False, min_pos_iou: float = 0.5, offset: int = 0, num_neg: int = None,
                 iou_offset: int = None):
-    """Up to `num_pos` random RoIs on objects, and background to fill up to `num_total`, `num_neg` at most.
+    """Sample up to `num_pos` positive RoIs at random, and fill up to `num_total` with at most `num_neg` background RoIs.
 
     Args:
         proposals: (N, P, 4), valid: bool (N, P); gt_boxes: (N, G, 4), gt_labels: int32 (N, G), gt_valid: bool (N, G).
         noise: (N, P + G), uniform in [0, 1); (N, P) without `add_gt`.
-        pos_thr: an object from there on; neg_low <= IoU < neg_thr is background.
-        add_gt: the objects themselves are candidates too, after the proposals.
-        iou_offset: offset of the IoU, where it differs from that of the coder; None: the same.
-        num_neg: most background RoIs; None = only `num_total` limits them. S does not depend on it: slots left over are padding.
+        pos_thr: a RoI with at least this IoU is positive; neg_low <= IoU < neg_thr is background.
+        add_gt: append the ground-truth boxes to the candidates.
+        iou_offset: box offset in the IoU, if it differs from `offset`, which the box coder uses. None: the same.
+        num_neg: most background RoIs; None = limited by `num_total` only. Does not change S: the remaining slots are padding.
 
     Returns:
-        rois (N, S, 4), labels int32 (N, S), targets (N, S, 4), positive bool (N, S), valid bool (N, S),
-        index of the object int32 (N, S). S = min(num_total, candidates). Objects stand in the first slots and never
-        beyond slot `num_pos`, background follows, then padding: box and target 0, label 0, not valid.
+        rois (N, S, 4), labels int32 (N, S), targets (N, S, 4), positive bool (N, S), valid bool (N, S), index of the
+        object int32 (N, S); S = min(num_total, candidates). Positive RoIs fill the first slots, `num_pos` at most; then
+        comes background, then padding: box and target 0, label 0, not valid.
     """
     if add_gt:
         proposals, valid = ops.cat((proposals, gt_boxes), 1), ops.cat((valid, gt_valid), 1)        # (N, M, 4), (N, M)
@@ -73,7 +73,7 @@ def sample_rois(proposals, valid, gt_boxes, gt_labels, gt_valid, noise, num_pos:
     none = ops.zeros_like(noise) - 1
     pos_key, pos_index = ops.topk(ops.select(positive, noise, none), num_pos)
     neg_key, neg_index = ops.topk(ops.select(negative, noise, none), num_total)
-    if num_neg is not None and num_neg < num_total:     # keys are sorted, best first
+    if num_neg is not None and num_neg < num_total:     # keys are sorted in descending order
         neg_key = ops.cat((neg_key[:, :num_neg], none[:, num_neg:num_total]), 1)
     index, positive, negative = first_positive(pos_key, pos_index, neg_key, neg_index, num_total)
 

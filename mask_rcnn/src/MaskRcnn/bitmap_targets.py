@@ -1,12 +1,12 @@
-"""Mask targets as mindspore-lab has them: cut out of a bitmap of the whole input and resized.
+"""Mask targets as mindspore-lab computes them: crop a bitmap of the whole input, and resize the crop.
 
-mask_targets.py draws the outline in the box instead. There, pycocotools draws the polygons into a bitmap, and CropAndResize
-("bilinear_v2") cuts out the pixels from int(x1) to int(x2), both included, and resizes them to S x S, pixel centres at half a
-pixel; what is above 0.5 is the object. Here the bitmap is never made: a target reads four of its pixels for each of its own, in
-S columns and S rows each, and whether such a pixel is inside follows from the crossings of its column (mask_targets.py).
+mask_targets.py rasterises the outline inside the box instead. mindspore-lab draws the polygons into a bitmap with pycocotools;
+CropAndResize ("bilinear_v2") crops the pixels from int(x1) to int(x2), both included, and resizes them to S x S with pixel centres
+at half a pixel; values above 0.5 belong to the object. This module never creates the bitmap: each pixel of a target reads four of
+its pixels, in S columns and S rows each, and the crossings of the column (mask_targets.py) decide whether a pixel is inside.
 
-Shapes: N images, G ground-truth slots, Q RoIs a picture, M = N * Q, E edges of an outline, S side of a target, L = M * E. Boxes
-are (x1, y1, x2, y2) in input-image pixels. Everything is a target: no gradient passes.
+Shapes: N images, G ground-truth slots, Q RoIs per image, M = N * Q, E edges of an outline, S side of a target, L = M * E. Boxes
+are (x1, y1, x2, y2) in input-image pixels. No gradient passes: every result is a target.
 """
 
 import numpy as np
@@ -18,9 +18,9 @@ from .mask_targets import FINE, PARTS, count_crossings, crossings_of
 
 
 def bitmap_targets(edges, matched, boxes, size: int, precise: bool, height: int, width: int):
-    """The objects' masks inside of the boxes, 0 or 1: (N, Q, S, S) float32. height, width: of the input.
+    """Return the masks of the objects inside the boxes, 0 or 1: (N, Q, S, S) float32.
 
-    The other arguments are those of `mask_targets`.
+    height, width: size of the input, in pixels; other arguments: see `mask_targets`.
     """
     n, g, e, _ = edges.shape
     q = matched.shape[1]
@@ -29,7 +29,7 @@ def bitmap_targets(edges, matched, boxes, size: int, precise: bool, height: int,
     own = take_rows(ops.stop_gradient(edges).reshape(n, g, e * 5), matched).reshape(m, e, 5)
     corners = ()
     for i in range(4):
-        # Cut towards 0, as C does. In float32, in which the edges are: 12.7 has become 12.6999998, and 5 times that is 63.5 again.
+        # Truncate like C. First compute in float32, like the edges: 12.7 is stored as 12.6999998, but 5 times that is 63.5 again.
         corners += (whole(FINE * own[..., i] + 0.5).astype(dtype).reshape(1, m * e),)
     part = ops.clamp(own[..., 4], 0, PARTS - 1).reshape(1, -1)
     first = whole(ops.stop_gradient(boxes).reshape(m, 4).astype(dtype))
@@ -48,7 +48,7 @@ def bitmap_targets(edges, matched, boxes, size: int, precise: bool, height: int,
     lower = rows_above(row, start, length, size, True, height)
     total = total + (weighted_insides(crosses, upper, part, right_part, upper_part)
                      + weighted_insides(crosses, lower, part, right_part, lower_part))
-    # Sums of halves often are exactly 0.5, and rounding must not raise them: they round to 0 there.
+    # Sums of halves are often exactly 0.5 and must stay outside, so rounding errors must not lift them over the threshold.
     target = (total > 0.5 + 1e-6).astype(mstype.float32)
     return ops.stop_gradient(target.swapaxes(1, 2).reshape(n, q, size, size))
 
@@ -58,7 +58,7 @@ def whole(x):
 
 
 def samples(start, count, size: int, limit: int):
-    """The two pixels that each of S pixels of a target lies between along an axis, and their weights: (M, S) each.
+    """Return, along an axis, the two pixels between which each of the S pixels of a target lies, and their weights: (M, S) each.
 
     Args:
         start, count: first pixel and number of pixels of the crop, (M, 1); limit: pixels of the input.
@@ -66,7 +66,7 @@ def samples(start, count, size: int, limit: int):
     shape = (start.shape[0], size)
     steps = spread(Tensor((np.arange(size) + 0.5).reshape(1, size), start.dtype), shape)
     last = spread(count - 1, shape)
-    # Over a tensor: what is divided by a number is multiplied by its inverse, and whole results are no longer whole.
+    # Divide by a tensor: division by a number becomes a product with its inverse, which turns whole results into fractions.
     sides = spread(Tensor(np.full((1, size), size), start.dtype), shape)
     place = ops.minimum(ops.relu(steps * spread(count, shape) / sides - 0.5), last)
     low, high = ops.floor(place), ops.minimum(-ops.floor(-place), last)
@@ -75,7 +75,7 @@ def samples(start, count, size: int, limit: int):
 
 
 def rows_above(row, start, count, size: int, lower: bool, limit: int):
-    """How many of the S rows of `samples`, the upper ones or the lower, lie above `row`: int32, 0..S; all of the shape of `row`."""
+    """Return how many of the S upper (or lower) rows of `samples` lie above `row`: int32, 0..S, in the shape of `row`."""
     place = row - start
     rank = ops.floor((place - 0.5) * size / count - 0.5) + 1 if lower else -ops.floor(0.5 - (place + 0.5) * size / count)
     rank = ops.clamp(rank, 0, size) * (place > 0).astype(rank.dtype)
@@ -84,13 +84,13 @@ def rows_above(row, start, count, size: int, lower: bool, limit: int):
 
 
 def columns_of_edges(columns, edges: int):
-    """Columns (M, S) of RoIs with E edges each -> their middles in fifths of a pixel, (S, L)."""
+    """Return the middles of columns (M, S), in fifths of a pixel, repeated for the E edges of each RoI: (S, L)."""
     m, size = columns.shape
     return spread((FINE * columns + FINE // 2).swapaxes(0, 1).expand_dims(2), (size, m, edges)).reshape(size, m * edges)
 
 
 def weighted_insides(crosses, rank, part, across, down):
-    """crosses and rank (S, L), part (1, L), weights (M, S) of columns and rows -> the weights of what is inside: (M, S, S)."""
+    """Return the weights (M, S, S) of pixels inside. crosses, rank: (S, L); part: (1, L); across, down: (M, S), weights."""
     rois, size = across.shape
     counts = count_crossings(crosses, rank, part, rois)                        # (M * PARTS * S, S + 1)
     above = ops.matmul(counts, Tensor(np.triu(np.ones((size + 1, size), np.float32))))

@@ -1,9 +1,9 @@
 # Same as faster_rcnn/src/FasterRcnn/cpp_settings.py
-"""What the program of ascend310_infer has to know of a detector in two stages."""
+"""Settings that the C++ program of ascend310_infer needs to run a two-stage detector."""
 
 
 def program_settings(config) -> dict:
-    """{name: value} of what the program of ascend310_infer has to know besides the pictures' size and colours."""
+    """Return {name: value} of the settings that the program needs besides the size and normalisation of the images."""
     from .roi_align import LEVEL_RULES
 
     rule, roi = LEVEL_RULES[config.roi_level_rule], config.roi_layer

@@ -1,14 +1,14 @@
-"""The mask loss of the positive slots alone, some at a time: the time follows their number, and the memory is that of one turn.
+"""Mask loss of the positive slots only, in chunks: the time depends on their number, and the memory on the size of a chunk.
 
-Shapes: N images, G ground-truth slots, Q slots for objects per image, M = N * Q, T RoIs at a time, C channels of the pyramid, s
-side of the pooled features, S = 2s of a mask. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1.
+Shapes: N images, G ground-truth slots, Q slots per image that may be positive, M = N * Q, T RoIs per chunk, C channels of the
+pyramid, s side of the pooled features, S = 2s of a mask. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1.
 
-How many slots are positive turns out within the step, and a graph has fixed shapes: hence a loop whose turns are all of one shape.
-The mask loss is a sum over RoIs that enters the total with one factor. A turn therefore knows its gradients, up to that factor, as
-soon as it has its features. It computes and adds them up right away, so that nothing of it is kept for the backward pass, and
-nothing is computed twice.
+The number of positive slots is only known during the step, while graphs have fixed shapes; hence a loop over chunks of fixed shape.
+The mask loss is a sum over RoIs that enters the total with one factor. Up to that factor, a chunk therefore knows its gradients as
+soon as it has its features. It computes and accumulates them at once, so that nothing is kept for the backward pass or computed
+twice.
 
-Of T = 16, 32 and 64, 32 takes the least CPU time for 64 RoIs: 3.2 s with the gradients, the others 4.0 and 3.6 (2 x 384 x 640).
+T = 32 takes the least CPU time for 64 RoIs: 3.2 s with gradients, against 4.0 for T = 16 and 3.6 for T = 64 (2 x 384 x 640).
 """
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -23,14 +23,14 @@ ROIS_AT_ONCE = 32   # T
 
 
 def positive_slots(rois, labels, positive, matched, g: int):
-    """The slots of all images in one list, the positive ones first.
+    """List the slots of all images, the positive ones first.
 
     Args:
-        rois: (N, Q, 4); labels: int32 (N, Q); positive: bool (N, Q); matched: int32 (N, Q), the object of each; g: G.
+        rois: (N, Q, 4); labels: int32 (N, Q); positive: bool (N, Q); matched: int32 (N, Q), the object of each slot; g: G.
 
     Returns:
-        (rois (M', 4), labels (M',), objects (M',), images float32 (M', 1)), and the number of positive ones, int32. M' is M rounded
-        up to a multiple of T; objects are numbered over all images: image * G + object.
+        (rois (M', 4), labels (M',), objects (M',), images float32 (M', 1)), and the number of positive slots, int32. M' is M
+        rounded up to a multiple of T; objects are numbered over all images: image * G + object.
     """
     n, q = labels.shape
     image = np.repeat(np.arange(n, dtype=np.int32), q)
@@ -49,24 +49,24 @@ def positive_slots(rois, labels, positive, matched, g: int):
 class MaskLossSum(nn.Cell):
     """Binary cross entropy of the positive slots, summed over all their pixels.
 
-    `construct` returns the gradients too, because `bprop` sees what it returned. Operators are attributes: `ops.zeros_like` and
-    others that are Python inside do not compile within a cell that has a `bprop`. Nothing may be exchanged between devices here:
-    they take different numbers of turns.
+    `construct` also returns the gradients, because `bprop` receives what it returned. Operators are attributes: `ops.zeros_like`
+    and other functions in Python do not compile within a cell that has a `bprop`. Devices take different numbers of chunks, so
+    this cell must not communicate.
     """
 
     def __init__(self, mask_align: RoiAlign, rcnn_mask: MaskHead, targets: MaskTargets):
         super().__init__()
         self.mask_align, self.targets = mask_align, targets
-        self.with_weights = rcnn_mask.with_weights      # a function: the weights of a layer would change their names
+        self.with_weights = rcnn_mask.with_weights      # a function: a layer as attribute would rename its weights
         self.loss_and_gradients = ops.value_and_grad(self.loss_of_turn, (0, 1))
         self.zeros_like, self.mul, self.gather = ops.ZerosLike(), ops.Mul(), ops.Gather()
 
     def construct(self, table, weights, edges, slots, count, shapes):
-        """The loss, and for `bprop` its gradients: those of the table and of the weights.
+        """Return the loss and, for `bprop`, its gradients of the table and of the weights.
 
         Args:
-            table, shapes: as of RoiAlign.table_of; weights: as of MaskHead.weights; edges: (N, G, E, 5), see mask_targets.
-            slots, count: as of positive_slots.
+            table, shapes: see RoiAlign.table_of; weights: see MaskHead.weights; edges: (N, G, E, 5), see mask_targets.
+            slots, count: see positive_slots.
         """
         rois, labels, objects, images = slots
         n, size = edges.shape[0], 2 * self.mask_align.out_size
@@ -101,7 +101,7 @@ class MaskLossSum(nn.Cell):
         return self.mul(dtable, factor), scaled, edges, slots, count, shapes
 
     def loss_of_turn(self, pooled, weights, labels, targets, positive):
-        """Pooled features (T, s*s, C), targets (T, S, S), the others (T,) -> the sum over the positive ones."""
+        """Sum the loss over positive RoIs. pooled: features (T, s*s, C); targets: (T, S, S); the others: (T,)."""
         t, _, channels = pooled.shape
         side = self.mask_align.out_size
         logits = self.with_weights(pooled.swapaxes(1, 2).reshape(t, channels, side, side), labels, weights)

@@ -1,4 +1,4 @@
-"""The mask head as a network of its own, for programs that do NMS and RoIAlign by themselves."""
+"""The mask head as a separate network, for programs that do NMS and RoIAlign themselves."""
 from mindspore import dtype as mstype
 from mindspore import nn, ops
 
@@ -6,7 +6,7 @@ from .parts import network_parts
 
 
 class MasksPart(nn.Cell):
-    """Features of D detections (D, C, s, s) and their labels as float32 (D,) -> probabilities of their classes (D, 2s, 2s)."""
+    """Mask features (D, C, s, s) and labels float32 (D,) of D detections -> probabilities of their classes (D, 2s, 2s)."""
 
     def __init__(self, net: nn.Cell):
         super().__init__(auto_prefix=False)  # the parameters keep their names
@@ -21,7 +21,7 @@ class MasksPart(nn.Cell):
 
 
 def mask_network_parts(net, config, inputs: dict) -> list:
-    """As `exported` of outputs.py. inputs: {name: shape} of the whole network."""
+    """Return the parts as `exported` of network_define.py does. inputs: {name: shape} of the whole network."""
     count, side = config.test_max_per_img, config.roi_layer["mask_out_size"]
     shapes = {"mask_features": (count, config.roi_align_out_channels, side, side), "labels": (count,)}
     return [*network_parts(net, config, inputs), ("_masks", MasksPart(net), shapes, ("masks",))]

@@ -1,8 +1,8 @@
 # Same as faster_rcnn/src/FasterRcnn/proposal_generator.py
-"""Proposals: the best boxes of the region proposal network, without near copies.
+"""Select proposals: the best boxes of the region proposal network after non-maximum suppression.
 
 Shapes: N images; level l has A_l = H_l * W_l * A anchors, in the order (y, x, anchor); K best of a level; P proposals
-a picture; T survivors of all levels. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1.
+per image; T survivors of all levels. Boxes are (x1, y1, x2, y2) in input-image pixels, width = x2 - x1.
 """
 
 from collections.abc import Sequence
@@ -13,26 +13,26 @@ from mindspore import Tensor, nn, ops
 from ..model_utils.layers.boxes import MAX_LOG_RATIO, UNIT_STDS, ZERO_MEANS, clip_boxes, decode, spread, take_rows
 from ..model_utils.layers.nms import Nms
 
-NOTHING = -1e30  # score of what is no proposal
+NOTHING = -1e30  # score of a slot without a proposal
 
 
 class ProposalGenerator(nn.Cell):
-    """Per level: the best by score, decoded, clipped, without empty ones, NMS. Then the best of all levels.
+    """Per level: take the best by score, decode, clip, drop empty boxes, NMS. Then take the best of all levels.
 
-    Only the best `nms_pre` of a level are decoded. No gradient passes. `across_levels` adds an NMS over all levels, as mmdetection
-    1.x does: per-level NMS and `nms_post` come first, then one more NMS with the same threshold over the survivors of all levels,
-    then the cut to `max_num`. With `cut_first` that NMS follows the cut, and leaves fewer (mindspore-lab).
+    No gradient passes, and only the best `nms_pre` of a level are decoded. `across_levels` adds an NMS over all levels, as
+    mmdetection 1.x does: after NMS and `nms_post` per level, the survivors of all levels pass one more NMS with the same threshold,
+    and then the cut to `max_num`. With `cut_first` that NMS follows the cut, and leaves fewer proposals (mindspore-lab).
 
     Args:
         anchors: float32 (A_l, 4) per level.
-        nms_pre: candidates per level; a smaller level gives all of its anchors.
+        nms_pre: candidates per level; a smaller level contributes all of its anchors.
         nms_post: survivors per level.
-        max_num: proposals a picture, over all levels.
-        min_size: candidates of a smaller width or height are dropped, and those without any.
-        stds, means, max_log_ratio, clamp_both, offset: as in `decode`.
-        across_levels: suppress a box that overlaps a better one of another level too. NMS then takes T boxes in one call, up to
+        max_num: proposals per image, over all levels.
+        min_size: drop candidates with a smaller width or height, in pixels; those of width or height 0 are always dropped.
+        stds, means, max_log_ratio, clamp_both, offset: see `decode`.
+        across_levels: also suppress boxes that overlap a better one of another level. NMS then takes T boxes in one call, up to
             `nms_post` per level, or `max_num` with `cut_first`; Ascend's operator takes 2864 at most.
-        filter_first: all boxes of a level are decoded, and those that are too small dropped before the best are chosen.
+        filter_first: decode all boxes of a level, and drop those that are too small before the best are chosen.
     """
 
     def __init__(self, anchors: Sequence, nms_pre: int, nms_post: int, max_num: int, nms_thr: float,
@@ -48,15 +48,15 @@ class ProposalGenerator(nn.Cell):
         self.nms = Nms(nms_thr)
 
     def construct(self, logits: Sequence, deltas: Sequence, image_sizes, anchors: Sequence = None):
-        """Proposals, best first.
+        """Return the proposals in descending order of score.
 
         Args:
             logits: (N, A, H_l, W_l) per level; deltas: (N, 4A, H_l, W_l), channel = anchor * 4 + coordinate.
             image_sizes: (N, 2), height and width that boxes are clipped to.
-            anchors: (A_l, 4) per level in place of the constructor's, for pictures of another size.
+            anchors: (A_l, 4) per level; override the constructor's, for images of another size.
 
         Returns:
-            boxes (N, P, 4), logits (N, P), valid bool (N, P). What is not valid has box 0 and comes last.
+            boxes (N, P, 4), logits (N, P), valid bool (N, P). Slots that are not valid have box 0 and come last.
         """
         levels_boxes, levels_scores = [], []
         for level in zip(logits, deltas, self.anchors if anchors is None else anchors):
@@ -79,7 +79,7 @@ class ProposalGenerator(nn.Cell):
         return self.or_zero(take_rows(boxes, index), valid), scores, valid
 
     def candidates(self, logits, deltas, anchors, image_sizes):
-        """One level -> boxes (N, K, 4), scores (N, K), best first, NOTHING where dropped."""
+        """Return the candidates of one level: boxes (N, K, 4), scores (N, K), NOTHING for dropped ones."""
         n = logits.shape[0]
         logits = logits.transpose(0, 2, 3, 1).reshape(n, -1)                   # (N, A_l)
         deltas = deltas.transpose(0, 2, 3, 1).reshape(n, -1, 4)                # (N, A_l, 4)
@@ -100,18 +100,18 @@ class ProposalGenerator(nn.Cell):
         return boxes, scores
 
     def decoded(self, anchors, deltas, image_sizes):
-        """Anchors and deltas (N, K, 4) -> boxes (N, K, 4), clipped."""
+        """Decode and clip: anchors and deltas (N, K, 4) -> boxes (N, K, 4)."""
         boxes = decode(anchors, deltas, self.stds, self.means, self.max_log_ratio, self.clamp_both, self.offset)
         return clip_boxes(boxes, image_sizes, self.offset)
 
     def large_enough(self, boxes):
-        """Boxes (N, K, 4) -> bool (N, K), False for nan as well."""
+        """Return which boxes (N, K, 4) are at least min_size wide and high: bool (N, K), False for NaN."""
         size = boxes[..., 2:] - boxes[..., :2] + self.offset
         large = ops.logical_and(size > 0, size >= self.min_size)
         return ops.logical_and(large[..., 0], large[..., 1])
 
     def suppressed(self, boxes, scores):
-        """Boxes (N, T, 4) and scores (N, T) of all levels -> the same, best first, NOTHING where a better box overlaps."""
+        """Suppress across levels: boxes (N, T, 4), scores (N, T) -> the same, sorted, NOTHING where a better box overlaps."""
         scores, index = ops.topk(scores, scores.shape[1])
         boxes = take_rows(boxes, index)
         keep = self.nms(boxes, scores > 0.5 * NOTHING)
@@ -119,5 +119,5 @@ class ProposalGenerator(nn.Cell):
 
     @staticmethod
     def or_zero(boxes, valid):
-        """Not a product: nan * 0 is nan."""
+        """Zero what is not valid. A product would not do: nan * 0 is nan."""
         return ops.select(spread(valid.expand_dims(-1), boxes.shape), boxes, ops.zeros_like(boxes))

@@ -1,7 +1,7 @@
-"""Mask head (He et al., "Mask R-CNN", 2017, figure 4 right), and its loss.
+"""Mask head (He et al., "Mask R-CNN", 2017, figure 4, right) and its loss.
 
-Shapes: N images, Q slots for objects a picture, M RoIs in the batch, C channels of the pyramid, O of the head, K foreground
-classes, s side of the pooled features, S = 2s of a mask. Label 0 is background.
+Shapes: N images, Q slots per image that may be positive, M RoIs in the batch, C channels of the pyramid, O of the head, K
+foreground classes, s side of the pooled features, S = 2s of a mask. Label 0 is background.
 """
 
 import numpy as np
@@ -14,14 +14,14 @@ from ..model_utils.layers.convolution import Conv2d
 from ..model_utils.training.ranks import shared_count
 from .losses import binary_cross_entropy
 
-SUB_PIXELS = 4  # that a 2x2 kernel of stride 2 makes of each pixel
-ROIS_AT_ONCE = 64  # whose doubled features stand in memory, 0.8 MB each with 256 channels
+SUB_PIXELS = 4  # pixels that a 2x2 kernel with stride 2 makes of each pixel
+ROIS_AT_ONCE = 64  # RoIs whose upsampled features are in memory at once, 0.8 MB each with 256 channels
 
 
 class MaskHead(nn.Cell):
-    """3x3 convolutions, a transposed convolution to twice the side, one logit per class and pixel.
+    """3x3 convolutions, a transposed convolution to twice the side, and one logit per class and pixel.
 
-    Only the logits of each RoI's own class are computed: the others enter neither the loss nor a detection.
+    Only the logits of each RoI's class are computed, since the other classes enter neither the loss nor a detection.
     """
 
     def __init__(self, in_channels: int, channels: int, num_classes: int, num_convs: int = 4, fast: bool = False):
@@ -34,23 +34,23 @@ class MaskHead(nn.Cell):
         self.double = DoubledLogits(channels)
 
     def construct(self, roi_feats, labels):
-        """roi_feats (M, C, s, s), labels int32 (M,) in 1..K, or anything where the answer will not be used -> (M, S, S)."""
+        """Return logits (M, S, S). roi_feats: (M, C, s, s); labels: int32 (M,) in 1..K; others give meaningless logits."""
         return self.with_weights(roi_feats, labels, self.weights())
 
     def weights(self):
-        """Weight and bias of each layer in turn."""
+        """Return weight and bias of each layer in turn."""
         weights = ()
         for conv in self.convs:
             weights += (conv.weight, conv.bias)
         return (*weights, self.deconv.weight, self.deconv.bias, self.logits.weight, self.logits.bias)
 
     def with_weights(self, roi_feats, labels, weights):
-        """The same as `construct`, with these values of `weights`: a `bprop` gives the gradients of what it is handed alone."""
+        """Compute `construct` with the given `weights`, because a `bprop` only yields gradients of its cell's arguments."""
         weight, bias = rows_of_classes(weights[-2], weights[-1], labels)
         return self.of_classes(roi_feats, weight, bias, weights)
 
     def of_classes(self, roi_feats, weight, bias, weights):
-        """The same with the last layer's weights of each RoI, (M, O) and (M,)."""
+        """Compute `construct` with the last layer's weights (M, O) and bias (M,) for each RoI."""
         x = roi_feats
         for i, conv in enumerate(self.convs):
             x = ops.relu(ops.bias_add(conv.conv(x, weights[2 * i]), weights[2 * i + 1]))
@@ -61,7 +61,7 @@ class MaskHead(nn.Cell):
 
 
 class Deconvolution(nn.Cell):
-    """Weights of a transposed convolution, 2x2, stride 2, as other frameworks have them."""
+    """Parameters of a 2x2 transposed convolution with stride 2, in the layout of other frameworks."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -71,18 +71,18 @@ class Deconvolution(nn.Cell):
 
 
 def kernel_of(weight, bias):
-    """A Deconvolution's weights as a 1x1 convolution to O channels of each sub-pixel in turn: (4 * O, C, 1, 1), (4 * O,)."""
+    """Return a Deconvolution's weights as a 1x1 convolution to O channels per sub-pixel: (4 * O, C, 1, 1), (4 * O,)."""
     entering, leaving, _, _ = weight.shape
     kernel = weight.reshape(entering, leaving, SUB_PIXELS).transpose(2, 1, 0)
     return kernel.reshape(SUB_PIXELS * leaving, entering, 1, 1), ops.tile(bias, (SUB_PIXELS,))
 
 
 class ClassLogits(nn.Cell):
-    """Weights of a 1x1 convolution to K classes.
+    """Parameters of a 1x1 convolution to K classes.
 
-    All classes begin with the same random weights, so the head learns at first what objects have in common, from all of them. With
-    small weights of its own (detectron2's) each class must lift itself on its own objects: of 80 classes on 80 pictures the loss
-    was 0.63 after 240 steps, of one class 0.29 after 400.
+    All classes start from the same random weights, so that the head first learns from all objects what they have in common. With
+    separate small weights (detectron2's), each class has to learn from its own objects: with 80 classes on 80 images, the loss was
+    0.63 after 240 steps; with one class, 0.29 after 400.
     """
 
     def __init__(self, in_channels: int, num_classes: int):
@@ -93,18 +93,18 @@ class ClassLogits(nn.Cell):
 
 
 def rows_of_classes(weight, bias, labels):
-    """Weights of ClassLogits for each RoI's class: (M, O), (M,)."""
+    """Return the weights (M, O) and biases (M,) of ClassLogits for each RoI's class."""
     classes, channels, _, _ = weight.shape
-    index = ops.clamp(labels.astype(mstype.float32) - 1, 0, classes - 1).astype(mstype.int32)      # ONNX 11 clips floats alone
+    index = ops.clamp(labels.astype(mstype.float32) - 1, 0, classes - 1).astype(mstype.int32)      # ONNX 11 only clips floats
     return ops.gather(weight.reshape(classes, channels), index, 0), ops.gather(bias, index, 0)
 
 
 class DoubledLogits(nn.Cell):
-    """Transposed convolution, ReLU, one logit, some RoIs at a time.
+    """Transposed convolution, ReLU and one logit, in chunks of RoIs.
 
-    Sub-pixels take their places when one channel is left, not O of them. The gradient computes the doubled features again: kept
-    for 256 RoIs of 256 channels, they and their gradient would take 0.4 GB; CPU time is the same. Operators are attributes:
-    `ops.tile` and others that are Python inside do not compile within `bprop`.
+    Sub-pixels are moved to their places when a single channel is left instead of O. The gradient recomputes the upsampled features:
+    kept for 256 RoIs with 256 channels, they and their gradient would take 0.4 GB; the CPU time is the same. Operators are
+    attributes, because `ops.tile` and other functions in Python do not compile within `bprop`.
     """
 
     def __init__(self, channels: int):
@@ -114,10 +114,10 @@ class DoubledLogits(nn.Cell):
         self.depend = ops.Depend()
 
     def construct(self, x, kernel, bias, own):
-        """x (M, C, s, s), kernel (4 * O, C, 1, 1), bias (4 * O,), weights of the own class (M, O) -> (M, 4, s*s)."""
+        """Return logits (M, 4, s*s). x: (M, C, s, s); kernel: (4 * O, C, 1, 1); bias: (4 * O,); own: class weights (M, O)."""
         parts = []
         for start in range(0, x.shape[0], ROIS_AT_ONCE):
-            if parts:    # one after the other: side by side they would need the memory of all
+            if parts:    # `depend` runs the chunks one after the other, in the memory of one
                 x = self.depend(x, parts[-1])
             stop = min(start + ROIS_AT_ONCE, x.shape[0])
             parts.append(self.part(x[start:stop], kernel, bias, own[start:stop]))
@@ -137,7 +137,7 @@ class DoubledLogits(nn.Cell):
 
 
 class DoubledPart(nn.Cell):
-    """DoubledLogits of some RoIs."""
+    """DoubledLogits of one chunk of RoIs."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -152,10 +152,10 @@ class DoubledPart(nn.Cell):
 
 
 def mask_head_loss(logits, targets, positive, added: float = 0.0):
-    """Binary cross entropy, the mean over all pixels of the positive slots of all devices (see shared_count); 0 without any.
+    """Return the binary cross entropy, averaged over all pixels of the positive slots on all devices; 0 if there are none.
 
     Args:
-        logits: of each slot's own class, targets: 0 or 1, (N, Q, S, S) both; positive: bool (N, Q); added: see shared_count.
+        logits: of each slot's class, targets: 0 or 1, both (N, Q, S, S); positive: bool (N, Q); added: see shared_count.
     """
     n, q, height, width = logits.shape
     positive = positive.astype(logits.dtype)

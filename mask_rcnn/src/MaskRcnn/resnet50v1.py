@@ -1,7 +1,7 @@
 # Same as faster_rcnn/src/FasterRcnn/resnet50v1.py
-"""ResNet-50 as first published (He et al., 2016): a stage shrinks in the first 1x1 of its first bottleneck.
+"""ResNet-50 as first published (He et al., 2016): the stride of a stage is in the first 1x1 of its first bottleneck.
 
-MSRA's and Caffe2's weights are of this kind, and so are detectron2's ResNets of 50 and 101 layers.
+MSRA's and Caffe2's weights have this layout, and so have detectron2's ResNet-50 and ResNet-101.
 """
 
 from collections.abc import Sequence

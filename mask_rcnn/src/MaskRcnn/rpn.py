@@ -1,7 +1,7 @@
 # Same as faster_rcnn/src/FasterRcnn/rpn.py
-"""Region proposal network: the head, and its losses on the sampled anchors.
+"""Region proposal network: the head, and its losses on the sampled anchors (Ren et al., "Faster R-CNN", 2015, section 3.1).
 
-Shapes: N images; level l has H_l x W_l pixels with A anchors each, numbered (level, y, x, anchor); M sampled anchors a picture.
+Shapes: N images; level l has H_l x W_l pixels with A anchors each, numbered (level, y, x, anchor); M sampled anchors per image.
 Deltas are (dx, dy, dw, dh); channel of the delta map = anchor * 4 + coordinate.
 """
 
@@ -17,11 +17,11 @@ from .losses import binary_cross_entropy, smooth_l1
 
 
 class RpnHead(nn.Cell):
-    """One 3x3 convolution and two 1x1, shared by all levels (Ren et al., "Faster R-CNN", 2015, section 3.1).
+    """A 3x3 convolution and two 1x1 convolutions, shared by all levels.
 
-    `construct` answers for every anchor, `at_anchors` for a few. Training uses both: proposals need every anchor but no
-    gradient, and the losses touch only the 256 sampled anchors of a picture, so that their gradient passes through 256 patches
-    of 3x3 pixels instead of whole feature maps. The result is the same as that of the dense gradient, of which almost all is 0.
+    `construct` predicts for every anchor, `at_anchors` for a few. Training uses both: proposals need every anchor but no
+    gradient, and the losses only touch the 256 sampled anchors of an image, so that their gradient passes through 256 patches of
+    3x3 pixels instead of whole feature maps. The result equals the dense gradient, which is almost all zeros.
     """
 
     def __init__(self, in_channels: int, feat_channels: int, num_anchors: int, fast: bool = False):
@@ -34,7 +34,7 @@ class RpnHead(nn.Cell):
         self.offset_x = Tensor(np.tile([-1, 0, 1], 3).astype(np.int32))
 
     def construct(self, features: Sequence):
-        """Features P2..P6 (N, C, H_l, W_l) -> logits (N, A, H_l, W_l) and deltas (N, 4A, H_l, W_l) per level."""
+        """Predict for P2..P6 (N, C, H_l, W_l): logits (N, A, H_l, W_l) and deltas (N, 4A, H_l, W_l) per level."""
         logits, deltas = [], []
         for feature in features:
             hidden = ops.relu(self.conv(feature))
@@ -43,7 +43,7 @@ class RpnHead(nn.Cell):
         return logits, deltas
 
     def at_anchors(self, features: Sequence, index):
-        """The same at the anchors `index` (N, M) int32: logits (N, M), deltas (N, M, 4)."""
+        """Predict at the anchors `index` int32 (N, M): logits (N, M), deltas (N, M, 4)."""
         n, m = index.shape
         patches = self.patches(features, index)                                # (N, M, C*9)
         feat_channels = self.conv.weight.shape[0]
@@ -57,7 +57,7 @@ class RpnHead(nn.Cell):
         return logits, deltas
 
     def patches(self, features: Sequence, index):
-        """The 3x3 neighbourhoods under the anchors, 0 outside of the map: (N, M, C*9) in the order of the kernel."""
+        """Return the 3x3 patches around the anchors' cells, 0 outside the map: (N, M, C*9) in the order of the kernel."""
         n, m = index.shape
         start, total = 0, None
         for feature in features:
@@ -80,15 +80,15 @@ class RpnHead(nn.Cell):
 
 
 def rpn_losses(logits, deltas, targets, positive, negative, beta: float = 1 / 9, added: float = 0.0):
-    """Objectness and box loss of the sampled anchors.
+    """Return the objectness and box losses of the sampled anchors.
 
     Args:
         logits: (N, M); deltas, targets: (N, M, 4).
-        positive, negative: bool (N, M); where neither holds, the slot is padding and counts nowhere.
-        beta: corner of the smooth L1; added: see shared_count.
+        positive, negative: bool (N, M); a slot that is neither is padding and does not count.
+        beta: transition point of the smooth L1 loss; added: see shared_count.
 
     Returns:
-        Binary cross entropy and smooth L1, both summed and divided by the number of sampled anchors of the batch, over all
+        Binary cross entropy and smooth L1, both summed and divided by the number of sampled anchors in the batch over all
         devices: see shared_count.
     """
     dtype = logits.dtype

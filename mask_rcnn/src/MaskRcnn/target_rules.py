@@ -1,4 +1,4 @@
-"""Which mask targets training takes: see mask_targets.py and bitmap_targets.py."""
+"""Select the mask targets for training: see mask_targets.py and bitmap_targets.py."""
 from mindspore import nn, ops
 
 from .bitmap_targets import bitmap_targets
@@ -6,7 +6,7 @@ from .mask_targets import mask_targets
 
 
 class MaskTargets(nn.Cell):
-    """Mask targets by a rule: `outline` draws the polygons in the box, `bitmap` cuts them out of a bitmap of the input.
+    """Mask targets by rule: "outline" rasterises polygons inside the box, "bitmap" crops a bitmap of the input.
 
     Args:
         stride: pixels of the input per cell of the finest level.
@@ -18,7 +18,7 @@ class MaskTargets(nn.Cell):
         self.rule, self.stride, self.precise = rule, stride, precise
 
     def construct(self, edges, matched, boxes, size, shapes):
-        """Arguments and result as of `mask_targets`; shapes: (H_l, W_l) of each level."""
+        """Return targets like `mask_targets`, with the same arguments. shapes: (H_l, W_l) per level."""
         if self.rule == "bitmap":
             height, width = input_side(shapes, self.stride, 0), input_side(shapes, self.stride, 1)
             return bitmap_targets(edges, matched, boxes, size, self.precise, height, width)
@@ -27,5 +27,5 @@ class MaskTargets(nn.Cell):
 
 @ops.constexpr
 def input_side(shapes, stride: int, axis: int) -> int:
-    """Height or width of the input of which the first level has shapes[0] cells; a pair of numbers has no gradient in a graph."""
+    """Return height or width of the input whose first level has shapes[0] cells; a tuple of both has no gradient in a graph."""
     return shapes[0][axis] * stride

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/command.py
-"""How a command ends: its exit status, and one line for what stopped it."""
+"""End a command with an exit status, and one line on stderr for the error that stopped it."""
 import logging
 import os
 import sys
@@ -12,24 +12,25 @@ from .signals import guarded, status_of, taken, word_of
 
 
 def run_main(main: Callable[[], Optional[int]]) -> None:
-    """Call `main()` and leave the process with its status: 0, or 2 and one line on stderr for a fault of the user or the system.
+    """Call `main()` and exit with its status.
 
-    A damaged file, a folder in use and too little memory give status 1, a signal 130 or 143, with one line too.
+    Status 0: success. 2, with one line on stderr: an error of the user or the system. 1, also with one line: a damaged file, a
+    folder in use or too little memory. 130 or 143: a signal.
     """
     program = os.path.basename(sys.argv[0])
-    if logging.lastResort:      # warnings of a command that sets up no log
+    if logging.lastResort:      # for warnings of commands that configure no logging
         logging.lastResort.setFormatter(LineFormatter())
     try:
         with guarded():
             status = main()
-            sys.stdout.flush()      # here a full disk can still be reported
+            sys.stdout.flush()      # a full disk can still be reported here
     except (Exception, KeyboardInterrupt) as error:      # noqa: BLE001
         status = status_after(error, program)
     sys.exit(status or 0)
 
 
 def status_after(error: BaseException, program: str) -> int:
-    """Say in a line what stopped the command, and return its status; what is no fault of the user or the system is raised again."""
+    """Print one line on what stopped the command, and return its status; re-raise errors of the program itself."""
     if isinstance(error, KeyboardInterrupt) or taken():
         return _end(f"{program}: {word_of(error)}", status_of(error))
     if lacks_memory(error):
@@ -46,6 +47,6 @@ def _end(line: str, status: int) -> int:
     tell(line)
     try:
         sys.stdout.flush()
-    except OSError:             # the interpreter would try again, and print a traceback
+    except OSError:             # at exit the interpreter would try again and print a traceback
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return status

@@ -1,9 +1,9 @@
 # Same as faster_rcnn/src/model_utils/own_utils.py
-"""`utils/`, the folder that the models share: it lies in the model's folder or beside it.
+"""Find `utils/`, the folder that the models share, in the model's folder or beside it.
 
-A command runs in the model's folder, and its `import utils` gives this folder. In somebody else's program, where the model is a
-package, `utils` may well be a module of that program. There the folder has the name MODEL.utils, of the wheel's package too, unless
-`import utils` gives it anyway.
+In a command, which runs in the model's folder, `import utils` imports this folder. In another program, which imports the model as a
+package, `utils` may be a module of that program; the folder then gets the name MODEL.utils, as in the wheel, unless `import utils`
+imports it anyway.
 """
 import functools
 import importlib
@@ -13,16 +13,16 @@ from pathlib import Path
 from types import ModuleType
 
 MODEL_DIR = Path(__file__).resolve().parents[2]
-# How the conversion of weights is called here: the package's command, or a module of the model's folder.
+# Command that converts weights: the installed package's, or a module in the model's folder.
 INSTALLED = not {"site-packages", "dist-packages"}.isdisjoint(MODEL_DIR.parts)
 CONVERT = f"{MODEL_DIR.name.replace('_', '-')} convert" if INSTALLED else "python -m src.convert_checkpoint"
 PACKAGE = (__package__ or "").partition("src.")[0].rstrip(".")      # "" in a command, whose modules are src.*
 
 
 def use_own_utils(model_dir: Path = MODEL_DIR) -> None:
-    """Make `import utils` give the model's own folder, whatever other module of this name is on the path or imported.
+    """Make `import utils` import the model's folder, even if another module of this name is on the path or imported.
 
-    The folder that holds `utils/` does not go on the path: whatever else lies there would shadow installed packages.
+    The folder that contains `utils/` is not put on the path, since its other content would shadow installed packages.
     """
     folder = find_folder(model_dir)
     if folder is None or list(getattr(sys.modules.get("utils"), "__path__", ())) == [str(folder)]:
@@ -34,7 +34,7 @@ def use_own_utils(model_dir: Path = MODEL_DIR) -> None:
 
 @functools.cache
 def own_utils(name: str) -> ModuleType:
-    """Return the module utils.NAME of the model's own folder; ModuleNotFoundError where the folder is missing."""
+    """Return the module utils.NAME of the model's folder. Raises ModuleNotFoundError if the folder is missing."""
     base = "utils"
     if not PACKAGE:
         use_own_utils()
@@ -46,16 +46,16 @@ def own_utils(name: str) -> ModuleType:
 
 
 def find_folder(model_dir: Path = MODEL_DIR) -> Path | None:
-    """Return the folder, None where it is missing."""
+    """Return the folder `utils/`, or None if it is missing."""
     return next((folder for folder in (model_dir / "utils", model_dir.parent / "utils") if (folder / "__init__.py").is_file()
                  and any((folder / tool).is_dir() for tool in ("mindrecord", "launch"))), None)
 
 
 def _is_utils(folder: Path) -> bool:
-    """Whether `import utils` gives this folder, without importing anything."""
+    """Return whether `import utils` would import this folder, without importing anything."""
     try:
         spec = importlib.util.find_spec("utils")
-    except ValueError:          # a module that says nothing of where it is from
+    except ValueError:          # a module without a spec
         return False
     return spec is not None and [str(Path(item).resolve()) for item in spec.submodule_search_locations or ()] == [str(folder)]
 

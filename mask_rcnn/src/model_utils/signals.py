@@ -1,9 +1,9 @@
 # Same as faster_rcnn/src/model_utils/signals.py
-"""SIGINT and SIGTERM end a command with status 130 or 143 and one line, whatever it does at that moment.
+"""Make SIGINT and SIGTERM end a command with status 130 or 143 and one line, at any moment.
 
-In Python code of ours the signal is an exception, so that files are closed and removed. Where an exception would be swallowed or
-printed with a traceback, while modules are imported and graphs compiled, the process ends at once; likewise if the main thread does
-not come back from a library within GRACE seconds.
+In our Python code, the signal becomes an exception, so that files are closed and temporary ones removed. While modules are imported
+or graphs compiled, an exception would be swallowed or printed with a traceback, so the process exits at once; likewise if the main
+thread does not return from a library within GRACE seconds.
 """
 import contextlib
 import ctypes
@@ -20,18 +20,18 @@ from typing import Any, Optional
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-GRACE = 2.0         # until the main thread must have noticed a signal
-UNWINDING = 10.0    # from then until the process must have ended
-RENEWAL = 0.05      # MindSpore 2.10 takes SIGINT over whenever it runs a graph, and makes a SIGTERM of it
+GRACE = 2.0         # seconds until the main thread must have noticed a signal
+UNWINDING = 10.0    # seconds from then until the process must have ended
+RENEWAL = 0.05      # seconds; MindSpore 2.10 replaces the handler of SIGINT whenever it runs a graph, and turns it into SIGTERM
 IMPORTING = "<frozen importlib"
-# Modules that know of temporary files: of the models and of utils.
+# Modules that record temporary files, in a model and in utils.
 FILES = (f"{__package__}.files", "utils.files")
-# Asked for lines, about results that are not whole, before the process ends at once.
+# Functions that return a line about incomplete results, called before the process exits at once.
 last_words: list[Callable[[], str]] = []
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal; `number` is its number."""
+    """A signal ended the block; `number` is the signal's number."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -39,12 +39,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _Ending:
-    """What this process has heard."""
+    """Signals that this process has received."""
 
     def __init__(self) -> None:
-        self.guarded = 0            # calls that turn an Interrupted into a line and a status
-        self.number = 0             # of the first signal
-        self.noticed = threading.Event()    # by the main thread
+        self.guarded = 0            # active calls of `guarded`
+        self.number = 0             # number of the first signal
+        self.noticed = threading.Event()    # set by the main thread
 
 
 _ending = _Ending()
@@ -52,7 +52,7 @@ _libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
 
 
 def end_at_signals() -> None:
-    """Begin to listen, in the main thread, before anything else is imported. A signal that the parent ignores stays ignored."""
+    """Install the handlers, in the main thread, before other imports. A signal that the parent ignores stays ignored."""
     numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     if not _libc or not numbers or threading.current_thread() is not threading.main_thread():
         return
@@ -61,7 +61,7 @@ def end_at_signals() -> None:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in numbers:
         signal.signal(number, _take)
-    action = ctypes.create_string_buffer(512)       # struct sigaction, which nobody needs to look into
+    action = ctypes.create_string_buffer(512)       # an opaque struct sigaction
     _libc.sigaction(signal.SIGINT, None, action)
     threading.Thread(target=_watch, args=(reader, action), daemon=True).start()
     sys.excepthook = _uncaught
@@ -70,7 +70,7 @@ def end_at_signals() -> None:
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Within, a signal is an Interrupted for the caller to report."""
+    """Raise signals as Interrupted within the block, for the caller to report."""
     _ending.guarded += 1
     try:
         yield
@@ -79,22 +79,22 @@ def guarded() -> Iterator[None]:
 
 
 def taken() -> int:
-    """Return the number of the signal that has come, or 0: libraries make other exceptions of an Interrupted."""
+    """Return the number of the received signal, or 0. Libraries may convert an Interrupted to other exceptions."""
     return _ending.number
 
 
 def status_of(error: Optional[BaseException]) -> int:
-    """Return the exit status that a shell gives a process which the signal ended."""
+    """Return the exit status by which shells denote the end by a signal."""
     return 128 + (getattr(error, "number", 0) or _ending.number or signal.SIGINT)
 
 
 def word_of(error: Optional[BaseException]) -> str:
-    """Return what to say of it."""
+    """Return the word for the signal: "interrupted" or "terminated"."""
     return WORDS[signal.Signals(status_of(error) - 128)]
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: Optional[TracebackType]) -> None:
-    """Say in a line that there is too little memory, to import the first modules even; other errors keep their traceback."""
+    """Print one line for a lack of memory, which may strike while the first modules are imported; else print the traceback."""
     with contextlib.suppress(Exception):
         from .memory import lacks_memory, shortage
 
@@ -113,7 +113,7 @@ def _take(number: int, frame: Optional[FrameType]) -> None:
 
 
 def _in_library(frame: Optional[FrameType]) -> bool:
-    """Whether modules are imported, or MindSpore is at work. A folder of ours may be called mindspore too."""
+    """Return whether modules are being imported or MindSpore is running; a folder of ours may also be called mindspore."""
     library = getattr(sys.modules.get("mindspore"), "__file__", None)
     names = (IMPORTING, os.path.dirname(library) + os.sep) if library else (IMPORTING,)
     while frame is not None:
@@ -124,7 +124,7 @@ def _in_library(frame: Optional[FrameType]) -> bool:
 
 
 def _leave(number: int) -> None:
-    """Remove the files that are not whole, say so, and end."""
+    """Remove incomplete files, print the last words, and exit."""
     for name in FILES:
         for path in tuple(getattr(sys.modules.get(name), "temporaries", ())):
             _remove(path)
@@ -155,14 +155,14 @@ def _watch(reader: int, action: Any) -> None:
 
 
 def _insist(number: int) -> None:
-    """The main thread may be in a library that does not return, or that drops the exception."""
+    """End the process if its main thread is in a library that does not return, or that drops the exception."""
     if _ending.noticed.wait(GRACE):
         time.sleep(UNWINDING)
     _leave(number)
 
 
 def _forget(writer: int) -> None:
-    """In a forked process, such as a loader of data: the signals are those of Python."""
+    """Restore Python's handlers in a forked process, such as a data loader."""
     _ending.number = 0
     _ending.noticed.clear()
     before = signal.set_wakeup_fd(-1)

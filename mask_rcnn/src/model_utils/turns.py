@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/turns.py
-"""One process at a time, of those of a machine that want the same file."""
+"""Let one process at a time, among those on a machine that want the same file, do the work."""
 import contextlib
 import time
 from collections.abc import Iterator
@@ -10,8 +10,16 @@ from .configuration.schema import InputError
 
 @contextlib.contextmanager
 def turn(path: Path, wait_seconds: float) -> Iterator[None]:
-    """Within `with`, this is the only process that holds `path`. An InputError is raised in all that were waiting at that time."""
-    import fcntl  # not on every system, and only jobs need it
+    """Hold `path` exclusively within the block. If the block raises InputError, all processes waiting then raise it, too.
+
+    Args:
+        path: the lock file.
+        wait_seconds: how long to wait for another process.
+
+    Raises:
+        InputError: after `wait_seconds`, or if the process that was waited for failed.
+    """
+    import fcntl  # not available on every system
 
     came = time.time()
     with path.open("a+", encoding="utf-8") as file:
@@ -24,9 +32,9 @@ def turn(path: Path, wait_seconds: float) -> Iterator[None]:
                     raise InputError(f"{path}: another process has been fetching for {wait_seconds / 60:g} minutes") from None
                 time.sleep(min(0.5, wait_seconds / 10))
         file.seek(0)
-        failed, _, told = file.read().partition("\n")
+        failed, _, message = file.read().partition("\n")
         if failed and float(failed) > came:
-            raise InputError(told)
+            raise InputError(message)
         try:
             yield
         except InputError as error:

@@ -1,1 +1,1 @@
-"""Weights of other people: their names, and the keys that go with them."""
+"""Conversion of weights of other frameworks: names, and the keys that the weights need."""

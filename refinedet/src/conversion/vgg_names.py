@@ -1,4 +1,4 @@
-"""Names of a VGG-16 and of a whole RefineDet in PyTorch, mapped to the network's.
+"""Map the names of a VGG-16 and of a whole RefineDet in PyTorch to the network's.
 
 Layouts are the same in PyTorch and MindSpore: convolutions (out, in, k, k), the transposed ones (in, out, 2, 2).
 """
@@ -10,43 +10,43 @@ import numpy as np
 from ..model_utils.config import InputError
 from ..model_utils.weights.resnet_names import translate as translate_resnet
 
-# Index in the list of layers, of torchvision and of SSD's PyTorch ports alike -> the trunk's convolution.
+# Index in the list of layers, in torchvision and in SSD's PyTorch ports -> convolution of the trunk.
 VGG = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), (
     "conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3",
     "conv5_1", "conv5_2", "conv5_3")))
 TRUNK = {**VGG, 31: "fc6", 33: "fc7"}
-# What its own names tell of a file: (source, the name of its first layer).
+# Source of a file -> the name of its first layer, by which it is recognised.
 SOURCES = (("refinedet", "vgg.0.weight"), ("torchvision", "features.0.weight"), ("reducedfc", "0.weight"))
-# Files that are often taken for one of these: (what, part of a name).
+# Files that are often mistaken for one of these: (description, pattern of a name).
 OTHERS = (
     ("a VGG with batch norm", r"features\.1\.running_mean"),
     ("lzx1413's RefineDet, another network (dilation 6)", r"(trans_layers|latent_layrs)\."),
-    ("a network of this project, converted already", r"(backbone\.)?(conv1_1\.weight|(layer1\.0\.)?conv1\.gamma)"),
+    ("an already converted network of this project", r"(backbone\.)?(conv1_1\.weight|(layer1\.0\.)?conv1\.gamma)"),
 )
 RESNET = "resnet"
-# torchvision's VGG-16 sees (x / 255 - mean) / std, this one x less its own mean.
+# torchvision's VGG-16 takes (x / 255 - mean) / std; this network takes x - MEAN.
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MEAN = (123.0, 117.0, 104.0)
-POOLED, FC_STEP, CELL_STEP = 7, 4, 3     # of the classifier: its input's side, every 4th neuron, every 3rd cell of the input
+POOLED, FC_STEP, CELL_STEP = 7, 4, 3     # classifier: side of its input; take every 4th neuron and every 3rd cell
 
 
 def find_source(arrays: Mapping, place: str) -> str:
-    """The source whose names the file has, of SOURCES or RESNET; InputError where it is none."""
+    """Return the source of a file according to its names, a key of SOURCES or RESNET. Raises InputError if it is neither."""
     names = [_bare(name) for name in arrays]
     for what, pattern in OTHERS:
         name = next((name for name in names if re.match(pattern, name)), None)
         if name:
-            raise InputError(f"{place}: {what} ({name}) is not converted")
+            raise InputError(f"{place}: {what} ({name}), which cannot be converted")
     for source, first in SOURCES:
         if first in names:
             return source
     if any(translate_resnet(name) for name in arrays):
         return RESNET
-    raise InputError(f"{place}: neither a VGG-16, a ResNet nor a RefineDet of PyTorch; the first names are {', '.join(names[:3])}")
+    raise InputError(f"{place}: expected a VGG-16, a ResNet or a RefineDet of PyTorch; the first names are {', '.join(names[:3])}")
 
 
 def translate(name: str, source: str):
-    """The network's name of a tensor, or None: of refinedet, "tcb0.3.weight" -> "tcb.first.1.weight"."""
+    """Return the network's name of a tensor, or None: for refinedet, "tcb0.3.weight" -> "tcb.first.1.weight"."""
     found = re.fullmatch(r"(.*?)(\d*)\.(weight|bias)", _bare(name))
     if not found:
         return None
@@ -64,7 +64,7 @@ def translate(name: str, source: str):
 
 
 def _layer(part: str, index: int):
-    """The layer of a RefineDet's part outside the trunk, by its number in the list."""
+    """Return the layer of a RefineDet's part outside the trunk for its index in the list, or None."""
     level, place = divmod(index, 3)
     if part == "extras.":
         return f"backbone.conv6_{index + 1}"
@@ -78,10 +78,19 @@ def _layer(part: str, index: int):
 
 
 def convert_vgg(arrays: Mapping, source: str, place: str, classifier: bool = True, reverse_channels: bool = False) -> tuple:
-    """(network's name -> float32 array, names that were left out).
+    """Convert the tensors of a file.
 
-    classifier: of torchvision's, make fc6 and fc7 of its classifier; reverse_channels: of the input, for weights that saw
-    blue, green, red.
+    Args:
+        arrays: name -> array.
+        source: see `find_source`; place: the file's path, for messages.
+        classifier: make fc6 and fc7 of the classifier of torchvision's VGG-16.
+        reverse_channels: reverse the input channels, for weights trained on blue, green, red.
+
+    Returns:
+        (network's name -> float32 array, names that were left out).
+
+    Raises:
+        InputError: if the file is not a VGG-16 or RefineDet, or not complete.
     """
     tensors, left_out = {}, []
     for name, array in arrays.items():
@@ -89,12 +98,12 @@ def convert_vgg(arrays: Mapping, source: str, place: str, classifier: bool = Tru
         if ours is None:
             left_out.append(name)
         elif ours in tensors:
-            raise InputError(f"{place}: {name}: {ours} is there twice")
+            raise InputError(f"{place}: {name}: {ours} occurs twice")
         else:
             tensors[ours] = _checked(name, array, place)
     unexpected = [name for name in left_out if re.match(r"(features|vgg)\.\d", _bare(name)) or re.match(r"\d", _bare(name))]
     if unexpected:
-        raise InputError(f"{place}: not a VGG-16: it has {', '.join(unexpected[:3])} too")
+        raise InputError(f"{place}: not a VGG-16: it also has {', '.join(unexpected[:3])}")
     if reverse_channels:
         tensors["backbone.conv1_1.weight"] = tensors["backbone.conv1_1.weight"][:, ::-1].copy()
     if source == "torchvision":
@@ -106,10 +115,10 @@ def convert_vgg(arrays: Mapping, source: str, place: str, classifier: bool = Tru
 
 
 def _take_pixels(tensors: dict, place: str) -> None:
-    """Change the first convolution so that it gives the same for pixels from 0 to 255 less MEAN."""
+    """Change the first convolution to give the same result for pixels from 0 to 255 minus MEAN."""
     weight, bias = (tensors.get(f"backbone.conv1_1.{leaf}") for leaf in ("weight", "bias"))
     if weight is None or bias is None or weight.ndim != 4 or weight.shape[1] != 3:
-        raise InputError(f"{place}: its first convolution is not whole, or not of three channels")
+        raise InputError(f"{place}: its first convolution is incomplete, or does not have three input channels")
     scale = 255 * np.array(TORCHVISION_STD)
     weight = weight / scale[:, None, None]
     shift = np.array(MEAN) - 255 * np.array(TORCHVISION_MEAN)
@@ -118,7 +127,7 @@ def _take_pixels(tensors: dict, place: str) -> None:
 
 
 def _reduce_classifier(arrays: Mapping, tensors: dict, place: str) -> list:
-    """fc6 and fc7 as SSD's reduced VGG-16 has them: some neurons and cells of the classifier; the names that were used."""
+    """Make fc6 and fc7 of every FC_STEP-th neuron and CELL_STEP-th cell, as SSD's reduced VGG-16 does; return the used names."""
     bare = {_bare(name): name for name in arrays}
     names = [f"classifier.{i}.{leaf}" for i in (0, 3) for leaf in ("weight", "bias")]
     if not all(name in bare for name in names):
@@ -139,7 +148,7 @@ def _bare(name: str) -> str:
 
 
 def _checked(name: str, array, place: str) -> np.ndarray:
-    """The array as float32 of its own, after a look at its values."""
+    """Return a float32 copy of the array. Raises InputError unless its values are finite."""
     if array.dtype.kind != "f":
         raise InputError(f"{place}: {name} holds {array.dtype}, not floating-point numbers")
     with np.errstate(over="ignore", invalid="ignore"):

@@ -1,2 +1,2 @@
 # Same as faster_rcnn/src/model_utils/__init__.py
-"""Configuration and the device that a run uses."""
+"""What all models share: configuration, data, training, evaluation, inference, weights, jobs."""

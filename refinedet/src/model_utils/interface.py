@@ -1,7 +1,7 @@
 # Same as faster_rcnn/src/model_utils/interface.py
-"""The Python interface of the model: Detector, train, evaluate, export.
+"""The model's Python interface: Detector, train, evaluate, export.
 
-It is set up for MindSpore before MindSpore is imported: the classes and functions here import that where they need it.
+Importing it prepares the environment for MindSpore, so MindSpore is only imported inside functions.
 """
 import os
 import tempfile
@@ -27,37 +27,46 @@ prepare_environment()
 
 @input_errors()
 def train(config: Config | str | os.PathLike | None = None, **keys: Any) -> Run:
-    """Train, as train.py does, and return what the run leaves in `output_path`.
+    """Train like train.py.
+
+    Ctrl-C stops the run after the current step: Run.status is then 130, and resume="auto" resumes it. Python handles signals in the
+    main thread only, so a run in another thread does not notice it.
 
     Args:
-        config: a configuration, or a YAML file; a relative path is looked up in the working directory, then in the model's folder.
-            Default: default_config.yaml.
-        keys: keys of the configuration, such as coco_root="COCO", epoch_size=2; they override the file's.
+        config: a configuration or a YAML file; a relative path is looked up in the working directory, then in the model's folder.
+            Defaults to default_config.yaml.
+        keys: configuration keys such as coco_root="COCO", epoch_size=2; they override the file's.
 
-    Ctrl-C ends the run after the running step: Run.status is 130 then, and resume="auto" resumes it. In a thread other than the
-    main one a run does not notice it, as Python handles signals in the main thread only.
+    Returns:
+        The files and figures that the run leaves in `output_path`.
 
-    InputError says in one line what is wrong with a key or the data. NotFiniteError, an ArithmeticError: a loss was not finite.
+    Raises:
+        InputError: for a key or data that is wrong, in one line.
+        NotFiniteError: an ArithmeticError: a loss is NaN or infinite.
     """
     resolved = configure(config, keys, classes_of_data=True)
     if resolved.pre_trained:
         check_pretrained(resolved)
-    from .training.run import train as run  # MindSpore takes seconds; a wrong key is reported before
+    from .training.run import train as run  # after the checks: importing MindSpore takes seconds
 
     return run(resolved)
 
 
 @input_errors()
 def evaluate(config: Config | str | os.PathLike | None = None, **keys: Any) -> Scores:
-    """Score a network or a file of detections, as eval.py does; print the figures and write them to `output_path`.
+    """Score a network or a file of detections like eval.py: print the figures and write them to `output_path`.
 
     Args:
-        config: as of `train`; or a .ckpt, .mindir or .onnx file, whose configuration is found as Detector finds it; or the name of
+        config: see `train`; or a .ckpt, .mindir or .onnx file, with the configuration beside it as for Detector; or the name of
             published weights.
-        keys: keys of the configuration: the network (checkpoint_path, mindir_path, onnx_path) or `detections`, and the data.
+        keys: configuration keys: the network (checkpoint_path, mindir_path, onnx_path) or `detections`, and the data.
 
-    Returns the scores of the boxes: `scores["AP"]`, 0 to 1, `scores.per_class["cat"]["AP50"]`. scores.others has those of the masks
-    ("segm") and of VOC data ("voc"). InputError says in one line what is wrong.
+    Returns:
+        The scores of the boxes: `scores["AP"]`, 0 to 1, `scores.per_class["cat"]["AP50"]`. scores.others holds those of masks
+        ("segm") and of VOC data ("voc").
+
+    Raises:
+        InputError: for a key or data that is wrong, in one line.
     """
     weights = None
     if isinstance(config, (str, os.PathLike)) and (Path(config).suffix.lower() in KEYS or is_name(config)):
@@ -74,13 +83,17 @@ def evaluate(config: Config | str | os.PathLike | None = None, **keys: Any) -> S
 
 @input_errors()
 def export(checkpoint: str | os.PathLike, **keys: Any) -> list[Path]:
-    """Write a checkpoint's network and its weights as `file_name` in `file_format`, as export.py does.
+    """Write a checkpoint's network with its weights as `file_name` in `file_format`, like export.py.
 
     Args:
-        checkpoint: a .ckpt file, whose configuration is found as Detector finds it; or the name of published weights.
-        keys: keys of the configuration, such as file_format="ONNX" (or MINDIR, AIR), file_name="net.onnx".
+        checkpoint: a .ckpt file, with the configuration beside it as for Detector; or the name of published weights.
+        keys: configuration keys such as file_format="ONNX" (or MINDIR, AIR), file_name="net.onnx".
 
-    Returns the files: one, or with split=True several. InputError says in one line what is wrong.
+    Returns:
+        The files: one, or several with split=True.
+
+    Raises:
+        InputError: for a key or file that is wrong, in one line.
     """
     path = weights_file(checkpoint, "checkpoint", whole=True)
     with own_model(path):
@@ -91,11 +104,11 @@ def export(checkpoint: str | os.PathLike, **keys: Any) -> list[Path]:
 
 
 def configure(config: Config | str | os.PathLike | None, keys: Mapping[str, Any], classes_of_data: bool = False) -> Config:
-    """Return the configuration with `keys` over it. classes_of_data: see parse_config."""
+    """Return the configuration, overridden by `keys`. classes_of_data: see parse_config."""
     texts = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in keys.items()}
     if not isinstance(config, Config):
         return load_config(config_file(config), texts, classes_of_data=classes_of_data)
-    with tempfile.TemporaryDirectory() as folder:       # a file, because choices among its keys come before `keys`
+    with tempfile.TemporaryDirectory() as folder:       # as a file, so that its presets are resolved before `keys`
         path = Path(folder, "config.yaml")
         save_config(config, path, () if config.num_classes else ("num_classes", "coco_classes"))
         return load_config(path, texts, classes_of_data=classes_of_data)

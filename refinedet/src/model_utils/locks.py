@@ -1,8 +1,8 @@
 # Same as faster_rcnn/src/model_utils/locks.py
-"""One process at a time writes its kind of results to a folder.
+"""Locks that let one process at a time write a kind of results to a folder.
 
-A lock is a POSIX record lock of the system, on a file in the folder. It ends with its process, however that ends, and a forked
-process does not have it. The file names its holder for others to report; without a holder it means nothing.
+A lock is a POSIX record lock on a file in the folder. It ends when its process ends, for any reason, and a forked process does
+not inherit it. The file describes the holder, for messages of others; without a holder, its content has no meaning.
 """
 import contextlib
 import importlib
@@ -16,25 +16,25 @@ from pathlib import Path
 
 from .configuration.schema import InputError
 
-# Kinds of results, and who writes them.
+# Kinds of results, and the programs that write them.
 TRAINING, RESULTS = "training", "results"
 SUFFIX = ".lock"
 WRITERS = {TRAINING: "training", RESULTS: "inference or evaluation"}
-# File -> its descriptor, which stays open, as closing any would end the lock; and whether the folder is there for it.
+# File -> (descriptor, which must stay open because closing any would release the lock; whether the folder was made for it).
 _held: dict[Path, tuple[int, bool]] = {}
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_held.clear)     # a forked process has none of them
+    os.register_at_fork(after_in_child=_held.clear)     # a forked process inherits no lock
 
 
 class InUseError(InputError):
-    """A folder that another process writes to."""
+    """Another process writes to the folder."""
 
     status = 1
 
 
 @contextlib.contextmanager
 def writing_alone(folder: Path | str, kind: str) -> Iterator[None]:
-    """Hold the lock within; InUseError, before anything is touched, if another process has it."""
+    """Hold the lock within the block. Raises InUseError, before anything is changed, if another process holds it."""
     take(folder, kind)
     try:
         yield
@@ -43,9 +43,12 @@ def writing_alone(folder: Path | str, kind: str) -> Iterator[None]:
 
 
 def take(folder: Path | str, kind: str) -> None:
-    """Lock `folder` for results of this kind until `release`, or until the process ends; InUseError if another process has it.
+    """Lock `folder` for this kind of results until `release` or the end of the process.
 
-    Where the file system has no locks or cannot be written, nothing is locked: what writes reports that.
+    If the file system has no locks or is not writable, nothing is locked; writing will report the latter.
+
+    Raises:
+        InUseError: if another process holds the lock.
     """
     path = _path(folder, kind)
     if path in _held:
@@ -58,13 +61,13 @@ def take(folder: Path | str, kind: str) -> None:
 
 
 def release(folder: Path | str, kind: str) -> None:
-    """Free a lock that this process has, and remove the folder if it was made for it and is empty."""
+    """Release a lock of this process, and remove the folder if it was made for the lock and is empty."""
     path = _path(folder, kind)
     number, new = _held.pop(path, (None, False))
     if number is None:
         return
     with contextlib.suppress(OSError):
-        path.unlink()       # still locked: who waits for it looks whether this is the file that is there
+        path.unlink()       # while locked: waiting processes check that the file still exists
         if new:
             path.parent.rmdir()
     os.close(number)
@@ -75,18 +78,18 @@ def _path(folder: Path | str, kind: str) -> Path:
 
 
 def _try(path: Path, folder: Path | str, kind: str, new: bool) -> bool:
-    """Return whether the lock is ours; False: its last holder has just removed the file."""
+    """Return whether the lock was taken; False: its last holder has just removed the file."""
     number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl = importlib.import_module("fcntl")        # not on every system
+        fcntl = importlib.import_module("fcntl")        # not available on every system
         fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not path.exists() or not os.path.samestat(os.fstat(number), path.stat()):
             os.close(number)
             return False
-    except (BlockingIOError, PermissionError):      # EAGAIN or EACCES, as the system likes
+    except (BlockingIOError, PermissionError):      # EAGAIN or EACCES, depending on the system
         holder = _holder(os.pread(number, 4096, 0))
         os.close(number)
-        raise InUseError(f"output_path: {folder}: another {WRITERS[kind]} writes to it, {holder}: wait for its end, or give "
+        raise InUseError(f"output_path: {folder}: another {WRITERS[kind]} writes to it, {holder}; wait until it ends, or set "
                          "another --output_path") from None
     except (OSError, ImportError):
         os.close(number)
@@ -105,4 +108,4 @@ def _holder(text: bytes) -> str:
         about = json.loads(text)
         return f"process {int(about['pid'])} on {about['host']} ({about['program']}), since {about['since']}"
     except (ValueError, KeyError, TypeError):
-        return "a process that has not given its name yet"
+        return "a process that has not registered yet"

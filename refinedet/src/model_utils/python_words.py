@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/python_words.py
-"""Faults in the words of Python: a command speaks of --key=value, a function of key="value"."""
+"""Translate error messages for Python callers: --key=value of a command becomes key="value"."""
 import contextlib
 import re
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from .config import DEFAULT_CONFIG, InputError
 from .configuration.schema import read_keys
 
-# An option, but not of the conversion, which is a command there too; what it may be set to, if that is a word.
+# An option and its value, if that is a word; but not an option of the conversion, which is a command for Python callers, too.
 FLAG = re.compile(r"(?<![\w-])(?<!convert_checkpoint )(?<!convert )--([a-z]\w*)(=)?(?:(?<==)([a-z](?:[\w./-]*\w)?))?")
 
 
 def in_python(text: str) -> str:
-    """Return a message with keyword arguments in place of the options of a command."""
+    """Return a message with keyword arguments instead of command-line options."""
     keys = {*read_keys(DEFAULT_CONFIG), "config_path"}
 
     def keyword(match: re.Match) -> str:
@@ -26,7 +26,7 @@ def in_python(text: str) -> str:
 
 @contextlib.contextmanager
 def input_errors() -> Iterator[None]:
-    """Within, faults of the user are InputError in the words of Python; those of utils/ too, whose exceptions are its own."""
+    """Convert errors of the user, including those of utils/, to InputErrors with messages for Python callers within the block."""
     try:
         yield
     except ValueError as error:

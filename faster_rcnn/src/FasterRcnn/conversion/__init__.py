@@ -1,1 +1,1 @@
-"""Whole detectors of other frameworks: their names of the weights, their configuration, and the way back."""
+"""Conversion of whole detectors between this network and other frameworks: names, weights, configuration."""

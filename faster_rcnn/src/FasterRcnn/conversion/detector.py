@@ -1,4 +1,4 @@
-"""Whole detectors of other frameworks: their weights and the configuration that goes with them, and the way back."""
+"""Convert whole detectors of other frameworks, weights and configuration, to this network and back."""
 import math
 import re
 import sys
@@ -18,12 +18,12 @@ from .inception_names import KIND, is_inception
 from .torch_writer import write_pickle, write_torch
 
 CELL_ANCHORS = 3
-# COCO's 80 classes, and the outputs of torchvision, which count COCO's category ids.
+# COCO's classes, and torchvision's outputs, whose index is the COCO category id.
 COCO_CLASSES, COCO_OUTPUTS = 80, 91
-# What these detectors were trained for; the input of MindSpore's own, fixed, is the default.
+# Input size that the other frameworks trained at. MindSpore's detectors have a fixed size, which is the default.
 FIXED_SIZE = ("zoo", "mslab")
 TRAINED_SIZE = {"img_height": 800, "img_width": 1333, "pad_to": "divisor"}
-# The ends of torchvision's files of 2019, COCO_V1, whose norms add nothing to a variance.
+# File names of torchvision's COCO_V1 weights (2019), whose norms add nothing to the variance.
 PUBLISHED_2019 = re.compile(r"-(258fb6c6|bf2d0c1e)\.pth$")
 SUFFIXES = {"torchvision": ".pth", "mmdet": ".pth", "detectron2": ".pkl", "mslab": ".ckpt"}
 FRAMEWORK_EPS = 1e-5
@@ -33,13 +33,21 @@ AUTHOR = "convert_checkpoint.py"
 # --- theirs -> ours ---
 
 def import_detector(checkpoint, framework: str, output: Path, partial: bool, norm_eps) -> int:
-    """Write `output` and its YAML; the exit status: 1 where the network would not be whole and `partial` is not set.
+    """Write the converted weights to `output` and their configuration beside it.
 
-    norm_eps: in place of the framework's, None = that.
+    Args:
+        checkpoint: the opened file, see model_utils/weights/reader.py.
+        framework: a key of FRAMEWORKS.
+        output: path of the checkpoint.
+        partial: also write if parameters of the network are missing.
+        norm_eps: overrides the framework's; None keeps it.
+
+    Returns:
+        The exit status: 1 if nothing was written because parameters are missing.
     """
     place = str(checkpoint.path)
     if is_inception(checkpoint.arrays):
-        raise InputError(f"{place}: a detector on an {KIND}: of those only backbones are converted (--source=resnet)")
+        raise InputError(f"{place}: a detector on {KIND}, of which only the backbone can be converted (--source=resnet)")
     detector = convert_detector(checkpoint.arrays, framework, "rcnn_mask_out_channels" in load_config(), place)
     if norm_eps is None and framework == "torchvision" and PUBLISHED_2019.search(checkpoint.path.name):
         norm_eps = 0.0
@@ -49,8 +57,8 @@ def import_detector(checkpoint, framework: str, output: Path, partial: bool, nor
     missing = [name for name in shapes if name not in detector.tensors]
     print("\n".join(map(printable, report(checkpoint, framework, detector, missing, config))))
     if missing and not (partial and detector.tensors):
-        print(f"{place}: no checkpoint was written: the network would not be whole, {len(missing)} of its {len(shapes)} parameters "
-              f"are missing{'' if partial else '; --partial writes what there is, to train from'}", file=sys.stderr)
+        print(f"{place}: no checkpoint was written: {len(missing)} of the network's {len(shapes)} parameters are missing"
+              f"{'' if partial else '; --partial writes the others, to train from'}", file=sys.stderr)
         return 1
     weights = {name: detector.tensors[name] for name in shapes if name in detector.tensors}
     back = detector.background if framework in SUFFIXES else {}
@@ -61,7 +69,7 @@ def import_detector(checkpoint, framework: str, output: Path, partial: bool, nor
 
 
 def read_config(checkpoint, tensors: dict, framework: str, norm_eps=None):
-    """The configuration whose network has the widths of `tensors`, and the conventions of `framework`."""
+    """Return the configuration of the network with the widths of `tensors` and the convention of `framework`."""
     keys = {"convention": framework, **_widths(tensors), **_classes(checkpoint, tensors, framework), **_pixels(checkpoint)}
     keys["backbone"] = _backbone(keys["resnet_block"], framework)
     if framework not in FIXED_SIZE:
@@ -76,16 +84,16 @@ def read_config(checkpoint, tensors: dict, framework: str, norm_eps=None):
 
 
 def _check_kind(tensors: dict, place) -> None:
-    """InputError for what the file shows and the network cannot have."""
+    """Raise InputError if the file holds a detector that this network cannot represent."""
     anchors = tensors.get("rpn.cls.bias")
     if anchors is not None and anchors.size != CELL_ANCHORS:
-        raise InputError(f"{place}: {anchors.size} anchors a cell; the network has {CELL_ANCHORS}")
+        raise InputError(f"{place}: {anchors.size} anchors per cell; the network has {CELL_ANCHORS}")
     if "backbone.layer1.0.conv2.weight" in tensors and "backbone.layer1.0.conv3.weight" not in tensors:
         raise InputError(f"{place}: blocks of two convolutions (ResNet-18 or ResNet-34); the network's have three")
 
 
 def _backbone(blocks: list, framework: str) -> str:
-    """The name of a ResNet of so many blocks; of other numbers, that of the one whose stride is in the same place."""
+    """Return the ResNet with these blocks per stage; if there is none, the one with the framework's position of the stride."""
     named = {wanted: name for name, wanted in reversed(BLOCKS.items())}
     shallow = "resnet_v1_50" if framework == "detectron2" else "resnet_v1.5_50"
     name = named.get(tuple(blocks), shallow)
@@ -93,7 +101,7 @@ def _backbone(blocks: list, framework: str) -> str:
 
 
 def _widths(tensors: dict) -> dict:
-    """Keys of depth and widths; what the file lacks is as in the defaults."""
+    """Return the keys of depth and widths; keys that the tensors do not determine keep their defaults."""
     default = load_config()
 
     def size(name: str, otherwise: int, axis: int = 0) -> int:
@@ -121,7 +129,7 @@ def _widths(tensors: dict) -> dict:
 
 
 def _classes(checkpoint, tensors: dict, framework: str) -> dict:
-    """num_classes and their names: the file's own, or COCO's where their number says so, or none."""
+    """Return num_classes and coco_classes: the file's names, or COCO's if their number fits, or none."""
     logits, names = tensors.get("rcnn.cls_score.bias"), load_config().coco_classes
     count = len(names) if logits is None else logits.size
     own = _own_names(checkpoint.meta)
@@ -136,7 +144,7 @@ def _classes(checkpoint, tensors: dict, framework: str) -> dict:
 
 
 def _own_names(meta: dict) -> list:
-    """Class names in the meta data of mmdet: `CLASSES`, or `dataset_meta`'s `classes` or `CLASSES`."""
+    """Return the class names in mmdet's meta data: `CLASSES`, or `classes` or `CLASSES` of `dataset_meta`."""
     inner = meta.get("dataset_meta")
     inner = inner if isinstance(inner, dict) else {}
     names = next((found for found in (inner.get("classes"), inner.get("CLASSES"), meta.get("CLASSES")) if found), ())
@@ -146,7 +154,7 @@ def _own_names(meta: dict) -> list:
 
 
 def _pixels(checkpoint) -> dict:
-    """image_mean and image_std where the file holds them, as detectron2's older ones do."""
+    """Return image_mean and image_std if the file holds them, as detectron2's older files do."""
     keys = {}
     for name, key in (("pixel_mean", "image_mean"), ("pixel_std", "image_std")):
         value = checkpoint.arrays.get(name)
@@ -156,15 +164,15 @@ def _pixels(checkpoint) -> dict:
 
 
 def check_fit(tensors: dict, shapes: dict, place) -> None:
-    """InputError where a tensor is not of the network, or of another shape there."""
-    wrong = [f"{name} would be {value.shape}, the network has {shapes.get(name, 'no such layer')}"
+    """Raise InputError if a tensor has no place in the network, or another shape there."""
+    wrong = [f"{name} is {value.shape}, expected {shapes.get(name, 'no such layer')}"
              for name, value in tensors.items() if shapes.get(name) != value.shape]
     if wrong:
-        raise InputError(f"{place}: {len(wrong)} of {len(tensors)} parameters do not fit: " + "; ".join(wrong[:3]))
+        raise InputError(f"{place}: {len(wrong)} of {len(tensors)} parameters do not fit the network: " + "; ".join(wrong[:3]))
 
 
 def report(checkpoint, framework: str, detector, missing: list, config) -> list:
-    """What was used, left out and is missing, one line each; then what the configuration is."""
+    """Return one line each on what was used, left out and is missing, then on the configuration."""
     depth = DEPTHS.get(tuple(config.resnet_block), f"ResNet of {', '.join(map(str, config.resnet_block))} blocks")
     lines = [f"{checkpoint.path}: {checkpoint.container}, {framework}, {len(checkpoint.arrays)} tensors",
              *checkpoint.notes,
@@ -172,31 +180,31 @@ def report(checkpoint, framework: str, detector, missing: list, config) -> list:
     for reason, names in detector.left_out.items():
         lines.append(f"left out: {count_of(names, 'tensor')} {reason} ({first_of(map(shown, names))})")
     if checkpoint.extras:
-        lines.append(f"left out: what is no tensor ({first_of(map(shown, checkpoint.extras))})")
+        lines.append(f"left out: entries that are not tensors ({first_of(map(shown, checkpoint.extras))})")
     if missing:
         lines.append(f"missing: {count_of(missing, 'parameter')} ({first_of(map(shown, missing))})")
     if UNKNOWN in detector.left_out:
-        lines.append("warning: names unknown to this network: it may compute otherwise than the one that was trained")
+        lines.append("warning: names unknown to this network: it may compute something else than the network that was trained")
     lines.append(f"convention: {framework}, norm_eps {config.norm_eps:g}")
     if framework == "torchvision" and config.num_classes == COCO_OUTPUTS and config.norm_eps:
         lines[-1] += "; torchvision's own COCO_V1 weights need --norm_eps=0"
     trained = checkpoint.meta.get("cfg")
     if framework == "mmdet" and (not isinstance(trained, str) or "caffe" in trained):
-        lines[-1] += "; if it was trained in caffe style, set to_rgb, image_mean, image_std and stride_in_1x1 to detectron2's"
+        lines[-1] += "; if it was trained in caffe style, set to_rgb, image_mean, image_std and stride_in_1x1 as detectron2 does"
     if not config.coco_classes:
-        lines.append("the names of the classes are not in the file: set coco_classes")
+        lines.append("the file holds no class names: set coco_classes")
     return lines
 
 
 def count_of(items, noun: str) -> str:
-    """2 tensors, 1 tensor."""
+    """Return the number of items with the noun in the right number: "2 tensors", "1 tensor"."""
     return f"{len(items)} {noun}" + "s" * (len(items) != 1)
 
 
 # --- ours -> theirs ---
 
 def export_detector(checkpoint, config, framework: str, output: Path) -> None:
-    """Write the network's checkpoint as a file of `framework`."""
+    """Write the network's checkpoint as a file of `framework`. Raises InputError where that framework has no such detector."""
     place = checkpoint.path
     if config.backbone not in BLOCKS:
         raise InputError(f"{place}: {framework} has no detector on {config.backbone}")
@@ -204,18 +212,18 @@ def export_detector(checkpoint, config, framework: str, output: Path) -> None:
     tensors = {name: checkpoint.arrays[name] for name in shapes if name in checkpoint.arrays}
     missing = [name for name in shapes if name not in tensors]
     if missing:
-        raise InputError(f"{place}: lacks {first_of(map(shown, missing))}: is it a checkpoint of this configuration's network?")
+        raise InputError(f"{place}: lacks {first_of(map(shown, missing))}; expected a checkpoint of the configuration's network")
     check_fit(tensors, shapes, place)
     tensors = {name: checked(name, array, name.rpartition(".")[2], place) for name, array in tensors.items()}
     layers = config.rcnn_num_layers
     if framework in ("torchvision", "mslab") and layers != 2:
-        raise InputError(f"{place}: its box head has {layers} hidden layers, that of {framework} has 2")
+        raise InputError(f"{place}: its box head has {layers} hidden layers; {framework}'s has 2")
     background = _background(checkpoint.arrays, tensors, place)
     others = [name for name in checkpoint.arrays if name not in shapes and name not in background]
     named = to_framework({**tensors, **background}, framework)
     print(f"{place}: {checkpoint.container}, {len(tensors)} parameters, {config.num_classes - 1} classes and the background")
     if others:
-        print(f"left out: {count_of(others, 'tensor')} that the network lacks ({first_of(map(shown, others))})")
+        print(f"left out: {count_of(others, 'tensor')} that the network does not have ({first_of(map(shown, others))})")
     for line in _differences(config, framework):
         print(f"note: {line}")
     if framework == "detectron2":
@@ -232,23 +240,23 @@ def export_detector(checkpoint, config, framework: str, output: Path) -> None:
 
 
 def _background(arrays, tensors: dict, place) -> dict:
-    """What a converted file had of the background and the network lacks."""
+    """Return the background's rows that an earlier conversion kept in the file and the network does not use."""
     found = {}
     for name, array in arrays.items():
         own = tensors.get(name.removeprefix(UNUSED)) if name.startswith(UNUSED) else None
         if own is None:
             continue
         if array.ndim != own.ndim or array.shape[1:] != own.shape[1:]:
-            raise InputError(f"{place}: {name} is {array.shape} beside {own.shape}")
+            raise InputError(f"{place}: {name} is {array.shape}, which does not fit {own.shape} of the classes")
         found[name] = checked(name, array, name.rpartition(".")[2], place)
     return found
 
 
 def _differences(config, framework: str) -> list:
-    """Where the framework would compute otherwise than the network."""
+    """Describe where the framework would compute something else with these weights."""
     lines = []
     if config.convention != framework:
-        lines.append(f"the weights follow the convention {config.convention}; {framework} computes otherwise with them")
+        lines.append(f"the weights follow the convention {config.convention}; {framework} computes something else with them")
     if config.norm_eps != FRAMEWORK_EPS:
-        lines.append(f"norm_eps is {config.norm_eps:g}; {framework} takes {FRAMEWORK_EPS:g} unless told otherwise")
+        lines.append(f"norm_eps is {config.norm_eps:g}; {framework} defaults to {FRAMEWORK_EPS:g}")
     return lines

@@ -1,8 +1,8 @@
-"""A detector's tensors in the network's order of classes and layouts, and back.
+"""Reorder a detector's tensors to the network's classes and layouts, and back.
 
-Shapes: K foreground classes, F width of the hidden layers, C channels. The network has its background first in
-`rcnn.cls_score` (K+1, F), and none in `rcnn.bbox_pred` (4K, F) and `rcnn_mask.logits` (K, C, 1, 1). Transposed convolutions
-are (in, out, 2, 2) everywhere; fully connected weights are (out, in), in the old zoo (in, out).
+Shapes: K foreground classes, F width of the hidden layers, C channels. In the network the background comes first in
+`rcnn.cls_score` (K+1, F); `rcnn.bbox_pred` (4K, F) and `rcnn_mask.logits` (K, C, 1, 1) have none. Transposed convolutions are
+(in, out, 2, 2) in all frameworks; fully connected weights are (out, in), but (in, out) in the old zoo.
 """
 import re
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ from .detector_names import FRAMEWORKS, MASKS
 CLASS_LOGITS = "rcnn.cls_score."
 ROWS_OF_A_CLASS = {"rcnn.bbox_pred.": 4, "rcnn_mask.logits.": 1}
 MASK_CONVS = 4
-# More than any detector of this kind has; a damaged or hostile file may ask for any number in few bytes.
+# More than any detector of this kind has. A damaged or hostile file can declare any number in a few bytes.
 MOST_ELEMENTS = 2 ** 29
 UNKNOWN = "with names unknown to this network"
-MASK_BRANCH = "of the mask branch, which this network lacks"
+MASK_BRANCH = "of the mask branch, which this network does not have"
 REASONS = (
     *LEFT_OUT,
     ("that follow from the configuration", re.compile(r"anchor_generator\.|^pixel_(mean|std)$|^data_preprocessor\.")),
@@ -30,9 +30,9 @@ REASONS = (
 
 @dataclass(frozen=True)
 class Detector:
-    """A file's tensors as the network has them, by the network's names.
+    """A file's tensors under the network's names and in its order.
 
-    left_out: reason -> names in the file; background: UNUSED + name -> the rows of that tensor which the network lacks.
+    left_out: reason -> names in the file; background: UNUSED + name -> the rows for the background, which the network lacks.
     """
 
     tensors: dict
@@ -41,7 +41,15 @@ class Detector:
 
 
 def convert_detector(arrays: Mapping, framework: str, masks: bool, place: str) -> Detector:
-    """Sort `arrays` (name -> array); masks: whether the network has that branch. InputError, `place` first, for faults."""
+    """Convert `arrays` (name -> array) of a file of `framework`.
+
+    Args:
+        masks: whether the network has a mask branch.
+        place: the file's path, for messages.
+
+    Raises:
+        InputError: for tensors that collide, that are scalars, or that are larger than any detector's.
+    """
     named, left_out = {}, {}
     for name, array in arrays.items():
         ours = FRAMEWORKS[framework].ours(name)
@@ -49,14 +57,14 @@ def convert_detector(arrays: Mapping, framework: str, masks: bool, place: str) -
             reason = MASK_BRANCH if ours else _reason(name)
             left_out.setdefault(reason, []).append(name)
         elif ours in named:
-            raise InputError(f"{place}: {name} and {named[ours][0]} are both {ours}")
+            raise InputError(f"{place}: {name} and {named[ours][0]} both convert to {ours}")
         elif not array.ndim:
-            raise InputError(f"{place}: {name} is a single number")
+            raise InputError(f"{place}: {name} is a scalar; expected a weight")
         else:
             named[ours] = name, array
     elements = sum(array.size for _, array in named.values())
     if elements > MOST_ELEMENTS:
-        raise InputError(f"{place}: its tensors have {elements} elements, no detector that this network could be")
+        raise InputError(f"{place}: its tensors have {elements} elements; expected {MOST_ELEMENTS} at most")
     tensors = {ours: checked(name, array, ours.rpartition(".")[2], place) for ours, (name, array) in named.items()}
     if framework == "zoo":
         tensors = {name: np.ascontiguousarray(array.T) if array.ndim == 2 else array for name, array in tensors.items()}
@@ -69,7 +77,7 @@ def _reason(name: str) -> str:
 
 
 def background_is_last(tensors: Mapping, framework: str) -> bool:
-    """Where a file has its background; in the old zoo last where boxes have no rows for it."""
+    """Return whether the background is the last class. The old zoo has it last if its boxes have no rows for it."""
     known = FRAMEWORKS[framework].background_last
     logits, boxes = (tensors.get(f"{layer}bias") for layer in (CLASS_LOGITS, "rcnn.bbox_pred."))
     if known is not None or logits is None or boxes is None:
@@ -78,7 +86,7 @@ def background_is_last(tensors: Mapping, framework: str) -> bool:
 
 
 def _with_our_classes(tensors: dict, framework: str, left_out: dict) -> tuple:
-    """Background to the front of the class logits, and out of what has an output for each class: arguments of Detector."""
+    """Move the background to the front of the class logits, and split it off other per-class outputs; return Detector's fields."""
     last, logits = background_is_last(tensors, framework), tensors.get(f"{CLASS_LOGITS}bias")
     converted, background = {}, {}
     for name, array in tensors.items():
@@ -93,7 +101,7 @@ def _with_our_classes(tensors: dict, framework: str, left_out: dict) -> tuple:
 
 
 def detector_shapes(config) -> dict:
-    """Name -> shape of every parameter of the network that the configuration describes."""
+    """Return {name: shape} of every parameter of the network that the configuration describes."""
     outputs = config.resnet_out_channels
     shapes = {}
     for cell, shape in cell_shapes(config.resnet_block, config.resnet_in_channels[0], [n // 4 for n in outputs]).items():
@@ -126,9 +134,10 @@ def detector_shapes(config) -> dict:
 
 
 def to_framework(tensors: Mapping, framework: str) -> dict:
-    """The framework's name -> array of our parameters.
+    """Return {the framework's name: array} of our parameters.
 
-    What torchvision has of the background beyond its class logit is never read there: it is what a converted file had, else 0.
+    torchvision's boxes and masks have rows for the background that it never reads: they are the rows that an earlier conversion
+    kept, else 0.
     """
     table = FRAMEWORKS[framework]
     converted = {}

@@ -1,7 +1,7 @@
-"""Names and shapes of an ImageNet Inception-ResNet-v2, mapped to the backbone's; as resnet_names.py does it.
+"""Map the names of an ImageNet Inception-ResNet-v2 to the backbone's; see resnet_names.py.
 
-timm and Cadene's pretrained-models have the same names but for the classifier: a cell with a norm is `conv2d_1a.conv.weight`
-and `conv2d_1a.bn.weight`, the last of a block, without norm, `repeat.0.conv2d.weight` and `.bias`.
+timm and Cadene's pretrained-models use the same names except for the classifier: a cell with a norm is `conv2d_1a.conv.weight`
+and `conv2d_1a.bn.weight`; the last cell of a block has no norm, `repeat.0.conv2d.weight` and `.bias`.
 """
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ def parameters_of(cell: str) -> tuple:
 
 
 def cell_shapes() -> dict:
-    """Cell -> shape of its convolution's weight."""
+    """Return {cell: shape of its convolution's weight}."""
     shapes, channels = {}, 3
 
     def convolution(cell: str, entering: int, number: int, kernel, stride: int = 1) -> int:
@@ -43,7 +43,7 @@ def cell_shapes() -> dict:
         channels = convolution(name, channels, *CONVOLUTIONS[name])
     for (mixed, branches_of), (repeat, (repeated, _)), count in zip(MIXED.items(), REPEATS.items(), BLOCKS):
         branches(mixed, channels, branches_of)
-        channels = leaving(branches_of, 1.0) + (channels if mixed != "mixed_5b" else 0)     # a pool of the input joins the others
+        channels = leaving(branches_of, 1.0) + (channels if mixed != "mixed_5b" else 0)     # plus the max pool
         for number in range(count):
             block(f"{repeat}.{number}", repeated)
     block("block8", BLOCK8)
@@ -55,7 +55,7 @@ CELLS = cell_shapes()
 
 
 def translate(name: str):
-    """The (cell, parameter) of a tensor, or None: "mixed_5b.branch0.bn.bias" -> ("mixed_5b.branch0", "beta")."""
+    """Return (cell, parameter) of a tensor, or None: "mixed_5b.branch0.bn.bias" -> ("mixed_5b.branch0", "beta")."""
     name = PREFIX.sub("", name)
     found = UNNORMED.match(name)
     if found:
@@ -68,12 +68,12 @@ def translate(name: str):
 
 
 def is_inception(names) -> bool:
-    """Whether one of these names is an Inception-ResNet-v2's."""
+    """Return whether one of these names belongs to an Inception-ResNet-v2."""
     return any(translate(name) for name in names)
 
 
 def convert_inception(arrays: Mapping, backbone: str, place: str) -> Conversion:
-    """Sort `arrays` (name -> array) into the cells of the backbone; InputError, `place` first, where they disagree."""
+    """Sort `arrays` (name -> array) into the cells of the backbone. Raises InputError, with `place`, if they do not fit."""
     cells, left_out = sort_names(arrays, translate, place)
     check_cells(cells, CELLS, backbone, place)
     tensors, missing = take_whole(cells, CELLS, parameters_of, left_out, place)

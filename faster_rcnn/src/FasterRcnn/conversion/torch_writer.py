@@ -1,8 +1,8 @@
-"""Files for other frameworks, written without them: PyTorch's zip container and pickles of NumPy arrays.
+"""Write files for other frameworks without importing them: PyTorch's zip container and pickles of NumPy arrays.
 
 The zip holds `archive/data.pkl`, a pickle of protocol 2 in which a tensor is a call of torch._utils._rebuild_tensor_v2 on a
-reference to storage KEY, and `archive/data/KEY`, the bytes of that storage; see torch_file.py. Python's pickler would
-import what it names, so the few opcodes are put together here.
+reference to storage KEY, and `archive/data/KEY`, the bytes of that storage; see torch_file.py. Python's pickler would import
+the classes that it names, so this module emits the few opcodes itself.
 """
 import contextlib
 import pickle
@@ -19,12 +19,12 @@ from ...model_utils.files import replacing
 STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "float16": "HalfStorage", "int64": "LongStorage"}
 ORDERED = b"ccollections\nOrderedDict\n"
 ROOT = "archive/"
-# Of the members, so that equal weights give equal files.
+# Timestamp of the members, fixed so that equal weights give equal files.
 DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def write_torch(tree, output: Path) -> None:
-    """Write nested dictionaries of arrays, text and numbers as PyTorch's zip container, arrays as tensors."""
+    """Write nested dictionaries of arrays, strings and numbers as PyTorch's zip container; arrays become tensors."""
     blocks = []
     content = b"\x80\x02" + _encode(tree, blocks) + b"."
     with _replacing(output) as partial, zipfile.ZipFile(partial, "w") as archive:
@@ -35,14 +35,14 @@ def write_torch(tree, output: Path) -> None:
 
 
 def write_pickle(tree, output: Path) -> None:
-    """Write nested dictionaries of arrays and text as a pickle."""
+    """Write nested dictionaries of arrays and strings as a pickle."""
     with _replacing(output) as partial:
         partial.write_bytes(pickle.dumps(tree, protocol=4))
 
 
 @contextlib.contextmanager
 def _replacing(output: Path):
-    """A path to write to, which becomes `output` when all is written."""
+    """Yield a path to write to, which replaces `output` once everything is written."""
     try:
         with replacing(output) as partial:
             yield partial
@@ -51,7 +51,7 @@ def _replacing(output: Path):
 
 
 def _encode(value, blocks: list) -> bytes:
-    """Opcodes that leave `value` on the unpickler's stack; bytes of storages are added to `blocks`."""
+    """Return the opcodes that leave `value` on the unpickler's stack, and append the bytes of its storages to `blocks`."""
     if isinstance(value, np.ndarray):
         return _tensor(value, blocks)
     if isinstance(value, Mapping):
@@ -68,11 +68,11 @@ def _encode(value, blocks: list) -> bytes:
     if isinstance(value, str):
         raw = value.encode()
         return b"X" + struct.pack("<I", len(raw)) + raw
-    raise TypeError(f"{type(value).__name__} in a checkpoint")
+    raise TypeError(f"{type(value).__name__} cannot be written to a checkpoint")
 
 
 def _tensor(array: np.ndarray, blocks: list) -> bytes:
-    """A tensor over a storage of its own, row by row."""
+    """Return the opcodes of a row-major tensor with its own storage."""
     array = np.asarray(array, order="C")
     kind = f"ctorch\n{STORAGES[array.dtype.name]}\n".encode()
     strides = tuple(step // array.itemsize for step in array.strides)

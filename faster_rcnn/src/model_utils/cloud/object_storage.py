@@ -1,10 +1,10 @@
-"""Files of a job's inputs and results, by address: s3://BUCKET/PATH, obs://BUCKET/PATH or a path of this machine.
+"""Access the inputs and results of a job by address: s3://BUCKET/PATH, obs://BUCKET/PATH or a local path.
 
-In ModelArts' own images moxing reads and writes the buckets; elsewhere boto3 does, as OBS understands S3. For boto3 the
-environment has endpoint and keys: S3_ENDPOINT (none: Amazon's), AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and all else
-that boto3 reads; for obs:// OBS_ENDPOINT, OBS_ACCESS_KEY_ID, OBS_SECRET_ACCESS_KEY and OBS_SECURITY_TOKEN go before.
+ModelArts' own images access buckets through moxing; elsewhere boto3 does, since OBS speaks the S3 protocol. boto3 takes endpoint
+and keys from the environment: S3_ENDPOINT (default: Amazon's), AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and its other variables.
+For obs://, OBS_ENDPOINT, OBS_ACCESS_KEY_ID, OBS_SECRET_ACCESS_KEY and OBS_SECURITY_TOKEN override them.
 
-Faults are InputErrors that begin with the key of the configuration.
+Failures raise InputError; the message begins with the configuration key.
 """
 import contextlib
 import importlib.util
@@ -21,37 +21,37 @@ from urllib.parse import urlparse
 from ..configuration.schema import InputError
 from ..files import replacing
 
-if TYPE_CHECKING:       # only jobs with addresses of buckets need boto3
+if TYPE_CHECKING:       # only jobs that use buckets need boto3
     from boto3.s3.transfer import TransferConfig
 
 THREADS = 16
-# Of a request: where every connection is cut, or is open and silent, a transfer ends within minutes.
+# Limits of a request, so that a transfer fails within minutes if connections are cut, or open but silent.
 ATTEMPTS, CONNECT_S, READ_S = 4, 10, 30
-# {name relative to the address: what changes with the content}
+# {name relative to the address: a value that changes with the content}
 Listing = dict[str, Any]
 
 
 class Storage(Protocol):
-    """Files at an address."""
+    """Files at an address. Names are relative to the address, with "/"."""
 
     def list(self) -> Listing:
-        """Return what is there."""
+        """Return the files with a value each that changes with the content."""
 
     def size(self) -> int | None:
-        """Return the bytes of all files; None: not known."""
+        """Return the total size in bytes, or None if it is unknown."""
 
     def download(self, folder: Path) -> None:
-        """Bring all files to names relative to `folder`."""
+        """Download all files into `folder`."""
 
     def check_writable(self) -> None:
-        """Take an early look at what will be written at the end."""
+        """Check early that results can be written here at the end."""
 
     def upload(self, folder: Path, names: Sequence[str]) -> None:
-        """Send files of `folder`."""
+        """Upload the files `names` of `folder`."""
 
 
 def open_storage(address: str, key: str) -> Storage:
-    """The storage at `address`; key: of the configuration, for messages."""
+    """Return the storage at `address`. key: the configuration key, for messages. Raises InputError for an unknown scheme."""
     match = re.fullmatch(r"(s3|obs)://([^/]+)/*(.*?)/*", address)
     if match:
         if importlib.util.find_spec("moxing"):
@@ -63,7 +63,7 @@ def open_storage(address: str, key: str) -> Storage:
 
 
 class FolderStorage:
-    """A folder or a file of this machine."""
+    """A local folder or file."""
 
     def __init__(self, address: str, key: str):
         self.path, self.key = Path(address), key
@@ -107,7 +107,7 @@ class FolderStorage:
 
 
 class BucketStorage:
-    """A part of a bucket of S3, or of what understands S3; by boto3."""
+    """A prefix of a bucket in S3 or a compatible service, accessed through boto3."""
 
     def __init__(self, scheme: str, bucket: str, prefix: str, key: str):
         self.bucket, self.prefix, self.key = bucket, prefix, key
@@ -117,23 +117,23 @@ class BucketStorage:
             import boto3
             import botocore.exceptions
         except ImportError:
-            raise InputError(f"{key}: boto3 is needed for {self.address}: pip install -r requirements.txt") from None
+            raise InputError(f"{key}: {self.address} needs boto3: pip install -r requirements.txt") from None
         self._errors = (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError,
                         boto3.exceptions.Boto3Error, OSError)
-        with self._told():
+        with self._input_errors():
             self._client = boto3.client("s3", **client_options(scheme, os.environ, key))
 
     def _list(self) -> dict[str, dict[str, Any]]:
-        """{name: {"Key", "Size", "ETag", ...}}"""
+        """Return {name: {"Key", "Size", "ETag", ...}}."""
         if self._objects is None:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
-            with self._told():
+            with self._input_errors():
                 found = [item for page in pages for item in page.get("Contents", ())]
             self._objects = {name: item for item in found if (name := self._name(item["Key"]))}
         return self._objects
 
     def _name(self, key: str) -> str:
-        """Relative to the address; nothing for a folder's mark and for what only begins with the same letters."""
+        """Return the name relative to the address, or "" for folder markers and keys that only share the first letters."""
         if key.endswith("/"):
             return ""
         if key == self.prefix:
@@ -143,7 +143,7 @@ class BucketStorage:
             return ""
         name = key[len(head):]
         if name.startswith("/") or {"..", ".", ""} & set(re.split(r"[/\\]", name)):
-            raise InputError(f"{self.key}: {self.address} holds {key!r}, which is no name of a file")
+            raise InputError(f"{self.key}: {self.address} holds {key!r}, which is not a file name")
         return name
 
     def list(self) -> Listing:
@@ -160,11 +160,11 @@ class BucketStorage:
 
         objects = self._list()
         config = _transfer(len(objects))
-        with self._told():
+        with self._input_errors():
             side_by_side(fetch, objects)
 
     def check_writable(self) -> None:
-        with self._told():
+        with self._input_errors():
             self._client.head_bucket(Bucket=self.bucket)
 
     def upload(self, folder: Path, names: Sequence[str]) -> None:
@@ -173,11 +173,11 @@ class BucketStorage:
             self._client.upload_file(str(folder / name), self.bucket, key, Config=config)
 
         config = _transfer(len(names))
-        with self._told():
+        with self._input_errors():
             side_by_side(send, names)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _input_errors(self) -> Iterator[None]:
         try:
             yield
         except self._errors as error:
@@ -185,7 +185,7 @@ class BucketStorage:
 
 
 def side_by_side(work: Callable[[str], None], names: Iterable[str]) -> None:
-    """work(name) for each name in THREADS threads; the first error ends it, without beginning with those that wait."""
+    """Call work(name) for each name in THREADS threads; the first error cancels the calls that have not started."""
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             for done in as_completed([pool.submit(work, name) for name in names]):
@@ -196,21 +196,21 @@ def side_by_side(work: Callable[[str], None], names: Iterable[str]) -> None:
 
 
 def _transfer(files: int) -> "TransferConfig":
-    """Many files go side by side, a few large ones in parts that do."""
+    """Return settings that transfer many files in parallel, and a few large ones in parallel parts."""
     from boto3.s3.transfer import TransferConfig
 
     return TransferConfig(use_threads=files < THREADS, num_download_attempts=2)
 
 
 def client_options(scheme: str, environ: Mapping[str, str], key: str) -> dict[str, Any]:
-    """Arguments of boto3.client from the environment."""
+    """Return the arguments of boto3.client according to the environment."""
     from botocore.config import Config
 
     own = {name: environ.get(f"OBS_{name}") for name in ("ENDPOINT", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SECURITY_TOKEN")}
     own = own if scheme == "obs" else dict.fromkeys(own)
     endpoint = own["ENDPOINT"] or environ.get("S3_ENDPOINT") or environ.get("AWS_ENDPOINT_URL")
     if scheme == "obs" and not endpoint:
-        raise InputError(f"{key}: OBS_ENDPOINT is not set: the address of OBS in your region, such as "
+        raise InputError(f"{key}: OBS_ENDPOINT is not set; set it to the address of OBS in your region, such as "
                          "https://obs.cn-north-4.myhuaweicloud.com")
     if endpoint and "://" not in endpoint:
         endpoint = f"https://{endpoint}"
@@ -218,7 +218,7 @@ def client_options(scheme: str, environ: Mapping[str, str], key: str) -> dict[st
                "aws_secret_access_key": own["SECRET_ACCESS_KEY"], "aws_session_token": own["SECURITY_TOKEN"],
                "region_name": environ.get("S3_REGION") or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
                or "us-east-1"}
-    # OBS takes the bucket as a part of the host's name alone, and knows nothing of the checksums that boto3 adds by now.
+    # OBS only accepts the bucket as a part of the host name, and does not support the checksums that newer boto3 adds.
     style = "virtual" if scheme == "obs" and not _is_plain_host(endpoint or "") else "auto"
     config = Config(retries={"max_attempts": ATTEMPTS, "mode": "standard"}, connect_timeout=CONNECT_S, read_timeout=READ_S,
                     max_pool_connections=4 * THREADS,
@@ -228,7 +228,7 @@ def client_options(scheme: str, environ: Mapping[str, str], key: str) -> dict[st
 
 
 def _is_plain_host(endpoint: str) -> bool:
-    """An address or a name without a domain, in front of which no bucket can be written."""
+    """Return whether the endpoint is an IP address or a name without a domain, which a bucket's name cannot precede."""
     host = urlparse(endpoint).hostname or ""
     with contextlib.suppress(ValueError):
         return bool(ipaddress.ip_address(host))
@@ -236,9 +236,8 @@ def _is_plain_host(endpoint: str) -> bool:
 
 
 class MoxingStorage:
-    """A part of a bucket, by the library of ModelArts' images."""
+    """A prefix of a bucket, accessed through moxing, the library of ModelArts' images."""
 
-    # It raises its own, and those of the library below it.
     def __init__(self, address: str, key: str):
         import moxing
 
@@ -248,7 +247,7 @@ class MoxingStorage:
         return self.file.is_directory(self.address)
 
     def list(self) -> Listing:
-        with self._told():
+        with self._input_errors():
             if not self.file.exists(self.address):
                 return {}
             if not self._is_folder():
@@ -259,7 +258,7 @@ class MoxingStorage:
         return None
 
     def download(self, folder: Path) -> None:
-        with self._told():
+        with self._input_errors():
             if self._is_folder():
                 self.file.copy_parallel(self.address, str(folder))
             else:
@@ -267,20 +266,20 @@ class MoxingStorage:
 
     def check_writable(self) -> None:
         bucket = "/".join(self.address.split("/")[:3])
-        with self._told():
+        with self._input_errors():
             if not self.file.exists(bucket):
                 raise InputError(f"{self.key}: no such bucket: {bucket}")
 
     def upload(self, folder: Path, names: Sequence[str]) -> None:
-        with self._told():
+        with self._input_errors():
             for name in names:
                 self.file.copy(str(folder / name), f"{self.address}/{name}")
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _input_errors(self) -> Iterator[None]:
         try:
             yield
         except InputError:
             raise
-        except Exception as error:
+        except Exception as error:     # moxing raises its own errors and those of the library below it
             raise InputError(f"{self.key}: {self.address}: {' '.join(str(error).split())}") from error

@@ -1,13 +1,13 @@
-"""Settings by the names that detectron2 has for them, at the end of a command line as there: `SOLVER.MAX_ITER 400 AMP 1`.
+"""Accept detectron2's names of settings at the end of a command line, as detectron2 does: `SOLVER.MAX_ITER 400 AMP 1`.
 
-Each becomes the value of one or several keys of ours, over the configuration like a flag.
+Each sets one or several of our keys, and overrides the configuration like a flag.
 """
 import re
 from collections.abc import Container, Iterable
 
 from .schema import Entry, InputError, nearest
 
-# detectron2's name -> our keys; a key with a dot is an entry of a mapping.
+# detectron2's name -> our keys; KEY.NAME is an entry of a mapping.
 NAMES = {
     "AMP": ("amp_level",),
     "DATALOADER.NUM_WORKERS": ("num_parallel_workers",),
@@ -40,12 +40,18 @@ DEVICES = {"npu": "Ascend", "cuda": "GPU", "cpu": "CPU"}
 
 
 def solver_entries(arguments: Iterable[str], keys: Container[str], devices: int) -> tuple[list[Entry], list[str]]:
-    """(entries of our keys, the arguments left over) of a command line's arguments that are no flags.
+    """Split the positional arguments of a command line into settings and others.
 
     Args:
-        arguments: words; names of NAMES, each followed by its value, may stand among others. Of several the last counts.
-        keys: names of the model's own keys.
-        devices: that train together; IMS_PER_BATCH counts the pictures of all.
+        arguments: words; settings of NAMES, each followed by its value, may stand between others. The last occurrence counts.
+        keys: names of the model's keys.
+        devices: number of devices that train together; IMS_PER_BATCH counts the images on all of them.
+
+    Returns:
+        (entries of our keys, the other arguments).
+
+    Raises:
+        InputError: for an unknown setting, a missing value, or settings that contradict each other.
     """
     given, rest, words = {}, [], list(arguments)
     while words:
@@ -58,24 +64,24 @@ def solver_entries(arguments: Iterable[str], keys: Container[str], devices: int)
         if not words:
             raise InputError(f"{name}: its value is missing")
         value = words.pop(0)
-        if not name.startswith("MODEL.ROI_MASK_HEAD.") or "rcnn_mask_out_channels" in keys:     # else there is no such head
+        if not name.startswith("MODEL.ROI_MASK_HEAD.") or "rcnn_mask_out_channels" in keys:     # else: no mask head
             given[name] = value
     return _entries(_values(given, devices), keys), rest
 
 
 def _values(given: dict[str, str], devices: int) -> dict[str, tuple[str, str]]:
-    """{key: (value as text, name that gave it)}."""
+    """Return {key: (value as text, setting that it comes from)}."""
     values: dict[str, tuple[str, str]] = {}
     for name, text in given.items():
         for key, value in zip(NAMES[name], _texts(name, text, given, devices)):
             if values.get(key, (value,))[0] != value:
-                raise InputError(f"{name}: {value} here, but {values[key][0]} by {values[key][1]}: {key} is one key")
+                raise InputError(f"{name}: sets {key} to {value}, but {values[key][1]} sets it to {values[key][0]}")
             values[key] = value, name
     return values
 
 
 def _texts(name: str, text: str, given: dict[str, str], devices: int) -> tuple[str, ...]:
-    """What each key of a name is set to."""
+    """Return the values of the keys that a setting stands for."""
     if name in ("AMP", "OPT_LEVEL"):
         if given.get("AMP", "1") not in ("0", "1", "True", "False"):
             raise InputError(f"AMP: expected 0 or 1, got {given['AMP']!r}")
@@ -86,16 +92,16 @@ def _texts(name: str, text: str, given: dict[str, str], devices: int) -> tuple[s
             raise InputError(f"{name}: expected npu, cuda or cpu, or npu:3, got {text!r}")
         return DEVICES[device], number or "0"
     if name == "MODEL.ROI_HEADS.NUM_CLASSES":
-        return (str(_whole(name, text) + 1),)           # ours counts the background
+        return (str(_whole(name, text) + 1),)           # num_classes counts the background
     if name == "SOLVER.BASE_LR":
-        return text, "0"                                # as it is, whatever the batch
+        return text, "0"                                # not scaled with the batch
     if name == "SOLVER.IMS_PER_BATCH":
         total = _whole(name, text)
         if total % devices:
-            raise InputError(f"{name}: {total} pictures cannot be shared by {devices} devices")
+            raise InputError(f"{name}: {total} images cannot be split evenly among {devices} devices")
         return (str(total // devices),)
     if name == "SOLVER.MAX_ITER":
-        return text, "0"                                # as many epochs as they take
+        return text, "0"                                # as many epochs as needed
     if name == "SOLVER.STEPS":
         return (f"[{text.strip().strip('()').rstrip(',')}]",)
     return (text,) * len(NAMES[name])
@@ -112,6 +118,6 @@ def _entries(values: dict[str, tuple[str, str]], keys: Container[str]) -> list[E
     for key, (value, name) in values.items():
         own, _, part = key.partition(".")
         if own not in keys:
-            raise InputError(f"{name}: this model has no such setting")
+            raise InputError(f"{name}: not a setting of this model")
         entries.append(Entry(own, f"{{{part}: {value}}}" if part else value, name, text=True))
     return entries

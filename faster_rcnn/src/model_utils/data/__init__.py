@@ -1,1 +1,1 @@
-"""From annotated images to batches."""
+"""Data pipeline: from annotated images to batches."""

@@ -1,15 +1,15 @@
-"""The augmentations of training images, each a function that `augmentations` in the YAML lists by name.
+"""Augmentations of training images: functions that the key `augmentations` lists by name.
 
-To add one, write its function here and its name into the list:
+To add one, write its function here and add its name to the list:
 
     @augmentation
     def flip(plan: Plan, rng: np.random.Generator, flip_ratio: float) -> None:
         if rng.random() < flip_ratio:
             plan.flip_x = not plan.flip_x
 
-A parameter without a default is a key of the configuration, which default_config.yaml declares; one with a default (a chance,
-say) needs no key. `rng` follows from seed, epoch, index of the record and name of the function, so what the others draw does
-not depend on it. What a plan holds, and in which order it is carried out, is in render.py.
+A parameter without a default is a configuration key, which default_config.yaml must declare; a parameter with a default (a chance,
+say) needs no key. `rng` depends on the seed, the epoch, the index of the record and the function's name, so adding an augmentation
+does not change what the others draw. render.py explains the plan and the order in which it is carried out.
 """
 import functools
 import inspect
@@ -26,13 +26,13 @@ from .transforms import Preprocess, clip_boxes, shift_colours
 
 # Name -> function.
 AUGMENTATIONS: dict[str, Callable[..., None]] = {}
-# How far colours are moved, as in SSD (Liu et al. 2016), hue apart: in OpenCV's units of 2 degrees.
+# Ranges of SSD (Liu et al., 2016); hue is in OpenCV's units of 2 degrees.
 BRIGHTNESS, CONTRAST, SATURATION = (-32.0, 32.0), (0.5, 1.5), (0.5, 1.5)
 INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 
 
 def augmentation(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a function known under its name."""
+    """Register an augmentation under its function name."""
     AUGMENTATIONS[function.__name__] = function
     return function
 
@@ -41,30 +41,30 @@ def augmentation(function: Callable[..., None]) -> Callable[..., None]:
 
 @augmentation
 def flip(plan: Plan, rng: np.random.Generator, flip_ratio: float) -> None:
-    """Mirror left and right with the chance `flip_ratio`."""
+    """Mirror left and right with probability `flip_ratio`."""
     if rng.random() < flip_ratio:
         plan.flip_x = not plan.flip_x
 
 
 @augmentation
 def multi_scale(plan: Plan, rng: np.random.Generator, multi_scale: Sequence[float]) -> None:
-    """Fit the image into a part of the input, one of the factors `multi_scale` of its sides."""
+    """Fit the image into a smaller input, by one of the factors `multi_scale` at random."""
     if multi_scale:
         plan.factor *= multi_scale[rng.integers(len(multi_scale))]
 
 
 @augmentation
 def expand(plan: Plan, rng: np.random.Generator, expand_ratio: float, expand_factor: float) -> None:
-    """Shrink an image, by up to `expand_factor`, inside the size that it would have had; with half the chance `expand_ratio`."""
+    """With probability `expand_ratio` / 2, shrink the image by up to `expand_factor` inside the size that it would have had."""
     if rng.random() < 0.5 * expand_ratio:
         plan.margin, plan.corner = rng.uniform(1.0, expand_factor), tuple(rng.random(2))
 
 
 @augmentation
 def ssd_expand(plan: Plan, rng: np.random.Generator, expand_ratio: float, expand_factor: float) -> None:
-    """Lay an image on a canvas up to `expand_factor` times as high and wide, all of which `crop` then sees.
+    """With probability `expand_ratio` / 2, place the image on a canvas up to `expand_factor` times as high and wide.
 
-    It has half the chance `expand_ratio`.
+    A later `crop` sees the whole canvas.
     """
     if rng.random() < 0.5 * expand_ratio:
         plan.window = larger_canvas(plan.window, rng.uniform(1.0, expand_factor), *rng.random(2))
@@ -72,7 +72,7 @@ def ssd_expand(plan: Plan, rng: np.random.Generator, expand_ratio: float, expand
 
 @augmentation
 def crop(plan: Plan, rng: np.random.Generator, crop_ratio: float) -> None:
-    """Crop as SSD does, with the chance `crop_ratio`: a window that holds enough of an object, or the whole."""
+    """With probability `crop_ratio`, crop like SSD: a window that contains enough of an object, or the whole image."""
     if rng.random() < crop_ratio:
         boxes = clip_boxes(plan.boxes, *plan.original)
         plan.window = draw_window(plan.window, boxes, rng.random((4, len(MIN_IOUS), TRIALS)), rng.random())
@@ -80,7 +80,7 @@ def crop(plan: Plan, rng: np.random.Generator, crop_ratio: float) -> None:
 
 @augmentation
 def interpolation(plan: Plan, rng: np.random.Generator) -> None:
-    """Resize in one of OpenCV's ways, whatever `resize_mode` says."""
+    """Resize with a random interpolation of OpenCV instead of the one of `resize_mode`."""
     plan.interpolation = INTERPOLATIONS[rng.integers(len(INTERPOLATIONS))]
 
 
@@ -88,7 +88,7 @@ def interpolation(plan: Plan, rng: np.random.Generator) -> None:
 
 @augmentation
 def photo(plan: Plan, rng: np.random.Generator, photo_ratio: float) -> None:
-    """Change brightness, contrast, saturation and hue, all of them, with the chance `photo_ratio`."""
+    """With probability `photo_ratio`, change brightness, contrast, saturation and hue, all four of them."""
     if rng.random() < photo_ratio:
         ranges = {"brightness": BRIGHTNESS, "contrast": CONTRAST, "saturation": SATURATION, "hue": (-9.0, 9.0)}
         drawn: dict[str, Any] = {name: rng.uniform(*ends) for name, ends in ranges.items()}
@@ -97,7 +97,7 @@ def photo(plan: Plan, rng: np.random.Generator, photo_ratio: float) -> None:
 
 @augmentation
 def ssd_photo(plan: Plan, rng: np.random.Generator, photo_ratio: float) -> None:
-    """Change colours as SSD does, with the chance `photo_ratio`: each of the four in every second of these images."""
+    """With probability `photo_ratio`, change the colours like SSD: each of the four with probability 1/2."""
     if rng.random() < photo_ratio:
         ranges = {"brightness": BRIGHTNESS, "contrast": CONTRAST, "saturation": SATURATION, "hue": (-18.0, 18.0)}
         drawn: dict[str, Any] = {name: rng.uniform(*ends) for name, ends in ranges.items() if rng.random() < 0.5}
@@ -106,9 +106,9 @@ def ssd_photo(plan: Plan, rng: np.random.Generator, photo_ratio: float) -> None:
 
 def ssd_colours(image: np.ndarray, brightness: float = 0.0, contrast: float = 1.0, saturation: float = 1.0, hue: float = 0.0,
                 contrast_last: bool = False) -> np.ndarray:
-    """Change brightness, then contrast, saturation and hue, or saturation, hue and contrast; each step gives bytes.
+    """Change brightness, then contrast, saturation and hue, or saturation, hue and contrast; each step rounds to bytes.
 
-    image: (h, w, 3) uint8 BGR; the amounts are those of `shift_colours`.
+    image: (h, w, 3) uint8 BGR; amounts: see `shift_colours`.
     """
     image = shift_colours(image, brightness, 1.0, 1.0, 0.0)
     if contrast_last:
@@ -119,24 +119,24 @@ def ssd_colours(image: np.ndarray, brightness: float = 0.0, contrast: float = 1.
 # -------------------------------------------------------------------------------------------------------------- compose
 
 def keys_of(name: str) -> tuple[str, ...]:
-    """Return the configuration's keys that an augmentation reads."""
+    """Return the configuration keys that an augmentation reads."""
     parameters = list(inspect.signature(AUGMENTATIONS[name]).parameters.values())[2:]   # after plan and rng
     return tuple(parameter.name for parameter in parameters if parameter.default is parameter.empty)
 
 
 def random_stream(seed: int, epoch: int, index: int, name: str) -> np.random.Generator:
-    """Return the random numbers that the one who goes by `name` draws for record `index` in this epoch."""
+    """Return the generator of augmentation `name` for record `index` in this epoch."""
     key = [seed, epoch, index, zlib.crc32(name.encode())]
-    # The same as from the list, without the 20 us that NumPy takes to split it into words.
+    # Same as from the list, but without the 20 us that NumPy takes to split the list into words.
     return np.random.default_rng(np.array(key, np.uint32) if seed < 1 << 32 else key)
 
 
 class Augmenter:
-    """Some of the augmentations, one after the other.
+    """Apply augmentations one after the other.
 
     Args:
-        names: of AUGMENTATIONS, in order.
-        values: what the keys that these read hold; more are ignored, so a Config will do.
+        names: keys of AUGMENTATIONS, in order.
+        values: holds the configuration keys that they read; others are ignored, so a Config can be passed.
     """
 
     def __init__(self, names: Sequence[str] = (), values: Mapping[str, Any] | None = None):
@@ -146,14 +146,14 @@ class Augmenter:
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray, preprocess: Preprocess,
                  stream: Callable[[str], np.random.Generator]) -> tuple[np.ndarray, np.ndarray, Placement]:
-        """Return what `render` makes of an image (h, w, 3) uint8 BGR with these boxes (n, 4), in its pixels.
+        """Return the result of `render` for an image (h, w, 3) uint8 BGR with boxes (n, 4) in its pixels.
 
-        stream: the random numbers of an augmentation by its name.
+        stream: returns the generator of an augmentation, given its name.
         """
         return render(image, preprocess, self.plan(image.shape[:2], boxes, stream))
 
     def plan(self, original: tuple[int, ...], boxes: np.ndarray, stream: Callable[[str], np.random.Generator]) -> Plan:
-        """Return what is to be done to an image of this (height, width) with these boxes (n, 4)."""
+        """Return the plan for an image of this (height, width) with these boxes (n, 4)."""
         plan = Plan(original, boxes)
         for name, step in self.steps.items():
             step(plan, stream(name))

@@ -1,4 +1,4 @@
-"""Repeating the pictures of rare classes: repeat factor sampling (Gupta et al. 2019, LVIS, app. B). And what all records say."""
+"""Repeat images with rare classes: repeat factor sampling (Gupta et al., "LVIS", 2019, app. B). Read columns of all records."""
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def repeat_factors(present: np.ndarray, threshold: float) -> np.ndarray:
-    """How often an epoch has each picture, 1 or more on average: (N,) float64.
+    """Return how often each image occurs in an epoch on average, at least 1: (N,) float64.
 
-    present: (N, C) bool, whether a picture has an object of a class. The factor of a class that f of all pictures have is
-    sqrt(threshold / f), but no less than 1, and that of a picture is the largest of its classes.
+    The factor of a class that a fraction f of all images contains is max(1, sqrt(threshold / f)); the factor of an image is the
+    largest of its classes. present: (N, C) bool, whether an image has an object of a class.
     """
     part = present.mean(axis=0)
     classes = np.sqrt(threshold / np.where(part > 0, part, 1.0)).clip(min=1.0)
@@ -19,10 +19,10 @@ def repeat_factors(present: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def resample(factors: np.ndarray, offset: float) -> np.ndarray:
-    """Pictures of an epoch: each floor or ceil of its factor many times, round(sum of factors) in all; sorted.
+    """Return the images of an epoch, sorted: each floor or ceil of its factor times, round(sum of factors) in total.
 
-    Systematic resampling; over offsets evenly drawn from [0, 1) a picture comes as often as its factor says, but for the
-    rounding of the sum.
+    Systematic resampling: over offsets drawn uniformly from [0, 1), an image occurs as often as its factor says, up to the rounding
+    of the sum.
     """
     ends = np.cumsum(factors)
     total = resampled_count(factors)
@@ -30,17 +30,17 @@ def resample(factors: np.ndarray, offset: float) -> np.ndarray:
 
 
 def resampled_count(factors: np.ndarray) -> int:
-    """Pictures of an epoch."""
+    """Return the number of images in an epoch."""
     return math.floor(factors.sum() + 0.5)
 
 
 def occurrences(sorted_indices: np.ndarray) -> np.ndarray:
-    """For each element how many equal ones stand before it."""
+    """Return for each element how many equal ones precede it."""
     return np.arange(len(sorted_indices)) - np.searchsorted(sorted_indices, sorted_indices)
 
 
 def read_presence(files: Iterable[Path | str], count: int, classes: int) -> np.ndarray:
-    """(count, classes) bool: which labels 1 to `classes` the objects of each record have, crowds left out."""
+    """Return which labels 1 to `classes` the objects of each record have, without crowds: bool (count, classes)."""
     present = np.zeros((count, classes), bool)
     data = ds.MindDataset([str(file) for file in files], ["labels", "crowds", "count"], shuffle=False)
     for row, (labels, crowds, size) in enumerate(data.create_tuple_iterator(num_epochs=1, output_numpy=True)):
@@ -50,7 +50,7 @@ def read_presence(files: Iterable[Path | str], count: int, classes: int) -> np.n
 
 
 def read_sizes(files: Iterable[Path | str]) -> dict[int, tuple[int, int]]:
-    """{image id: (height, width)} of all records."""
+    """Return {image id: (height, width)} of all records."""
     names = [str(file) for file in files]
     if not names:
         return {}

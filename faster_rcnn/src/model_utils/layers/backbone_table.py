@@ -1,8 +1,8 @@
-"""The table of backbones of a model: a YAML file whose entries name the builder, the default keys and the weights.
+"""Table of a model's backbones: a YAML file whose entries name the builder, the default keys and the weights.
 
-MindSpore is not imported before a backbone is built: the configuration reads the table too, and so do the launch scripts:
+MindSpore is not imported before a backbone is built, because the configuration and the launch scripts read the table, too:
 
-    python backbone_table.py TABLE NAME     prints what a script gives to the entry points, see Backbone.flags
+    python backbone_table.py TABLE NAME     prints the arguments for the entry points, see Backbone.flags
 """
 import importlib
 import sys
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-if TYPE_CHECKING:       # the launch scripts run this file, outside of its package
+if TYPE_CHECKING:       # the launch scripts run this file outside its package
     from ..configuration.values import Config
 
 FIELDS = ("builder", "keys", "reads", "weights", "config")
@@ -22,25 +22,33 @@ DEFAULT_CONFIG = "default_config.yaml"
 
 @dataclass(frozen=True)
 class Backbone:
-    """An entry of the table; the comment on top of the YAML file says what its fields mean."""
+    """An entry of the table; the comment at the top of the YAML file explains the fields."""
 
     name: str
-    package: str                    # that `builder` and `weights` are relative to
+    package: str                    # `builder` and `weights` are relative to it
     builder: str
     keys: dict[str, Any] = field(default_factory=dict)
     reads: tuple[str, ...] = ()
     weights: str = ""
     config: str = DEFAULT_CONFIG
-    own_config: bool = True         # no entry before it has the same `config`
+    own_config: bool = True         # no earlier entry has the same `config`
 
     def build(self, config: "Config", fast: bool = False) -> Any:
-        """Return the cell that the configuration describes. fast: the CPU's fast convolutions."""
+        """Return the cell that the configuration describes. fast: use the CPU's fast convolutions."""
         return self._function(f".{self.builder}")(config, fast)
 
     def convert(self, arrays: Mapping[str, Any], place: str) -> Any:
-        """Return the Conversion of an ImageNet checkpoint's arrays. place: begins messages. ValueError without `weights`."""
+        """Return the Conversion of an ImageNet checkpoint.
+
+        Args:
+            arrays: {name: array} of the checkpoint.
+            place: its path, for messages.
+
+        Raises:
+            ValueError: if the entry has no field `weights`.
+        """
         if not self.weights:
-            raise ValueError(f"{self.name}: the table names no function that converts weights")
+            raise ValueError(f"{self.name}: its entry has no field weights, which names the function that converts them")
         return self._function(self.weights)(arrays, self.name, place)
 
     def _function(self, path: str) -> Callable[..., Any]:
@@ -49,12 +57,12 @@ class Backbone:
 
     @property
     def flags(self) -> list[str]:
-        """What a launch script gives to the entry points: the YAML, and the name unless the YAML is the backbone's own."""
+        """Return the launch scripts' arguments: the YAML, and the name unless the YAML already selects the backbone."""
         return [self.config, *([] if self.own_config else [f"--backbone={self.name}"])]
 
 
 def read_backbones(path: Path, package: str) -> dict[str, Backbone]:
-    """Return {name: Backbone} of a table. ValueError names the entry with an unknown or missing field."""
+    """Return {name: Backbone} of a table. Raises ValueError for an entry with an unknown or missing field."""
     backbones: dict[str, Backbone] = {}
     for name, entry in yaml.safe_load(Path(path).read_text(encoding="utf-8")).items():
         unknown = [key for key in entry if key not in FIELDS]
@@ -66,7 +74,7 @@ def read_backbones(path: Path, package: str) -> dict[str, Backbone]:
 
 
 def check_reads(config: "Config", backbones: dict[str, Backbone], defaults: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (key, what is wrong) for keys that only other kinds of backbones read and that are not as in `defaults`."""
+    """Yield (key, fault) for keys that only other kinds of backbones read and that differ from `defaults`."""
     chosen = backbones[config.backbone]
     for key in dict.fromkeys(key for other in backbones.values() for key in other.reads if key not in chosen.reads):
         value = defaults[key]
@@ -75,7 +83,7 @@ def check_reads(config: "Config", backbones: dict[str, Backbone], defaults: dict
 
 
 def main(argv: list[str]) -> int:
-    """Print the flags of a name, one a line; status 2 and one line on stderr if the table has no such name."""
+    """Print the flags of a backbone, one per line; return status 2, with one line on stderr, if the table lacks the name."""
     table, name = argv
     backbones = read_backbones(Path(table), "")
     if name not in backbones:

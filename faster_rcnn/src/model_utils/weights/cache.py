@@ -1,8 +1,8 @@
-"""The cache of published weights: each file fetched once, checked, converted for this model, and used from there.
+"""Cache of published weights: fetch each file once, verify it, convert it for this model, and use it from there.
 
-The cache is $ZOO_WEIGHTS, else mindspore_detection_zoo in $XDG_CACHE_HOME or ~/.cache. It holds the published files under their own
-names and, in converted/, what is made of them; all of it may be deleted at any time. $ZOO_WEIGHTS_URL is the address of a folder
-that holds the files, in place of those of the table: a mirror.
+The cache is $ZOO_WEIGHTS, else mindspore_detection_zoo in $XDG_CACHE_HOME or ~/.cache. It holds the published files under their
+names and, in converted/, the checkpoints made from them. The user may delete it at any time. $ZOO_WEIGHTS_URL names a mirror: the
+address of a folder that holds the files, instead of the addresses in the table.
 """
 import hashlib
 import logging
@@ -22,14 +22,14 @@ from .published import Published
 
 MODEL_DIR = Path(__file__).resolve().parents[3]
 CONVERTER = MODEL_DIR / "src" / "convert_checkpoint.py"
-# What decides what a file is converted to.
+# Files that determine what a published file is converted to; their hash is part of the cache's path.
 CONVERSION = ("src/convert_checkpoint.py", "src/**/conversion/*.py", "src/model_utils/weights/*.py", "default_config.yaml")
 WAIT_SECONDS = 3600
 log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Return the folder of the published files."""
+    """Return the folder that holds the published files."""
     own = os.environ.get("ZOO_WEIGHTS")
     if own:
         return Path(own).expanduser()
@@ -38,7 +38,7 @@ def cache_folder() -> Path:
 
 
 def converted_file(entry: Published) -> Path:
-    """Return where the checkpoint is once it is made; another version of the conversion has a folder of its own."""
+    """Return the path of the converted checkpoint; each version of the conversion has its own folder."""
     version = hashlib.sha256()
     for path in sorted(path for pattern in CONVERSION for path in MODEL_DIR.glob(pattern)):
         version.update(path.read_bytes())
@@ -47,9 +47,16 @@ def converted_file(entry: Published) -> Path:
 
 
 def checkpoint_of(entry: Published, key: str) -> Path:
-    """Return the MindSpore checkpoint of published weights: the one in the cache, or fetched and converted.
+    """Return the MindSpore checkpoint of published weights; fetch and convert them if the cache lacks them.
 
-    One process does this, and others that want the same file wait for it. InputError, in one line, where it is not possible.
+    One process does the work, and other processes that want the same file wait for it.
+
+    Args:
+        entry: the published file.
+        key: the option or argument that names it, for messages.
+
+    Raises:
+        InputError: if the file cannot be fetched, verified, converted or written.
     """
     cache, converted = cache_folder(), converted_file(entry)
     if converted.is_file():
@@ -72,15 +79,15 @@ def checkpoint_of(entry: Published, key: str) -> Path:
 
 
 def _bring(wanted: Wanted, published: Path, place: str, by_hand: str) -> None:
-    """Fetch the file, or check the one that is there."""
+    """Fetch the file, or verify the one that exists."""
     if published.is_file():
         found = digits_of(published, wanted)
         if found != wanted.digits:
-            raise InputError(f"{place}: {published} is not the published file: its {wanted.digest} begins with {found}, not "
+            raise InputError(f"{place}: {published} is not the published file: its {wanted.digest} begins with {found}, expected "
                              f"{wanted.digits}; {by_hand}")
         return
     _check_room(published.parent, wanted.size)
-    tell(f"{wanted.label}: fetches {wanted.url} to {published.parent}")
+    tell(f"{wanted.label}: fetching {wanted.url} to {published.parent}")
     try:
         download(wanted, published)
     except NotFetchedError as error:
@@ -90,21 +97,21 @@ def _bring(wanted: Wanted, published: Path, place: str, by_hand: str) -> None:
 def _check_room(cache: Path, size: float | None) -> None:
     free = shutil.disk_usage(cache).free
     if size and 2 * size * (1 << 20) > free:
-        raise OSError(f"no room for the {size:.0f} MiB of the file and as much again, converted")
+        raise OSError(f"no room for the file of {size:.0f} MiB and a converted file of the same size")
 
 
 def _convert(entry: Published, published: Path, converted: Path, key: str) -> None:
-    """Convert into a temporary folder, which gets its name when both the checkpoint and its YAML are in it."""
+    """Convert into a temporary folder and rename it once it holds both the checkpoint and its YAML."""
     folder = converted.parent
     partial = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)      # of a process that was killed: this one holds the lock
+    shutil.rmtree(partial, ignore_errors=True)      # left by a process that was killed: this process holds the lock
     partial.mkdir(parents=True)
     try:
         status, text = run_converter([f"--ckpt_file={published}", f"--output_file={partial / converted.name}"])
         if status:
             raise InputError(f"{key}: {published} cannot be converted: {text.strip().rpartition(chr(10))[2]}")
         log.info("%s", text.strip())
-        shutil.copymode(published, partial / converted.name)    # MindSpore lets only the owner read; a cache may be shared
+        shutil.copymode(published, partial / converted.name)    # MindSpore lets only the owner read it
         shutil.rmtree(folder, ignore_errors=True)
         partial.replace(folder)
     finally:
@@ -112,6 +119,6 @@ def _convert(entry: Published, published: Path, converted: Path, key: str) -> No
 
 
 def run_converter(options: Sequence[str]) -> tuple[int, str]:
-    """Status and output of convert_checkpoint, in a process of its own: MindSpore keeps the device and memory of this one free."""
+    """Run convert_checkpoint in another process, so that MindSpore occupies neither device nor memory here: (status, output)."""
     done = subprocess.run([sys.executable, str(CONVERTER), *options], capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The names of the classes that a checkpoint was trained on: in the file itself, or in the YAML that belongs to it."""
+"""Read the class names that a checkpoint was trained on, from the file or from the YAML that belongs to it."""
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,15 +8,19 @@ from ..config import Config, DamagedError, InputError
 from ..yaml_text import read_mapping, read_text
 from .mindspore_file import read_texts
 
-# The entry of a checkpoint with the names as JSON, background first.
+# Entry of a checkpoint that holds the class names as JSON, background first.
 CLASS_NAMES = "class_names"
 
 
 def class_names_of(content: Mapping[str, Any], path: Path | str) -> list[str] | None:
-    """Return the names, background first, or None where nothing tells them. content: what `ms.load_checkpoint` gave.
+    """Return the class names, background first, or None if they are unknown.
 
-    Checkpoints of earlier versions and converted ones do not hold them. Their names are in the YAML beside them, or in the
-    config.yaml of the run that wrote them.
+    Converted checkpoints and those of earlier versions do not hold the names. They are then read from the YAML beside the
+    checkpoint, or from the config.yaml of the run that wrote it.
+
+    Args:
+        content: the result of `ms.load_checkpoint`.
+        path: the checkpoint.
     """
     if isinstance(content.get(CLASS_NAMES), str):
         try:
@@ -43,11 +47,11 @@ def _names(value: Any) -> list[str] | None:
 
 
 def with_class_names(config: Config, path: Path | str) -> Config:
-    """Return the configuration; if it names no classes, with those of the checkpoint, as long as their number is num_classes."""
+    """Return `config`; if it names no classes, with the checkpoint's class names, provided that num_classes fits them."""
     if config.coco_classes:
         return config
     content = read_texts(path)
-    if content is None:     # what loads the weights says why
+    if content is None:     # loading the weights reports why
         return config
     names = class_names_of(content, path)
     if not names or len(names) != config.num_classes:
@@ -56,19 +60,20 @@ def with_class_names(config: Config, path: Path | str) -> Config:
 
 
 def check_order(names: Sequence[str] | None, classes: Sequence[str], path: Path | str) -> str | None:
-    """Return what to warn about if a checkpoint's classes have other names than the configuration's.
+    """Return a warning if the checkpoint has other class names than the configuration, or None.
 
-    InputError if they have the same names in another order: every result would have a wrong name.
+    Raises:
+        InputError: if the names are the same in another order: every result would get a wrong name.
     """
     if not names or not classes or len(names) != len(classes) or list(names) == list(classes):
         return None
     if set(names) == set(classes):
-        raise InputError(f"coco_classes: {path} was trained on [{', '.join(names)}], in this order, not on [{', '.join(classes)}]: "
-                         "set coco_classes so, or leave it empty ([])")
+        raise InputError(f"coco_classes: {path} was trained on [{', '.join(names)}], in this order, not on [{', '.join(classes)}]; "
+                         "set coco_classes in its order, or leave it empty ([])")
     return f"{path} was trained on {first_difference(names, classes)}"
 
 
 def first_difference(names: Sequence[str], classes: Sequence[str]) -> str:
-    """Say in which label lists of names differ first."""
+    """Describe the first label at which two lists of names differ."""
     label = next(label for label, pair in enumerate(zip(names, classes)) if pair[0] != pair[1])
-    return f"other classes: label {label} is {names[label]!r} there and {classes[label]!r} in coco_classes"
+    return f"other classes: label {label} is {names[label]!r} in the checkpoint and {classes[label]!r} in coco_classes"

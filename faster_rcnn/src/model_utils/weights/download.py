@@ -1,7 +1,7 @@
-"""A file over HTTP: resumed where it broke off, checked, and under its name only when it is whole.
+"""Download a file over HTTP: resume after interruptions, verify, and rename only once it is complete.
 
-Until then it is NAME.part; NAME.part.json says of which version of which address the bytes are, so that bytes of another one are
-never joined to them. Proxies are those of the environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
+Until then the file is NAME.part. NAME.part.json records the address and version that its bytes came from, so that bytes of
+different versions are never joined. Proxies are taken from the environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
 """
 import contextlib
 import hashlib
@@ -19,24 +19,24 @@ from ...util import Progress
 from ..files import replacing, write_text
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
-# Failures in a row without a new byte, and the seconds before the next try, which double.
+# Consecutive failures without a new byte, and the seconds before the next attempt, which double each time.
 TRIES, PAUSE, LONGEST_PAUSE = 4, 1.0, 30.0
-MOST_TRIES = 100        # with new bytes each time
-# A connection that brings fewer bytes than this in so many seconds is given up.
+MOST_TRIES = 100        # attempts in all, even if each brings new bytes
+# A connection that delivers fewer bytes than this in SLOW_SECONDS is dropped.
 SLOWEST_BYTES, SLOW_SECONDS = 64 << 10, 60.0
 CHUNK, MEGABYTE = 1 << 18, 1 << 20
 MOST_BYTES = 4 << 30
 TRANSIENT = (408, 416, 425, 429, 500, 502, 503, 504)
-# Of a size in MiB with three digits.
+# The table states sizes in MiB with three digits.
 SIZE_TOLERANCE = 0.01 * MEGABYTE
 
 
 class NotFetchedError(Exception):
-    """Why a file could not be fetched, in words."""
+    """A file could not be fetched; the message says why."""
 
 
 class _TryAgainError(Exception):
-    """A failure that may pass."""
+    """A failure that may be temporary; `seconds`: the server's Retry-After, 0 = none."""
 
     def __init__(self, reason: str, seconds: float = 0.0):
         super().__init__(reason)
@@ -44,7 +44,7 @@ class _TryAgainError(Exception):
 
 
 class Wanted(NamedTuple):
-    """What is to be fetched. digits: the first of `digest` ("sha256", "md5"), both may be empty; size: MiB, None = not known."""
+    """A file to fetch. digits: the first digits of its `digest` ("sha256", "md5"), both may be ""; size: MiB, None = unknown."""
 
     label: str
     url: str
@@ -54,7 +54,12 @@ class Wanted(NamedTuple):
 
 
 def download(wanted: Wanted, target: Path) -> None:
-    """Fetch the file to `target`; NotFetchedError says why that failed, OSError that it cannot be written."""
+    """Fetch the file to `target`.
+
+    Raises:
+        NotFetchedError: if the file cannot be fetched or fails verification.
+        OSError: if `target` cannot be written.
+    """
     transfer = _Transfer(wanted, target)
     failures, bad = 0, 0
     with requests.Session() as session:
@@ -67,8 +72,9 @@ def download(wanted: Wanted, target: Path) -> None:
                     break
                 transfer.discard()
                 bad += 1
-                if bad == 2:    # the first time a resumed file may have been damaged
-                    raise NotFetchedError(f"it sends other bytes: their {wanted.digest} begins with {found}, not {wanted.digits}")
+                if bad == 2:    # the first time, the resumed part may have been damaged
+                    raise NotFetchedError(f"the server sends another file: its {wanted.digest} begins with {found}, expected "
+                                          f"{wanted.digits}")
                 continue
             except _TryAgainError as error:
                 failures = 1 if transfer.size() > before else failures + 1
@@ -81,7 +87,7 @@ def download(wanted: Wanted, target: Path) -> None:
 
 
 def digits_of(path: Path, wanted: Wanted) -> str:
-    """Return as many digits of the file's digest as are known of the published one."""
+    """Return as many digits of the file's digest as the table knows of the published one."""
     if not wanted.digits:
         return ""
     with path.open("rb") as file:
@@ -89,23 +95,23 @@ def digits_of(path: Path, wanted: Wanted) -> str:
 
 
 class _Transfer:
-    """The bytes that are there, and requests for the others."""
+    """The bytes received so far, and the requests for the rest."""
 
     def __init__(self, wanted: Wanted, target: Path):
         self.wanted = wanted
         self.part, self.note = (target.with_name(target.name + ending) for ending in (".part", ".part.json"))
 
     def size(self) -> int:
-        """Bytes that are there."""
+        """Return the number of bytes received so far."""
         return self.part.stat().st_size if self.part.is_file() else 0
 
     def discard(self) -> None:
-        """Begin from the first byte."""
+        """Start over from the first byte."""
         for path in (self.part, self.note):
             path.unlink(missing_ok=True)
 
     def run(self, session: requests.Session) -> None:
-        """Get the rest of the file; _TryAgainError if not all of it came."""
+        """Fetch the rest of the file. Raises _TryAgainError if not all of it arrived."""
         version = self._version()
         if not version:
             self.discard()
@@ -131,42 +137,42 @@ class _Transfer:
             raise _TryAgainError(reason) from error
 
     def _check(self, answer: requests.Response) -> None:
-        """Raise unless the answer brings bytes of the file."""
+        """Raise an error unless the answer contains bytes of the file."""
         if answer.status_code == 416:
             self.discard()
-        told = f"the server answers {answer.status_code} {answer.reason}"
+        reason = f"the server answers {answer.status_code} {answer.reason}"
         if answer.status_code in TRANSIENT:
             seconds = answer.headers.get("Retry-After", "")
-            raise _TryAgainError(told, float(seconds) if seconds.isdecimal() else 0.0)
+            raise _TryAgainError(reason,  float(seconds) if seconds.isdecimal() else 0.0)
         if answer.status_code not in (200, 206):
-            raise NotFetchedError(told)
+            raise NotFetchedError(reason)
         hops = [hop.url for hop in (*answer.history, answer)]
         plain = next((url for url in hops if not url.startswith("https:")), None)
         if hops[0].startswith("https:") and plain:
             raise NotFetchedError(f"it is redirected to {plain}, which is not encrypted")
 
     def _total(self, answer: requests.Response, start: int, version: dict[str, Any]) -> int | None:
-        """Return the size of the whole file, None where the server does not say it."""
+        """Return the size of the whole file, or None if the server does not state it."""
         total: int | None
         if answer.status_code == 206:
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
             total = int(found[2]) if found else None
             if not found or int(found[1]) != start or total != version.get("bytes"):
                 self.discard()
-                raise _TryAgainError("the server sends another part of the file than it was asked for")
+                raise _TryAgainError("the server sends a different part of the file than requested")
         else:
             length = answer.headers.get("Content-Length", "")
             total = int(length) if length.isdecimal() and "Content-Encoding" not in answer.headers else None
         if total is None and not self.wanted.digits:
-            raise NotFetchedError("the server does not say how large the file is, and no checksum of it is published")
+            raise NotFetchedError("the server does not state the file's size, and no checksum of the file is published")
         stated = self.wanted.size
         if total is not None and (total > MOST_BYTES or (stated and abs(total - stated * MEGABYTE) > SIZE_TOLERANCE)):
-            expected = f"{stated:g} MiB are" if stated else f"at most {MOST_BYTES >> 30} GiB are"
-            raise NotFetchedError(f"the server offers {total / MEGABYTE:.3f} MiB, {expected} expected")
+            expected = f"{stated:g} MiB" if stated else f"at most {MOST_BYTES >> 30} GiB"
+            raise NotFetchedError(f"the server offers {total / MEGABYTE:.3f} MiB, expected {expected}")
         return total
 
     def _receive(self, stream: Any, start: int, total: int | None) -> None:
-        """Append the bytes of the answer."""
+        """Append the bytes of the answer to the file."""
         got = start
         megabytes = None if total is None else max(1, round(total / MEGABYTE))
         with Progress(megabytes, self.wanted.label, unit="MB") as progress, self.part.open("ab") as file:
@@ -177,7 +183,7 @@ class _Transfer:
                 got += len(chunk)
                 progress.update(got // MEGABYTE - progress.done)
                 if got > min(total or MOST_BYTES, MOST_BYTES):
-                    raise NotFetchedError("the server sends more bytes than it said")
+                    raise NotFetchedError("the server sends more bytes than it announced")
                 if time.monotonic() - window > SLOW_SECONDS:
                     if got - window_start < SLOWEST_BYTES:
                         raise _TryAgainError(f"fewer than {SLOWEST_BYTES >> 10} KiB came in {SLOW_SECONDS:g} seconds")
@@ -186,15 +192,15 @@ class _Transfer:
             raise _TryAgainError(f"the connection ended after {got} of {total} bytes")
 
     def _version(self) -> dict[str, Any]:
-        """What the bytes that are there are of; empty if they cannot be continued."""
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):     # a damaged note is none
+        """Return the recorded version of the received bytes; empty if they cannot be continued."""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):     # a damaged note counts as none
             version = json.loads(self.note.read_text(encoding="utf-8"))
             if version["url"] == self.wanted.url and version["validator"] and version["bytes"]:
                 return version
         return {}
 
     def _keep_version(self, answer: requests.Response, total: int | None) -> None:
-        """Note what the file's bytes are of; without a strong validator and a size they are not continued."""
+        """Record the version of the file's bytes; without a strong validator and a size, they are not continued."""
         tag = answer.headers.get("ETag", "")
         validator = tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
         if validator and total:
@@ -202,7 +208,7 @@ class _Transfer:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the innermost cause of a failed request, in words; requests and urllib3 wrap it several times."""
+    """Describe the innermost cause of a failed request, which requests and urllib3 wrap several times."""
     for _ in range(8):
         inner = getattr(error, "reason", None) or next((item for item in error.args if isinstance(item, BaseException)), None)
         if not isinstance(inner, BaseException):

@@ -1,4 +1,4 @@
-"""What a pickle may call and build: objects that check what they are given, and NumPy's arrays."""
+"""Objects that a pickle may call and build: they check their arguments, and build NumPy arrays."""
 import math
 import re
 from collections.abc import Callable
@@ -8,21 +8,21 @@ import numpy as np
 
 from ..yaml_text import shown
 
-# (module, name) in a pickle -> what stands for it
+# (module, name) in a pickle -> its replacement
 Globals = dict[tuple[str, str], Any]
 
 
 class Fixed:
-    """An object whose attributes a pickle cannot set: without a __setstate__, BUILD writes them past every check."""
+    """An object whose attributes a pickle cannot set. Without __setstate__, BUILD would write them past every check."""
 
     __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
-        raise ValueError(f"a state set on a {type(self).__name__.lower()}")
+        raise ValueError(f"sets a state on a {type(self).__name__.lower()}")
 
 
 class Builder(Fixed):
-    """A callable that a pickle may call; `spend` is called with its arguments before."""
+    """A function that a pickle may call; `spend` is called with the arguments first."""
 
     __slots__ = ("_function", "_spend")
 
@@ -39,18 +39,18 @@ class Builder(Fixed):
 
 
 class DType:
-    """numpy.dtype of a pickle: numbers, booleans and fixed-width text; no Python objects, no records."""
+    """numpy.dtype in a pickle: numbers, booleans and fixed-width text, but no Python objects or records."""
 
     __slots__ = ("code", "order")
 
     def __init__(self, code: Any, _align: Any = False, _copy: Any = True):
         if not isinstance(code, str) or not re.fullmatch(r"[?biufSU]\d{0,9}", code):
-            raise ValueError(f"array type {shown(code)} is not read (numbers only)")
+            raise ValueError(f"array type {shown(code)} is not supported (numbers only)")
         self.code, self.order = code, "="
 
     def __setstate__(self, state: Any) -> None:
         if state[1] not in ("<", ">", "|", "=") or any(state[2:5]):
-            raise ValueError(f"array type {shown(state)} is not read (numbers only)")
+            raise ValueError(f"array type {shown(state)} is not supported (numbers only)")
         self.order = state[1]
 
     def numpy(self) -> np.dtype:
@@ -58,7 +58,7 @@ class DType:
 
 
 class Array:
-    """numpy.ndarray of a pickle; `.value` is the array, read-only."""
+    """numpy.ndarray in a pickle; `value` is the array, read-only."""
 
     __slots__ = ("value",)
 
@@ -66,15 +66,15 @@ class Array:
         self.value = value
 
     def __setstate__(self, state: Any) -> None:
-        shape, dtype, fortran, raw = state[-4:]  # before them: the version, which the oldest files lack
+        shape, dtype, fortran, raw = state[-4:]  # preceded by the version, except in the oldest files
         self.value = array_from_bytes(raw, dtype, shape, "F" if fortran else "C")
 
 
 def array_from_bytes(raw: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
-    """An array over `raw`, after a check that type, shape and bytes agree."""
+    """Return an array over `raw`. Raises ValueError unless type, shape and number of bytes agree."""
     if not isinstance(dtype, DType):
         raise ValueError(f"an array of type {shown(dtype)}")
-    if isinstance(raw, str):  # bytes of a Python 2 pickle, which is read as latin-1
+    if isinstance(raw, str):  # bytes of a Python 2 pickle, decoded as latin-1
         raw = raw.encode("latin1")
     if not isinstance(raw, (bytes, bytearray)):
         raise ValueError("an array without bytes")
@@ -87,7 +87,7 @@ def array_from_bytes(raw: Any, dtype: Any, shape: Any, order: str = "C") -> np.n
 
 
 def whole_numbers(values: Any, what: str) -> tuple[int, ...]:
-    """`values` as a tuple of ints >= 0, or ValueError."""
+    """Return `values` as a tuple of ints >= 0. Raises ValueError for anything else."""
     values = values if isinstance(values, (tuple, list)) else (values,)
     if not all(type(value) is int and value >= 0 for value in values):
         raise ValueError(f"{what}: {shown(values)}")
@@ -108,7 +108,7 @@ def _scalar(dtype: Any, raw: Any) -> Array:
 
 def numpy_globals() -> Globals:
     table = {("numpy", "dtype"): Builder(DType), ("numpy", "ndarray"): Fixed()}
-    for package in ("numpy.core", "numpy._core"):  # the second since NumPy 2
+    for package in ("numpy.core", "numpy._core"):  # numpy._core since NumPy 2
         table[package + ".multiarray", "_reconstruct"] = Builder(_reconstruct)
         table[package + ".multiarray", "scalar"] = Builder(_scalar)
         table[package + ".numeric", "_frombuffer"] = Builder(_from_buffer)

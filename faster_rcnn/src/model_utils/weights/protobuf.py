@@ -1,4 +1,4 @@
-"""Protobuf's wire format without a schema: the fields of a message, as checkpoints of MindSpore and ONNX files hold them."""
+"""Protobuf's wire format without a schema, as used by MindSpore checkpoints and ONNX files."""
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5
 
 
 class Field(NamedTuple):
-    """A field of a message: the bytes start:end with its key, value:end its content where it has a length, else its number."""
+    """A field of a message: start:end are its bytes with the key; `value` is where its content begins, or its number (varint)."""
 
     number: int
     start: int
@@ -15,7 +15,7 @@ class Field(NamedTuple):
 
 
 def read_fields(data: bytes | memoryview, start: int = 0, end: int | None = None) -> Iterator[Field]:
-    """Yield the fields of the message data[start:end]; ValueError where it is none."""
+    """Yield the fields of the message data[start:end]. Raises ValueError if it is not a message."""
     end = len(data) if end is None else end
     place = start
     while place < end:
@@ -29,7 +29,7 @@ def read_fields(data: bytes | memoryview, start: int = 0, end: int | None = None
         elif kind in (EIGHT_BYTES, FOUR_BYTES):
             after += 8 if kind == EIGHT_BYTES else 4
         else:
-            raise ValueError(f"no field at byte {place}")
+            raise ValueError(f"no valid field at byte {place}")
         if after > end:
             raise ValueError(f"the field at byte {place} is cut off")
         yield Field(key >> 3, place, after, value)
@@ -41,7 +41,7 @@ def text_of(data: bytes | memoryview, field: Field) -> str:
 
 
 def field_head(number: int, length: int) -> bytes:
-    """Return what stands before `length` bytes of a field."""
+    """Return the bytes that precede a field's content of `length` bytes."""
     return _as_varint(number << 3 | LENGTH) + _as_varint(length)
 
 
@@ -54,7 +54,7 @@ def int_field(number: int, value: int) -> bytes:
 
 
 def _varint(data: bytes | memoryview, place: int) -> tuple[int, int]:
-    """Return the number at `place`, and the place behind it."""
+    """Return the number at `place`, and the position behind it."""
     value = shift = 0
     while place < len(data) and shift < 64:
         byte = data[place]
@@ -63,7 +63,7 @@ def _varint(data: bytes | memoryview, place: int) -> tuple[int, int]:
         shift += 7
         if byte < 128:
             return value, place
-    raise ValueError(f"no number at byte {place}")
+    raise ValueError(f"no valid number at byte {place}")
 
 
 def _as_varint(value: int) -> bytes:

@@ -1,9 +1,9 @@
-"""Names and shapes of an ImageNet ResNet, mapped to the backbone's.
+"""Map the parameter names and shapes of an ImageNet ResNet to the backbone's.
 
-The backbone's unit is a cell: a convolution with its norm, named `backbone.conv1`,
+The backbone consists of cells: a convolution with its norm, named `backbone.conv1`,
 `backbone.layer{1..4}.{i}.conv{1,2,3}`, `backbone.layer{1..4}.0.downsample`, with the parameters weight (O, I, k, k),
-gamma, beta, moving_mean, moving_variance (O,). A cell is taken whole or not at all: new weights under trained
-statistics would be scaled wrongly, and the reverse.
+gamma, beta, moving_mean, moving_variance (O,). A cell is loaded completely or not at all: new weights with trained
+statistics would be scaled wrongly, and vice versa.
 """
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,28 +19,28 @@ PARAMETERS = ("weight", "gamma", "beta", "moving_mean", "moving_variance")
 NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance",
         "gamma": "gamma", "beta": "beta", "moving_mean": "moving_mean", "moving_variance": "moving_variance"}
 TORCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-# The first of equal depth is the one that a file is taken for; names do not tell where the stride is.
+# A file is taken for the first backbone of its depth, since parameter names do not reveal where the stride is.
 BLOCKS = {"resnet_v1.5_50": (3, 4, 6, 3), "resnet_v1_101": (3, 4, 23, 3), "resnet_v1_152": (3, 8, 36, 3),
           "resnet_v1_50": (3, 4, 6, 3)}
 DEPTHS: dict[tuple[int, ...], str] = {(3, 4, 6, 3): "ResNet-50", (3, 4, 23, 3): "ResNet-101", (3, 8, 36, 3): "ResNet-152"}
 
-# Before the names of the network: of PyTorch's data-parallel wrapper, of the old zoo's converted checkpoints.
+# Prefixes: PyTorch's data-parallel wrapper, and the old zoo's converted checkpoints.
 PREFIX = re.compile(r"^(?:module\.)?(?:backbone\.)?")
 CONV_OR_NORM = re.compile(r"^(layer[1-4]\.\d{1,3}\.)?(conv|bn)([123])\.(\w+)$")
 # PyTorch: downsample.0; MindSpore's ResNet: down_sample_layer.0; mindcv: down_sample.0; the old zoo: conv_down_sample.
 DOWNSAMPLE = re.compile(r"^(layer[1-4]\.0\.)(?:(?:downsample|down_sample_layer|down_sample)\.([01])"
                         r"|(conv|bn)_down_sample)\.(\w+)$")
-# detectron2: stem.conv1, res2.0.conv1, res2.0.shortcut, and .norm behind them.
+# detectron2: stem.conv1, res2.0.conv1, res2.0.shortcut, each followed by .norm.
 DETECTRON2 = re.compile(r"^(?:stem\.conv1|res([2-5])\.(\d{1,3})\.(conv[123]|shortcut))\.(norm\.)?(\w+)$")
 # Caffe2: conv1_w, res_conv1_bn_s; res2_0_branch2a_w, res2_0_branch2a_bn_s; branch1 is the shortcut.
 CAFFE2 = re.compile(r"^(?:(?:res_)?conv1|res([2-5])_(\d{1,3})_branch(1|2[abc]))_(w|bn_s|bn_b|bn_rm|bn_riv)$")
 CAFFE2_BRANCHES = {"1": "downsample", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
 CAFFE2_PARAMETERS = {"w": "weight", "bn_s": "gamma", "bn_b": "beta", "bn_rm": "moving_mean", "bn_riv": "moving_variance"}
 
-NO_CONVOLUTION, NOT_WHOLE = "of norms without their convolution", "of convolutions without a whole norm"
+NO_CONVOLUTION, NOT_WHOLE = "of norms without their convolution", "of convolutions with an incomplete norm"
 UNKNOWN = "with names unknown to this backbone"
 LEFT_OUT = (
-    ("of the optimiser and the training's state",
+    ("of the optimiser and the training state",
      re.compile(r"^(moments?[12]?|momentum|accum|stat)\.|^(global_step|learning_rate|momentum|epoch_num|step_num|loss_scale"
                 r"|scale_sense|beta[12]_power|current_iterator_step|last_overflow_iterator_step|lr)$|_momentum$")),
     ("of the classifier",
@@ -54,17 +54,17 @@ Cells = dict[str, dict[str, tuple[str, np.ndarray]]]
 
 @dataclass(frozen=True)
 class Conversion:
-    """A file's tensors sorted into the cells of a backbone."""
+    """A file's tensors, sorted into the cells of a backbone."""
 
-    tensors: dict[str, np.ndarray]  # backbone's name -> float32 array, in network order
-    missing: list[list[str]]  # unbroken stretches of cells without weights, in network order: [["layer3.0.conv2", ...], ...]
+    tensors: dict[str, np.ndarray]  # the backbone's parameter name -> float32 array, in network order
+    missing: list[list[str]]  # runs of cells without weights, in network order: [["layer3.0.conv2", ...], ...]
     left_out: dict[str, list[str]]  # reason -> names in the file
-    depth: str  # as the blocks in the file tell: "ResNet-50"
+    depth: str  # according to the blocks in the file: "ResNet-50"
 
 
 def cell_shapes(blocks: Sequence[int], stem: int = 64, widths: Sequence[int] = (64, 128, 256, 512),
                 expansion: int = 4) -> dict[str, tuple[int, ...]]:
-    """Cell -> shape of its convolution's weight, in network order."""
+    """Return {cell: shape of its convolution's weight}, in network order."""
     shapes: dict[str, tuple[int, ...]] = {"conv1": (stem, 3, 7, 7)}
     inputs = stem
     for stage, (count, width) in enumerate(zip(blocks, widths), start=1):
@@ -80,7 +80,7 @@ def cell_shapes(blocks: Sequence[int], stem: int = 64, widths: Sequence[int] = (
 
 
 def translate(name: str) -> tuple[str, str] | None:
-    """The (cell, parameter) of a ResNet's tensor, or None: "layer1.0.bn2.bias" -> ("layer1.0.conv2", "beta")."""
+    """Return (cell, parameter) of a ResNet's tensor, or None: "layer1.0.bn2.bias" -> ("layer1.0.conv2", "beta")."""
     name = PREFIX.sub("", name)
     found = DETECTRON2.match(name)
     if found:
@@ -109,12 +109,12 @@ def translate(name: str) -> tuple[str, str] | None:
 
 
 def _cell(stage: str | None, block: str, conv: str | None) -> str:
-    """Our cell of a stage that counts from 2; None: the stem."""
+    """Return our cell for a stage that is numbered from 2; None: the stem."""
     return f"layer{int(stage) - 1}.{int(block)}.{conv}" if stage else "conv1"
 
 
 def torchvision_name(cell: str, parameter: str) -> str:
-    """torchvision's name, which is mmdet's too: ("layer1.0.conv2", "beta") -> "layer1.0.bn2.bias"."""
+    """Return torchvision's name, which is also mmdet's: ("layer1.0.conv2", "beta") -> "layer1.0.bn2.bias"."""
     if cell.endswith("downsample"):
         return f"{cell}.{int(parameter in TORCH_NORM)}.{TORCH_NORM.get(parameter, parameter)}"
     if parameter in TORCH_NORM:
@@ -123,7 +123,7 @@ def torchvision_name(cell: str, parameter: str) -> str:
 
 
 def detectron2_name(cell: str, parameter: str) -> str:
-    """detectron2's name: ("layer1.0.conv2", "beta") -> "res2.0.conv2.norm.bias"."""
+    """Return detectron2's name: ("layer1.0.conv2", "beta") -> "res2.0.conv2.norm.bias"."""
     place = "stem.conv1"
     if cell != "conv1":
         stage, block, conv = cell[len("layer"):].split(".")
@@ -132,18 +132,18 @@ def detectron2_name(cell: str, parameter: str) -> str:
 
 
 def mindcv_name(cell: str, parameter: str) -> str:
-    """mindcv's name: ("layer1.0.conv2", "beta") -> "layer1.0.bn2.beta"."""
+    """Return mindcv's name: ("layer1.0.conv2", "beta") -> "layer1.0.bn2.beta"."""
     torch = torchvision_name(cell, parameter).replace("downsample", "down_sample")
     return f"{torch.rpartition('.')[0]}.{parameter}"
 
 
 def pads_behind(names: Iterable[str]) -> bool:
-    """Whether a ResNet has the names of MindSpore's own, the old zoo or mindcv, whose pool behind the stem pads behind."""
+    """Return whether a ResNet has MindSpore's names (old zoo, mindcv): its pool behind the stem then uses pad_mode "same"."""
     return any(name.rpartition(".")[2] in PARAMETERS[1:] and translate(name) for name in names)
 
 
 def with_statistics(arrays: Mapping[str, np.ndarray], eps: float) -> dict[str, np.ndarray]:
-    """Caffe2's norms are scale and shift alone: mean 0 and variance 1 - eps, which change nothing, stand beside them."""
+    """Add the statistics to Caffe2's norms, which only scale and shift: mean 0 and variance 1 - eps have no effect."""
     added = {}
     for name, scale in arrays.items():
         if name.endswith("_bn_s") and CAFFE2.match(name):
@@ -153,14 +153,14 @@ def with_statistics(arrays: Mapping[str, np.ndarray], eps: float) -> dict[str, n
 
 
 def backbone_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """The smallest backbone that has as many blocks as the file, or the first of all."""
+    """Return the smallest backbone with at least as many blocks as the file; if none is deep enough, the first of all."""
     counts = count_blocks(cell for cell, _ in filter(None, map(translate, arrays)))
     fitting = (name for name, blocks in BLOCKS.items() if all(n <= most for n, most in zip(counts, blocks)))
     return next(fitting, next(iter(BLOCKS)))
 
 
 def count_blocks(cells: Iterable[str]) -> list[int]:
-    """Blocks of each stage, by the names of the cells."""
+    """Return the number of blocks per stage, according to the names of the cells."""
     counts = [0, 0, 0, 0]
     for cell in cells:
         if cell.startswith("layer"):
@@ -170,7 +170,7 @@ def count_blocks(cells: Iterable[str]) -> list[int]:
 
 
 def convert_resnet(arrays: Mapping[str, np.ndarray], backbone: str, place: Path | str) -> Conversion:
-    """Sort `arrays` (name -> array) into the cells of `backbone`; InputError, `place` first, where they disagree."""
+    """Sort `arrays` (name -> array) into the cells of `backbone`. Raises InputError, with `place`, if they do not fit."""
     cells, left_out = sort_names(arrays, translate, place)
     shapes = cell_shapes(BLOCKS[backbone])
     depth = _check_blocks(cells, backbone, place)
@@ -181,7 +181,7 @@ def convert_resnet(arrays: Mapping[str, np.ndarray], backbone: str, place: Path 
 
 def take_whole(cells: Cells, shapes: Iterable[str], parameters_of: Callable[[str], Sequence[str]],
                left_out: dict[str, list[str]], place: Path | str) -> tuple[dict[str, np.ndarray], list[list[str]]]:
-    """(tensors, missing) of a Conversion, of the cells in `shapes` that have all of their parameters; adds to `left_out`."""
+    """Return (tensors, missing) of a Conversion from the cells that have all of their parameters; add the rest to `left_out`."""
     tensors: dict[str, np.ndarray] = {}
     missing: list[list[str]] = []
     whole = True
@@ -203,7 +203,7 @@ def take_whole(cells: Cells, shapes: Iterable[str], parameters_of: Callable[[str
 
 def sort_names(arrays: Mapping[str, np.ndarray], translate: Callable[[str], tuple[str, str] | None],
                place: Path | str) -> tuple[Cells, dict[str, list[str]]]:
-    """cell -> parameter -> (name, array), and reason -> names of what is no part of a backbone."""
+    """Return cell -> parameter -> (name, array), and reason -> names of what does not belong to a backbone."""
     cells: Cells = {}
     left_out: dict[str, list[str]] = {}
     for name, array in arrays.items():
@@ -214,13 +214,13 @@ def sort_names(arrays: Mapping[str, np.ndarray], translate: Callable[[str], tupl
             continue
         cell, parameter = target
         if parameter in cells.setdefault(cell, {}):
-            raise InputError(f"{place}: {name} and {cells[cell][parameter][0]} are both {cell}'s {parameter}")
+            raise InputError(f"{place}: {name} and {cells[cell][parameter][0]} both convert to {cell}'s {parameter}")
         cells[cell][parameter] = (name, array)
     return cells, left_out
 
 
 def _check_blocks(cells: Cells, backbone: str, place: Path | str) -> str:
-    """The depth that the blocks in the file tell; InputError where the file holds another network than `backbone`."""
+    """Return the depth according to the blocks in the file. Raises InputError if the file holds another network."""
     wanted, counts = BLOCKS[backbone], count_blocks(cells)
     blocks = ", ".join(map(str, counts))
     want = f"{backbone} is a {DEPTHS[wanted]} (blocks {', '.join(map(str, wanted))})"
@@ -234,21 +234,21 @@ def _check_blocks(cells: Cells, backbone: str, place: Path | str) -> str:
 
 
 def check_cells(cells: Cells, shapes: Mapping[str, tuple[int, ...]], backbone: str, place: Path | str) -> None:
-    """InputError where a tensor has another shape than its cell (cell -> shape of the weight) wants."""
+    """Raise InputError if a tensor has another shape than its cell. shapes: cell -> shape of the weight."""
     wrong = []
     for cell, given in cells.items():
         for parameter, (name, array) in given.items():
             want = shapes.get(cell)
             want = want[:1] if want and parameter != "weight" else want
             if array.shape != want:
-                wrong.append(f"{name} is {array.shape}, the network has {want or 'no such layer'}")
+                wrong.append(f"{name} is {array.shape}, expected {want or 'no such layer'}")
     if wrong:
         total = sum(map(len, cells.values()))
         raise InputError(f"{place}: {len(wrong)} of {total} tensors do not fit {backbone}: " + "; ".join(wrong[:3]))
 
 
 def checked(name: str, array: np.ndarray, parameter: str, place: Path | str) -> np.ndarray:
-    """The array as float32 of its own, after a look at its values."""
+    """Return a float32 copy of the array. Raises InputError unless its values are finite, and variances >= 0."""
     if array.dtype.kind != "f":
         raise InputError(f"{place}: {name} holds {array.dtype}, not floating-point numbers")
     with np.errstate(over="ignore", invalid="ignore"):

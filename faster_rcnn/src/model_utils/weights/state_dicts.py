@@ -1,4 +1,4 @@
-"""Which dictionary of a checkpoint holds the weights, and under which prefix of their names."""
+"""Find the dictionary of a checkpoint that holds the weights, and the prefix of their names."""
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -8,41 +8,42 @@ from typing import Any
 from ..config import InputError
 from ..yaml_text import shown
 
-# Where frameworks put the tensors within what they save; "blobs" is Caffe2's. The first that is there is taken.
+# Keys under which frameworks save the weights, in order of precedence; "blobs" is Caffe2's.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "blobs")
-# What wrapping a network puts before its names: Lightning, torch.compile, mmdetection's wrappers, data-parallel training.
+# Prefixes that wrappers add to the names: Lightning, torch.compile, mmdetection's wrappers, data-parallel training.
 PREFIXES = ("model.", "_orig_mod.", "detector.", "module.")
-# Parts of a network, by which what stands before them is known as the attribute that holds it: self.net = ... in Lightning.
+# Parts of a network; what precedes them in a name is the attribute that holds the network (self.net = ... in Lightning).
 PARTS = ("backbone", "features")
-# Numbers that an average of weights counts with.
+# Counters of weight averaging, which are not weights.
 COUNTERS = ("n_averaged", "steps", "updates")
 AVERAGED = re.compile(r"(^|_)(ema|swa|avg|average|averaged)(_|$)")
-# mmengine saves the averaged weights as state_dict, and those that were trained as:
+# mmengine saves the averaged weights as state_dict, and the trained ones under this key.
 MMENGINE = "ema_state_dict"
 
 
 @dataclass(frozen=True)
 class StateDict:
-    """A dictionary of the file: `name` is its key there, "" the file itself."""
+    """A dictionary of the file under the key `name`; "" is the file itself."""
 
     name: str
     values: Mapping[Any, Any]
-    all_names: tuple[str, ...] = ()     # of the file's dictionaries of tensors
-    note: str = ""                      # which was taken, and how to take another
+    all_names: tuple[str, ...] = ()     # keys of all dictionaries of tensors in the file
+    note: str = ""                      # which one was chosen, and how to choose another
 
 
 def choose_state_dict(path: Path, tree: Mapping[Any, Any], is_tensor: Callable[[Any], bool],
                       wanted: str | None = None) -> StateDict:
-    """Return the dictionary called `wanted`, or where that is None the one that holds the weights.
+    """Return the dictionary called `wanted`; if `wanted` is None, the one that holds the weights.
 
-    Raises InputError if the file has no dictionary of tensors of that name.
+    Raises:
+        InputError: if the file has no dictionary of tensors of that name.
     """
     found = {str(key): inner for key, value in tree.items() if (inner := _with_tensors(value, is_tensor)) is not None}
     if wanted is not None:
         if wanted not in found:
             raise InputError(f"{path}: --weights: no dictionary of tensors called {shown(wanted)}; it has "
                              f"{', '.join(map(shown, found)) or 'none'}")
-        return StateDict(wanted, found[wanted], tuple(found), f"weights: {shown(wanted)}, as --weights asks")
+        return StateDict(wanted, found[wanted], tuple(found), f"weights: {shown(wanted)}, chosen by --weights")
     name = next((key for key in WRAPPERS if isinstance(tree.get(key), Mapping)), None)
     if name is not None:
         values = found.get(name, tree[name])
@@ -58,7 +59,7 @@ def choose_state_dict(path: Path, tree: Mapping[Any, Any], is_tensor: Callable[[
 
 
 def _with_tensors(value: Any, is_tensor: Callable[[Any], bool]) -> Mapping[Any, Any] | None:
-    """Return the dictionary of tensors that an entry is, or holds one level below."""
+    """Return the dictionary of tensors that an entry is, or that it holds one level below; else None."""
     if not isinstance(value, Mapping):
         return None
     for inner in (value, *(value.get(key) for key in (*WRAPPERS, "module"))):
@@ -74,13 +75,13 @@ def _described(name: str) -> str:
 
 
 def bare_names(names: Iterable[Any]) -> tuple[str, list[Any]]:
-    """Return (the prefixes that most of the names begin with, the names without them)."""
+    """Return (the prefixes that most of the names share, the names without them)."""
     bare, removed = list(names), ""
     while prefix := next((item for item in (*PREFIXES, *_attributes(bare))
                           if 2 * sum(_begins(name, item) for name in bare) > len(bare)), ""):
         shorter = [name[len(prefix):] if _begins(name, prefix) else name for name in bare]
         if len(set(shorter)) < len(shorter):
-            break       # two layers would have one name
+            break       # two layers would get the same name
         bare, removed = shorter, removed + prefix
     return removed, bare
 

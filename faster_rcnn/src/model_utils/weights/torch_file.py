@@ -1,10 +1,10 @@
-"""PyTorch's two checkpoint containers, read without PyTorch.
+"""Read PyTorch's two checkpoint containers without PyTorch.
 
-zip, since PyTorch 1.6: `NAME/data.pkl` is the pickle, `NAME/data/KEY` the bytes of storage KEY, `NAME/byteorder` their
-order.
-stream, before: pickles of the magic number, protocol 1001, system facts, the object, the list of storage keys; then for
-each key an int64 element count and the bytes, little-endian.
-In both the pickle rebuilds a tensor from (storage, offset, size, stride), counted in elements; tensors share storages.
+Zip (since PyTorch 1.6): `NAME/data.pkl` is the pickle, `NAME/data/KEY` the bytes of storage KEY, `NAME/byteorder` their
+byte order.
+Stream (before): pickles of the magic number, protocol 1001, system facts, the object, and the list of storage keys; then
+for each key an int64 element count and the bytes, little-endian.
+In both, the pickle rebuilds a tensor from (storage, offset, size, stride), counted in elements; tensors may share storages.
 """
 import io
 import math
@@ -22,18 +22,18 @@ from .safe_pickle import ReadPast, load_pickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
-# Of one tensor; a stride of 0 makes any size fit into any storage, and NumPy cannot hold all that a pickle can say.
+# Limits of one tensor: with a stride of 0 any size fits into any storage, and NumPy has limits that a pickle does not have.
 MOST_ELEMENTS, MOST_AXES = 2 ** 36, 32
 DTYPES = {
     "DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "bf16", "LongStorage": "i8",
     "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?",
 }
-# Names of torch.dtype, which settings hold.
+# Names of torch.dtype, which occur in saved settings.
 ELEMENT_TYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 class StorageType(Fixed):
-    """torch.FloatStorage and its family in a pickle: the name of a type, nothing that can be called."""
+    """torch.FloatStorage and its family in a pickle: the name of a type, not callable."""
 
     __slots__ = ("dtype",)
 
@@ -42,12 +42,12 @@ class StorageType(Fixed):
 
     @property
     def stored(self) -> np.dtype:
-        """Type of the bytes; bfloat16, which NumPy lacks, is read as 16 bits."""
+        """Return the type of the bytes; bfloat16, which NumPy lacks, is read as 16-bit integers."""
         return np.dtype("u2" if self.dtype == "bf16" else self.dtype)
 
 
 class Storage(Fixed):
-    """A one-dimensional block of `count` elements; `start`: where it begins within block `key` (old views, else 0)."""
+    """A one-dimensional block of `count` elements, which begins at `start` of block `key` (not 0 only for old views)."""
 
     __slots__ = ("kind", "key", "count", "start")
 
@@ -56,7 +56,7 @@ class Storage(Fixed):
 
 
 class Tensor(Fixed):
-    """A tensor of the pickle whose data is not read yet."""
+    """A tensor in the pickle whose data is not read yet."""
 
     __slots__ = ("storage", "offset", "size", "stride")
 
@@ -77,11 +77,11 @@ class Tensor(Fixed):
 
     @property
     def last(self) -> int:
-        """The last element of the storage that the tensor uses."""
+        """Return the index of the last element of the storage that the tensor uses."""
         return self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride))
 
     def array(self, block: np.ndarray) -> np.ndarray:
-        """The tensor as a read-only array over `block`, its storage's elements; bfloat16 becomes float32."""
+        """Return the tensor as a read-only array over `block`, its storage's elements; bfloat16 becomes float32."""
         start = self.storage.start
         block = block[start + self.offset:start + self.last + 1]
         if self.storage.kind.dtype == "bf16":  # the upper half of a float32
@@ -93,7 +93,7 @@ class Tensor(Fixed):
 
 
 class Parameter:
-    """torch.nn.Parameter as the oldest files write it: called on a tensor, or made empty and then given one."""
+    """torch.nn.Parameter in the oldest files: called with a tensor, or created empty and filled by BUILD."""
 
     __slots__ = ("data",)
 
@@ -102,7 +102,7 @@ class Parameter:
         made.data = data
         return made
 
-    def __setstate__(self, state: Any) -> None:  # (requires_grad, volatile, hooks), before PyTorch 0.2 with (data, _) ahead
+    def __setstate__(self, state: Any) -> None:  # (requires_grad, volatile, hooks); before PyTorch 0.2 preceded by (data, _)
         if len(state) == 5:
             self.data = state[0]
 
@@ -132,7 +132,7 @@ TORCH_GLOBALS = _torch_globals()
 
 
 def _load_storage(pid: Any) -> Storage:
-    """("storage", type, key, place, count[, view]); view: None, or (key, start, count) within the block."""
+    """Return the storage of ("storage", type, key, place, count[, view]); view: None, or (key, start, count) within the block."""
     if not (isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage" and isinstance(pid[1], StorageType)):
         raise ValueError(f"a reference that is not a storage: {shown(pid)}")
     kind, key, count = pid[1], pid[2], whole_numbers(pid[4], "size of a storage")[0]
@@ -147,18 +147,18 @@ def _load_storage(pid: Any) -> Storage:
 
 
 class TorchFile:
-    """`tree`: the unpickled object, with `Tensor`s in it; `array(tensor)` reads one."""
+    """A checkpoint of PyTorch. `tree`: the unpickled object, which contains `Tensor`s; `array(tensor)` reads one."""
 
     def __init__(self, path: Path):
         self.path = path
-        self.blocks: dict[str, Any] = {}  # storage key -> its elements
+        self.blocks: dict[str, Any] = {}  # storage key -> its bytes or elements
 
     def array(self, tensor: Tensor) -> np.ndarray:
         storage = tensor.storage
         block = self._block(storage)
         if storage.start + storage.count > len(block):
             raise InputError(f"{self.path}: damaged: storage {shown(storage.key)} has {len(block)} elements, "
-                             f"{storage.start + storage.count} are used")
+                             f"expected at least {storage.start + storage.count}")
         return tensor.array(block)
 
     def _block(self, storage: Storage) -> np.ndarray:
@@ -166,7 +166,7 @@ class TorchFile:
 
 
 class TorchZip(TorchFile):
-    """The zip container. A storage is read when a tensor of it is asked for."""
+    """The zip container. A storage is read when one of its tensors is."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile):
         super().__init__(path)
@@ -185,18 +185,18 @@ class TorchZip(TorchFile):
         self.tree = load_pickle(io.BytesIO(self._read("data.pkl")), path, TORCH_GLOBALS, _load_storage)
 
     def _read(self, name: str, needed: int | None = None) -> bytes:
-        """The bytes of a member; InputError where it has more than `needed`."""
+        """Return the bytes of a member. Raises InputError if it has more than `needed`."""
         try:
             size = self.zip.getinfo(self.root + name).file_size
             if needed is not None and size > needed:
                 raise InputError(f"{self.path}: damaged: {shown(name)} has more than the {needed} bytes of its storage")
             with self.zip.open(self.root + name) as member:
-                return member.read(size)  # without a number, zipfile unpacks all there is, whatever the size says
+                return member.read(size)  # without a number, zipfile unpacks everything, regardless of the declared size
         except KeyError:
             raise InputError(f"{self.path}: damaged: {shown(name)} is missing in the zip file") from None
         except InputError:
             raise
-        except Exception as error:  # zipfile raises its own, zlib's, struct's and OSError for damaged members
+        except Exception as error:  # for damaged members, zipfile raises errors of its own, zlib, struct and OSError
             raise InputError(f"{self.path}: damaged: {shown(name)}: {shown(str(error))}") from error
 
     def _block(self, storage: Storage) -> np.ndarray:
@@ -209,11 +209,11 @@ class TorchZip(TorchFile):
 
 
 class TorchStream(TorchFile):
-    """The container before PyTorch 1.6, read as a whole."""
+    """The container before PyTorch 1.6, which is read completely."""
 
     def __init__(self, path: Path):
         super().__init__(path)
-        self.storages: dict[str, tuple[np.dtype, int]] = {}  # key -> element type and count of the whole block
+        self.storages: dict[str, tuple[np.dtype, int]] = {}  # key -> element type and element count of the whole block
         raw = path.read_bytes()
         file = io.BytesIO(raw)
         magic, protocol, system = (load_pickle(file, path) for _ in range(3))
@@ -235,7 +235,7 @@ class TorchStream(TorchFile):
         return storage
 
     def _read_block(self, raw: bytes, start: int, key: Any) -> int:
-        """Take the block that begins at `start` with its element count; returns where it ends."""
+        """Store the block that begins at `start` with its element count; return where it ends."""
         if not isinstance(key, str) or key not in self.storages:
             raise InputError(f"{self.path}: damaged: data of storage {shown(key)}, which no tensor uses")
         kind, count = self.storages[key]

@@ -1,2 +1,2 @@
 # Same as faster_rcnn/src/FasterRcnn/conversion/__init__.py
-"""Whole detectors of other frameworks: their names of the weights, their configuration, and the way back."""
+"""Conversion of whole detectors between this network and other frameworks: names, weights, configuration."""

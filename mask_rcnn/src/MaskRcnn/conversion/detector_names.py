@@ -1,8 +1,8 @@
 # Same as faster_rcnn/src/FasterRcnn/conversion/detector_names.py
-"""Names of whole detectors in other frameworks, both ways from one table.
+"""Parameter names of whole detectors in other frameworks, in both directions from one table.
 
-The network's unit is a layer with `weight` and `bias`, such as `neck.laterals.0`, or a cell of the backbone
-(resnet_names.py). `{}` numbers layers from 0; in a foreign name the braces hold what the first layer's number is there.
+The table maps layers with `weight` and `bias`, such as `neck.laterals.0`; resnet_names.py maps the cells of the backbone. `{}`
+numbers our layers from 0; in a foreign name, the braces hold the number of its first layer.
 """
 import re
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ MASKS = "rcnn_mask."
 
 @dataclass(frozen=True)
 class Framework:
-    """What a framework calls the parts of a detector, and where its background stands.
+    """Names that a framework gives to the parts of a detector, and its position of the background.
 
-    parts: our layer -> its names there, the one of today first.
-    signs: beginnings of names that no other framework's detectors have.
-    background_last: class logits have the background last; else first. None: the file tells, see detector_weights.py.
-    background_rows: boxes and masks have outputs for the background too.
+    parts: our layer -> the framework's names, the current one first.
+    signs: prefixes that no other framework's detectors have.
+    background_last: the background is the last class logit, else the first. None: depends on the file, see detector_weights.py.
+    background_rows: boxes and masks have outputs for the background, too.
     """
 
     backbone: str
@@ -31,7 +31,7 @@ class Framework:
     background_rows: bool = False
 
     def theirs(self, ours: str) -> str:
-        """The framework's name of our parameter; KeyError where it has no such layer."""
+        """Return the framework's name of our parameter. Raises KeyError if it has no such layer."""
         layer, _, leaf = ours.rpartition(".")
         if layer.startswith("backbone."):
             return self.backbone + self.backbone_name(layer.removeprefix("backbone."), leaf)
@@ -42,7 +42,7 @@ class Framework:
         return f"{self.parts[layer][0]}.{leaf}"
 
     def ours(self, theirs: str):
-        """Our name of the framework's parameter, or None."""
+        """Return our name of the framework's parameter, or None."""
         theirs = theirs.removeprefix("module.")
         if theirs.startswith(self.backbone):
             found = translate(theirs.removeprefix(self.backbone))
@@ -60,7 +60,7 @@ class Framework:
 
 
 def _index(name: str, layer: str):
-    """Which layer of those that `name` stands for `layer` is, counted from 0, or None."""
+    """Return the index from 0 of `layer` among the layers that the pattern `name` matches, or None."""
     before, brace, rest = name.partition("{")
     if not brace:
         return 0 if name == layer else None
@@ -71,7 +71,7 @@ def _index(name: str, layer: str):
     return int(number) - int(first)
 
 
-# The first whose signs a name has is the one: mindspore-lab's names begin like those of detectron2 and of mmdet.
+# Order matters: mindspore-lab's names also begin like those of detectron2 and mmdet.
 FRAMEWORKS = {
     "mslab": Framework(
         "backbone.bottom_up.", {
@@ -79,7 +79,7 @@ FRAMEWORKS = {
             "rpn.conv": ("rpn_head.rpn_feat.rpn_conv",), "rpn.cls": ("rpn_head.rpn_feat.rpn_rois_score",),
             "rpn.reg": ("rpn_head.rpn_feat.rpn_rois_delta",), "rcnn.fcs.{}": ("bbox_head.head.fc{6}",),
             "rcnn.cls_score": ("bbox_head.bbox_cls",), "rcnn.bbox_pred": ("bbox_head.bbox_delta",),
-            # Between two layers stands a ReLU.
+            # There is a ReLU between two layers.
             **{f"rcnn_mask.convs.{i}": (f"mask_head.head.upsample.{2 * i}",) for i in range(4)},
             "rcnn_mask.deconv": ("mask_head.head.upsample.8",), "rcnn_mask.logits": ("mask_head.mask_fcn_logits",)},
         ("backbone.bottom_up.bn1.", "backbone.bottom_up.layer", "backbone.lateral_convs.", "backbone.fpn_convs.",
@@ -117,7 +117,7 @@ FRAMEWORKS = {
             "rcnn_mask.convs.{}": ("roi_head.mask_head.convs.{0}.conv",),
             "rcnn_mask.deconv": ("roi_head.mask_head.upsample",), "rcnn_mask.logits": ("roi_head.mask_head.conv_logits",)},
         ("rpn_head.rpn_", "neck.lateral_convs.", "roi_head."), background_last=True),
-    # The first names are those of Faster R-CNN there, the second of Mask R-CNN, misspelt as they are.
+    # The first name is Faster R-CNN's, the second Mask R-CNN's; "ncek" is misspelt there.
     "zoo": Framework(
         "backbone.", {
             "neck.laterals.{}": ("fpn_neck.lateral_convs_list.{0}", "fpn_ncek.lateral_convs_list.{0}"),
@@ -134,7 +134,7 @@ FRAMEWORKS = {
 
 
 def find_framework(names):
-    """The framework whose detectors have one of these names, or None."""
+    """Return the first framework whose detectors have one of these names, or None."""
     for framework, table in FRAMEWORKS.items():
         if any(name.removeprefix("module.").startswith(table.signs) for name in names):
             return framework

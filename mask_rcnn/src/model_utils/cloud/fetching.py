@@ -1,8 +1,8 @@
 # Same as faster_rcnn/src/model_utils/cloud/fetching.py
-"""Inputs of a job: fetched once per machine into a folder, and unpacked there.
+"""Fetch the inputs of a job once per machine into a folder, and unpack them there.
 
-A folder that holds fetched files says in MARK what they are, so that processes that come later, and a job that is
-started again, find them whole or fetch them anew. LOCK lets one process at a time in.
+The file MARK in such a folder records what was fetched, so that later processes, and a job that is started again, either find the
+files complete or fetch them again. LOCK admits one process at a time.
 """
 import json
 import logging
@@ -22,26 +22,36 @@ from .object_storage import FolderStorage, Storage, open_storage
 
 MARK, LOCK = ".fetched.json", ".fetching.lock"
 WAIT_SECONDS = 6 * 3600
-# A zip file may unpack to this many bytes, or to this many times its own size: annotations shrink to a tenth.
+# Largest total size of an unpacked zip file: this many bytes, or this many times its own size. Annotations shrink to a tenth.
 UNPACKED_BYTES, UNPACKED_RATIO = 1 << 30, 100
 COPY_BYTES = 1 << 20
 log = logging.getLogger(__name__)
 
 
 def fetched_root(address: str, folder: Path | str) -> Path:
-    """Where the files of `address` are once they are fetched: a folder of this machine without zip files stays in use."""
+    """Return where the files of `address` will be: `folder`, or the address itself if it is a local folder without zip files."""
     path = Path(address)
     return path if "://" not in address and path.is_dir() and not any(path.glob("*.[zZ][iI][pP]")) else Path(folder)
 
 
 def fetch(address: str, folder: Path | str, key: str, folder_key: str, wait_seconds: float = WAIT_SECONDS) -> None:
-    """Bring the files of `address` to `folder`; key, folder_key: the keys of the configuration that named the two."""
+    """Fetch the files of `address` into `folder`.
+
+    Args:
+        address: s3://BUCKET/PATH, obs://BUCKET/PATH or a local path.
+        folder: where to put the files; new, empty, or filled by an earlier call.
+        key, folder_key: the configuration keys of `address` and `folder`, for messages.
+        wait_seconds: how long to wait for another process that fetches into the same folder.
+
+    Raises:
+        InputError: if the files cannot be read, unpacked or written.
+    """
     folder = Path(folder)
     storage = open_storage(address, key)
     if fetched_root(address, folder) != folder:
         return
     if isinstance(storage, FolderStorage) and storage.path.resolve() == folder.resolve():
-        raise InputError(f"{key}: {address} holds zip files; {folder_key} must be another folder, to unpack them to")
+        raise InputError(f"{key}: {address} holds zip files; set {folder_key} to another folder, to unpack them there")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with turn(folder / LOCK, wait_seconds):
@@ -53,20 +63,20 @@ def fetch(address: str, folder: Path | str, key: str, folder_key: str, wait_seco
 def _bring(storage: Storage, address: str, folder: Path, key: str, folder_key: str) -> None:
     listing = storage.list()
     if not listing:
-        raise InputError(f"{key}: there is nothing at {address}")
+        raise InputError(f"{key}: {address} holds no files")
     wanted = {"address": address, "files": listing}
     there = _read_mark(folder)
     if there == wanted:
         return
     others = [path for path in folder.iterdir() if path.name not in (MARK, LOCK)]
     if others and there is None:
-        raise InputError(f"{folder_key}: {folder} holds other files, such as {others[0].name}: give a new or empty folder")
+        raise InputError(f"{folder_key}: {folder} holds other files, such as {others[0].name}; give a new or empty folder")
     for path in others:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    (folder / MARK).write_text("{}", encoding="utf-8")      # from here on what lies beside it is ours, and not whole
+    (folder / MARK).write_text("{}", encoding="utf-8")      # from here on the folder's files are ours, but incomplete
     size = storage.size()
     if size is not None and size > shutil.disk_usage(folder).free:
-        raise InputError(f"{folder_key}: {folder} has no room for the {size / 1e9:.1f} GB of {address}")
+        raise InputError(f"{folder_key}: {folder} has no room for {size / 1e9:.1f} GB from {address}")
     log.info("%s: %d files%s from %s to %s", key, len(listing), f", {size / 1e6:.1f} MB," if size else "", address, folder)
     start = time.monotonic()
     storage.download(folder)
@@ -78,7 +88,7 @@ def _bring(storage: Storage, address: str, folder: Path, key: str, folder_key: s
 
 
 def _read_mark(folder: Path) -> dict[str, Any] | None:
-    """What the folder says to hold, {} where it is not whole, None without a mark."""
+    """Return what the folder holds according to its mark; {} if it is incomplete, None if there is no mark."""
     try:
         return json.loads((folder / MARK).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -88,7 +98,7 @@ def _read_mark(folder: Path) -> dict[str, Any] | None:
 
 
 def unpack(path: Path, folder: Path, key: str) -> None:
-    """Unpack a zip file into `folder`; InputError where a member would do harm: nothing of it is outside `folder` then."""
+    """Unpack a zip file into `folder`. Raises InputError for harmful members, without writing anything outside `folder`."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
@@ -101,13 +111,13 @@ def unpack(path: Path, folder: Path, key: str) -> None:
     except Refused as error:
         raise InputError(f"{key}: {path.name}: {error}") from None
     except FileExistsError as error:
-        raise InputError(f"{key}: {path.name}: {error.filename} is there already") from None
+        raise InputError(f"{key}: {path.name}: {error.filename} already exists") from None
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
-        raise InputError(f"{key}: {path.name}: not a whole zip file that can be read: {error}") from error
+        raise InputError(f"{key}: {path.name}: damaged, incomplete or unsupported zip file: {error}") from error
 
 
 class Refused(Exception):
-    """A member that is not unpacked."""
+    """A member that must not be unpacked; the message says why."""
 
 
 def _target(member: zipfile.ZipInfo, folder: Path) -> Path:
@@ -117,20 +127,20 @@ def _target(member: zipfile.ZipInfo, folder: Path) -> Path:
         raise Refused(f"{name!r} is a link or a device; only files and folders are unpacked")
     parts = name.split("/")
     if name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name) or parts[-1] in (MARK, LOCK):
-        raise Refused(f"{name!r} does not stay in the folder that it is unpacked to")
+        raise Refused(f"{name!r} would be written outside the folder, or over its mark")
     return folder / name
 
 
 def _check_size(members: Iterable[zipfile.ZipInfo], path: Path, folder: Path) -> None:
     total, packed = sum(member.file_size for member in members), path.stat().st_size
     if total > max(UNPACKED_BYTES, UNPACKED_RATIO * packed):
-        raise Refused(f"{packed / 1e6:.1f} MB would become {total / 1e9:.1f} GB")
+        raise Refused(f"{packed / 1e6:.1f} MB would unpack to {total / 1e9:.1f} GB")
     if total > shutil.disk_usage(folder).free:
-        raise Refused(f"there is no room for its {total / 1e9:.1f} GB in {folder}")
+        raise Refused(f"{folder} has no room for its {total / 1e9:.1f} GB")
 
 
 def _copy(source: IO[bytes], file: IO[bytes], member: zipfile.ZipInfo) -> None:
-    """Copy a member's bytes, no more than it declares."""
+    """Copy a member's bytes, but no more than it declares."""
     left = member.file_size
     while chunk := source.read(COPY_BYTES):
         left -= len(chunk)

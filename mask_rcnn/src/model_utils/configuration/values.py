@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/configuration/values.py
-"""The values of a configuration: frozen, read by attribute."""
+"""Configuration values: frozen, with access by attribute."""
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -7,13 +7,13 @@ from .schema import nearest
 
 
 class Config(Mapping):
-    """Frozen settings: `config.img_width`, `config["img_width"]`, `config.get("img_width", 0)`, `config.to_dict()`."""
+    """Frozen configuration: `config.img_width`, `config["img_width"]`, `config.get("img_width", 0)`, `config.to_dict()`."""
 
     def __init__(self, values: Mapping[str, Any]):
         object.__setattr__(self, "_values", {name: _freeze(value) for name, value in values.items()})
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # copy and pickle ask for methods before there is a `_values`
+        if name.startswith("_"):  # copy and pickle look up methods before `_values` exists
             raise AttributeError(name)
         if name not in self._values:
             raise AttributeError(f"no config key {name!r}{nearest(name, self._values)}")
@@ -41,7 +41,7 @@ class Config(Mapping):
         return Config, (self.to_dict(),)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts and lists, to change or to write."""
+        """Return the values as plain dicts and lists, which may be changed."""
         return {name: _thaw(value) for name, value in self._values.items()}
 
 

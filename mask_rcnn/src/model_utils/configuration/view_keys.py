@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/configuration/view_keys.py
-"""What the keys tta, tile and overlap say: the views of an image that infer.py and eval.py look at."""
+"""Parse the keys tta and tile: the views of an image that infer.py and eval.py detect in."""
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,21 +14,21 @@ SMALLEST_TILE = 32
 
 
 class Augmentation(NamedTuple):
-    """What `tta` says."""
+    """Value of `tta`."""
 
     flip: bool
     scales: tuple[float, ...]       # factors of the size that an image is resized to
 
 
 class Tile(NamedTuple):
-    """Sides in pixels of the image."""
+    """Sides of a tile, in pixels of the image."""
 
     height: int
     width: int
 
 
 def read_tta(text: str) -> Augmentation:
-    """Return what a value of `tta` says; ValueError with the fault. Nothing: no mirrored view, and the scale 1."""
+    """Parse a value of `tta`; empty text: no mirrored view, and scale 1. Raises ValueError with the fault."""
     flip, scales, in_scales = False, [], False
     for item in re.split(r"[,;]", text) if text.strip() else ():
         word = item.strip()
@@ -52,7 +52,7 @@ def read_tta(text: str) -> Augmentation:
 
 
 def read_tile(text: str) -> Tile | None:
-    """Return what a value of `tile` says, None for nothing; ValueError with the fault."""
+    """Parse a value of `tile`; empty text: None. Raises ValueError with the fault."""
     if not text.strip():
         return None
     match = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text.strip())
@@ -62,7 +62,7 @@ def read_tile(text: str) -> Tile | None:
 
 
 def check_views(config: Config) -> Iterator[Fault]:
-    """Yields faults, as `check_config` gives one, of tta and tile."""
+    """Check that tta and tile are valid."""
     for name, read in (("tta", read_tta), ("tile", read_tile)):
         try:
             read(config.get(name, ""))

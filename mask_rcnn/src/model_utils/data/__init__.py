@@ -1,2 +1,2 @@
 # Same as faster_rcnn/src/model_utils/data/__init__.py
-"""From annotated images to batches."""
+"""Data pipeline: from annotated images to batches."""

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/data/broken_images.py
-"""Images that break after their conversion: each costs its place in a batch and a warning, and the run goes on."""
+"""Handle images that can no longer be decoded after their conversion: log each once, and continue without it."""
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ import numpy as np
 from ..config import InputError
 from ..files import printable
 
-MOST_TRIED = 100        # images in a row that are tried in place of a broken one
+MOST_TRIED = 100        # subsequent images that are tried instead of a broken one
 log = logging.getLogger(__name__)
 
 
 class BrokenImageError(ValueError):
-    """An image that does not decode."""
+    """An image that cannot be decoded."""
 
     def __init__(self, file_name: str, what: str):
         super().__init__(f"{file_name}: {what}")
@@ -25,7 +25,7 @@ class BrokenImageError(ValueError):
 
 
 class BrokenImages:
-    """Warns about each broken image once; threads may share it."""
+    """Reports each broken image once; thread-safe."""
 
     def __init__(self) -> None:
         self._lock, self._names = threading.Lock(), set[str]()
@@ -34,18 +34,18 @@ class BrokenImages:
         with self._lock:
             known = error.file_name in self._names
             self._names.add(error.file_name)
-        if not known:       # an error, as ranks other than the first log no warnings
+        if not known:       # an error, because ranks other than 0 log no warnings
             log.error("%s: %s", printable(str(error)), consequence)
 
 
 class Replacing:
-    """Loads a record, or the next one that decodes: which one that is depends on nothing but the records.
+    """Load a record; if its image is broken, load the next one that decodes. The choice depends on the records only.
 
     Args:
-        load: from the columns of a record to those of a row; BrokenImageError if its image does not decode.
-        columns: names of the record's columns; "index" is among them.
-        files, count: the MindRecord files, and their records in all.
-        broken: what warns.
+        load: maps the columns of a record to those of a row. Raises BrokenImageError if the image cannot be decoded.
+        columns: names of the record's columns, including "index".
+        files, count: the MindRecord files, and their total number of records.
+        broken: reports broken images.
     """
 
     def __init__(self, load: Callable[..., tuple[np.ndarray, ...]], columns: Sequence[str], files: Sequence[Path], count: int,
@@ -56,15 +56,15 @@ class Replacing:
         try:
             return self.load(*record)
         except BrokenImageError as error:
-            self.broken.warn(error, "another image takes its place in each batch")
+            self.broken.warn(error, "another image takes its place in every batch")
             first = error
         index = int(record[self.columns.index("index")])
         for step in range(1, min(self.count, MOST_TRIED + 1)):
             try:
                 return self.load(*self._read((index + step) % self.count))
             except BrokenImageError as error:
-                self.broken.warn(error, "another image takes its place in each batch")
-        raise InputError(f"{first}; nor do the {min(self.count - 1, MOST_TRIED)} images after it decode")
+                self.broken.warn(error, "another image takes its place in every batch")
+        raise InputError(f"{first}; the next {min(self.count - 1, MOST_TRIED)} images cannot be decoded either")
 
     def _read(self, index: int) -> list[np.ndarray]:
         data = ds.MindDataset([str(file) for file in self.files], self.columns, 1, sampler=ds.SubsetSampler([index]))

@@ -1,20 +1,20 @@
 # Same as faster_rcnn/src/model_utils/data/crops.py
-"""Where SSD crops (Liu et al. 2016, its Caffe code): a larger canvas, and a window that holds enough of an object. NumPy only.
+"""SSD's crops (Liu et al., 2016, and its Caffe code): an enlarged canvas, and a window with enough of an object. NumPy only.
 
-Shapes: O kinds of crops, T trials of each, n objects. Boxes are (x1, y1, x2, y2) in pixels of the image; a window is that in
-whole pixels, and reaches out of the image where this lies on a larger canvas.
+Shapes: O kinds of crops, T trials of each, n objects. Boxes are (x1, y1, x2, y2) in pixels of the image; a window is the same in
+whole pixels, and extends beyond the image if the image lies on a larger canvas.
 """
 import numpy as np
 
-# Kinds of crops besides the whole canvas: with an object of at least this IoU; the last takes any.
+# Smallest IoU with an object for each kind of crop besides the whole canvas; the last kind takes any IoU.
 MIN_IOUS = np.array([0.1, 0.3, 0.5, 0.7, 0.9, 0.0])
 TRIALS = 50
-# A crop's sides over the canvas's: their geometric mean, and width over height.
+# Relative to the canvas: geometric mean of the crop's sides, and its width / height.
 SCALES, RATIOS = (0.3, 1.0), (0.5, 2.0)
 
 
 def larger_canvas(window: tuple[int, ...], factor: float, y: float, x: float) -> tuple[int, ...]:
-    """Return the window `factor` times as high and wide in which this one lies at y, x: parts of the free space from [0, 1)."""
+    """Return a window `factor` times as high and wide, in which the given one lies at y, x (fractions of the free space)."""
     height, width = window[3] - window[1], window[2] - window[0]
     outer = int(height * factor), int(width * factor)
     top, left = int(y * (outer[0] - height + 1)), int(x * (outer[1] - width + 1))
@@ -22,15 +22,15 @@ def larger_canvas(window: tuple[int, ...], factor: float, y: float, x: float) ->
 
 
 def draw_window(canvas: tuple[int, ...], boxes: np.ndarray, trials: np.ndarray, which: float) -> tuple[int, ...]:
-    """Return one of the crops of a canvas that qualify, or the whole canvas; without boxes always the whole.
+    """Return the canvas or one of the crops that qualify, each with the same probability; without boxes, the canvas.
 
-    For each kind, the first trial counts that has its IoU with some box.
+    For each kind, the first trial that has its IoU with some box qualifies.
 
     Args:
-        canvas: the window that is cropped.
+        canvas: the window to crop.
         boxes: (n, 4).
-        trials: (4, O, T) draws from [0, 1): scale, ratio, y, x.
-        which: a draw from [0, 1).
+        trials: (4, O, T) random numbers in [0, 1): scale, ratio, y, x.
+        which: a random number in [0, 1).
     """
     windows = trial_windows(canvas, *trials)                                            # (O, T, 4)
     if not len(boxes):
@@ -45,7 +45,7 @@ def draw_window(canvas: tuple[int, ...], boxes: np.ndarray, trials: np.ndarray, 
 
 
 def trial_windows(canvas: tuple[int, ...], scale: np.ndarray, ratio: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return windows (..., 4) int64 inside the canvas from draws (...) from [0, 1)."""
+    """Return windows (..., 4) int64 inside the canvas for random numbers (...) in [0, 1)."""
     origin, sides = np.array(canvas[:2]), np.array([canvas[2] - canvas[0], canvas[3] - canvas[1]])
     scale = SCALES[0] + scale * (SCALES[1] - SCALES[0])
     low, high = np.maximum(RATIOS[0], scale ** 2), np.minimum(RATIOS[1], scale ** -2)   # neither side exceeds the canvas
@@ -58,7 +58,7 @@ def trial_windows(canvas: tuple[int, ...], scale: np.ndarray, ratio: np.ndarray,
 
 
 def best_iou(windows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the largest IoU of each window (..., 4) with one of n > 0 boxes."""
+    """Return the largest IoU of each window (..., 4) with n > 0 boxes."""
     windows, boxes = windows[..., None, :].astype(np.float64), boxes.astype(np.float64)
     sides = np.minimum(windows[..., 2:], boxes[:, 2:]) - np.maximum(windows[..., :2], boxes[:, :2])
     inner = sides.clip(0).prod(-1)                                                      # (..., n)

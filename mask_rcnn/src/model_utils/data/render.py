@@ -1,11 +1,11 @@
 # Same as faster_rcnn/src/model_utils/data/render.py
-"""One training image: what is to be done to it, where it lies in the network input, and that input. NumPy and OpenCV only.
+"""Render one training image: the plan, the position in the network input, and the input itself. NumPy and OpenCV only.
 
-Augmentations only write into a `Plan`; `render` then resizes once, whatever they are. Neither an enlarged canvas nor a crop is
-ever made in the pixels of the image, of which it may have 16 times as many.
+Augmentations only write to a `Plan`; `render` then resizes once, regardless of their number. An enlarged canvas or a crop is never
+materialised in pixels of the image, of which a canvas may have 16 times as many.
 
-Shapes: n objects. Images, boxes and sizes are those of transforms.py. A window is (x1, y1, x2, y2) in whole pixels of the image
-and reaches out of it where the image lies on a larger canvas.
+Shapes: n objects. Images, boxes and sizes: see transforms.py. A window is (x1, y1, x2, y2) in whole pixels of the image, and
+extends beyond the image if the image lies on a larger canvas.
 """
 import math
 from collections.abc import Callable
@@ -19,22 +19,22 @@ from .transforms import InputSize, Preprocess, clip_boxes, image_info, scaled_si
 
 @dataclass
 class Plan:
-    """What is to be done to one training image; a new plan does nothing.
+    """What to do to one training image; a new plan does nothing.
 
-    The window is cut out, fitted into the input, shrunk, recoloured and mirrored, in this order, whichever augmentation was
-    listed first.
+    The steps always run in this order, whichever augmentation is listed first: cut out the window, fit it into the input, shrink,
+    recolour, mirror.
 
     Attributes:
         original: (height, width) of the image.
-        boxes: (n, 4) float32, its objects, which may reach out of it.
-        window: what is seen; defaults to the whole image.
-        factor: size of the input that the window is fitted into / size of the network input, 0 to 1.
-        margin: canvas / window, per side, 1 or more: the window is shrunk inside the same size, the mean fills the rest.
-        corner: where on that canvas the window lies, y and x from 0 (top or left) to 1 (bottom or right).
-        flip_x, flip_y: whether left and right, top and bottom change places.
-        interpolation: cv2.INTER_*; None: as `resize_mode` says.
-        recolour: functions (h, w, 3) uint8 BGR -> the same shape and type, one after the other. They see resized pixels: these
-            are fewer, and the mean around them stays the mean.
+        boxes: (n, 4) float32, boxes of its objects, which may extend beyond it.
+        window: the visible part; defaults to the whole image.
+        factor: fraction of the network input that the window is fitted into, 0 to 1.
+        margin: canvas / window, per side, at least 1: the window is shrunk inside the same size, and the mean fills the rest.
+        corner: position of the window on that canvas, y and x from 0 (top or left) to 1 (bottom or right).
+        flip_x, flip_y: mirror left and right, top and bottom.
+        interpolation: cv2.INTER_*; None: the one of `resize_mode`.
+        recolour: functions (h, w, 3) uint8 BGR -> the same shape and type, applied in order to the resized pixels, which are fewer,
+            and without the mean around them.
     """
 
     original: tuple[int, ...]
@@ -55,10 +55,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a training image lies in the network input. Boxes and outlines go through it.
+    """Position of a training image in the network input; maps boxes and outlines.
 
-    The part `seen` (x1, y1, x2, y2) of an image of size `original` is resized to `inner` (height, width) and lies at `corner`
-    (y, x) of a canvas of `size`, which is mirrored as a whole.
+    The part `seen` (x1, y1, x2, y2) of an image of size `original` is resized to `inner` (height, width) and placed at `corner`
+    (y, x) of a canvas of `size`, which is then mirrored as a whole.
     """
 
     original: tuple[int, ...]
@@ -72,19 +72,19 @@ class Placement:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Pixels of the input per pixel of the image: y, x."""
+        """Return the pixels of the input per pixel of the image: y, x."""
         x1, y1, x2, y2 = self.seen
         return self.inner[0] / max(y2 - y1, 1), self.inner[1] / max(x2 - x1, 1)
 
     @property
     def mirrored_corner(self) -> tuple[int, int]:
-        """(y, x) of the resized part once the canvas is mirrored."""
+        """Return (y, x) of the resized part after mirroring."""
         y, x = (whole - start - side if flip else start for start, side, whole, flip in
                 zip(self.corner, self.inner, self.size, (self.flip_y, self.flip_x)))
         return y, x
 
     def points(self, points: np.ndarray) -> np.ndarray:
-        """Map (n, 2) x, y in pixels of the image to (n, 2) float64 in pixels of the input; nothing is clipped."""
+        """Map (n, 2) x, y in pixels of the image to (n, 2) float64 in pixels of the input, without clipping."""
         points = (points.astype(np.float64) - self.seen[:2]) * self.scale[::-1] + self.corner[::-1]
         for axis, flip in enumerate((self.flip_x, self.flip_y)):
             if flip:
@@ -92,9 +92,9 @@ class Placement:
         return points
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """Map (n, 4) in pixels of the image to (n, 4) float32 in pixels of the input, clipped to what is seen.
+        """Map (n, 4) in pixels of the image to (n, 4) float32 in pixels of the input, clipped to the visible part.
 
-        Boxes whose centre is outside of the window, or of the image, become empty.
+        Boxes whose centre lies outside the window or the image become empty.
         """
         boxes, inside = clip_boxes(boxes, *self.original), None
         if self.seen != (0, 0, *self.original[::-1]):
@@ -109,10 +109,10 @@ class Placement:
 
 
 def place(plan: Plan, size: InputSize) -> Placement:
-    """Return where the image of this plan lies in an input of this size, in whole pixels of the input."""
+    """Return the position of the plan's image in an input of this size, in whole pixels of the input."""
     (height, width), (left, top, right, bottom) = plan.original, plan.window
     canvas = size.resized(bottom - top, right - left, plan.factor)
-    # A larger canvas has the size that the window would have had without.
+    # An enlarged canvas gets the size that the window would have had.
     shrunk = [min(side, scaled_side(side, 1 / plan.margin)) for side in canvas]
     y, x = (int(part * (whole - side + 1)) for part, whole, side in zip(plan.corner, canvas, shrunk))
     seen = tuple(min(max(edge, 0), limit) for edge, limit in zip(plan.window, (width, height) * 2))
@@ -127,16 +127,16 @@ def render(image: np.ndarray, preprocess: Preprocess, plan: Plan) -> tuple[np.nd
 
     Args:
         image: (h, w, 3) uint8 BGR, of the size plan.original.
-        preprocess: gives the input size, the way to resize, and the normalisation.
-        plan: what is to be done.
+        preprocess: provides the input size, the resize mode, and the normalisation.
+        plan: what to do to the image.
 
     Returns:
-        (3, H, W) float32 as `Preprocess.pack` makes it; (6,) float32, see `image_info`; where the image lies.
+        (3, H, W) float32, see `Preprocess.pack`; (6,) float32, see `image_info`; position of the image.
     """
     placed = place(plan, preprocess.size)
     info = image_info(image.shape, placed.size, placed.inner)
     info[2:4] = placed.scale
-    if 0 in placed.inner:           # a crop beside the image
+    if 0 in placed.inner:           # the crop lies outside the image
         return preprocess.blank(placed.size), info, placed
     x1, y1, x2, y2 = placed.seen
     pixels = image[y1:y2, x1:x2]

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/layers/named_losses.py
-"""Losses by name: a network computes {name: loss}, and its table LOSSES says which configuration key holds each one's weight."""
+"""Losses by name: a network computes {name: loss}, and its table LOSSES maps each name to the configuration key of its weight."""
 from collections.abc import Mapping
 
 from mindspore import Tensor
@@ -13,9 +13,9 @@ def weights_of(losses: Mapping[str, str], config: Config) -> dict[str, float]:
 
 
 def weighted(losses: Mapping[str, Tensor], names: tuple[str, ...], weights: tuple[float, ...]) -> tuple[Tensor, ...]:
-    """Return the losses in the order of `names`, each times its weight; for graphs.
+    """Return the losses in the order of `names`, each times its weight; usable in graphs.
 
-    losses: {name: scalar}; names: tuple of str; weights: tuple of float.
+    losses: {name: scalar}; names, weights: tuples, since graphs need constants.
     """
     result: tuple[Tensor, ...] = ()
     for name, weight in zip(names, weights):

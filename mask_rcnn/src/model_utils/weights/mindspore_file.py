@@ -1,9 +1,9 @@
 # Same as faster_rcnn/src/model_utils/weights/mindspore_file.py
-"""MindSpore's checkpoints without MindSpore, which takes seconds to import.
+"""Read MindSpore's checkpoints without MindSpore, which takes seconds to import.
 
     Checkpoint: value (1), repeated: tag (1) text, tensor (2): dims (1), repeated; tensor_type (2) text; tensor_content (3)
 
-Values of one tag that follow each other are parts of one tensor. What this does not read, MindSpore does, or says what is wrong.
+Consecutive values with the same tag are parts of one tensor. What this module cannot read is left to MindSpore.
 """
 import mmap
 from collections.abc import Iterator
@@ -16,18 +16,18 @@ from .checksum import CRC_LENGTH, CRC_MARK, require_sound
 from .protobuf import read_fields, text_of
 from .writer import UNUSED
 
-# What MindSpore's optimisers add to a checkpoint.
+# Entries that MindSpore's optimisers add to a checkpoint.
 OPTIMISER_NAMES = ("learning_rate", "momentum", "global_step", "scale_sense", "current_iterator_step",
                    "last_overflow_iterator_step")
 OPTIMISER_PREFIXES = ("moments.", "accum.", "stat.", "momentum.")
-# A checkpoint with this entry is the state of a run.
+# A checkpoint with this entry holds the state of a run.
 STATE_KEY = "run_state"
 DTYPES = {"Float32": "<f4", "Float16": "<f2", "Float64": "<f8", "Int32": "<i4", "Int64": "<i8"}
-TEXT = "str"    # in UTF-32
+TEXT = "str"    # encoded in UTF-32
 
 
 class Value(NamedTuple):
-    """One value of the file, or a part of one."""
+    """One value of the file, or one part of a value."""
 
     name: str
     shape: tuple[int, ...]
@@ -36,12 +36,12 @@ class Value(NamedTuple):
 
 
 def is_weight(name: str) -> bool:
-    """Return whether an entry of a checkpoint is the network's."""
+    """Return whether an entry of a checkpoint belongs to the network."""
     return name not in OPTIMISER_NAMES and not name.startswith((*OPTIMISER_PREFIXES, UNUSED))
 
 
 def read_mindspore(path: Path | str) -> dict[str, Any] | None:
-    """{name: array, or text} of a checkpoint in the order of the file; None if MindSpore has to read it or refuse it."""
+    """Return {name: array or text} in file order, or None if MindSpore must read the file or refuse it."""
     try:
         require_sound(path)
         parts: dict[str, list[Value]] = {}
@@ -53,7 +53,7 @@ def read_mindspore(path: Path | str) -> dict[str, Any] | None:
 
 
 def read_texts(path: Path | str) -> dict[str, str] | None:
-    """{name: text} of what is no tensor, without reading the tensors; None as above."""
+    """Return {name: text} of the entries that are text, without reading the tensors; None as in `read_mindspore`."""
     try:
         return {value.name: _join([value]) for value in _values(Path(path)) if value.kind == TEXT}
     except (OSError, ValueError, KeyError):
@@ -62,7 +62,7 @@ def read_texts(path: Path | str) -> dict[str, str] | None:
 
 def _values(path: Path) -> Iterator[Value]:
     with path.open("rb") as file:
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))     # lives as long as a view of it
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))     # stays open as long as a view exists
     end = len(data)
     if data[end - CRC_LENGTH:end - CRC_LENGTH + len(CRC_MARK)] == CRC_MARK:
         end -= CRC_LENGTH
@@ -77,7 +77,7 @@ def _values(path: Path) -> Iterator[Value]:
 
 
 def _join(parts: list[Value]) -> Any:
-    """A copy of the tensor, or the text, that the parts are."""
+    """Return the tensor (a copy) or the text that consists of the parts."""
     content = b"".join(part.content for part in parts)
     if parts[0].kind == TEXT:
         return content.decode("utf-32-le").rstrip("\0")

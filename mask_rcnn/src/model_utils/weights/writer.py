@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/weights/writer.py
-"""Where a converted checkpoint goes: checked before anything is read, and there whole or not at all."""
+"""Write a converted checkpoint: check the output path before anything is read, and write all or nothing."""
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,12 @@ from ..config import InputError
 from ..files import replacing
 from .checksum import save_checked
 
-# Before the names of tensors that a checkpoint holds for the way back alone; networks pass over them.
+# Prefix of tensors that a checkpoint only holds for the conversion back; networks ignore them.
 UNUSED = "unused."
 
 
 def check_output(output: Path, source: Path, suffix: str = ".ckpt") -> Path:
-    """`output`, a path that can be written to and is not the file to convert; InputError where it is not."""
+    """Return `output` if it can be written to and is not the file to convert. Raises InputError otherwise."""
     if output.suffix != suffix:
         raise InputError(f"--output_file: {output} must end with {suffix}")
     if not output.parent.is_dir():
@@ -26,7 +26,7 @@ def check_output(output: Path, source: Path, suffix: str = ".ckpt") -> Path:
 
 
 def write_weights(tensors: Mapping[str, Any], output: Path) -> None:
-    """Write name -> array as a MindSpore checkpoint, with a checksum."""
+    """Write `tensors` (name -> array) as a MindSpore checkpoint with a checksum. Raises InputError if that fails."""
     import mindspore
 
     try:

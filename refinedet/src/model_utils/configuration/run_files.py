@@ -1,22 +1,22 @@
 # Same as faster_rcnn/src/model_utils/configuration/run_files.py
-"""The config.yaml of a run: what it says of keys that came after it."""
+"""Read the config.yaml of an earlier run that lacks newer keys."""
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .schema import Entry, Key
 
-# How a file of `save_config` begins, and how that of a run goes on.
+# First lines of a file that `save_config` writes, and of the config.yaml of a run.
 HEAD = "# Every key as the run used it."
 RUN_HEAD = "# Without those that belong to a command line:"
 
 
 def keys_of_today(path: Path, entries: Iterable[Entry], keys: Mapping[str, Key],
                   presets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Entry]:
-    """Return entries for the keys that presets set and that a run's config.yaml lacks: their defaults; none of other files.
+    """Return entries with the defaults of keys that presets set and that a run's config.yaml lacks; none for other files.
 
-    It holds every key that there was. One that it lacks came later, and its default is what the run computed with, whatever a
-    preset that the file names sets today.
+    A run's config.yaml holds every key that existed. A key that it lacks was added later, and the run computed with what is now its
+    default, even if the preset in the file sets another value today.
     """
     with path.open(encoding="utf-8") as file:
         head = [next(file, "") for _ in range(2)]

@@ -1,22 +1,21 @@
 # Same as faster_rcnn/src/model_utils/configuration/schema.py
-"""What a configuration file may say: its keys, their help, and the values that each type accepts.
+"""Schema of a configuration file: its keys, their help, and the values that each type accepts.
 
-In default_config.yaml a line `## Title` opens a section, the comment right above a key is its help, and `{A|B}` in that
-comment lists the only values it takes. Brackets in the comment of a number or of a list of numbers are its limits:
-
+In default_config.yaml, a line `## Title` opens a section, the comment right above a key is its help, and `{A|B}` in that
+comment lists the only valid values. Brackets in the comment of a number or of a list of numbers are its limits:
 [1..]  [0..1]  [>0..]    at least 1; from 0 to 1, both included; more than 0
 [each 1..]               the range of every element of a list
 [4 values]               the length of a list
 [4 values, each 1..]     both
 
-A list of numbers in brackets, such as [] or [0.8, 1.0], is an example. The type of a key is that of its default:
+A list of numbers in brackets, such as [] or [0.8, 1.0], is an example. The type of a key is that of its default value:
 
 bool    True, False, true, false, 1, 0
-int     a whole number, decimal and of at most 64 bits
-float   any finite number, also `1e-4` (which YAML takes for text) and a fraction such as `1/3`
+int     a whole number, decimal, of at most 64 bits
+float   any finite number, including `1e-4` (text in YAML) and fractions such as `1/3`
 str     text; an empty value in YAML is ""
-list    every element as those of the default; an empty default takes numbers; also Python's (1, 2)
-dict    the sub-keys of the default; those not given keep their value; also Python's dict(a=1)
+list    elements of the default's type; an empty default takes numbers; Python's (1, 2) is accepted, too
+dict    the sub-keys of the default; missing ones keep their value; Python's dict(a=1) is accepted, too
 """
 import ast
 import difflib
@@ -34,31 +33,31 @@ _NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
 _RANGE = rf"(?P<above>>)?(?P<lowest>{_NUMBER})\.\.(?P<highest>{_NUMBER})?"
 _NUMBER_LIMITS = re.compile(rf"\[{_RANGE}\]")
 _LIST_LIMITS = re.compile(rf"\[(?:(?P<length>[1-9]\d*) values)?(?:(?(length), )each {_RANGE})?\]")
-# What looks like limits: brackets, and a range without them.
+# Anything that looks like limits: brackets, or a range without brackets.
 _BRACKETS = re.compile(r"\[[^\[\]]*\]?|\S*\d\.\.(?!\.)\S*")
-# float() also takes 1_000, spaces and the digits of other scripts.
+# Stricter than float(), which accepts 1_000, spaces and the digits of other scripts.
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
-# How a tuple or a dict of Python begins.
+# Beginning of a tuple or a dict in Python.
 PYTHON = re.compile(r"\s*(\(|dict\s*\()")
 _EXAMPLE = re.compile(rf"\[(?:{_NUMBER}(?:, *{_NUMBER})*)?\]")
 
 
 class InputError(ValueError):
-    """A fault of the user, told in one line that names key, file or place."""
+    """An error of the user; the message is one line that names the key, file or place."""
 
     user_error = True
-    status = 2      # of the command that it ends
+    status = 2      # exit status of the command
 
 
 class DamagedError(InputError):
-    """A file that is not what was written."""
+    """A file whose content is damaged."""
 
     status = 1
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One `name: value` of a source. `where` begins its error messages; `text`: the value is text to be parsed."""
+    """One `name: value` of a source. `where` begins its error messages; `text`: the value is text that must be parsed."""
 
     name: str
     value: Any
@@ -69,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Key:
-    """One key of the defaults. `lowest` and `highest` limit a number or every element of a list; None: no limit."""
+    """One key of the defaults. `lowest` and `highest` limit a number or each element of a list; None: no limit."""
 
     name: str
     default: Any
@@ -79,7 +78,7 @@ class Key:
     lowest: float | None = None
     highest: float | None = None
     length: int | None = None
-    above: bool = False     # `lowest` itself is out of range
+    above: bool = False     # exclude `lowest` itself
 
     @property
     def metavar(self) -> str:
@@ -89,7 +88,7 @@ class Key:
 
 
 def read_entries(path: Path | str) -> tuple[list[Entry], int]:
-    """(entries of the first YAML document, number of further documents)."""
+    """Return (entries of the first YAML document, number of further documents). Raises InputError with file and line."""
     path = Path(path)
     try:
         text = read_text(path)
@@ -105,14 +104,14 @@ def read_entries(path: Path | str) -> tuple[list[Entry], int]:
     lines: dict[str, int] = {}
     for name, value, line in items:
         if name in lines:
-            raise InputError(f"{path}:{line}: {shown(name)}: given twice, before in line {lines[name]}")
+            raise InputError(f"{path}:{line}: {shown(name)}: given twice, first in line {lines[name]}")
         lines[name] = line
         entries.append(Entry(name, value, f"{path}:{line}: {shown(name)}", line=line))
     return entries, others
 
 
 def read_keys(path: Path | str) -> dict[str, Key]:
-    """{name: Key} of the defaults' file, in its order."""
+    """Return {name: Key} of the file of defaults, in file order."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     keys = {}
     for entry in read_entries(path)[0]:
@@ -130,7 +129,7 @@ def read_keys(path: Path | str) -> dict[str, Key]:
 
 
 def _read_limits(comment: str, entry: Entry) -> dict[str, Any]:
-    """Return the limits in a key's comment as fields of `Key`; malformed ones, and limits of no number, are an InputError."""
+    """Return the limits in a key's comment as fields of `Key`. Raises InputError if they do not fit the key's type."""
     found = [item for item in _BRACKETS.findall(comment) if not _EXAMPLE.fullmatch(item)]
     is_list = isinstance(entry.value, list)
     if not all(type(item) in (int, float) for item in (entry.value if is_list else [entry.value])):
@@ -149,20 +148,20 @@ def _read_limits(comment: str, entry: Entry) -> dict[str, Any]:
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """", did you mean 'x'?" for the known name that is closest, or nothing."""
+    """Return ", did you mean x?" for the known name that is closest, or ""."""
     folded = {str(item).casefold().replace("-", "_"): item for item in known}
     close = difflib.get_close_matches(str(name).casefold().replace("-", "_"), folded, n=1, cutoff=0.6)
     return f", did you mean {prefix}{folded[close[0]]}?" if close else ""
 
 
 def check_choice(value: Any, choices: Collection[str], where: str) -> None:
-    """InputError unless `value` is one of `choices` (none: anything goes)."""
+    """Raise InputError unless `value` is one of `choices`; without choices, everything is valid."""
     if choices and str(value) not in choices:
         raise InputError(f"{where}: expected one of {', '.join(choices)}, got {shown(value)!r}{nearest(value, choices)}")
 
 
 def check_limits(value: Any, key: Key, where: str) -> None:
-    """InputError unless `value`, or every element of a list, is in the range of `key` and a list has the key's length."""
+    """Raise InputError unless `value`, or each element of a list, is in the range of `key` and a list has the right length."""
     items = value if isinstance(value, (list, tuple)) else (value,)
     for item in items if key.lowest is not None else ():
         too_low = item <= key.lowest if key.above else item < key.lowest
@@ -182,11 +181,11 @@ def _range_text(key: Key) -> str:
 
 
 def coerce(value: Any, like: Any, where: str, text: bool = False) -> Any:
-    """`value` as the type of `like`, or an InputError that begins with `where`."""
+    """Convert `value` to the type of `like`. Raises InputError, with `where`, if that is not possible."""
     if isinstance(like, (list, dict)) and isinstance(value, str) and PYTHON.match(value):
         value, text = _python_value(value), False
     if isinstance(like, (list, dict)) and text:
-        bare = isinstance(like, list) and not value.strip().startswith("[")  # the brackets of a list may be left out
+        bare = isinstance(like, list) and not value.strip().startswith("[")  # the brackets of a list are optional
         value = parse_text(f"[{value}]" if bare else value, where)
     if isinstance(like, dict):
         return _as_dict(value, like, where)
@@ -195,33 +194,33 @@ def coerce(value: Any, like: Any, where: str, text: bool = False) -> Any:
     convert, expected = _SCALARS[type(like)]
     result = convert(value, text)
     if result is None:
-        quote = ", write it in quotes" if isinstance(like, str) and isinstance(value, (int, float)) else ""
+        quote = "; write it in quotes" if isinstance(like, str) and isinstance(value, (int, float)) else ""
         raise InputError(f"{where}: expected {expected}, got {_quoted(value)}{quote}")
     return result
 
 
 def _python_value(text: str) -> Any:
-    """Return what a tuple or a dict(...) stands for, as the old zoo's config.py has them; the text itself where it is neither."""
+    """Evaluate a tuple or a dict(...), as in the old zoo's config.py; return the text itself if it is neither."""
     try:
         node = ast.parse(text.strip(), mode="eval").body
         if isinstance(node, ast.Call):
             return {str(item.arg): ast.literal_eval(item.value) for item in node.keywords}
         return ast.literal_eval(node)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):      # the last two are of deeply nested text
+    except (ValueError, SyntaxError, MemoryError, RecursionError):      # deeply nested text raises the last two
         return text
 
 
 def parse_text(value: str, where: str) -> Any:
-    """The value that YAML sees in a text of the command line."""
+    """Parse text of the command line as YAML."""
     try:
         return read_value(value)
     except YamlError as error:
         what = "" if str(error).startswith("not valid") else f": {error}"
-        raise InputError(f"{where}: not a value as YAML writes it: {_quoted(value)}{what}") from None
+        raise InputError(f"{where}: not a valid YAML value: {_quoted(value)}{what}") from None
 
 
 def _quoted(value: Any) -> str:
-    """A value for a message, text in quotes."""
+    """Format a value for a message; text is quoted."""
     return repr(shown(value)) if isinstance(value, str) else shown(value)
 
 
@@ -276,7 +275,7 @@ def _to_float(value: Any, text: bool) -> float | None:
 def _to_str(value: Any, text: bool) -> str | None:
     if value is None:
         return ""
-    if isinstance(value, str) and value.startswith("~/"):     # a path; behind --key= no shell expands it
+    if isinstance(value, str) and value.startswith("~/"):     # a path: the shell does not expand it behind --key=
         return os.path.expanduser(value)
     return value if isinstance(value, str) else None
 

@@ -1,8 +1,8 @@
 # Same as faster_rcnn/src/model_utils/data/image_header.py
-"""What the header of an encoded image says, read without decoding: size, bits of a value, and its EXIF orientation.
+"""Read the header of an encoded image without decoding it: size, bits per value, and EXIF orientation.
 
-An orientation from 2 to 8 says how a viewer turns the stored pixels: 3 is upside down, 6 a quarter to the right. Sizes are those of
-the stored pixels.
+Orientations 2 to 8 tell viewers how to turn the stored pixels: 3 by 180 degrees, 6 by 90 degrees clockwise. Sizes are those of the
+stored pixels.
 """
 import struct
 import zlib
@@ -11,37 +11,37 @@ from typing import NamedTuple, Optional, Union
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
-# Start-of-frame markers of JPEG; C4, C8 and CC in between are others.
+# Start-of-frame markers of JPEG; C4, C8 and CC in between have other meanings.
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 WIDTH, HEIGHT, BITS, ORIENTATION, SAMPLES, SAMPLE_FORMAT = 0x100, 0x101, 0x102, 0x112, 0x115, 0x153     # tags of TIFF and EXIF
-SHORT, LONG = 3, 4      # types of their values
-FLOATING = 3            # a SAMPLE_FORMAT
-PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}       # those of each colour type
+SHORT, LONG = 3, 4      # types of the tags' values
+FLOATING = 3            # value of SAMPLE_FORMAT
+PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}       # valid bits for each colour type
 PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 
 class Header(NamedTuple):
-    """Of the stored pixels."""
+    """Header of an image; sizes are those of the stored pixels."""
 
     height: int
     width: int
     channels: int
-    bits: int               # of a value
+    bits: int               # per value
     floating: bool = False  # values are floating-point numbers
-    usual: bool = False     # of a kind that every decoder reads, if it is whole
+    usual: bool = False     # a kind that every decoder reads, unless the file is damaged
 
 
 class Tag(NamedTuple):
-    """A number in TIFF's tables, which EXIF has too."""
+    """A number in the tables of TIFF and EXIF."""
 
     value: int
-    place: int              # of its bytes in the data
+    place: int              # position of its bytes in the data
     order: str              # "<" or ">"
     kind: int               # SHORT or LONG
 
 
 def read_header(data: bytes) -> Optional[Header]:
-    """Return the header of a JPEG, PNG, BMP or TIFF; None if the format is another, or the header makes no sense."""
+    """Return the header of a JPEG, PNG, BMP or TIFF, or None if the format is another one or the header is invalid."""
     if data.startswith(b"\xff\xd8"):
         return _jpeg_header(data)
     if data.startswith(PNG) and data[12:16] == b"IHDR" and len(data) >= 29:
@@ -60,7 +60,7 @@ def _jpeg_header(data: bytes) -> Optional[Header]:
         if marker in FRAMES and end - start >= 6:
             bits, height, width, channels = struct.unpack(">BHHB", data[start:start + 6])
             usual = marker <= 0xC2 and bits == 8 and channels in (1, 3, 4)      # baseline and progressive
-            return Header(height, width, channels, bits, usual=usual) if height else None   # 0: a later segment tells
+            return Header(height, width, channels, bits, usual=usual) if height else None   # 0: a later segment declares the height
     return None
 
 
@@ -90,7 +90,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def read_tag(data: Union[bytes, memoryview], number: int, start: int = 0, end: Optional[int] = None) -> Optional[Tag]:
-    """Return the first value of a tag of the TIFF structure in data[start:end]; None without it, or if it is damaged."""
+    """Return the first value of a tag of the TIFF structure in data[start:end], or None if it is missing or damaged."""
     block = memoryview(data)[start:end]
     order = TIFF_ORDERS.get(bytes(block[:4]))
     if order is None:
@@ -104,7 +104,7 @@ def read_tag(data: Union[bytes, memoryview], number: int, start: int = 0, end: O
             if kind not in (SHORT, LONG) or not count:
                 return None
             place = entry + 8
-            if count * (2 if kind == SHORT else 4) > 4:     # they lie elsewhere
+            if count * (2 if kind == SHORT else 4) > 4:     # the values lie elsewhere
                 place = struct.unpack_from(f"{order}I", block, place)[0]
             return Tag(struct.unpack_from(f"{order}{'H' if kind == SHORT else 'I'}", block, place)[0], start + place, order, kind)
     except struct.error:        # beyond the end
@@ -113,14 +113,14 @@ def read_tag(data: Union[bytes, memoryview], number: int, start: int = 0, end: O
 
 
 def find_orientation(data: bytes) -> Optional[Tag]:
-    """Return the EXIF orientation of a JPEG, PNG, WebP or TIFF, from 2 to 8; None if the image is not to be turned."""
+    """Return the EXIF orientation of a JPEG, PNG, WebP or TIFF, 2 to 8, or None if the image need not be turned."""
     span = _exif_span(data)
     tag = read_tag(data, ORIENTATION, *span) if span else None
     return tag if tag and 2 <= tag.value <= 8 else None
 
 
 def without_orientation(data: bytes) -> bytes:
-    """Return the same image with the orientation 1: as it is stored."""
+    """Return the same file with orientation 1, so that decoders do not turn the image."""
     tag = find_orientation(data)
     if tag is None:
         return data
@@ -133,7 +133,7 @@ def without_orientation(data: bytes) -> bytes:
 
 
 def _exif_span(data: bytes) -> Optional[tuple[int, int]]:
-    """(start, end) of the TIFF structure that holds the EXIF data."""
+    """Return (start, end) of the TIFF structure that holds the EXIF data, or None."""
     if data.startswith(b"\xff\xd8"):
         return next(((start + 6, end) for marker, start, end in jpeg_segments(data)
                      if marker == 0xE1 and data[start:start + 6] == b"Exif\0\0"), None)
@@ -159,7 +159,7 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def cut_png_chunk(data: bytes) -> Optional[tuple[bytes, int, int]]:
-    """Return (kind, claimed bytes, bytes left) of the PNG chunk that runs beyond the end of the file; None if there is none."""
+    """Return (kind, claimed bytes, bytes left) of a PNG chunk that extends beyond the end of the file, or None."""
     whole = list(png_chunks(data))
     if whole and whole[-1][0] == b"IEND":
         return None

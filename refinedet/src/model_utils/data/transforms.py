@@ -1,10 +1,9 @@
 # Same as faster_rcnn/src/model_utils/data/transforms.py
-"""Pictures and boxes on their way to the network: resize, normalise, pad. NumPy and OpenCV only.
+"""Image and box transforms for the network's input: resize, normalise, pad. NumPy and OpenCV only.
 
-Pictures are (height, width, 3) uint8, blue, green, red, until `Preprocess` packs them: (3, padded height, padded
-width) float32 in the order that the network takes. Boxes are (n, 4) float32, (x1, y1, x2, y2) in continuous pixels: the
-left edge of the picture is 0, the right one its width, so a box is scaled and mirrored without any "+1". Sizes are
-always (height, width).
+Images are (height, width, 3) uint8 BGR until `Preprocess` packs them to (3, padded height, padded width) float32, in the network's
+channel order. Boxes are (n, 4) float32, (x1, y1, x2, y2) in continuous pixels: the left edge of the image is 0, the right edge its
+width, so boxes are scaled and mirrored without any "+1". Sizes are (height, width).
 """
 import re
 from collections.abc import Callable
@@ -16,18 +15,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from .decoding import decode_image as decode_image  # the step before
+from .decoding import decode_image as decode_image  # re-exported: the step before
 
 
 class NetworkInput(NamedTuple):
-    """What the network takes of an image."""
+    """Input of the network for one image."""
 
     image: np.ndarray       # (3, padded height, padded width) float32
     info: np.ndarray        # (6,) float32, see `image_info`
 
 
 RESIZE_MODES = ("opencv", "area", "pillow", "float")
-# How sides become whole pixels.
+# How sides are rounded to whole pixels.
 ROUNDINGS: dict[str, Callable[[float], int]] = {"nearest": lambda side: int(side + 0.5), "even": round, "floor": int}
 
 
@@ -35,12 +34,14 @@ ROUNDINGS: dict[str, Callable[[float], int]] = {"nearest": lambda side: int(side
 class InputSize:
     """Size of the network's input.
 
-    pad_to: `fixed`: a picture is fitted into height x width and padded to that; `divisor`: `height` bounds its short
-    side, `width` its long one, and it is padded to the next multiple of `divisor`; `HxW`: the same bounds, padded to
-    H x W and never larger than that. keep_ratio=False stretches to height x width.
-    rounding: `nearest`, int(x * scale + .5), as detectron2 and mmdet do; `floor` as torchvision; `even` as OpenCV.
-    exact_scale: images are resized by the factor before the sides are rounded, and boxes divided by it, as mindspore-lab does;
-    False: by resized / original side.
+    Args:
+        height, width: size in pixels; what it limits depends on pad_to.
+        keep_ratio: False stretches images to height x width.
+        pad_to: "fixed": fit an image into height x width and pad it to that size. "divisor": `height` limits the short side and
+            `width` the long side; pad to the next multiple of `divisor`. "HxW": the same limits, but fit into and pad to H x W.
+        rounding: "nearest": int(x * scale + .5), as detectron2 and mmdet; "floor": as torchvision; "even": as OpenCV.
+        exact_scale: resize images and divide boxes by the scale factor itself, as mindspore-lab does. False: by resized / original
+            side, after rounding.
     """
 
     height: int
@@ -58,7 +59,7 @@ class InputSize:
             raise ValueError(f"pad_to: expected fixed, divisor or HEIGHTxWIDTH, got {self.pad_to!r}")
 
     def box(self) -> tuple[int, int] | None:
-        """(height, width) of the padded input, None where it differs from picture to picture."""
+        """Return (height, width) of the padded input, or None if it differs per image."""
         if self.pad_to == "divisor":
             return None
         if self.pad_to == "fixed":
@@ -67,19 +68,19 @@ class InputSize:
         return int(height), int(width)
 
     def resized(self, height: int, width: int, factor: float = 1.0) -> tuple[int, int]:
-        """Size that a picture is resized to; `factor` shrinks the target."""
+        """Return the size that an image is resized to. factor: shrinks the target."""
         target = self.height * factor, self.width * factor
         box = self.box()
         if self.keep_ratio:
             scale = self.scale(height, width, factor)
             return scaled_side(height, scale, self.rounding), scaled_side(width, scale, self.rounding)
-        # From the target itself: height * (target / height) may fall short of it by a rounding error.
+        # Computed from the target, since height * (target / height) may be smaller by a rounding error.
         if box is not None:
             target = min(target[0], box[0]), min(target[1], box[1])
         return scaled_side(1, target[0], self.rounding), scaled_side(1, target[1], self.rounding)
 
     def scale(self, height: int, width: int, factor: float = 1.0) -> float:
-        """What the sides of an image are multiplied by to keep their ratio; `factor` shrinks the target."""
+        """Return the scale factor of both sides with keep_ratio. factor: shrinks the target."""
         target, box = (self.height * factor, self.width * factor), self.box()
         if self.pad_to == "fixed":
             return min(target[0] / height, target[1] / width)
@@ -87,7 +88,7 @@ class InputSize:
         return scale if box is None else min(scale, box[0] / height, box[1] / width)
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
-        """Size that a resized picture is padded to."""
+        """Return the size that a resized image is padded to."""
         return self.box() or (-(-height // self.divisor) * self.divisor, -(-width // self.divisor) * self.divisor)
 
 
@@ -96,12 +97,14 @@ def scaled_side(side: int, scale: float, rounding: str = "nearest") -> int:
 
 
 def resize(image: np.ndarray, size: tuple[int, int], mode: str = "opencv", scale: float | None = None) -> np.ndarray:
-    """Bilinear, pixel centres at +0.5.
+    """Resize bilinearly, with pixel centres at +0.5.
 
-    mode: one of RESIZE_MODES; `opencv`: of bytes, as mmcv does; `area`: as opencv, but what is shrunk gets the mean of the area
-    that a pixel covers, as mindspore-lab does; `pillow`: of bytes, and what is shrunk is smoothed, as detectron2 does; `float`: as
-    opencv, without rounding: float32 of the values 0 to 255, as torchvision does.
-    scale: pixels of the result per pixel, where it is not resized / original side; of the modes of OpenCV only.
+    Args:
+        image: (h, w, 3) uint8.
+        size: (height, width) of the result.
+        mode: "opencv": on bytes, as mmcv; "area": the same, but shrinking averages the area that a pixel covers, as mindspore-lab;
+            "pillow": on bytes, with antialiasing when shrinking, as detectron2; "float": float32 without rounding, as torchvision.
+        scale: pixels of the result per pixel, if it is not resized / original side; not for "pillow".
     """
     if image.shape[:2] == tuple(size):
         return image
@@ -111,16 +114,16 @@ def resize(image: np.ndarray, size: tuple[int, int], mode: str = "opencv", scale
         image = image.astype(np.float32)
     shrinks = scale < 1 if scale else size[0] < image.shape[0] or size[1] < image.shape[1]
     interpolation = cv2.INTER_AREA if mode == "area" and shrinks else cv2.INTER_LINEAR
-    if scale and tuple(round(side * scale) for side in image.shape[:2]) == tuple(size):     # the size that OpenCV takes then
+    if scale and tuple(round(side * scale) for side in image.shape[:2]) == tuple(size):     # OpenCV then computes this size
         return cv2.resize(image, None, fx=scale, fy=scale, interpolation=interpolation)
     return cv2.resize(image, (size[1], size[0]), interpolation=interpolation)
 
 
 class Preprocess:
-    """The network's input of a picture: `preprocess(image) -> NetworkInput`; one code for training and inference.
+    """Preprocessing of an image for training and inference: `preprocess(image) -> NetworkInput`.
 
-    mean, std: per channel for values 0 to 255, in the order that `to_rgb` gives. resize_mode: see `resize`. pad_black: around the
-    image is black, normalised as the image is; False: 0, the mean.
+    mean, std: per channel for values 0 to 255, in the order that `to_rgb` selects. resize_mode: see `resize`. pad_black: pad with
+    black, normalised like the image; False: pad with 0, the mean.
     """
 
     def __init__(self, size: InputSize, mean: ArrayLike, std: ArrayLike, to_rgb: bool = True, resize_mode: str = "opencv",
@@ -130,19 +133,19 @@ class Preprocess:
         self.size, self.resize_mode = size, resize_mode
         mean, std = np.asarray(mean, np.float64), np.asarray(std, np.float64)
         if to_rgb:
-            mean, std = mean[::-1], std[::-1]               # in the order of the picture, blue first
+            mean, std = mean[::-1], std[::-1]               # in the order of the image, blue first
         self._planes = (2, 1, 0) if to_rgb else (0, 1, 2)   # the network's planes of blue, green, red
-        # (value - mean) / std of the 256 values of a byte: one look-up converts, normalises, transposes and pads. For
-        # 768 x 1024 it takes 1.2 ms, array arithmetic 18 ms, cv2.dnn.blobFromImage 4 ms; and it rounds only once.
+        # (value - mean) / std for the 256 values of a byte: one look-up converts, normalises, transposes and pads. It takes 1.2 ms
+        # for 768 x 1024, array arithmetic 18 ms, cv2.dnn.blobFromImage 4 ms; and it rounds only once.
         self._norms = list(zip(mean, std))
         self._tables = [np.ascontiguousarray((np.arange(256) - m) / s, np.float32) for m, s in zip(mean, std)]
         black = np.array([self._tables[channel][0] for channel in self._planes], np.float32)
         self._padding = black.reshape(3, 1, 1) if pad_black else np.zeros((3, 1, 1), np.float32)
 
     def __call__(self, image: np.ndarray, factor: float = 1.0) -> NetworkInput:
-        """Return the input that an image (h, w, 3) uint8 BGR makes. factor: of the size that it is resized to, at most 1."""
+        """Return the input for an image (h, w, 3) uint8 BGR. factor: scale of the size that it is resized to, at most 1."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"expected a picture (height, width, 3) of uint8, got {image.shape} of {image.dtype}")
+            raise ValueError(f"expected an image (height, width, 3) of uint8, got {image.shape} of {image.dtype}")
         height, width = image.shape[:2]
         size = self.size.resized(height, width, factor)
         scale = self.size.scale(height, width, factor) if self.size.exact_scale and self.size.keep_ratio else None
@@ -155,11 +158,11 @@ class Preprocess:
         return resize(image, size, self.resize_mode, scale)
 
     def blank(self, size: tuple[int, int]) -> np.ndarray:
-        """Return a network input without an image, for one resized to `size`."""
+        """Return a network input without an image, for a resized `size`."""
         return np.zeros((3, *self.size.padded(*size)), np.float32) + self._padding
 
     def pack(self, image: np.ndarray, size: tuple[int, int], corner: tuple[int, int] = (0, 0)) -> np.ndarray:
-        """Normalise a resized picture, bytes or float32, at `corner` (y, x) of a canvas of `size`; around it the padding."""
+        """Normalise a resized image, uint8 or float32, and place it at `corner` (y, x) of a padded canvas of `size`."""
         out = self.blank(size)
         rows = slice(corner[0], corner[0] + image.shape[0])
         columns = slice(corner[1], corner[1] + image.shape[1])
@@ -172,10 +175,10 @@ class Preprocess:
 
 
 def image_info(original: tuple[int, ...], size: tuple[int, int], inner: tuple[int, int]) -> np.ndarray:
-    """(6,) float32: resized height and width, scale_y, scale_x (resized / original), original height and width.
+    """Return (6,) float32: resized height and width, scale_y, scale_x (resized / original), original height and width.
 
-    original: shape of the picture as it came; inner: size it was resized to; size: that of its canvas, which is larger
-    for an expanded picture.
+    original: shape of the original image; inner: size that it was resized to; size: size of its canvas, larger than `inner` for an
+    expanded image.
     """
     height, width = original[:2]
     return np.array([*size, inner[0] / height, inner[1] / width, height, width], np.float32)
@@ -195,12 +198,12 @@ def clip_boxes(boxes: np.ndarray, height: float, width: float) -> np.ndarray:
 
 
 def shift_colours(image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float) -> np.ndarray:
-    """value * contrast + brightness, then saturation * s and hue + h in HSV; (0, 1, 1, 0) changes nothing."""
+    """Compute value * contrast + brightness, then saturation * s and hue + h in HSV; (0, 1, 1, 0) changes nothing."""
     values = np.arange(256.0)
     if brightness or contrast != 1:
         image = cv2.LUT(image, _bytes(values * contrast + brightness))
     if saturation == 1 and not hue:
-        return image                                        # the way to HSV and back costs time and rounds
+        return image                                        # the conversion to HSV and back costs time and rounds
     tables = np.stack([_bytes((values + hue).round() % 180), _bytes(values * saturation), _bytes(values)], -1)
     hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), tables.reshape(1, 256, 3))
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)

@@ -1,13 +1,13 @@
 # Same as faster_rcnn/src/model_utils/layers/convolution.py
-"""Convolutions, and the fast 3x3 of the CPU.
+"""Convolutions, including a fast 3x3 convolution for the CPU.
 
-Shapes: N images, C input channels, O output channels, H x W pixels; T = tiles of 4 x 4 output pixels in a picture.
+Shapes: N images, C input channels, O output channels, H x W pixels; T = tiles of 4 x 4 output pixels per image.
 
-MindSpore's CPU backend runs a 3x3 convolution as im2col and a matrix product. Winograd's minimal filtering F(4x4, 3x3) (Lavin and
-Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, eq. 8) needs a quarter of the multiplications, forward, for the
-input's gradient and for the weight's. Its transforms are themselves strided convolutions of one channel, so that the whole is a few
-large operators. Measured at 2x256x192x320: forward 0.48 of the time of the direct convolution, forward and backward 0.44.
-Rounding: about 8e-5 at an output of standard deviation 1 (direct: 1e-5).
+MindSpore's CPU backend computes a 3x3 convolution as im2col and a matrix product. Winograd's minimal filtering F(4x4, 3x3) (Lavin
+and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, eq. 8) needs a quarter of the multiplications for the output,
+the input's gradient and the weight's gradient. Its transforms are strided convolutions of one channel, so that everything is a few
+large operators. Measured at 2x256x192x320: forward takes 0.48 of the time of the direct convolution, forward and backward 0.44.
+Rounding error: about 8e-5 for outputs of standard deviation 1 (direct: 1e-5).
 """
 
 import math
@@ -43,21 +43,21 @@ _A_T = np.array([
     [0, 1, -1, 8, -8, 1],
 ], np.float64)
 
-_gather = ops.Gather()    # `ops.gather` is Python inside, which does not compile where one `bprop` is within another
+_gather = ops.Gather()    # `ops.gather` is a Python function, which does not compile in a `bprop` within another one
 
 
 def _two_dimensional(matrix: np.ndarray) -> np.ndarray:
-    """A one-dimensional transform (a, r) applied along both axes: (a*a, r*r)."""
+    """Return the two-dimensional transform that applies `matrix` (a, r) along both axes: (a*a, r*r)."""
     return np.kron(matrix, matrix).astype(np.float32)
 
 
 class WinogradConv3x3(nn.Cell):
-    """A 3x3 convolution, stride 1, padding 1, by F(4x4, 3x3), with its gradient.
+    """3x3 convolution with stride 1 and padding 1 by Winograd's F(4x4, 3x3), with its gradient.
 
-    `construct(x (N, C, H, W), weight (O, C, 3, 3)) -> (N, O, H, W)`. H and W may be any size; what they lack to a multiple
-    of 4 is padded inside the transforms. Between the transforms, which go channel by channel, and the matrix products, which
-    take one of the 36 frequencies at a time, rows of T numbers change places; a gather of rows does that at twice the speed
-    of a transposition, whose operator would also keep two copies of its input in memory for good.
+    `construct` maps x (N, C, H, W) and weight (O, C, 3, 3) to (N, O, H, W). H and W may have any size; the transforms pad them to
+    multiples of 4. The transforms work channel by channel, the matrix products one of 36 frequencies at a time; in between, rows of
+    T numbers are permuted. A gather of rows does that twice as fast as a transposition, whose operator would also keep two copies
+    of its input in memory permanently.
     """
 
     def __init__(self) -> None:
@@ -80,19 +80,19 @@ class WinogradConv3x3(nn.Cell):
         return self.filter(x, weight)
 
     def bprop(self, x: Tensor, weight: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
-        # The tiles of x are made again here, after dout: kept from the forward pass they would take 2.25 times the activation,
-        # and the filters four times the weight.
+        # Recompute the tiles of x here, after dout. Kept from the forward pass, they would take 2.25 times the memory of the
+        # activation, and the filters four times that of the weight.
         x, weight = ops.depend(x, dout), ops.depend(weight, dout)
         dm = self.output_tiles_gradient(dout)
         dweight = self.weight_gradient(dm, x)
-        dm = ops.depend(dm, dweight)                # one after the other: side by side they would need the memory of both
+        dm = ops.depend(dm, dweight)                # one after the other: in parallel they would need the memory of both
         return self.input_gradient(dm, weight, x.shape), dweight
 
     def filter(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.apply(self.filters_of(weight), x)
 
     def filters_of(self, weight: Tensor) -> Tensor:
-        """Weights in the transform domain: (O, C, 3, 3) -> (36, O, C)."""
+        """Transform the weights: (O, C, 3, 3) -> (36, O, C)."""
         out_channels, channels, _, _ = weight.shape
         return self.matmul_nt(self.to_filter, weight.reshape(out_channels * channels, 9)).reshape(36, out_channels, channels)
 
@@ -110,7 +110,7 @@ class WinogradConv3x3(nn.Cell):
         return y
 
     def output_tiles_gradient(self, dout: Tensor) -> Tensor:
-        """(N, O, H, W) -> (36, O, N*T): both gradients start from it."""
+        """Transform the output's gradient, (N, O, H, W) -> (36, O, N*T), from which both gradients start."""
         n, out_channels, height, width = dout.shape
         pad = (0, -height % 4, 0, -width % 4)
         dm = ops.Conv2D(36, 4, pad_mode="pad", pad=pad, stride=4)(
@@ -118,9 +118,9 @@ class WinogradConv3x3(nn.Cell):
         return permute_rows(dm, n, out_channels, 36).reshape(36, out_channels, -1)
 
     def input_gradient(self, dm: Tensor, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The steps of `apply`, each transposed, in reverse: `input_tiles` becomes a sum of overlapping tiles.
+        """Apply the transposed steps of `apply` in reverse; `input_tiles` becomes a sum of overlapping tiles.
 
-        A Winograd convolution of dout with the flipped, transposed weights gives the same, but needs tiles of dout of its own.
+        A Winograd convolution of dout with the flipped, transposed weights would give the same, but needs tiles of dout.
         """
         n, channels, height, width = shape
         dv = self.batch_matmul_tn(self.filters_of(weight), dm)                 # (36, C, N*T)
@@ -136,7 +136,7 @@ class WinogradConv3x3(nn.Cell):
         return dw.reshape(out_channels, channels, 3, 3)
 
     def input_tiles(self, x: Tensor) -> Tensor:
-        """Overlapping 6x6 tiles in the transform domain: (36, C, N*T)."""
+        """Transform x to overlapping 6x6 tiles: (36, C, N*T)."""
         n, channels, height, width = x.shape
         v = ops.Conv2D(36, 6, pad_mode="pad", pad=tile_padding(height, width), stride=4)(
             x.reshape(n * channels, 1, height, width), self.to_tiles)
@@ -144,16 +144,22 @@ class WinogradConv3x3(nn.Cell):
 
 
 def tile_padding(height: int, width: int) -> tuple[int, int, int, int]:
-    """Of 6x6 tiles, 4 pixels apart: the convolution's own pixel, and what the sides lack to a multiple of 4."""
+    """Return the padding for 6x6 tiles, 4 pixels apart: the convolution's pixel, plus the padding to a multiple of 4."""
     return 1, 1 + -height % 4, 1, 1 + -width % 4
 
 
 def keep_filters(net: nn.Cell, side: int = 64) -> int:
-    """Transform the weights of a network's Winograd convolutions once for all calls to come, for inference with weights that stay.
+    """Transform the weights of a network's Winograd convolutions once for all later calls; for inference with constant weights.
 
-    Of a picture of 320x320 the transforms of the weights are a fifth of a VGG-16's time. They take four times the memory of
-    the weights. `net.dense(image)` calls the layers that are meant; `side`: of the picture that it is shown.
-    Returns the number of layers.
+    At 320x320, a VGG-16 spends a fifth of its time on these transforms. The transformed weights take four times the memory of the
+    weights.
+
+    Args:
+        net: a network whose `dense(image)` calls the layers in question.
+        side: of the image that it is called with, in pixels.
+
+    Returns:
+        The number of layers.
     """
     layers = [cell for _, cell in net.cells_and_names() if isinstance(cell, WinogradConv3x3)]
     for layer in layers:
@@ -171,26 +177,26 @@ def keep_filters(net: nn.Cell, side: int = 64) -> int:
 
 
 def permute_rows(x: Tensor, a: int, b: int, c: int) -> Tensor:
-    """The rows of T numbers of an (a, b, c, T) tensor in the order (c, b, a, T), as (c * b * a, T)."""
+    """Permute the rows of T numbers of an (a, b, c, T) tensor to the order (c, b, a): (c * b * a, T)."""
     return _gather(x.reshape(a * b * c, -1), row_order(a, b, c), 0)
 
 
 @constexpr
 def row_order(a: int, b: int, c: int) -> Tensor:
-    """Where the rows of an (a, b, c) grid stand, listed in the order (c, b, a); a constant of the graph."""
+    """Return the row indices of an (a, b, c) grid in the order (c, b, a); a constant of the graph."""
     return Tensor(np.arange(a * b * c, dtype=np.int32).reshape(a, b, c).transpose(2, 1, 0).ravel())
 
 
 class Convolution(nn.Cell):
-    """Convolution of a given weight with "same" padding; on the CPU, wide 3x3 ones of stride 1 by Winograd.
+    """Convolution with a given weight and "same" padding. On the CPU, wide 3x3 convolutions with stride 1 use Winograd.
 
-    kernel_size: a side, or (height, width), odd; unequal ones have stride 1.
+    kernel_size: a side, or (height, width), odd; if they differ, the stride must be 1.
 
-    `fast` follows the device: exported graphs and other devices keep the plain operator.
+    `fast` depends on the device: exported graphs and other devices use the plain operator.
     """
 
-    # Of fewer channels the transforms cost more than they save forward (64 channels at 320x320: 0.8 of the time of the
-    # direct one, with the gradient 0.7; of 32 channels at 256x256 1.4 and 0.7).
+    # With fewer channels, the forward transforms cost more than they save. Time relative to the direct convolution: 64 channels
+    # at 320x320 forward 0.8, with gradient 0.7; 32 channels at 256x256 1.4 and 0.7.
     WINOGRAD_CHANNELS = 64
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], stride: int = 1, fast: bool = False,
@@ -200,11 +206,11 @@ class Convolution(nn.Cell):
         wide = min(in_channels, out_channels) >= self.WINOGRAD_CHANNELS
         plain = (height, width, stride, dilation) == (3, 3, 1, 1)
         self.winograd = WinogradConv3x3() if fast and wide and plain else None
-        # MindSpore 2.10 exports pads to ONNX in another order than they have there, which shows where they are unequal. For
-        # stride 1 pad_mode "same" is the same. A single number for the kernel does not export.
+        # MindSpore 2.10 exports pads to ONNX in the wrong order, which matters if they are unequal. For stride 1, pad_mode "same"
+        # is equivalent. A single number for the kernel does not export.
         padding = {"pad_mode": "pad", "pad": height // 2 * dilation} if height == width else {"pad_mode": "same"}
         if height != width and stride != 1:
-            raise ValueError(f"kernel_size {kernel_size}: stride {stride}")
+            raise ValueError(f"kernel_size {kernel_size} needs stride 1, got {stride}")
         self.direct = ops.Conv2D(out_channels, (height, width), **padding, stride=stride, dilation=dilation)
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -214,17 +220,17 @@ class Convolution(nn.Cell):
 
 
 def sides_of(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a kernel given by its side, or by both."""
+    """Return (height, width) of a kernel that is given by its side or by both."""
     return kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
 
 
 class Conv2d(nn.Cell):
-    """Convolution with bias, "same" padding."""
+    """Convolution with bias and "same" padding."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, weight_init: Initializer | str | None = None,
                  fast: bool = False, stride: int = 1, dilation: int = 1):
         super().__init__()
-        # Uniform with variance 1 / fan_in, as detectron2's and torchvision's feature pyramids have it.
+        # Uniform with variance 1 / fan_in, as in the feature pyramids of detectron2 and torchvision.
         weight_init = weight_init or Uniform(math.sqrt(3 / (in_channels * kernel_size * kernel_size)))
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = Parameter(initializer(weight_init, shape), name="weight")
@@ -236,9 +242,9 @@ class Conv2d(nn.Cell):
 
 
 class ScaledWeight(nn.Cell):
-    """weight (O, C, h, w) times scale (O,). The gradient repeats the scale again: kept, it would be as large as the weight.
+    """weight (O, C, h, w) times scale (O,). The gradient repeats the scale again; kept, it would be as large as the weight.
 
-    Operators are attributes: `ops.tile` does not compile within `bprop`.
+    Operators are attributes, because `ops.tile` does not compile within `bprop`.
     """
 
     def __init__(self) -> None:
@@ -252,16 +258,16 @@ class ScaledWeight(nn.Cell):
         return dout * self.repeat(ops.depend(scale, dout), weight), self.sum(dout * weight, (1, 2, 3))
 
     def repeat(self, scale: Tensor, weight: Tensor) -> Tensor:
-        """In the weight's shape: a product of unequal shapes keeps 16 bytes per element in memory for good on the CPU."""
+        """Repeat scale to the weight's shape: on the CPU, a product of unequal shapes keeps 16 bytes per element permanently."""
         return self.tile(scale.reshape(-1, 1, 1, 1), (1, *weight.shape[1:]))
 
 
 class ConvNorm(nn.Cell):
     """Convolution and batch norm with fixed statistics, folded into one convolution: conv(x, w * scale) + shift.
 
-    The norm's own operator would read and write the activation once more in each direction. `calibrating` (PyNative mode only)
-    replaces the statistics by those of the batch at hand, for layers without trained weights: fixed statistics of 0 and 1 behind
-    random weights would let activations grow without bound.
+    A separate norm would read and write the activation once more in each direction. `calibrating` (PyNative mode only) sets the
+    statistics to those of the current batch, for layers without pretrained weights: with statistics of 0 and 1 behind random
+    weights, activations would grow without bound.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], stride: int = 1, eps: float = 1e-5,
@@ -278,7 +284,7 @@ class ConvNorm(nn.Cell):
         self.scaled = ScaledWeight()
         self.eps = eps
         self.calibrating = False
-        self.batch_norm: nn.Cell | None = None      # what training takes instead: a norm with the statistics of the batch
+        self.batch_norm: nn.Cell | None = None      # if set, training uses it: a norm with the batch's statistics
 
     def construct(self, x: Tensor) -> Tensor:
         if self.training and self.batch_norm is not None:

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/weights/named.py
-"""Weights by name: what a key or an argument says is a file, or the name of published weights."""
+"""Resolve weights by name: the value of a key or argument is a file, or the name of published weights."""
 import logging
 import os
 import re
@@ -19,16 +19,23 @@ log = logging.getLogger(__name__)
 
 
 def is_name(value: str | os.PathLike) -> bool:
-    """Whether `value` can only be a name: no path, and nothing of this name lies in the working directory."""
+    """Return whether `value` can only be a name: it is not a path, and no such file exists in the working directory."""
     text = os.fspath(value)
     return bool(re.fullmatch(r"[A-Za-z][\w.-]*", text)) and not text.lower().endswith(FILES) and not Path(text).exists()
 
 
 def weights_file(value: str | os.PathLike, key: str, whole: bool = False) -> Path:
-    """Return the path of weights: `value` itself, or a MindSpore checkpoint of the published weights of that name.
+    """Return the path of weights: `value` itself, or the checkpoint of the published weights of that name.
 
-    Those are fetched and converted if they are not in the cache. InputError, in one line, where that is not possible or the name is
-    not known. key: what begins the message; whole: a backbone is an InputError.
+    Published weights are fetched and converted if they are not in the cache.
+
+    Args:
+        value: a path or a name.
+        key: the option or argument, for messages.
+        whole: accept whole detectors only, no backbones.
+
+    Raises:
+        InputError: if the name is unknown or its weights are not available.
     """
     if not is_name(value):
         return Path(value).expanduser()
@@ -36,18 +43,18 @@ def weights_file(value: str | os.PathLike, key: str, whole: bool = False) -> Pat
     entry = own_weights().get(name)
     if entry is None:
         others = read_table().get(name)
-        known = f": these are weights for {' and '.join(others.models)}" if others else nearest(name, own_weights())
+        known = f": those are weights for {' and '.join(others.models)}" if others else nearest(name, own_weights())
         raise InputError(f"{key}: {name}: no such file, and no published weights of this name{known}; "
-                         f"{CONVERT} --list shows all")
+                         f"{CONVERT} --list lists all")
     if whole and not entry.is_detector:
-        raise InputError(f"{key}: {name} is a backbone, to train from with pre_trained={name}")
-    from .cache import checkpoint_of  # the HTTP client takes time to import
+        raise InputError(f"{key}: {name} is a backbone, expected a detector; to train from it, set pre_trained={name}")
+    from .cache import checkpoint_of  # the HTTP client is slow to import
 
     return checkpoint_of(entry, key)
 
 
 def pretrained_file(config: Config) -> Path:
-    """Return the weights of pre_trained; InputError where there are none, or where they are for another backbone."""
+    """Return the file of pre_trained. Raises InputError if there is none."""
     path = weights_file(config.pre_trained, "pre_trained")
     if not path.is_file():
         raise InputError(f"pre_trained: no such file: {path}")
@@ -55,12 +62,12 @@ def pretrained_file(config: Config) -> Path:
 
 
 def check_pretrained(config: Config) -> None:
-    """InputError unless the weights of pre_trained are there and for the configured backbone; a warning for other keys."""
+    """Raise InputError unless the weights of pre_trained exist and fit the backbone; warn if they were trained with other keys."""
     entry = own_weights().get(config.pre_trained) if is_name(config.pre_trained) else None
     keys = entry.models[NAME] if entry else {}
     differing = {key: value for key, value in keys.items() if _plain(config[key]) != value}
     if "backbone" in differing:
-        raise InputError(f"pre_trained: {config.pre_trained} is for --backbone={keys['backbone']}, not {config.backbone}")
+        raise InputError(f"pre_trained: {config.pre_trained} needs --backbone={keys['backbone']}, got {config.backbone}")
     pretrained_file(config)
     if differing:
         log.warning("pre_trained: %s was trained with %s", config.pre_trained, as_options(differing))
@@ -71,10 +78,10 @@ def _plain(value: object) -> object:
 
 
 def weights_arguments(arguments: Sequence[str], key: str) -> list[str]:
-    """Return a command line with the configuration that belongs to its weights, unless it has a --config_path.
+    """Add to a command line the configuration that belongs to its weights, unless it has a --config_path.
 
-    It is looked for beside the file, as Detector does; a file without one keeps the defaults. The name of a published detector
-    becomes its file. key: the option of the checkpoint.
+    The configuration is looked up beside the file, as Detector does; a file without one keeps the defaults. The name of a published
+    detector is replaced by its file. key: the option that holds the checkpoint.
     """
     done = list(arguments)
     given = {word.partition("=")[0] for word in done}

@@ -1,7 +1,7 @@
 # Same as faster_rcnn/src/model_utils/weights/reader.py
-"""One reader for the checkpoint files of other frameworks: from a path to {name: array}.
+"""Read the checkpoint files of other frameworks: from a path to {name: array}.
 
-The container is told by the first bytes; the name of the file counts only where they say nothing.
+The first bytes decide which container it is; the suffix only matters if they are ambiguous.
 """
 import io
 import zipfile
@@ -22,36 +22,41 @@ from .state_dicts import COUNTERS, bare_names, choose_state_dict
 from .torch_file import MAGIC, Parameter, Tensor, TorchStream, TorchZip
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
-# Zip files that unpack to more than this many times their size, and some MB, hold no weights.
+# A zip file that unpacks to more than MOST_UNPACKED times its size, plus some MB, is refused as a bomb.
 MOST_UNPACKED, FREE_UNPACKED, FREE_TENSORS = 50, 2 ** 24, 2 ** 28
-# Of a pickle in a zip file, which PyTorch does not compress: reading one takes a thousand times as long as unpacking it.
+# Stricter for a pickle in a zip file, which PyTorch does not compress: reading one takes 1000 times as long as unpacking it.
 MOST_UNPACKED_PICKLE, FREE_UNPACKED_PICKLE = 20, 2 ** 16
-# Beginnings of files that are often taken for checkpoints -> what they are.
+# First bytes of files that are often mistaken for checkpoints -> what they are.
 MISTAKEN = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`",
     b"<!doctype": "a web page: the download failed",
     b"<html": "a web page: the download failed",
-    b"\x89HDF": "an HDF5 file, which is not read",
+    b"\x89HDF": "an HDF5 file, which is not supported",
     b"\x1f\x8b": "a gzip file: unpack it first",
 }
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file held. Its arrays are views: not to be written to."""
+    """Content of a file. The arrays are views and must not be written to."""
 
     path: Path
     container: str  # "PyTorch zip", "PyTorch stream", "pickle", "NumPy npz", "safetensors", "MindSpore checkpoint"
     arrays: dict[str, np.ndarray]  # name -> array, in the order of the file
-    extras: tuple[str, ...]  # names of what stood beside them and is no array
-    meta: dict[str, Any] = field(default_factory=dict)  # what mmdet's files say about themselves; not checked
-    notes: tuple[str, ...] = ()     # what was chosen in reading it, a line each
+    extras: tuple[str, ...]  # names of the other entries, which are not arrays
+    meta: dict[str, Any] = field(default_factory=dict)  # mmdet's meta data, unchecked
+    notes: tuple[str, ...] = ()     # choices made in reading the file, a line each
 
 
 def read_checkpoint(path: Path | str, weights: str | None = None) -> Checkpoint:
-    """Read a checkpoint of any known container; InputError (one line, the path first) where it is none, or damaged.
+    """Read a checkpoint in any known container.
 
-    weights: the key of the dictionary to take, in files that hold several; None: the one where frameworks put the weights.
+    Args:
+        path: the file.
+        weights: key of the dictionary to read, in files that hold several; None: where frameworks put the weights.
+
+    Raises:
+        InputError: if the file is damaged or not a checkpoint, in one line that begins with the path.
     """
     path = Path(path)
     if not path.is_file():
@@ -75,10 +80,10 @@ def _reader_of(path: Path, head: bytes) -> Callable[[Path, str | None], Checkpoi
     if head.startswith(b"PK"):
         return _read_zip
     if head.startswith(b"\x80") or path.suffix.lower() in PICKLE_SUFFIXES:
-        stream = MAGIC.to_bytes(10, "little") in head[:32]  # one pickled integer after the pickle's own few bytes
+        stream = MAGIC.to_bytes(10, "little") in head[:32]  # a pickled integer, after the pickle's header
         return _read_stream if stream else _read_pickle
     if head[257:262] == b"ustar":
-        raise InputError(f"{path}: a tar file (PyTorch's container of 2016, or an archive to unpack): not read")
+        raise InputError(f"{path}: a tar file (PyTorch's container of 2016, or an archive to unpack), which is not supported")
     if is_safetensors(path, head):
         return _read_safetensors
     if path.suffix.lower() == ".ckpt":
@@ -90,7 +95,7 @@ def _reader_of(path: Path, head: bytes) -> Callable[[Path, str | None], Checkpoi
 def _read_zip(path: Path, weights: str | None) -> Checkpoint:
     try:
         archive = zipfile.ZipFile(path)
-    except Exception as error:  # zipfile raises struct.error and others beside BadZipFile for damaged directories
+    except Exception as error:  # for a damaged directory, zipfile also raises struct.error and others
         raise InputError(f"{path}: a damaged or truncated zip file: {shown(str(error))}") from error
     with archive:
         _check_unpacked(path, archive)
@@ -101,7 +106,7 @@ def _read_zip(path: Path, weights: str | None) -> Checkpoint:
 
 
 def _check_unpacked(path: Path, archive: zipfile.ZipFile) -> None:
-    """InputError for a zip bomb; zipfile gives no more of a member than the directory declares."""
+    """Raise InputError for a zip bomb; zipfile never unpacks more of a member than the directory declares."""
     declared, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
     if declared > MOST_UNPACKED * size + FREE_UNPACKED:
         raise InputError(f"{path}: refused: a zip file of {size} bytes that would unpack to {declared}")
@@ -125,7 +130,7 @@ def _read_npz(path: Path, weights: str | None) -> Checkpoint:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # np.load raises zipfile's, zlib's and its own errors for damaged files
+    except Exception as error:  # for damaged files, np.load raises errors of zipfile, zlib and its own
         raise InputError(f"{path}: a damaged .npz file, or one with Python objects: {shown(str(error))}") from error
     return _checkpoint(path, weights, "NumPy npz", arrays, None)
 
@@ -136,7 +141,7 @@ def _read_safetensors(path: Path, weights: str | None) -> Checkpoint:
 
 
 def _read_mindspore(path: Path, weights: str | None) -> Checkpoint:
-    import mindspore  # takes seconds, and the other containers do without
+    import mindspore  # takes seconds, and the other containers do not need it
 
     arrays = {}
     for name, value in load_checked(path).items():
@@ -150,7 +155,7 @@ def _read_mindspore(path: Path, weights: str | None) -> Checkpoint:
 
 def _checkpoint(path: Path, weights: str | None, container: str, tree: Any,
                 read_tensor: Callable[[Tensor], np.ndarray] | None) -> Checkpoint:
-    """Find the dictionary of tensors in what the container held, and read them."""
+    """Find the dictionary of tensors in the container's content, and read the tensors."""
     if not isinstance(tree, Mapping):
         raise InputError(f"{path}: holds a {type(tree).__name__.lower()}, not a dictionary of name and tensor")
     chosen = choose_state_dict(path, tree, lambda value: isinstance(value, (Parameter, Tensor, Array, np.ndarray)), weights)
@@ -165,17 +170,17 @@ def _checkpoint(path: Path, weights: str | None, container: str, tree: Any,
     if not arrays:
         raise InputError(f"{path}: no tensors found; it holds {', '.join(extras[:5]) or 'nothing'}")
     total, size = sum(array.nbytes for array in arrays.values()), path.stat().st_size
-    if total > MOST_UNPACKED * size + FREE_TENSORS:     # those with a stride of 0 take any size
-        raise InputError(f"{path}: refused: {size} bytes that stand for tensors of {total}")
+    if total > MOST_UNPACKED * size + FREE_TENSORS:     # with a stride of 0, a tensor can have any size
+        raise InputError(f"{path}: refused: {size} bytes declare tensors of {total} bytes")
     prefix, names = bare_names(arrays)
-    notes = [chosen.note, f"names: without {prefix!r} in front" if prefix else ""]
+    notes = [chosen.note, f"names: prefix {prefix!r} removed" if prefix else ""]
     meta = tree.get("meta")
     return Checkpoint(path, container, dict(zip(names, arrays.values())), tuple(extras),
                       dict(meta) if isinstance(meta, Mapping) else {}, tuple(filter(None, notes)))
 
 
 def _array(value: Any, read_tensor: Callable[[Tensor], np.ndarray] | None) -> np.ndarray | None:
-    """The array that an entry stands for, or None."""
+    """Return the array of an entry, or None if it is not an array."""
     if isinstance(value, Parameter):
         value = value.data
     if isinstance(value, Tensor) and read_tensor is not None:

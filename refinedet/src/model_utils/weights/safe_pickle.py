@@ -1,13 +1,13 @@
 # Same as faster_rcnn/src/model_utils/weights/safe_pickle.py
 """An unpickler that builds plain containers and NumPy arrays, and nothing else.
 
-A pickle is a program: it may name any function of any module and call it. Here every name is looked up in a table of
-our own; what is not in it is refused by name and nothing is imported. The table holds no foreign class either, not even
-OrderedDict or ndarray: a pickle could set attributes on it (BUILD) or hand NumPy a state that contradicts itself. It
-holds `Builder`s: small objects that check their arguments, and that, like all they return, a pickle cannot change.
+A pickle is a program: it may name any function of any module and call it. This unpickler looks every name up in its own
+table, and refuses names that are not in it without importing anything. The table holds no foreign classes either, not even
+OrderedDict or ndarray: a pickle could set attributes on them (BUILD) or pass NumPy an inconsistent state. It holds
+`Builder`s: small objects that check their arguments. A pickle can change neither them nor what they return.
 
-A pickle may also name one object again and again, in itself (t = (t, t)) or as an argument: what then takes longer and longer,
-hashing and copying, is refused or counted against the size of the file.
+A pickle may also refer to one object repeatedly, inside itself (t = (t, t)) or as an argument, so that hashing and copying
+take exponentially longer. Such structures are refused, or counted against the size of the file.
 """
 import io
 import pickle
@@ -20,21 +20,21 @@ from ..config import InputError
 from ..yaml_text import shown
 from .pickled_arrays import Builder, Fixed, Globals, numpy_globals
 
-MOST_IN_KEY = 32        # elements of a tuple that is a key
+MOST_IN_KEY = 32        # elements of a tuple used as a key
 MOST_INTEGER = 1024     # bytes of an integer
-# What calls may cost: elements and bytes of their arguments for each byte of the pickle, and some that are free.
+# Cost limit of calls: elements and bytes of their arguments, COST for each byte of the pickle, plus FREE_COST.
 COST, FREE_COST = 4, 1_000_000
 
 
 class Items(OrderedDict):
-    """The OrderedDict of a pickle, without the attributes that may come with it (PyTorch's `_metadata`)."""
+    """OrderedDict in a pickle, without the attributes that may come with it (PyTorch's `_metadata`)."""
 
     def __setstate__(self, state: Any) -> None:
         pass
 
 
 class ReadPast(Fixed):
-    """Stands for an object that a training keeps beside the weights: it takes what the pickle gives it and keeps nothing."""
+    """Stand-in for an object that a training run saved beside the weights: accepts everything and keeps nothing."""
 
     __slots__ = ()
 
@@ -54,41 +54,41 @@ class ReadPast(Fixed):
 
 
 class HistoryBuffer(ReadPast):
-    """Of mmengine's, which holds methods of its own class; see `SafeUnpickler.find_class`."""
+    """mmengine's HistoryBuffer, which refers to methods of its class; see `SafeUnpickler.find_class`."""
 
     __slots__ = ()
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     if encoding not in ("latin1", "latin-1"):  # how Python 3 writes bytes under protocol 2
-        raise ValueError(f"bytes in encoding {shown(encoding)}")
+        raise ValueError(f"bytes in encoding {shown(encoding)}, expected latin1")
     return text.encode("latin1")
 
 
 def check_key(key: Any) -> None:
-    """ValueError for a key that takes long to hash: a tuple in a tuple doubles the time, in a few bytes each."""
+    """Raise ValueError for keys that are slow to hash: each nested tuple doubles the time at a cost of a few bytes."""
     if type(key) is tuple and (len(key) > MOST_IN_KEY or any(type(item) in (tuple, frozenset) for item in key)):
         raise ValueError("a nested or long tuple as a key")
 
 
 def _as_keys(items: Any = ()) -> Any:
     if not isinstance(items, (list, tuple, set, dict)):
-        raise ValueError("a set of what is no list")
+        raise ValueError("a set that is not built from a list")
     for item in items:
         check_key(item)
     return items
 
 
 def _with_keys(pairs: Any = ()) -> Any:
-    """What a dictionary is made of: another one, or pairs."""
+    """Return `pairs` if a dictionary can be built from them: another dictionary, or a list of pairs."""
     if not isinstance(pairs, dict):
         if not isinstance(pairs, (list, tuple)) or any(type(pair) not in (list, tuple) or len(pair) != 2 for pair in pairs):
-            raise ValueError("a dictionary of what are no pairs")
+            raise ValueError("a dictionary that is not built from pairs")
         _as_keys([key for key, _ in pairs])
     return pairs
 
 
-# What trainings save of their settings: module -> classes.
+# Classes that training programs save among their settings: module -> names.
 SETTINGS = {
     "argparse": ("Namespace",),
     "pathlib": ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
@@ -116,20 +116,26 @@ GLOBALS = {
     ("collections", "OrderedDict"): Builder(lambda *pairs: Items(_with_keys(*pairs))),
     ("collections", "Counter"): Builder(lambda *pairs: dict(_with_keys(*pairs))),
     ("_codecs", "encode"): Builder(_encode),
-    ("__builtin__", "bytes"): Builder(lambda: b""),  # how protocol 2 writes the empty one
+    ("__builtin__", "bytes"): Builder(lambda: b""),  # how protocol 2 writes empty bytes
     ("builtins", "set"): Builder(lambda *items: set(_as_keys(*items))),
     ("__builtin__", "set"): Builder(lambda *items: set(_as_keys(*items))),
     ("mmengine.logging.history_buffer", "HistoryBuffer"): HistoryBuffer,
     **numpy_globals(),
 }
-# How protocol 2 names the methods that a HistoryBuffer holds; of anything else it is refused.
+# How protocol 2 names the methods that a HistoryBuffer holds; getattr of anything else is refused.
 GETATTR = (("builtins", "getattr"), ("__builtin__", "getattr"))
 
 
 class SafeUnpickler(pickle._Unpickler):
-    """`path` is for messages; `extra`: more allowed globals; `load_storage(pid)`: what a persistent id stands for.
+    """Unpickler with an allowlist.
 
-    Python's unpickler in Python: the one in C makes room for as many GB as one damaged memo index asks for.
+    It derives from the one in Python because the one in C allocates GBs if a damaged memo index asks for them.
+
+    Args:
+        file: the pickle.
+        path: for messages.
+        extra: further allowed globals.
+        load_storage: function of a persistent id that returns the object it refers to.
     """
 
     def __init__(self, file: io.BytesIO, path: Path | str, extra: Globals | None = None,
@@ -141,10 +147,10 @@ class SafeUnpickler(pickle._Unpickler):
         self.left = COST * len(file.getbuffer()) + FREE_COST
 
     def spend(self, args: Any) -> None:
-        """Count what a call or a state costs."""
+        """Count the cost of a call or a state."""
         self.left -= sum(len(item) for item in args if isinstance(item, (str, bytes, bytearray, list, tuple, dict, set, frozenset)))
         if self.left < 0:
-            raise ValueError("it takes far more work than its size explains")
+            raise ValueError("unpickling takes far more work than the file's size justifies")
 
     def find_class(self, module: str, name: str) -> Any:
         asked = f"{module}.{name}"
@@ -155,8 +161,8 @@ class SafeUnpickler(pickle._Unpickler):
         return found.counted(self.spend) if isinstance(found, Builder) else found
 
     def _refuse(self, asked: str) -> NoReturn:
-        raise InputError(f"{self.path}: refused: its pickle asks for {shown(asked)}; tensors, arrays and plain containers "
-                         "alone are read (save a dictionary of name and tensor, nothing else)")
+        raise InputError(f"{self.path}: refused: its pickle asks for {shown(asked)}; only tensors, arrays and plain containers "
+                         "are read (save a dictionary of name and tensor, nothing else)")
 
     def persistent_load(self, pid: Any) -> Any:
         if self.load_storage is None:
@@ -164,12 +170,12 @@ class SafeUnpickler(pickle._Unpickler):
         return self.load_storage(pid)
 
     def _load_bytes_to_change(self) -> None:
-        """BYTEARRAY8 without a buffer of the length that a damaged file may ask for."""
-        reader: Any = self      # the stubs of the class lack what it reads by
+        """Read BYTEARRAY8 without allocating the length that a damaged file may declare."""
+        reader: Any = self      # the type stubs lack these attributes
         reader.append(reader.read(int.from_bytes(reader.read(8), "little")))
 
     def _check_keys(self) -> None:
-        """Before the keys and values above the mark are put into a dictionary."""
+        """Check the keys before SETITEMS puts the pairs above the mark into a dictionary."""
         stack: Any = self
         for key in stack.stack[::2]:
             check_key(key)
@@ -187,7 +193,7 @@ class SafeUnpickler(pickle._Unpickler):
         stack.load_dict()
 
     def _check_items(self) -> None:
-        """Before the items above the mark are put into a set."""
+        """Check the items before ADDITEMS puts those above the mark into a set."""
         stack: Any = self
         _as_keys(stack.stack)
         stack.load_additems()
@@ -198,7 +204,7 @@ class SafeUnpickler(pickle._Unpickler):
         stack.load_frozenset()
 
     def _load_integer(self) -> None:
-        """LONG4: no number that a checkpoint holds takes more than some bytes."""
+        """Read LONG4, but refuse numbers far longer than any in a checkpoint."""
         stack: Any = self
         length = int.from_bytes(stack.read(4), "little", signed=True)
         if not 0 <= length <= MOST_INTEGER:
@@ -206,7 +212,7 @@ class SafeUnpickler(pickle._Unpickler):
         stack.append(pickle.decode_long(stack.read(length)))
 
     def _build(self) -> None:
-        """A state may be the bytes of an array."""
+        """Count the cost of a state, which may be the bytes of an array, before BUILD."""
         stack: Any = self
         state = stack.stack[-1]
         self.spend(state if isinstance(state, tuple) else (state,))
@@ -220,9 +226,9 @@ class SafeUnpickler(pickle._Unpickler):
 
 def load_pickle(file: io.BytesIO, path: Path | str, extra: Globals | None = None,
                 load_storage: Callable[[Any], Any] | None = None) -> Any:
-    """The next pickle of `file`. What is wrong with it is an InputError that begins with `path`.
+    """Return the next pickle of `file`. Raises InputError, in a message that begins with `path`, if it is damaged or refused.
 
-    In memory, because a file on disk makes room for all the bytes that a damaged length asks for.
+    `file` is in memory, since reading from disk allocates all the bytes that a damaged length declares.
     """
     try:
         return SafeUnpickler(file, path, extra, load_storage).load()

@@ -1,7 +1,7 @@
 # Same as faster_rcnn/src/model_utils/weights/safetensors_file.py
-"""The safetensors container, read without its library.
+"""Read the safetensors container without its library.
 
-An unsigned little-endian 64-bit number, the length of the header; the header, JSON of name -> {"dtype", "shape",
+Layout: the length of the header, an unsigned little-endian 64-bit number; the header, JSON of name -> {"dtype", "shape",
 "data_offsets": [begin, end]}, and "__metadata__" -> {text: text}; then the tensors' bytes, little-endian, without gaps.
 """
 import json
@@ -16,7 +16,7 @@ from ..config import InputError
 from ..yaml_text import shown
 from .pickled_arrays import whole_numbers
 
-# As the format's own library limits it.
+# The limit of the format's own library.
 LONGEST_HEADER = 100_000_000
 METADATA = "__metadata__"
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
@@ -24,7 +24,7 @@ DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8",
 
 
 class Span(NamedTuple):
-    """Where the bytes of a tensor are, and what they mean."""
+    """Position of a tensor's bytes, with their type and shape."""
 
     begin: int
     end: int
@@ -33,19 +33,19 @@ class Span(NamedTuple):
 
 
 class Safetensors(NamedTuple):
-    """What a file holds."""
+    """Content of a file."""
 
     arrays: dict[str, np.ndarray]       # in the order of the file; bfloat16 as float32
     metadata: dict[str, Any]
 
 
 def is_safetensors(path: Path, head: bytes) -> bool:
-    """By its suffix, or by a header that begins as JSON; MindSpore's files have no beginning of their own, but a suffix."""
+    """Decide by the suffix, or by a header that begins like JSON. MindSpore's files have no signature, but a suffix."""
     return path.suffix.lower() == ".safetensors" or (head[8:10] in (b'{"', b"{}") and path.suffix.lower() != ".ckpt")
 
 
 def read_safetensors(path: Path) -> Safetensors:
-    """Read a file; InputError where it is damaged."""
+    """Read a file. Raises InputError if it is damaged."""
     raw = path.read_bytes()
     try:
         header, start = _header(raw)
@@ -61,29 +61,29 @@ def read_safetensors(path: Path) -> Safetensors:
 
 
 def _header(raw: bytes) -> tuple[dict[str, Any], int]:
-    """(the header, where the data begins)."""
+    """Return (header, position where the data begins)."""
     length, left = int.from_bytes(raw[:8], "little"), len(raw) - 8
     if left < 2 or length > min(left, LONGEST_HEADER):
-        raise ValueError(f"a header of {length} bytes, {max(left, 0)} are left in the file")
+        raise ValueError(f"a header of {length} bytes, but {max(left, 0)} are left in the file")
     header = json.loads(raw[8:8 + length].decode("utf-8"), object_pairs_hook=_without_repeats)
     if not isinstance(header, dict):
-        raise ValueError("a header that is no object")
+        raise ValueError("a header that is not a JSON object")
     return header, 8 + length
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name given twice")
+        raise ValueError("a name that occurs twice")
     return found
 
 
 def _span(name: str, entry: Any) -> Span:
-    """Return the span of a tensor."""
+    """Return the span of a tensor. Raises ValueError if the entry is malformed."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise ValueError(f"{shown(name)}: {shown(entry)}")
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
-        raise ValueError(f"{shown(name)}: type {shown(entry['dtype'])} is not read")
+        raise ValueError(f"{shown(name)}: type {shown(entry['dtype'])} is not supported")
     shape, offsets = (whole_numbers(entry[key], f"{key} of {shown(name)}") for key in ("shape", "data_offsets"))
     size = math.prod(shape) * np.dtype(DTYPES[entry["dtype"]]).itemsize
     if len(offsets) != 2 or offsets[1] - offsets[0] != size:
@@ -92,7 +92,7 @@ def _span(name: str, entry: Any) -> Span:
 
 
 def _check_spans(spans: Mapping[str, Span], size: int) -> None:
-    """One after the other from the first byte to the last: what overlaps would make much of little."""
+    """Raise ValueError unless the tensors cover the data without gaps; overlaps could declare far more than the file holds."""
     end = 0
     for name, span in sorted(spans.items(), key=lambda item: item[1][:2]):
         if span.begin != end:
