@@ -3,12 +3,12 @@
 
 usage: python train.py --config_path=F --coco_root=D [--pre_trained=C] [--resume=auto|PATH] [--key=value ...]
 
-Writes to output_path: config.yaml, checkpoint/, loss_0.log, metrics.jsonl and TensorBoard events. Ctrl-C or SIGTERM stops the run
-after the current step; --resume=auto then continues it as if it had not been interrupted.
+Writes config.yaml, checkpoint/, loss_0.log, metrics.jsonl and TensorBoard events to output_path. Ctrl-C and SIGTERM stop the run
+after the current step; --resume=auto then resumes it with the same results as an uninterrupted run.
 """
 from src.model_utils.signals import end_at_signals
 
-end_at_signals()                    # before any other import
+end_at_signals()                    # before other imports
 
 import functools
 from pathlib import Path
@@ -30,7 +30,7 @@ def main() -> int:
                           prepare=functools.partial(as_job, weights="pre_trained", data=True), classes_of_data=True)
     if config.pre_trained:
         check_pretrained(config)
-    from src.model_utils.training.run import train_command  # imports MindSpore, which takes seconds: report wrong options first
+    from src.model_utils.training.run import train_command  # imported late: MindSpore takes seconds
 
     return train_command(config)
 

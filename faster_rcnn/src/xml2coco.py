@@ -33,7 +33,7 @@ def convert(data_path: Path, classes=None) -> dict:
         "voc", images, data_path / "annotations", ["background", *classes] if classes else None)
     kept = []
     for record in records:
-        try:        # the XML may have the size wrong, and not all tools write it
+        try:        # the size in the XML may be wrong or missing
             stored = mindrecord.image_files.inspect(mindrecord.image_files.read_image(images / record.file_name))
         except mindrecord.image_files.ImageError as error:
             problems.append(mindrecord.Problem(str(images / record.file_name), "", str(error), error.kind))
