@@ -1,5 +1,5 @@
-# Every target makes its environment by itself. `make help` lists the targets and variables.
-# Paths are quoted and kept out of targets and prerequisites, which cannot hold a space.
+# Every target sets up the environment it needs. `make help` lists the targets and variables.
+# Paths are quoted and kept out of targets and prerequisites, which cannot contain spaces.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +13,7 @@ SHELL := /bin/bash
 .PHONY: help venv demo test lint sync check docs
 
 PY := "$(VENV)/bin/python"
-# The checkout may be read-only: caches lie in the environment.
+# The checkout may be read-only, so caches are kept in the environment.
 export RUFF_CACHE_DIR := $(VENV)/ruff_cache
 export MYPY_CACHE_DIR := $(VENV)/mypy_cache
 # Tests of the configuration and of each part of the networks, against literals and numpy.
@@ -27,12 +27,12 @@ help: ## this list
 	@echo
 	@printf '  %s\n' \
 	  'VENV=DIR    the environment (default: .venv, 3 GB)' \
-	  'PYTHON=EXE  the Python 3.11 or 3.12 that makes it (default: python3)' \
+	  'PYTHON=EXE  Python 3.11 or 3.12 to create it with (default: python3)' \
 	  'MODEL=NAME  the model of the demo (default: faster_rcnn)' \
 	  'SITE=DIR    where make docs writes the pages (default: site)' \
-	  'ARGS=...    further options of the demo, or of pytest'
+	  'ARGS=...    additional options of the demo or of pytest'
 
-venv: ## make the environment and install the pinned packages, where they are not there yet
+venv: ## create the environment and install the pinned packages, if missing
 	@stamp="$(VENV)/requirements.installed"; \
 	if cat requirements.txt requirements-dev.txt | cmp -s - "$$stamp"; then exit 0; fi; \
 	if ! $(PY) -m pip --version >/dev/null 2>&1; then \
@@ -55,7 +55,7 @@ lint: venv ## ruff, mypy, shellcheck
 	"$(VENV)/bin/shellcheck" $$(grep -L '^# Same as ' .ci/run */*.sh */scripts/*.sh */test/*.sh) & shellcheck=$$!; \
 	status=0; $(PY) -m mypy || status=1; wait "$$shellcheck" || status=1; exit "$$status"
 
-sync: venv ## rewrite the files that are copies of another model's
+sync: venv ## rewrite the copies of another model's files
 	@$(PY) tests/sync_copies.py
 
 check: lint ## the quick checks: ruff, mypy, shellcheck, copies, configuration, the parts of the networks

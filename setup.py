@@ -1,7 +1,7 @@
-"""The packages of the wheel: the models, each with a copy of the tools of utils/ that its commands need.
+"""The packages of the wheel: each model, with a copy of the tools of utils/ that its commands need.
 
-So nothing is called `utils` at the top of site-packages, and an installed model finds its tools as a model directory with utils/ in
-it does. Everything else is in pyproject.toml.
+The copies keep the name `utils` out of site-packages, and an installed model finds its tools just as a model directory does.
+Everything else is in pyproject.toml.
 """
 from setuptools import find_packages, setup
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Unpack MindSpore Lite 2.0.0 for the CPU from its Python wheel: headers and libraries, no Python needed by them.
+# Unpack MindSpore Lite 2.0.0 for the CPU from its Python wheel: headers and libraries, which do not need Python.
 # usage: bash get_lite.sh FOLDER
-# Then `export MS_LITE_HOME=FOLDER`. On Ascend take the package of MindSpore Lite for your device in its place.
+# Then `export MS_LITE_HOME=FOLDER`. On Ascend, use the MindSpore Lite package for your device instead.
 set -euo pipefail
 [[ $# -eq 1 && $1 != -* ]] || { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
-[[ ! -e $1 ]] || { printf 'get_lite.sh: error: %s is there already\n' "$1" >&2; exit 2; }
+[[ ! -e $1 ]] || { printf 'get_lite.sh: error: %s exists already\n' "$1" >&2; exit 2; }
 PYTHON=${PYTHON:-python3}
 mkdir -p -- "$(dirname -- "$1")"
 scratch=$(mktemp -d "$(dirname -- "$1")/.lite-XXXXXX")
@@ -19,7 +19,7 @@ import zipfile
 
 scratch = pathlib.Path(sys.argv[1])
 (wheel,) = scratch.glob("*.whl")
-# Of the libraries those that inference on the CPU loads.
+# The libraries that inference on the CPU loads.
 needed = ("libdnnl", "libmindspore", "libmslite_converter_plugin", "libmsplugin-ge-litert", "libopencv_", "libruntime_convert_plugin")
 with zipfile.ZipFile(wheel) as content:
     for name in content.namelist():

@@ -1,17 +1,17 @@
-"""Rewrite a MINDIR of version 3, as MindSpore 2.3 to 2.10 export it, as version 1, which MindSpore Lite 2.0 reads.
+"""Rewrite a MINDIR of version 3, exported by MindSpore 2.3 to 2.10, as version 1, which MindSpore Lite 2.0 reads.
 
 usage: python mindir_v1.py IN.mindir OUT.mindir
 
-In version 3 some settings of an operator are inputs, which were attributes before. What is not in the tables below is
-refused by name: passed on, Lite could compute something else. A current Lite reads version 3 and needs none of this.
+In version 3, some attributes of operators are inputs. Operators that are not in the tables below are refused by name, since Lite
+might compute something else for them. A current Lite reads version 3, and does not need this.
 """
 import struct
 import sys
 from pathlib import Path
 
-# Number of an enumeration -> text
+# Value of the enumeration -> text
 FORMATS = {0: b"NCHW", 1: b"NHWC", 2: b"NHWC", 3: b"NCHW"}
-# Operator -> inputs that become attributes: (position, names of the attribute). Without a name the input is dropped.
+# Operator -> inputs that become attributes: (position, names of the attribute). An input without a name is dropped.
 BECOME_ATTRIBUTES = {
     "BatchMatMul": ((2, ("transpose_a",)), (3, ("transpose_b",))),
     "BatchNorm": ((5, ("is_training",)), (6, ("epsilon",)), (7, ("momentum",)), (8, ("format",))),
@@ -25,28 +25,28 @@ BECOME_ATTRIBUTES = {
     "StridedSlice": ((4, ("begin_mask",)), (5, ("end_mask",)), (6, ("ellipsis_mask",)), (7, ("new_axis_mask",)),
                      (8, ("shrink_axis_mask",))),
 }
-# Operator -> what it was called
+# Operator -> its name in version 1
 OLD_NAMES = {"Muls": "Mul", "SumExt": "ReduceSum"}
 SAME = {"Add", "Cast", "Conv2D", "Depend", "Div", "Exp", "ExpandDims", "Flatten", "GreaterEqual", "Load", "MakeTuple", "MaxPool",
         "Maximum", "Minimum", "Mul", "ReLU", "Reshape", "Return", "Sigmoid", "Sqrt", "Sub", "Tile", "Transpose", "TupleGetItem",
         "UpdateState"}
-# Of these a number becomes a tensor.
+# Operators whose scalar inputs become tensors.
 ELEMENTWISE = {"Add", "Div", "GreaterEqual", "Maximum", "Minimum", "Mul", "Sub"}
 REFERENCE = "REF::"
 
 
 class ConversionError(Exception):
-    """A file that is not converted, told in one line."""
+    """The file cannot be converted; the message is one line."""
 
 
 def convert(model, pb) -> None:
     """Rewrite the ModelProto in place. pb: the module mind_ir_pb2."""
     if model.mind_ir_version == 1:
-        raise ConversionError("it is of version 1 already")
+        raise ConversionError("it already has version 1")
     if model.mind_ir_version != 3:
         raise ConversionError(f"expected version 3, got {model.mind_ir_version}")
     if len(model.functions):
-        raise ConversionError("it has control flow, which version 1 cannot hold")
+        raise ConversionError("it has control flow, which version 1 does not support")
     primitives = {item.name: item for item in model.primitives}
     constants = {node.output[0]: node for node in model.graph.node if node.op_type == "Constant"}
     _refuse_unknown(model, primitives)
@@ -65,7 +65,7 @@ def convert(model, pb) -> None:
         _move_inputs(node, primitive, constants, pb)
         node.op_type = REFERENCE + primitive.name
     _unshare_weights(model)
-    # Constants come before what reads them.
+    # Constants must precede the nodes that read them.
     nodes = [type(node).FromString(node.SerializeToString()) for node in model.graph.node]
     first = [node for node in nodes if node.op_type == "Constant"]
     del model.graph.node[:]
@@ -78,7 +78,7 @@ def _refuse_unknown(model, primitives) -> None:
              for node in model.graph.node}
     unknown = sorted(names - SAME - set(BECOME_ATTRIBUTES) - set(OLD_NAMES) - {"Constant"})
     if unknown:
-        raise ConversionError(f"operators that version 1 is not known to take as they are: {', '.join(unknown)}")
+        raise ConversionError(f"operators that may differ in version 1: {', '.join(unknown)}")
 
 
 def _is_scalar(node, pb) -> bool:
@@ -87,7 +87,7 @@ def _is_scalar(node, pb) -> bool:
 
 
 def _as_tensor(node, name: str, pb):
-    """A Constant with the number of another as a float32 tensor of no dimensions."""
+    """Return a copy of a scalar Constant as a 0-dimensional float32 tensor."""
     value = node.attribute[0]
     kinds = pb.AttributeProto
     number = {kinds.FLOAT: value.f, kinds.DOUBLE: value.d}.get(value.type, value.i)
@@ -105,8 +105,8 @@ def _as_tensor(node, name: str, pb):
 def _unshare_weights(model) -> None:
     """Give each convolution a weight of its own.
 
-    Lite 2.0 packs a weight once, as the algorithm of the first convolution wants it. With maps of another size the next one may
-    take another algorithm, and computes nonsense from it.
+    Lite 2.0 packs a weight once, in the layout of the first convolution's algorithm. For another map size, a second convolution may
+    choose a different algorithm and compute wrong results from that layout.
     """
     parameters = {item.name: item for item in model.graph.parameter}
     loads = {node.output[0]: node for node in model.graph.node if node.op_type.startswith(REFERENCE + "Load:")}
@@ -129,7 +129,7 @@ def _unshare_weights(model) -> None:
             copy.input[0] = own.name
             copies[number] = copy
         node.input[1] = copies[number].output[0] if load else own.name
-    for number in sorted(copies, reverse=True):     # each in front of the one that reads it
+    for number in sorted(copies, reverse=True):     # each before the node that reads it
         model.graph.node.insert(number, copies[number])
 
 
@@ -139,7 +139,7 @@ def _move_inputs(node, primitive, constants, pb) -> None:
         if position >= len(node.input):
             continue
         if node.input[position] not in constants:
-            raise ConversionError(f"{primitive.op_type}: input {position} is not a constant, so it cannot become an attribute")
+            raise ConversionError(f"{primitive.op_type}: input {position} is not a constant and cannot become an attribute")
         value = constants[node.input[position]].attribute[0]
         moved[position] = names
         for name in names:
@@ -172,7 +172,7 @@ def main(arguments: list) -> int:
     except OSError as error:
         print(f"mindir_v1.py: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-    except Exception as error:  # protobuf's DecodeError, whose place depends on its version
+    except Exception as error:  # protobuf's DecodeError, whose module depends on its version
         print(f"mindir_v1.py: error: {source}: not a MINDIR ({error})", file=sys.stderr)
         return 2
     return 0

@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# Start a container with a data and a model directory at their own paths, as the user who calls.
+# Start a container with a data and a model directory mounted at the same paths, as the calling user.
 # usage: bash docker_start.sh IMAGE DATA_DIR MODEL_DIR [COMMAND...]
-# DRY_RUN=1 prints the docker command and starts nothing.
-# Without COMMAND it is a shell. Ascend cards and NVIDIA GPUs that this machine has are there too; SHM_SIZE (8g) is the
-# shared memory, DEVICE_DIR (/dev) the folder of the cards, MS_LITE_HOME the folder of MindSpore Lite for inference in C++.
+# DRY_RUN=1 prints the docker command without running it.
+# COMMAND defaults to a shell. Ascend devices and NVIDIA GPUs of this machine are available. SHM_SIZE (8g) sets the shared memory,
+# DEVICE_DIR (/dev) the folder of the devices, MS_LITE_HOME the folder of MindSpore Lite for inference in C++.
 set -euo pipefail
 
 usage() { sed -n '3,6s/^# //p' -- "$0" >&2; exit 2; }
 fail() { printf 'docker_start.sh: error: %s\n' "${1//[[:cntrl:]]/ }" >&2; exit 2; }
 
-# The absolute path of folder $2; $1 is its name in the usage.
+# folder NAME PATH: print the absolute path of a folder; NAME is the argument's name in the usage.
 folder() {
   [[ -d $2 ]] || fail "$1: no such folder: $2"
   local path=$2
-  [[ $path == /* ]] || path=./$path    # - is the folder before, and without ./ one of CDPATH may be taken
+  [[ $path == /* ]] || path=./$path    # cd would take - for the previous folder, and search CDPATH without ./
   path=$(CDPATH='' cd -- "$path" && pwd -P && printf x) || fail "$1: cannot be entered: $2"
   path=${path%$'\n'x}
-  [[ $path != *[,\"]* ]] || fail "$1: docker takes no path with a comma or a quote: $path"
-  [[ $path != *[[:cntrl:]]* ]] || fail "$1: docker takes no path with a line break or another control character: $path"
+  [[ $path != *[,\"]* ]] || fail "$1: docker does not accept a path with a comma or a quote: $path"
+  [[ $path != *[[:cntrl:]]* ]] || fail "$1: docker does not accept a path with a line break or control character: $path"
   printf '%s' "$path"
 }
 
-# mount FOLDER [readonly]: at its own path; a second time is none.
+# mount FOLDER [readonly]: mount it at the same path, unless it is mounted already.
 MOUNTED=()
 mount() {
   local path
@@ -42,7 +42,7 @@ model=$(folder MODEL_DIR "$3")
 shift 3
 devices=${DEVICE_DIR:-/dev}
 [[ $devices == /* ]] || devices=./$devices
-[[ $devices != *[:[:cntrl:]]* ]] || fail "DEVICE_DIR: docker takes no path with a colon or a control character: $devices"
+[[ $devices != *[:[:cntrl:]]* ]] || fail "DEVICE_DIR: docker does not accept a path with a colon or control character: $devices"
 [[ ${DRY_RUN:-0} == 1 ]] || type -P docker >/dev/null || fail "docker is not installed"
 
 options=(--rm --init --shm-size "$size" --user "$(id -u):$(id -g)" --env HOME=/tmp --workdir "$model")
@@ -50,8 +50,8 @@ mount "$data"
 mount "$model"
 if [[ -t 0 && -t 1 ]]; then options+=(--interactive --tty); fi
 
-# A model's folder alone needs utils/ beside it, and for inference in C++ ascend310_infer/, which is then built in the folder that
-# one calls from.
+# A model directory mounted by itself needs utils/ beside it and, for inference in C++, ascend310_infer/. The program is then built
+# in the current folder of the caller.
 if [[ -f $model/train.py ]]; then
   for beside in utils/mindrecord ascend310_infer/src; do
     path=$(dirname -- "$model")/$beside
@@ -76,7 +76,7 @@ if [[ ${#cards[@]} -gt 0 ]]; then
   for path in /usr/local/Ascend/driver /usr/local/dcmi /usr/local/bin/npu-smi /etc/ascend_install.info /etc/hccn.conf; do
     if [[ -e $path ]]; then options+=(--mount "type=bind,source=$path,target=$path,readonly"); fi
   done
-  # The cards belong to a group, and the machines of a training reach each other at the host's addresses.
+  # The devices belong to a group, and machines that train together use the addresses of the hosts.
   options+=(--group-add "$(stat -c %g -- "${cards[0]}")" --network host)
 fi
 if type -P nvidia-smi >/dev/null && nvidia-smi --list-gpus >/dev/null 2>&1; then options+=(--gpus all); fi

@@ -214,7 +214,7 @@ def check_against_python(model: str, made: Path, mindir: str, coco: Path, tools:
     done = called(repo_dir, model, command, folder, *tools)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "000000900002.jpg: neither JPEG nor PNG (10 bytes)" in done.stderr
-    assert "7 pictures, 1 not readable" in done.stdout and "latency of network and NMS in ms: 50%" in done.stdout
+    assert "7 images, 1 not readable" in done.stdout and "latency of network and NMS in ms: 50%" in done.stdout
     wanted = json.loads((made / "detections" / "detections.json").read_text())
     found = json.loads((folder / "infer_result" / "detections.json").read_text())
     assert abs(len(found) - len(wanted)) <= 0.01 * len(wanted) and len(wanted) > 300

@@ -1,1 +1,1 @@
-"""Tools that the model directories share: MindRecord conversion and the data doctor, the demo."""
+"""Tools that the model directories share: MindRecord conversion and data checks, launchers, rank tables, reports, the demo."""

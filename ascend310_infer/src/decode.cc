@@ -1,5 +1,5 @@
-// Decoding with libjpeg and libpng. Both report errors by longjmp, so nothing with a destructor lives in the functions that
-// call setjmp.
+// Decoding with libjpeg and libpng. Both report errors by longjmp, so functions that call setjmp must not hold objects with
+// destructors.
 #include <csetjmp>
 #include <cstddef>
 #include <cstdio>
@@ -18,10 +18,10 @@
 namespace detect {
 namespace {
 
-// The limits of infer.py. Above them a file is taken for damaged: its pixels would fill 800 MB.
+// The limits of infer.py: a larger file is assumed to be damaged, since its pixels would take 800 MB.
 constexpr int64_t kMostPixels = int64_t{1} << 28, kLongestSide = 1000000;
 
-// False where there is no memory: what the libraries hold must be freed before an exception is thrown.
+// Returns false if memory runs out: the libraries' memory must be freed before an exception is thrown.
 template <typename T>
 bool Resize(size_t count, std::vector<T> *values) {
   try {
@@ -52,14 +52,14 @@ void JpegFail(j_common_ptr info) {
   std::longjmp(errors->back, 1);
 }
 
-// The decoder gets over damage, and fills what is missing at the end with grey: that is no picture to OpenCV either.
+// libjpeg tolerates damage and fills missing data at the end with grey; OpenCV rejects such files.
 void JpegNote(j_common_ptr info, int level) {
   if (level < 0 && info->err->msg_code == JWRN_JPEG_EOF) {
     JpegFail(info);
   }
 }
 
-// channels: 3, or 4 where the file is CMYK.
+// channels: 4 for CMYK, otherwise 3.
 bool ReadJpeg(const uint8_t *data, size_t length, Size *size, int *channels, std::vector<uint8_t> *pixels,
               JpegErrors *errors) {
   jpeg_decompress_struct info;
@@ -92,7 +92,7 @@ bool ReadJpeg(const uint8_t *data, size_t length, Size *size, int *channels, std
   return true;
 }
 
-// Adobe's CMYK, whose inks are inverted.
+// Converts Adobe's CMYK, whose inks are inverted.
 std::vector<uint8_t> BgrOfCmyk(const std::vector<uint8_t> &cmyk) {
   std::vector<uint8_t> bgr(cmyk.size() / 4 * 3);
   for (size_t i = 0, j = 0; i + 3 < cmyk.size(); i += 4, j += 3) {
@@ -166,38 +166,38 @@ bool ReadPng(PngInput *input, Size *size, std::vector<uint8_t> *pixels, std::vec
   return true;
 }
 
-// As it is stored.
-Picture DecodeStored(const std::vector<uint8_t> &data) {
+// Decodes without applying the orientation.
+Image DecodeStored(const std::vector<uint8_t> &data) {
   static const uint8_t kPng[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-  Picture picture;
+  Image image;
   if (data.size() > 3 && data[0] == 0xff && data[1] == 0xd8 && data[2] == 0xff) {
     JpegErrors errors;
     errors.message[0] = 0;
     int channels = 3;
-    if (!ReadJpeg(data.data(), data.size(), &picture.size, &channels, &picture.bgr, &errors)) {
+    if (!ReadJpeg(data.data(), data.size(), &image.size, &channels, &image.bgr, &errors)) {
       throw std::runtime_error(std::string("not a JPEG that can be decoded: ") + errors.message);
     }
     if (channels == 4) {
-      picture.bgr = BgrOfCmyk(picture.bgr);
+      image.bgr = BgrOfCmyk(image.bgr);
     }
-    return picture;
+    return image;
   }
   if (data.size() > sizeof kPng && std::memcmp(data.data(), kPng, sizeof kPng) == 0) {
     PngInput input = {data.data(), data.size(), 0, {0}};
     std::vector<png_bytep> rows;
-    if (!ReadPng(&input, &picture.size, &picture.bgr, &rows)) {
+    if (!ReadPng(&input, &image.size, &image.bgr, &rows)) {
       throw std::runtime_error(std::string("not a PNG that can be decoded: ") + input.message);
     }
-    return picture;
+    return image;
   }
   throw std::runtime_error("neither JPEG nor PNG (" + std::to_string(data.size()) + " bytes)");
 }
 
 }  // namespace
 
-Picture Decode(const std::vector<uint8_t> &data, bool upright) {
-  Picture picture = DecodeStored(data);
-  return upright ? Turn(std::move(picture), FindOrientation(data)) : picture;
+Image Decode(const std::vector<uint8_t> &data, bool upright) {
+  Image image = DecodeStored(data);
+  return upright ? Turn(std::move(image), FindOrientation(data)) : image;
 }
 
 }  // namespace detect

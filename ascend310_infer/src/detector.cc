@@ -6,7 +6,7 @@
 namespace detect {
 namespace {
 
-// (1, rows, ...) of `rank` sides.
+// Returns whether the shape is (1, rows, ...) with `rank` dimensions.
 bool Fits(const Output &output, size_t rank, size_t rows) {
   return output.shape.size() == rank && output.shape[0] == 1 && output.shape[1] == static_cast<int64_t>(rows);
 }
@@ -31,7 +31,7 @@ Detections Detector::operator()(const NetworkInput &input, Size canvas) {
   Detections found = two_stage_ ? (*two_stage_)(input, canvas) : OfOneFile(input, canvas);
   for (int32_t label : found.labels) {
     if (label < 1 || label >= classes_) {
-      throw InputError(path_ + ": the network gave label " + std::to_string(label) + ", the configuration has " +
+      throw InputError(path_ + ": the network returned label " + std::to_string(label) + ", but the configuration has " +
                        std::to_string(classes_ - 1) + " classes");
     }
   }
@@ -43,7 +43,7 @@ Detections Detector::OfOneFile(const NetworkInput &input, Size canvas) {
   return outputs.size() == (masks_ ? 5 : 4) ? OfWholeNetwork(outputs) : OfAllBoxes(outputs);
 }
 
-// boxes (1, D, 4), scores, labels and valid (1, D); of a network with masks also masks (1, D, S, S)
+// Outputs: boxes (1, D, 4), scores, labels and valid (1, D); with masks also masks (1, D, S, S).
 Detections Detector::OfWholeNetwork(const std::vector<Output> &outputs) const {
   const size_t count = outputs[1].values.size();
   const bool same = Fits(outputs[0], 3, count) && outputs[0].values.size() == 4 * count &&
@@ -69,7 +69,7 @@ Detections Detector::OfWholeNetwork(const std::vector<Output> &outputs) const {
   return found;
 }
 
-// boxes (1, A, 4) and scores (1, A, K) of the foreground classes
+// Outputs: boxes (1, A, 4) and scores (1, A, K) of the foreground classes.
 Detections Detector::OfAllBoxes(const std::vector<Output> &outputs) const {
   const bool fits = nms_ && outputs.size() == 2 && outputs[0].shape.size() == 3 && outputs[1].shape.size() == 3 &&
                     outputs[0].shape[2] == 4 && outputs[0].shape[1] == outputs[1].shape[1] &&
@@ -82,8 +82,8 @@ Detections Detector::OfAllBoxes(const std::vector<Output> &outputs) const {
 }
 
 void Detector::Refuse(const std::vector<Output> &outputs) const {
-  throw InputError(path_ + ": the network gives " + std::to_string(outputs.size()) +
-                   " outputs, not those of this model's export.py: was it exported from another model?");
+  throw InputError(path_ + ": the network has " + std::to_string(outputs.size()) +
+                   " outputs, unlike those of this model's export.py: was it exported from another model?");
 }
 
 }  // namespace detect

@@ -1,4 +1,4 @@
-// Input of a picture -> detections: runs the network and what of the model is not in it.
+// From a preprocessed image to detections: runs the network and those parts of the model that are not in it.
 #pragma once
 
 #include <memory>
@@ -24,9 +24,9 @@ class Detector {
 
   std::string path_;
   int classes_;
-  bool masks_;  // whether the model has them
-  std::unique_ptr<TwoStage> two_stage_;  // of a network in parts; else the next two
-  std::unique_ptr<ClassNms> nms_;        // of a network without NMS; none where the configuration is of another model
+  bool masks_;  // whether the model has masks
+  std::unique_ptr<TwoStage> two_stage_;  // for a network exported in parts; otherwise the next two are set
+  std::unique_ptr<ClassNms> nms_;        // for a network without NMS; null unless the model is RefineDet
   std::unique_ptr<Model> model_;
 };
 

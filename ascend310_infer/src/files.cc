@@ -13,17 +13,17 @@ namespace detect {
 namespace fs = std::filesystem;
 namespace {
 
-// Those of infer.py, so that ids are the same. JPEG and PNG are read; the rest counts as pictures that cannot be read.
+// The extensions of infer.py, so that ids are equal. Only JPEG and PNG can be read; the others are reported as unreadable.
 const std::set<std::string> kEndings = {".avif", ".bmp", ".gif", ".ico", ".jfif", ".jp2", ".jpeg", ".jpg",
                                          ".pcx",  ".pgm", ".png", ".ppm", ".tga",  ".tif", ".tiff", ".webp"};
 
-bool IsPicture(const fs::path &path) {
+bool IsImage(const fs::path &path) {
   std::string ending = path.extension().string();
   std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return std::tolower(c); });
   return kEndings.count(ending) > 0;
 }
 
-// -1 where the name is no number.
+// Returns -1 if the name is not a number.
 int64_t NumberOf(const fs::path &path) {
   const std::string stem = path.stem().string();
   const bool digits = std::all_of(stem.begin(), stem.end(), [](char c) { return c >= '0' && c <= '9'; });
@@ -32,20 +32,20 @@ int64_t NumberOf(const fs::path &path) {
 
 }  // namespace
 
-std::vector<PictureFile> FindPictures(const std::string &folder) {
+std::vector<ImageFile> FindImages(const std::string &folder) {
   if (!fs::is_directory(folder)) {
     throw InputError("input_path: no such folder: " + folder);
   }
   std::vector<fs::path> paths;
   const auto options = fs::directory_options::skip_permission_denied;
   for (const auto &entry : fs::recursive_directory_iterator(folder, options)) {
-    std::error_code error;  // of a link that leads to itself, for one
-    if (IsPicture(entry.path()) && entry.is_regular_file(error)) {
+    std::error_code error;  // for example a link to itself
+    if (IsImage(entry.path()) && entry.is_regular_file(error)) {
       paths.push_back(entry.path());
     }
   }
   if (paths.empty()) {
-    throw InputError("input_path: no pictures in " + folder);
+    throw InputError("input_path: no images in " + folder);
   }
   std::sort(paths.begin(), paths.end());
   std::set<int64_t> numbers;
@@ -53,7 +53,7 @@ std::vector<PictureFile> FindPictures(const std::string &folder) {
     numbers.insert(NumberOf(path));
   }
   const bool numbered = numbers.size() == paths.size() && *numbers.begin() >= 0;
-  std::vector<PictureFile> files;
+  std::vector<ImageFile> files;
   for (const auto &path : paths) {
     const int64_t id = numbered ? NumberOf(path) : static_cast<int64_t>(files.size()) + 1;
     files.push_back({id, path, path.lexically_relative(folder).generic_string()});

@@ -1,4 +1,4 @@
-// The pictures of a folder, with the ids that infer.py gives them.
+// The images of a folder, with the ids that infer.py assigns.
 #pragma once
 
 #include <cstdint>
@@ -8,17 +8,17 @@
 
 namespace detect {
 
-struct PictureFile {
+struct ImageFile {
   int64_t id = 0;
   std::filesystem::path path;
   std::string name;  // relative to the folder
 };
 
-// All below the folder, sorted. The number that a file is named by is its id (000000000139.jpg has 139), unless they are not
-// all numbers, each another; then they are counted from 1 on. InputError where there are none.
-std::vector<PictureFile> FindPictures(const std::string &folder);
+// Returns all images below the folder, sorted. Ids are the numbers in the file names (139 for 000000000139.jpg) if all names are
+// different numbers, otherwise 1, 2, ... Throws InputError if there is no image.
+std::vector<ImageFile> FindImages(const std::string &folder);
 
-// The content of a file; std::runtime_error.
+// Returns the content of a file; throws std::runtime_error.
 std::vector<uint8_t> ReadFile(const std::filesystem::path &path);
 
 }  // namespace detect

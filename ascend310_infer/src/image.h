@@ -1,4 +1,4 @@
-// Pictures on their way to the network. Sizes are (height, width); pixels lie row by row.
+// Images on their way to the network. Sizes are (height, width); pixels are in row-major order.
 #pragma once
 
 #include <cstdint>
@@ -13,31 +13,31 @@ struct Size {
   bool operator==(const Size &other) const { return height == other.height && width == other.width; }
 };
 
-// height x width x 3 bytes: blue, green, red.
-struct Picture {
+// height x width x 3 bytes, BGR.
+struct Image {
   Size size;
   std::vector<uint8_t> bgr;
 };
 
-// The same with 32-bit floats, values 0 to 255.
-struct FloatPicture {
+// height x width x 3 float32, BGR, 0 to 255.
+struct FloatImage {
   Size size;
   std::vector<float> bgr;
 };
 
-// A JPEG or PNG file as OpenCV's imdecode gives it: 8 bits, no alpha. upright: turned by its EXIF orientation.
-// std::runtime_error says what is wrong with it.
-Picture Decode(const std::vector<uint8_t> &data, bool upright);
+// Decodes a JPEG or PNG file as cv2.imdecode does: 8 bits, no alpha. upright: apply the EXIF orientation. Throws
+// std::runtime_error with the reason.
+Image Decode(const std::vector<uint8_t> &data, bool upright);
 
-// The EXIF orientation of a JPEG or PNG file, 1 to 8: 3 is upside down, 6 a quarter to the right; 1 without one.
+// Returns the EXIF orientation of a JPEG or PNG file, 1 to 8: 3 is upside down, 6 a quarter turn to the right; 1 if missing.
 int FindOrientation(const std::vector<uint8_t> &data);
-Picture Turn(Picture picture, int orientation);
+Image Turn(Image image, int orientation);
 
-// Bilinear, pixel centres at +0.5, as cv2.resize and PIL.Image.resize. scale: pixels of the result per pixel, where it is not
-// `size` over the picture's own; 0 = it is. ResizeArea is cv2.INTER_AREA, for pictures that shrink.
-Picture ResizeOpenCv(const Picture &picture, Size size, double scale = 0);
-Picture ResizeArea(const Picture &picture, Size size, double scale = 0);
-FloatPicture ResizeFloat(const Picture &picture, Size size);
-Picture ResizePillow(const Picture &picture, Size size);
+// Bilinear resizing with pixel centres at +0.5, as cv2.resize and PIL.Image.resize. scale: output pixels per input pixel, if it
+// differs from the ratio of the sizes; 0 = the ratio. ResizeArea is cv2.INTER_AREA, for shrinking.
+Image ResizeOpenCv(const Image &image, Size size, double scale = 0);
+Image ResizeArea(const Image &image, Size size, double scale = 0);
+FloatImage ResizeFloat(const Image &image, Size size);
+Image ResizePillow(const Image &image, Size size);
 
 }  // namespace detect

@@ -1,7 +1,7 @@
-// Detects objects in the pictures of a folder with an exported network, on Ascend or the CPU.
+// Detects objects in the images of a folder with an exported network, on Ascend or the CPU.
 //
-// Reading, decoding and preprocessing (threads), the device (this thread) and writing (a thread) overlap; bounded queues
-// between them keep the order of the pictures and a flat memory.
+// Reading, decoding and preprocessing (threads), inference (this thread) and writing (a thread) overlap. Bounded queues between
+// them keep the images in order and limit the memory.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -24,20 +24,20 @@ constexpr const char *kUsage =
     "usage: detect --mindir_path=F --settings_path=F --input_path=FOLDER --output_path=RESULTS.jsonl\n"
     "              [--device_type=Ascend|CPU] [--device_id=N] [--img_width=N --img_height=N] [--keep_ratio=true|false]\n"
     "              [--threads=N] [--readers=N]\n"
-    "  settings_path  what postprocess.py --settings_path=F writes of the model's configuration; flags go over it\n"
-    "  threads        of the network on the CPU and of RoIAlign (default: the file's, or one a core)\n"
-    "  readers        threads that read and decode pictures (default: 2)\n";
+    "  settings_path  file written by postprocess.py --settings_path=F; flags override it\n"
+    "  threads        for the network on the CPU and for RoIAlign (default: from the file, or one per core)\n"
+    "  readers        threads that read and decode images (default: 2)\n";
 
 const std::vector<std::string> kFlags = {"mindir_path", "settings_path", "input_path", "output_path", "device_type",
                                          "device_id", "img_width", "img_height", "keep_ratio", "threads", "readers"};
 
 struct Loaded {
-  PictureFile file;
+  ImageFile file;
   std::string problem;
   NetworkInput input;
 };
 
-Loaded Load(const PictureFile &file, const Preprocess &preprocess) {
+Loaded Load(const ImageFile &file, const Preprocess &preprocess) {
   Loaded loaded{file, "", {}};
   try {
     loaded.input = preprocess(Decode(ReadFile(file.path), preprocess.upright()));
@@ -47,10 +47,10 @@ Loaded Load(const PictureFile &file, const Preprocess &preprocess) {
   return loaded;
 }
 
-// Stages of the run, and the threads of the first and the last of them.
+// The stages of the run, and the threads of the first and last stage.
 class Pipeline {
  public:
-  Pipeline(const std::vector<PictureFile> &files, const Preprocess &preprocess, ResultsWriter *writer, Summary *summary,
+  Pipeline(const std::vector<ImageFile> &files, const Preprocess &preprocess, ResultsWriter *writer, Summary *summary,
            int readers)
       : files_(files), loaded_(2 * static_cast<size_t>(readers)), outcomes_(16) {
     try {
@@ -59,14 +59,14 @@ class Pipeline {
       }
       threads_.emplace_back([this, writer, summary] { Write(writer, summary); });
     } catch (...) {
-      Stop();  // no destructor runs after a constructor that failed
+      Stop();  // a destructor does not run after its constructor has failed
       throw;
     }
   }
 
   ~Pipeline() { Stop(); }
 
-  // Infers on this thread. What another thread failed with is thrown here.
+  // Runs inference on this thread. Rethrows an exception of another thread.
   void Run(Detector *detector, Size canvas) {
     for (size_t i = 0; i < files_.size(); ++i) {
       auto loaded = loaded_.Take();
@@ -129,7 +129,7 @@ class Pipeline {
     }
   }
 
-  const std::vector<PictureFile> &files_;
+  const std::vector<ImageFile> &files_;
   OrderedQueue<Loaded> loaded_;
   OrderedQueue<Outcome> outcomes_;
   std::atomic<size_t> claimed_{0};
@@ -147,7 +147,7 @@ void Run(const std::vector<std::string> &arguments) {
   if (device != "Ascend" && device != "CPU") {
     throw InputError("device_type: expected Ascend or CPU, got '" + device + "'");
   }
-  const auto files = FindPictures(settings.Text("input_path"));
+  const auto files = FindImages(settings.Text("input_path"));
   const Preprocess preprocess(settings);
   Detector detector(settings);
   ResultsWriter writer(settings);
@@ -155,7 +155,7 @@ void Run(const std::vector<std::string> &arguments) {
   Pipeline(files, preprocess, &writer, &summary, settings.Threads("readers")).Run(&detector, preprocess.canvas());
   writer.Finish();
   if (summary.read() == 0) {
-    throw InputError("input_path: none of the pictures in " + settings.Text("input_path") + " could be read");
+    throw InputError("input_path: none of the images in " + settings.Text("input_path") + " could be read");
   }
   std::fputs(summary.Report().c_str(), stdout);
 }
@@ -171,7 +171,7 @@ int main(int count, char **words) {
       return 0;
     }
   }
-  std::signal(SIGXFSZ, SIG_IGN);  // a file that becomes too large is an error like a full disk
+  std::signal(SIGXFSZ, SIG_IGN);  // so that exceeding the file size limit is reported like a full disk
   try {
     detect::Run(arguments);
   } catch (const std::exception &error) {

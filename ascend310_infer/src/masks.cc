@@ -8,13 +8,13 @@ namespace {
 
 constexpr int kMargin = 1;  // pixels around a box
 
-// The two cells that a pixel lies between, and what they count.
+// The two cells that a pixel lies between, and their weights.
 struct Blend {
   size_t cells[2];
   float weights[2];
 };
 
-// place: in cells, of which the mask's are `first` to first + count - 1; others count nothing.
+// place: in cells; the mask has cells `first` to first + count - 1, others have weight 0.
 Blend BlendOf(double place, int first, int count) {
   Blend blend{};
   for (int i = 0; i < 2; ++i) {
@@ -31,7 +31,7 @@ float Between(const Blend &blend, const float *values) {
   return blend.weights[0] * values[blend.cells[0]] + blend.weights[1] * values[blend.cells[1]];
 }
 
-// Along one axis: the pixels from `first` on.
+// The pixels along one axis, starting at `first`.
 struct Axis {
   int first = 0;
   std::vector<Blend> blends;
@@ -48,7 +48,7 @@ Axis GridAxis(double start, double stop, int length, int cells) {
   return axis;
 }
 
-// The mask has a rim of one cell of 0, and lies in a box of whole pixels that grows with it.
+// torchvision: the mask is padded by one cell of 0, and placed in a box of whole pixels that is expanded accordingly.
 Axis TruncatedAxis(double begin, double end, int length, int cells) {
   const float start = static_cast<float>(begin), stop = static_cast<float>(end), half = 0.5f;
   const auto growth = static_cast<float>((cells + 2) / static_cast<double>(cells));
@@ -64,7 +64,7 @@ Axis TruncatedAxis(double begin, double end, int length, int cells) {
   return axis;
 }
 
-// The mask is resized to the rounded size of the box, and lies at its truncated corner.
+// mindspore-lab: the mask is resized to the rounded size of the box and placed at its truncated corner.
 Axis RoundedAxis(double start, double stop, int length, int cells) {
   Axis axis;
   axis.first = static_cast<int>(start);
@@ -86,10 +86,10 @@ Axis AxisOf(double start, double stop, int length, int cells, PasteRule rule) {
   return rule == PasteRule::kGrid ? GridAxis(start, stop, length, cells) : TruncatedAxis(start, stop, length, cells);
 }
 
-// Collects pixels, column by column, as runs.
+// Collects pixels in column-major order as runs.
 class Runs {
  public:
-  // `count` pixels of one kind.
+  // Adds `count` pixels that are all inside or all outside.
   void Add(bool inside, uint32_t count) {
     if (count == 0) {
       return;
@@ -112,7 +112,7 @@ class Runs {
 std::string CompressRuns(const std::vector<uint32_t> &runs) {
   std::string text;
   for (size_t i = 0; i < runs.size(); ++i) {
-    // From the third on the difference to the run of its kind before; 5 bits a character, with a sign.
+    // From the fourth run on, the difference to the run two before; 5 bits per character, signed (maskApi.c).
     int64_t value = static_cast<int64_t>(runs[i]) - (i > 2 ? static_cast<int64_t>(runs[i - 2]) : 0);
     bool more = true;
     while (more) {

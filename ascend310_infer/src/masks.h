@@ -1,4 +1,4 @@
-// Masks of boxes -> COCO's run-length encoding in the picture, as mask_rcnn/src/paste_masks.py does it.
+// Pastes masks of boxes into the image as COCO RLE, as mask_rcnn/src/paste_masks.py does.
 #pragma once
 
 #include <string>
@@ -8,15 +8,15 @@
 
 namespace detect {
 
-// Where the cells of a mask lie: detectron2's and mmdet's rule, torchvision's, or mindspore-lab's, where a pixel of just the
-// threshold is outside.
+// Placement of mask cells: by detectron2 and mmdet (kGrid), by torchvision (kTruncated), or by mindspore-lab (kRounded), where a
+// pixel that equals the threshold is outside.
 enum class PasteRule { kGrid, kTruncated, kRounded };
 
-// mask: side x side probabilities; box: in pixels of the picture of `size`; at least `threshold` belongs to the object.
-// Gives the compressed counts of COCO's RLE.
+// Returns the compressed counts of COCO RLE. mask: side x side probabilities; box: in pixels of the image of `size`; pixels of at
+// least `threshold` belong to the object.
 std::string PasteRle(const float *mask, int side, const std::array<double, 4> &box, Size size, float threshold, PasteRule rule);
 
-// Compressed counts of runs of 0 and of 1 in turn.
+// Returns the compressed counts of alternating runs of 0 and 1.
 std::string CompressRuns(const std::vector<uint32_t> &runs);
 
 }  // namespace detect

@@ -21,7 +21,7 @@ std::string Shape(const std::vector<int64_t> &shape) {
   return text;
 }
 
-// -1 where a side is not known.
+// Returns -1 if a dimension is unknown.
 int64_t Elements(const std::vector<int64_t> &shape) {
   int64_t count = 1;
   for (int64_t side : shape) {
@@ -54,13 +54,13 @@ std::vector<float> Converted(mindspore::MSTensor *tensor, const std::string &pat
   const auto data = tensor->Data();
   if (count < 0 || tensor->ElementNum() != count || tensor->DataSize() < static_cast<size_t>(count) * sizeof(T) ||
       (data == nullptr && count > 0)) {
-    throw InputError(path + ": an output of the network, " + Shape(tensor->Shape()) + ", does not hold as many values");
+    throw InputError(path + ": an output of the network has shape " + Shape(tensor->Shape()) + ", but not as many values");
   }
   const T *first = static_cast<const T *>(data.get());
   return std::vector<float>(first, first + count);
 }
 
-// A graph of float16 may still give float32: the tensor itself says what it is.
+// A float16 graph may still return float32, so the tensor's own type counts.
 std::vector<float> Values(mindspore::MSTensor *tensor, const std::string &path) {
   switch (tensor->DataType()) {
     case mindspore::DataType::kNumberTypeFloat32:
@@ -76,11 +76,11 @@ std::vector<float> Values(mindspore::MSTensor *tensor, const std::string &path) 
       return Converted<Half>(tensor, path);
     default:
       throw InputError(path + ": an output of the network has type " +
-                       std::to_string(static_cast<int>(tensor->DataType())) + ", which is not known here");
+                       std::to_string(static_cast<int>(tensor->DataType())) + ", which is not supported");
   }
 }
 
-// Lite tells of a fault by a status or by an exception, whose many lines name no file; its log has them too.
+// Lite reports errors by a status or by an exception whose long text names no file; its log contains that text too.
 template <typename Call>
 bool Succeeds(const Call &call) {
   try {
@@ -106,9 +106,9 @@ Model::Model(const std::string &path, const std::string &device, int device_id, 
     context->MutableDeviceInfo().push_back(std::make_shared<mindspore::CPUDeviceInfo>());
   }
   if (!Succeeds([&] { return model_.Build(path, mindspore::kMindIR, context); })) {
-    throw InputError(path + ": MindSpore Lite does not build it for " + device +
-                     ": not a MINDIR, one of a newer version (README.md, MINDIR versions), or operators that " + device +
-                     " does not have");
+    throw InputError(path + ": MindSpore Lite cannot load it on " + device +
+                     ": it is not a MINDIR, its version is too new (README.md, MINDIR versions), or " + device +
+                     " lacks one of its operators");
   }
 }
 
@@ -120,20 +120,20 @@ std::vector<Output> Model::Run(const std::vector<Input> &inputs) {
       const auto like = std::find_if(inputs.begin(), inputs.end(),
                                      [&](const Input &i) { return i.shape.size() == tensor.Shape().size(); });
       const auto &given = like == inputs.end() ? inputs.front() : *like;
-      throw InputError(path_ + ": the network takes an input of " + Shape(tensor.Shape()) + ", the configuration gives " +
-                       Shape(given.shape) + ": pass the --config_path and size that it was exported with, of a batch of 1 "
-                       "(test_batch_size)");
+      throw InputError(path_ + ": the network expects an input of " + Shape(tensor.Shape()) + ", the configuration gives " +
+                       Shape(given.shape) + ": pass the --config_path and the size it was exported with, and export it with "
+                       "test_batch_size 1");
     }
     const auto bytes = static_cast<size_t>(Elements(same->shape)) * sizeof(float);
     void *data = tensor.MutableData();
     if (data == nullptr || tensor.DataSize() != bytes) {
-      throw InputError(path_ + ": MindSpore Lite gives no memory for an input of " + Shape(same->shape));
+      throw InputError(path_ + ": MindSpore Lite has no memory for an input of " + Shape(same->shape));
     }
     std::memcpy(data, same->data, bytes);
   }
   std::vector<mindspore::MSTensor> tensors;
   if (!Succeeds([&] { return model_.Predict(wanted, &tensors); })) {
-    throw InputError(path_ + ": MindSpore Lite cannot run it");
+    throw InputError(path_ + ": MindSpore Lite failed to run it");
   }
   std::vector<Output> outputs;
   for (auto &tensor : tensors) {

@@ -1,4 +1,4 @@
-// A MINDIR file on MindSpore Lite.
+// A MINDIR file run by MindSpore Lite.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,13 @@
 
 namespace detect {
 
-// Values of an input; `data` outlives the call.
+// Values of an input; `data` must outlive the call.
 struct Input {
   std::vector<int64_t> shape;
   const float *data;
 };
 
-// An output of the network as float32, whatever type it came in.
+// An output of the network, converted to float32.
 struct Output {
   std::vector<int64_t> shape;
   std::vector<float> values;
@@ -26,10 +26,10 @@ struct Output {
 
 class Model {
  public:
-  // device: Ascend or CPU. InputError where the file is not one that Lite reads on this device.
+  // device: Ascend or CPU. Throws InputError if Lite cannot load the file on this device.
   Model(const std::string &path, const std::string &device, int device_id, int threads);
 
-  // Each of the network's inputs gets the values of the same shape; values that it does not take are left out.
+  // Passes to each input of the network the values with its shape; other values are ignored.
   std::vector<Output> Run(const std::vector<Input> &inputs);
 
  private:

@@ -44,8 +44,8 @@ bool IsFinite(const float *box, float score) {
 
 void RequireClasses(const std::string &path, int64_t network, int64_t configuration) {
   if (network != configuration) {
-    throw InputError(path + ": the network tells " + std::to_string(network) + " classes, the configuration " +
-                     std::to_string(configuration) + ": pass the --config_path that it was exported with");
+    throw InputError(path + ": the network has " + std::to_string(network) + " classes, the configuration " +
+                     std::to_string(configuration) + ": pass the --config_path it was exported with");
   }
 }
 

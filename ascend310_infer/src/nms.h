@@ -1,4 +1,4 @@
-// Greedy non-maximum suppression, for networks that were exported without it.
+// Greedy non-maximum suppression, for networks exported without it.
 #pragma once
 
 #include <array>
@@ -12,46 +12,47 @@ namespace detect {
 
 using Box = std::array<float, 4>;  // x1, y1, x2, y2 in pixels of the network's input
 
-// A box that competes with those of its label.
+// A box that competes with others of its label.
 struct Candidate {
   Box box;
   float score;
-  int32_t label;      // from 1 on
-  size_t source = 0;  // of two stages: the number of the proposal that it came from
+  int32_t label;      // from 1
+  size_t source = 0;  // for two-stage models: index of the proposal
 };
 
-// What was found in one picture, best first.
+// The detections in one image, best first.
 struct Detections {
   std::vector<Box> boxes;
   std::vector<float> scores;
-  std::vector<int32_t> labels;  // from 1 on
-  std::vector<size_t> sources;  // as of Candidate
+  std::vector<int32_t> labels;  // from 1
+  std::vector<size_t> sources;  // see Candidate
 
-  // Of networks with masks: mask_side x mask_side probabilities of each detection, in cells of its box.
+  // For networks with masks: mask_side x mask_side probabilities per detection, in cells of its box.
   int mask_side = 0;
   std::vector<float> masks;
 
-  size_t not_finite = 0;  // boxes or scores that were left out, as no numbers
+  size_t not_finite = 0;  // boxes or scores left out because they are not finite
 
   void Add(const Candidate &candidate);
 };
 
-// Whether the box that begins at `box` and its score are numbers: what overflowed would suppress what did not.
+// Returns whether a box and its score are finite. Overflowed boxes would suppress valid ones.
 bool IsFinite(const float *box, float score);
 
-// InputError unless the network that lies in `path` tells as many classes, without the background, as the configuration.
+// Throws InputError unless the network at `path` has as many classes, without background, as the configuration.
 void RequireClasses(const std::string &path, int64_t network, int64_t configuration);
 
-// Of candidates, best first, the indices of those that no better one of their label overlaps by IoU > threshold; `most` at most.
+// Returns the indices of candidates, given best first, that no better one of their label overlaps with IoU > threshold; at most
+// `most`.
 std::vector<size_t> Suppress(const std::vector<Candidate> &candidates, float threshold, size_t most);
 
-// The last step of RefineDet, as refinedet/src/host_nms.py does it.
+// Post-processing of RefineDet, as in refinedet/src/host_nms.py.
 class ClassNms {
  public:
   explicit ClassNms(const Settings &settings);
 
-  // boxes: A x 4; scores: A x K, of the foreground classes. Of each class the best `per_class` above score_thr, of these
-  // the best `total`, of what NMS leaves within a class the best max_per_img.
+  // boxes: A x 4; scores: A x K, foreground classes. Keeps the best `per_class` above score_thr per class, the best `total` of all,
+  // and after NMS within each class the best max_per_img.
   Detections operator()(const std::vector<float> &boxes, const std::vector<float> &scores) const;
 
  private:

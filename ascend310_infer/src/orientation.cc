@@ -1,4 +1,4 @@
-// The EXIF orientation of JPEG and PNG files, as src/model_utils/data/image_header.py of the models finds it.
+// Finds the EXIF orientation of JPEG and PNG files, as src/model_utils/data/image_header.py of the models.
 #include <algorithm>
 #include <cstring>
 
@@ -9,7 +9,7 @@ namespace {
 
 using Bytes = std::vector<uint8_t>;
 
-// [start, end) of the bytes of a file; an empty one holds nothing.
+// [start, end) in the bytes of a file; empty if nothing was found.
 struct Span {
   size_t start = 0;
   size_t end = 0;
@@ -90,7 +90,7 @@ int FindOrientation(const Bytes &data) {
       return 1;
     }
     size_t where = place + 8;
-    if (static_cast<uint64_t>(values) * (kind == kShort ? 2 : 4) > 4) {  // they lie elsewhere
+    if (static_cast<uint64_t>(values) * (kind == kShort ? 2 : 4) > 4) {  // the entry holds their offset
       if (where + 4 > exif.end) {
         return 1;
       }
@@ -106,25 +106,25 @@ int FindOrientation(const Bytes &data) {
   return 1;
 }
 
-Picture Turn(Picture picture, int orientation) {
+Image Turn(Image image, int orientation) {
   if (orientation < 2 || orientation > 8) {
-    return picture;
+    return image;
   }
   const bool swapped = orientation >= 5;
-  const int height = picture.size.height, width = picture.size.width;
-  // Which end of the stored rows and columns the turned picture begins with.
+  const int height = image.size.height, width = image.size.width;
+  // The ends of the stored rows and columns at which the turned image starts.
   const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
   const bool from_below = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
-  Picture turned;
-  turned.size = swapped ? Size{width, height} : picture.size;
-  turned.bgr.resize(picture.bgr.size());
+  Image turned;
+  turned.size = swapped ? Size{width, height} : image.size;
+  turned.bgr.resize(image.bgr.size());
   uint8_t *out = turned.bgr.data();
   for (int y = 0; y < turned.size.height; ++y) {
     for (int x = 0; x < turned.size.width; ++x, out += 3) {
       int row = swapped ? x : y, column = swapped ? y : x;
       row = from_below ? height - 1 - row : row;
       column = from_right ? width - 1 - column : column;
-      std::memcpy(out, picture.bgr.data() + (static_cast<size_t>(row) * width + column) * 3, 3);
+      std::memcpy(out, image.bgr.data() + (static_cast<size_t>(row) * width + column) * 3, 3);
     }
   }
   return turned;

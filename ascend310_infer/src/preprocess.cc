@@ -14,12 +14,12 @@ Preprocess::Preprocess(const Settings &settings) {
   char rest = 0;
   if (!fixed_ && (std::sscanf(pad_to.c_str(), "%dx%d%c", &canvas_.height, &canvas_.width, &rest) != 2 ||
                   canvas_.height < 1 || canvas_.width < 1)) {
-    throw InputError("pad_to: expected fixed or HEIGHTxWIDTH, got '" + pad_to + "': an exported network takes one size");
+    throw InputError("pad_to: expected fixed or HEIGHTxWIDTH, since an exported network has one size, got '" + pad_to + "'");
   }
   keep_ratio_ = settings.Flag("keep_ratio");
   to_rgb_ = settings.Flag("to_rgb");
   size_rounding_ = settings.Text("size_rounding");
-  // Older files of settings do not have it.
+  // Missing in older settings files.
   upright_ = !settings.Has("exif_orientation") || settings.Text("exif_orientation") != "ignore";
   exact_scale_ = settings.Has("scale_rule") && settings.Text("scale_rule") == "factor" && keep_ratio_;
   pad_black_ = settings.Has("pad_black") && settings.Flag("pad_black");
@@ -28,10 +28,10 @@ Preprocess::Preprocess(const Settings &settings) {
     throw InputError("resize_mode: expected opencv, area, pillow or float, got '" + resize_mode_ + "'");
   }
   if (resize_mode_ == "area" && !keep_ratio_) {
-    throw InputError("resize_mode: area needs keep_ratio True here: one side may grow where the other shrinks");
+    throw InputError("resize_mode: area requires keep_ratio True here, since one side might grow while the other shrinks");
   }
   if (exact_scale_ && resize_mode_ != "opencv" && resize_mode_ != "area") {
-    throw InputError("scale_rule: factor needs resize_mode opencv or area here, got '" + resize_mode_ + "'");
+    throw InputError("scale_rule: factor requires resize_mode opencv or area here, got '" + resize_mode_ + "'");
   }
   const auto mean = settings.Numbers("image_mean", 3), std = settings.Numbers("image_std", 3);
   for (size_t c = 0; c < 3; ++c) {
@@ -66,51 +66,51 @@ Size Preprocess::Resized(Size original) const {
   return {Scaled(original.height, scale), Scaled(original.width, scale)};
 }
 
-NetworkInput Preprocess::operator()(const Picture &picture) const {
-  const Size size = Resized(picture.size);
-  const double scale = exact_scale_ ? Scale(picture.size) : 0.0;
+NetworkInput Preprocess::operator()(const Image &image) const {
+  const Size size = Resized(image.size);
+  const double scale = exact_scale_ ? Scale(image.size) : 0.0;
   NetworkInput input;
   const auto pixels = static_cast<size_t>(canvas_.height) * canvas_.width;
   for (size_t plane = 0; plane < 3; ++plane) {
     input.image.insert(input.image.end(), pixels, pad_black_ ? tables_[to_rgb_ ? 2 - plane : plane][0] : 0.0f);
   }
-  if (resize_mode_ == "float" && !(picture.size == size)) {
-    PackFloats(ResizeFloat(picture, size), &input.image);
-  } else if (picture.size == size) {
-    PackBytes(picture, &input.image);
+  if (resize_mode_ == "float" && !(image.size == size)) {
+    PackFloats(ResizeFloat(image, size), &input.image);
+  } else if (image.size == size) {
+    PackBytes(image, &input.image);
   } else if (resize_mode_ == "pillow") {
-    PackBytes(ResizePillow(picture, size), &input.image);
+    PackBytes(ResizePillow(image, size), &input.image);
   } else {
-    const bool shrinks = scale > 0 ? scale < 1 : size.height < picture.size.height || size.width < picture.size.width;
+    const bool shrinks = scale > 0 ? scale < 1 : size.height < image.size.height || size.width < image.size.width;
     const bool area = resize_mode_ == "area" && shrinks;
-    PackBytes(area ? ResizeArea(picture, size, scale) : ResizeOpenCv(picture, size, scale), &input.image);
+    PackBytes(area ? ResizeArea(image, size, scale) : ResizeOpenCv(image, size, scale), &input.image);
   }
-  const double height = picture.size.height, width = picture.size.width;
+  const double height = image.size.height, width = image.size.width;
   const double info[] = {static_cast<double>(size.height), static_cast<double>(size.width),
                          scale > 0 ? scale : size.height / height, scale > 0 ? scale : size.width / width, height, width};
   std::transform(std::begin(info), std::end(info), input.info.begin(), [](double v) { return static_cast<float>(v); });
   return input;
 }
 
-void Preprocess::PackBytes(const Picture &picture, std::vector<float> *image) const {
+void Preprocess::PackBytes(const Image &image, std::vector<float> *planes) const {
   for (size_t c = 0; c < 3; ++c) {
-    float *plane = image->data() + (to_rgb_ ? 2 - c : c) * canvas_.height * canvas_.width;
-    const uint8_t *source = picture.bgr.data() + c;
-    for (int y = 0; y < picture.size.height; ++y, plane += canvas_.width) {
-      for (int x = 0; x < picture.size.width; ++x, source += 3) {
+    float *plane = planes->data() + (to_rgb_ ? 2 - c : c) * canvas_.height * canvas_.width;
+    const uint8_t *source = image.bgr.data() + c;
+    for (int y = 0; y < image.size.height; ++y, plane += canvas_.width) {
+      for (int x = 0; x < image.size.width; ++x, source += 3) {
         plane[x] = tables_[c][*source];
       }
     }
   }
 }
 
-void Preprocess::PackFloats(const FloatPicture &picture, std::vector<float> *image) const {
+void Preprocess::PackFloats(const FloatImage &image, std::vector<float> *planes) const {
   for (size_t c = 0; c < 3; ++c) {
     const float mean = static_cast<float>(mean_[c]), std = static_cast<float>(std_[c]);
-    float *plane = image->data() + (to_rgb_ ? 2 - c : c) * canvas_.height * canvas_.width;
-    const float *source = picture.bgr.data() + c;
-    for (int y = 0; y < picture.size.height; ++y, plane += canvas_.width) {
-      for (int x = 0; x < picture.size.width; ++x, source += 3) {
+    float *plane = planes->data() + (to_rgb_ ? 2 - c : c) * canvas_.height * canvas_.width;
+    const float *source = image.bgr.data() + c;
+    for (int y = 0; y < image.size.height; ++y, plane += canvas_.width) {
+      for (int x = 0; x < image.size.width; ++x, source += 3) {
         plane[x] = (*source - mean) / std;
       }
     }

@@ -1,4 +1,4 @@
-// A bounded queue that keeps the order of what several threads put in.
+// A bounded queue that restores the order of items from several threads.
 #pragma once
 
 #include <condition_variable>
@@ -9,13 +9,13 @@
 
 namespace detect {
 
-// Items are numbered from 0 on; `Put` waits while its item is too far ahead of the one that is taken next.
+// Items are numbered from 0; `Put` waits while its item is too far ahead of the next one to be taken.
 template <typename T>
 class OrderedQueue {
  public:
   explicit OrderedQueue(size_t capacity) : slots_(capacity) {}
 
-  // False: the queue was closed, and the item dropped.
+  // Returns false if the queue was closed; the item is then dropped.
   bool Put(size_t number, T item) {
     std::unique_lock<std::mutex> lock(mutex_);
     changed_.wait(lock, [&] { return closed_ || number < next_ + slots_.size(); });
@@ -27,7 +27,7 @@ class OrderedQueue {
     return true;
   }
 
-  // The next item; nothing where the queue was closed.
+  // Returns the next item, or nothing if the queue was closed.
   std::optional<T> Take() {
     std::unique_lock<std::mutex> lock(mutex_);
     auto &slot = slots_[next_ % slots_.size()];
@@ -42,7 +42,7 @@ class OrderedQueue {
     return item;
   }
 
-  // Nobody waits any longer.
+  // Wakes up all waiting threads.
   void Close() {
     std::lock_guard<std::mutex> lock(mutex_);
     closed_ = true;

@@ -1,4 +1,4 @@
-// Bilinear resizing as the Python programs do it through OpenCV (equal bit by bit) and Pillow (but for a rounding now and then).
+// Bilinear resizing equal to OpenCV's (bit by bit) and Pillow's (except for occasional rounding).
 #include <algorithm>
 #include <cmath>
 
@@ -9,15 +9,14 @@ namespace {
 
 constexpr int kChannels = 3;
 
-// Which two pixels a pixel of the result lies between, and the weight of the second.
+// The two pixels that an output pixel lies between, and the weight of the second.
 struct Tap {
   int first;
   int second;
   float weight;
 };
 
-// hold: weights outside the picture are set to those of its border, as OpenCV does along rows; along columns it takes the
-// border's row twice.
+// hold: outside the image, give the border pixel all weight, as OpenCV does along x; along y it uses the border row twice.
 std::vector<Tap> Taps(int from, int to, bool hold, double factor = 0) {
   const double scale = 1.0 / (factor > 0 ? factor : static_cast<double>(to) / from);
   std::vector<Tap> taps(static_cast<size_t>(to));
@@ -38,14 +37,14 @@ std::vector<Tap> Taps(int from, int to, bool hold, double factor = 0) {
   return taps;
 }
 
-// OpenCV takes the mean of 2x2 pixels where both sides are halved.
+// When both sides are halved, OpenCV takes the mean of 2x2 pixels.
 bool Halves(Size from, Size to) { return from.height == 2 * to.height && from.width == 2 * to.width; }
 
 template <typename Out, typename Mean>
-void Halve(const Picture &picture, Size size, Out *out, const Mean &mean) {
-  const size_t stride = static_cast<size_t>(picture.size.width) * kChannels;
+void Halve(const Image &image, Size size, Out *out, const Mean &mean) {
+  const size_t stride = static_cast<size_t>(image.size.width) * kChannels;
   for (int y = 0; y < size.height; ++y) {
-    const uint8_t *row = picture.bgr.data() + 2 * static_cast<size_t>(y) * stride;
+    const uint8_t *row = image.bgr.data() + 2 * static_cast<size_t>(y) * stride;
     for (int x = 0; x < size.width; ++x, row += 2 * kChannels) {
       for (int c = 0; c < kChannels; ++c) {
         *out++ = mean(row[c] + row[c + kChannels] + row[stride + c] + row[stride + c + kChannels]);
@@ -54,7 +53,7 @@ void Halve(const Picture &picture, Size size, Out *out, const Mean &mean) {
   }
 }
 
-// The two rows of the result's row, resized along x, and what is made of them. Rows are kept while they are needed again.
+// Calls `combine` for each output row with the two input rows it lies between, resized along x. Rows are reused where possible.
 template <typename Value, typename RowFunction, typename Combine>
 void ResizeRows(Size from, Size to, double factor, const RowFunction &row_of, const Combine &combine) {
   const auto taps = Taps(from.height, to.height, false, factor);
@@ -78,13 +77,13 @@ void ResizeRows(Size from, Size to, double factor, const RowFunction &row_of, co
   }
 }
 
-constexpr int kWeightOne = 2048;  // 11 bits
+constexpr int kWeightOne = 2048;  // fixed point with 11 bits
 
 int Fixed(float weight) { return static_cast<int>(std::lrint(weight * kWeightOne)); }
 
 constexpr int kPillowBits = 32 - 8 - 2;
 
-// Weights of a triangle of the width of a pixel of the result, or of the picture where that is larger.
+// Weights of a triangle filter as wide as an output pixel, or an input pixel if that is larger.
 struct Window {
   int first;
   std::vector<int> weights;
@@ -113,13 +112,13 @@ std::vector<Window> Windows(int from, int to) {
   return windows;
 }
 
-// A pixel that a pixel of the result covers, and its part of the mean.
+// An input pixel covered by an output pixel, and its weight in the mean.
 struct Share {
   int target, source;
   float weight;
 };
 
-// OpenCV leaves out what is less than a thousandth of a pixel.
+// OpenCV ignores overlaps below a thousandth of a pixel.
 std::vector<Share> Shares(int from, int to, double scale) {
   constexpr double kLeast = 1e-3;
   std::vector<Share> shares;
@@ -140,9 +139,9 @@ std::vector<Share> Shares(int from, int to, double scale) {
   return shares;
 }
 
-// The mean of n x m pixels, for sides that divide.
-Picture MeanOfBlocks(const Picture &picture, Size size, int rows, int columns) {
-  Picture out{size, {}};
+// The mean of n x m pixels, if the sides are divisible.
+Image MeanOfBlocks(const Image &image, Size size, int rows, int columns) {
+  Image out{size, {}};
   out.bgr.reserve(static_cast<size_t>(size.height) * size.width * kChannels);
   const float share = 1.0f / static_cast<float>(rows * columns);
   for (int y = 0; y < size.height; ++y) {
@@ -151,8 +150,8 @@ Picture MeanOfBlocks(const Picture &picture, Size size, int rows, int columns) {
       int sum = 0;
       for (int dy = 0; dy < rows; ++dy) {
         for (int dx = 0; dx < columns; ++dx) {
-          const auto pixel = static_cast<size_t>(y * rows + dy) * picture.size.width + column + dx;
-          sum += picture.bgr[pixel * kChannels + c];
+          const auto pixel = static_cast<size_t>(y * rows + dy) * image.size.width + column + dx;
+          sum += image.bgr[pixel * kChannels + c];
         }
       }
       out.bgr.push_back(rows == 2 && columns == 2 ? static_cast<uint8_t>((sum + 2) >> 2)
@@ -162,7 +161,7 @@ Picture MeanOfBlocks(const Picture &picture, Size size, int rows, int columns) {
   return out;
 }
 
-// step: distance of neighbours in bytes.
+// step: distance between neighbours in bytes.
 uint8_t Weighted(const uint8_t *pixel, size_t step, const std::vector<int> &weights) {
   int sum = 1 << (kPillowBits - 1);
   for (int weight : weights) {
@@ -174,21 +173,21 @@ uint8_t Weighted(const uint8_t *pixel, size_t step, const std::vector<int> &weig
 
 }  // namespace
 
-Picture ResizeOpenCv(const Picture &picture, Size size, double scale) {
-  Picture out{size, std::vector<uint8_t>(static_cast<size_t>(size.height) * size.width * kChannels)};
-  if (Halves(picture.size, size) && (scale <= 0 || scale == 0.5)) {
-    Halve(picture, size, out.bgr.data(), [](int sum) { return static_cast<uint8_t>((sum + 2) >> 2); });
+Image ResizeOpenCv(const Image &image, Size size, double scale) {
+  Image out{size, std::vector<uint8_t>(static_cast<size_t>(size.height) * size.width * kChannels)};
+  if (Halves(image.size, size) && (scale <= 0 || scale == 0.5)) {
+    Halve(image, size, out.bgr.data(), [](int sum) { return static_cast<uint8_t>((sum + 2) >> 2); });
     return out;
   }
   struct FixedTap {
     int first, second, left, right;
   };
   std::vector<FixedTap> taps;
-  for (const Tap &tap : Taps(picture.size.width, size.width, true, scale)) {
+  for (const Tap &tap : Taps(image.size.width, size.width, true, scale)) {
     taps.push_back({tap.first * kChannels, tap.second * kChannels, Fixed(1.0f - tap.weight), Fixed(tap.weight)});
   }
   auto row_of = [&](int y, int *row) {
-    const uint8_t *source = picture.bgr.data() + static_cast<size_t>(y) * picture.size.width * kChannels;
+    const uint8_t *source = image.bgr.data() + static_cast<size_t>(y) * image.size.width * kChannels;
     for (const FixedTap &tap : taps) {
       for (int c = 0; c < kChannels; ++c) {
         *row++ = source[tap.first + c] * tap.left + source[tap.second + c] * tap.right;
@@ -202,22 +201,22 @@ Picture ResizeOpenCv(const Picture &picture, Size size, double scale) {
       target[i] = static_cast<uint8_t>((((upper * (above[i] >> 4)) >> 16) + ((lower * (below[i] >> 4)) >> 16) + 2) >> 2);
     }
   };
-  ResizeRows<int>(picture.size, size, scale, row_of, combine);
+  ResizeRows<int>(image.size, size, scale, row_of, combine);
   return out;
 }
 
-Picture ResizeArea(const Picture &picture, Size size, double scale) {
-  const double by_x = scale > 0 ? 1 / scale : 1 / (static_cast<double>(size.width) / picture.size.width);
-  const double by_y = scale > 0 ? 1 / scale : 1 / (static_cast<double>(size.height) / picture.size.height);
+Image ResizeArea(const Image &image, Size size, double scale) {
+  const double by_x = scale > 0 ? 1 / scale : 1 / (static_cast<double>(size.width) / image.size.width);
+  const double by_y = scale > 0 ? 1 / scale : 1 / (static_cast<double>(size.height) / image.size.height);
   const int columns = static_cast<int>(std::lrint(by_x)), rows = static_cast<int>(std::lrint(by_y));
-  if (by_x == columns && by_y == rows && size.width * columns <= picture.size.width && size.height * rows <= picture.size.height) {
-    return MeanOfBlocks(picture, size, rows, columns);
+  if (by_x == columns && by_y == rows && size.width * columns <= image.size.width && size.height * rows <= image.size.height) {
+    return MeanOfBlocks(image, size, rows, columns);
   }
   const size_t stride = static_cast<size_t>(size.width) * kChannels;
-  const auto across = Shares(picture.size.width, size.width, by_x);
+  const auto across = Shares(image.size.width, size.width, by_x);
   std::vector<float> line(stride), sums(static_cast<size_t>(size.height) * stride);
-  for (const Share &down : Shares(picture.size.height, size.height, by_y)) {
-    const uint8_t *source = picture.bgr.data() + static_cast<size_t>(down.source) * picture.size.width * kChannels;
+  for (const Share &down : Shares(image.size.height, size.height, by_y)) {
+    const uint8_t *source = image.bgr.data() + static_cast<size_t>(down.source) * image.size.width * kChannels;
     std::fill(line.begin(), line.end(), 0.0f);
     for (const Share &share : across) {
       for (int c = 0; c < kChannels; ++c) {
@@ -229,25 +228,25 @@ Picture ResizeArea(const Picture &picture, Size size, double scale) {
       target[i] += line[i] * down.weight;
     }
   }
-  Picture out{size, std::vector<uint8_t>(sums.size())};
+  Image out{size, std::vector<uint8_t>(sums.size())};
   std::transform(sums.begin(), sums.end(), out.bgr.begin(),
                  [](float sum) { return static_cast<uint8_t>(std::clamp(std::lrint(sum), 0L, 255L)); });
   return out;
 }
 
-FloatPicture ResizeFloat(const Picture &picture, Size size) {
-  FloatPicture out{size, std::vector<float>(static_cast<size_t>(size.height) * size.width * kChannels)};
-  if (picture.size == size) {
-    out.bgr.assign(picture.bgr.begin(), picture.bgr.end());
+FloatImage ResizeFloat(const Image &image, Size size) {
+  FloatImage out{size, std::vector<float>(static_cast<size_t>(size.height) * size.width * kChannels)};
+  if (image.size == size) {
+    out.bgr.assign(image.bgr.begin(), image.bgr.end());
     return out;
   }
-  if (Halves(picture.size, size)) {
-    Halve(picture, size, out.bgr.data(), [](int sum) { return static_cast<float>(sum) * 0.25f; });
+  if (Halves(image.size, size)) {
+    Halve(image, size, out.bgr.data(), [](int sum) { return static_cast<float>(sum) * 0.25f; });
     return out;
   }
-  const auto taps = Taps(picture.size.width, size.width, true);
+  const auto taps = Taps(image.size.width, size.width, true);
   auto row_of = [&](int y, float *row) {
-    const uint8_t *source = picture.bgr.data() + static_cast<size_t>(y) * picture.size.width * kChannels;
+    const uint8_t *source = image.bgr.data() + static_cast<size_t>(y) * image.size.width * kChannels;
     for (const Tap &tap : taps) {
       for (int c = 0; c < kChannels; ++c) {
         *row++ = source[tap.first * kChannels + c] * (1.0f - tap.weight) + source[tap.second * kChannels + c] * tap.weight;
@@ -260,25 +259,25 @@ FloatPicture ResizeFloat(const Picture &picture, Size size) {
       target[i] = above[i] * (1.0f - weight) + below[i] * weight;
     }
   };
-  ResizeRows<float>(picture.size, size, 0, row_of, combine);
+  ResizeRows<float>(image.size, size, 0, row_of, combine);
   return out;
 }
 
-Picture ResizePillow(const Picture &picture, Size size) {
-  const size_t from_stride = static_cast<size_t>(picture.size.width) * kChannels;
+Image ResizePillow(const Image &image, Size size) {
+  const size_t from_stride = static_cast<size_t>(image.size.width) * kChannels;
   const size_t stride = static_cast<size_t>(size.width) * kChannels;
-  Picture wide{{picture.size.height, size.width}, std::vector<uint8_t>(picture.size.height * stride)};
-  const auto columns = Windows(picture.size.width, size.width);
-  for (int y = 0; y < picture.size.height; ++y) {
+  Image wide{{image.size.height, size.width}, std::vector<uint8_t>(image.size.height * stride)};
+  const auto columns = Windows(image.size.width, size.width);
+  for (int y = 0; y < image.size.height; ++y) {
     uint8_t *target = wide.bgr.data() + y * stride;
     for (const Window &window : columns) {
       for (int c = 0; c < kChannels; ++c) {
-        *target++ = Weighted(picture.bgr.data() + y * from_stride + window.first * kChannels + c, kChannels, window.weights);
+        *target++ = Weighted(image.bgr.data() + y * from_stride + window.first * kChannels + c, kChannels, window.weights);
       }
     }
   }
-  Picture out{size, std::vector<uint8_t>(size.height * stride)};
-  const auto rows = Windows(picture.size.height, size.height);
+  Image out{size, std::vector<uint8_t>(size.height * stride)};
+  const auto rows = Windows(image.size.height, size.height);
   for (size_t y = 0; y < rows.size(); ++y) {
     for (size_t x = 0; x < stride; ++x) {
       out.bgr[y * stride + x] = Weighted(wide.bgr.data() + rows[y].first * stride + x, stride, rows[y].weights);

@@ -14,7 +14,7 @@ namespace detect {
 namespace fs = std::filesystem;
 namespace {
 
-// Between the stem of a file and the number of the process that writes it: processes of other machines may share the folder.
+// Part of the temporary name, before the process id: processes on other machines may share the folder.
 std::string Host() {
   char name[256] = "";
   gethostname(name, sizeof name - 1);
@@ -25,7 +25,7 @@ std::string PartialPrefix(const fs::path &path) { return "." + path.stem().strin
 
 std::string PartialSuffix(const fs::path &path) { return ".part" + path.extension().string(); }
 
-// Files of this name that processes of this machine left which are dead.
+// Removes temporary files of this name from dead processes of this machine.
 void RemoveLeftovers(const fs::path &path) {
   const std::string prefix = PartialPrefix(path), suffix = PartialSuffix(path);
   std::error_code error;
@@ -43,11 +43,11 @@ void RemoveLeftovers(const fs::path &path) {
   }
 }
 
-// Where the file grows. A symbolic link stays one.
+// Returns the temporary path to write to. A symbolic link is preserved.
 fs::path PartialPath(const fs::path &path) {
   std::error_code error;
   if (fs::is_directory(path, error)) {
-    return path;  // opening it says why not
+    return path;  // opening it reports the error
   }
   if (path.parent_path() == "/dev" || (fs::exists(path, error) && !fs::is_regular_file(path, error))) {
     return path;
@@ -75,7 +75,7 @@ std::string Quoted(const std::string &text) {
   return quoted + '"';
 }
 
-// Nine digits tell float32 apart.
+// Nine digits distinguish all float32 values.
 template <typename Row>
 std::string List(const Row &values) {
   std::string text;
@@ -87,7 +87,7 @@ std::string List(const Row &values) {
   return "[" + text + "]";
 }
 
-// Of detection `i`, in the picture as it was read.
+// Returns the mask of detection `i` in the original image.
 std::string RleOf(const Outcome &outcome, size_t i, const MaskSettings &masks) {
   const Box &box = outcome.found.boxes[i];
   std::array<double, 4> corners{};
@@ -155,7 +155,7 @@ void ResultsWriter::Finish() {
   if (partial_ == path_) {
     return;
   }
-  const int file = open(partial_.c_str(), O_RDONLY | O_CLOEXEC);  // or a power cut leaves an empty file under the final name
+  const int file = open(partial_.c_str(), O_RDONLY | O_CLOEXEC);  // sync first, or a power cut may leave an empty file
   if (file >= 0) {
     fsync(file);
     close(file);

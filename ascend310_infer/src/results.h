@@ -1,5 +1,4 @@
-// The file of results: a JSON object a line, one for each picture. It is written beside its place as they come, and renamed
-// when it is whole.
+// The results file: one JSON object per line and image. It is written to a temporary name and renamed when complete.
 #pragma once
 
 #include <filesystem>
@@ -13,16 +12,16 @@
 
 namespace detect {
 
-// What became of a picture; `problem` is not empty where it could not be read.
+// The result for an image; `problem` is not empty if it could not be read.
 struct Outcome {
-  PictureFile file;
+  ImageFile file;
   std::string problem;
   ImageInfo info{};
   Detections found;
-  double seconds = 0;  // that network and NMS took
+  double seconds = 0;  // time of network and NMS
 };
 
-// How masks are pasted into the picture.
+// How masks are pasted into the image.
 struct MaskSettings {
   float threshold = 0;
   PasteRule rule = PasteRule::kGrid;
@@ -31,24 +30,24 @@ struct MaskSettings {
 class ResultsWriter {
  public:
   explicit ResultsWriter(const Settings &settings);
-  ~ResultsWriter();  // removes what has not been finished
+  ~ResultsWriter();  // removes an unfinished file
 
-  // InputError where the line cannot be written.
+  // Throws InputError if the line cannot be written.
   void Add(const Outcome &outcome);
 
-  // Puts the file in its place; InputError where that is not possible.
+  // Renames the file to its final name; throws InputError if that fails.
   void Finish();
 
  private:
   [[noreturn]] void Fail(const std::string &why) const;
 
   std::string path_;
-  std::filesystem::path partial_;  // a device or a pipe is written directly: then it is path_
+  std::filesystem::path partial_;  // equal to path_ for devices and pipes, which are written directly
   std::ofstream stream_;
   MaskSettings masks_;
 };
 
-// {"image_id": ..., "file_name": ..., then "problem", or "image_info", "boxes", "scores", "labels" and maybe "masks"}
+// {"image_id": ..., "file_name": ..., then "problem", or "image_info", "boxes", "scores", "labels" and, if any, "masks"}
 std::string ResultLine(const Outcome &outcome, const MaskSettings &masks);
 
 }  // namespace detect

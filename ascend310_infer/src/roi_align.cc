@@ -17,10 +17,10 @@ RoiAlign::RoiAlign(const Settings &settings, int out_size)
       inside_(static_cast<float>(settings.Number("roi_inside"))),
       offset_(static_cast<float>(settings.Number("roi_offset"))) {
   if (strides_.empty() || std::any_of(strides_.begin(), strides_.end(), [](double stride) { return stride < 1; })) {
-    throw InputError("roi_strides: expected numbers from 1 on");
+    throw InputError("roi_strides: expected numbers >= 1");
   }
   if (borders_.size() + 1 != strides_.size()) {
-    throw InputError("roi_borders: expected a number less than of roi_strides, " + std::to_string(strides_.size() - 1));
+    throw InputError("roi_borders: expected " + std::to_string(strides_.size() - 1) + " numbers, one fewer than roi_strides");
   }
 }
 
@@ -53,7 +53,7 @@ RoiAlign::Taps RoiAlign::AxisTaps(float start, float end, int length) const {
     for (int i = 0; i < count; ++i) {
       float point = start + static_cast<float>(bin) * step + (static_cast<float>(i) + 0.5f) * gap;
       if (!(point >= -1.0f && point <= static_cast<float>(length))) {
-        continue;  // more than a cell outside of the map
+        continue;  // more than a cell outside the map
       }
       point = std::min(std::max(point, 0.0f), last);
       const int low = static_cast<int>(point);
@@ -73,7 +73,7 @@ RoiAlign::Region RoiAlign::RegionOf(const std::vector<const Output *> &features,
           AxisTaps(roi[0] * scale - shift, roi[2] * scale - shift, static_cast<int>(shape[3]))};
 }
 
-// plane: a channel of the map, rows of `width` cells.
+// plane: one channel of the map, rows of `width` cells.
 void RoiAlign::Pool(const float *plane, size_t width, const Region &region, float *out) {
   for (const auto &row : region.rows) {
     for (const auto &column : region.columns) {
@@ -100,7 +100,7 @@ std::vector<float> RoiAlign::operator()(const std::vector<const Output *> &featu
   const auto channels = static_cast<size_t>(features[0]->shape[1]), bins = static_cast<size_t>(bins_ * bins_);
   const auto threads = static_cast<size_t>(threads_);
   std::vector<float> pooled(rows * channels * bins);
-  // A thread takes some channels, and all RoIs of one before the next: the map of a channel stays in the cache.
+  // Each thread processes some channels, with all RoIs of a channel in turn, so that the channel's map stays in the cache.
   auto work = [&](size_t thread) {
     for (size_t c = thread * channels / threads; c < (thread + 1) * channels / threads; ++c) {
       for (size_t i = 0; i < regions.size(); ++i) {

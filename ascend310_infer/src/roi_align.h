@@ -1,4 +1,4 @@
-// RoIAlign on a feature pyramid, as src/FasterRcnn/roi_align.py of the models does it.
+// RoIAlign on a feature pyramid, as src/FasterRcnn/roi_align.py of the models.
 #pragma once
 
 #include <vector>
@@ -11,28 +11,28 @@ namespace detect {
 
 class RoiAlign {
  public:
-  // out_size: bins along a side.
+  // out_size: bins per side.
   RoiAlign(const Settings &settings, int out_size);
 
-  // Whether these are maps of as many channels each, of the sizes that the strides make of an input of `canvas`.
+  // Returns whether the maps have equal channels and the sizes that the strides give for an input of `canvas`.
   bool Fits(const std::vector<const Output *> &features, Size canvas) const;
-  // features that fit: (1, C, H_l, W_l) per level -> rows x C x S x S, each RoI pooled from the level that its size asks for;
-  // 0 in the rows after them.
+  // features: (1, C, H_l, W_l) per level, as checked by Fits -> rows x C x S x S. Each RoI is pooled from the level for its size;
+  // further rows are 0.
   std::vector<float> operator()(const std::vector<const Output *> &features, const std::vector<Box> &rois, size_t rows) const;
 
-  // Index of the level of a RoI.
+  // Returns the index of the level of an RoI.
   size_t Level(const Box &roi) const;
   int bins() const { return bins_; }
 
  private:
-  // Cells next to the samples of a bin along one axis, and what they count.
+  // A cell that contributes to a bin along one axis, and its weight.
   struct Tap {
     int cell;
     float weight;
   };
-  using Taps = std::vector<std::vector<Tap>>;  // of each bin
+  using Taps = std::vector<std::vector<Tap>>;  // per bin
 
-  // What a RoI is pooled from, of every channel.
+  // The cells that an RoI is pooled from, the same for all channels.
   struct Region {
     size_t level;
     Taps rows, columns;

@@ -14,7 +14,7 @@ namespace {
 double ParseNumber(const std::string &name, const std::string &text) {
   char *end = nullptr;
   const double value = std::strtod(text.c_str(), &end);
-  // strtod also takes spaces, hexadecimal digits and words.
+  // strtod would also accept spaces, hexadecimal digits and words.
   if (text.empty() || text.find_first_not_of("0123456789+-.eE") != std::string::npos || *end != 0 || !std::isfinite(value)) {
     throw InputError(name + ": expected a number, got '" + text + "'");
   }
@@ -36,14 +36,14 @@ Settings::Settings(const std::vector<std::string> &arguments, const std::vector<
     const size_t equals = word.find('=');
     const std::string name = word.substr(0, equals);
     if (name.size() < 3 || name.compare(0, 2, "--") != 0) {
-      throw InputError("unexpected argument '" + word + "': options are --key=value");
+      throw InputError("unexpected argument '" + word + "': expected --key=value");
     }
     const std::string key = name.substr(2);
     if (std::find(known.begin(), known.end(), key) == known.end()) {
       throw InputError(name + ": unknown option; --help lists them");
     }
     if (equals == std::string::npos && i + 1 == arguments.size()) {
-      throw InputError(name + ": a value is missing");
+      throw InputError(name + ": expected a value after it");
     }
     flags[key] = equals == std::string::npos ? arguments[++i] : word.substr(equals + 1);
   }
@@ -75,8 +75,8 @@ const std::string &Settings::Text(const std::string &name) const {
   const auto found = values_.find(name);
   if (found == values_.end() || found->second.empty()) {
     const bool flag = std::find(known_.begin(), known_.end(), name) != known_.end();
-    throw InputError(name + " is needed: give " + (flag ? "--" + name + "=VALUE, or " : "") +
-                     "--settings_path of a file that has it, which postprocess.py writes");
+    throw InputError(name + " is required: give " + (flag ? "--" + name + "=VALUE, or " : "") +
+                     "a --settings_path with it, as postprocess.py writes");
   }
   return found->second;
 }
@@ -102,7 +102,7 @@ bool Settings::Flag(const std::string &name) const {
 }
 
 std::vector<double> Settings::Numbers(const std::string &name) const {
-  std::istringstream words(Has(name) ? values_.at(name) : Text(name));    // may be empty
+  std::istringstream words(Has(name) ? values_.at(name) : Text(name));    // an empty value means no numbers
   std::vector<double> values;
   for (std::string word; words >> word;) {
     values.push_back(ParseNumber(name, word));

@@ -1,4 +1,4 @@
-// What the program is told: flags, and the file of settings that postprocess.py writes of the model's configuration.
+// The program's settings: flags, and the settings file that postprocess.py writes from the model's configuration.
 #pragma once
 
 #include <map>
@@ -8,31 +8,31 @@
 
 namespace detect {
 
-// A fault of the user, told in one line.
+// A fault of the input; the message is one line.
 class InputError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-// Without line breaks and escapes, whatever a file's name or a library's message holds.
+// Replaces line breaks and control characters in a file name or a library's message.
 std::string OneLine(std::string text);
 
-// Named values. Reading one that is missing or of another kind is an InputError that names it.
+// Named values. A missing or invalid value raises an InputError that names it.
 class Settings {
  public:
-  // --name=value, --name value; --settings_path=FILE is read first: lines `name value`. `known` names the flags.
+  // Parses --name=value and --name value; --settings_path=FILE, lines `name value`, is read first. `known`: names of the flags.
   Settings(const std::vector<std::string> &arguments, const std::vector<std::string> &known);
 
-  // What `name` is where nobody says it.
+  // Sets `name` if it has no value.
   void Default(const std::string &name, const std::string &value) { values_.emplace(name, value); }
   bool Has(const std::string &name) const { return values_.count(name) > 0; }
   const std::string &Text(const std::string &name) const;
   int Whole(const std::string &name, int least, int most = 1000000000) const;
-  // How many threads `name` asks for.
+  // Returns a number of threads.
   int Threads(const std::string &name) const { return Whole(name, 1, 256); }
   double Number(const std::string &name) const;
   bool Flag(const std::string &name) const;
-  // Numbers between spaces, `count` of them.
+  // Returns `count` numbers, separated by spaces.
   std::vector<double> Numbers(const std::string &name, size_t count) const;
   std::vector<double> Numbers(const std::string &name) const;
 

@@ -11,7 +11,7 @@ namespace {
 
 constexpr double kEverySeconds = 10, kEverySecondsOnTerminal = 0.5;
 
-// The smallest value that `part` of them do not exceed.
+// Returns the smallest value that the fraction `part` of the values does not exceed.
 double Percentile(const std::vector<double> &sorted, double part) {
   const double rank = std::ceil(part * static_cast<double>(sorted.size()));
   return sorted[static_cast<size_t>(std::max(rank, 1.0)) - 1];
@@ -35,7 +35,7 @@ void Summary::Add(const Outcome &outcome) {
   }
   const double elapsed = Elapsed();
   const bool last = latencies_.size() + unreadable_ == total_;
-  if (last || elapsed - told_ >= (terminal_ ? kEverySecondsOnTerminal : kEverySeconds)) {
+  if (last || elapsed - reported_ >= (terminal_ ? kEverySecondsOnTerminal : kEverySeconds)) {
     Line(elapsed);
     if (last && terminal_) {
       std::fputc('\n', stderr);
@@ -44,7 +44,7 @@ void Summary::Add(const Outcome &outcome) {
 }
 
 void Summary::Line(double elapsed) {
-  told_ = elapsed;
+  reported_ = elapsed;
   const size_t done = latencies_.size() + unreadable_;
   const double rate = static_cast<double>(done) / std::max(elapsed, 1e-9);
   std::fprintf(stderr, "%sinfer: %zu/%zu img, %.2f img/s, %.0f s left%s", terminal_ ? "\r\033[K" : "", done, total_, rate,
@@ -58,12 +58,12 @@ std::string Summary::Report() const {
   const double elapsed = Elapsed();
   char text[400];
   std::snprintf(text, sizeof text,
-                "%zu pictures, %zu not readable, %zu detections, %.1f s: %.2f images/s\n"
+                "%zu images, %zu not readable, %zu detections, %.1f s: %.2f images/s\n"
                 "latency of network and NMS in ms: 50%% %.2f, 90%% %.2f, 99%% %.2f, most %.2f\n",
                 read(), unreadable_, detections_, elapsed, static_cast<double>(read()) / std::max(elapsed, 1e-9),
                 1e3 * Percentile(sorted, 0.5), 1e3 * Percentile(sorted, 0.9), 1e3 * Percentile(sorted, 0.99),
                 1e3 * sorted.back());
-  return not_finite_ == 0 ? text : text + std::to_string(not_finite_) + " boxes or scores were left out: no finite numbers\n";
+  return not_finite_ == 0 ? text : text + std::to_string(not_finite_) + " boxes or scores were left out: not finite\n";
 }
 
 }  // namespace detect

@@ -1,4 +1,4 @@
-// Progress while it runs, and the figures at the end.
+// Progress during the run, and a summary at the end.
 #pragma once
 
 #include <chrono>
@@ -13,9 +13,9 @@ class Summary {
  public:
   explicit Summary(size_t total);
 
-  // Counts the picture; names it on stderr where it could not be read, and tells now and then how far the run is.
+  // Counts the image, reports it on stderr if it could not be read, and prints the progress at intervals.
   void Add(const Outcome &outcome);
-  // Lines for stdout.
+  // Returns the lines for stdout.
   std::string Report() const;
   size_t read() const { return latencies_.size(); }
 
@@ -29,7 +29,7 @@ class Summary {
   bool terminal_;
   std::vector<double> latencies_;  // seconds
   Clock::time_point start_;
-  double told_ = 0;
+  double reported_ = 0;
 };
 
 }  // namespace detect

@@ -18,7 +18,7 @@ Box Clipped(const float *box, const Limits &limits, float offset) {
           std::min(std::max(box[2], 0.0f), width), std::min(std::max(box[3], 0.0f), height)};
 }
 
-// Of those that `indices` names the `most` best of `values`, best first; of equal ones the first. All are finite.
+// Returns the `most` best of the `indices` by value, best first; ties go to the lower index. All values are finite.
 std::vector<size_t> Best(const std::vector<float> &values, std::vector<size_t> indices, size_t most) {
   const auto end = indices.begin() + static_cast<std::ptrdiff_t>(std::min(most, indices.size()));
   std::partial_sort(indices.begin(), end, indices.end(),
@@ -27,16 +27,16 @@ std::vector<size_t> Best(const std::vector<float> &values, std::vector<size_t> i
   return indices;
 }
 
-// The file beside the dense part. InputError where it is not there.
+// Returns a file beside the dense part; throws InputError if it is missing.
 std::string Beside(const std::string &path, const char *ending) {
   const std::string other = path.substr(0, path.size() - std::string(kDense).size()) + ending;
   if (!std::filesystem::is_regular_file(other)) {
-    throw InputError("mindir_path: " + other + ": no such file: it belongs to " + path);
+    throw InputError("mindir_path: " + other + ": no such file; it belongs to " + path);
   }
   return other;
 }
 
-// A flag that older files of settings do not have.
+// Returns a flag that older settings files lack.
 bool On(const Settings &settings, const char *name) { return settings.Has(name) && settings.Flag(name); }
 
 bool EndsIn(const std::string &text, const std::string &ending) {
@@ -47,7 +47,7 @@ bool EndsIn(const std::string &text, const std::string &ending) {
 
 bool IsDensePart(const std::string &path) {
   if (EndsIn(path, kHeads) || EndsIn(path, kMasks)) {
-    throw InputError("mindir_path: " + path + ": is a later part of a network: give the file that ends in " + kDense);
+    throw InputError("mindir_path: " + path + " is a later part of a network: give the file that ends in " + kDense);
   }
   return EndsIn(path, kDense);
 }
@@ -187,8 +187,8 @@ TwoStage::Levels TwoStage::LevelsOf(const std::vector<Output> &outputs, Size can
     fits = levels.logits[i]->shape[0] == 1 && levels.boxes[i]->shape == std::vector<int64_t>{1, anchors, 4};
   }
   if (!fits || !roi_align_.Fits(levels.features, canvas)) {
-    throw InputError(path_ + ": gives " + std::to_string(outputs.size()) + " outputs, not those of export.py --split=True "
-                     "with this configuration");
+    throw InputError(path_ + ": the network has " + std::to_string(outputs.size()) + " outputs, unlike those of export.py "
+                     "--split=True with this configuration");
   }
   return levels;
 }
@@ -206,7 +206,8 @@ Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
   const auto found = heads_.Run({{{rows, channels, side, side}, roi_features.data()}, {{rows, 4}, rois[0].data()}});
   const int64_t classes = found.size() == 2 && found[1].shape.size() == 2 ? found[1].shape[1] : 0;
   if (classes < 1 || found[0].shape != std::vector<int64_t>{rows, classes, 4} || found[1].shape[0] != rows) {
-    throw InputError(Beside(path_, kHeads) + ": gives " + std::to_string(found.size()) + " outputs, not boxes and scores");
+    throw InputError(Beside(path_, kHeads) + ": the network has " + std::to_string(found.size()) +
+                     " outputs, expected boxes and scores");
   }
   RequireClasses(Beside(path_, kHeads), classes, classes_);
   Detections detections = nms_(found[0], found[1], count, input.info);
@@ -219,7 +220,7 @@ Detections TwoStage::operator()(const NetworkInput &input, Size canvas) {
 
 void TwoStage::AddMasks(const std::vector<const Output *> &features, const std::vector<Box> &proposals, Detections *found) {
   if (found->boxes.empty()) {
-    found->mask_side = 1;  // the picture has masks, none of them
+    found->mask_side = 1;  // masks are supported, but there are none
     return;
   }
   std::vector<float> labels(found->labels.begin(), found->labels.end());
@@ -233,7 +234,7 @@ void TwoStage::AddMasks(const std::vector<const Output *> &features, const std::
   auto outputs = masks_->Run({{{rows, features[0]->shape[1], side, side}, pooled.data()}, {{rows}, labels.data()}});
   const int64_t cells = outputs.size() == 1 && outputs[0].shape.size() == 3 ? outputs[0].shape[1] : 0;
   if (cells < 1 || outputs[0].shape != std::vector<int64_t>{rows, cells, cells}) {
-    throw InputError(Beside(path_, kMasks) + ": gives " + std::to_string(outputs.size()) + " outputs, not masks");
+    throw InputError(Beside(path_, kMasks) + ": the network has " + std::to_string(outputs.size()) + " outputs, expected masks");
   }
   found->mask_side = static_cast<int>(cells);
   found->masks = std::move(outputs[0].values);

@@ -1,5 +1,5 @@
-// Writes what the network would get of each picture named on stdin, a line each: the picture's image_info and image as raw
-// float32, or one NaN where it cannot be read. For the tests, which compare it with the Python side.
+// Writes the network's input for each image named on stdin, one per line: image_info and image as raw float32, or one NaN if the
+// image cannot be read. Tests compare it with the Python implementation.
 #include <cmath>
 #include <cstdio>
 #include <iostream>

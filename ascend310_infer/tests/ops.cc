@@ -1,9 +1,9 @@
-// Single operators on raw numbers from stdin, for the tests.
+// Runs single operators on raw numbers from stdin, for the tests.
 //   ops pool CHANNELS HEIGHT WIDTH BINS SAMPLES ALIGNED SCALE   features (float32), then RoIs (4 float32 each) -> pooled, float32
-//   ops class SETTINGS_PATH ANCHORS   boxes (4 each), then scores (K each) -> the detections of ClassNms
-//   ops box SETTINGS_PATH PROPOSALS   boxes (4 K each), then scores (K each), in a picture of 100 x 100 -> those of BoxNms
-//     lines: how many were no numbers; then label, score and x1 of each
-//   ops nms THRESHOLD   boxes, best first: 4 coordinates and a label (float32) each -> the indices that stand, lines
+//   ops class SETTINGS_PATH ANCHORS   boxes (4 each), then scores (K each) -> detections of ClassNms
+//   ops box SETTINGS_PATH PROPOSALS   boxes (4 K each), then scores (K each), in an image of 100 x 100 -> detections of BoxNms
+//     output: a line with the number of non-finite candidates, then label, score and x1 of each detection
+//   ops nms THRESHOLD   boxes, best first: 4 coordinates and a label (float32) each -> indices of the kept boxes, one per line
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

@@ -1,13 +1,13 @@
-# What the arguments of this model's scripts mean: PRETRAINED_MODEL, BACKBONE and COCO_ROOT in this order.
+# Parse the arguments of this model's scripts: PRETRAINED_MODEL, BACKBONE and COCO_ROOT, in this order.
 # shellcheck shell=bash
 
 # shellcheck source=common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
-# set_backbone NAME: the configuration that the table of backbones names for it.
+# set_backbone NAME: add the configuration that backbones.yaml assigns to it.
 set_backbone() {
   local flags
-  DRY_RUN=0 require_python    # a dry run reads the table too
+  DRY_RUN=0 require_python    # a dry run reads the table as well
   flags=$("$PYTHON" "$MODEL_DIR/src/model_utils/layers/backbone_table.py" "$MODEL_DIR/src/FasterRcnn/backbones.yaml" "$1" 2>&1) ||
     fail "BACKBONE: $flags"
   ARGS+=("--config_path=$MODEL_DIR/${flags%%$'\n'*}")

@@ -1,11 +1,11 @@
-# What train_full_*.sh and train_performance_*.sh share; they source it. The network is that of detectron2_config_101.yaml.
+# Shared by train_full_*.sh and train_performance_*.sh, which source it. The network is that of detectron2_config_101.yaml.
 # shellcheck shell=bash
 
 # shellcheck source=common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 PERF_STEPS=400
-# What its Ascend version says beside the configuration, by detectron2's names; of several the last counts.
+# Settings of detectron2's Ascend version beyond its configuration, under detectron2's names; the last of several counts.
 RECIPE=(MODEL.RPN.NMS_THRESH 0.8 MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO 2)
 FLAGS=(data_path batch_size nnodes node_rank local_addr master_addr master_port pre_trained)
 
@@ -23,7 +23,7 @@ train_full() {
   start
 }
 
-# recipe KEY: its number in the configuration.
+# recipe KEY: print its value, a number, in the configuration.
 recipe() {
   local value
   value=$(sed -nE "s/^$1: *([^#]*[^# ])( *(#.*)?)\$/\1/p" "$MODEL_DIR/detectron2_config_101.yaml")
@@ -31,8 +31,8 @@ recipe() {
   printf '%s' "$value"
 }
 
-# The iterations, where another batch than the configuration's needs more or fewer; the rate falls after 2/3 and 8/9 of them. A
-# configuration of the user's own says by itself how long it is.
+# Scale the number of iterations if the batch size differs from the configuration; the rate drops after 2/3 and 8/9 of them. A
+# configuration given by the user sets its own length.
 set_length() {
   local wanted batch parts steps most
   [[ -z $(option config_path "" ${OPTIONS[@]+"${OPTIONS[@]}"}) ]] || return 0
@@ -49,7 +49,7 @@ set_length() {
   RECIPE+=(SOLVER.MAX_ITER "$steps" SOLVER.STEPS "($(((2 * steps + 1) / 3)), $(((8 * steps + 4) / 9)))")
 }
 
-# train_performance DEVICES [--flag=value ...]: a fixed number of steps, and their speed, which train.py prints.
+# train_performance DEVICES [--flag=value ...]: run a fixed number of steps; train.py prints their speed.
 train_performance() {
   read_flags "$@"
   use_weights optional
@@ -57,17 +57,17 @@ train_performance() {
   start
 }
 
-# train_performance_nodes DEVICES_PER_MACHINE [--flag=value ...]: likewise, as one of several machines.
+# train_performance_nodes DEVICES_PER_MACHINE [--flag=value ...]: the same, as one of several machines.
 train_performance_nodes() {
   local flag
   begin Ascend 0 0 "${@:2}"
   [[ $# -eq 1 ]] || for flag in data_path batch_size nnodes node_rank local_addr master_addr; do
-    [[ -n $(option "$flag" "" "${@:2}") ]] || fail "--$flag is needed"
+    [[ -n $(option "$flag" "" "${@:2}") ]] || fail "--$flag is required"
   done
   train_performance "$@"
 }
 
-# read_flags DEVICES [--flag=value ...] [NAME VALUE ...]: DATA, NODES, NODE and what follows from them; the others are OPTIONS.
+# read_flags DEVICES [--flag=value ...] [NAME VALUE ...]: set DATA, NODES, NODE and what depends on them; the rest is OPTIONS.
 read_flags() {
   begin Ascend 0 0 "${@:2}"
   [[ $# -gt 1 ]] || usage
@@ -91,14 +91,14 @@ read_flags() {
       --master_port=*) PORT=${flag#*=} ;;
       --pre_trained=*) WEIGHTS=${flag#*=} ;;
       *)
-        [[ " ${FLAGS[*]/#/--} " != *" $flag "* ]] || fail "$flag: write $flag=VALUE"
+        [[ " ${FLAGS[*]/#/--} " != *" $flag "* ]] || fail "$flag: expected $flag=VALUE"
         OPTIONS+=("$flag")
         ;;
     esac
   done
-  [[ -z $name ]] || fail "$name: its value is missing"
+  [[ -z $name ]] || fail "$name: expected a value after it"
   check_flags
-  # For the scoring too.
+  # Also used for scoring.
   DEVICE=$(option device_id "$DEVICE" ${OPTIONS[@]+"${OPTIONS[@]}"})
   require_number --device_id "$DEVICE"
   set_target --device_target "$(option device_target "$TARGET" ${OPTIONS[@]+"${OPTIONS[@]}"})"
@@ -107,7 +107,7 @@ read_flags() {
   [[ -z $local_addr || $TARGET != Ascend ]] || ENVIRONMENT=("HCCL_IF_IP=$local_addr")
 }
 
-# take_setting NAME VALUE: detectron2's names of what the scripts decide themselves.
+# take_setting NAME VALUE: handle detectron2's names of settings that the scripts themselves control.
 take_setting() {
   case $1 in
     OUTPUT_DIR) OPTIONS+=("--output_path=$2") ;;
@@ -131,7 +131,7 @@ take_setting() {
 }
 
 check_flags() {
-  [[ -n $DATA ]] || fail "--data_path is needed: the folder of the data set"
+  [[ -n $DATA ]] || fail "--data_path is required: the folder of the data set"
   require_folder --data_path "$DATA"
   local folder
   COCO=$DATA
@@ -142,18 +142,18 @@ check_flags() {
   require_number --nnodes "$NODES"
   require_number --node_rank "$NODE"
   ((DEVICES > 0 && NODES > 0)) || fail "DEVICE_NUM and --nnodes: expected at least 1"
-  ((NODE < NODES)) || fail "--node_rank: expected 0 to $((NODES - 1)), the machines of --nnodes, got $NODE"
-  ((NODES == 1)) || [[ -n $MASTER ]] || fail "--master_addr is needed: the address of machine 0"
+  ((NODE < NODES)) || fail "--node_rank: expected 0 to $((NODES - 1)) for --nnodes=$NODES, got $NODE"
+  ((NODES == 1)) || [[ -n $MASTER ]] || fail "--master_addr is required: the address of machine 0"
   [[ -z $MASTER ]] || require_address --master_addr "$MASTER"
   [[ -z $PORT ]] || require_number --master_port "$PORT"
   WORKERS=$((DEVICES * NODES))
   require_number "DEVICE_NUM on all machines of --nnodes" "$WORKERS"
   [[ -n $BATCH ]] || return 0
   require_number --batch_size "$BATCH"
-  ((BATCH > 0 && BATCH % WORKERS == 0)) || fail "--batch_size: $BATCH over all devices does not divide by their $WORKERS"
+  ((BATCH > 0 && BATCH % WORKERS == 0)) || fail "--batch_size: $BATCH images over all devices are not divisible by $WORKERS devices"
 }
 
-# use_weights needed|optional: --pre_trained, else R-101.pkl beside or in the data set; converted where it is not ours yet.
+# use_weights needed|optional: use --pre_trained, or else R-101.pkl beside or in the data set, converted if necessary.
 use_weights() {
   local file
   if [[ -z $WEIGHTS ]]; then
@@ -162,10 +162,10 @@ use_weights() {
     done
   fi
   if [[ -z $WEIGHTS && $1 == needed ]]; then
-    fail "no R-101.pkl beside $DATA: put it there, or give --pre_trained=FILE, or --pre_trained=none to begin without"
+    fail "no R-101.pkl beside $DATA: put it there, give --pre_trained=FILE, or give --pre_trained=none to train from scratch"
   elif [[ -z $WEIGHTS ]]; then
     WEIGHTS=none
-    say "no R-101.pkl beside $DATA: the weights are random, the speed is the same"
+    say "no R-101.pkl beside $DATA: using random weights, which does not affect the speed"
   fi
   [[ $WEIGHTS == none || -f $WEIGHTS ]] || fail "--pre_trained: no such file: $WEIGHTS"
   if [[ $WEIGHTS == none || $WEIGHTS == *.ckpt ]]; then
@@ -175,7 +175,7 @@ use_weights() {
   fi
 }
 
-# Weights of another framework, or a ResNet's: converted into OUTPUT, once.
+# Convert weights of another framework, or of a ResNet, into OUTPUT, once.
 convert_weights() {
   local file
   file=$OUTPUT/backbone_$(basename -- "${WEIGHTS%.*}").ckpt
@@ -188,10 +188,10 @@ convert_weights() {
   ARGS+=("--pre_trained=$file")
 }
 
-# build_training [--key=value ...]: COMMAND trains on all devices.
+# build_training [--key=value ...]: set COMMAND to train on all devices.
 build_training() {
   ARGS=("${RECIPE[@]}" "--config_path=$MODEL_DIR/detectron2_config_101.yaml" "--coco_root=$COCO" "${ARGS[@]}")
-  [[ $TARGET != CPU ]] || ARGS+=("--amp_level=O0")    # the configuration's float16 is not for the CPU
+  [[ $TARGET != CPU ]] || ARGS+=("--amp_level=O0")    # the configuration's float16 does not work on the CPU
   [[ -z $BATCH ]] || ARGS+=("--batch_size=$((BATCH / WORKERS))")
   if ((WORKERS == 1)); then
     build_one train.py "$OUTPUT" "$@"

@@ -1,11 +1,11 @@
-# Starts or prints COMMAND, with the variables EXPORTED; common.sh sources it.
+# Run or print COMMAND with the variables in EXPORTED. common.sh sources this file.
 # shellcheck shell=bash
 
 print_command() {
   local quoted line
   printf -v quoted '%q ' "${COMMAND[@]}"
   line=${quoted% }
-  [[ ${COMMAND[0]} != *=* ]] || line="''$line"    # without quotes a shell takes it for a variable
+  [[ ${COMMAND[0]} != *=* ]] || line="''$line"    # unquoted, a shell would take it for a variable assignment
   if ((${#EXPORTED[@]} > 0)); then
     printf -v quoted '%q ' "${EXPORTED[@]}"
     line=$quoted$line
@@ -13,13 +13,13 @@ print_command() {
   printf '%s\n' "$line"
 }
 
-# COMMAND in place of this shell. Not by env, which takes a program with a = in its path for a variable.
+# Replace this shell by COMMAND. env would take a program with = in its path for a variable assignment.
 replace_shell() {
   ((${#EXPORTED[@]} == 0)) || export -- "${EXPORTED[@]}"
   exec -- "${COMMAND[@]}"
 }
 
-# Run COMMAND in place of this shell, so that its status and its signals are the program's.
+# Replace this shell by COMMAND, so that the program receives its signals and sets its exit status.
 start() {
   if [[ ${DRY_RUN:-0} == 1 ]]; then
     print_command
@@ -28,14 +28,14 @@ start() {
   replace_shell
 }
 
-# Run COMMAND with this shell waiting: signals go on to the program. Returns its status.
+# Run COMMAND and wait for it, forwarding signals. Returns its status.
 start_and_wait() {
   if [[ ${DRY_RUN:-0} == 1 ]]; then
     print_command
     return
   fi
   local child status=0
-  set -m    # a process group of its own: without, bash has it ignore Ctrl-C
+  set -m    # in a process group of its own; otherwise bash makes it ignore Ctrl-C
   replace_shell &
   child=$!
   set +m
@@ -44,7 +44,7 @@ start_and_wait() {
   # shellcheck disable=SC2064
   trap "kill -TERM $child 2>/dev/null || :" TERM HUP
   wait "$child" || status=$?
-  while kill -0 "$child" 2>/dev/null; do    # a signal ended the waiting, not the program
+  while kill -0 "$child" 2>/dev/null; do    # a signal interrupted wait, not the program
     status=0
     wait "$child" || status=$?
   done

@@ -1,4 +1,4 @@
-# What the arguments of this model's scripts mean: PRETRAINED_CKPT first, what else stands in the configuration may follow.
+# Parse the arguments of this model's scripts: PRETRAINED_CKPT first, then optional ones that default to the configuration.
 # shellcheck shell=bash
 
 # shellcheck source=common.sh
@@ -42,15 +42,15 @@ evaluate() {
   shift 3
   ARGS+=("--mindrecord_dir=./eval/mindrecord")
   take_data_set "$@"
-  ((TAKEN > 0)) || find_pictures "$(dirname -- "$json")"
+  ((TAKEN > 0)) || find_images "$(dirname -- "$json")"
   shift "$TAKEN"
   take_device_and_data "$@"
   shift "$TAKEN"
   run_one eval.py "$(next_folder ./eval)" "$@"
 }
 
-# find_pictures FOLDER: a folder of COCO's annotations tells where their pictures are.
-find_pictures() {
+# find_images FOLDER: if it is COCO's annotations/, the images are in its parent.
+find_images() {
   if [[ $(basename -- "$1") == annotations ]]; then
     ARGS+=("--coco_root=$(dirname -- "$1")")
   elif [[ $1 == . && $(basename -- "$(pwd -P)") == annotations ]]; then
@@ -58,7 +58,7 @@ find_pictures() {
   fi
 }
 
-# take_data_set [COCO_ROOT] [...]: a number is no data set, but the device. TAKEN: words that were taken.
+# take_data_set [COCO_ROOT] [...]: a number is DEVICE_ID, not a data set. Sets TAKEN to the number of words used.
 take_data_set() {
   TAKEN=0
   if is_word "$@" && ! is_number "$1"; then

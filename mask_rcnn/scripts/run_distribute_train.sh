@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Train on several Ascend devices.
 # usage: bash run_distribute_train.sh RANK_TABLE_FILE [PRETRAINED_CKPT] [COCO_ROOT] [MINDRECORD_DIR] [--key=value ...]
-#   RANK_TABLE_FILE  rank table of the devices, or their number: then without a table
-#   PRETRAINED_CKPT  checkpoint to start from; none or "": without one
-#   COCO_ROOT        folder with annotations/, train2017/ and val2017/ (default: as in the configuration)
+#   RANK_TABLE_FILE  rank table of the devices, or the number of devices
+#   PRETRAINED_CKPT  checkpoint to start from, or none (or "")
+#   COCO_ROOT        folder with annotations/, train2017/ and val2017/ (default: as configured)
 #   MINDRECORD_DIR   folder of the converted data, written on first use (default: ./train_parallel/mindrecord)
 #   --key=value      any key of the configuration; overrides the arguments
 # Writes to ./train_parallel.
-# DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
+# DRY_RUN=1 prints the command without running it; DEVICE_TARGET=CPU runs it on the CPU.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=arguments.sh

@@ -2,11 +2,11 @@
 # Train in several processes on the CPU.
 # usage: bash run_distribute_train_cpu.sh DEVICE_NUM [PRETRAINED_CKPT] [COCO_ROOT] [MINDRECORD_DIR] [--key=value ...]
 #   DEVICE_NUM       number of processes
-#   PRETRAINED_CKPT  checkpoint to start from; none or "": without one
-#   COCO_ROOT        folder with annotations/, train2017/ and val2017/ (default: as in the configuration)
+#   PRETRAINED_CKPT  checkpoint to start from, or none (or "")
+#   COCO_ROOT        folder with annotations/, train2017/ and val2017/ (default: as configured)
 #   MINDRECORD_DIR   folder of the converted data, written on first use (default: ./train_parallel/mindrecord)
 #   --key=value      any key of the configuration; overrides the arguments
-# Writes to ./train_parallel. DRY_RUN=1 prints what would be started.
+# Writes to ./train_parallel. DRY_RUN=1 prints the command without running it.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=arguments.sh

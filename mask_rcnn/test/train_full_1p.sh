@@ -2,13 +2,13 @@
 # Same as faster_rcnn/test/train_faster_rcnn_full_1p.sh with train_faster_rcnn -> train
 # Train with detectron2_config_101.yaml on one Ascend device, then evaluate the weights.
 # usage: bash train_full_1p.sh --data_path=DIR [--batch_size=N] [--pre_trained=FILE] [--key=value ...]
-#   --data_path    folder with annotations/, train2017/ and val2017/, or with coco/ or coco2017/ that holds them
-#   --batch_size   images per step over all devices (default: detectron2_config_101.yaml's, for each device)
+#   --data_path    folder with annotations/, train2017/ and val2017/, or with a coco/ or coco2017/ that holds them
+#   --batch_size   images per step over all devices (default: detectron2_config_101.yaml's batch size per device)
 #   --pre_trained  weights of the backbone, or none (default: R-101.pkl beside the data set)
 #   --key=value    any key of the configuration
-# It trains on as many images as eight devices would: with 8 images per iteration it runs eight times the iterations.
+# It trains on as many images as eight devices would: eight times the iterations at 8 images per iteration.
 # Writes to ./train_full_1p.
-# DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
+# DRY_RUN=1 prints the command without running it; DEVICE_TARGET=CPU runs it on the CPU.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=../scripts/detectron2.sh

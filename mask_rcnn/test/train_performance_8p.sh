@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Same as faster_rcnn/test/train_faster_rcnn_performance_8p.sh with train_faster_rcnn -> train
-# Measure the speed of training on eight Ascend devices: images per second, median and 90th percentile of the step time.
+# Measure the training speed on eight Ascend devices: images per second, median and 90th percentile of the step time.
 # usage: bash train_performance_8p.sh --data_path=DIR [--batch_size=N] [--pre_trained=FILE] [--key=value ...]
-#   --data_path    folder with annotations/, train2017/ and val2017/, or with coco/ or coco2017/ that holds them
-#   --batch_size   images per step over all devices (default: detectron2_config_101.yaml's, for each device)
+#   --data_path    folder with annotations/, train2017/ and val2017/, or with a coco/ or coco2017/ that holds them
+#   --batch_size   images per step over all devices (default: detectron2_config_101.yaml's batch size per device)
 #   --pre_trained  weights of the backbone, or none (default: R-101.pkl beside the data set)
 #   --perf_steps   steps (default: 400)
 #   --key=value    any key of the configuration
 # DEVICE_NUM in the environment: number of devices (8).
 # Writes to ./train_performance_8p.
-# DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
+# DRY_RUN=1 prints the command without running it; DEVICE_TARGET=CPU runs it on the CPU.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=../scripts/detectron2.sh

@@ -1,4 +1,4 @@
-# What the arguments of this model's scripts mean: a device or their number, EPOCH_SIZE, LR, DATASET.
+# Parse the arguments of this model's scripts: a device or the number of devices, EPOCH_SIZE, LR, DATASET.
 # shellcheck shell=bash
 
 # shellcheck source=common.sh
@@ -42,7 +42,7 @@ _distribute() {
   case $table in
     '' | none | None | NONE) set_workers "$devices" ;;
     *)
-      DEVICE_NUM=$devices set_workers "$table"    # off Ascend the table need not be there
+      DEVICE_NUM=$devices set_workers "$table"    # on other devices the table need not exist
       ((WORKERS == devices)) || fail "DEVICE_NUM: $devices, but $table has $WORKERS devices"
       ;;
   esac
@@ -65,7 +65,7 @@ evaluate() {
   run_one eval.py "$(next_folder ./eval)" ${OPTIONS[@]+"${OPTIONS[@]}"}
 }
 
-# One of the formats that default_config.yaml lists for the key `dataset`; voc0712 and voc0712plus are older names of voc.
+# set_dataset NAME: a format that default_config.yaml lists for the key `dataset`; voc0712 and voc0712plus are old names of voc.
 set_dataset() {
   local name=$1 formats
   case $name in
@@ -79,8 +79,8 @@ set_dataset() {
   ARGS+=("--dataset=$name")
 }
 
-# set_schedule EPOCH_SIZE LR [PRE_TRAINED] [PRE_TRAINED_EPOCH_SIZE] [...]: LR is the highest rate, whatever the batch, and falls
-# as a cosine over the epochs. TAKEN: words behind LR that were taken.
+# set_schedule EPOCH_SIZE LR [PRE_TRAINED] [PRE_TRAINED_EPOCH_SIZE] [...]: LR is the peak rate for any batch size, with cosine decay
+# over the epochs. Sets TAKEN to the number of words used after LR.
 set_schedule() {
   local epochs=$1 rate=$2 done=0
   TAKEN=0
@@ -95,17 +95,17 @@ set_schedule() {
     done=$1
     TAKEN=2
     require_number PRE_TRAINED_EPOCH_SIZE "$done"
-    ((done < epochs)) || fail "PRE_TRAINED_EPOCH_SIZE: $done of $epochs epochs leave nothing to train"
+    ((done < epochs)) || fail "PRE_TRAINED_EPOCH_SIZE: $done of $epochs epochs leaves nothing to train"
   fi
   [[ $rate =~ ^[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?$ ]] || fail "LR: expected a number, got '$rate'"
-  if ((done > 0)); then     # the rest of the epochs, from where the cosine stands
+  if ((done > 0)); then     # train the remaining epochs, starting at the rate the cosine has reached
     rate=$(awk -v rate="$rate" -v part="$done" -v all="$epochs" \
       'BEGIN { printf "%.8g", rate * (1 + cos(atan2(0, -1) * part / all)) / 2 }')
   fi
   ARGS+=("--epoch_size=$((epochs - done))" "--base_lr=$rate" "--lr_reference_batch=0" "--lr_schedule=cosine")
 }
 
-# set_options [--key=value ...]: OPTIONS to pass on, with --using_mode=NAME, the old name of a network, as its configuration.
+# set_options [--key=value ...]: set OPTIONS, replacing --using_mode=NAME, the old zoo's name of a network, by its configuration.
 set_options() {
   local option config
   OPTIONS=()

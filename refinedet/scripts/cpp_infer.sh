@@ -1,5 +1,5 @@
 # Same as faster_rcnn/scripts/cpp_infer.sh
-# Inference by the C++ program of ascend310_infer: what run_infer_310.sh and run_infer_cpp.sh share.
+# Inference with the C++ program in ascend310_infer; run_infer_310.sh and run_infer_cpp.sh source this file.
 # shellcheck shell=bash
 
 # shellcheck source=common.sh
@@ -12,7 +12,7 @@ MOST_DEVICES=64
 set_device() {
   case $1 in
     Ascend | CPU) TARGET=$1 ;;
-    GPU) fail "DEVICE_TYPE: the C++ program runs on Ascend and the CPU; on a GPU the same file runs in Python:" \
+    GPU) fail "DEVICE_TYPE: the C++ program supports Ascend and CPU; to run the file on a GPU, use Python:" \
       "eval.py --mindir_path=FILE --device_target=GPU, or infer.py" ;;
     *) fail "DEVICE_TYPE: expected Ascend or CPU, got '$1'" ;;
   esac
@@ -20,11 +20,11 @@ set_device() {
 
 set_mindir() {
   require_file MINDIR_PATH "$1"
-  [[ $1 == *.mindir ]] || fail "MINDIR_PATH: expected a file that ends in .mindir, got '$1': export.py --file_format=MINDIR writes it"
+  [[ $1 == *.mindir ]] || fail "MINDIR_PATH: expected a .mindir file, as export.py --file_format=MINDIR writes it, got '$1'"
   MINDIR=$1
 }
 
-# set_data DATA_PATH [ANN_FILE]: a folder of pictures and their annotations; or, without ANN_FILE, a COCO folder.
+# set_data DATA_PATH [ANN_FILE]: an image folder and its annotations or, without ANN_FILE, a COCO folder.
 set_data() {
   require_folder DATA_PATH "$1"
   IMAGES=$1
@@ -33,10 +33,10 @@ set_data() {
     IMAGES=$1/val2017
     annotations=$1/annotations/instances_val2017.json
     [[ -d $IMAGES && -f $annotations ]] ||
-      fail "DATA_PATH: $1 has no val2017/ and annotations/instances_val2017.json: give ANN_FILE after it"
+      fail "DATA_PATH: $1 lacks val2017/ or annotations/instances_val2017.json: give ANN_FILE after it"
   fi
   [[ -e $annotations ]] || fail "ANN_FILE: no such file: $annotations"
-  # A configuration's own val_ keys would go before the others.
+  # val_ keys in the configuration would override the others.
   DATA=("--image_dir=$IMAGES" "--anno_path=$annotations" "--val_image_dir=$IMAGES" "--val_anno_path=$annotations")
 }
 
@@ -44,7 +44,7 @@ set_data() {
 set_size() {
   [[ $# -eq 0 ]] && return
   require_number IMAGE_WIDTH "$1"
-  [[ $# -eq 2 ]] || fail "IMAGE_HEIGHT is needed after IMAGE_WIDTH"
+  [[ $# -eq 2 ]] || fail "IMAGE_HEIGHT is required after IMAGE_WIDTH"
   require_number IMAGE_HEIGHT "$2"
   SETTINGS+=("--img_width=$1" "--img_height=$2")
 }
@@ -62,7 +62,7 @@ set_device_id() {
   DEVICE=$1
 }
 
-# The words before the first --key=value in WORDS, the rest in OPTIONS.
+# Split the arguments: words before the first --key=value into WORDS, the rest into OPTIONS.
 split_words() {
   WORDS=()
   while is_word "$@"; do
@@ -73,7 +73,7 @@ split_words() {
 }
 
 # infer_310 MINDIR_PATH DATA_PATH [ANN_FILE] [IMAGE_WIDTH IMAGE_HEIGHT] [DEVICE_ID] [--key=value ...]: a single number after the
-# data is the device, or a width without its height where no machine has as many devices.
+# data is DEVICE_ID or, if no machine has that many devices, a width without a height.
 infer_310() {
   begin Ascend 2 6 "$@"
   set_device "$TARGET"
@@ -89,7 +89,7 @@ infer_310() {
     0) ;;
     1)
       set_device_id "${rest[0]}"
-      ((DEVICE < MOST_DEVICES)) || set_size "$DEVICE"    # which says what is missing
+      ((DEVICE < MOST_DEVICES)) || set_size "$DEVICE"    # reports the missing height
       ;;
     2) set_size "${rest[@]}" ;;
     3)
@@ -117,31 +117,31 @@ infer_cpp() {
   infer_and_score ${OPTIONS[@]+"${OPTIONS[@]}"}
 }
 
-# A dry run prints what would be started on a machine that has it.
+# Check the requirements. A dry run skips this and prints the commands for a machine that has them.
 require_lite() {
   BUILD=${BUILD_DIR:-$PROGRAM_DIR/build}
-  [[ $BUILD != -* ]] || BUILD=./$BUILD    # CMake takes no -- before it
+  [[ $BUILD != -* ]] || BUILD=./$BUILD    # CMake accepts no -- before the path
   [[ -n ${BUILD_DIR:-} || ! -d $PROGRAM_DIR || -w $PROGRAM_DIR ]] || BUILD=./ascend310_infer_build
   if [[ ${DRY_RUN:-0} == 1 ]]; then
     MS_LITE_HOME=${MS_LITE_HOME:-MS_LITE_HOME}
     return
   fi
-  [[ -n ${MS_LITE_HOME:-} ]] || fail "MS_LITE_HOME is not set: name the folder of MindSpore Lite (ascend310_infer/README.md)"
+  [[ -n ${MS_LITE_HOME:-} ]] || fail "MS_LITE_HOME is not set: set it to the folder of MindSpore Lite (ascend310_infer/README.md)"
   [[ -f $MS_LITE_HOME/runtime/include/api/model.h ]] ||
-    fail "MS_LITE_HOME: no runtime/include/api/model.h in $MS_LITE_HOME: it is not MindSpore Lite's folder"
-  [[ -d $PROGRAM_DIR ]] || fail "ascend310_infer is not there: it stands beside the model's folder; copy both"
+    fail "MS_LITE_HOME: $MS_LITE_HOME is not a MindSpore Lite folder: it has no runtime/include/api/model.h"
+  [[ -d $PROGRAM_DIR ]] || fail "ascend310_infer not found: it must be beside the model directory; copy both"
   require_program cmake "install CMake 3.16 or newer"
   require_program "${CXX:-c++}" "install a C++17 compiler"
 }
 
-# first_fault FILE: the line of what CMake or the compiler printed that says what is wrong.
+# first_fault FILE: print the line of CMake's or the compiler's output that names the error.
 first_fault() {
   local line
   line=$(grep -m1 -iE 'error:|could not find' -- "$1" || grep -A1 -m1 '^CMake Error' -- "$1" || tail -n1 -- "$1")
   printf '%s' "${line##*$'\n'}" | sed 's/^ *//'
 }
 
-# step COMMAND ...: run it, or print it where that is asked for. With TO set, stdout goes to that file.
+# step COMMAND ...: run it, or print it in a dry run. If TO is set, the output goes to that file.
 step() {
   COMMAND=("$@")
   if [[ ${DRY_RUN:-0} == 1 ]]; then
@@ -156,7 +156,7 @@ step() {
   fi
 }
 
-# infer_and_score [--key=value ...]: build the program, run it, score what it found: ./acc.log.
+# infer_and_score [--key=value ...]: build the program, run it, and write the scores to ./acc.log.
 infer_and_score() {
   require_number DEVICE_ID "$DEVICE"
   local output word program=("--device_type=$TARGET" "--device_id=$DEVICE")
@@ -184,4 +184,4 @@ infer_and_score() {
 
 SETTINGS=()
 DATA=()
-TO=    # not what the environment may have under this name
+TO=    # ignore a variable of this name in the environment

@@ -3,15 +3,15 @@
 # usage: bash run_distribute_train.sh DEVICE_NUM EPOCH_SIZE LR DATASET RANK_TABLE_FILE [PRE_TRAINED] [PRE_TRAINED_EPOCH_SIZE]
 #        [--key=value ...]
 #   DEVICE_NUM              number of devices
-#   EPOCH_SIZE              epochs
-#   LR                      highest learning rate, for the whole batch; it falls as a cosine
-#   DATASET                 coco, voc, yolo, labelme, coco_files or other, where --coco_root=, --voc_root= or the configuration says
-#   RANK_TABLE_FILE         rank table of the devices; none or "": without one
-#   PRE_TRAINED             checkpoint to start from; none or "": without one
-#   PRE_TRAINED_EPOCH_SIZE  epochs that it was trained for; only the remaining ones run (default: 0)
+#   EPOCH_SIZE              number of epochs
+#   LR                      peak learning rate for the whole batch, with cosine decay
+#   DATASET                 coco, voc, yolo, labelme, coco_files or other; located by --coco_root=, --voc_root= or the configuration
+#   RANK_TABLE_FILE         rank table of the devices, or none (or "")
+#   PRE_TRAINED             checkpoint to start from, or none (or "")
+#   PRE_TRAINED_EPOCH_SIZE  epochs that PRE_TRAINED was trained for, subtracted from EPOCH_SIZE (default: 0)
 #   --key=value             any key of the configuration, or --using_mode=refinedet_{vgg16,resnet101}_{320,512}
 # Writes to ./LOG.
-# DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
+# DRY_RUN=1 prints the command without running it; DEVICE_TARGET=CPU runs it on the CPU.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=arguments.sh

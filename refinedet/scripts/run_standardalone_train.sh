@@ -2,15 +2,15 @@
 # Train on one Ascend device.
 # usage: bash run_standardalone_train.sh DEVICE_ID EPOCH_SIZE LR DATASET [PRE_TRAINED] [PRE_TRAINED_EPOCH_SIZE]
 #        [--key=value ...]
-#   DEVICE_ID               number of the device
-#   EPOCH_SIZE              epochs
-#   LR                      highest learning rate, for the whole batch; it falls as a cosine
-#   DATASET                 coco, voc, yolo, labelme, coco_files or other, where --coco_root=, --voc_root= or the configuration says
-#   PRE_TRAINED             checkpoint to start from; none or "": without one
-#   PRE_TRAINED_EPOCH_SIZE  epochs that it was trained for; only the remaining ones run (default: 0)
+#   DEVICE_ID               device number
+#   EPOCH_SIZE              number of epochs
+#   LR                      peak learning rate for the whole batch, with cosine decay
+#   DATASET                 coco, voc, yolo, labelme, coco_files or other; located by --coco_root=, --voc_root= or the configuration
+#   PRE_TRAINED             checkpoint to start from, or none (or "")
+#   PRE_TRAINED_EPOCH_SIZE  epochs that PRE_TRAINED was trained for, subtracted from EPOCH_SIZE (default: 0)
 #   --key=value             any key of the configuration, or --using_mode=refinedet_{vgg16,resnet101}_{320,512}
-# Writes to ./LOG0, of device 0.
-# DRY_RUN=1 prints what would be started; DEVICE_TARGET=CPU runs the same on the CPU.
+# Writes to ./LOG0 for device 0.
+# DRY_RUN=1 prints the command without running it; DEVICE_TARGET=CPU runs it on the CPU.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=arguments.sh

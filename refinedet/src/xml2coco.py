@@ -35,11 +35,11 @@ def convert(data_path: Path, classes=None) -> dict:
     kept = []
     for record in records:
         try:        # the size in the XML may be wrong or missing
-            stored = mindrecord.pictures.inspect(mindrecord.pictures.read_picture(images / record.file_name))
-        except mindrecord.pictures.PictureError as error:
+            stored = mindrecord.image_files.inspect(mindrecord.image_files.read_image(images / record.file_name))
+        except mindrecord.image_files.ImageError as error:
             problems.append(mindrecord.Problem(str(images / record.file_name), "", str(error), error.kind))
             continue
-        picture = mindrecord.pictures.choose_frame(stored, record.height, record.width).picture
+        picture = mindrecord.image_files.choose_frame(stored, record.height, record.width).info
         record.height, record.width = picture.height, picture.width
         kept.append(record)
     mindrecord.errors.warn_of(problems, log)
@@ -56,7 +56,7 @@ def _import_utils():
         use_own_utils()
         import utils.files
         import utils.mindrecord
-        import utils.mindrecord.pictures
+        import utils.mindrecord.image_files
     except ImportError as error:
         raise XmlError(f"utils/mindrecord is missing; copy utils/ and the model's folder side by side ({error})") from error
     return utils

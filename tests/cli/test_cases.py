@@ -15,14 +15,14 @@ FINE = "problems: none"
 # check.py: case -> (flags, what it prints).
 CHECKS = {
     "iscrowd_string": ("coco", FOUR, FINE),
-    "area_string": ("coco", FOUR, "annotation 2: area \"abc\" is no area, so that of the box counts"),
+    "area_string": ("coco", FOUR, "annotation 2: area \"abc\" is not a valid area; the box's area is used"),
     "ids_string": ("coco", FOUR, FINE),
     "ids_float": ("coco", FOUR, FINE),
     "cat_string_all": ("coco", FOUR, FINE),
     "size_string": ("coco", FOUR, FINE),
     "size_zero": ("coco", FOUR, FINE),
     "size_missing": ("coco", FOUR, FINE),
-    "size_swapped": ("coco", FOUR, "1.jpg: annotated as 64x96, the picture has 96x64"),
+    "size_swapped": ("coco", FOUR, "1.jpg: annotated as 64x96, the image has 96x64"),
     "bom": ("coco", FOUR, FINE),
     "nan_neg": ("coco", "objects: 2, and", "annotation 3: box (30, 30, 10, 10) is upside down"),
     "one_no_bbox": ("coco", "objects: 3, and", "annotation 1: has no bbox"),
@@ -31,7 +31,8 @@ CHECKS = {
     "txt_dup": ("other", "images: 2 usable of 2", FINE),
     "txt_space_num": ("other", "images: 2 usable of 2", FOUR, FINE),
     "voc_space": ("voc", "images: 2 usable of 2", FOUR, FINE),
-    "voc_stale_filename": ("voc", "images: 3 usable of 3", FOUR, "000001.xml: filename: is '000000.jpg', the image is 000001.jpg"),
+    "voc_stale_filename": ("voc", "images: 3 usable of 3", FOUR,
+                           "000001.xml: filename: is '000000.jpg', but the image is 000001.jpg"),
 }
 ANNOTATIONS = {"coco": "a.json", "other": "a.txt", "voc": "ann"}
 

@@ -15,8 +15,8 @@ PLAIN = Preprocess(InputSize(96, 96), (0,) * 3, (1,) * 3)
 KINDS = {
     "fmt_gif": (0, ["problems: none"]), "fmt_avif": (0, ["problems: none"]), "fmt_tga": (0, ["problems: none"]),
     "fmt_pcx": (0, ["problems: none"]), "exif6": (0, ["a.jpg: EXIF orientation 6", "that of the turned image", "problems: none"]),
-    "fmt_huge": (1, ["annotated as 96x64, the picture has 16000x12000", "problems: 1"]),
-    "fmt_png16": (1, ["uses 12 bits", "multiply those of all images by 16", "problems: 1"]),
+    "fmt_huge": (1, ["annotated as 96x64, the image has 16000x12000", "problems: 1"]),
+    "fmt_png16": (1, ["uses only 12 bits", "multiply the values of all images by 16", "problems: 1"]),
 }
 
 

@@ -120,8 +120,8 @@ def test_nms_across_levels_finds_what_python_finds(across_levels, cpp_coco, cpp_
 
 
 @pytest.mark.parametrize(("alone", "message"), [
-    ("dense", "lonely_heads.mindir: no such file: it belongs to lonely_dense.mindir"),
-    ("heads", "lonely_heads.mindir: is a later part of a network: give the file that ends in _dense.mindir"),
+    ("dense", "lonely_heads.mindir: no such file; it belongs to lonely_dense.mindir"),
+    ("heads", "lonely_heads.mindir is a later part of a network: give the file that ends in _dense.mindir"),
 ])
 def test_half_a_network(faster_rcnn, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path, alone, message):
     (tmp_path / f"lonely_{alone}.mindir").write_bytes((faster_rcnn / f"v1_{alone}.mindir").read_bytes())
@@ -139,12 +139,12 @@ def settings(faster_rcnn, repo_dir):
 
 
 @pytest.mark.parametrize(("setting", "message"), [
-    ("roi_borders 2 4 8 16 32 64", "roi_borders: expected a number less than of roi_strides, 3"),
-    ("roi_strides ", "roi_strides: expected numbers from 1 on"),
-    ("roi_strides 0 8 16 32", "roi_strides: expected numbers from 1 on"),
-    ("roi_strides 8 16 32 64", "v1_dense.mindir: gives 14 outputs, not those of export.py --split=True with this configuration"),
-    ("num_classes 91", "v1_heads.mindir: the network tells 80 classes, the configuration 90: pass the --config_path"),
-    ("rpn_max_num 99", "v1_heads.mindir: the network takes an input of 100 x 32 x 7 x 7, the configuration gives 99 x 32 x 7 x 7"),
+    ("roi_borders 2 4 8 16 32 64", "roi_borders: expected 3 numbers, one fewer than roi_strides"),
+    ("roi_strides ", "roi_strides: expected numbers >= 1"),
+    ("roi_strides 0 8 16 32", "roi_strides: expected numbers >= 1"),
+    ("roi_strides 8 16 32 64", "v1_dense.mindir: the network has 14 outputs, unlike those of export.py --split=True"),
+    ("num_classes 91", "v1_heads.mindir: the network has 80 classes, the configuration 90: pass the --config_path"),
+    ("rpn_max_num 99", "heads.mindir: the network expects an input of 100 x 32 x 7 x 7, the configuration gives 99 x 32 x 7 x 7"),
 ])
 def test_settings_of_another_network(faster_rcnn, settings, cpp_coco, cpp_sanitized, tmp_path, setting, message):
     """Told in one line, before anything is read or written beyond its end."""

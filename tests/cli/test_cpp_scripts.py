@@ -28,17 +28,18 @@ def fake_lite(tmp_path):
 
 @pytest.mark.parametrize(("words", "message"), [
     ("run_infer_310.sh|gone.mindir|some pictures|truth.json", "MINDIR_PATH: no such file: gone.mindir"),
-    ("run_infer_310.sh|a net.air|some pictures|truth.json", "MINDIR_PATH: expected a file that ends in .mindir, got 'a net.air'"),
+    ("run_infer_310.sh|a net.air|some pictures|truth.json",
+     "MINDIR_PATH: expected a .mindir file, as export.py --file_format=MINDIR writes it, got 'a net.air'"),
     ("run_infer_310.sh|a net.mindir|nowhere|truth.json", "DATA_PATH: no such folder: nowhere"),
     ("run_infer_310.sh|a net.mindir|some pictures|gone.json", "ANN_FILE: no such file: gone.json"),
-    ("run_infer_310.sh|a net.mindir|some pictures", "DATA_PATH: some pictures has no val2017/ and annotations/"),
-    ("run_infer_310.sh|a net.mindir|some pictures|truth.json|64", "IMAGE_HEIGHT is needed after IMAGE_WIDTH"),
+    ("run_infer_310.sh|a net.mindir|some pictures", "DATA_PATH: some pictures lacks val2017/ or annotations/"),
+    ("run_infer_310.sh|a net.mindir|some pictures|truth.json|64", "IMAGE_HEIGHT is required after IMAGE_WIDTH"),
     ("run_infer_310.sh|a net.mindir|some pictures|truth.json|none", "DEVICE_ID: expected a number, got 'none'"),
     ("run_infer_310.sh|a net.mindir|some pictures|truth.json|128|x", "IMAGE_HEIGHT: expected a number, got 'x'"),
     ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|TPU", "DEVICE_TYPE: expected Ascend or CPU, got 'TPU'"),
-    ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|GPU", "DEVICE_TYPE: the C++ program runs on Ascend and the CPU; "
-     "on a GPU the same file runs in Python: eval.py --mindir_path=FILE --device_target=GPU, or infer.py"),
-    ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|CPU|128", "IMAGE_HEIGHT is needed after IMAGE_WIDTH"),
+    ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|GPU", "DEVICE_TYPE: the C++ program supports Ascend and CPU; "
+     "to run the file on a GPU, use Python: eval.py --mindir_path=FILE --device_target=GPU, or infer.py"),
+    ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|CPU|128", "IMAGE_HEIGHT is required after IMAGE_WIDTH"),
     ("run_infer_cpp.sh|a net.mindir|some pictures|truth.json|CPU|128|64|yes", "KEEP_RATIO: expected true or false, got 'yes'"),
 ])
 def test_faults_of_the_scripts(repo_dir, caller, words, message):
@@ -72,7 +73,7 @@ def test_names_of_any_bytes_are_scored(cpp_coco, repo_dir, tmp_path):
 
 
 @pytest.mark.parametrize(("home", "message"), [
-    ("", "MS_LITE_HOME is not set"), ("/no/where", "MS_LITE_HOME: no runtime/include/api/model.h in /no/where")])
+    ("", "MS_LITE_HOME is not set"), ("/no/where", "MS_LITE_HOME: /no/where is not a MindSpore Lite folder")])
 def test_a_missing_sdk(repo_dir, caller, home, message):
     command = ["run_infer_cpp.sh", "a net.mindir", "some pictures", "truth.json", "CPU"]
     assert message in fault(called(repo_dir, "refinedet", command, caller, home, caller))

@@ -80,8 +80,8 @@ def assert_all_end(folder) -> None:
 
 
 @pytest.mark.parametrize("mode, status, told", [
-    ("killed", 137, "rank 1 was killed by signal 9 (SIGKILL); all others were ended"),
-    ("fails", 3, "rank 1 ended with status 3; all others were ended")])
+    ("killed", 137, "rank 1 was killed by signal 9 (SIGKILL); all other ranks were stopped"),
+    ("fails", 3, "rank 1 ended with status 3; all other ranks were stopped")])
 def test_a_rank_that_fails_ends_all(start, tmp_path, mode, status, told):
     out, errors = (process := start(mode)).communicate(timeout=60)
     assert process.returncode == status, errors
@@ -94,7 +94,7 @@ def test_a_scheduler_that_fails_ends_all(start, tmp_path):
     """msrun would wait for the ranks, and they for the scheduler."""
     _, errors = (process := start("unscheduled", "--kill_after=2")).communicate(timeout=60)
     assert process.returncode == 1, errors
-    assert "the scheduler ended before the ranks; all were ended" in errors and "    cannot listen" in errors
+    assert "the scheduler ended before the ranks; all ranks were stopped" in errors and "    cannot listen" in errors
     assert not running(tmp_path / "a run")
 
 
@@ -108,7 +108,7 @@ def test_asked_to_stop_it_asks_the_ranks(start, tmp_path):
         wait_for(folder / f"ready {rank}", process)
     os.kill(process.pid, signal.SIGTERM)
     out, errors = process.communicate(timeout=60)
-    assert process.returncode == 143 and "stopped as asked" in errors
+    assert process.returncode == 143 and "stopped as requested" in errors
     assert "stops" in out
     assert (folder / "the logs" / "earlier" / "1" / "worker_0.log").read_text() == "of before"
     assert not running(folder)
@@ -131,7 +131,7 @@ def test_all_end_where_the_launcher_is_killed(start, tmp_path, mark):
 
 def test_a_node_that_fails_ends_the_others(start, tmp_path):
     """Both ways round, the second without a word: its launcher is killed. They share a folder of logs, and leave each other's."""
-    for victim, told in ((1, "node 1 ended with status 3"), (0, "node 0 went without a word")):
+    for victim, told in ((1, "node 1 ended with status 3"), (0, "node 0 disconnected without a status")):
         port = cli.free_port()
         nodes = [start("fails" if victim else "waits", "--local_worker_num=1", f"--node_rank={i}", f"--master_port={port}",
                        f"--log_dir=logs {victim}") for i in (0, 1)]
@@ -141,7 +141,7 @@ def test_a_node_that_fails_ends_the_others(start, tmp_path):
             nodes[0].kill()
         _, errors = nodes[1 - victim].communicate(timeout=60)
         assert nodes[1 - victim].returncode == (3 if victim else 1), errors
-        assert f"{told}; all ranks here were ended" in errors
+        assert f"{told}; all ranks on this node were stopped" in errors
         nodes[victim].communicate(timeout=60)
         assert sorted(path.name for path in (tmp_path / "a run" / f"logs {victim}").iterdir()) == [
             "msrun.log", "msrun_1.log", "scheduler.log", "worker_0.log", "worker_1.log"]
@@ -151,14 +151,14 @@ def test_a_node_that_fails_ends_the_others(start, tmp_path):
 
 
 @pytest.mark.parametrize("options, told", [
-    ((), "worker_num and local_worker_num: give one of them"),
+    ((), "worker_num and local_worker_num: give at least one"),
     (("--worker_num=2", "--local_worker_num=3"), "worker_num and local_worker_num"),
-    (("--worker_num=4", "--local_worker_num=2", "--node_rank=2"), "node_rank: 2 does not fit 4 processes, 2 a node"),
-    (("--worker_num=2", "--show_ranks=first"), "--show_ranks: expected numbers"),
-    (("--worker_num=2", "--master_port=99999"), "--master_port: 99999 is not a port number, 1 to 65535 or 0"),
-    (("--worker_num=2", "--master_port=-5"), "--master_port: -5 is not a port number"),
+    (("--worker_num=4", "--local_worker_num=2", "--node_rank=2"), "node_rank: 2 does not fit 4 processes with 2 per node"),
+    (("--worker_num=2", "--show_ranks=first"), "--show_ranks: expected comma-separated numbers"),
+    (("--worker_num=2", "--master_port=99999"), "--master_port: expected 1 to 65535, or 0 for a free port, got 99999"),
+    (("--worker_num=2", "--master_port=-5"), "--master_port: expected 1 to"),
     (("--worker_num=2", "--local_worker_num=1", "--node_rank=1", "--master_port=65535"),
-     "--master_port: 65535 is not a port number, 1 to 65534 or 0"),
+     "--master_port: expected 1 to 65534, or 0 for a free port, got 65535"),
     (("--worker_num=two",), "argument --worker_num: invalid int value"),
     (("--worker_num=2", "--kill_after=nan"), "argument --kill_after: invalid float value: 'nan'"),
     (("--log_dir=/dev/null/x", "--worker_num=2"), "--log_dir: /dev/null"),
@@ -171,8 +171,8 @@ def test_faults_are_one_line(run_command, one_line, options, told):
     (("--worker_num=1_0", __file__), "invalid int value: '1_0'"), (("--worker_num=\u0663", __file__), "invalid int value"),
     (("--worker_num=" + "9" * 5000, __file__), "invalid int value: '999"),
     (("--worker_num=2", "--kill_after=1e999", __file__), "invalid float value"),
-    (("--worker_num=2", "--show_ranks=\u00b2", __file__), "--show_ranks: expected numbers"),
-    (("--worker_num=2", "--master_addr=a\n--x", __file__), "--master_addr: expected the address of a machine, got"),
+    (("--worker_num=2", "--show_ranks=\u00b2", __file__), "--show_ranks: expected comma-separated numbers"),
+    (("--worker_num=2", "--master_addr=a\n--x", __file__), "--master_addr: expected an IP address or host name, got"),
     (("--worker_num=2", "--", "--x.py"), "no such program: --x.py")])
 def test_values_are_what_they_are_taken_for(tmp_path, monkeypatch, options, told):
     """Neither int() nor msrun and what it starts take them for something else."""
@@ -191,8 +191,8 @@ def test_missing_program(run_command, one_line):
     assert "no such program: nowhere.py" in one_line(run_command(["python", LAUNCHER, "--worker_num=2", "nowhere.py"]), "run.py")
 
 
-@pytest.mark.parametrize("nodes, told", [((), "choose another, or 0 for a free one"),
-                                         (("--local_worker_num=1",), "choose the same other one on all nodes")])
+@pytest.mark.parametrize("nodes, told", [((), "choose another port, or 0 for a free one"),
+                                         (("--local_worker_num=1",), "choose another port, the same on all nodes")])
 def test_taken_port(run_command, one_line, nodes, told):
     with socket.socket() as taken:
         taken.bind(("", 0))

@@ -186,7 +186,7 @@ def test_ends_on_the_way_change_nothing(command, undisturbed, tmp_path):
     process = started(command(output, *flags, ranks=2), output, 1)
     members(output)["1"].send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 143 and "stopped as asked" in errors, errors
+    assert process.returncode == 143 and "stopped as requested" in errors, errors
     steps = len((output / "loss_0.log").read_text().splitlines())
     assert f"stopped after step {steps} of 8" in (output / "log" / "worker_0.log").read_text()
 
@@ -201,7 +201,7 @@ def test_ends_on_the_way_change_nothing(command, undisturbed, tmp_path):
     done = len((output / "loss_0.log").read_text().splitlines())
 
     run(command(output, "--resume=auto", "--save_checkpoint_steps=1", ranks=2), tmp_path)
-    goes_on = re.search(r"goes on after step (\d+)", (output / "log" / "worker_0.log").read_text())
+    goes_on = re.search(r"continuing after step (\d+)", (output / "log" / "worker_0.log").read_text())
     assert steps < int(goes_on[1]) <= done < 8
     whole, parts = state(undisturbed), state(output)
     assert whole.keys() == parts.keys()

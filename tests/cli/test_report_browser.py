@@ -109,9 +109,9 @@ def test_what_is_chosen_is_drawn(show, pages):
     assert page.locator("#at-score").text_content() != told
     # Of each class and each kind of error only what has it.
     for kind in ("class", "location", "duplicate", "missed"):
-        page.get_by_label("Kind of error").select_option(kind)
+        page.get_by_label("Error type").select_option(kind)
         assert 0 < shown.count() <= 6
-    page.get_by_label("Kind of error").select_option("")
+    page.get_by_label("Error type").select_option("")
     page.get_by_label("Class", exact=True).select_option("without_mask")
     assert page.locator("#pr-title").text_content() == "without_mask"
     assert all("without_mask" in text for text in shown.all_text_contents())
@@ -139,7 +139,7 @@ def test_tables(show, pages):
     kinds = page.locator("#tide .bar").all_text_contents()
     assert len(kinds) == 6 and all(re.search(r"\+\d+\.\d", text) for text in kinds)
     page.locator("#tide .bar").nth(0).click()
-    assert page.get_by_label("Kind of error").input_value() == "class"
+    assert page.get_by_label("Error type").input_value() == "class"
 
 
 def test_masks_are_drawn_as_outlines(show, pages):

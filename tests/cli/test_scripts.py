@@ -95,7 +95,7 @@ def test_too_many_arguments_or_in_another_order(caller, model, more):
     ("faster_rcnn", "run_standalone_train_ascend.sh {PRE} resnet_v1.5_50 'no where'", "COCO_ROOT: no such folder: no where"),
     ("faster_rcnn", "run_standalone_train_ascend.sh {PRE} resnet50 {COCO}", "BACKBONE: expected one of resnet_v1.5_50, "),
     ("faster_rcnn", "run_distribute_train_gpu.sh gone.json none resnet_v1.5_50 {COCO}",
-     "expected a rank table or a number of devices, there is no such file: gone.json"),
+     "expected a rank table or a number of devices; no such file: gone.json"),
     ("faster_rcnn", "run_eval_gpu.sh gone.json {CKPT} resnet_v1.5_50 {COCO}", "VALIDATION_JSON_FILE: no such file: gone.json"),
     ("faster_rcnn", "run_eval_gpu.sh {JSON} gone.ckpt resnet_v1.5_50 {COCO}", "CHECKPOINT_PATH: no such file: gone.ckpt"),
     ("mask_rcnn", "run_standalone_train.sh gone.ckpt", "PRETRAINED_CKPT: no such file: gone.ckpt"),
@@ -105,9 +105,9 @@ def test_too_many_arguments_or_in_another_order(caller, model, more):
      "DATASET: expected coco, voc, coco_files, labelme, other or yolo, got 'cocoa'"),
     ("refinedet", "run_standardalone_train.sh 0 0.02 5 coco", "EPOCH_SIZE: expected a number, got '0.02'"),
     ("refinedet", "run_standardalone_train.sh 0 5 coco coco", "LR: expected a number, got 'coco'"),
-    ("refinedet", "run_standardalone_train.sh 0 5 0.1 coco {PRE} 5", "PRE_TRAINED_EPOCH_SIZE: 5 of 5 epochs leave nothing"),
+    ("refinedet", "run_standardalone_train.sh 0 5 0.1 coco {PRE} 5", "PRE_TRAINED_EPOCH_SIZE: 5 of 5 epochs leaves nothing"),
     ("refinedet", "run_standardalone_train.sh 0 010 0.1 coco {PRE} 08",
-     "EPOCH_SIZE: expected a number below 1000000000 without a 0 in front, got '010'"),
+     "EPOCH_SIZE: expected a number below 1000000000 without leading zeros, got '010'"),
     ("refinedet", "run_standardalone_train.sh 0 10 0.1 coco {PRE} 08", "PRE_TRAINED_EPOCH_SIZE: expected a number below"),
     ("refinedet", "run_distribute_train_gpu.sh 0 5 0.1 coco", "DEVICE_NUM: expected at least 1, got 0"),
     ("refinedet", "run_distribute_train.sh 0 5 0.1 coco none", "DEVICE_NUM: expected at least 1, got 0"),
@@ -125,18 +125,18 @@ def test_too_many_arguments_or_in_another_order(caller, model, more):
      "--using_mode: expected refinedet_{vgg16,resnet101}_{320,512}, got 'vgg'"),
     ("mask_rcnn", "test/train_full_1p.sh --data_path={DATA} MODEL.DEVICE tpu:1",
      "MODEL.DEVICE: expected npu, cuda or cpu, or npu:3, got 'tpu:1'"),
-    ("mask_rcnn", "test/train_full_1p.sh --data_path={DATA} SOLVER.MAX_ITER", "SOLVER.MAX_ITER: its value is missing"),
+    ("mask_rcnn", "test/train_full_1p.sh --data_path={DATA} SOLVER.MAX_ITER", "SOLVER.MAX_ITER: expected a value after it"),
     ("mask_rcnn", "test/train_full_1p.sh --data_path=nowhere", "--data_path: no such folder: nowhere"),
-    ("mask_rcnn", "test/train_full_1p.sh --batch_size=2", "--data_path is needed"),
-    ("mask_rcnn", "test/train_full_1p.sh --data_path {DATA}", "--data_path: write --data_path=VALUE"),
+    ("mask_rcnn", "test/train_full_1p.sh --batch_size=2", "--data_path is required"),
+    ("mask_rcnn", "test/train_full_1p.sh --data_path {DATA}", "--data_path: expected --data_path=VALUE"),
     ("mask_rcnn", "test/train_full_1p.sh --data_path={DATA}",
-     "no R-101.pkl beside a coco/: put it there, or give --pre_trained=FILE"),
+     "no R-101.pkl beside a coco/: put it there, give --pre_trained=FILE"),
     ("mask_rcnn", "test/train_full_1p.sh --data_path={DATA} --pre_trained=gone.pkl", "--pre_trained: no such file: gone.pkl"),
     ("mask_rcnn", "test/train_performance_8p.sh --data_path={DATA} --batch_size=12",
-     "--batch_size: 12 over all devices does not divide by their 8"),
-    ("faster_rcnn", "test/train_faster_rcnn_performance_multinodes.sh --data_path={DATA}", "--batch_size is needed"),
+     "--batch_size: 12 images over all devices are not divisible by 8 devices"),
+    ("faster_rcnn", "test/train_faster_rcnn_performance_multinodes.sh --data_path={DATA}", "--batch_size is required"),
     ("faster_rcnn", "test/train_faster_rcnn_performance_multinodes.sh --data_path={DATA} --batch_size=32 --nnodes=2 --node_rank=2 "
-     "--local_addr=a --master_addr=b", "--node_rank: expected 0 to 1, the machines of --nnodes, got 2"),
+     "--local_addr=a --master_addr=b", "--node_rank: expected 0 to 1 for --nnodes=2, got 2"),
 ])
 def test_a_fault_is_one_line(caller, model, command, told):
     done = caller.call(model, f"bash {command}")
@@ -148,7 +148,7 @@ def test_a_fault_is_one_line(caller, model, command, told):
 @pytest.mark.parametrize(("environment", "told"), [
     ({"DEVICE_TARGET": "TPU"}, "DEVICE_TARGET: expected Ascend, GPU or CPU, got 'TPU'"),
     ({"LAUNCHER": "slurm"}, "LAUNCHER: expected msrun or mpirun, got 'slurm'"),
-    ({"LAUNCHER": "mpirun", "DEVICE_TARGET": "CPU"}, "LAUNCHER: mpirun is for GPUs; CPU takes msrun"),
+    ({"LAUNCHER": "mpirun", "DEVICE_TARGET": "CPU"}, "LAUNCHER: mpirun works on GPUs only; use msrun on CPU"),
     ({"PYTHON": "no python"}, "no python is not on the PATH: activate the environment"),
 ])
 def test_faults_of_the_environment(caller, environment, told):
@@ -183,7 +183,7 @@ def test_utils_are_missed_by_name(caller, tmp_path):
     caller.checkout = tmp_path
     assert caller.call("lonely", "bash run_standalone_train_gpu.sh none", DRY_RUN="1").returncode == 0
     done = caller.call("lonely", "bash run_distribute_train_gpu.sh 2", DRY_RUN="1")
-    assert "utils/launch/run.py is not there: utils/ stands beside the model's folder; copy both" in fault(
+    assert "utils/launch/run.py not found: utils/ must be beside the model directory; copy both" in fault(
         done, "run_distribute_train_gpu.sh")
 
 

@@ -40,7 +40,7 @@ def test_a_table_adds_nothing_to_the_command(caller, address):
     (caller.folder / "table.json").write_text(table_with(address))
     for environment in ({"NODE_RANK": "0"}, {"DEVICE_TARGET": "CPU"}):
         line = fault(caller, caller.call("mask_rcnn", TABLE_CALL, **environment))
-        assert line.startswith("rank_table.py: error: table.json: not a rank table of version 1.0: server_id: expected the address")
+        assert line.startswith("rank_table.py: error: table.json: not a rank table of version 1.0: server_id: expected an IP")
 
 
 def test_what_reads_the_table_adds_nothing_either(caller):
@@ -48,9 +48,9 @@ def test_what_reads_the_table_adds_nothing_either(caller):
     (caller.folder / "table.json").write_text(TABLE)
     python = caller.folder / "python"
     for printed, told in ((f"{INDEX} 2 0 - -", f"rank_table.py: number of devices: expected a number, got '{INDEX}'"),
-                          (f"2 2 0 - {INDEX}", "rank_table.py: expected numbers of devices, got"),
+                          (f"2 2 0 - {INDEX}", "rank_table.py: expected device numbers, got"),
                           (f"2 {INDEX} 0 10.0.0.1 -", "rank_table.py: devices of this machine: expected a number"),
-                          ("2 1 0 --join -", "rank_table.py: server_id: expected the address of a machine, got '--join'")):
+                          ("2 1 0 --join -", "rank_table.py: server_id: expected an IP address or host name, got '--join'")):
         python.write_text(f"#!/bin/sh\nprintf '%s\\n' {shlex.quote(printed.replace(INDEX, 'a[$(touch${IFS}ran)]'))} /\n")
         python.chmod(0o755)
         line = fault(caller, caller.call("mask_rcnn", TABLE_CALL, PYTHON=str(python)))
@@ -158,20 +158,20 @@ FULL = "test/train_faster_rcnn_full_8p.sh --data_path={DATA} --pre_trained=none"
     (STANDALONE["faster_rcnn"], {"DEVICE_ID": INDEX}, f"DEVICE_ID: expected a number, got '{INDEX}'"),
     (STANDALONE["faster_rcnn"], {"DEVICE_ID": "0 --resume"}, "DEVICE_ID: expected a number"),
     (DISTRIBUTE["faster_rcnn"].replace(" 2 ", " 'x\n--y' "), {},
-     "expected a rank table or a number of devices, there is no such file: x --y"),
+     "expected a rank table or a number of devices; no such file: x --y"),
     (FULL, {"DEVICE_NUM": INDEX}, "DEVICE_NUM: expected a number"),
     (f"{FULL} --device_target=TPU", {}, "--device_target: expected Ascend, GPU or CPU, got 'TPU'"),
     (f"{FULL} --device_id='{INDEX}'", {}, "--device_id: expected a number"),
     (f"{FULL} --accumulate_steps='{INDEX}'", {}, "--accumulate_steps: expected a number"),
     (f"{FULL} --batch_size='{INDEX}'", {}, "--batch_size: expected a number"),
     (f"{FULL} --nnodes='{INDEX}'", {}, "--nnodes: expected a number"),
-    (f"{FULL} --nnodes=2 --master_addr='a --join'", {}, "--master_addr: expected the address of a machine, got 'a --join'"),
-    (f"{FULL} --nnodes=2 --master_addr=a --local_addr='-x'", {}, "--local_addr: expected the address of a machine"),
+    (f"{FULL} --nnodes=2 --master_addr='a --join'", {}, "--master_addr: expected an IP address or host name, got 'a --join'"),
+    (f"{FULL} --nnodes=2 --master_addr=a --local_addr='-x'", {}, "--local_addr: expected an IP address or host name"),
     (f"{FULL} --nnodes=2 --master_addr=a --master_port='{INDEX}'", {}, "--master_port: expected a number"),
-    (f"{FULL} --nnodes=999999999", {}, "--master_addr is needed"),
+    (f"{FULL} --nnodes=999999999", {}, "--master_addr is required"),
     (f"{FULL} --nnodes=999999999 --master_addr=a", {}, "DEVICE_NUM on all machines of --nnodes: expected a number below"),
     (f"{DISTRIBUTE['faster_rcnn']} --epoch_size=1 : touch ran", {"LAUNCHER": "mpirun"},
-     "LAUNCHER: mpirun would start what follows the argument ':' as another program"),
+     "LAUNCHER: mpirun would run the arguments after ':' as another program"),
 ])
 def test_values_are_checked_before_they_are_reckoned_with(caller, command, environment, told):
     done = caller.call("faster_rcnn", f"bash {command}", **environment)

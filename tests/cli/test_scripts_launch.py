@@ -66,7 +66,7 @@ def test_off_ascend_a_table_says_how_many(caller, target):
     ("", "table.json: not a rank table of version 1.0: Expecting value"),
     ("{}", "table.json: not a rank table of version 1.0: no 'server_list'"),
     ("[]", "table.json: not a rank table of version 1.0: "),
-    (TABLE.replace('"rank_id": "1"', '"rank_id": "5"'), "table.json: rank_id should count from 0 over server_list, got [0, 5]"),
+    (TABLE.replace('"rank_id": "1"', '"rank_id": "5"'), "table.json: rank_id: expected 0, 1, ... over server_list, got [0, 5]"),
     (rank_table(("203.0.113.7", (0, 1)), ("203.0.113.8", (0,))), "table.json: the servers have different numbers of devices"),
 ])
 def test_tables_that_cannot_be_followed(caller, text, told):

@@ -1,4 +1,4 @@
-"""Reads boxes from a CSV file: the header `image,x1,y1,x2,y2,class`, then a row for each box, in pixels."""
+"""Read boxes from a CSV file: the header `image,x1,y1,x2,y2,class`, then one row per box, in pixels."""
 import csv
 import io
 from pathlib import Path
@@ -12,7 +12,7 @@ COLUMNS = ["image", "x1", "y1", "x2", "y2", "class"]
 
 
 def read(image_dir: Path, anno_path: Path, classes: Optional[list[str]] = None, image_set: Optional[str] = None) -> Annotations:
-    """Read the file; image ids are 1, 2, ... in the order in which the images first occur."""
+    """Read the file; image ids are 1, 2, ... in order of first occurrence."""
     data = read_bytes(anno_path)
     problems: list[Problem] = []
     boxes = _boxes(anno_path, decode_text(anno_path, data), problems)
@@ -23,7 +23,7 @@ def read(image_dir: Path, anno_path: Path, classes: Optional[list[str]] = None, 
         if category in classes[1:]:
             fault = objects.add(box, classes.index(category), crowd=0, place=line)
         else:
-            fault = unknown_category(category), f"category {category!r} is none of the classes"
+            fault = unknown_category(category), f"category {category!r} is not one of the classes"
         if fault:   # only this object is dropped
             problems.append(Problem(str(anno_path), f"line {line}", what=fault[1], kind=fault[0]))
     records = [objects.record(name, image_id, height=None, width=None, origin=str(anno_path), place_word="line")

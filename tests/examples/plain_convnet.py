@@ -1,4 +1,4 @@
-"""A plain convolutional backbone: two 3x3 convolutions a stage, the first of which halves the side."""
+"""A plain convolutional backbone: two 3x3 convolutions per stage, the first of which halves the resolution."""
 from mindspore import nn, ops
 
 from ..model_utils.layers.convolution import ConvNorm
@@ -27,5 +27,5 @@ class PlainConvNet(nn.Cell):
 
 
 def build_plain_convnet(config, fast: bool = False) -> PlainConvNet:
-    """Return the backbone as wide as the feature pyramid expects it."""
+    """Return the backbone with the widths that the feature pyramid expects."""
     return PlainConvNet((config.fpn_in_channels[0] // 2, *config.fpn_in_channels), **learning(config, fast))

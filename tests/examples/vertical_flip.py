@@ -6,6 +6,6 @@ from faster_rcnn.src.model_utils.data.augmentation import Plan, augmentation
 
 @augmentation
 def vertical_flip(plan: Plan, rng: np.random.Generator, chance: float = 0.5) -> None:
-    """Mirror top and bottom: for images that have neither, such as those of a microscope."""
+    """Flip vertically, for images without a natural orientation, such as microscope images."""
     if rng.random() < chance:
         plan.flip_y = not plan.flip_y

@@ -94,8 +94,8 @@ def test_problems_name_file_and_line(checkout, run_command, tmp_path):
     checked = run_command(["python", tools / "check.py", *options(paths, "--classes=cat,dog")])
     assert checked.returncode == 1
     assert checked.stdout.splitlines()[:3] == [
-        f"{paths[1]}: line 5: box (9, 9, 9, 20) has no area", f"{paths[1]}: line 7: category 'tree' is none of the classes",
-        f"{paths[1]}: line 6: box (50, 40, 60, 45) lies outside the picture b.jpg of 40x30"]
+        f"{paths[1]}: line 5: box (9, 9, 9, 20) has no area", f"{paths[1]}: line 7: category 'tree' is not one of the classes",
+        f"{paths[1]}: line 6: box (50, 40, 60, 45) lies outside the image b.jpg of 40x30"]
     paths = csv_set(tmp_path, f"{GOOD}a.jpg,1,2,x,9,cat\n")
     converted = run_command(["python", tools / "convert.py", *options(paths, f"--output_dir={tmp_path / 'o'}")])
     assert converted.returncode == 2 and converted.stderr == (
@@ -144,7 +144,8 @@ def test_models_read_it(csv_format, repo_dir, tmp_path, message, model, data, lo
     assert [item["bbox"] for item in truth["annotations"]] == [[2, 3, 28, 22], [1, 1, 8, 8], [5, 5, 15.5, 15]]
     new = str(tmp_path / "new")
     assert message(prepare, anno_path="", output_path=new) == "anno_path is needed: give --anno_path"
-    assert message(prepare, image_set="val", output_path=new) == "image_set: is for voc, coco_files, labelme, yolo, not for csv"
+    told = message(prepare, image_set="val", output_path=new)
+    assert told == "image_set: csv has no image sets; only voc, coco_files, labelme, yolo have them"
     path.write_text("a.jpg,1,2,3,4,cat\n")
     assert message(prepare) == f"{path}: line 1: expected the header image,x1,y1,x2,y2,class"
 
@@ -161,7 +162,7 @@ def test_what_ends_the_work_names_file_and_line(csv_format, tmp_path, message, r
 
 def test_without_the_module_the_format_is_unknown(message):
     assert list(all_formats()) == ["coco", "voc", "coco_files", "labelme", "other", "yolo"]
-    assert message(find_format, "csv") == "source: 'csv' is none of coco, voc, coco_files, labelme, other, yolo"
+    assert message(find_format, "csv") == "source: 'csv' is not one of coco, voc, coco_files, labelme, other, yolo"
 
 
 def test_a_name_is_given_once(csv_format):

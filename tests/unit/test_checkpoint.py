@@ -86,7 +86,7 @@ def test_where_the_state_is_found(tmp_path):
 def test_state_that_is_none(tmp_path):
     run = ToyRun(tmp_path, max_steps=1).run()
     folder = tmp_path / "checkpoint"
-    with pytest.raises(InputError, match=r"last\.ckpt: holds weights and no state of a run; take .*state\.ckpt"):
+    with pytest.raises(InputError, match=r"last\.ckpt: holds weights, not the state of a run; give .*state\.ckpt"):
         read_state(folder / "last.ckpt")
     state = folder / "state.ckpt"
     with pytest.raises(InputError, match="the state of a run, for --resume"):
@@ -109,23 +109,24 @@ def test_what_must_not_change(tmp_path, caplog):
     def changed(**overrides):
         return load_config(overrides={**run.config.to_dict(), **overrides})
 
-    with pytest.raises(InputError, match="resume: batch_size was 2 and is 4 now"):
+    with pytest.raises(InputError, match="resume: batch_size was 2 and is now 4"):
         check_same_run(values, changed(batch_size=4), facts, path)
-    with pytest.raises(InputError, match="resume: repeat_threshold was 0.0 and is 0.5 now"):
+    with pytest.raises(InputError, match="resume: repeat_threshold was 0.0 and is now 0.5"):
         check_same_run(values, changed(repeat_threshold=0.5), facts, path)
-    with pytest.raises(InputError, match="resume: num_classes was 81 and is 3 now"):
+    with pytest.raises(InputError, match="resume: num_classes was 81 and is now 3"):
         check_same_run(values, changed(num_classes=3, coco_classes=["background", "a", "b"]), facts, path)
-    with pytest.raises(InputError, match="resume: pictures was 8 and is 9 now"):
+    with pytest.raises(InputError, match="resume: pictures was 8 and is now 9"):
         check_same_run(values, run.config, {**facts, "pictures": 9}, path)
     assert not caplog.records
     check_same_run(values, changed(seed=5, max_steps=9, epoch_size=30, num_parallel_workers=1), facts, path)
     assert [record.getMessage().split(":")[1] for record in caplog.records] == [
-        " seed was 1 and is 5 now", " epoch_size was 3 and is 30 now"]
+        " seed was 1 and is now 5", " epoch_size was 3 and is now 30"]
 
 
 @pytest.mark.parametrize(("factor", "now", "told"), [
     (4.0, {"expand_ratio": 1.0, "expand_factor": 4.0}, []), (1.0, {"expand_ratio": 0.0}, []),
-    (1.0, {"expand_ratio": 1.0}, ["resume: expand_ratio was 0.0 and is 1.0 now: the run goes on, but not as it would have"])])
+    (1.0, {"expand_ratio": 1.0},
+     ["resume: expand_ratio was 0.0 and is now 1.0: the rest of the run will differ from the original"])])
 def test_state_from_before_expand_ratio_was_a_chance(tmp_path, caplog, factor, now, told):
     before = {**load_config().to_dict(), "expand_ratio": factor}
     del before["expand_factor"]
@@ -141,7 +142,7 @@ def test_what_a_longer_run_changes(tmp_path, caplog):
     longer = load_config(overrides={**run.config.to_dict(), "max_steps": 5})
     check_same_run(read_state(path)[1], longer, {"pictures": 8, "devices": 1}, path)
     assert [record.getMessage() for record in caplog.records] == [
-        "resume: max_steps was 1 and is 5 now: the run goes on, but not as it would have"]
+        "resume: max_steps was 1 and is now 5: the rest of the run will differ from the original"]
 
 
 @pytest.mark.parametrize("frozen", ["backbone.weight", ""])
@@ -261,7 +262,7 @@ def test_full_disk_leaves_what_was_there(tmp_path):
     try:
         for save in (lambda: run.folder.save(run.train_step, 1, 4), lambda: run.folder.save_best(run.train_step),
                      lambda: run.folder.save_state(run.train_step, run.loop.state())):
-            with pytest.raises(InputError, match=r"\.ckpt: cannot be written: .*; what was there before is whole"):
+            with pytest.raises(InputError, match=r"\.ckpt: cannot be written: .*; the previous file is intact"):
                 save()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

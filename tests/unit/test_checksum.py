@@ -125,7 +125,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     (found, path) = open_state("auto", parts)
     assert (found.values["step"], path) == (8, before)
-    assert f"{state}: damaged" in caplog.text and f"the run resumes from the state before it, {before}" in caplog.text
+    assert f"{state}: damaged" in caplog.text and f"resuming from the previous state, {before}" in caplog.text
     again = ToyRun(parts)
     again.loop.load_state(*found, path)
     assert not again.folder.sound           # the damaged one does not become the one before

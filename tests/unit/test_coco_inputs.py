@@ -23,7 +23,7 @@ def test_bad_objects_of_the_ground_truth_are_left_out_and_told():
     scores = coco_ap(truth, [found()])
     assert scores["AP"] == pytest.approx(1) and scores.per_class["cat"]["objects"] == 1
     assert [note.partition(";")[0] for note in scores.notes] == [
-        "1 x box with a number that is not finite in the ground truth, left out",
+        "1 x box with a non-finite number in the ground truth, left out",
         "2 x box without area in the ground truth, left out", "1 x object not usable in the ground truth, left out"]
     assert scores.notes[2].endswith("annotation 9: has no bbox")
 

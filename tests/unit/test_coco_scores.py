@@ -196,8 +196,8 @@ def test_crowds_are_not_counted_against(scorer):
     ([[10, 10, 60, 50]], "none of its polygons is usable"),
     ([[10, 10, 60, 10, 60, 50, 10]], "none of its polygons is usable"),
     ([["ten", 10, 60, 10, 60, 50]], "none of its polygons is usable"),
-    ({"size": [100, 201], "counts": "PPYo0"}, "run lengths are of 201x100 pixels, the picture has 200x100"),
-    (7, "segmentation is neither polygons nor run lengths: 7"),
+    ({"size": [100, 201], "counts": "PPYo0"}, "RLE size is 201x100, but the image is 200x100"),
+    (7, "segmentation is neither polygons nor RLE: 7"),
 ])
 def test_objects_without_a_proper_mask_are_left_out_of_the_scores_of_masks(scorer, mask, told):
     truth = ground_truth([(10, 10, 50, 40), (100, 10, 50, 40)])

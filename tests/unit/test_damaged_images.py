@@ -112,21 +112,21 @@ def test_what_is_no_regular_file_is_not_opened(in_time, tmp_path):
     others = ["fifo.jpg", "folder.jpg", "device.jpg"]
     describe(tmp_path, ["a.jpg", "b.jpg", "c.jpg", *others])
     found = diagnose("coco", images, anno, progress=False)
-    assert [str(problem) for problem in found.problems] == [f"{images / name}: is no regular file" for name in others]
+    assert [str(problem) for problem in found.problems] == [f"{images / name}: not a regular file" for name in others]
     manifest = convert("coco", images, anno, tmp_path / "out", progress=False, split=Split(0.5, "val"))
-    assert manifest["dropped"].get("unreadable picture", 0) <= 3 and manifest["count"] >= 1
+    assert manifest["dropped"].get("unreadable image", 0) <= 3 and manifest["count"] >= 1
     assert [file.name for file in open_input(images, tmp_path / "drawn").files] == ["a.jpg", "b.jpg", "c.jpg"]
 
 
 def test_annotations_that_are_no_regular_files_are_not_opened(in_time, tmp_path):
     for name in ("data.json", "list.txt", "a.xml"):
         os.mkfifo(tmp_path / name)
-    with pytest.raises(DataError, match="holds no annotations"):
+    with pytest.raises(DataError, match="no annotations found"):
         find_data(tmp_path)
     for source, name in (("coco", "data.json"), ("other", "list.txt")):
         with pytest.raises(DataError, match="is not a file"):
             read_annotations(source, tmp_path, tmp_path / name)
-    with pytest.raises(DataError, match="is no regular file"):
+    with pytest.raises(DataError, match="not a regular file"):
         read_annotations("coco_files", tmp_path, tmp_path)
     with pytest.raises(DataError, match="holds no XML file"):
         read_annotations("voc", tmp_path, tmp_path)

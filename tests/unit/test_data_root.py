@@ -76,7 +76,7 @@ def test_what_a_folder_does_not_say(tmp_path):
     assert told(f"--data_root={tmp_path / 'gone'}") == f"--data_root: {tmp_path / 'gone'}: no such folder"
     coco_files(tmp_path / "a", "one.json", "two.json")
     assert told(f"--data_root={tmp_path / 'a'}") == (
-        f"--data_root: {tmp_path / 'a'}: holds 2 sets, one.json, two.json, none of them called train: give --image_dir and "
+        f"--data_root: {tmp_path / 'a'}: holds 2 sets, one.json, two.json, but none called train: give --image_dir and "
         "--anno_path")
     coco_files(tmp_path / "b", "a_train.json", "b_train.json")
     assert told(f"--data_root={tmp_path / 'b'}") == (

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from faster_rcnn.src.model_utils.data.decoding import DecodeError, decode_image, turn
 from faster_rcnn.src.model_utils.data.image_header import find_orientation, without_orientation
 from tests.cpp_program import mutated, smooth_picture
-from utils.mindrecord.pictures import PictureError, choose_frame, inspect
+from utils.mindrecord.image_files import ImageError, choose_frame, inspect
 
 PICTURE = Image.fromarray(smooth_picture(37, 58))
 
@@ -84,7 +84,7 @@ def test_damaged_headers_are_no_accident(kind):
         assert find_orientation(without_orientation(damaged)) is None
         try:
             inspect(damaged)
-        except PictureError as error:
+        except ImageError as error:
             assert "\n" not in str(error) and error.kind
 
 
@@ -134,7 +134,7 @@ def test_what_is_refused_is_refused_before_training(reason):
         with pytest.raises(DecodeError, match=reason):
             decode_image(data)
         for whole in (False, True):
-            with pytest.raises(PictureError, match=reason):
+            with pytest.raises(ImageError, match=reason):
                 inspect(data, whole)
 
 
@@ -160,4 +160,4 @@ def test_the_annotated_size_chooses_the_frame(orientation, size, rule, stored, s
     width, height = size
     frame = choose_frame(picture, height, width, rule)
     assert frame.stored == stored and support in frame.support
-    assert (frame.picture.width, frame.picture.height) == ((64, 96) if orientation == 6 and not stored else (96, 64))
+    assert (frame.info.width, frame.info.height) == ((64, 96) if orientation == 6 and not stored else (96, 64))

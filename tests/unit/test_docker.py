@@ -155,9 +155,9 @@ def test_cards(start, tmp_path):
     (("i", "data set"), "usage: bash docker_start.sh IMAGE DATA_DIR MODEL_DIR [COMMAND...]"),
     (("i", "none", "zoo"), "docker_start.sh: error: DATA_DIR: no such folder: none"),
     (("i", "data set", "none"), "docker_start.sh: error: MODEL_DIR: no such folder: none"),
-    (("i", "a,b", "zoo"), "docker_start.sh: error: DATA_DIR: docker takes no path with a comma or a quote: "),
-    (("i", "a\n", "zoo"), "docker_start.sh: error: DATA_DIR: docker takes no path with a line break"),
-    (("i", "a\nb", "zoo"), "docker_start.sh: error: DATA_DIR: docker takes no path with a line break"),
+    (("i", "a,b", "zoo"), "docker_start.sh: error: DATA_DIR: docker does not accept a path with a comma or a quote: "),
+    (("i", "a\n", "zoo"), "docker_start.sh: error: DATA_DIR: docker does not accept a path with a line break"),
+    (("i", "a\nb", "zoo"), "docker_start.sh: error: DATA_DIR: docker does not accept a path with a line break"),
     (("--privileged", "data set", "zoo"), "docker_start.sh: error: IMAGE: expected the name of an image, got '--privileged'"),
     (("", "data set", "zoo"), "docker_start.sh: error: IMAGE: expected the name of an image, got ''")])
 def test_faults(start, tmp_path, arguments, told):
@@ -182,7 +182,7 @@ def test_folders_are_those_of_the_working_directory(tmp_path, run_command):
 
 @pytest.mark.parametrize(("name", "value", "told"), [
     ("SHM_SIZE", "--privileged", "SHM_SIZE: expected a size such as 8g, got '--privileged'"),
-    ("DEVICE_DIR", "/dev:/x", "DEVICE_DIR: docker takes no path with a colon")])
+    ("DEVICE_DIR", "/dev:/x", "DEVICE_DIR: docker does not accept a path with a colon")])
 def test_faults_of_the_environment(tmp_path, run_command, name, value, told):
     done = run_command(["bash", DOCKER / "docker_start.sh", "i", ".", "."], cwd=tmp_path, env={"DRY_RUN": "1", name: value})
     assert (done.returncode, done.stdout) == (2, "")

@@ -40,7 +40,7 @@ def test_files_are_joined_by_name(tmp_path):
         ("a.png", 1, [1]), ("b.png", 2, [2, 1, 3])]
     assert records[1].boxes.tolist() == [[1, 1, 6, 6], [20, 20, 25, 25], [0, 0, 9, 9]]
     assert records[0].areas == (99,) and records[0].segmentations[0] and records[1].segmentations == (None, None, None)
-    assert problems == [f"{tmp_path}/two.json: annotation 1: box and category of b.png as in {tmp_path}/one.json"]
+    assert problems == [f"{tmp_path}/two.json: annotation 1: same box and category of b.png as in {tmp_path}/one.json"]
     assert records[1].place(1) == f"annotation 2 of {tmp_path}/two.json"
 
 
@@ -48,9 +48,9 @@ def test_classes_and_choice(tmp_path, message):
     example(tmp_path)
     records, names, problems = read(tmp_path, "two*", ["background", "ant", "dog"])
     assert names == ["ant", "dog"] and [record.labels.tolist() for record in records] == [[2, 1]]
-    assert problems == [f"{tmp_path}/two.json: annotation 2: category 'cat' is none of the classes"]
+    assert problems == [f"{tmp_path}/two.json: annotation 2: category 'cat' is not one of the classes"]
     assert len(read(tmp_path, "one.json,two")[0]) == 2
-    assert message(read, tmp_path, "three") == f"image_set: 'three' is no JSON file of {tmp_path}: one.json, two.json"
+    assert message(read, tmp_path, "three") == f"image_set: 'three' matches no JSON file of {tmp_path}: one.json, two.json"
     assert "none of the classes (tree)" in message(read, tmp_path, classes=["background", "tree"])
     assert source_digest("coco_files", tmp_path, "one") != source_digest("coco_files", tmp_path)
     (tmp_path / "three.json").write_text("{}")

@@ -59,20 +59,20 @@ def test_masks_of_pixels(tmp_path):
     decoded = mask_utils.decode(record.segmentations[0])
     assert decoded.shape == (30, 40) and decoded[5:10, 10:17].all() and decoded.sum() == 35
     assert problems == [f"{tmp_path}/a.json: shapes[1]: mask of 8x6 at (38, 4) lies outside the image of 40x30",
-                        f"{tmp_path}/a.json: shapes[2]: mask is no PNG in base64"]
+                        f"{tmp_path}/a.json: shapes[2]: mask is not a PNG in base64"]
 
 
 @pytest.mark.parametrize(("bad", "told"), [
-    (shape("dog", [[1, 2]], "point"), "a point has no area: polygon, rectangle, circle and mask are objects"),
-    (shape("dog", [[1, 2], [3, 4]], "line"), "a line has no area: polygon, rectangle, circle and mask are objects"),
-    (shape("dog", [[1, 2], [3, 4]]), "a polygon takes 3 points, got 2"),
-    (shape("dog", [[1, 2]], "rectangle"), "a rectangle has 2 corners, or 4, got 1"),
-    (shape("dog", [[1, 2]], "circle"), "a circle has 2 points, its centre and one on it, got 1"),
+    (shape("dog", [[1, 2]], "point"), "a point has no area: expected polygon, rectangle, circle or mask"),
+    (shape("dog", [[1, 2], [3, 4]], "line"), "a line has no area: expected polygon, rectangle, circle or mask"),
+    (shape("dog", [[1, 2], [3, 4]]), "a polygon needs at least 3 points, got 2"),
+    (shape("dog", [[1, 2]], "rectangle"), "a rectangle needs 2 or 4 corners, got 1"),
+    (shape("dog", [[1, 2]], "circle"), "a circle needs 2 points, its centre and one on it, got 1"),
     (shape("dog", [[1, 2], [1, 2]], "circle"), "box (1, 2, 1, 2) has no area"),
     (shape("dog", [[1, 2], [1, 9]], "rectangle"), "box (1, 2, 1, 9) has no area"),
-    (shape("dog", [[1, "x"], [3, 4]]), 'points are no list of pairs of numbers: [[1, "x"], [3, 4]]'),
-    (shape("dog", None), "points are no list of pairs of numbers: null"), (shape(None, SQUARE), "label None is no name"),
-    (7, "is no object with label and points"),
+    (shape("dog", [[1, "x"], [3, 4]]), 'points are not a list of pairs of numbers: [[1, "x"], [3, 4]]'),
+    (shape("dog", None), "points are not a list of pairs of numbers: null"), (shape(None, SQUARE), "label None is not a name"),
+    (7, "is not an object with label and points"),
 ])
 def test_a_bad_shape_costs_its_object(tmp_path, bad, told):
     record, problems = one(tmp_path, shape("dog", SQUARE), bad)
@@ -96,7 +96,7 @@ def test_classes_are_matched_by_name(tmp_path, message):
     assert read(tmp_path)[1] == ["ant", "cat", "dog"]
     records, names, problems = read(tmp_path, classes=["background", "dog", "ant"])
     assert names == ["dog", "ant"] and [record.labels.tolist() for record in records] == [[1], [2]]
-    assert problems == [f"{tmp_path}/a.json: shapes[1]: category 'cat' is none of the classes"]
+    assert problems == [f"{tmp_path}/a.json: shapes[1]: category 'cat' is not one of the classes"]
     assert "none of the classes (tree)" in message(read, tmp_path, classes=["background", "tree"])
 
 
@@ -107,7 +107,7 @@ def test_images_of_files(tmp_path):
     (tmp_path / "c.jpg").unlink()
     records, _, problems = read(tmp_path)
     assert [record.file_name for record in records] == ["a.jpg", "x.jpg", "deep/b.jpg"]
-    assert problems == [f"{tmp_path}/{file}.json: imagePath: names '../old/x.jpg'; {image} is taken"
+    assert problems == [f"{tmp_path}/{file}.json: imagePath: names '../old/x.jpg'; {image} is used"
                         for file, image in (("a", "a.jpg"), ("c", "x.jpg"), ("deep/b", "deep/b.jpg"))]
     draw(tmp_path / "c.png")        # HEIC images are exported as another kind
     labelme_file(tmp_path / "c.json", [shape("dog", SQUARE)], "c.HEIC")
@@ -115,7 +115,7 @@ def test_images_of_files(tmp_path):
     (tmp_path / "c.png").unlink()
     labelme_file(tmp_path / "c.json", [shape("dog", SQUARE)], "..\\old\\x.jpg")
     (tmp_path / "x.jpg").unlink()
-    assert read(tmp_path)[2][1] == f"{tmp_path}/c.json: {tmp_path} holds no image called c, nor '../old/x.jpg'"
+    assert read(tmp_path)[2][1] == f"{tmp_path}/c.json: {tmp_path} holds no image called c or '../old/x.jpg'"
 
 
 def test_images_in_a_folder_of_their_own(tmp_path):
@@ -134,7 +134,7 @@ def test_sizes_that_are_missing_are_the_image_s(tmp_path):
     assert record.segmentations[1]["size"] == [30, 40]      # run lengths need one
     record, problems = one(tmp_path, shape("dog", SQUARE), imageHeight="wide")
     assert (record.height, record.width) == (None, 40)
-    assert problems == [f'{tmp_path}/a.json: imageHeight: "wide" is no size of an image, so the image\'s own counts']
+    assert problems == [f'{tmp_path}/a.json: imageHeight: "wide" is not a valid image size; the image\'s own size is used']
 
 
 def test_values_in_any_notation(tmp_path):

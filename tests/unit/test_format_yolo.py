@@ -11,7 +11,7 @@ from utils.mindrecord.readers import source_digest
 
 TRIANGLE = yolo_polygon(1, (10, 5), (30, 5), (10, 25))
 
-EXPECTED = "expected class, centre x, centre y, width, height, or class and the x and y of 3 points or more"
+EXPECTED = "expected class, centre x, centre y, width, height, or class and x, y of at least 3 points"
 
 
 def read(path, image_set=None, classes=None, image_dir=""):
@@ -52,18 +52,18 @@ def test_classes_are_matched_by_name(tmp_path, message):
     path = yolo_set(tmp_path, {"train": {"a": [yolo_line(0, 2, 3, 10, 12), yolo_line(1, 2, 3, 10, 9)]}})
     records, names, problems = read(path, "train", ["background", "dog", "bird"])
     assert names == ["dog", "bird"] and found(records) == {"a.png": [(2, 3, 12, 12, 1)]}
-    assert problems == [f"{tmp_path}/labels/train/a.txt: line 1: category 'cat' is none of the classes"]
+    assert problems == [f"{tmp_path}/labels/train/a.txt: line 1: category 'cat' is not one of the classes"]
     told = message(read, path, "train", ["background", "tree"])
     assert told == f"{path}: none of the classes (tree) is among its categories (cat, dog)"
 
 
 @pytest.mark.parametrize(("line", "told"), [
     ("0 0.5 0.5 0.2", f"has 4 values: {EXPECTED}"),
-    ("0 0.5 0.5 0.2 0.2 0.9", f"has 6 values: {EXPECTED}; a sixth value, a confidence, is of a detector's results"),
-    ("cat 0.5 0.5 0.2 0.2", "'cat' is not a number"), ("0.5 0.5 0.5 0.2 0.2", "class 0.5 is not a whole number from 0 on"),
-    ("-1 0.5 0.5 0.2 0.2", "class -1 is not a whole number from 0 on"), ("0 nan 0.5 0.2 0.2", "'nan' is not a number"),
+    ("0 0.5 0.5 0.2 0.2 0.9", f"has 6 values: {EXPECTED}; a sixth value is the confidence in a detector's results"),
+    ("cat 0.5 0.5 0.2 0.2", "'cat' is not a number"), ("0.5 0.5 0.5 0.2 0.2", "class 0.5 is not a whole number >= 0"),
+    ("-1 0.5 0.5 0.2 0.2", "class -1 is not a whole number >= 0"), ("0 nan 0.5 0.2 0.2", "'nan' is not a number"),
     ("0 20 15 10 5", "20 is not a fraction of the image's side: expected 0 to 1, not pixels"),
-    ("2 0.5 0.5 0.2 0.2", "class 2 has no name: there are 2, 0 to 1"),
+    ("2 0.5 0.5 0.2 0.2", "class 2 has no name: there are 2 names, 0 to 1"),
     ("0 0.5 0.5 0 0.2", "box (20, 12, 20, 18) has no area"),
     (yolo_line(1, 2, 3, 10, 9), "the same object as line 1"),
     (yolo_line(1, 2, 3, 10, 9).replace(" 0.", "  .") + "0", "the same object as line 1"),
@@ -93,12 +93,12 @@ def test_label_files_and_images_without_each_other(tmp_path, message):
     assert problems[1].startswith(f"{tmp_path}/images/train/c.png: ") and len(problems) == 2
     shutil.rmtree(tmp_path / "labels")
     told = message(read, path, "train")
-    assert told == f"{path}: none of the 2 images has a label file: {tmp_path}/images/train/a.txt is not there"
+    assert told == f"{path}: none of the 2 images has a label file: {tmp_path}/images/train/a.txt does not exist"
 
 
 @pytest.mark.parametrize(("text", "told"), [
     ("train: [\n", ":2: not valid YAML: "), ("- a\n", ":1: expected lines of `key: value` with train, val and names"),
-    ("names: [a]\n", ": names no images: expected train, val or test, it has names"),
+    ("names: [a]\n", ": names no images: expected train, val or test, found names"),
     ("train: no/where\nnames: [a]\n", ": train: no such folder or list of images: no/where"),
     ("train: {a: b}\nnames: [a]\n", ": train: expected a path or a list of paths"),
     ("train: images/train\nnc: 3\nnames: [a, b]\n", ": nc is 3, but names has 2 classes"),
@@ -213,7 +213,7 @@ def test_folders_without_a_description(tmp_path):
 
 def test_a_folder_that_holds_none(tmp_path, message):
     (tmp_path / "labels").mkdir()
-    assert message(read, tmp_path / "labels").startswith(f"{tmp_path / 'labels'}: holds no image (.jpg")
+    assert message(read, tmp_path / "labels").startswith(f"{tmp_path / 'labels'}: contains no image (.jpg")
     one_image(tmp_path, "images/a.jpg", "labels/a.txt")
     assert message(read, tmp_path / "labels", "val") == (
         f"{tmp_path / 'labels'}: has no set 'val': no such folder: {tmp_path / 'labels' / 'val'}")

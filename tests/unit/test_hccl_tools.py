@@ -94,16 +94,16 @@ def test_devices(conf, tmp_path, monkeypatch, flags, name, devices):
 
 @pytest.mark.parametrize("flags, told", [
     (["--device_num=8"], "--device_num: expected [FIRST,END), such as [0,8), got '8'"),
-    (["--device_num=[3,3)"], "--device_num: [3,3) holds no device"),
+    (["--device_num=[3,3)"], "--device_num: [3,3) is an empty range"),
     (["--device_num=[0,8)", "--visible_devices=0,1"], "--device_num: [0,8), but only 2 devices are visible"),
-    (["--visible_devices=0,1,1"], "--visible_devices: 1 is there twice"),
+    (["--visible_devices=0,1,1"], "--visible_devices: 1 is listed twice"),
     (["--visible_devices=0;1"], "--visible_devices: expected numbers such as 0,1,2,3, got '0;1'"),
-    (["--device_num=[0,17)"], "device 16: neither hccn_tool nor {conf} (address_16=...) has its address"),
+    (["--device_num=[0,17)"], "device 16: no address from hccn_tool or in {conf} (address_16=...)"),
     (["--device_num=[0,99999999999)"], "--device_num: expected [FIRST,END), such as [0,8), got '[0,99999999999)'"),
     (["--device_num=[0,1)", "--visible_devices=\u0663"], "--visible_devices: expected numbers such as 0,1,2,3, got"),
     (["--server_ip=fe80::1%/../../x"], "server_id: expected an IP address, got 'fe80::1%/../../x'"),
-    (["--hccn_conf=/dev/zero"], "device 0: hccn_tool tells no address (no such command), and /dev/zero: not a regular file"),
-    (["--hccn_conf=/no/where"], "device 0: hccn_tool tells no address (no such command), and /no/where: No such file"),
+    (["--hccn_conf=/dev/zero"], "device 0: hccn_tool reports no address (no such command), and /dev/zero: not a regular file"),
+    (["--hccn_conf=/no/where"], "device 0: hccn_tool reports no address (no such command), and /no/where: No such file"),
     (["--server_ip=host-1"], "server_id: expected an IP address, got 'host-1'"),
     (["--output_dir=/no/where"], "/no/where/hccl_8p_01234567_10.0.0.1.json: cannot be written: No such file")])
 def test_faults_are_one_line(conf, tmp_path, capsys, flags, told):
@@ -126,7 +126,7 @@ def test_own_address(monkeypatch):
     monkeypatch.setattr(hccl_tools.socket, "gethostbyname", lambda name: "10.2.3.4")
     assert hccl_tools.own_address() == "10.2.3.4"
     monkeypatch.setattr(hccl_tools.socket, "gethostbyname", lambda name: "127.0.1.1")
-    with pytest.raises(TableError, match="--server_ip is needed"):
+    with pytest.raises(TableError, match="--server_ip is required"):
         hccl_tools.own_address()
 
 
@@ -153,7 +153,7 @@ def test_merge(tmp_path):
 
 
 @pytest.mark.parametrize("second, told", [
-    (lambda folder: save(folder, "b.json", ("10.0.0.1", [(0, "192.2.0.6")])), "server_id: 10.0.0.1 is there twice"),
+    (lambda folder: save(folder, "b.json", ("10.0.0.1", [(0, "192.2.0.6")])), "server_id: 10.0.0.1 is listed twice"),
     (lambda folder: save(folder, "b.json", ("10.0.0.2", [(0, "192.1.0.6")])),
      "server 10.0.0.2: device 0: device_ip 192.1.0.6 is also that of server 10.0.0.1: device 0"),
     (lambda folder: save(folder, "b.json", ("10.0.0.2", [(0, "192.2.0.6")]), status="initializing"),
@@ -169,13 +169,13 @@ def test_merge_faults(tmp_path, capsys, second, told):
 
 @pytest.mark.parametrize("change, told", [
     (lambda table: table["server_list"][0]["device"][1].update(rank_id="2"), "rank_id: expected 0 to 1 in this order, got 0, 2"),
-    (lambda table: table["server_list"][0]["device"][1].update(device_id="0"), "server 10.0.0.1: device 0 is there twice"),
-    (lambda table: table["server_list"][0]["device"][1].update(device_id=1), "device_id: expected the text of a number, got 1"),
+    (lambda table: table["server_list"][0]["device"][1].update(device_id="0"), "server 10.0.0.1: device 0 is listed twice"),
+    (lambda table: table["server_list"][0]["device"][1].update(device_id=1), "device_id: expected a number as a string, got 1"),
     (lambda table: table["server_list"][0]["device"][1].pop("device_ip"), "device 1: device_ip: expected an IP address, got None"),
     (lambda table: table["server_list"][0].update(server_id="fe80::1%/../x"), "expected an IP address, got 'fe80::1%/../x'"),
     (lambda table: table["server_list"][0].update(server_id="fe80::1%\nPATH=."), "server_id: expected an IP address, got"),
-    (lambda table: table["server_list"][0]["device"][0].update(device_id="1\u0663"), "device_id: expected the text of a number"),
-    (lambda table: table["server_list"][0]["device"][0].update(device_id="9" * 5000), "device_id: expected the text of a number"),
+    (lambda table: table["server_list"][0]["device"][0].update(device_id="1\u0663"), "device_id: expected a number as a string"),
+    (lambda table: table["server_list"][0]["device"][0].update(device_id="9" * 5000), "device_id: expected a number as a string"),
     (lambda table: table["server_list"][0]["device"][0].update(rank_id=[[1e999] * 99] * 99), "in this order, got [[inf, inf, "),
     (lambda table: table.update(server_count="2"), "server_count: '2', but server_list has 1"),
     (lambda table: table.pop("server_list"), "server_list: expected at least one server"),
@@ -190,7 +190,7 @@ def test_check(change, told):
 
 
 @pytest.mark.parametrize(("text", "told"), [
-    ("[" * 100_000, "nested too deep"), ("9" * 5000, "Exceeds the limit"), ("1e999", "not a rank table: no mapping"),
+    ("[" * 100_000, "nested too deeply"), ("9" * 5000, "Exceeds the limit"), ("1e999", "not a rank table: expected a JSON object"),
     (None, "larger than 8 MB")])
 def test_hostile_files(tmp_path, capsys, text, told):
     path = tmp_path / "table.json"

@@ -62,7 +62,7 @@ def test_commands_refuse_them(tmp_path, message, capsys, text):
         check_main(["--source=coco", "--anno_path=x", f"--workers={text}_"])
     with pytest.raises(SystemExit):
         split_main([f"--data_path={tmp_path}", f"--val_ratio={text}"])
-    assert "no positive whole number" in (told := capsys.readouterr().err) and "is not a number" in told
+    assert "expected a positive integer" in (told := capsys.readouterr().err) and "is not a number" in told
 
 
 @pytest.mark.parametrize("text", ["1_0", "010", "1:30", "0x10", "9" * 30])
@@ -189,8 +189,8 @@ RLE = {"size": [30, 40], "counts": mask_utils.encode(np.zeros((30, 40), np.uint8
 
 @pytest.mark.parametrize(("rle", "told"), [
     ({"size": [0, 0], "counts": "0"}, "expected the size"), ({"size": "ab", "counts": "0"}, "expected the size"),
-    ({"size": [30, 2**40], "counts": "0"}, "expected the size"), ({**RLE, "counts": "oooo"}, "cut off"),
-    ({**RLE, "counts": "\u00e9"}, "does not write"), ({**RLE, "counts": ""}, "empty"),
+    ({"size": [30, 2**40], "counts": "0"}, "expected the size"), ({**RLE, "counts": "oooo"}, "truncated"),
+    ({**RLE, "counts": "\u00e9"}, "not written by pycocotools"), ({**RLE, "counts": ""}, "empty"),
     ({**RLE, "counts": "oooo0"}, "are not of 40x30 pixels")])
 def test_masks_of_results_are_checked_before_they_are_decoded(rle, told):
     """pycocotools divides by a height of 0, and reads on where counts are cut off."""

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.mindrecord_samples import annotation, coco_set, cut, draw, read_back, txt_set
 from utils.mindrecord.doctor import diagnose
-from utils.mindrecord.pictures import PictureError, inspect
+from utils.mindrecord.image_files import ImageError, inspect
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_four_channels_are_no_problem(data_dir):
     """The set as it comes: its boxes that reach a pixel too far are all there is."""
     folder = data_dir / "facemask_png_sample"
     found = diagnose("voc", folder / "images", folder / "annotations", progress=False)
-    assert {problem.kind for problem in found.problems} == {"box partly outside the picture"} and found.usable == 16
+    assert {problem.kind for problem in found.problems} == {"box partly outside the image"} and found.usable == 16
     assert inspect(next((folder / "images").iterdir()).read_bytes()).channels == 4
 
 
@@ -58,7 +58,7 @@ def test_ids_as_text_are_no_problem(command, data_dir):
     """A public file whose image has its id as text, and most of whose annotations do not."""
     path = data_dir / "coco_known_answer" / "gt_ignore_test.json"
     run = command("check", *options("coco", (data_dir / "coco_mini" / "val2017", path)))
-    assert run.stdout.splitlines()[0].endswith("000000002299.jpg: no such picture in " + str(data_dir / "coco_mini" / "val2017"))
+    assert run.stdout.splitlines()[0].endswith("000000002299.jpg: no such image in " + str(data_dir / "coco_mini" / "val2017"))
     assert run.returncode == 1 and "problems: 1\n" in run.stdout and run.stderr == ""
 
 
@@ -72,10 +72,10 @@ def test_everything_wrong_is_listed(command, tmp_path):
     assert run.returncode == 1 and run.stderr == ""
     assert [line.split(", expected")[0] for line in run.stdout.splitlines() if line.startswith("/")] == [
         f"{path}:1: box 2 '1,2,3,4' has 4 numbers", f"{path}:3: box 1 '1' has 1 number",
-        f"{path}:2: box 1: box (5, 5, 5, 9) has no area", f"{path}:2: box 4: class 9 is none of the classes (1 to 1)",
-        f"{path}:2: box 2: box (50, 5, 60, 9) lies outside the picture b.jpg of 40x30",
-        f"{path}:2: box 3: box (1, 1, 50, 9) lies partly outside the picture b.jpg of 40x30",
-        f"{path}:3: c.jpg: no such picture in {image_dir}",
+        f"{path}:2: box 1: box (5, 5, 5, 9) has no area", f"{path}:2: box 4: class 9 is not one of the classes (1 to 1)",
+        f"{path}:2: box 2: box (50, 5, 60, 9) lies outside the image b.jpg of 40x30",
+        f"{path}:2: box 3: box (1, 1, 50, 9) lies partly outside the image b.jpg of 40x30",
+        f"{path}:3: c.jpg: no such image in {image_dir}",
         next(line for line in run.stdout.splitlines() if "half.jpg: " in line)]
     assert "problems: 8" in run.stdout
 
@@ -109,8 +109,9 @@ def test_wrong_usage(command, tmp_path, name):
     for wrong, told in ((options("coco", (tmp_path / "no", path)) + more, "image_dir: no such folder: "),
                         (options("coco", (image_dir, tmp_path / "no")) + more, "anno_path: no such file: "),
                         (options("nolo", (image_dir, path)) + more, "--source"), (good + ["--wrong=1"], "--wrong=1"),
-                        (good + ["--workers=0"], "--workers"), (good + ["--classes=@nothing"], "nothing does not read"),
-                        (good + ["--image_set=train"], "image_set: is for voc, coco_files, labelme, yolo, not for coco"),
+                        (good + ["--workers=0"], "--workers"), (good + ["--classes=@nothing"], "nothing cannot be read"),
+                        (good + ["--image_set=train"],
+                         "image_set: coco has no image sets; only voc, coco_files, labelme, yolo have them"),
                         (more, "--source")):
         run = command(name, *wrong)
         assert run.returncode == 2 and told in run.stderr and "Traceback" not in run.stderr and not run.stdout
@@ -155,7 +156,7 @@ def test_header_and_end_of_pictures(tmp_path, name, channels):
     picture = inspect(data)
     assert (picture.width, picture.height) == (123, 45)
     for share in (0.02, 0.5, 0.97):
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             inspect(data[:int(len(data) * share)])
 
 

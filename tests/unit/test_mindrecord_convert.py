@@ -122,11 +122,11 @@ def test_pictures_that_cannot_be_used_are_dropped_counted_and_told(tmp_path, cap
     with caplog.at_level(logging.WARNING):
         manifest = quietly("other", paths, tmp_path / "o", workers=2)
     assert [row["file_name"].item() for row in read_back(tmp_path / "o")] == ["good.jpg", "padded.jpg"]
-    assert manifest["dropped"] == {"truncated picture": 3, "unreadable picture": 3, "missing picture": 1}
+    assert manifest["dropped"] == {"truncated image": 3, "unreadable image": 3, "missing image": 1}
     told = caplog.messages
-    assert "3 x truncated picture: dropped" in told
+    assert "3 x truncated image: dropped" in told
     assert any(f"{paths[0] / 'half.jpg'}: " in line and "truncated" in line for line in told)
-    assert f"    {paths[1]}:7: missing.jpg: no such picture in {paths[0]}" in told
+    assert f"    {paths[1]}:7: missing.jpg: no such image in {paths[0]}" in told
 
 
 def test_boxes_outside_of_the_picture(tmp_path, caplog):
@@ -142,9 +142,9 @@ def test_boxes_outside_of_the_picture(tmp_path, caplog):
     (row,) = read_back(tmp_path / "o")
     np.testing.assert_allclose(row["boxes"], [[0, 0, 15, 15], [30, 20, 40, 30], [0, 0, 40, 30]])
     assert (row["width"], row["height"]) == (40, 30)
-    assert manifest["dropped"] == {"box outside the picture": 3} and manifest["clipped"] == 2
+    assert manifest["dropped"] == {"box outside the image": 3} and manifest["clipped"] == 2
     assert manifest["told"] == {"size differs from the annotation": 1}
-    told = f"    {path}: annotation 1: box (-5, -5, 15, 15) lies partly outside the picture 1.png of 40x30"
+    told = f"    {path}: annotation 1: box (-5, -5, 15, 15) lies partly outside the image 1.png of 40x30"
     assert told in caplog.messages
 
 
@@ -162,7 +162,7 @@ def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path, message):
     told = message(quietly, "coco", (image_dir, path), output)
     assert told.startswith(f"{path}: no usable image: {image_dir / '1.png'}: ") and list(output.iterdir()) == []
     (image_dir / "1.png").unlink()
-    assert "1.png: no such picture" in message(quietly, "coco", (image_dir, path), output)
+    assert "1.png: no such image" in message(quietly, "coco", (image_dir, path), output)
     assert "none of its 3 images has an object" in message(quietly, "coco", coco_set(tmp_path, []), output)
     image_dir, path = txt_set(tmp_path, "a.jpg 1,2,3,4\n")
     assert "'1,2,3,4' has 4 numbers" in message(quietly, "other", (image_dir, path), output)
@@ -179,10 +179,10 @@ def test_places_that_cannot_be_written_to(tmp_path, message, monkeypatch):
 
 def test_a_picture_larger_than_a_record_is_dropped(tmp_path, monkeypatch):
     paths = txt_set(tmp_path, "a.jpg 1,1,5,5,1\nb.jpg 1,1,5,5,1\n")
-    monkeypatch.setattr(conversion_module, "MAX_PICTURE", (paths[0] / "a.jpg").stat().st_size)
+    monkeypatch.setattr(conversion_module, "MAX_IMAGE", (paths[0] / "a.jpg").stat().st_size)
     with open(paths[0] / "b.jpg", "ab") as file:
         file.write(b"\0" * 1000)
-    assert quietly("other", paths, tmp_path / "o")["dropped"] == {"picture too large": 1}
+    assert quietly("other", paths, tmp_path / "o")["dropped"] == {"image too large": 1}
 
 
 def test_progress_is_told(tmp_path, monkeypatch, capsys):
@@ -194,7 +194,7 @@ def test_progress_is_told(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("utils.mindrecord.progress.INTERVAL", 0)    # plain lines, where no terminal is
     convert("voc", *paths, tmp_path / "o")
-    assert "MindRecord: 6 of 6 pictures, " in capsys.readouterr().err
+    assert "MindRecord: 6 of 6 images, " in capsys.readouterr().err
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     convert("voc", *paths, tmp_path / "o")
     assert "6/6" in capsys.readouterr().err

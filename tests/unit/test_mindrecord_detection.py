@@ -65,8 +65,8 @@ def test_labelme(tmp_path):
     ("annotations.xml", '<?xml version="1.0"?><annotations><image id="0"/></annotations>', 'annotations.xml is "CVAT for images"'),
     ("via.json", '{"a.jpg123": {"filename": "a.jpg", "regions": []}}', "via.json is a project of the VGG Image Annotator"),
     ("via.json", '{"_via_img_metadata": {"a.jpg123": {"regions": []}}}', "via.json is a project of the VGG Image Annotator"),
-    ("project.json", '[{"id": 1, "annotations": [], "data": {}}]', "project.json is JSON of Label Studio"),
-    ("notes.txt", "some words", "holds no annotations (known: COCO JSON, "),
+    ("project.json", '[{"id": 1, "annotations": [], "data": {}}]', "project.json is Label Studio JSON"),
+    ("notes.txt", "some words", "no annotations found (known formats: COCO JSON, "),
 ])
 def test_what_nothing_reads_is_named(tmp_path, message, name, text, what):
     (tmp_path / name).write_text(text)
@@ -96,7 +96,7 @@ def test_the_flags_that_the_command_tells_are_taken(tmp_path, capsys):
 
 @pytest.mark.parametrize(("options", "what"), [
     ([], "give FOLDER, or --source and --anno_path"), (["--source=voc"], "give FOLDER, or --source and --anno_path"),
-    (["x", "--source=voc"], "not both"), (["x", "--config_path=a.yaml"], "--config_path: is for --draw"),
+    (["x", "--source=voc"], "not both"), (["x", "--config_path=a.yaml"], "--config_path requires --draw"),
 ])
 def test_wrong_usage(capsys, options, what):
     with pytest.raises(SystemExit) as left:
@@ -146,7 +146,7 @@ def test_check_draws_batches_of_a_model(run_command, repo_dir, tmp_path):
     names = sorted(path.name for path in (tmp_path / "out" / "batches").iterdir())
     assert len(names) == 4 and cv2.imread(str(tmp_path / "out" / "batches" / names[0])).shape == (64, 64, 3)
     done = run_command(["python", *options], cwd=tmp_path)
-    assert done.returncode == 2 and f"--model: {tmp_path} is not a model's folder" in done.stderr
+    assert done.returncode == 2 and f"--model: {tmp_path} is not a model directory" in done.stderr
     config.unlink()
     done = run_command(["python", *options, f"--model={repo_dir / 'refinedet'}"], cwd=tmp_path)
     assert done.returncode == 2 and f"--config_path: no such file: {config}" in done.stderr

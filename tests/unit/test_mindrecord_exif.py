@@ -139,7 +139,7 @@ def test_check_names_images_and_readings(tmp_path, source, size, support, looks,
     (note,) = map(str, found.notes)
     assert note.startswith(f"{paths[0]}/a.jpg: EXIF orientation 6: stored as 60x40, turned 40x60; ") and support in note
     assert len(found.problems) == problems and "EXIF orientation: 1 images have one" in found.lines()
-    assert found.pictures.tolist() == [list(used)]
+    assert found.image_sizes.tolist() == [list(used)]
 
 
 def test_a_conversion_from_before_images_were_turned_is_made_anew(tmp_path, caplog):
@@ -149,13 +149,13 @@ def test_a_conversion_from_before_images_were_turned_is_made_anew(tmp_path, capl
     old = {key: value for key, value in json.loads(path.read_text()).items() if key != "orientations"}
     path.write_text(json.dumps(old))
     ensure("coco", *paths, tmp_path / "out", progress=False)
-    assert json.loads(path.read_text())["orientations"] == 1 and "before images were turned" in caplog.text
+    assert json.loads(path.read_text())["orientations"] == 1 and "before EXIF orientations were applied" in caplog.text
     path.write_text(json.dumps({**old, "files": json.loads(path.read_text())["files"],
                                 "sizes": json.loads(path.read_text())["sizes"]}))
     caplog.clear()
     with caplog.at_level(logging.WARNING):      # on a machine without the data set, it is read all the same
         assert ensure("coco", tmp_path / "gone", tmp_path / "gone.json", tmp_path / "out", progress=False)["count"] == 1
-    assert "which did not turn images" in caplog.text
+    assert "which did not apply EXIF orientations" in caplog.text
 
 
 def test_another_rule_is_another_conversion(tmp_path):
@@ -182,8 +182,8 @@ def test_dark_images_are_reported(tmp_path, caplog):
     cv2.imwrite(str(tmp_path / "images" / "dark.png"), np.arange(2000, dtype=np.uint16).reshape(40, 50))
     path.write_text("bright.png 1,1,9,9,1\ndark.png 1,1,9,9,1\n")
     found = diagnose("other", tmp_path / "images", path, progress=False)
-    want = (f"{path}:2: dark.png: 16-bit image that uses 12 bits: its values are divided by 256, which leaves it dark; "
-            "multiply those of all images by 16")
+    want = (f"{path}:2: dark.png: the 16-bit image uses only 12 bits; dividing by 256 leaves it dark: "
+            "multiply the values of all images by 16")
     assert list(map(str, found.problems)) == [want] and found.usable == 2
     manifest = convert("other", tmp_path / "images", path, tmp_path / "out", progress=False)
-    assert manifest["count"] == 2 and manifest["told"] == {"16-bit image of few bits": 1} and want in caplog.text
+    assert manifest["count"] == 2 and manifest["told"] == {"16-bit image that uses few bits": 1} and want in caplog.text

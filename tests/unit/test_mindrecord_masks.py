@@ -84,7 +84,7 @@ def test_boxes_and_masks_stay_beside_each_other(tmp_path):
     (row,) = read_back(tmp_path / "o", masks=True)
     assert row["boxes"].tolist() == [[1, 2, 4, 6], [30, 2, 40, 6], [5, 6, 12, 14]] and row["count"] == 3
     assert masks_of(row) == [masks[0], masks[2], masks[4]] and len(row["labels"]) == len(row["crowds"]) == 3
-    assert manifest["dropped"] == {"box outside the picture": 1, "object without segmentation": 1}
+    assert manifest["dropped"] == {"box outside the image": 1, "object without segmentation": 1}
 
 
 # ------------------------------------------------------------------------------------------- which conversion
@@ -107,7 +107,7 @@ def test_other_sources_have_no_masks(tmp_path, message):
     paths = txt_set(tmp_path, "a.jpg 1,1,5,5,1\n")
     for call in (convert, ensure):
         told = message(call, "other", *paths, tmp_path / "o", masks=True)
-        assert told == "masks: only coco, coco_files, labelme, yolo have them, other has boxes alone"
+        assert told == "masks: other has boxes only; coco, coco_files, labelme, yolo have masks"
     assert not (tmp_path / "o").exists()
 
 
@@ -124,7 +124,7 @@ def test_the_commands_take_masks(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "1 images, 1 objects, 2 classes, masks, " in told and "dropped: 1 x object without segmentation" in told
     assert convert_main(["--source=voc", "--masks", *options[1:], f"--output_dir={tmp_path / 'p'}"]) == 2
-    assert "masks: only coco, coco_files, labelme, yolo have them" in capsys.readouterr().err
+    assert "coco, coco_files, labelme, yolo have masks" in capsys.readouterr().err
 
 
 def test_a_polygon_without_the_list_around_it(tmp_path):
@@ -153,37 +153,37 @@ def test_run_lengths_in_any_notation():
 BAD = {
     "null": (None, "object without segmentation", "segmentation is null or missing"),
     "empty": ([], "empty segmentation", "segmentation is empty"),
-    "text": ("polygon", "segmentation not usable", 'segmentation is neither polygons nor run lengths: "polygon"'),
-    "2 points": ([[1, 1, 9, 9]], "polygon of fewer than 3 points", "polygon 1 of 1 has 2 points, it takes 3"),
-    "no point": ([[]], "polygon of fewer than 3 points", "polygon 1 of 1 has 0 points, it takes 3"),
+    "text": ("polygon", "segmentation not usable", 'segmentation is neither polygons nor RLE: "polygon"'),
+    "2 points": ([[1, 1, 9, 9]], "polygon of fewer than 3 points", "polygon 1 of 1 has 2 points, expected at least 3"),
+    "no point": ([[]], "polygon of fewer than 3 points", "polygon 1 of 1 has 0 points, expected at least 3"),
     "odd": ([SQUARE[:7]], "polygon with an odd number of coordinates", "polygon 1 of 1 has 7 coordinates, an odd number"),
-    "words": ([[1, 1, 9, 1, 9, "9 px"]], "polygon with what is no number",
-              'polygon 1 of 1 is no list of numbers: [1, 1, 9, 1, 9, "9 px"]'),
-    "nulls": ([[1, 1, 9, 1, 9, None]], "polygon with what is no number",
-              "polygon 1 of 1 is no list of numbers: [1, 1, 9, 1, 9, null]"),
-    "nan": ([[1, 1, float("nan"), 1, 9, 9]], "polygon with what is no number",
-            "polygon 1 of 1 has a number that is not finite, or beyond all sense"),
-    "huge": ([[1, 1, 9, 1, 9, 10**400]], "polygon with what is no number",
-             "polygon 1 of 1 has a number that is not finite, or beyond all sense"),
-    "outside": ([[40, 1, 50, 1, 50, 9]], "polygon outside the picture", "polygon 1 of 1 lies outside the picture of 40x30"),
-    "above": ([[1, -9, 9, -9, 9, 0]], "polygon outside the picture", "polygon 1 of 1 lies outside the picture of 40x30"),
+    "words": ([[1, 1, 9, 1, 9, "9 px"]], "polygon with a value that is not a number",
+              'polygon 1 of 1 is not a list of numbers: [1, 1, 9, 1, 9, "9 px"]'),
+    "nulls": ([[1, 1, 9, 1, 9, None]], "polygon with a value that is not a number",
+              "polygon 1 of 1 is not a list of numbers: [1, 1, 9, 1, 9, null]"),
+    "nan": ([[1, 1, float("nan"), 1, 9, 9]], "polygon with a value that is not a number",
+            "polygon 1 of 1 has a number that is not finite or beyond 1e+09"),
+    "huge": ([[1, 1, 9, 1, 9, 10**400]], "polygon with a value that is not a number",
+             "polygon 1 of 1 has a number that is not finite or beyond 1e+09"),
+    "outside": ([[40, 1, 50, 1, 50, 9]], "polygon outside the image", "polygon 1 of 1 lies outside the image of 40x30"),
+    "above": ([[1, -9, 9, -9, 9, 0]], "polygon outside the image", "polygon 1 of 1 lies outside the image of 40x30"),
     "line": ([[1, 5, 9, 5, 20, 5]], "polygon without area", "polygon 1 of 1 has no area"),
-    "no size": ({"counts": "abc"}, "broken RLE", "size null of the run lengths is not [height, width]"),
-    "other size": ({"size": [40, 30], "counts": [0, 600, 600]}, "RLE of another size than the picture",
-                   "run lengths are of 30x40 pixels, the picture has 40x30"),
-    "no counts": ({"size": [30, 40]}, "broken RLE", "run lengths are neither a list nor a string: null"),
-    "short": ({"size": [30, 40], "counts": [0, 600, 599]}, "broken RLE", "run lengths cover 1199 of 1200 pixels"),
-    "negative": ({"size": [30, 40], "counts": [0, 1300, -100]}, "broken RLE", "run lengths hold what is no length"),
+    "no size": ({"counts": "abc"}, "broken RLE", "RLE size null is not [height, width]"),
+    "other size": ({"size": [40, 30], "counts": [0, 600, 600]}, "RLE size differs from the image",
+                   "RLE size is 30x40, but the image is 40x30"),
+    "no counts": ({"size": [30, 40]}, "broken RLE", "RLE counts are neither a list nor a string: null"),
+    "short": ({"size": [30, 40], "counts": [0, 600, 599]}, "broken RLE", "RLE counts cover 1199 of 1200 pixels"),
+    "negative": ({"size": [30, 40], "counts": [0, 1300, -100]}, "broken RLE", "RLE counts have an entry that is not a run length"),
     "cut off": ({"size": [30, 40], "counts": "0Pc"}, "broken RLE",
-                "run lengths are a string that is cut off, or holds what pycocotools does not write"),
+                "RLE counts are a string that is truncated or not written by pycocotools"),
     "foreign": ({"size": [30, 40], "counts": "0 1"}, "broken RLE",
-                "run lengths are a string that is cut off, or holds what pycocotools does not write"),
+                "RLE counts are a string that is truncated or not written by pycocotools"),
     "long": ({"size": [30, 40], "counts": "0" + "o" * 30 + "0"}, "broken RLE",
-             "run lengths have a number of too many digits"),
+             "RLE counts have a number with too many digits"),
     "wrong": ({"size": [30, 40], "counts": "O1"}, "broken RLE",
-              "run lengths have one that no picture of this size can have"),
-    "no string": ({"size": [30, 40], "counts": ""}, "broken RLE", "run lengths are an empty string"),
-    "no pixel": ({"size": [30, 40], "counts": [1200]}, "empty segmentation", "run lengths hold no pixel"),
+              "RLE counts have a run that is negative or longer than the image"),
+    "no string": ({"size": [30, 40], "counts": ""}, "broken RLE", "RLE counts are an empty string"),
+    "no pixel": ({"size": [30, 40], "counts": [1200]}, "empty segmentation", "RLE counts contain no foreground pixel"),
 }
 PARTS = [name for name, (segmentation, _, _) in BAD.items() if type(segmentation) is list and segmentation
          and type(segmentation[0]) is list]
@@ -229,13 +229,13 @@ def test_all_masks_are_bad(tmp_path, message):
 
 
 def test_the_size_that_counts_is_the_pictures_own(tmp_path):
-    """The JSON has 400x300, and the run lengths are those of the picture."""
+    """The JSON has 400x300, and the run lengths are those of the image."""
     image_dir, path = coco_set(tmp_path, [masked(1, LEFT_HALF), masked(2, [[50, 1, 60, 1, 60, 9]])])
     content = json.loads(path.read_text())
     content["images"][0].update(width=400, height=300)
     path.write_text(json.dumps(content))
     manifest = with_masks((image_dir, path), tmp_path / "o")
-    assert manifest["objects"] == 1 and manifest["dropped"]["polygon outside the picture"] == 1
+    assert manifest["objects"] == 1 and manifest["dropped"]["polygon outside the image"] == 1
 
 
 # ------------------------------------------------------------------------------------------- run lengths

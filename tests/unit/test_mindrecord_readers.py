@@ -43,7 +43,7 @@ def test_coco_classes_are_matched_by_name(tmp_path):
     assert categories == [{"id": 3, "name": "dog", "label": 1}, {"id": 4, "name": "bird", "label": 2}]
     assert records[0].labels.tolist() == [1]
     assert count_kinds(problems) == {"unknown category 'cat'": 1}
-    assert str(problems[0]) == f"{paths[1]}: annotation 2: category 'cat' is none of the classes"
+    assert str(problems[0]) == f"{paths[1]}: annotation 2: category 'cat' is not one of the classes"
 
 
 def test_coco_without_any_of_the_classes(tmp_path, message):
@@ -55,16 +55,16 @@ def test_coco_without_any_of_the_classes(tmp_path, message):
 @pytest.mark.parametrize("entry, kind, what", [
     (annotation(5, 1, [1, 1, 0, 5]), "box without area", "box (1, 1, 1, 6) has no area"),
     (annotation(5, 1, [9, 1, -5, 5]), "box without area", "box (9, 1, 4, 6) is upside down"),
-    (annotation(5, 1, [float("nan"), 1, 5, 5]), "box with a number that is not finite", "(nan, 1, nan, 6)"),
-    (annotation(5, 1, [1, 1, float("inf"), 5]), "box with a number that is not finite", "(1, 1, inf, 6)"),
-    (annotation(5, 1, [1, 0.5, 10**400, 5]), "box with a number that is not finite", "(1, 0.5, 1000"),
-    (annotation(5, 1, [1.5, 0.5, 10**400, 5]), "box with a number that is not finite", "(1.5, 0.5, inf"),
+    (annotation(5, 1, [float("nan"), 1, 5, 5]), "box with a non-finite number", "(nan, 1, nan, 6)"),
+    (annotation(5, 1, [1, 1, float("inf"), 5]), "box with a non-finite number", "(1, 1, inf, 6)"),
+    (annotation(5, 1, [1, 0.5, 10**400, 5]), "box with a non-finite number", "(1, 0.5, 1000"),
+    (annotation(5, 1, [1.5, 0.5, 10**400, 5]), "box with a non-finite number", "(1.5, 0.5, inf"),
     (annotation(5, 99, [1, 1, 5, 5]), "annotation of an unknown image", "image_id 99 is the id of no image"),
     (annotation(5, "a", [1, 1, 5, 5]), "annotation of an unknown image", 'image_id "a"'),
     (annotation(5, True, [1, 1, 5, 5]), "object not usable", "image_id true is not a whole number"),
     (annotation(5, 1.5, [1, 1, 5, 5]), "object not usable", "image_id 1.5 is not a whole number"),
-    (annotation(5, 1, [1, 1, 5, 5], "x"), "unknown category 'x'", "category 'x' is none of the classes"),
-    (annotation(5, 1, [1, 1, 5, 5], 77), "unknown category 77", "category 77 is none of the classes"),
+    (annotation(5, 1, [1, 1, 5, 5], "x"), "unknown category 'x'", "category 'x' is not one of the classes"),
+    (annotation(5, 1, [1, 1, 5, 5], 77), "unknown category 77", "category 77 is not one of the classes"),
     (annotation(5, 1, [1, 1, 5]), "object not usable", "bbox [1, 1, 5] is not four numbers"),
     (annotation(5, 1, [1, 1, 5, "5 px"]), "object not usable", "not four numbers"),
     (annotation(5, 1, None), "object not usable", "bbox null is not four numbers"),
@@ -92,7 +92,7 @@ def test_coco_objects_that_are_no_objects(tmp_path):
     ("{}", "has no 'images'; it has no key at all"),
     ('{"images": [], "annotations": []}', "has no 'categories'; it has 'images', 'annotations'"),
     ('{"images": {}, "annotations": [], "categories": []}', "images: is a JSON object, expected a list"),
-    ('{"images": [], "annotations": [], "categories": []}', "categories: is empty"),
+    ('{"images": [], "annotations": [], "categories": []}', "categories: the list is empty"),
     ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "categories[0]: expected a whole number as id and"),
     ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}', "no usable image"),
     ("[" * 100000, "nested too deeply"),
@@ -174,7 +174,7 @@ def test_voc_picture_is_found_by_stem_where_the_name_is_wrong(tmp_path):
     records, _, problems = read("voc", (image_dir, xmls))
     assert records[0].file_name == "a.jpg"
     assert [str(problem) for problem in problems] == [
-        f"{xmls / 'a.xml'}: filename: is 'C:\\\\photos\\\\other.jpg', the image is a.jpg"]
+        f"{xmls / 'a.xml'}: filename: is 'C:\\\\photos\\\\other.jpg', but the image is a.jpg"]
     (image_dir / "a.jpg").unlink()
     assert [record.file_name for record in read("voc", (image_dir, xmls))[0]] == ["other.jpg"]
     (image_dir / "other.jpg").unlink()
@@ -187,7 +187,7 @@ def test_voc_two_files_with_one_picture_are_told(tmp_path):
     image_dir, xmls = voc_set(tmp_path, {"a": box, "b": voc_xml("a.jpg", box)})
     (image_dir / "b.jpg").unlink()
     records, _, problems = read("voc", (image_dir, xmls))
-    assert len(records) == 2 and [problem.what for problem in problems] == ["a.jpg is the picture of a.xml too"]
+    assert len(records) == 2 and [problem.what for problem in problems] == ["a.jpg is also the image of a.xml"]
 
 
 @pytest.mark.parametrize("text, what", [
@@ -222,7 +222,7 @@ def test_voc_unknown_category_and_missing_picture(tmp_path):
     image_dir, xmls = voc_set(tmp_path, {"a": [("dog", 1, 1, 5, 5), ("elk", 1, 1, 5, 5)], "b": []})
     (image_dir / "b.jpg").unlink()
     records, _, problems = read("voc", (image_dir, xmls), classes=CLASSES)
-    assert len(records) == 1 and count_kinds(problems) == {"missing picture": 1, "unknown category 'elk'": 1}
+    assert len(records) == 1 and count_kinds(problems) == {"missing image": 1, "unknown category 'elk'": 1}
 
 
 def test_voc_image_set(tmp_path, message):
@@ -235,7 +235,7 @@ def test_voc_image_set(tmp_path, message):
         records, _, problems = read("voc", paths, image_set=image_set)
         assert [record.file_name for record in records] == ["b.jpg", "c.jpg"]
         assert [str(problem) for problem in problems] == [f"{folder / 'train.txt'}:4: {paths[1]} holds no ghost.xml"]
-    assert message(read, "voc", paths, image_set="val").startswith("val: no such list of pictures, and no ")
+    assert message(read, "voc", paths, image_set="val").startswith("val: no such list of images, and no ")
     (folder / "val.txt").write_text("ghost\n")
     assert "names no XML file" in message(read, "voc", paths, image_set="val")
 
@@ -274,7 +274,7 @@ def test_txt_classes_by_number_or_name(tmp_path):
     assert records[0].labels.tolist() == [2, 1]
     assert [str(problem) for problem in problems] == [
         f"{paths[1]}:1: box 3: class 0 is the background",
-        f"{paths[1]}:1: box 4: class 3 is none of the classes (1 to 2)"]
+        f"{paths[1]}:1: box 4: class 3 is not one of the classes (1 to 2)"]
 
 
 @pytest.mark.parametrize("word, what", [
@@ -301,9 +301,9 @@ def test_txt_bad_boxes_are_dropped(tmp_path):
 
 def test_txt_without_a_picture_or_text(tmp_path, message):
     image_dir, path = txt_set(tmp_path, "# nothing\n")
-    assert message(read, "other", (image_dir, path)) == f"{path}: no line names a picture"
+    assert message(read, "other", (image_dir, path)) == f"{path}: no line names an image"
     path.write_bytes(b"a.jpg\nb\xff.jpg\n")
-    assert message(read, "other", (image_dir, path)).startswith(f"{path}:2: not text in UTF-8")
+    assert message(read, "other", (image_dir, path)).startswith(f"{path}:2: not UTF-8 text")
 
 
 # ------------------------------------------------------------------------------------------- all of them
@@ -316,13 +316,13 @@ def test_paths_that_are_not_there_are_named(tmp_path, message):
     assert message(read, "coco", (image_dir, tmp_path / "no")) == f"anno_path: no such file: {tmp_path / 'no'}"
     assert message(read, "other", (image_dir, image_dir)) == f"anno_path: {image_dir} is not a file"
     assert message(read, "voc", (image_dir, path)).startswith(f"anno_path: {path} is not a folder")
-    assert message(read, "coco", (image_dir, "")) == "anno_path: is not given"
-    assert message(read, "nolo", (image_dir, path)) == "source: 'nolo' is none of coco, voc, coco_files, labelme, other, yolo"
+    assert message(read, "coco", (image_dir, "")) == "anno_path is required"
+    assert message(read, "nolo", (image_dir, path)) == "source: 'nolo' is not one of coco, voc, coco_files, labelme, other, yolo"
     assert "no XML file" in message(read, "voc", (image_dir, image_dir))
 
 
 @pytest.mark.parametrize("classes, told", [
-    (["cat"], "the first must be 'background'"), (["background"], "none beside"),
+    (["cat"], "the first must be 'background'"), (["background"], "expected at least one class besides"),
     (["background", "a", "a"], "'a' is given twice"),
 ])
 def test_classes_that_make_no_sense(tmp_path, message, classes, told):

@@ -12,7 +12,7 @@ from utils.mindrecord.shard import (
     BLOB_FIELDS,
     DESCRIPTION,
     INDEX_FIELD,
-    MAX_PICTURE,
+    MAX_IMAGE,
     SCHEMA,
     Layout,
     ShardWriter,
@@ -154,7 +154,7 @@ def test_a_row_that_was_not_planned_for_is_refused(tmp_path):
     writer.close()
 
 
-@pytest.mark.parametrize("sizes", [[[1]], [[100] * 80, [10**6] * 80], [[10**5] * 118000], [[MAX_PICTURE, 5]],
+@pytest.mark.parametrize("sizes", [[[1]], [[100] * 80, [10**6] * 80], [[10**5] * 118000], [[MAX_IMAGE, 5]],
                                    [[3 * 2**20] * 999]])
 def test_layout_has_room_for_every_row_and_the_header(sizes):
     sizes = [[row_size(size, 900) for size in shard] for shard in sizes]

@@ -87,10 +87,11 @@ def test_classes_by_name_are_no_other_conversion(tmp_path):
 def test_sets_that_cannot_be_divided(tmp_path, message):
     paths = txt_set(tmp_path, "a.jpg 1,1,5,5,1\n")
     told = message(read_annotations, "other", *paths, split=Split(0.2, "val"))
-    assert told == f"val_ratio: {paths[0]}: its only image cannot be divided"
+    assert told == f"val_ratio: {paths[0]}: the only image cannot be split"
     paths = txt_set(tmp_path, "a.jpg 1,1,5,5,1\nb.jpg 1,1,5,5,1\n")
     shutil.copy(paths[0] / "a.jpg", paths[0] / "b.jpg")
-    assert message(read_annotations, "other", *paths, split=Split(0.2, "val")) == f"val_ratio: {paths[0]}: all 2 images are equal"
+    told = message(read_annotations, "other", *paths, split=Split(0.2, "val"))
+    assert told == f"val_ratio: {paths[0]}: all 2 images are identical"
 
 
 def test_new_images_are_seen(tmp_path):
@@ -112,4 +113,4 @@ def test_the_commands(tmp_path, capsys):
     assert "3 images, 3 objects" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         check_main([*options, "--val_ratio=1"])
-    assert "1 is not between 0 and 1" in capsys.readouterr().err
+    assert "expected a number from 0 to below 1, got '1'" in capsys.readouterr().err

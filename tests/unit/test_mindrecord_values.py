@@ -63,10 +63,10 @@ def test_values_that_are_none_are_told_and_cost_no_object(tmp_path):
     assert records[0].crowds.tolist() == [0, 0]
     assert [(record.height, record.width) for record in records] == [(30, 40), (None, None), (None, None)]
     assert [str(problem).removeprefix(f"{paths[1]}: ") for problem in problems] == [
-        "images[1]: height -3 is no size of a picture, so the picture's own counts",
-        'images[1]: width "wide" is no size of a picture, so the picture\'s own counts',
-        'annotation 4: area "big" is no area, so that of the box counts',
-        'annotation 5: iscrowd "maybe" is neither 0 nor 1, so the object is no crowd']
+        "images[1]: height -3 is not a valid image size; the image's own size is used",
+        'images[1]: width "wide" is not a valid image size; the image\'s own size is used',
+        'annotation 4: area "big" is not a valid area; the box\'s area is used',
+        'annotation 5: iscrowd "maybe" is neither 0 nor 1; the object is not treated as a crowd']
 
 
 @pytest.mark.parametrize("write", [str, float, lambda value: f" {value}.0"])
@@ -101,7 +101,7 @@ def test_image_in_two_entries_is_told(tmp_path, name):
     images[2]["file_name"] = name.format(folder=paths[0])
     records, _, problems = read_annotations("coco", *changed(paths, images=images))
     assert [record.file_name for record in records] == ["1.png", "2.png", "1.png"]
-    assert [str(problem) for problem in problems] == [f"{paths[1]}: images[2]: 1.png is the picture of images[0] too (ids 1 and 3)"]
+    assert [str(problem) for problem in problems] == [f"{paths[1]}: images[2]: 1.png is also the image of images[0] (ids 1 and 3)"]
 
 
 @pytest.mark.parametrize("name", ["pictures\\1.png", "C:\\data\\pictures\\1.png", "pictures/1.png", "/home/me/pictures/1.png",
@@ -143,7 +143,7 @@ def test_ground_truth_is_what_a_conversion_keeps(tmp_path):
         ([1.1, 2.2, 5.3, 6.7], 9), ([35, 20, 15.25, 5], 15.25 * 5), ([1, 1, 5, 5], 25)]
     assert truth["annotations"][2]["category_id"] == 3 and truth["annotations"][2]["difficult"] == 1
     assert [(image["height"], image["width"]) for image in truth["images"]] == [(30, 40)] * 3
-    assert count_kinds(problems) == {"box outside the picture": 1, "box without area": 1}
+    assert count_kinds(problems) == {"box outside the image": 1, "box without area": 1}
     without = read_ground_truth("coco", tmp_path / "gone", paths[1])       # the images need not be there
     assert len(without["annotations"]) == 4 and without["images"][0]["height"] == 40
 
@@ -225,7 +225,7 @@ def test_file_name_counts_where_no_image_is_called_like_the_xml_file(tmp_path):
     records, _, problems = read_annotations("voc", image_dir, xmls)
     assert [record.file_name for record in records] == ["a.jpg", "b.jpg", "photo.jpg", "d.png"]
     assert [(problem.file, problem.what) for problem in problems] == [
-        (str(xmls / "a.xml"), "is 'b.jpg', the image is a.jpg"), (str(xmls / "b.xml"), "is 'c', the image is b.jpg")]
+        (str(xmls / "a.xml"), "is 'b.jpg', but the image is a.jpg"), (str(xmls / "b.xml"), "is 'c', but the image is b.jpg")]
 
 
 def test_home_in_the_paths_of_the_commands(tmp_path, run_command, repo_dir):
@@ -247,7 +247,7 @@ def test_conversion_of_an_earlier_reader_is_repeated(tmp_path, caplog):
     assert manifest.pop("revision") == find_format("voc").revision > 1
     path.write_text(json.dumps(manifest))
     ensure("voc", image_dir, xmls, tmp_path / "out")
-    assert "it was made by an earlier version, which read these annotations otherwise" in caplog.text
+    assert "it was made by an earlier version, which read these annotations differently" in caplog.text
     assert load_manifest(tmp_path / "out")["files"] != manifest["files"]
 
 

@@ -130,7 +130,7 @@ def test_ensure_does_without_the_source(converted, message, caplog):
 
 
 def test_load_manifest_of_what_is_no_conversion(tmp_path, message):
-    assert message(load_manifest, tmp_path) == f"{tmp_path}: no whole conversion: no {tmp_path / 'manifest.json'}"
+    assert message(load_manifest, tmp_path) == f"{tmp_path}: no complete conversion: no {tmp_path / 'manifest.json'}"
 
 
 def test_other_files_in_the_folder_are_left_alone(converted):
@@ -212,7 +212,7 @@ def test_a_killed_first_conversion_is_none(tmp_path, repo_dir):
     run = subprocess.run([sys.executable, "-c", CRASH, "coco", *map(str, paths), tmp_path / "o", "9"], cwd=repo_dir,
                          timeout=300, check=False)
     assert run.returncode == -9
-    with pytest.raises(DataError, match="no whole conversion"):
+    with pytest.raises(DataError, match="no complete conversion"):
         load_manifest(tmp_path / "o")
     assert ensure("coco", *paths, tmp_path / "o", progress=False)["count"] == 1 and len(read_back(tmp_path / "o")) == 1
 
@@ -249,7 +249,7 @@ def test_a_held_conversion_stays(converted, tmp_path, monkeypatch, caplog):
     quietly("coco", paths, output, keep_empty=True)
     second = output / again(converted, keep_empty=True, holds=holds)["files"][0]
     quietly("coco", paths, output)
-    assert shard.is_file() and second.is_file() and "kept; a later conversion removes it" in caplog.text
+    assert shard.is_file() and second.is_file() and "a later conversion removes it" in caplog.text
     holds.pop(0).close()
     quietly("coco", paths, output)
     assert not shard.exists() and second.is_file()
@@ -266,6 +266,6 @@ def test_a_held_conversion_stays(converted, tmp_path, monkeypatch, caplog):
             caplog.clear()
             again(converted, keep_empty=True, holds=holds)
             again(converted, holds=holds)
-        assert rows.is_file() and not holds and "has no locks that tell" in caplog.text, way
+        assert rows.is_file() and not holds and "has no locks that show" in caplog.text, way
     quietly("coco", paths, output)
     assert len(list(output.iterdir())) == 2

@@ -99,10 +99,10 @@ def test_another_token(started, port, capsys):
     wait(lambda: first.reports)
     told = ""
     deadline = time.monotonic() + 10
-    while "has another token" not in told and time.monotonic() < deadline:
+    while "has a different token" not in told and time.monotonic() < deadline:
         told += capsys.readouterr().err
         time.sleep(0.01)
-    assert f"run.py: {HOST}:{port + 1}: has another token (LAUNCH_TOKEN): the nodes will not hear of each other's ends\n" in told
+    assert f"run.py: {HOST}:{port + 1}: has a different token (LAUNCH_TOKEN): failures of other nodes will not be noticed\n" in told
     assert not other.connections and first.failed is None
 
 
@@ -116,7 +116,7 @@ def test_a_first_node_that_is_another_service(port, capsys):
         assert connection.recv(100) == b""
         connection.close()
     node.finish(0)
-    wait(lambda: f"run.py: {HOST}:{port + 1}: is no launcher: the nodes will not hear" in capsys.readouterr().err)
+    wait(lambda: f"run.py: {HOST}:{port + 1}: is not a launcher: failures of other nodes" in capsys.readouterr().err)
     assert not node.connections
 
 
@@ -142,8 +142,8 @@ def test_only_the_address_of_the_cluster_listens(port, monkeypatch, capsys):
     place = socket.AF_INET, socket.SOCK_STREAM, 0, "", ("192.0.2.1", port)      # of no interface of this machine
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [place])
     Nodes(0, "cluster", port, 5, b"").start()
-    assert capsys.readouterr().err == (f"run.py: cluster:{port + 1}: Cannot assign requested address: the nodes will not hear of "
-                                       "each other's ends\n")
+    assert capsys.readouterr().err == (f"run.py: cluster:{port + 1}: Cannot assign requested address: "
+                                       "failures of other nodes will not be noticed\n")
 
 
 def test_the_token_comes_from_the_environment_and_does_not_go_to_the_ranks(monkeypatch):

@@ -69,9 +69,9 @@ def test_all_formats_arrive(source, tmp_path):
 
 
 BAD_OBJECTS = {"without area": (("cat", 9, 9, 9, 20), "box without area"),
-               "outside": (("dog", 50, 40, 60, 45), "box outside the picture"),
-               "partly outside": (("dog", 20, 20, 60, 45), "box partly outside the picture"),
-               "endless": (("cat", 1, 1, 1e400, 5), "box with a number that is not finite"),
+               "outside": (("dog", 50, 40, 60, 45), "box outside the image"),
+               "partly outside": (("dog", 20, 20, 60, 45), "box partly outside the image"),
+               "endless": (("cat", 1, 1, 1e400, 5), "box with a non-finite number"),
                "unknown class": (("unicorn", 1, 1, 9, 9), "unknown category")}
 
 
@@ -186,7 +186,7 @@ def test_what_voc_root_lacks_is_named(tmp_path, message):
     told = message(prepare_data, make_config(tmp_path, dataset="voc"), train=True)
     assert told == "image_dir is needed: give --voc_root or --image_dir"
     told = message(prepare_data, make_config(tmp_path, **{**keys, "image_set": "train"}), train=True)
-    assert told.startswith("train: no such list of pictures")
+    assert told.startswith("train: no such list of images")
     (tmp_path / "VOC 2007" / "JPEGImages").rename(tmp_path / "pictures")
     told = message(prepare_data, make_config(tmp_path, **keys), train=True)
     assert told.startswith("image_dir: no such folder: ") and told.endswith("JPEGImages")

@@ -188,7 +188,7 @@ def test_xml2coco_sorts_classes_and_drops_what_is_broken(mask_set, tmp_path, cap
     content = json.loads(path.read_text())
     assert [(item["id"], item["name"]) for item in content["categories"]] == [(1, "no_mask"), (2, "with_mask")]
     assert len(content["images"]) == 10 and len(content["annotations"]) == 20
-    assert "1 x XML not usable: dropped" in caplog.messages and "1 x truncated picture: dropped" in caplog.messages
+    assert "1 x XML not usable: dropped" in caplog.messages and "1 x truncated image: dropped" in caplog.messages
     assert capsys.readouterr().out == f"{path}: 10 images, 20 objects, classes no_mask, with_mask\n"
 
 

@@ -55,7 +55,7 @@ def busy():
 def test_signal_is_acknowledged_while_c_code_runs(busy, number, status):
     process = busy("long")
     process.send_signal(number)
-    assert process.stderr.readline() == "asked to stop: the run ends after the first step; a second time ends it at once\n"
+    assert process.stderr.readline() == "stop requested: the run ends after the first step; a second signal ends it at once\n"
     process.send_signal(number)     # comes with the first, as from a terminal and a launcher
     time.sleep(TOGETHER + 0.1)
     assert process.poll() is None

@@ -154,7 +154,7 @@ def test_a_run_in_parts_equals_the_whole(command, tmp_path):
 
     run("whole")
     run("parts", "--max_steps=3")
-    assert "goes on after step 3" in run("parts", "--resume=auto")
+    assert "continuing after step 3" in run("parts", "--resume=auto")
     lines = [(tmp_path / name / "loss_0.log").read_text() for name in ("whole", "parts")]
     assert lines[0] == lines[1] and len(lines[0].splitlines()) == 6
     whole, parts = (ms.load_checkpoint(str(tmp_path / name / "checkpoint" / "state.ckpt")) for name in ("whole", "parts"))

@@ -1,1 +1,1 @@
-"""The demo: draws a data set of its own, trains a small detector on it, scores it and shows the result."""
+"""The demo: draws a data set, trains a small detector on it, scores it and shows the result."""

@@ -1,8 +1,8 @@
-"""The three classes of the demo: the outline and the surface of a fish, a starfish, a shell.
+"""The three classes of the demo: outlines and surfaces of a fish, a starfish and a shell.
 
-A form lives in its own coordinates: around (0, 0), just within the unit circle, v pointing down. Form.polygons, drawn
-over each other, make its silhouette; Form.surface(u, v) gives, for arrays of its coordinates, three arrays: relief (a
-height in units of the form), ink and white (0..1, how much of a dark or a light paint covers that place).
+A form has coordinates of its own: centred on (0, 0), inside the unit circle, v pointing down. Form.polygons, drawn over each
+other, give its silhouette; Form.surface(u, v) maps coordinate arrays to three arrays: relief (a height in units of the form), ink
+and white (0..1, coverage with dark and light paint).
 """
 
 from collections.abc import Callable
@@ -15,26 +15,26 @@ from .paint import smoothstep
 
 
 class Cover(NamedTuple):
-    """What is on a form, arrays of one shape."""
+    """The surface of a form; arrays of the same shape."""
 
     relief: np.ndarray      # height in units of the form
-    ink: np.ndarray         # 0..1, how much dark paint
-    white: np.ndarray       # 0..1, how much light paint
+    ink: np.ndarray         # 0..1, coverage with dark paint
+    white: np.ndarray       # 0..1, coverage with light paint
 
 
-Surface = Callable[[np.ndarray, np.ndarray], Cover]      # (u, v) -> what is there
+Surface = Callable[[np.ndarray, np.ndarray], Cover]      # (u, v) -> cover
 
 
 @dataclass(frozen=True)
 class Form:
-    """One individual: its silhouette, the body last and thin parts (fins, ears) before it, and what is on it."""
+    """One individual: its polygons, thin parts (fins, ears) first and the body last, and its surface."""
 
-    polygons: list[np.ndarray]      # of (points, 2) floats
+    polygons: list[np.ndarray]      # each (points, 2) float
     surface: Surface
 
 
 def _curve(points: Any) -> np.ndarray:
-    """A closed smooth curve through `points` (Catmull-Rom), eight points for each."""
+    """Return a closed smooth curve (Catmull-Rom) through `points`, with eight samples per segment."""
     p = np.asarray(points, np.float32)
     before, after, beyond = np.roll(p, 1, 0), np.roll(p, -1, 0), np.roll(p, -2, 0)
     t = (np.arange(8, dtype=np.float32) / 8)[:, None, None]
@@ -44,7 +44,7 @@ def _curve(points: Any) -> np.ndarray:
 
 
 def _fitted(polygons: list[np.ndarray], surface: Surface) -> Form:
-    """The form that these make, moved and scaled to fill the unit circle."""
+    """Return the form of these polygons, moved and scaled to fill the unit circle."""
     points = np.concatenate(polygons)
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     scale = float(np.linalg.norm(points - middle, axis=1).max())
@@ -57,12 +57,12 @@ def _fitted(polygons: list[np.ndarray], surface: Surface) -> Form:
 
 
 def fish(rng: np.random.Generator) -> Form:
-    """Tail, fins and body, looking to the right; an eye, a gill cover, a side fin, rays in tail and fins."""
+    """Return a fish facing right: tail, fins and body; an eye, a gill cover, a side fin, rays in tail and fins."""
     tall, length, nose = rng.uniform(0.30, 0.52), rng.uniform(0.60, 0.72), 0.95
     back = nose - 2 * length
     x = np.linspace(0, 1, 12)
     profile = tall * np.sin(np.pi * x ** rng.uniform(0.64, 0.85)) ** rng.uniform(0.75, 0.95)
-    profile += 0.09 * smoothstep(0.6, 1, x)     # the root of the tail
+    profile += 0.09 * smoothstep(0.6, 1, x)     # base of the tail
     upper = np.stack([nose - 2 * length * x, -profile], -1)
     body = _curve(np.concatenate([upper, upper[:0:-1] * [1, -rng.uniform(0.85, 1.05)]]))
     spread, notch, reach = rng.uniform(0.32, 0.56), rng.uniform(-0.04, 0.22), rng.uniform(0.38, 0.55)
@@ -87,7 +87,7 @@ def _fish_surface(rng: np.random.Generator, tall: float, length: float, nose: fl
         white = 1 - smoothstep(size, size + 0.025, from_eye)
         ink = 1 - smoothstep(0.58 * size, 0.58 * size + 0.02, from_eye)
         glint = 1 - smoothstep(0.17 * size, 0.32 * size, np.hypot(u - eye[0] - 0.02, v - eye[1] + 0.025))
-        cover = smoothstep(-0.04, 0.02, u + 0.45 * v * v / tall - gill)     # the head stands out, up to the gill
+        cover = smoothstep(-0.04, 0.02, u + 0.45 * v * v / tall - gill)     # the head is raised, up to the gill
         along, down = (pectoral - u) / 0.34, (v - 0.22 * tall - 0.25 * (pectoral - u)) / 0.13
         narrow = np.abs(down) / np.sqrt(np.clip(along, 0.05, 1))
         side_fin = smoothstep(-0.1, 0.1, np.minimum(along, 1 - along)) * (1 - smoothstep(0.6, 0.95, narrow))
@@ -103,7 +103,7 @@ def _fish_surface(rng: np.random.Generator, tall: float, length: float, nose: fl
 
 
 def starfish(rng: np.random.Generator) -> Form:
-    """Five to seven arms around a disc, each a little longer or more bent than the next, a row of knobs along each."""
+    """Return a starfish: five to seven arms of varying length and bend, with a row of knobs along each."""
     arms = int(rng.choice([5, 5, 5, 6, 7]))
     inner, blunt = rng.uniform(0.26, 0.40), rng.uniform(1.6, 3.2)
     reach, bends = rng.uniform(0.78, 1.0, arms), rng.uniform(-0.2, 0.2) + rng.uniform(-0.15, 0.15, arms)
@@ -123,7 +123,7 @@ def starfish(rng: np.random.Generator) -> Form:
         around = np.arctan2(v, u) * arms / (2 * np.pi)
         nearest = np.floor(around + 0.5).astype(int) % arms
         around = around - swept(distance, nearest) * arms / (2 * np.pi)
-        off = (around - np.floor(around + 0.5)) * 2 * np.pi / arms * distance       # from the arm's middle line
+        off = (around - np.floor(around + 0.5)) * 2 * np.pi / arms * distance       # distance to the arm's centre line
         row = distance / knobs
         knob = 1 - smoothstep(0.16, 0.36, np.hypot(off / knobs, row - np.floor(row + 0.5)))
         knob = knob * smoothstep(0.05, 0.15, distance) * (1 - smoothstep(0.7, 0.9, distance))
@@ -134,7 +134,7 @@ def starfish(rng: np.random.Generator) -> Form:
 
 
 def shell(rng: np.random.Generator) -> Form:
-    """A scallop: a fan of ribs from a hinge at the bottom, growth bands across them, two ears beside the hinge."""
+    """Return a scallop: a fan of ribs from a hinge at the bottom, with growth bands across them and two ears."""
     half, ribs, hinge, depth = np.radians(rng.uniform(48, 76)), int(rng.integers(6, 11)), 0.78, rng.uniform(0.04, 0.075)
     fan = np.linspace(-half, half, 24 * ribs)
     droop, narrow = rng.uniform(0.12, 0.36), rng.uniform(0.85, 1.0)

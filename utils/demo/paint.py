@@ -1,7 +1,7 @@
-"""Light, colour and texture for the demo's pictures, with NumPy and OpenCV alone.
+"""Light, colour and texture for the demo's images, with NumPy and OpenCV only.
 
-Pictures are float32 (H, W, 3) BGR in 0..1; noise is float32 (H, W) in 0..1, heights are float32 (H, W) in pixels.
-Everything random comes from the generator passed in, so that a picture depends on its seed and nothing else.
+Images are float32 (H, W, 3) BGR in 0..1; noise is float32 (H, W) in 0..1; heights are float32 (H, W) in pixels.
+All randomness comes from the generator that is passed in, so an image depends only on its seed.
 """
 
 from typing import Any, Union
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def colour(lightness: float, chroma: float, hue: float) -> np.ndarray:
-    """OKLCh (0..1, 0..0.3, degrees) -> BGR in 0..1: equal steps look equal, so random colours stay in tune."""
+    """Convert OKLCh (0..1, 0..0.3, degrees) to BGR in 0..1. The space is perceptually uniform, so random colours match."""
     a, b = chroma * np.cos(np.radians(hue)), chroma * np.sin(np.radians(hue))
     lms = np.array([lightness + 0.3963377774 * a + 0.2158037573 * b,
                     lightness - 0.1055613458 * a - 0.0638541728 * b,
@@ -24,7 +24,7 @@ def colour(lightness: float, chroma: float, hue: float) -> np.ndarray:
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: float, octaves: int = 3,
                  stretch: float = 1.0) -> np.ndarray:
-    """Fractal value noise in 0..1; `cell` is the coarsest feature in pixels, `stretch` > 1 draws it out along x."""
+    """Return fractal value noise in 0..1. cell: coarsest feature in pixels; stretch > 1 elongates it along x."""
     total = np.zeros((height, width), np.float32)
     weight, amplitude = 0.0, 1.0
     for octave in range(octaves):
@@ -47,7 +47,7 @@ def ramp(position: np.ndarray, *colours: np.ndarray) -> np.ndarray:
 
 
 def smoothstep(low: float, high: float, x: Any) -> Any:
-    """0 below `low`, 1 above `high`, an S between: edges of a texture stay free of steps."""
+    """Return 0 below `low`, 1 above `high` and an S-curve between, for antialiased edges of textures."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -72,7 +72,7 @@ def _water(rng: np.random.Generator, size: int) -> np.ndarray:
     hue = rng.uniform(165, 260)
     field = smooth_noise(rng, size, size, rng.uniform(40, 70), 2)
     second = smooth_noise(rng, size, size, rng.uniform(40, 70), 2)
-    caustic = np.exp(-22 * np.abs(field - 0.5)) + np.exp(-22 * np.abs(second - 0.5))    # threads where waves focus
+    caustic = np.exp(-22 * np.abs(field - 0.5)) + np.exp(-22 * np.abs(second - 0.5))    # bright lines where waves focus
     depth = 0.6 * smooth_noise(rng, size, size, size, 1) + 0.4 * np.linspace(0, 1, size, dtype=np.float32)[:, None]
     light = rng.uniform(0.48, 0.70)
     base = ramp(depth, colour(light - 0.08, 0.09, hue), colour(light + 0.02, 0.10, hue - 12),
@@ -84,7 +84,7 @@ def _wood(rng: np.random.Generator, size: int) -> np.ndarray:
     planks = rng.integers(2, 5)
     hue, light = rng.uniform(45, 80), rng.uniform(0.45, 0.75)
     grey = rng.uniform(0.02, 0.07)
-    picture = np.zeros((size, size, 3), np.float32)
+    image = np.zeros((size, size, 3), np.float32)
     edges = np.linspace(0, size, planks + 1).astype(int)
     for top, bottom in zip(edges[:-1], edges[1:]):
         rows = bottom - top
@@ -94,8 +94,8 @@ def _wood(rng: np.random.Generator, size: int) -> np.ndarray:
         tone = light + rng.uniform(-0.04, 0.04)
         plank = ramp(0.55 * rings + 0.45 * fibre, colour(tone - 0.09, grey, hue), colour(tone + 0.05, grey, hue + 8))
         profile = np.minimum(np.arange(rows), np.arange(rows)[::-1]).astype(np.float32)
-        picture[top:bottom] = plank * (0.45 + 0.55 * smoothstep(-1, 4, profile))[:, None, None]
-    return picture if rng.random() < 0.5 else np.ascontiguousarray(picture.transpose(1, 0, 2))
+        image[top:bottom] = plank * (0.45 + 0.55 * smoothstep(-1, 4, profile))[:, None, None]
+    return image if rng.random() < 0.5 else np.ascontiguousarray(image.transpose(1, 0, 2))
 
 
 def _paper(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -119,47 +119,47 @@ def _cloud(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _terrazzo(rng: np.random.Generator, size: int) -> np.ndarray:
     hue, light = rng.uniform(0, 360), rng.uniform(0.70, 0.92)
-    picture = np.empty((size, size, 3), np.float32)
-    picture[:] = colour(light, 0.04, hue)
+    image = np.empty((size, size, 3), np.float32)
+    image[:] = colour(light, 0.04, hue)
     for _ in range(rng.integers(40, 110)):
         centre, radius = rng.uniform(0, size, 2), rng.uniform(2, 11)
         angles = np.sort(rng.uniform(0, 2 * np.pi, 6))
         chip = centre + radius * rng.uniform(0.6, 1.2, (6, 1)) * np.stack([np.cos(angles), np.sin(angles)], -1)
         tone = colour(np.clip(light + rng.uniform(-0.3, 0.1), 0.2, 0.97), rng.uniform(0.01, 0.08),
                       hue + rng.uniform(-70, 70))
-        cv2.fillPoly(picture, [np.round(chip * 16).astype(np.int32)], tone.tolist(), cv2.LINE_8, 4)
-    return cv2.GaussianBlur(picture, (0, 0), 0.7) * (0.94 + 0.1 * smooth_noise(rng, size, size, 3, 1))[..., None]
+        cv2.fillPoly(image, [np.round(chip * 16).astype(np.int32)], tone.tolist(), cv2.LINE_8, 4)
+    return cv2.GaussianBlur(image, (0, 0), 0.7) * (0.94 + 0.1 * smooth_noise(rng, size, size, 3, 1))[..., None]
 
 
 BACKGROUNDS = (_sand, _water, _wood, _paper, _cloud, _terrazzo)
 
 
 def background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A picture of (size, size), lit unevenly, of one of the materials."""
-    picture = BACKGROUNDS[rng.integers(len(BACKGROUNDS))](rng, size)
+    """Return an image (size, size, 3) of a random material, unevenly lit."""
+    image = BACKGROUNDS[rng.integers(len(BACKGROUNDS))](rng, size)
     ys, xs = np.mgrid[-1:1:size * 1j, -1:1:size * 1j].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     light = 1.04 + 0.12 * (xs * np.cos(angle) + ys * np.sin(angle)) - 0.10 * (xs ** 2 + ys ** 2)
-    return np.clip(picture * light[..., None], 0, 1)
+    return np.clip(image * light[..., None], 0, 1)
 
 
 # ------------------------------------------------------------------------------ patterns and shading
 
 
 def pattern(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Where an object's second colour goes, 0..1, over the object's own coordinates (u, v); it is about 2 wide."""
+    """Return the weight 0..1 of an object's second colour at its coordinates (u, v), which span about 2."""
     kind = rng.integers(6)
     frequency, phase = rng.uniform(2.2, 4.5), rng.uniform(0, 2 * np.pi)
-    if kind == 0:       # stripes, a little wavy
+    if kind == 0:       # wavy stripes
         return smoothstep(-0.25, 0.25, np.sin(2 * np.pi * frequency * 0.5 * (u + 0.07 * np.sin(5 * v)) + phase))
-    if kind == 1:       # stripes the other way
+    if kind == 1:       # stripes in the other direction
         return smoothstep(-0.25, 0.25, np.sin(2 * np.pi * frequency * 0.5 * (v + 0.07 * np.sin(4 * u)) + phase))
-    if kind == 2:       # dots, every other row shifted
+    if kind == 2:       # dots, with every other row shifted
         cell = 1 / frequency * 1.3
         row = np.floor(v / cell)
         du, dv = (u / cell + 0.5 * (row % 2)) % 1 - 0.5, (v / cell) % 1 - 0.5
         return 1 - smoothstep(0.22, 0.34, np.hypot(du, dv))
-    if kind == 3:       # rings around some place
+    if kind == 3:       # rings around a random centre
         radius = np.hypot(u - rng.uniform(-0.9, 0.9), v - rng.uniform(-0.9, 0.9))
         return smoothstep(-0.3, 0.3, np.sin(2 * np.pi * frequency * 0.6 * radius + phase))
     if kind == 4:       # blotches
@@ -169,7 +169,7 @@ def pattern(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarra
 
 
 def dome(alpha: np.ndarray, roundness: float) -> np.ndarray:
-    """A height for each pixel of a mask: 0 at its edge, rising like a quarter circle to a plateau, softened."""
+    """Return a height per pixel of a mask: 0 at the edge, rising like a quarter circle to a plateau, smoothed."""
     inside = (alpha > 0.5).astype(np.uint8)
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
     t = np.clip(distance / max(roundness * float(distance.max()), 1.0), 0, 1)
@@ -178,7 +178,7 @@ def dome(alpha: np.ndarray, roundness: float) -> np.ndarray:
 
 
 def shade(albedo: np.ndarray, height: np.ndarray, light: np.ndarray, gloss: float) -> np.ndarray:
-    """Light a coloured height field (height in pixels) from `light`, a unit vector (x, y, z)."""
+    """Light a coloured height field (in pixels) from `light`, a unit vector (x, y, z)."""
     gx = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3) / 8
     gy = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3) / 8
     norm = 1 / np.sqrt(gx * gx + gy * gy + 1)
@@ -189,7 +189,7 @@ def shade(albedo: np.ndarray, height: np.ndarray, light: np.ndarray, gloss: floa
 
 
 def blend(canvas: np.ndarray, patch: Union[np.ndarray, np.floating, float], alpha: np.ndarray, left: int, top: int) -> None:
-    """Lay `patch` with `alpha` on the canvas at (left, top), clipped to it, in place."""
+    """Blend `patch` with `alpha` into the canvas at (left, top), clipped to it, in place."""
     height, width = canvas.shape[:2]
     x0, y0 = max(left, 0), max(top, 0)
     x1, y1 = min(left + alpha.shape[1], width), min(top + alpha.shape[0], height)

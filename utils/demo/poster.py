@@ -1,7 +1,7 @@
-"""The demo's result in one picture: validation pictures with what the detector found, under a strip with the figures.
+"""The demo's poster: validation images with the detections, below a header with the results.
 
-Text is set with Pillow in DejaVu Sans, which Matplotlib brings along. Lengths are in pixels of the finished picture;
-it is drawn for a README about 900 wide on a screen of twice the density.
+Text is set with Pillow in DejaVu Sans, which comes with Matplotlib. Lengths are in pixels of the finished image, which is meant for
+a README about 900 wide on a screen of double density.
 """
 
 import importlib.util
@@ -25,17 +25,17 @@ HEADER, FOOTER, CORNER = 168, 64, 12
 
 @dataclass(frozen=True)
 class Facts:
-    """What the strip says."""
+    """The text of the poster."""
 
     title: str
     subtitle: str
-    figures: tuple[tuple[str, str], ...]    # (value, what it is), both short texts
+    figures: tuple[tuple[str, str], ...]    # (value, name), both short
     legend: tuple[tuple[str, Optional[tuple[int, ...]]], ...]   # (class name, BGR colour or None)
     note: str
 
 
 def _font(size: int, bold: bool = False) -> Any:
-    matplotlib = importlib.util.find_spec("matplotlib")     # looked up, not imported: that takes half a second
+    matplotlib = importlib.util.find_spec("matplotlib")     # found without importing it, which takes half a second
     if matplotlib is not None and matplotlib.origin:
         name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
         file = Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / name
@@ -44,10 +44,10 @@ def _font(size: int, bold: bool = False) -> Any:
     return ImageFont.load_default(size)
 
 
-def choose_pictures(image_dir: Path, ground_truth: dict[str, Any], count: int) -> list[str]:
-    """File names of `count` pictures, by the ground truth and not by how the detector did: rich and varied ones.
+def choose_images(image_dir: Path, ground_truth: dict[str, Any], count: int) -> list[str]:
+    """Return the file names of `count` varied images with many objects, chosen by the ground truth only.
 
-    Starts with the picture that shows the most objects; each next one differs most in colour from those taken, among
+    Starts with the image with the most objects. Each further image is the one that differs most in colour from those chosen, among
     the half with the most objects.
     """
     objects = {image["id"]: 0 for image in ground_truth["images"]}
@@ -56,11 +56,11 @@ def choose_pictures(image_dir: Path, ground_truth: dict[str, Any], count: int) -
     ranked = sorted(ground_truth["images"], key=lambda image: (-objects[image["id"]], image["id"]))
     rich = ranked[:max(count, (len(ranked) + 1) // 2)]
     colours = []
-    for image in rich:
-        picture = cv2.imread(str(Path(image_dir) / image["file_name"]))
-        if picture is None:
-            raise FileNotFoundError(f"{Path(image_dir) / image['file_name']}: no such picture, or it cannot be read")
-        small = cv2.resize(picture, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    for entry in rich:
+        image = cv2.imread(str(Path(image_dir) / entry["file_name"]))
+        if image is None:
+            raise FileNotFoundError(f"{Path(image_dir) / entry['file_name']}: does not exist or cannot be read")
+        small = cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
         colours.append(np.median(cv2.cvtColor(small, cv2.COLOR_BGR2LAB).reshape(-1, 3), axis=0))
     taken = [0]
     while len(taken) < min(count, len(rich)):
@@ -71,7 +71,7 @@ def choose_pictures(image_dir: Path, ground_truth: dict[str, Any], count: int) -
 
 def draw_tiles(draw: Callable[..., np.ndarray], image_dir: Path, annotations_file: Path, detections_file: Path,
                score_thr: float) -> list[np.ndarray]:
-    """The pictures of the grid, each TILE x TILE, BGR; `draw` is draw_detections of the model's src/draw.py."""
+    """Return the tiles of the grid, each TILE x TILE, BGR. draw: draw_detections of the model."""
     ground_truth = json.loads(Path(annotations_file).read_text(encoding="utf-8"))
     labels = {c["id"]: n for n, c in enumerate(ground_truth["categories"], 1)}
     names = ["background", *(c["name"] for c in ground_truth["categories"])]
@@ -80,17 +80,17 @@ def draw_tiles(draw: Callable[..., np.ndarray], image_dir: Path, annotations_fil
         if detection["score"] >= score_thr:
             found.setdefault(Path(detection["file_name"]).name, []).append(detection)
     tiles = []
-    for name in choose_pictures(image_dir, ground_truth, COLUMNS * ROWS):
-        picture = cv2.imread(str(Path(image_dir) / name))
+    for name in choose_images(image_dir, ground_truth, COLUMNS * ROWS):
+        image = cv2.imread(str(Path(image_dir) / name))
         detections = found.get(name, [])
-        scale = TILE / max(picture.shape[:2])
+        scale = TILE / max(image.shape[:2])
         boxes = np.array([d["bbox"] for d in detections], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         masks = None
         if detections and all("segmentation" in d for d in detections):
             masks = [_enlarged_mask(d["segmentation"]) for d in detections]
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-        tiles.append(draw(picture, boxes * scale, [labels[d["category_id"]] for d in detections],
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        tiles.append(draw(image, boxes * scale, [labels[d["category_id"]] for d in detections],
                           [d["score"] for d in detections], names, masks))
     return tiles
 
@@ -103,7 +103,7 @@ def _enlarged_mask(segmentation: dict[str, Any]) -> np.ndarray:
 
 
 def compose(tiles: Sequence[np.ndarray], facts: Facts, png: Path) -> None:
-    """Set the tiles and the facts, write the picture; its corners are round and transparent."""
+    """Arrange the tiles and the text, and write the image with rounded, transparent corners."""
     rows = -(-len(tiles) // COLUMNS)
     width = 2 * MARGIN + COLUMNS * TILE + (COLUMNS - 1) * GAP
     height = HEADER + rows * TILE + (rows - 1) * GAP + FOOTER
@@ -112,9 +112,9 @@ def compose(tiles: Sequence[np.ndarray], facts: Facts, png: Path) -> None:
     _header(pen, width, facts)
     for n, tile in enumerate(tiles):
         left, top = MARGIN + n % COLUMNS * (TILE + GAP), HEADER + n // COLUMNS * (TILE + GAP)
-        picture = Image.fromarray(cv2.cvtColor(tile, cv2.COLOR_BGR2RGB))
-        page.paste(picture, (left, top), _rounded(picture.size, CORNER))
-        pen.rounded_rectangle((left, top, left + picture.width - 1, top + picture.height - 1), CORNER, outline=TILE_RIM)
+        image = Image.fromarray(cv2.cvtColor(tile, cv2.COLOR_BGR2RGB))
+        page.paste(image, (left, top), _rounded(image.size, CORNER))
+        pen.rounded_rectangle((left, top, left + image.width - 1, top + image.height - 1), CORNER, outline=TILE_RIM)
     _footer(pen, width, height, facts)
     page.putalpha(_rounded(page.size, 2 * CORNER))
     with replacing(png) as partial:
@@ -151,7 +151,7 @@ def _footer(pen: ImageDraw.ImageDraw, width: int, height: int, facts: Facts) -> 
 
 
 def _rounded(size: tuple[int, int], radius: int) -> Image.Image:
-    """A mask of a rounded rectangle with soft edges."""
+    """Return an antialiased mask of a rounded rectangle."""
     big = Image.new("L", (size[0] * 4, size[1] * 4))
     ImageDraw.Draw(big).rounded_rectangle((0, 0, big.width - 1, big.height - 1), radius * 4, fill=255)
     return big.resize(size, Image.Resampling.LANCZOS)

@@ -2,10 +2,10 @@
 
     python -m utils.demo.run --model faster_rcnn [--output demo_output] [--seed 1] [--KEY=VALUE ...]
 
-It calls the model's own entry points, as a user would; --KEY=VALUE goes to all of them and overrides
-demo_config_cpu.yaml. Interrupted, the same command goes on where it stopped; after a finished demo it begins anew and
-keeps the old one in OUTPUT/earlier/. Exit status: 0 where AP50 on pictures not trained on is at least 0.8 (of masks, where
-the model has them, 0.75), 1 where it is less or a stage failed, 2 for a wrong command, 130 where it was interrupted.
+It calls the model's entry points as a user would. --KEY=VALUE is passed to all of them and overrides demo_config_cpu.yaml. After an
+interruption, the same command resumes; after a finished demo, it starts from scratch and moves the old results to OUTPUT/earlier/.
+Exit status: 0 if AP50 on images not trained on is at least 0.8 (for masks, if the model has them, 0.75), 1 if it is lower or a
+stage failed, 2 for wrong usage, 130 if interrupted.
 """
 
 import argparse
@@ -25,22 +25,22 @@ from typing import Any, NamedTuple, Optional
 
 ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))       # `python /path/to/utils/demo/run.py` from any folder works as well
+    sys.path.insert(0, str(ROOT))       # so that `python /path/to/utils/demo/run.py` works from any folder
 
 from utils.demo import report, shapes  # noqa: E402
 from utils.demo.report import duration  # noqa: E402
 from utils.files import write_text  # noqa: E402
 
 MIN_AP50 = {"bbox": 0.8, "segm": 0.75}
-MIN_AP50_OF_MODEL = {"refinedet": 0.75}     # in place of that of its kind
-SCORE_THR = 0.5         # of the detections that are shown
+MIN_AP50_OF_MODEL = {"refinedet": 0.75}     # overrides MIN_AP50
+SCORE_THR = 0.5         # of the detections shown
 RESULTS = ("train", "eval", "export", "infer", "detections.png", "curves.png", "metrics.json")
-STATE = "demo.json"     # what was asked for and how far it came
-PATIENCE_S = 20         # for an interrupted program to save and end
+STATE = "demo.json"     # the request and the progress
+PATIENCE_S = 20         # for an interrupted program to save its state
 
 
 class Outcome(NamedTuple):
-    """What came out of a stage."""
+    """The result of a stage."""
 
     stage: str
     seconds: float
@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
 
 
 class StageError(Exception):
-    """A stage did not do what it should; the text is for the user."""
+    """A stage failed; the text is for the user."""
 
 
 # -------------------------------------------------------------------------------------------- screen
@@ -63,7 +63,7 @@ def _say(text: str = "") -> None:
 
 
 def _run_program(command: list[str], folder: Path) -> None:
-    """Run an entry point in `folder`; its output goes to the screen behind a bar and to console.log there."""
+    """Run an entry point in `folder`, showing its output and appending it to console.log there."""
     folder.mkdir(parents=True, exist_ok=True)
     tail: deque[str] = deque(maxlen=25)
     _say(_styled(f"  $ python {' '.join(_shown(part) for part in command[1:])}", 2))
@@ -81,12 +81,12 @@ def _run_program(command: list[str], folder: Path) -> None:
             _end(program, at_once=not isinstance(stop, KeyboardInterrupt))
             raise
     if status:
-        raise StageError("\n".join([f"{Path(command[1]).name} ended with status {status}. The end of what it said:", "",
-                                    *(f"    {line}" for line in tail), "", f"All of it: {folder / 'console.log'}"]))
+        raise StageError("\n".join([f"{Path(command[1]).name} ended with status {status}. The end of its output:", "",
+                                    *(f"    {line}" for line in tail), "", f"Full output: {folder / 'console.log'}"]))
 
 
 def _end(program: subprocess.Popen, at_once: bool) -> None:
-    """See the program to its end: Ctrl-C in a terminal has reached it as well; let it save what it has."""
+    """Wait for the program to end. Ctrl-C in a terminal has reached it too, so it gets time to save before it is killed."""
     for ask in [program.terminate, program.kill] if at_once else [None, program.terminate, program.kill]:
         if ask is not None:
             ask()
@@ -98,7 +98,7 @@ def _end(program: subprocess.Popen, at_once: bool) -> None:
 
 
 def _shown(part: str) -> str:
-    """An argument as one would type it in the current folder."""
+    """Format an argument as one would type it in the current folder."""
     return shlex.quote(str(part).replace(f"{Path.cwd()}{os.sep}", ""))
 
 
@@ -106,14 +106,14 @@ def _shown(part: str) -> str:
 
 
 class Demo:
-    """One demo in one output folder; each method named in STAGES is a stage and returns a line about what came out."""
+    """One demo in one output folder. Each method named in STAGES is a stage and returns a one-line result."""
 
-    STAGES = (("draw", "Draw the pictures"), ("train", "Train from scratch"),
-              ("evaluate", "Score on pictures never seen"), ("export", "Export"),
-              ("infer", "Infer with the exported network"), ("show", "Put it into pictures"))
+    STAGES = (("draw", "Draw the images"), ("train", "Train from scratch"),
+              ("evaluate", "Score on unseen images"), ("export", "Export"),
+              ("infer", "Infer with the exported network"), ("show", "Draw the results"))
 
-    def __init__(self, model: str, output: Path, seed: int, pictures: tuple[int, int], overrides: list[str]):
-        self.model, self.output, self.seed, self.pictures, self.overrides = model, output, seed, pictures, overrides
+    def __init__(self, model: str, output: Path, seed: int, image_counts: tuple[int, int], overrides: list[str]):
+        self.model, self.output, self.seed, self.image_counts, self.overrides = model, output, seed, image_counts, overrides
         self.folder = ROOT / model
         self.data, self.annotations = output / "data", output / "data" / "annotations" / "instances_val2017.json"
         self.mindrecord = self.data / "mindrecord" / model
@@ -121,20 +121,20 @@ class Demo:
         self.metrics: dict[str, Any] = {}
 
     def command(self, script: str, *flags: str) -> list[str]:
-        """A command line of the model's entry point."""
+        """Return a command line of the model's entry point."""
         return [sys.executable, str(self.folder / script), f"--config_path={self.folder / 'demo_config_cpu.yaml'}",
                 f"--seed={self.seed}", *flags, *self.overrides]
 
-    # What was asked for; results of anything else are set aside before they mix.
+    # The request; results of a different one are moved away before the two can mix.
     def wish(self) -> dict[str, Any]:
         digest = hashlib.sha256()
         for name in ("default_config.yaml", "demo_config_cpu.yaml"):
             digest.update((self.folder / name).read_bytes())
-        return {"model": self.model, "seed": self.seed, "pictures": list(self.pictures), "overrides": self.overrides,
+        return {"model": self.model, "seed": self.seed, "pictures": list(self.image_counts), "overrides": self.overrides,
                 "config": digest.hexdigest()[:16]}
 
     def load_state(self) -> None:
-        """Take up an interrupted demo, or set aside the results of another or a finished one."""
+        """Resume an interrupted demo, or move away the results of a finished or different one."""
         file = self.output / STATE
         state = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         if state and (state["wish"] != self.wish() or state["finished"]):
@@ -153,12 +153,12 @@ class Demo:
         write_text(self.output / STATE, json.dumps(self.state, indent=1))
 
     def draw(self) -> str:
-        train, val = self.pictures
+        train, val = self.image_counts
         info = shapes.draw_dataset(self.data, train=train, val=val, seed=self.seed)
         objects = sum(info["objects"].values())
         if not info["drawn"]:
-            _say("  already there")
-        return f"{train} pictures to learn from, {val} to score on, {objects} objects"
+            _say("  already drawn")
+        return f"{train} training images, {val} validation images, {objects} objects"
 
     def train(self) -> str:
         if self.state["trained"]:
@@ -178,7 +178,7 @@ class Demo:
         return str(self.checkpoint().relative_to(self.output))
 
     def checkpoint(self) -> Path:
-        """The last weights: the best ones were chosen on the very pictures that the score is to be measured on."""
+        """Return the last weights: the best ones were selected on the images that are scored here."""
         file = self.output / "train" / "checkpoint" / "last.ckpt"
         if not file.is_file():
             raise StageError(f"train.py did not write {file}")
@@ -206,7 +206,7 @@ class Demo:
     def exported(self, file_format: str) -> Path:
         files = list((self.output / "export").rglob(f"*.{file_format.lower()}"))
         if not files:
-            raise StageError(f"export.py left no .{file_format.lower()} in {self.output / 'export'}")
+            raise StageError(f"export.py wrote no .{file_format.lower()} file to {self.output / 'export'}")
         return max(files, key=lambda path: path.stat().st_mtime)
 
     def infer(self) -> str:
@@ -214,11 +214,11 @@ class Demo:
         _run_program(self.command("infer.py", f"--mindir_path={self.exported('MINDIR')}",
                                   f"--input={self.data / 'val2017'}", f"--output_path={folder}",
                                   f"--score_thr={SCORE_THR}"), folder)
-        return f"{len(_read_json(folder / 'detections.json'))} detections in {self.pictures[1]} pictures"
+        return f"{len(_read_json(folder / 'detections.json'))} detections in {self.image_counts[1]} images"
 
     def show(self) -> str:
         values = report.write(self, SCORE_THR)
-        return f"a detector of {values['parameters']:,} parameters at work"
+        return f"a detector with {values['parameters']:,} parameters"
 
     def run(self) -> list[Outcome]:
         """Run all stages and return the summary."""
@@ -254,15 +254,15 @@ def _parse(argv: Optional[Sequence[str]]) -> tuple[argparse.Namespace, list[str]
         epilog="Any other --KEY=VALUE overrides a key of the model's demo_config_cpu.yaml.", allow_abbrev=False)
     parser.add_argument("--model", choices=models, default="faster_rcnn", help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=1, help="of pictures and training; default: %(default)s")
-    parser.add_argument("--train_pictures", type=int, default=400, help="default: %(default)s")
-    parser.add_argument("--val_pictures", type=int, default=60, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=1, help="seed of images and training; default: %(default)s")
+    parser.add_argument("--train_pictures", type=int, default=400, help="number of training images; default: %(default)s")
+    parser.add_argument("--val_pictures", type=int, default=60, help="number of validation images; default: %(default)s")
     args, overrides = parser.parse_known_args(argv)
     for item in overrides:
         if not item.startswith("--") or "=" not in item:
-            parser.error(f"unexpected argument {item!r}: keys are given as --KEY=VALUE")
+            parser.error(f"unexpected argument {item!r}: give keys as --KEY=VALUE")
     if min(args.train_pictures, args.val_pictures) < 1 or args.seed < 0:
-        parser.error("--train_pictures and --val_pictures are at least 1, --seed is not negative")
+        parser.error("--train_pictures and --val_pictures must be at least 1, --seed at least 0")
     return args, overrides
 
 
@@ -276,7 +276,7 @@ def _summary(demo: Demo, rows: list[Outcome]) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the demo; returns the exit status."""
+    """Run the demo and return the exit status."""
     stream: Any = sys.stdout
     stream.reconfigure(errors="replace")
     args, overrides = _parse(argv)
@@ -292,7 +292,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         _say(f"\n{_styled('FAILED', 31)}: {error}")
         return 1
     except KeyboardInterrupt:
-        _say("\nInterrupted. The same command goes on where this one stopped.")
+        _say("\nInterrupted. The same command resumes where this one stopped.")
         return 130
     except OSError as error:
         _say(f"\n{_styled('FAILED', 31)}: {error}")
@@ -301,12 +301,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     kind = report.main_kind(demo.metrics)
     name, ap50, least = f"{report.KINDS[kind]}AP50", demo.metrics[kind]["AP50"], MIN_AP50_OF_MODEL.get(args.model, MIN_AP50[kind])
     if ap50 < least:
-        _say(f"\n{_styled('FAILED', 31)}: {name} is {ap50:.3f}; a detector that works reaches {least} and more here")
+        _say(f"\n{_styled('FAILED', 31)}: {name} is {ap50:.3f}; a working detector reaches at least {least} here")
         return 1
-    _say(f"\n{_styled('It works', 32)}: {name} {ap50:.3f} on pictures that it was not trained on")
+    _say(f"\n{_styled('It works', 32)}: {name} {ap50:.3f} on images that it was not trained on")
     return 0
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # ends the running program as well
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # SystemExit also ends the program that is running
     sys.exit(main())

@@ -1,10 +1,10 @@
-"""Draws the demo's data set: fish, starfish and shells on sand, wood, water, with boxes and masks in COCO's layout.
+"""Draw the demo's data set: fish, starfish and shells on sand, wood, water, with boxes and masks in COCO's layout.
 
     python -m utils.demo.shapes OUTPUT_DIR [--train 400] [--val 60] [--size 320] [--seed 1]
 
-The three classes differ in form alone: colours, patterns, sizes and turns are drawn alike for all of them, they lie
-over each other, and pebbles and weed, which have no label, lie about as well. An object's box and mask are those of the
-part that is visible. Picture n of a split depends on (seed, split, n) only, not on the number of pictures or processes.
+The three classes differ only in shape: colours, patterns, sizes and rotations have the same distribution for all. Objects
+overlap, and unlabelled pebbles and weed lie between them. An object's box and mask cover its visible part. Image n of a split
+depends only on (seed, split, n), not on the number of images or workers.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from . import paint
 from .forms import FORMS
 
 CLASSES = tuple(FORMS)
-MIN_VISIBLE = 0.35      # nothing is covered by others, or cut off by the border, beyond this share of its area
-VERSION = 1             # of the drawing; another one draws the data set anew
+MIN_VISIBLE = 0.35      # minimum visible fraction of an object's area
+VERSION = 1             # of the drawing code; a new version redraws the data set
 _SPLITS = {"train2017": 0, "val2017": 1}
 
 
 @dataclass(frozen=True)
 class DrawnObject:
-    """What the picture shows of one object: label 1..K, mask (H, W) bool."""
+    """The visible part of one object: label 1..K, mask (H, W) bool."""
 
     label: int
     mask: np.ndarray
@@ -41,7 +41,7 @@ class DrawnObject:
 
 
 def _silhouette(polygons: Iterable[np.ndarray], radius: float, turn: float, side: int) -> np.ndarray:
-    """Cover of the (side, side) patch by the form, 0..1, drawn at three times the size for soft edges."""
+    """Return the coverage (side, side), 0..1, of a form, drawn at three times the size for antialiasing."""
     cos, sin = np.cos(turn), np.sin(turn)
     big = np.zeros((side * 3, side * 3), np.uint8)
     for polygon in polygons:
@@ -51,7 +51,7 @@ def _silhouette(polygons: Iterable[np.ndarray], radius: float, turn: float, side
 
 
 def _paints(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two colours that go together, and the dark one for lines."""
+    """Return two matching colours and a dark one for lines."""
     hue, light, chroma = rng.uniform(0, 360), rng.uniform(0.54, 0.86), rng.uniform(0.08, 0.19)
     partner = hue + rng.choice([-35, 25, 60, 150, 180])
     other = np.clip(light + rng.choice([-0.2, 0.16, 0.22]), 0.38, 0.93)
@@ -60,7 +60,7 @@ def _paints(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _object(rng: np.random.Generator, name: str, radius: float, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one object: its colours (S, S, 3) and its cover (S, S) in a square patch around its centre."""
+    """Draw one object; return its colours (S, S, 3) and coverage (S, S) in a square patch around its centre."""
     form = FORMS[name](rng)
     mirrored, turn = rng.random() < 0.5, rng.uniform(0, 2 * np.pi)
     polygons = [polygon * [1, -1 if mirrored else 1] for polygon in form.polygons]
@@ -81,7 +81,7 @@ def _object(rng: np.random.Generator, name: str, radius: float, light: np.ndarra
 
 
 def _cast_shadow(canvas: np.ndarray, alpha: np.ndarray, left: int, top: int, light: np.ndarray, height: float) -> None:
-    """Darken the ground beside an object: a soft shadow away from the light, and a tight one right at the edge."""
+    """Darken the ground beside an object: a soft shadow away from the light, and a tight one at the edge."""
     pad = int(3 * height) + 6
     wide = cv2.copyMakeBorder(alpha, pad, pad, pad, pad, cv2.BORDER_CONSTANT)
     shift_x, shift_y = -light[0] * height, -light[1] * height
@@ -111,7 +111,7 @@ def _pebble(rng: np.random.Generator, canvas: np.ndarray, light: np.ndarray) -> 
 
 
 def _weed(rng: np.random.Generator, canvas: np.ndarray, light: np.ndarray) -> None:
-    """A blade of weed across the picture."""
+    """Draw a blade of weed across the image."""
     size = canvas.shape[0]
     start, heading = rng.uniform(0, size, 2), rng.uniform(0, 2 * np.pi)
     curl, steps = rng.uniform(-0.06, 0.06), int(rng.integers(24, 60))
@@ -132,7 +132,7 @@ def _weed(rng: np.random.Generator, canvas: np.ndarray, light: np.ndarray) -> No
 
 
 def _place(rng: np.random.Generator, owner: np.ndarray, totals: list[int], alpha: np.ndarray) -> Optional[tuple[int, int]]:
-    """A corner (left, top) where the patch leaves enough of itself and of everything below it visible, or None."""
+    """Return a corner (left, top) where enough of the patch and of all objects below it stays visible, or None."""
     size, side = owner.shape[0], alpha.shape[0]
     solid = alpha > 0.5
     for _ in range(12):
@@ -149,17 +149,17 @@ def _place(rng: np.random.Generator, owner: np.ndarray, totals: list[int], alpha
 
 
 def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[DrawnObject]]:
-    """Draw one picture: BGR uint8 (size, size, 3) and what is to be found in it."""
+    """Draw one image; return it, BGR uint8 (size, size, 3), and its objects."""
     canvas = paint.background(rng, size)
     direction, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0.55, 0.8)
     light = np.array([slope * np.cos(direction), slope * np.sin(direction), np.sqrt(1 - slope ** 2)], np.float32)
     for _ in range(rng.integers(0, 7)):
         (_pebble if rng.random() < 0.75 else _weed)(rng, canvas, light)
-    owner = np.zeros((size, size), np.uint8)        # the object that a pixel shows, from 1; or 0
+    owner = np.zeros((size, size), np.uint8)        # number of the object that a pixel shows, from 1; 0 = none
     labels: list[int] = []
     totals: list[int] = []
     wanted = int(rng.integers(2, 7))
-    for label in rng.permutation(np.arange(wanted) + rng.integers(3)) % len(CLASSES) + 1:      # a balanced choice
+    for label in rng.permutation(np.arange(wanted) + rng.integers(3)) % len(CLASSES) + 1:      # balanced over the classes
         radius = size * rng.uniform(0.11, 0.27 if wanted < 5 else 0.21)
         patch, alpha = _object(rng, CLASSES[label - 1], radius, light)
         corner = _place(rng, owner, totals, alpha)
@@ -172,25 +172,25 @@ def draw_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[Dr
         labels.append(int(label))
         totals.append(int((alpha > 0.5).sum()))
         owner[cover > 0.5] = len(labels)
-    canvas += rng.uniform(0.003, 0.012) * rng.standard_normal(canvas.shape, np.float32)     # the grain of a camera
-    picture = (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
-    return picture, [DrawnObject(label, owner == n) for n, label in enumerate(labels, 1)]
+    canvas += rng.uniform(0.003, 0.012) * rng.standard_normal(canvas.shape, np.float32)     # sensor noise
+    image = (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return image, [DrawnObject(label, owner == n) for n, label in enumerate(labels, 1)]
 
 
 # ------------------------------------------------------------------------------------------ data set
 
 
 def box_of(mask: np.ndarray) -> list[float]:
-    """The smallest (x, y, width, height) around a mask, in pixels whose edges are whole numbers."""
+    """Return the smallest (x, y, width, height) around a mask, in continuous pixels."""
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return [float(x), float(y), float(width), float(height)]
 
 
 def _draw_file(index: int, folder: str, split: str, size: int, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Draw and write picture `index` of a split; returns its COCO entries (their ids are given by the caller)."""
-    picture, objects = draw_scene(np.random.default_rng([seed, _SPLITS[split], index]), size)
+    """Draw and write image `index` of a split; return its COCO entries. The caller assigns annotation ids."""
+    image, objects = draw_scene(np.random.default_rng([seed, _SPLITS[split], index]), size)
     name = f"{index + 1:06d}.jpg"
-    if not cv2.imwrite(str(Path(folder) / name), picture, [cv2.IMWRITE_JPEG_QUALITY, 93]):
+    if not cv2.imwrite(str(Path(folder) / name), image, [cv2.IMWRITE_JPEG_QUALITY, 93]):
         raise OSError(f"{Path(folder) / name}: cannot be written")
     entries = []
     for drawn in objects:
@@ -203,14 +203,14 @@ def _draw_file(index: int, folder: str, split: str, size: int, seed: int) -> tup
 
 def draw_dataset(folder: Union[str, Path], train: int = 400, val: int = 60, size: int = 320, seed: int = 1,
                  workers: int = 2) -> dict[str, Any]:
-    """Draw the whole data set into `folder`, unless the very same stands there already.
+    """Draw the data set into `folder` unless the same data set is complete there.
 
-    Writes train2017/, val2017/ and annotations/instances_{train,val}2017.json. Returns a dict: "pictures" and "objects"
-    by split, "drawn" False where all was there. A drawing that was interrupted is drawn again.
+    Writes train2017/, val2017/ and annotations/instances_{train,val}2017.json. Returns {"pictures": images per split, "objects":
+    objects per split, "drawn": whether anything was drawn}.
     """
     folder = Path(folder)
     wish = {"version": VERSION, "train": train, "val": val, "size": size, "seed": seed}
-    stamp = folder / "drawn.json"           # written last, so where it stands the rest is whole
+    stamp = folder / "drawn.json"           # written last, so its presence means that the data set is complete
     if stamp.is_file():
         known = json.loads(stamp.read_text(encoding="utf-8"))
         if known.get("wish") == wish:
@@ -225,7 +225,7 @@ def draw_dataset(folder: Union[str, Path], train: int = 400, val: int = 60, size
             results = list(pool.map(draw, range(count)))
             current = {folder / split / image["file_name"] for image, _ in results}
             for left_over in set((folder / split).glob("??????.jpg")) - current:
-                left_over.unlink()      # of a larger set that was drawn here before
+                left_over.unlink()      # from a larger data set drawn here before
             annotations = [entry for _, entries in results for entry in entries]
             for number, entry in enumerate(annotations, 1):
                 entry["id"] = number
@@ -247,7 +247,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parser.parse_args(argv)
     info = draw_dataset(args.output_dir, args.train, args.val, args.size, args.seed)
     for split, count in info["pictures"].items():
-        print(f"{Path(args.output_dir) / split}: {count} pictures, {info['objects'][split]} objects")
+        print(f"{Path(args.output_dir) / split}: {count} images, {info['objects'][split]} objects")
 
 
 if __name__ == "__main__":

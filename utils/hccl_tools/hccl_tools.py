@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write the rank table of this machine, for training on several of its Ascend cards.
+"""Write the rank table of this machine, for training on several of its Ascend devices.
 
 usage: python hccl_tools.py [--device_num "[0,8)"] [--visible_devices 0,1,...] [--server_ip IP] [--output_dir DIR]
-Writes DIR/hccl_8p_01234567_10.0.0.1.json. merge_hccl.py makes one table of those of several machines.
+Writes a file such as DIR/hccl_8p_01234567_10.0.0.1.json. merge_hccl.py merges the tables of several machines.
 """
 import argparse
 import errno
@@ -16,32 +16,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-if not __package__:         # run as a file: the search path begins with this folder
+if not __package__:         # run as a file: sys.path[0] is this folder, not the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from utils.hccl_tools.rank_table import Machine, TableError, guard, new_table, write_table
 
 HCCN_CONF = "/etc/hccn.conf"
 TOOL_SECONDS = 60
-MOST_BYTES = 1 << 20    # of the file with addresses
+MOST_BYTES = 1 << 20    # read of the file with addresses
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="hccl_tools.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--device_num", default="[0,8)",
-                        help="which of the visible devices: [FIRST,END) without END, or [FIRST,LAST] (%(default)s)")
+                        help="range of the visible devices: [FIRST,END) without END, or [FIRST,LAST] (%(default)s)")
     parser.add_argument("--visible_devices", default="",
-                        help="numbers of the devices there are, such as 0,1,2,3 (0, 1, ... up to the end of device_num)")
-    parser.add_argument("--server_ip", default="", help="address of this machine (that of its host name)")
+                        help="numbers of the visible devices, such as 0,1,2,3 (0, 1, ... up to the end of device_num)")
+    parser.add_argument("--server_ip", default="", help="address of this machine (address of its host name)")
     parser.add_argument("--hccn_conf", default=os.environ.get("HCCN_CONF", HCCN_CONF),
-                        help="file with the devices' addresses, where hccn_tool does not tell them (%(default)s)")
-    parser.add_argument("--output_dir", default=".", help="folder of the table (the working directory)")
+                        help="file with the devices' addresses, used if hccn_tool does not report them (%(default)s)")
+    parser.add_argument("--output_dir", default=".", help="folder to write the table to (the working directory)")
     args = parser.parse_args(argv)
     return guard(parser.prog, lambda: print(make_table(args)))
 
 
 def make_table(args: argparse.Namespace) -> Path:
-    """Path of the table that was written."""
+    """Write the table and return its path."""
     devices = chosen_devices(args.device_num, args.visible_devices)
     server_ip = args.server_ip or own_address()
     table = new_table([Machine(server_ip, [(device, device_address(device, args.hccn_conf)) for device in devices])])
@@ -49,13 +49,13 @@ def make_table(args: argparse.Namespace) -> Path:
 
 
 def chosen_devices(device_num: str, visible_devices: str) -> list[int]:
-    """Numbers of the devices that take part: those at the places `device_num` of `visible_devices`."""
+    """Return the device numbers at the positions `device_num` of `visible_devices`."""
     match = re.fullmatch(r"\s*\[\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*([)\]])\s*", device_num)
     if not match:
         raise TableError(f"--device_num: expected [FIRST,END), such as [0,8), got {device_num!r}")
     first, end = int(match[1]), int(match[2]) + (match[3] == "]")
     if first >= end:
-        raise TableError(f"--device_num: {device_num} holds no device")
+        raise TableError(f"--device_num: {device_num} is an empty range")
     visible = list(range(end))
     if visible_devices.strip():
         if not re.fullmatch(r"\s*[0-9]{1,4}\s*(,\s*[0-9]{1,4}\s*)*", visible_devices):
@@ -63,26 +63,26 @@ def chosen_devices(device_num: str, visible_devices: str) -> list[int]:
         visible = [int(item) for item in visible_devices.split(",")]
     twice = next((item for item, count in Counter(visible).items() if count > 1), None)
     if twice is not None:
-        raise TableError(f"--visible_devices: {twice} is there twice")
+        raise TableError(f"--visible_devices: {twice} is listed twice")
     if end > len(visible):
         raise TableError(f"--device_num: {device_num}, but only {len(visible)} devices are visible")
     return visible[first:end]
 
 
 def device_address(device: int, hccn_conf: str) -> str:
-    """IP address of a device's network port: hccn_tool's answer, else the file's."""
-    told = _ask_tool(device)
-    match = re.search(r"^ipaddr\s*:\s*(\S+)", told, re.M)
+    """Return the IP address of a device's network port, from hccn_tool or else from the file."""
+    answer = _ask_tool(device)
+    match = re.search(r"^ipaddr\s*:\s*(\S+)", answer, re.M)
     if match:
         return match[1]
     try:
         text = _beginning(Path(hccn_conf))
     except OSError as error:
-        raise TableError(f"device {device}: hccn_tool tells no address ({told.strip() or 'no such command'}), and "
+        raise TableError(f"device {device}: hccn_tool reports no address ({answer.strip() or 'no such command'}), and "
                          f"{hccn_conf}: {error.strerror}".replace("\n", " ")) from None
     found = re.findall(rf"^\s*address_{device}\s*=\s*(\S+)", text, re.M)
     if not found:
-        raise TableError(f"device {device}: neither hccn_tool nor {hccn_conf} (address_{device}=...) has its address")
+        raise TableError(f"device {device}: no address from hccn_tool or in {hccn_conf} (address_{device}=...)")
     return found[-1]
 
 
@@ -94,7 +94,7 @@ def _beginning(path: Path) -> str:
 
 
 def _ask_tool(device: int) -> str:
-    """What `hccn_tool` prints; nothing where there is none."""
+    """Return the output of `hccn_tool`, or its error; "" if there is no such command."""
     command = ["hccn_tool", "-i", str(device), "-ip", "-g"]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TOOL_SECONDS,
@@ -107,13 +107,13 @@ def _ask_tool(device: int) -> str:
 
 
 def own_address() -> str:
-    """The address that other machines know this one by."""
+    """Return the address by which other machines know this one."""
     try:
         address = socket.gethostbyname(socket.gethostname())
     except OSError:
         address = ""
     if not address or address.startswith("127."):
-        raise TableError("--server_ip is needed: the host name stands for no address that other machines could use")
+        raise TableError("--server_ip is required: the host name resolves to no address that other machines can use")
     return address
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Make one rank table of those of several machines; ranks count through them in the order given.
+"""Merge the rank tables of several machines; ranks are numbered through the tables in the given order.
 
 usage: python merge_hccl.py TABLE TABLE ... [--output_dir DIR]
-Writes DIR/hccl_2s_16p.json: 2 servers, 16 devices.
+Writes a file such as DIR/hccl_2s_16p.json for 2 servers and 16 devices.
 """
 import argparse
 import sys
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Optional, Union
 
-if not __package__:         # run as a file: the search path begins with this folder
+if not __package__:         # run as a file: sys.path[0] is this folder, not the repository root
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from utils.hccl_tools.rank_table import Machine, guard, new_table, read_table, write_table
@@ -18,14 +18,14 @@ from utils.hccl_tools.rank_table import Machine, guard, new_table, read_table, w
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="merge_hccl.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("tables", nargs="+", metavar="TABLE", help="a table of hccl_tools.py; that of rank 0's machine first")
-    parser.add_argument("--output_dir", default=".", help="folder of the merged table (the working directory)")
+    parser.add_argument("tables", nargs="+", metavar="TABLE", help="table made by hccl_tools.py; the table of rank 0 first")
+    parser.add_argument("--output_dir", default=".", help="folder to write the merged table to (the working directory)")
     args = parser.parse_args(argv)
     return guard(parser.prog, lambda: print(merge(args.tables, args.output_dir)))
 
 
 def merge(paths: Iterable[Union[str, Path]], output_dir: Union[str, Path]) -> Path:
-    """Path of the merged table."""
+    """Write the merged table and return its path."""
     servers = []
     for path in paths:
         for server in read_table(path)["server_list"]:

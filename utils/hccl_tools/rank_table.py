@@ -1,4 +1,4 @@
-"""Rank tables, version 1.0: which card of which machine is which rank. Every value in one is text."""
+"""Rank tables, version 1.0: the assignment of ranks to the devices of machines. All values in a table are strings."""
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ class Server(TypedDict):
 
 
 class RankTable(TypedDict):
-    """A table, as its file holds it."""
+    """The content of a rank table file."""
 
     version: str
     server_count: str
@@ -43,7 +43,7 @@ class RankTable(TypedDict):
 
 
 def new_table(servers: Iterable[Machine]) -> RankTable:
-    """Return the table of the servers; ranks count through all of them in this order."""
+    """Return the table of the servers; ranks are numbered through them in the given order."""
     rank = 0
     listed: list[Server] = []
     for server_id, devices in servers:
@@ -55,22 +55,22 @@ def new_table(servers: Iterable[Machine]) -> RankTable:
 
 
 def check_table(table: Any) -> None:
-    """TableError where HCCL could not form a group from `table`."""
-    _expect(isinstance(table, dict), "not a rank table: no mapping")
+    """Raise TableError if HCCL could not form a group from `table`."""
+    _expect(isinstance(table, dict), "not a rank table: expected a JSON object")
     _expect(table.get("version") == "1.0", f"version: expected '1.0', got {shown(table.get('version'))}")
     _expect(table.get("status") == "completed", f"status: expected 'completed', got {shown(table.get('status'))}")
     servers: Any = table.get("server_list")
     _expect(isinstance(servers, list) and servers, "server_list: expected at least one server")
     _expect(table.get("server_count") == str(len(servers)),
-            f"server_count: {shown(table.get('server_count'))}, but server_list has {len(servers)}")
+            f"server_count: {shown(table.get('server_count'))}, but server_list has {len(servers)} servers")
     names: dict[str, bool] = {}
     addresses: dict[str, str] = {}
     ranks: list[Any] = []
     for server in servers:
-        _expect(isinstance(server, dict), "server_list: expected mappings")
+        _expect(isinstance(server, dict), "server_list: expected JSON objects")
         name = server.get("server_id")
         _check_address(name, "server_id")
-        _expect(name not in names, f"server_id: {name} is there twice")
+        _expect(name not in names, f"server_id: {name} is listed twice")
         names[name] = True
         ranks += _check_devices(server, name, addresses)
     got = ", ".join(rank if isinstance(rank, str) and len(rank) < 10 else shown(rank) for rank in ranks[:64])
@@ -79,17 +79,17 @@ def check_table(table: Any) -> None:
 
 
 def _check_devices(server: dict[str, Any], name: str, addresses: dict[str, str]) -> list[Any]:
-    """Ranks of a server's devices; addresses: those of the servers before, and then of this one too."""
+    """Check the devices of a server and return their ranks. addresses: {device_ip: place} of all devices so far, extended."""
     devices: Any = server.get("device")
     _expect(isinstance(devices, list) and devices, f"server {name}: no device")
     seen = set()
     for device in devices:
-        _expect(isinstance(device, dict), f"server {name}: device: expected mappings")
+        _expect(isinstance(device, dict), f"server {name}: device: expected JSON objects")
         number, address = device.get("device_id"), device.get("device_ip")
         _expect(isinstance(number, str) and NUMBER.fullmatch(number),
-                f"server {name}: device_id: expected the text of a number, got {shown(number)}")
+                f"server {name}: device_id: expected a number as a string, got {shown(number)}")
         place = f"server {name}: device {number}"
-        _expect(number not in seen, f"{place} is there twice")
+        _expect(number not in seen, f"{place} is listed twice")
         seen.add(number)
         _check_address(address, f"{place}: device_ip")
         _expect(address not in addresses, f"{place}: device_ip {address} is also that of {addresses.get(address)}")
@@ -107,7 +107,7 @@ def _expect(holds: Any, message: str) -> None:
 
 
 def read_table(path: Union[str, Path]) -> RankTable:
-    """The table in a file, checked."""
+    """Return the table in a file; TableError if it is invalid."""
     try:
         table = read_json(Path(path))
         check_table(table)
@@ -121,7 +121,7 @@ def read_table(path: Union[str, Path]) -> RankTable:
 
 
 def write_table(table: RankTable, folder: Union[str, Path], name: str) -> Path:
-    """Write FOLDER/NAME, whole or not at all; a faulty table is not written."""
+    """Validate a table and write it to FOLDER/NAME atomically."""
     check_table(table)
     path = Path(folder) / name
     with replacing(path, make_folder=False) as partial:
@@ -130,7 +130,7 @@ def write_table(table: RankTable, folder: Union[str, Path], name: str) -> Path:
 
 
 def guard(program: str, work: Callable[[], Any]) -> int:
-    """Exit status of `work()`: 0, or 2 with one line on stderr."""
+    """Run `work` and return the exit status: 0, or 2 after one line on stderr."""
     try:
         work()
     except (Exception, KeyboardInterrupt) as error:     # noqa: BLE001

@@ -1,1 +1,1 @@
-"""msrun, supervised: see run.py."""
+"""Run a program on several devices with msrun, supervised; see run.py."""

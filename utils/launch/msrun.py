@@ -1,7 +1,7 @@
-"""msrun, but for two things. At SIGINT it ends whatever it has started, from the first rank on: its own handler begins when all
-have been started. And of several nodes with one address, as two launchers on one machine are, the first alone has the scheduler.
+"""msrun with two changes: SIGINT ends all processes started so far, whereas msrun's own handler is installed only after the last
+one has started; and if several nodes share an address, as two launchers on one machine do, only the first runs the scheduler.
 
-usage: python utils/launch/msrun.py [options of msrun] PROGRAM [its arguments]
+usage: python utils/launch/msrun.py [options of msrun] PROGRAM [arguments of the program]
 """
 import contextlib
 import itertools
@@ -17,7 +17,7 @@ import psutil
 def end_all(*_: object) -> None:
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error, OSError):
-            if os.getsid(child.pid) == child.pid:       # a rank, with what it has started
+            if os.getsid(child.pid) == child.pid:       # a rank: kill its whole session
                 os.killpg(child.pid, signal.SIGKILL)
             else:
                 child.kill()
@@ -25,7 +25,7 @@ def end_all(*_: object) -> None:
 
 
 def is_first_node(arguments: Iterable[str]) -> bool:
-    """Whether --node_rank=N is 0 or not given; what stands behind the program is the program's."""
+    """Return whether --node_rank is 0 or missing. Arguments after the program belong to the program."""
     own = itertools.takewhile(lambda word: word.startswith("--"), arguments)
     return not any(re.fullmatch(r"--node_rank=0*[1-9]\d*", word) for word in own)
 
@@ -36,5 +36,5 @@ if __name__ == "__main__":
     from mindspore.parallel.cluster.run import main
 
     if not is_first_node(sys.argv[1:]):
-        _api._is_local_ip = lambda address: False       # msrun asks no more than whether it has the scheduler's address
+        _api._is_local_ip = lambda address: False       # msrun uses this only to decide whether to run the scheduler
     sys.exit(main())

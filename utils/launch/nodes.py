@@ -1,12 +1,12 @@
-"""The launchers of several nodes tell each other how theirs ended, over a connection from each node to the first.
+"""Tell the launchers of all nodes how each one ended, over a connection from each node to the first.
 
-Ranks that wait for a rank which is gone would do so for minutes, and do not hear SIGTERM meanwhile. A launcher that goes without a
-word, because it was killed or its machine is gone, has failed too.
+A rank that waits for a lost rank hangs for minutes and ignores SIGTERM meanwhile. A launcher that disconnects without a status, as
+it does if it is killed or its machine fails, counts as failed.
 
     first: nodes NONCE          node: node NUMBER NONCE MAC         first: welcome MAC          both, later: end NUMBER STATUS
 
-Both ends prove that they know the token of the run before the other listens to them. What they say later is neither secret nor
-protected on its way.
+Each end proves that it knows the run's token before the other listens to it. Later messages are neither encrypted nor
+authenticated.
 """
 import contextlib
 import hashlib
@@ -22,36 +22,36 @@ from typing import Optional
 from ..files import tell
 from .supervisor import STOPPED
 
-# Of the port of the scheduler.
+# Added to the scheduler's port.
 PORT_OFFSET = 1
 RETRY_S = 0.5
 HANDSHAKE_S = 10.0
-MOST_STRANGERS, MOST_REPORTS = 32, 5    # at once; in all
+MOST_STRANGERS, MOST_REPORTS = 32, 5    # unauthenticated connections at a time; messages about them in all
 LINE = 256                              # bytes
-# Where a machine is gone, half a minute passes until the connection says so.
+# A lost machine is noticed after half a minute.
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
-TOKEN = "LAUNCH_TOKEN"      # of the environment
+TOKEN = "LAUNCH_TOKEN"      # environment variable
 HELLO = re.compile(r"node ([0-9]{1,9}) ([0-9a-f]{32}) ([0-9a-f]{64})")
 END = re.compile(r"end ([0-9]{1,9}) (-?[0-9]{1,9})")
 
 
 class StrangerError(ValueError):
-    """The other end is no launcher of this run."""
+    """The peer is not a launcher of this run."""
 
 
 def token_of(*shared: object) -> bytes:
-    """Return LAUNCH_TOKEN, or a token derived from what all launchers of the run are given, which keeps out accidents only."""
+    """Return the hash of LAUNCH_TOKEN, or else of the run's shared arguments, which guards against accidents only."""
     text = os.environ.get(TOKEN) or repr(("utils.launch", *shared))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 class Nodes:
-    """`failed` is (number of a node, its status or None) once one has failed; `finish` tells the others of our own end.
+    """Exchanges end statuses with other nodes. `failed` is (node, its status or None) once a node has failed.
 
     Args:
-        number: of this node, 0 = the first.
-        address, port: of the first node's scheduler; the first node listens at this address only.
-        patience: seconds in which the first node must answer; without an answer the nodes go on unwatched.
+        number: this node, 0 = the first.
+        address, port: of the first node's scheduler; the first node listens only at this address.
+        patience: seconds within which the first node must answer; otherwise the nodes run without this watch.
         token: see token_of.
     """
 
@@ -82,7 +82,7 @@ class Nodes:
         threading.Thread(target=self._accept, args=(server,), daemon=True).start()
 
     def finish(self, status: int) -> None:
-        """Tell the others the status of this node, and let go of them."""
+        """Send this node's status to the others and close the connections."""
         self.closing.set()
         for connection in tuple(self.connections):
             with contextlib.suppress(OSError):
@@ -92,7 +92,7 @@ class Nodes:
             self.server.close()
 
     def _accept(self, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):      # closed
+        with contextlib.suppress(OSError):      # the server socket was closed
             while True:
                 connection, _ = server.accept()
                 if self.strangers.acquire(blocking=False):
@@ -101,7 +101,7 @@ class Nodes:
                     connection.close()
 
     def _welcome(self, connection: socket.socket) -> None:
-        """Of the first node: listen to what has shown that it belongs to the run, and to nothing else."""
+        """First node: authenticate a connection, then listen to it; reject everything else."""
         peer = "a connection"
         try:
             peer = str(connection.getpeername()[0])
@@ -116,12 +116,12 @@ class Nodes:
         self._listen(connection, number)
 
     def _check_node(self, connection: socket.socket) -> int:
-        """Return the number of the node at the other end; StrangerError or OSError if it is none."""
+        """Return the number of the peer's node; StrangerError or OSError if it is not a node of this run."""
         until, nonce = time.monotonic() + HANDSHAKE_S, secrets.token_hex(16)
         connection.sendall(f"nodes {nonce}\n".encode())
         found = HELLO.fullmatch(read_line(connection, until))
         if not found:
-            raise StrangerError("is no launcher")
+            raise StrangerError("is not a launcher")
         number, theirs, proof = found.groups()
         if not hmac.compare_digest(proof, self._proof("node", number, nonce, theirs)):
             raise StrangerError(f"does not know the token of this run ({TOKEN})")
@@ -130,7 +130,7 @@ class Nodes:
         return int(number)
 
     def _connect(self) -> None:
-        """Of the other nodes."""
+        """Other nodes: connect to the first node, retrying until `patience` runs out."""
         end = time.monotonic() + self.patience
         while not self.closing.is_set():
             try:
@@ -149,28 +149,28 @@ class Nodes:
             return
 
     def _hello(self, connection: socket.socket) -> None:
-        """Prove that this node belongs to the run, and check that the other end is its first node."""
+        """Prove that this node belongs to the run, and check that the peer is its first node."""
         until, nonce = time.monotonic() + HANDSHAKE_S, secrets.token_hex(16)
         greeting = read_line(connection, until)
         found = re.fullmatch(r"nodes ([0-9a-f]{32})", greeting)
         if not greeting:
-            raise ConnectionResetError("it closes the connection")      # perhaps too many others are there now
+            raise ConnectionResetError("it closed the connection")      # may have too many pending connections
         if not found:
-            raise StrangerError("is no launcher")
+            raise StrangerError("is not a launcher")
         connection.sendall(f"node {self.number} {nonce} {self._proof('node', self.number, found[1], nonce)}\n".encode())
         try:
             answer = read_line(connection, until)
         except OSError:
             answer = ""
         if not hmac.compare_digest(answer.encode(), f"welcome {self._proof('first', nonce, found[1])}".encode()):
-            raise StrangerError(f"has another token ({TOKEN})")
+            raise StrangerError(f"has a different token ({TOKEN})")
         connection.settimeout(None)
 
     def _proof(self, *words: object) -> str:
         return hmac.new(self.token, " ".join(map(str, words)).encode(), hashlib.sha256).hexdigest()
 
     def _listen(self, connection: socket.socket, node: int) -> None:
-        """Until the other end says how it ended, or goes without a word."""
+        """Wait until the peer reports its status or disconnects."""
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for name, value in KEEPALIVE.items():
@@ -189,16 +189,17 @@ class Nodes:
         if self.closing.is_set() or self.reports > MOST_REPORTS:
             return
         last = "; further ones are not reported" if self.reports == MOST_REPORTS else ""
-        tell(f"run.py: port {self.port}: {peer} {error if isinstance(error, StrangerError) else 'is no launcher'}: ignored{last}")
+        what = error if isinstance(error, StrangerError) else "is not a launcher"
+        tell(f"run.py: port {self.port}: {peer} {what}: ignored{last}")
 
     def _tell_unwatched(self, why: str) -> None:
-        tell(f"run.py: {why}: the nodes will not hear of each other's ends")
+        tell(f"run.py: {why}: failures of other nodes will not be noticed")
 
 
 def read_line(connection: socket.socket, until: Optional[float] = None) -> str:
-    """Return a line, empty at the end of the stream.
+    """Read a line; return "" at the end of the stream.
 
-    TimeoutError after `until` (time.monotonic), StrangerError for what no launcher says.
+    TimeoutError after `until` (time.monotonic), StrangerError if it is not a launcher's message.
     """
     data = b""
     while not data.endswith(b"\n"):
@@ -209,5 +210,5 @@ def read_line(connection: socket.socket, until: Optional[float] = None) -> str:
             return ""
         data += byte
         if len(data) > LINE or not data.isascii():
-            raise StrangerError("is no launcher")
+            raise StrangerError("is not a launcher")
     return data.decode("ascii").strip()

@@ -1,10 +1,10 @@
-"""msrun and its ranks from start to end: who failed, whom to ask to stop, what to kill.
+"""Supervise msrun and its ranks from start to end: find the rank that failed, pass on signals, kill what remains.
 
-msrun alone (MindSpore 2.10) ends half a minute after a rank was killed and shows nothing of its log, leaves the ranks running
-when it gets SIGTERM itself, and kills them at Ctrl-C before they have written their state.
+msrun by itself (MindSpore 2.10) ends half a minute after a rank is killed without showing its log, leaves the ranks running when it
+receives SIGTERM, and at Ctrl-C kills them before they have saved their state.
 
-msrun starts every rank in a session of its own, as its child; beside them the scheduler and what shows the logs, which are in
-msrun's own session.
+msrun starts each rank as a child in a session of its own. Its other children, the scheduler and the tail processes that show logs,
+stay in msrun's session.
 """
 import contextlib
 import ctypes
@@ -22,23 +22,23 @@ from typing import Any, Optional, Protocol, TextIO
 
 import psutil
 
-# Between two looks at the processes; the shorter until all ranks are known, for one may fail at once.
+# Polling intervals; the shorter one applies until all ranks are known, since a rank may fail at once.
 POLL_S, SEARCH_S = 0.2, 0.03
-# From the last rank's end until what msrun still waits for is killed: the scheduler gives lost ranks up after half a minute.
+# Grace period after the last rank has ended. The scheduler would wait half a minute for lost ranks.
 SCHEDULER_S = 3.0
-LINES = 30      # of a failed rank's log
+LINES = 30      # shown from the end of a failed rank's log
 FAILED = re.compile(r"Worker process (\d+) exit with exception\. Error code: (-?\d+)")
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-# Loaded here: between fork and exec as little as can be is done.
+# Loaded here because as little as possible should happen between fork and exec.
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 SET_DEATH_SIGNAL = 1    # PR_SET_PDEATHSIG
 
 
 def _end_with_parent(parent: int) -> None:
-    """In the child: where this process is killed, SIGINT, at which msrun.py ends its ranks; at SIGTERM msrun does not."""
+    """In the child: request SIGINT for when this process is killed. At SIGINT, unlike SIGTERM, msrun.py ends its ranks."""
     if LIBC:
         LIBC.prctl(SET_DEATH_SIGNAL, signal.SIGINT)
-        if os.getppid() != parent:      # gone before it was asked for
+        if os.getppid() != parent:      # the parent ended before the request
             os._exit(1)
 
 
@@ -50,35 +50,35 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 class NodesWatch(Protocol):
-    """What says how the launchers of other nodes ended."""
+    """Reports how the launchers of other nodes ended."""
 
-    number: int                                     # of this node
-    failed: Optional[tuple[int, Optional[int]]]     # number of a node, its status or None
+    number: int                                     # this node
+    failed: Optional[tuple[int, Optional[int]]]     # (node, its status or None)
 
 
 class Supervisor:
-    """Runs `command`, an msrun with --join=True that starts `count` ranks here and writes their logs beside `log`, its own.
+    """Runs `command`, an msrun with --join=True that starts `count` ranks on this node.
 
-    nodes: those of other nodes, see nodes.py; None = there are no others.
+    log is msrun's own log; the ranks' logs are in the same folder. nodes: the watch over other nodes (nodes.py), or None.
     """
 
     def __init__(self, command: list[str], env: dict[str, str], log: Path, count: int, kill_after: float,
                  nodes: Optional[NodesWatch] = None):
         self.command, self.env, self.log, self.count, self.kill_after = command, env, log, count, kill_after
         self.folder, self.nodes = log.parent, nodes
-        self.ranks: dict[int, tuple[psutil.Process, str]] = {}      # pid -> process, number
-        self.scheduler: Optional[psutil.Process] = None             # of several nodes the first has one
-        self.lost = False                                           # it ended while ranks went on
-        # (pid, status) of the rank that failed first, as subprocess gives the status
+        self.ranks: dict[int, tuple[psutil.Process, str]] = {}      # pid -> process, rank
+        self.scheduler: Optional[psutil.Process] = None             # runs on the first node only
+        self.lost = False                                           # the scheduler ended while ranks were running
+        # (pid, return code as subprocess defines it) of the rank that failed first
         self.failed: Optional[tuple[int, int]] = None
-        self.asked = 0                                              # number of the signal that asked to stop
+        self.asked = 0                                              # number of the signal that asked the run to stop
         self.msrun: Any = None                                      # a subprocess.Popen once it runs
 
     def run(self) -> int:
         before = {number: signal.signal(number, self._take) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         try:
             with self.log.open("w", encoding="utf-8") as log:
-                # A session of its own: Ctrl-C is for us alone.
+                # In a new session, so that Ctrl-C reaches only this process.
                 self.msrun = subprocess.Popen(self.command, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                               stderr=subprocess.PIPE, start_new_session=True,
                                               preexec_fn=partial(_end_with_parent, os.getpid()))
@@ -95,15 +95,15 @@ class Supervisor:
         return self._conclude()
 
     def _show(self, log: TextIO) -> None:
-        """What the ranks say."""
+        """Show the ranks' output."""
         for line in self.msrun.stdout:
             text = line.decode("utf-8", "replace")
-            with contextlib.suppress(OSError, ValueError):      # our own output may be closed
+            with contextlib.suppress(OSError, ValueError):      # stdout may be closed
                 (log if text.startswith(("Start worker process", "Start scheduler process")) else sys.stdout).write(text)
                 sys.stdout.flush()
 
     def _listen(self, log: TextIO) -> None:
-        """What msrun tells of them."""
+        """Log msrun's messages and note the first rank that failed."""
         for line in self.msrun.stderr:
             text = line.decode("utf-8", "replace")
             with contextlib.suppress(ValueError):
@@ -114,9 +114,9 @@ class Supervisor:
                 self.failed = int(found[1]), int(found[2])
 
     def _watch(self) -> None:
-        """Until msrun has ended, or has had its time to."""
-        # When a rank failed, when the last of them ended, and when the scheduler did.
-        first, last, alone = None, None, None
+        """Wait until msrun has ended or must be killed."""
+        # Times at which the first rank failed, the last rank ended, and the scheduler ended.
+        first, last, orphaned = None, None, None
         while self.msrun.poll() is None:
             self._find_ranks()
             now = time.monotonic()
@@ -128,8 +128,8 @@ class Supervisor:
                 if now - first > self.kill_after or (last and now - last > SCHEDULER_S):
                     return
             elif self.scheduler and not _is_alive(self.scheduler):
-                alone = alone or now
-                if now - alone > self.kill_after and any(map(_is_alive, self._processes())):
+                orphaned = orphaned or now
+                if now - orphaned > self.kill_after and any(map(_is_alive, self._processes())):
                     self.lost = True
                     return
             time.sleep(POLL_S if len(self.ranks) >= self.count else SEARCH_S)
@@ -143,8 +143,8 @@ class Supervisor:
                 if child.pid in self.ranks or child == self.scheduler:
                     continue
                 with contextlib.suppress(psutil.Error, OSError):
-                    if not _is_alive(child) and os.getsid(child.pid) != child.pid:     # no rank, and ended before it was seen
-                        if not (self.nodes and self.nodes.number):      # a program that msrun asks about the machine, elsewhere
+                    if not _is_alive(child) and os.getsid(child.pid) != child.pid:     # not a rank, and already ended
+                        if not (self.nodes and self.nodes.number):      # other nodes: a program that msrun runs as a probe
                             self.scheduler = self.scheduler or child
                         continue
                     variables = child.environ()
@@ -155,7 +155,7 @@ class Supervisor:
                         self.ranks[child.pid] = child, variables.get("RANK_ID", "*")
 
     def _take(self, number: int, _frame: Optional[FrameType]) -> None:
-        """Hand the wish to stop on to the ranks; a second one ends them."""
+        """Pass a request to stop on to the ranks; a second request kills them."""
         self._find_ranks()
         if self.asked or not self.ranks:
             self.asked = self.asked or number
@@ -167,7 +167,7 @@ class Supervisor:
                 process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End at once whatever there is of it."""
+        """Kill msrun and all ranks immediately."""
         if self.msrun is None:
             return
         self._find_ranks()
@@ -177,28 +177,29 @@ class Supervisor:
         self.msrun.wait()
 
     def _conclude(self) -> int:
-        """The exit status, told where it is not 0."""
+        """Return the exit status, and explain it if it is not 0."""
         status = self.msrun.returncode
         if self.failed is not None:
             pid, code = self.failed
             own = 128 - code if code < 0 else code
             if own in STOPPED and (self.asked or code > 0):
-                print(f"run.py: stopped as asked; logs in {self.folder}", file=sys.stderr)
+                print(f"run.py: stopped as requested; logs in {self.folder}", file=sys.stderr)
                 return 128 + self.asked if self.asked else own
-            number = self.ranks[pid][1] if pid in self.ranks else "*"      # gone before it was seen
+            number = self.ranks[pid][1] if pid in self.ranks else "*"      # ended before it was seen
             how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
-            self._tell(f"{'a rank' if number == '*' else f'rank {number}'} {how}; all others were ended", f"worker_{number}.log")
+            who = "a rank" if number == "*" else f"rank {number}"
+            self._tell(f"{who} {how}; all other ranks were stopped", f"worker_{number}.log")
             return own
         if self.nodes and self.nodes.failed and status:
             node, ended = self.nodes.failed
-            print(f"run.py: node {node} {'went without a word' if ended is None else f'ended with status {ended}'}; all ranks here "
-                  f"were ended", file=sys.stderr)
+            print(f"run.py: node {node} {'disconnected without a status' if ended is None else f'ended with status {ended}'}; all "
+                  f"ranks on this node were stopped", file=sys.stderr)
             return ended or 1
         if self.asked and status:
-            print("run.py: ended as asked, at once", file=sys.stderr)
+            print("run.py: killed as requested", file=sys.stderr)
             return 128 + self.asked
         if self.lost:
-            self._tell("the scheduler ended before the ranks; all were ended", "scheduler.log")
+            self._tell("the scheduler ended before the ranks; all ranks were stopped", "scheduler.log")
             return 1
         if status:
             self._tell(f"msrun ended with status {status}", self.log.name)

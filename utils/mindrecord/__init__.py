@@ -1,6 +1,6 @@
-"""Annotations of several formats -> MindRecord, and a doctor for data sets. formats/ has a module for each format.
+"""Convert annotations of several formats to MindRecord, and check data sets. formats/ has a module for each format.
 
-convert.py and check.py are the commands; this is the same for Python. Neither needs MindSpore.
+convert.py and check.py are the command lines; this package is the Python interface. Neither needs MindSpore.
 """
 from .conversion import convert, ensure
 from .errors import DataError, Problem, warn_of

@@ -1,16 +1,16 @@
-"""The data doctor: list all that is wrong with a data set, and what it looks like.
+"""List everything that is wrong with a data set, and describe what is usable.
 
 usage: python utils/mindrecord/check.py --source FORMAT --image_dir DIR --anno_path PATH [options]
    or: python -m utils.mindrecord.check ...
 
-Exit status: 0 nothing is wrong, 1 something is, 2 wrong usage.
+Exit status: 0 no problems, 1 problems found, 2 wrong usage.
 From Python: `from utils.mindrecord.doctor import diagnose`.
 """
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    if not __package__:     # run as a file: the search path begins with this folder
+    if not __package__:     # run as a file: sys.path[0] is this folder, not the repository root
         sys.path[0] = str(Path(__file__).resolve().parents[2])
     from utils.signals import end_at_signals
 

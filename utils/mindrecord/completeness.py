@@ -1,4 +1,4 @@
-"""Whether the file of an image is all there, beyond what decoders say: they fill up what is lost of a JPEG."""
+"""Detect truncated and damaged image files that decoders accept: they fill in the lost part of a JPEG."""
 import io
 import re
 import zlib
@@ -11,15 +11,15 @@ from .image_header import PNG, jpeg_segments, png_chunks
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 JPEG_END = b"\xff\xd9"
 SCAN, END = 0xDA, 0xD9
-# A marker in or behind the data of a scan, in which FF 00 is a value and FF D0 to FF D7 restart the decoder.
+# A marker within or after scan data. FF 00 is an escaped value there, and FF D0 to FF D7 restart the decoder.
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-NOISE = np.random.default_rng(0).integers(1, 255, 600, np.uint8).tobytes()     # without FF
-HOLE = bytes(2048)      # as interrupted copies leave it in files of the right size
+NOISE = np.random.default_rng(0).integers(1, 255, 600, np.uint8).tobytes()     # contains no FF
+HOLE = bytes(2048)      # interrupted copies leave zeros in files of the right size
 
 
 def seems_whole(data: bytes) -> bool:
-    """Return whether a JPEG, PNG or BMP has its end and no sign of damage, without decoding it."""
-    if data.startswith(b"\xff\xd8"):        # some tools fill up the last block
+    """Return whether a JPEG, PNG or BMP has its end marker and no sign of damage, without decoding it."""
+    if data.startswith(b"\xff\xd8"):        # some tools pad the last block
         return data[-64:].rstrip(b"\0\r\n ").endswith(JPEG_END) and HOLE not in data
     if data.startswith(b"BM"):
         return len(data) >= max(int.from_bytes(data[2:6], "little"), _bmp_size(data))
@@ -27,21 +27,21 @@ def seems_whole(data: bytes) -> bool:
 
 
 def lacks_part(data: bytes) -> bool:
-    """Return whether the data of a JPEG that decodes ends before its last pixel.
+    """Return whether a JPEG that decodes has lost the data of its last pixels.
 
-    Decoders invent the rest. If nothing is lost, they do not look at what is inserted before the end marker.
+    Decoders invent missing pixels. Noise inserted before the end marker changes the result only if pixels are missing.
     """
     if not data.startswith(b"\xff\xd8"):
         return False
     end = _end_of_scans(data)
     try:
         return _decode_small(data[:end] + JPEG_END) != _decode_small(data[:end] + NOISE + JPEG_END)
-    except Exception:       # a kind of JPEG that Pillow does not decode
+    except Exception:       # a JPEG variant that Pillow does not decode
         return False
 
 
 def _decode_small(data: bytes) -> bytes:
-    """The image an eighth as large: everything is read, and little computed."""
+    """Decode at an eighth of the size, which reads all data at little cost."""
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
         image.draft("L", (1, 1))
         image.load()
@@ -49,7 +49,7 @@ def _decode_small(data: bytes) -> bytes:
 
 
 def _end_of_scans(data: bytes) -> int:
-    """Where the image's end marker stands, or should."""
+    """Return the offset at which the image's end marker is, or should be."""
     # The header may hold a thumbnail, a JPEG with scans and an end.
     headers = max((end for _, _, end in jpeg_segments(data)), default=2)
     place = data.find(bytes((0xFF, SCAN)), headers)
@@ -62,14 +62,14 @@ def _end_of_scans(data: bytes) -> int:
 
 
 def _bmp_size(data: bytes) -> int:
-    """Bytes of a BMP without compression; its own field may be wrong."""
+    """Return the size in bytes of an uncompressed BMP. The header's own size field may be wrong."""
     start, width, height = (int.from_bytes(data[place:place + 4], "little", signed=True) for place in (10, 18, 22))
     bits = int.from_bytes(data[28:30], "little")
     return start + (width * bits + 31) // 32 * 4 * abs(height)
 
 
 def _png_sums_agree(data: bytes) -> bool:
-    """Whether there is image data, and each chunk that decoders need agrees with its checksum."""
+    """Return whether the PNG has image data and every critical chunk matches its checksum."""
     kinds = set()
     for kind, start, end in png_chunks(data):
         kinds.add(kind)

@@ -1,4 +1,4 @@
-"""Find out which format the data in a folder has, and name exports of annotation tools that no reader takes."""
+"""Detect the format of the data in a folder, and recognise exports of annotation tools that no reader supports."""
 import json
 import shlex
 from pathlib import Path
@@ -8,7 +8,7 @@ from .errors import DataError
 from .format import Format, Place, read_bytes, read_head
 from .formats import all_formats
 
-HEAD = 65536        # bytes of a file
+HEAD = 65536        # bytes read of a file
 
 
 class Found(NamedTuple):
@@ -18,13 +18,13 @@ class Found(NamedTuple):
     place: Place
 
     def flags(self) -> str:
-        """Return the flags by which check.py and convert.py take the data set, --source apart."""
+        """Return the flags, without --source, that make check.py and convert.py read this data set."""
         values = {name: value for name, value in self.place._asdict().items() if value}
         return " ".join(f"--{name}={shlex.quote(str(value))}" for name, value in values.items())
 
 
 def find_data(folder: Path) -> list[Found]:
-    """Return the data sets in a folder, those of the first format that is found; DataError if there is none."""
+    """Return the data sets in a folder, all of the first format that matches; DataError if there is none."""
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "no such folder"
         raise DataError(f"{folder}: {what}")
@@ -33,11 +33,12 @@ def find_data(folder: Path) -> list[Found]:
         if places:
             return [Found(entry, place) for place in places]
     known = ", ".join(entry.title for entry in all_formats().values())
-    raise DataError(f"{folder}: {_foreign(folder) or 'holds no annotations'} (known: {known}; or give --source and --anno_path)")
+    raise DataError(f"{folder}: {_foreign(folder) or 'no annotations found'} (known formats: {known}; or give --source and "
+                    "--anno_path)")
 
 
 def _foreign(folder: Path) -> Optional[str]:
-    """What the folder holds instead: exports of annotation tools that have another format to choose."""
+    """Describe an unsupported export of an annotation tool, and the format to export instead; None if there is none."""
     for path in sorted(filter(Path.is_file, folder.glob("*.xml"))):
         if b"<annotations>" in read_head(path, HEAD):
             return f"{path.name} is \"CVAT for images\"; export it from CVAT as COCO 1.0, with masks, or as Ultralytics YOLO"
@@ -50,5 +51,5 @@ def _foreign(folder: Path) -> Optional[str]:
         if any(isinstance(item, dict) and "regions" in item for item in values.values()):
             return f"{path.name} is a project of the VGG Image Annotator; export its annotations in COCO format"
         if isinstance(content, list) and any(isinstance(item, dict) and "annotations" in item for item in content):
-            return f"{path.name} is JSON of Label Studio; export it as COCO or YOLO"
+            return f"{path.name} is Label Studio JSON; export it as COCO or YOLO"
     return None

@@ -1,4 +1,4 @@
-"""The data doctor: reads a data set as conversion does, decodes every picture in full, and tells all that is wrong."""
+"""Check a data set: read it as conversion does, decode every image in full, and collect all problems."""
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ from ..files import printable
 from .conversion import size_fault
 from .errors import Problem, count_kinds
 from .fitting import Fitted, fit
-from .manifest import picture_sizes
-from .pictures import PictureError, check_rule, inspect, read_picture
+from .image_files import ImageError, check_rule, inspect, read_image
+from .manifest import image_file_sizes
 from .progress import Crew, Progress, Report, default_workers
 from .readers import AnyPath, Classes, check_paths, check_source, read_source
 from .records import ImageRecord
@@ -22,32 +22,32 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 class Viewer(Protocol):
-    """Shows some of the images, which several threads bring."""
+    """Shows a selection of the images. Several threads call `add`."""
 
     def choose(self, records: list[ImageRecord], categories: list[dict[str, Any]]) -> None:
-        """Take note of the images to show."""
+        """Select the images to show."""
 
     def add(self, record: ImageRecord, data: bytes, fitted: Fitted) -> None:
-        """Show the image of a record, if it is one of those chosen."""
+        """Show the record's image if it is selected."""
 
 
 @dataclass
 class Diagnosis:
-    """All problems, and what the usable part of the data set looks like."""
+    """All problems of a data set, and statistics of its usable part."""
 
     problems: list[Problem]
     categories: list[dict[str, Any]]
-    images: int                 # as annotated
+    images: int                 # annotated images
     usable: int
     empty: int                  # usable images without objects
     crowds: int
-    pictures: np.ndarray        # (usable, 2) width, height
+    image_sizes: np.ndarray        # (usable, 2) width, height
     boxes: np.ndarray           # (objects, 4) clipped, crowds left out
     labels: np.ndarray          # (objects,)
-    notes: list[Problem]        # that an image has an EXIF orientation, and what follows from it: no problem
+    notes: list[Problem]        # images with an EXIF orientation and how it was handled; not problems
 
     def lines(self) -> list[str]:
-        """The summary for people."""
+        """Return the summary as text."""
         text = [f"images: {self.usable} usable of {self.images}, {self.empty} of them without objects",
                 f"objects: {len(self.boxes)}, and {self.crowds} crowd regions"]
         counts = np.bincount(self.labels, minlength=len(self.categories) + 1)
@@ -55,7 +55,7 @@ class Diagnosis:
             text.append(f"    {counts[category['label']]:8d}  {printable(category['name'])}")
         widths, heights = (self.boxes[:, 2:] - self.boxes[:, :2]).T
         text.append("quantiles".ljust(26) + "".join(f"{f'{quantile:.0%}':>9}" for quantile in QUANTILES))
-        table = {"picture width": self.pictures[:, 0], "picture height": self.pictures[:, 1], "box width": widths,
+        table = {"image width": self.image_sizes[:, 0], "image height": self.image_sizes[:, 1], "box width": widths,
                  "box height": heights, "box side, sqrt(w * h)": np.sqrt(widths * heights),
                  "box shape, h / w": heights / widths}
         for name, values in table.items():
@@ -74,7 +74,7 @@ class _Part:
     records: list[ImageRecord]
     problems: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
-    pictures: list[tuple[int, int]] = field(default_factory=list)
+    image_sizes: list[tuple[int, int]] = field(default_factory=list)
     boxes: list[np.ndarray] = field(default_factory=list)
     labels: list[np.ndarray] = field(default_factory=list)
     empty: int = 0
@@ -85,14 +85,17 @@ def diagnose(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Optio
              image_set: Optional[str] = None, workers: Optional[int] = None, progress: Optional[Report] = None,
              masks: bool = False, exif_orientation: str = "auto", split: Optional[Split] = None,
              drawings: Sequence[Viewer] = ()) -> Diagnosis:
-    """As `convert`, without writing. DataError where the annotations as a whole do not read. drawings: show some of the images."""
+    """Check a data set without writing. Arguments as for `convert`; DataError if the annotations cannot be read at all.
+
+    drawings: viewers that show some of the images.
+    """
     check_source(source, masks)
     check_rule(exif_orientation)
     image_dir, anno_path = check_paths(source, image_dir, anno_path, image_set)
     found = read_source(source, image_dir, anno_path, classes, image_set, split)
     workers = max(1, int(workers or default_workers()))
-    sizes, _ = picture_sizes(image_dir, [record.file_name for record in found.records])
-    # Pictures differ in what they take to decode: several parts for each worker level that out.
+    sizes, _ = image_file_sizes(image_dir, [record.file_name for record in found.records])
+    # Images take unequal time to decode; several parts per worker balance the load.
     step = max(1, len(found.records) // (workers * 8))
     parts = [_Part(found.records[start:start + step]) for start in range(0, len(found.records), step)]
     for drawing in drawings:
@@ -105,11 +108,11 @@ def diagnose(source: str, image_dir: AnyPath, anno_path: AnyPath, classes: Optio
         bar.close()
     problems = found.problems + [problem for part in parts for problem in part.problems]
     notes = [note for part in parts for note in part.notes]
-    pictures = [picture for part in parts for picture in part.pictures]
+    image_sizes = [size for part in parts for size in part.image_sizes]
     boxes, labels = ([array for part in parts for array in getattr(part, name)] for name in ("boxes", "labels"))
     return Diagnosis(
-        problems, found.categories, len(found.records), len(pictures), sum(part.empty for part in parts),
-        sum(part.crowds for part in parts), np.array(pictures, np.float64).reshape(-1, 2),
+        problems, found.categories, len(found.records), len(image_sizes), sum(part.empty for part in parts),
+        sum(part.crowds for part in parts), np.array(image_sizes, np.float64).reshape(-1, 2),
         np.concatenate([np.zeros((0, 4)), *boxes]), np.concatenate([np.zeros(0, np.int64), *labels]), notes)
 
 
@@ -122,9 +125,9 @@ def _examine(part: _Part, image_dir: Path, sizes: dict[str, Optional[int]], mask
             part.problems.append(problem)
             continue
         try:
-            data = read_picture(os.path.join(image_dir, record.file_name))
+            data = read_image(os.path.join(image_dir, record.file_name))
             stored = inspect(data, whole=True)
-        except PictureError as error:
+        except ImageError as error:
             part.problems.append(Problem(str(image_dir / record.file_name), "", str(error), error.kind))
             continue
         fitted = fit(record, stored, masks, exif_orientation)
@@ -135,7 +138,7 @@ def _examine(part: _Part, image_dir: Path, sizes: dict[str, Optional[int]], mask
         if frame.note:
             part.notes.append(Problem(str(image_dir / record.file_name), "", frame.note, frame.support))
         single = record.crowds[stay] == 0
-        part.pictures.append((frame.picture.width, frame.picture.height))
+        part.image_sizes.append((frame.info.width, frame.info.height))
         part.boxes.append(boxes[single])
         part.labels.append(record.labels[stay][single])
         part.crowds += int((~single).sum())

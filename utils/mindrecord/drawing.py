@@ -1,4 +1,4 @@
-"""Draw annotated images: the boxes and masks that conversion keeps, with the names of their classes."""
+"""Draw annotated images with the boxes, masks and class names that conversion keeps."""
 import colorsys
 import threading
 from pathlib import Path
@@ -13,15 +13,15 @@ from .errors import DataError
 from .fitting import Fitted
 from .records import ImageRecord
 
-SMALLEST = 320      # the longer side of a drawing, at least: labels of tiny images would hide them
+SMALLEST = 320      # minimum length of the longer side; on smaller drawings the labels would hide the image
 
 
 class Drawing:
-    """Draws some images of a data set into a folder; several threads may call it.
+    """Draws some images of a data set into a folder. Several threads may call `add`.
 
     Args:
-        folder: receives NAME.jpg for each; made if it is not there.
-        count: images at most, spread evenly over the set.
+        folder: receives a NAME.jpg per image; created if missing.
+        count: maximum number of images, spread evenly over the data set.
     """
 
     def __init__(self, folder: Path, count: int = 50):
@@ -32,7 +32,7 @@ class Drawing:
         self._lock = threading.Lock()
 
     def choose(self, records: list[ImageRecord], categories: list[dict[str, Any]]) -> None:
-        """Take note of the images to draw and the names of their classes."""
+        """Select the images to draw and note the class names."""
         places = np.unique(np.linspace(0, len(records) - 1, min(self.count, len(records))).round().astype(int)) if records else []
         self.chosen = {id(records[place]): number for number, place in enumerate(places)}
         self.names = ["", *(printable(item["name"]) for item in sorted(categories, key=lambda item: item["label"]))]
@@ -42,13 +42,13 @@ class Drawing:
             raise DataError(f"draw: {self.folder}: {error.strerror}") from error
 
     def add(self, record: ImageRecord, data: bytes, fitted: Fitted) -> None:
-        """Draw the image of a record, if it is one of those chosen."""
+        """Draw the record's image if it is selected."""
         number = self.chosen.get(id(record))
         if number is None:
             return
         try:
             image = decode_image(data, upright=not fitted.frame.stored)
-        except DecodeError:     # the check reports it
+        except DecodeError:     # check.py reports it
             return
         labels, crowds = record.labels[fitted.stay], record.crowds[fitted.stay]
         names = [f"{self.names[label]}{' (crowd)' if crowd else ''}" for label, crowd in zip(labels, crowds)]
@@ -62,9 +62,9 @@ class Drawing:
 
 def draw_objects(image: np.ndarray, boxes: np.ndarray, names: list[str], labels: list[int],
                  masks: Optional[list[Any]] = None) -> np.ndarray:
-    """Return a drawing of an image (h, w, 3) uint8 BGR with n objects; small images are enlarged.
+    """Return a drawing of an image, (h, w, 3) uint8 BGR, with n objects. Small images are enlarged.
 
-    boxes: (n, 4) in pixels of the image; masks: n polygons or run lengths as a record holds them.
+    boxes: (n, 4) in pixels of the image; masks: n lists of polygons, or RLE as records hold it.
     """
     scale = max(1, -(-SMALLEST // max(image.shape[:2])))
     drawn = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
@@ -78,13 +78,13 @@ def draw_objects(image: np.ndarray, boxes: np.ndarray, names: list[str], labels:
 
 
 def colour_of(label: int) -> tuple[int, ...]:
-    """Return (blue, green, red) of a label."""
+    """Return the (blue, green, red) colour of a label."""
     red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.75, 1.0)
     return round(255 * blue), round(255 * green), round(255 * red)
 
 
 def _pixels(mask: Any, shape: tuple[int, ...], scale: int) -> np.ndarray:
-    """(h, w) bool of a mask at the size of the drawing."""
+    """Return a mask as (h, w) bool at the size of the drawing."""
     height, width = shape[:2]
     if isinstance(mask, dict):
         from pycocotools import mask as mask_utils
@@ -102,7 +102,7 @@ def _tint(drawn: np.ndarray, inside: np.ndarray, colour: tuple[int, ...]) -> Non
 
 
 def _write_name(drawn: np.ndarray, name: str, corner: tuple[int, int], colour: tuple[int, ...]) -> None:
-    """The name on a plate at the corner of its box; Pillow writes it, because OpenCV has ASCII only."""
+    """Draw a name plate at the corner of a box. Pillow renders the text, since OpenCV's fonts only have ASCII."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(12)

@@ -1,18 +1,18 @@
-"""The names by which annotations call their images, and the files that they mean."""
+"""Resolve the image names in annotations to files."""
 import os
 import posixpath
 from pathlib import Path
 
-# What a folder of images is searched for, the first before the others where two files differ in nothing else.
+# Extensions that are searched for; if files differ only in the extension, the first in this list is preferred.
 from .decoding import SUFFIXES as EXTENSIONS
 
-LONGEST = 4096      # characters of a path that a system takes
-# What ends the name of an image in a line of text, whether or not it can be read.
+LONGEST = 4096      # longest path of the operating system
+# Endings that mark the image name in a line of text, even if the format cannot be read.
 ENDINGS = (*EXTENSIONS, ".heic")
 
 
 def without_extension(name: str) -> str:
-    """Return a file's name without the extension of an image or of an annotation file; "a.1" keeps its dot."""
+    """Return a name without the extension of an image or an XML file; "a.1" keeps its dot."""
     stem, extension = os.path.splitext(name)
     return stem if extension.lower() in (*ENDINGS, ".xml") else name
 
@@ -22,10 +22,10 @@ def ends_as_image(name: str) -> bool:
 
 
 class NameFinder:
-    r"""Finds the files below a folder that names with folders mean: images\1.jpg, C:\data\images\1.jpg, images/1.jpg.
+    r"""Finds files below a folder by names that contain other folders: images\1.jpg, C:\data\images\1.jpg, images/1.jpg.
 
-    The first that is there counts: the name as it is, then with fewer and fewer of its leading folders. A name without
-    folders is not looked up. An image has one name, however it is spelt: ./1.jpg is 1.jpg.
+    The name is tried as it is, then with ever fewer leading folders; the first existing file is taken. A name without folders
+    is not looked up. Different spellings of a file give the same name: ./1.jpg becomes 1.jpg.
     """
 
     def __init__(self, image_dir: Path):
@@ -33,10 +33,10 @@ class NameFinder:
         self._folders: dict[str, str] = {}      # as named -> as found
 
     def find(self, name: str) -> str:
-        """Return the name relative to the folder, with slashes; unchanged where nothing is found."""
+        """Return the name relative to the folder, with slashes; unchanged if no file is found."""
         if ("/" not in name and "\\" not in name) or len(name) > LONGEST:
             return name
-        if "\\" in name and os.path.isfile(os.path.join(self.image_dir, name)):     # Linux allows it in a name
+        if "\\" in name and os.path.isfile(os.path.join(self.image_dir, name)):     # Linux allows backslashes in names
             return name
         name = posixpath.normpath(name.replace("\\", "/"))
         folder, _, base = name.rpartition("/")

@@ -1,4 +1,4 @@
-"""The folder of a conversion: one process at a time writes to it, and unfinished conversions are removed."""
+"""The output folder of conversions: one process at a time writes to it, and unfinished conversions are removed."""
 import logging
 import os
 import re
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def locked_folder(output_dir: Union[str, os.PathLike[str]]) -> Iterator[Path]:
-    """The output folder, made, with other conversions to it kept out; errors of the system as DataError."""
+    """Create and lock the output folder for one conversion; errors of the file system become DataError."""
     folder = Path(output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def locked_folder(output_dir: Union[str, os.PathLike[str]]) -> Iterator[Path]:
 
 
 def _lock(folder: Path) -> Optional[int]:
-    """A descriptor that holds the lock until it is closed or the process ends; None where the system has no locks."""
+    """Return a descriptor that holds the lock until it is closed; None if the file system has no locks."""
     try:
         import fcntl
     except ImportError:
@@ -42,7 +42,7 @@ def _lock(folder: Path) -> Optional[int]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.warning("%s: waiting for another process that converts to it", folder)
+            log.warning("%s: waiting for another process that is converting to it", folder)
             fcntl.flock(fd, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in NO_LOCKS:
@@ -55,6 +55,6 @@ def _lock(folder: Path) -> Optional[int]:
 
 
 def remove_leftovers(folder: Path, keep: str) -> None:
-    """Delete earlier and unfinished conversions, but those that a process reads or writes."""
+    """Delete earlier and unfinished conversions, except those that a process is using."""
     remove_unread([Path(entry.path) for entry in os.scandir(folder)
                    if OURS.fullmatch(entry.name) and entry.name != keep and entry.is_dir(follow_symlinks=False)])

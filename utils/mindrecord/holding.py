@@ -1,7 +1,7 @@
-"""Holds on conversions: a process that reads one holds it, and no other process deletes what is held.
+"""Protect conversions in use: a process that reads one holds it, and other processes do not delete it meanwhile.
 
-A hold is a shared lock on pictures.json in the folder of rows; to delete the folder, an exclusive one is needed. The lock is on a
-file because NFS shares the locks of files between machines, but not those of folders.
+A hold is a shared lock on pictures.json in the folder of rows; deleting the folder requires the exclusive lock. A file is locked
+because NFS shares file locks between machines, but not locks on folders.
 """
 import errno
 import logging
@@ -11,17 +11,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Optional
 
-from .manifest import PICTURES
+from .manifest import IMAGE_NAMES
 
-# Those of a file system that has no locks.
+# Errors of file systems without locks.
 NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
-# Mount options of network file systems with locks that other machines do not see.
+# Mount options of network file systems whose locks are not visible to other machines.
 LOCAL = {"nolock", "local_lock=all", "local_lock=flock", "localflock"}
 log = logging.getLogger(__name__)
 
 
 class Hold:
-    """Keeps a folder of rows from being deleted until it is closed or collected, or the process ends."""
+    """Keeps a folder of rows from being deleted until it is closed or garbage-collected, or the process ends."""
 
     def __init__(self, fd: int):
         self._fd: Optional[int] = fd
@@ -36,25 +36,25 @@ class Hold:
 
 
 def hold(rows: Path) -> Optional[Hold]:
-    """Hold a folder of rows; None where the file system has no locks. FileNotFoundError if the folder has been deleted."""
-    path = rows / PICTURES
-    if not path.exists() and rows.is_dir():     # of a version that wrote no such file
+    """Hold a folder of rows. None if the file system has no locks; FileNotFoundError if the folder has been deleted."""
+    path = rows / IMAGE_NAMES
+    if not path.exists() and rows.is_dir():     # older versions wrote no such file
         return None
     held = Hold(os.open(path, os.O_RDONLY))
     if not _lock(held, exclusive=False):
         return None
-    if not path.exists():                       # deleted while the lock was waited for
+    if not path.exists():                       # deleted while waiting for the lock
         raise FileNotFoundError(errno.ENOENT, "deleted by another conversion", str(path))
     return held
 
 
 def remove_unread(folders: Iterable[Path]) -> None:
-    """Delete folders of rows, and unfinished ones, that no process reads or writes; the others are reported."""
+    """Delete folders of rows, complete or not, that no process uses; warn about the others."""
     read, unknown = [], []
     for rows in folders:
         held = None
         try:
-            held = _open_to_change(rows / PICTURES)
+            held = _open_to_change(rows / IMAGE_NAMES)
             if held is None or _lock(held, exclusive=True):
                 shutil.rmtree(rows, ignore_errors=True)
             else:
@@ -65,9 +65,9 @@ def remove_unread(folders: Iterable[Path]) -> None:
             if held:
                 held.close()
     if read:
-        log.warning("%s: another process reads it, so it is kept; a later conversion removes it", _names(read))
+        log.warning("%s: kept, because another process reads it; a later conversion removes it", _names(read))
     if unknown:
-        log.warning("%s: this file system has no locks that tell whether a process reads it, so it is kept; delete it by hand",
+        log.warning("%s: kept, because this file system has no locks that show whether a process reads it; delete it by hand",
                     _names(unknown))
 
 
@@ -76,7 +76,7 @@ def _names(folders: list[Path]) -> str:
 
 
 def _open_to_change(path: Path) -> Optional[Hold]:
-    """Open a file as NFS needs it for an exclusive lock; None if there is none, so nobody can hold it."""
+    """Open a file for writing if possible, as NFS requires for an exclusive lock; None if the file does not exist."""
     try:
         try:
             return Hold(os.open(path, os.O_RDWR))
@@ -87,7 +87,7 @@ def _open_to_change(path: Path) -> Optional[Hold]:
 
 
 def _lock(held: Hold, exclusive: bool) -> bool:
-    """Lock the file: shared locks are waited for; BlockingIOError if an exclusive one cannot be had. False: there are no locks."""
+    """Lock the file and return whether locks work. A shared lock waits; an exclusive one raises BlockingIOError if it is taken."""
     try:
         import fcntl
     except ImportError:
@@ -106,7 +106,7 @@ def _lock(held: Hold, exclusive: bool) -> bool:
 
 
 def _seen_here_only(fd: int) -> bool:
-    """Whether the file lies on a mount whose locks other machines do not see."""
+    """Return whether the file is on a mount whose locks other machines cannot see."""
     device = os.fstat(fd).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, a plain line every few seconds elsewhere."""
+"""Report the progress of long work: a bar with rate and remaining time on a terminal, otherwise a line every few seconds."""
 import os
 import sys
 import time
@@ -7,12 +7,12 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any, Literal, Optional, Union
 
 INTERVAL = 5.0      # seconds between plain lines
-# None shows progress on stderr, False shows nothing, a callable gets (done, total).
+# None reports on stderr, False reports nothing, a callable receives (done, total).
 Report = Union[None, Literal[False], Callable[[int, int], Any]]
 
 
 class Progress:
-    """`update` with the count so far. `report`: None shows it on stderr, False nothing, or a callable(done, total)."""
+    """Reports progress as `report` says; call `update` with the number of items done so far."""
 
     def __init__(self, total: int, title: str, report: Optional[Report] = None):
         self.total, self.title, self.report = total, title, report
@@ -21,7 +21,7 @@ class Progress:
         if report is None and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=total, desc=title, unit="picture", file=sys.stderr)
+            self.bar = tqdm(total=total, desc=title, unit="image", file=sys.stderr)
 
     def update(self, done: int) -> None:
         if callable(self.report):
@@ -32,7 +32,7 @@ class Progress:
             self.last = time.monotonic()
             rate = done / (self.last - self.start)
             left = f"{(self.total - done) / rate:.0f} s left" if rate else "time left unknown"
-            line = f"{self.title}: {done} of {self.total} pictures, {rate:.0f} a second, {left}"
+            line = f"{self.title}: {done} of {self.total} images, {rate:.0f} images/s, {left}"
             print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
@@ -41,16 +41,16 @@ class Progress:
 
 
 def default_workers() -> int:
-    """A thread for each core this process may use, 8 at most."""
+    """Return one thread per core that this process may use, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 8)
 
 
 class Crew:
-    """Threads over parts of the work.
+    """A pool of threads that process parts of the work.
 
-    The work reads, writes and decodes pictures, which needs no interpreter: threads do as well as processes, without
-    what these take to start. A part gets `tick`, to be called once an item; it raises where the work was given up.
+    Reading, writing and decoding images releases the GIL, so threads are as fast as processes and start at once. Each part gets
+    `tick` to call once per item; it raises Stopped if the work was abandoned.
     """
 
     def __init__(self, workers: int):
@@ -66,7 +66,7 @@ class Crew:
 
     def run(self, function: Callable[[Any, Callable[[], None]], Any], parts: Sequence[Any],
             progress: Optional[Progress] = None) -> list[Any]:
-        """[function(part, tick)] in the order of the parts. The first exception, and Ctrl-C, stops the others."""
+        """Return [function(part, tick)] in the order of the parts. An exception or Ctrl-C stops the other parts."""
         counts = [0] * len(parts)
 
         def tick_of(number: int) -> Callable[[], None]:
@@ -95,4 +95,4 @@ class Crew:
 
 
 class Stopped(Exception):
-    """Another thread failed, or the user gave up."""
+    """Raised by `tick` after another thread failed or the user interrupted."""

@@ -1,7 +1,6 @@
-"""Annotations in memory: one ImageRecord an image, whatever they were read from.
+"""Annotations in memory: one ImageRecord per image, for every source format.
 
-Boxes are (x1, y1, x2, y2) in continuous pixels of the picture, width = x2 - x1; label 0 is background, the classes are
-1..K.
+Boxes are (x1, y1, x2, y2) in continuous pixels of the image, width = x2 - x1; label 0 is background, classes are 1..K.
 """
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,37 +13,37 @@ import numpy as np
 from .errors import CLIPPED, KEPT_KINDS, NO_AREA, NOT_FINITE, OUTSIDE, DataError, Problem
 
 BACKGROUND = "background"
-# Annotation tools round: what lies outside of the picture by less is cut off without a word.
+# Annotation tools round: boxes that extend beyond the image by less are clipped without a warning.
 TOLERANCE = 0.5     # pixels
-HUGE = 1e9          # no coordinate is beyond
-SIDE_DECIMALS = 9   # of a box in ground truth
+HUGE = 1e9          # larger coordinates are rejected
+SIDE_DECIMALS = 9   # box sides in ground truth are rounded to this
 
 
 @dataclass
 class ImageRecord:
-    """One image with its n objects."""
+    """An image with its n objects."""
 
-    file_name: str                      # relative to the folder of pictures
+    file_name: str                      # relative to the folder of images
     image_id: int
-    height: Optional[int]               # as annotated, None where it is not
+    height: Optional[int]               # as annotated; None if missing
     width: Optional[int]
-    boxes: np.ndarray                   # (n, 4) float64, as annotated: may reach out of the picture
+    boxes: np.ndarray                   # (n, 4) float64, as annotated; may extend beyond the image
     labels: np.ndarray                  # (n,) int32
-    crowds: np.ndarray                  # (n,) int32, 1 = a region with many objects
-    areas: Optional[tuple] = None        # n of the source's own areas, None where it gives none
-    segmentations: Optional[tuple] = None    # n polygons or run lengths as COCO has them, None where there is none
-    origin: str = ""                    # the file that annotates it, for messages
-    places: tuple = ()                  # where each object stands in it: an annotation's id, a number
-    place_word: str = "object"          # what a place is
-    difficult: tuple = ()               # n flags of VOC: not counted when scored as VOC does; () where none is set
-    fractions: bool = False             # annotated in fractions of the sides: height and width are those of the image itself
+    crowds: np.ndarray                  # (n,) int32; 1 = a region with many objects
+    areas: Optional[tuple] = None        # n areas of the source, None for objects without one
+    segmentations: Optional[tuple] = None    # n COCO polygons or RLE, None for objects without one
+    origin: str = ""                    # annotation file, for messages
+    places: tuple = ()                  # place of each object in the file, such as the annotation's id
+    place_word: str = "object"          # noun for a place
+    difficult: tuple = ()               # n VOC flags, not scored by VOC's rules; () if none is set
+    fractions: bool = False             # annotated in fractions of the image's sides; height and width are the image's own
 
     def place(self, index: int) -> str:
-        """Object `index` in words, with the picture where the file annotates many."""
+        """Describe where object `index` is in the annotation file."""
         return f"{self.place_word} {self.places[index]}"
 
     def keep(self, stay: np.ndarray) -> None:
-        """Keep the objects of these indices only."""
+        """Keep only the objects with these indices."""
         self.boxes, self.labels, self.crowds = self.boxes[stay], self.labels[stay], self.crowds[stay]
         for name in ("areas", "segmentations", "places", "difficult"):
             column = getattr(self, name)
@@ -52,7 +51,7 @@ class ImageRecord:
                 setattr(self, name, tuple(column[index] for index in stay))
 
     def take_size(self, height: int, width: int) -> None:
-        """Set the size of the image, which what was annotated in fractions follows."""
+        """Set the image's size, and rescale boxes and polygons that were annotated in fractions."""
         if self.fractions and (self.height, self.width) != (height, width):
             factors = width / (self.width or width), height / (self.height or height)
             self.boxes = self.boxes * np.array(factors * 2)
@@ -61,13 +60,13 @@ class ImageRecord:
 
 
 def _scaled(mask: Any, factors: tuple[float, float]) -> Any:
-    """The polygons of a mask, enlarged by (x, y)."""
+    """Scale the polygons of a mask by (x, y) factors."""
     return mask and [[value * factors[place % 2] for place, value in enumerate(polygon)] for polygon in mask]
 
 
 @dataclass
 class Annotations:
-    """What a source holds. Fatal problems are among them."""
+    """The content of a source, including fatal problems."""
 
     records: list[ImageRecord]
     categories: list[dict[str, Any]]    # {"id", "name", "label"} of each class
@@ -76,34 +75,34 @@ class Annotations:
 
 
 class ObjectList:
-    """Collects the objects of one image, and turns down those without a sensible box."""
+    """Collects the objects of an image and rejects those without a valid box."""
 
     def __init__(self) -> None:
         self.objects: list[tuple] = []
 
     def add(self, box: Sequence[float], label: int, crowd: int, place: Any, area: Optional[float] = None,
             segmentation: Any = None, difficult: bool = False) -> Optional[tuple[str, str]]:
-        """Add an object; if its box (x1, y1, x2, y2) cannot be one, return (kind, what) of the problem instead.
+        """Add an object with box (x1, y1, x2, y2) in pixels; return (kind, what) of the problem if the box is invalid.
 
-        place: the line, number or id where it stands, for messages.
+        place: line, number or id in the annotation file, for messages.
         """
         x1, y1, x2, y2 = box
-        # Written out for speed; nan compares as false.
+        # Written out for speed. Comparisons with nan are false.
         if not (-HUGE < x1 < HUGE and -HUGE < y1 < HUGE and -HUGE < x2 < HUGE and -HUGE < y2 < HUGE):
-            return NOT_FINITE, f"box {_numbers(box)} has a number that is not finite, or beyond all sense"
+            return NOT_FINITE, f"box {_numbers(box)} has a number that is not finite or beyond {HUGE:g}"
         if x2 <= x1 or y2 <= y1:
             shape = "is upside down" if x2 < x1 or y2 < y1 else "has no area"
             return NO_AREA, f"box {_numbers(box)} {shape}"
         if type(segmentation) is list and segmentation and type(segmentation[0]) in (int, float, str):
-            segmentation = [segmentation]       # one polygon without the list around it, as VIA 2.0 exports it
+            segmentation = [segmentation]       # a single polygon that is not in a list, as VIA 2.0 exports it
         self.objects.append((box, label, crowd, place, area, segmentation, difficult))
         return None
 
     def record(self, file_name: str, image_id: int, height: Optional[int], width: Optional[int], origin: str,
                place_word: str, with_coco: bool = False) -> ImageRecord:
-        """Return the record of the image, with tuples in place of arrays: see `pack_arrays`.
+        """Return the image's record, with tuples until `pack_arrays` converts them to arrays.
 
-        origin: the file that annotates it; place_word: what a place is ("line"). with_coco: with areas and segmentations.
+        origin: the annotation file; place_word: noun for a place, such as "line"; with_coco: include areas and segmentations.
         """
         columns: Any = zip(*self.objects) if self.objects else [()] * 7
         boxes, labels, crowds, places, areas, segmentations, difficult = columns
@@ -113,7 +112,7 @@ class ObjectList:
 
 
 def pack_arrays(records: list[ImageRecord]) -> None:
-    """Boxes, labels and crowds of the records from tuples to arrays: one conversion is faster than one for each."""
+    """Convert boxes, labels and crowds of all records to arrays; one conversion is faster than one per record."""
     boxes = np.array([box for record in records for box in record.boxes], np.float64).reshape(-1, 4)
     labels = np.array([label for record in records for label in record.labels], np.int32)
     crowds = np.array([crowd for record in records for crowd in record.crowds], np.int32)
@@ -125,30 +124,30 @@ def pack_arrays(records: list[ImageRecord]) -> None:
 
 
 def _numbers(box: Iterable[float]) -> str:
-    # JSON may hold integers that no float can: they have no :g.
+    # JSON may hold integers too large for a float, which :g cannot format.
     return "(" + ", ".join(f"{value:g}" if -HUGE < value < HUGE else str(value)[:24] for value in box) + ")"
 
 
 class ClippedObjects(NamedTuple):
-    """The m objects of an image that have an area in it."""
+    """The m objects of an image whose clipped boxes have an area."""
 
-    stay: Union[slice, np.ndarray]      # their index
-    boxes: np.ndarray                   # (m, 4), cut to the image
+    stay: Union[slice, np.ndarray]      # their indices
+    boxes: np.ndarray                   # (m, 4), clipped to the image
     problems: list[Problem]
 
 
 def clip_objects(record: ImageRecord, height: int, width: int) -> ClippedObjects:
-    """Cut the boxes of a record to the size of its image."""
+    """Clip the boxes of a record to its image, and drop boxes without area in it."""
     boxes = record.boxes
     cut = np.minimum(np.maximum(boxes, 0), (width, height, width, height))
-    stored = cut.astype(np.float32)         # where a sliver may lose its area
+    stored = cut.astype(np.float32)         # rounding may remove the area of a sliver
     solid = (stored[:, 2:] > stored[:, :2]).all(axis=1)
     if solid.all() and (cut == boxes).all():
         return ClippedObjects(slice(None), boxes, [])
     problems = []
     for index in np.flatnonzero(~solid | (np.abs(boxes - cut) > TOLERANCE).any(axis=1)):
         kind, word = (CLIPPED, "partly outside") if solid[index] else (OUTSIDE, "outside")
-        what = f"box {_numbers(boxes[index])} lies {word} the picture {record.file_name} of {width}x{height}"
+        what = f"box {_numbers(boxes[index])} lies {word} the image {record.file_name} of {width}x{height}"
         problems.append(Problem(record.origin, record.place(index), what, kind))
     stay = np.flatnonzero(solid)
     return ClippedObjects(stay, cut[stay], problems)
@@ -164,9 +163,9 @@ def check_classes(classes: Optional[Sequence[str]]) -> Optional[list[str]]:
         return None
     classes = [str(name) for name in classes]
     if classes[0] != BACKGROUND:
-        raise DataError(f"classes: the first must be {BACKGROUND!r}, it is {classes[0]!r}")
+        raise DataError(f"classes: the first must be {BACKGROUND!r}, got {classes[0]!r}")
     if len(classes) < 2:
-        raise DataError(f"classes: none beside {BACKGROUND!r}")
+        raise DataError(f"classes: expected at least one class besides {BACKGROUND!r}")
     twice = sorted(name for name, count in Counter(classes).items() if count > 1)
     if twice:
         raise DataError(f"classes: {twice[0]!r} is given twice")
@@ -174,7 +173,7 @@ def check_classes(classes: Optional[Sequence[str]]) -> Optional[list[str]]:
 
 
 def choose_classes(source: Path, classes: Optional[list[str]], found: set[str]) -> list[str]:
-    """Return the classes that were asked for, or without these the ones found, sorted; DataError if no object has one."""
+    """Return the requested classes, or else all found classes, sorted; DataError if no object has a requested class."""
     if classes is None:
         return [BACKGROUND, *sorted(found - {BACKGROUND})]
     if found and not found & set(classes[1:]):
@@ -183,12 +182,12 @@ def choose_classes(source: Path, classes: Optional[list[str]], found: set[str]) 
 
 
 def named_categories(names: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the categories of a source that has no ids for them: id == label."""
+    """Return the categories of a source without category ids: id == label."""
     return [{"id": label, "name": name, "label": label} for label, name in enumerate(names, 1)]
 
 
 def no_overlap(source: Path, classes: Sequence[str], found: Iterable[str]) -> DataError:
-    """Return the error that no object has a class that was asked for."""
+    """Return the error that no object has a requested class."""
     return DataError(f"{source}: none of the classes ({_listed(classes[1:])}) is among its categories "
                      f"({_listed(sorted(found))})")
 
@@ -199,7 +198,7 @@ def _listed(names: Iterable[str], most: int = 8) -> str:
 
 
 def records_to_coco(records: Iterable[ImageRecord], categories: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return COCO ground truth of the records, for evaluation. An area is the source's own, or that of the box."""
+    """Return the records as COCO ground truth. The area is the source's, or else the area of the box."""
     by_label = {category["label"]: category["id"] for category in categories}
     truth: dict[str, list] = {"images": [], "annotations": [],
                               "categories": [{"id": c["id"], "name": c["name"]} for c in categories]}
@@ -208,7 +207,7 @@ def records_to_coco(records: Iterable[ImageRecord], categories: Iterable[dict[st
         if record.height and record.width:
             image.update(height=record.height, width=record.width)
         truth["images"].append(image)
-        # Rounded: (x + w) - x is w but for the last digits of a float, and w is what was annotated.
+        # Rounded, because (x + w) - x differs from the annotated w in the last digits.
         sides = (record.boxes[:, 2:] - record.boxes[:, :2]).round(SIDE_DECIMALS).tolist()
         for index, ((x, y, _, _), (width, height)) in enumerate(zip(record.boxes.tolist(), sides)):
             area = record.areas[index] if record.areas else None

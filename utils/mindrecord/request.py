@@ -1,12 +1,12 @@
-"""What a conversion is asked for, and whether an existing one is still of that: the same options, annotations and images."""
+"""A request for a conversion, and whether an existing conversion satisfies it: same options, annotations and images."""
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
 
 from .formats import find_format
-from .manifest import Manifest, picture_sizes, read_manifest, same_options
-from .pictures import check_rule
+from .image_files import check_rule
+from .manifest import Manifest, image_file_sizes, read_manifest, same_options
 from .readers import AnyPath, Classes, check_paths, check_source, source_digest
 from .records import check_classes
 from .splitting import Split
@@ -14,7 +14,7 @@ from .splitting import Split
 
 @dataclass(frozen=True)
 class Request:
-    """A conversion that is asked for; its paths exist. options is what the manifest will hold."""
+    """A requested conversion; its paths exist. `options` goes into the manifest."""
 
     source: str
     image_dir: Path
@@ -30,7 +30,7 @@ class Request:
 
 def make_request(source: str, image_dir: AnyPath, anno_path: AnyPath, options: dict[str, Any], image_set: Optional[str],
                  split: Optional[Split]) -> Request:
-    """Return the request for what make_options returned. DataError: a path is missing."""
+    """Return the request for the result of make_options; DataError if a path is missing."""
     image_dir, anno_path = check_paths(source, image_dir, anno_path, image_set)
     return Request(source, image_dir, anno_path, options["classes"], image_set or None, options["keep_empty"],
                    "masks" in options, options.get("exif_orientation", "auto"), options, split)
@@ -38,7 +38,7 @@ def make_request(source: str, image_dir: AnyPath, anno_path: AnyPath, options: d
 
 def make_options(source: str, classes: Classes, keep_empty: bool, masks: bool, exif_orientation: str,
                  split: Optional[Split]) -> dict[str, Any]:
-    """What a conversion is asked for, as the manifest holds it; without what older versions did not know, at its default."""
+    """Return the options for the manifest. Newer keys are left out at their defaults, so older manifests compare equal."""
     check_source(source, masks)
     options = {"source": source, "classes": check_classes(classes), "keep_empty": bool(keep_empty)}
     if check_rule(exif_orientation) != "auto":
@@ -50,7 +50,7 @@ def make_options(source: str, classes: Classes, keep_empty: bool, masks: bool, e
 
 def conversion_without_source(source: str, anno_path: AnyPath, output_dir: AnyPath, options: dict[str, Any],
                               image_set: Optional[str]) -> Optional[Manifest]:
-    """The manifest of a whole conversion that does not contradict what is there of its source, or None."""
+    """Return the manifest of a complete conversion that matches the options and any annotations still present, or None."""
     manifest, _ = read_manifest(Path(output_dir))
     if manifest is None or not same_options(manifest, options):
         return None
@@ -61,22 +61,22 @@ def conversion_without_source(source: str, anno_path: AnyPath, output_dir: AnyPa
 
 
 def stale_reason(manifest: Manifest, request: Request, folder: Path) -> Optional[str]:
-    """Why a whole conversion is not of this data, or None."""
+    """Return why a complete conversion is out of date, or None if it is current."""
     if not same_options(manifest, request.options):
         return "it was made with other options"
     if "orientations" not in manifest:
-        return "it was made before images were turned by their EXIF orientation"
+        return "it was made before EXIF orientations were applied"
     if manifest.get("revision", 1) != find_format(request.source).revision:
-        return "it was made by an earlier version, which read these annotations otherwise"
+        return "it was made by an earlier version, which read these annotations differently"
     fingerprint = manifest["fingerprint"]
     if source_digest(request.source, request.anno_path, request.image_set) != fingerprint["annotations"]:
         return "the annotations changed"
     try:
         names = json.loads((folder / manifest["pictures"]).read_bytes())
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("no list of names")
+            raise ValueError("not a list of names")
     except (OSError, ValueError, RecursionError) as error:
-        return f"{manifest['pictures']} does not read: {error}"
-    if picture_sizes(request.image_dir, names)[1] != fingerprint["pictures"]:
-        return "pictures changed"
+        return f"{manifest['pictures']} cannot be read: {error}"
+    if image_file_sizes(request.image_dir, names)[1] != fingerprint["pictures"]:
+        return "images changed"
     return None

@@ -1,4 +1,4 @@
-"""Find the sets of a data set in a folder: what to train on, and what to evaluate on."""
+"""Find the training set and the validation set in a folder."""
 import os
 import re
 from collections.abc import Sequence
@@ -8,23 +8,23 @@ from typing import NamedTuple, Optional
 from .detection import Found, find_data
 from .errors import DataError
 
-# Words in the names of sets, the likeliest first.
+# Words in the names of sets, most likely first.
 TRAINING = ("train", "training", "trainval")
 EVALUATION = ("val", "valid", "validation", "test")
-# COCO's folder has three files of annotations for a set; this one holds the boxes and masks.
+# COCO has three annotation files per set; this word marks the one with boxes and masks.
 DETECTION = "instances"
 DIVISION = 0.2
 
 
 class Sets(NamedTuple):
-    """What a folder holds. ratio: the part of `train` that is for evaluation; 0: there is a set for it, `val`."""
+    """The sets in a folder. ratio: fraction of `train` to use for evaluation; 0 if there is a separate set `val`."""
 
     train: Found
     val: Found
     ratio: float
 
     def keys(self) -> dict[str, object]:
-        """Return the values of the configuration's keys: {name: value}."""
+        """Return the configuration keys for these sets: {name: value}."""
         values: dict[str, object] = {"dataset": self.train.entry.name, "val_ratio": self.ratio}
         for prefix, found in (("", self.train), ("val_", None if self.ratio else self.val)):
             place = found.place._asdict() if found else dict.fromkeys(self.train.place._fields)
@@ -33,20 +33,20 @@ class Sets(NamedTuple):
 
 
 def find_sets(folder: Path) -> Sets:
-    """Return the sets in a folder; DataError if it holds none, or several of which none can be told to be for training."""
+    """Return the sets in a folder; DataError if there is none, or if there are several and none is recognisable for training."""
     found = _with_lists(find_data(folder))
     train, val = _choose(found, TRAINING, folder), _choose(found, EVALUATION, folder)
     if train is None and len(found) > 1:
         names = ", ".join(_name(item, folder) for item in found)
-        raise DataError(f"{folder}: holds {len(found)} sets, {names}, none of them called train: give --image_dir and --anno_path")
+        raise DataError(f"{folder}: holds {len(found)} sets, {names}, but none called train: give --image_dir and --anno_path")
     train = train or found[0]
     return Sets(train, val or train, 0.0 if val and val != train else DIVISION)
 
 
 def _with_lists(found: Sequence[Found]) -> list[Found]:
-    """The data sets; one that has lists of images beside its annotations in as many parts, if one of these is for training.
+    """Split each data set with lists of images beside its annotations into one set per list, if one of them is for training.
 
-    Lists of other names, such as VOC's of a class, are left out.
+    Lists with other names, such as VOC's lists per class, are ignored.
     """
     parts = []
     for item in found:
@@ -57,7 +57,7 @@ def _with_lists(found: Sequence[Found]) -> list[Found]:
 
 
 def _choose(found: Sequence[Found], words: Sequence[str], folder: Path) -> Optional[Found]:
-    """The set with the first of these words in its name; DataError if there are several."""
+    """Return the set with the first of these words in its name, or None; DataError if several match."""
     for word in words:
         named = [item for item in found if word in _words(item, folder)]
         named = [item for item in named if DETECTION in _words(item, folder)] or named
@@ -70,7 +70,7 @@ def _choose(found: Sequence[Found], words: Sequence[str], folder: Path) -> Optio
 
 
 def _name(item: Found, folder: Path) -> str:
-    """What the set is called: its image_set, else its annotations."""
+    """Return the name of a set: its image_set, or else the path of its annotations."""
     return item.place.image_set or os.path.relpath(item.place.anno_path, folder)
 
 

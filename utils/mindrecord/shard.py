@@ -1,15 +1,14 @@
-"""Writes MindRecord files (format version 3.0) without MindSpore.
+"""Write MindRecord files (format version 3.0) without MindSpore.
 
-`mindspore.mindrecord.FileWriter` copies every picture several times in memory while it holds the interpreter's lock,
-and importing MindSpore takes seconds: two processes of it need about five times as long as copying the files does. Here
-a picture goes from its file into the shard with one read and one write, and threads work side by side.
+`mindspore.mindrecord.FileWriter` copies each image several times in memory while it holds the GIL, and importing MindSpore takes
+seconds: two such processes need about five times as long as copying the files. This writer needs one read and one write per image,
+and its threads run in parallel.
 
-The file: a header (its length in 8 bytes, JSON, zeros up to `header_size`), then pages, each at a multiple of
-`page_size` after it. A BLOB_DATA page holds a row group: per row its length in 8 bytes, little-endian, then the bytes
-and array fields in alphabetical order, each behind its length in 8 bytes, big-endian. RAW_DATA pages hold the other
-fields: length, then MessagePack. Integer arrays are packed (`_packed_integers`). FILE.db is an SQLite index of the
-rows' offsets, which count from the start of the page and include the lengths. The reader compares the file's name with
-the one in FILE.db: a folder of shards may be renamed, a shard may not.
+A file is a header (8 bytes length, JSON, zero padding up to `header_size`) followed by pages of `page_size`. A BLOB_DATA page holds
+one row group; each row is its length (8 bytes, little-endian), then the bytes and array fields in alphabetical order, each preceded
+by its length (8 bytes, big-endian). RAW_DATA pages hold the other fields: length, then MessagePack. Integer arrays are packed
+(`_packed_integers`). FILE.db is an SQLite index of the rows' offsets, relative to the page and including the lengths. The reader
+checks the file's name against FILE.db, so a folder of shards may be renamed, but not a shard.
 """
 import errno
 import json
@@ -35,11 +34,11 @@ SCHEMA = {
     "crowds": {"type": "int32", "shape": [-1]},
     "count": {"type": "int32"},
 }
-BLOB_FIELDS = ["boxes", "crowds", "image", "labels"]    # in the order in which the format stores them
-MASKS = "masks"             # one more of them, bytes, where it is asked for
+BLOB_FIELDS = ["boxes", "crowds", "image", "labels"]    # in storage order
+MASKS = "masks"             # optional blob field of bytes
 DESCRIPTION = "detection: one row an image"
 INDEX_FIELD = "index"
-MAX_PICTURE = 192 << 20     # a row must fit into a page, and MindSpore's largest is 256 MB
+MAX_IMAGE = 192 << 20       # a row must fit into a page, and MindSpore's largest page is 256 MB
 MIN_PAGE, USUAL_PAGE = 1 << 20, 32 << 20
 
 _TABLE = """CREATE TABLE INDEXES(
@@ -52,40 +51,40 @@ _TABLE = """CREATE TABLE INDEXES(
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes in bytes that all shards of a conversion must have in common."""
+    """Sizes in bytes that all shards of a conversion share."""
 
     page_size: int
     header_size: int
 
 
 def plan_layout(shard_rows: Sequence[Sequence[int]]) -> Layout:
-    """`shard_rows`: for each shard the sizes in bytes of its rows, at most (see `row_size`)."""
+    """Return the layout. shard_rows: for each shard, upper bounds of the sizes of its rows in bytes (see `row_size`)."""
     largest = max(max(sizes) for sizes in shard_rows)
     total = max(sum(sizes) for sizes in shard_rows)
     page_size = MIN_PAGE
-    # What the last page of pictures does not fill is a hole in the file, kept small by small pages.
+    # Images leave the end of a page unused; small pages keep these gaps in the file small.
     while page_size < largest or (page_size < USUAL_PAGE and page_size * 8 < total):
         page_size *= 2
-    pages = 2 * total // page_size + 4      # two neighbours fill one page at least; those without pictures are few
+    pages = 2 * total // page_size + 4      # two adjacent pages hold at least one page of data; raw pages are few
     return Layout(page_size, 16384 + 512 * pages)
 
 
-def row_size(picture_size: int, objects: int, mask_size: int = 0) -> int:
-    """Upper bound of the bytes that a row takes on a blob page."""
-    return picture_size + 64 + 32 * max(objects, 1) + mask_size
+def row_size(image_size: int, objects: int, mask_size: int = 0) -> int:
+    """Return an upper bound of the bytes that a row takes on a blob page."""
+    return image_size + 64 + 32 * max(objects, 1) + mask_size
 
 
 class ShardWriter:
-    """Writes one file: `add` for each picture, then `finish` with the fields that are known only after all shards.
+    """Writes one file: `add` for each image, then `finish` with the fields that are known only after all shards.
 
-    masks: the rows have that column too.
+    masks: whether rows have the column `masks`.
     """
 
     def __init__(self, path: Union[str, os.PathLike[str]], layout: Layout, masks: bool = False):
         self.path, self.layout, self.masks = Path(path), layout, masks
         self.rows: list[tuple[int, int, int]] = []      # (group, start, end) on the blob pages
-        self._groups = [0]      # first row of each group, that is of each blob page
-        self._end = 0           # of the last row on its page
+        self._groups = [0]      # first row of each group; a group is a blob page
+        self._end = 0           # end of the last row on its page
         self._fd: Any = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
         os.lseek(self._fd, layout.header_size, os.SEEK_SET)
 
@@ -94,41 +93,41 @@ class ShardWriter:
             os.close(self._fd)
             self._fd = None
 
-    def add(self, picture: bytes, boxes: Any, labels: Any, crowds: Any, masks: bytes = b"") -> None:
-        """Append a row. boxes (n, 4), labels and crowds (n,), n >= 1."""
+    def add(self, image: bytes, boxes: Any, labels: Any, crowds: Any, masks: bytes = b"") -> None:
+        """Append a row. boxes: (n, 4); labels, crowds: (n,); n >= 1."""
         boxes = np.ascontiguousarray(boxes, "<f4").tobytes()
         crowds, labels = _packed_integers(crowds), _packed_integers(labels)
         after = struct.pack(">Q", len(labels)) + labels
         if self.masks:
             after += struct.pack(">Q", len(masks)) + masks
-        length = 3 * 8 + len(boxes) + len(crowds) + len(picture) + len(after)
-        if 8 + length > self.layout.page_size:      # more than was planned for
-            raise OSError(errno.EFBIG, "a picture grew while it was converted", str(self.path))
+        length = 3 * 8 + len(boxes) + len(crowds) + len(image) + len(after)
+        if 8 + length > self.layout.page_size:      # larger than the planned bound
+            raise OSError(errno.EFBIG, "an image grew while it was converted", str(self.path))
         start, group = self._end, len(self._groups) - 1
         if start + 8 + length > self.layout.page_size:
             group, start = group + 1, 0
             self._groups.append(len(self.rows))
             os.lseek(self._fd, self.layout.header_size + group * self.layout.page_size, os.SEEK_SET)
         before = b"".join((struct.pack("<Q", length), struct.pack(">Q", len(boxes)), boxes,
-                           struct.pack(">Q", len(crowds)), crowds, struct.pack(">Q", len(picture))))
-        _write(self._fd, before, picture, after)
+                           struct.pack(">Q", len(crowds)), crowds, struct.pack(">Q", len(image))))
+        _write(self._fd, before, image, after)
         self._end = start + 8 + length
         self.rows.append((group, start, self._end))
 
     def finish(self, fields: list[dict[str, Any]]) -> None:
-        """`fields`: for each row its {image_id, file_name, index, height, width, count}."""
+        """Write the other fields, the header and the index. fields: {image_id, file_name, index, height, width, count} per row."""
         places, pages = self._write_raw(fields)
         header = json.dumps(self._header(pages), separators=(",", ":"), ensure_ascii=False).encode()
         if len(header) + 8 > self.layout.header_size:
             planned = self.layout.header_size
-            raise RuntimeError(f"{self.path}: the header takes {len(header)} bytes, {planned} were planned")
+            raise RuntimeError(f"{self.path}: the header takes {len(header)} bytes, but only {planned} were planned")
         self._write_index(fields, places)
-        os.lseek(self._fd, 0, os.SEEK_SET)      # last: a file without its header does not read
+        os.lseek(self._fd, 0, os.SEEK_SET)      # written last: without its header a file cannot be read
         _write(self._fd, struct.pack("<Q", len(header)) + header)
         self.close()
 
     def _write_raw(self, fields: list[dict[str, Any]]) -> tuple[list[tuple[int, int, int]], list[list[Any]]]:
-        """([(page, start, end)] of the rows, [(page, its size, its {id, offset} of groups)])."""
+        """Write the raw pages; return [(page, start, end)] of the rows and [(page, size, [{id, offset} of groups])]."""
         first_row = {row: group for group, row in enumerate(self._groups)}
         places: list[tuple[int, int, int]] = []
         pages: list[list[Any]] = []
@@ -181,7 +180,7 @@ class ShardWriter:
                 for row, (place, (group, start, end), values) in enumerate(zip(places, self.rows, fields))]
         connection = sqlite3.connect(f"{self.path}.db", isolation_level=None)
         try:
-            # The folder is thrown away if this fails half-way: no journal, no waiting for the disk.
+            # A failure discards the whole folder, so neither journal nor fsync is needed.
             connection.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN;")
             connection.execute(_TABLE)
             connection.execute("CREATE TABLE SHARD_NAME(NAME TEXT NOT NULL)")
@@ -193,16 +192,16 @@ class ShardWriter:
 
 
 def _packed_integers(values: Any) -> bytes:
-    """An int32 array as the format packs it: count (4 bytes, big-endian), 2 bits for each one's width, the numbers.
+    """Pack an int32 array as the format does: count (4 bytes, big-endian), 2 bits per number for its width, the numbers.
 
-    The width 2 (four bytes) is given to all: a few bytes more than the narrowest, and no loop over the numbers.
+    All numbers get width code 2 (four bytes): slightly larger than the minimum, but without a loop over the numbers.
     """
     values = np.ascontiguousarray(values, "<i4")
     return struct.pack(">I", values.size) + b"\xaa" * ((values.size + 3) // 4) + values.tobytes()
 
 
 def _packed_map(values: dict[str, Any]) -> bytes:
-    """MessagePack of a small map of strings to integers and strings."""
+    """Return the MessagePack encoding of a small map of strings to integers and strings."""
     parts = [bytes([0x80 | len(values)])]
     for name, value in sorted(values.items()):
         parts.append(_packed_text(name))
@@ -215,12 +214,12 @@ def _packed_integer(value: int) -> bytes:
 
 
 def _packed_text(text: str) -> bytes:
-    data = text.encode("utf-8", "replace")      # a file name may not be UTF-8
+    data = text.encode("utf-8", "replace")      # file names may not be UTF-8
     return (bytes([0xA0 | len(data)]) if len(data) < 32 else struct.pack(">BH", 0xDA, len(data))) + data
 
 
 def _write(fd: int, *parts: bytes) -> None:
-    done = os.writev(fd, parts) if hasattr(os, "writev") else 0     # saves putting them together
+    done = os.writev(fd, parts) if hasattr(os, "writev") else 0     # avoids concatenating the parts
     if done < sum(map(len, parts)):
         rest = memoryview(b"".join(parts))[done:]
         while rest:

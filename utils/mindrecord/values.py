@@ -1,4 +1,4 @@
-"""Values of annotations and results, however they are written: as a number, as 1.0, as text."""
+"""Parse values of annotations and results in any notation: 7, 7.0 or "7"."""
 import itertools
 import json
 import math
@@ -7,14 +7,14 @@ from typing import Any, Optional
 
 from ..yaml_text import shown
 
-# int() and float() also take 1_000 and the digits of other scripts.
+# int() and float() would also accept 1_000 and digits of other scripts.
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _SPACES = " \t\r\n"
 _WORDS = {"true": 1, "false": 0}
 
 
 def whole_number(value: Any) -> Optional[int]:
-    """Return a whole number in any notation (7, 7.0, "7", " 007 ", "7.0"), or None. A boolean is no number here."""
+    """Return a whole number in any notation (7, 7.0, "7", " 007 ", "7.0"), or None. Booleans are not numbers here."""
     if type(value) is int:
         return value
     if type(value) is str and _NUMBER.fullmatch(value.strip(_SPACES)):
@@ -27,7 +27,7 @@ def whole_number(value: Any) -> Optional[int]:
 
 
 def number(value: Any) -> Optional[float]:
-    """Return a number in any notation, or None. NaN and infinity are numbers, a boolean is none."""
+    """Return a number in any notation, or None. NaN and infinity are numbers, booleans are not."""
     if type(value) in (int, float):
         return value
     if isinstance(value, (bool, bytes, bytearray)) or (isinstance(value, str) and not _NUMBER.fullmatch(value.strip(_SPACES))):
@@ -39,7 +39,7 @@ def number(value: Any) -> Optional[float]:
 
 
 def numbers(values: Any, count: int) -> Optional[list[float]]:
-    """Return a list of `count` numbers, or None."""
+    """Return a list of exactly `count` numbers, or None."""
     if isinstance(values, (str, bytes, dict)):
         return None
     try:
@@ -52,7 +52,7 @@ def numbers(values: Any, count: int) -> Optional[list[float]]:
 
 
 def flag(value: Any) -> Optional[int]:
-    """Return 0 or 1: of 0, 1, true and false in any notation, 0 of null and an empty text; else None."""
+    """Return 0 or 1 for 0, 1, true and false in any notation, 0 for null and empty text, and None for anything else."""
     if value is None or value is False or value == "":
         return 0
     if value is True:
@@ -63,7 +63,7 @@ def flag(value: Any) -> Optional[int]:
 
 
 def side(value: Any) -> Optional[int]:
-    """Return the height or width of an image, 0 where none is given (null, 0, an empty text), None of what is no size."""
+    """Return the height or width of an image, 0 if it is missing (null, 0 or empty text), and None if it is invalid."""
     if value is None or (type(value) is str and not value.strip()):
         return 0
     found = whole_number(value)
@@ -71,7 +71,7 @@ def side(value: Any) -> Optional[int]:
 
 
 def _trimmed(value: Any, depth: int = 4, most: int = 64) -> Any:
-    """The beginning of a value that may be large and nested."""
+    """Return the beginning of a value that may be large and nested."""
     if isinstance(value, str):
         return value[:most]
     if not isinstance(value, (list, tuple, dict)):
@@ -84,7 +84,7 @@ def _trimmed(value: Any, depth: int = 4, most: int = 64) -> Any:
 
 
 def short(value: Any, most: int = 60) -> str:
-    """Return a value as JSON has it, cut to `most` characters."""
+    """Return a value as JSON, shortened to `most` characters."""
     try:
         text = json.dumps(_trimmed(value), ensure_ascii=False)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Pages that show an evaluation, a training run and a data set: one HTML file each, which needs no network.
+"""HTML reports of an evaluation, a training run or a data set: one self-contained file each, which loads nothing.
 
-evaluation.py, curves.py and dataset.py gather the numbers, page.py and templates/ make the pages. None of them needs MindSpore.
+evaluation.py, curves.py and dataset.py gather the numbers; page.py renders them with templates/. None of them needs MindSpore.
 """

@@ -1,4 +1,4 @@
-"""The page of a training run: losses, learning rate, speed and AP by step, and the figures of each evaluation."""
+"""The page of a training run: losses, learning rate, speed and AP by step, and the results of each evaluation."""
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 from ..files import printable
 from .page import write_page
 
-REFRESH = 30            # seconds after which a browser looks again, while the run goes on
-# Titles of the charts of one line, and of the numbers on top.
+REFRESH = 30            # seconds between reloads of the page during a run
+# Titles of the charts with a single line, and of the numbers at the top.
 OTHERS = {"lr": "Learning rate", "images_per_s": "Images per second", "grad_norm": "Norm of the gradient"}
 CARDS = {"total_loss": "total loss", "val_total_loss": "validation loss", "AP": "AP", "segm AP": "mask AP",
          "lr": "learning rate", "images_per_s": "images per second"}
@@ -21,12 +21,12 @@ def write_curves(path: Path, title: str, series: Mapping[str, tuple[Sequence[flo
     """Write the page.
 
     Args:
-        series: {name: (steps, values, newest value)} of losses (`*_loss`, of validation `val_*_loss`), AP, AP50, AP75 (of masks
+        series: {name: (steps, values, newest value)} of losses (`*_loss`, for validation `val_*_loss`), AP, AP50, AP75 (for masks
             `segm AP`), lr, ...
-        evaluations: epoch, step and figures of each.
-        facts: {what: value}, which stand below the title.
-        running: the run has not ended: the page loads itself again.
-        sums: losses that are sums of others, and are not drawn.
+        evaluations: epoch, step and figures of each evaluation.
+        facts: {name: value}, shown below the title.
+        running: whether the run is still going, so that the page reloads itself.
+        sums: losses that are sums of others, which are not plotted.
     """
     losses = sorted((name for name in series if name.endswith("_loss") and name.removeprefix("val_") not in sums),
                     key=lambda name: not name.endswith("total_loss"))
@@ -38,7 +38,7 @@ def write_curves(path: Path, title: str, series: Mapping[str, tuple[Sequence[flo
         chart["lines"] = [_line(name, *series[name]) for name in chart["lines"]]
     names = dict.fromkeys(name for row in evaluations for name in row if name.removeprefix("segm ") in COLUMNS)
     columns = ["epoch", "step", *names]
-    main = "segm AP" if "segm AP" in columns else "AP"          # which decides what checkpoint is the best
+    main = "segm AP" if "segm AP" in columns else "AP"          # decides which checkpoint is the best
     best = max((row[main] for row in evaluations if row.get(main) is not None), default=None)
     cards = [[name, series[key][2]] for key, name in CARDS.items() if key in series]
     cards += [] if best is None else [[f"best {CARDS[main]}", best]]

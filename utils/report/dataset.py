@@ -1,4 +1,4 @@
-"""The page of check.py: what a data set holds, what is wrong with it, and some of its images with their boxes and masks."""
+"""The page of check.py: contents and problems of a data set, and some of its images with boxes and masks."""
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -25,27 +25,27 @@ MOST_SIZES, MOST_PROBLEMS = 8, 2000
 
 
 class Gallery:
-    """Takes some images of a data set, spread evenly over it, for the page; several threads may call it."""
+    """Collects thumbnails of some images, spread evenly over the data set. Several threads may call `add`."""
 
     def __init__(self, count: int = 40):
         self.count = count
-        self.chosen: dict[int, int] = {}            # id of a record -> its place
+        self.chosen: dict[int, int] = {}            # id() of a record -> position on the page
         self.images: dict[int, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     def choose(self, records: list["ImageRecord"], categories: list[dict[str, Any]]) -> None:
-        """Take note of the images to show."""
+        """Select the images to show."""
         places = np.unique(np.linspace(0, len(records) - 1, min(self.count, len(records))).round().astype(int)) if records else []
         self.chosen = {id(records[place]): number for number, place in enumerate(places)}
 
     def add(self, record: "ImageRecord", data: bytes, fitted: "Fitted") -> None:
-        """Keep a thumbnail of a record's image with its objects, if it is one of those chosen."""
+        """Keep a thumbnail of the record's image with its objects if the image is selected."""
         number = self.chosen.get(id(record))
         if number is None:
             return
         try:
             image = decode_image(data, upright=not fitted.frame.stored)
-        except DecodeError:     # the check reports it
+        except DecodeError:     # check.py reports it
             return
         small = shrink(image)
         boxes = np.concatenate([fitted.boxes[:, :2], fitted.boxes[:, 2:] - fitted.boxes[:, :2]], 1) * small.scale
@@ -58,14 +58,14 @@ class Gallery:
 
 
 def pixels(mask: Any, height: int, width: int) -> np.ndarray:
-    """Return a record's mask, polygons or run lengths, as (height, width) uint8."""
+    """Return a record's mask, polygons or RLE, as (height, width) uint8."""
     from pycocotools import mask as mask_utils
 
     return mask_utils.decode(mask if isinstance(mask, dict) else mask_utils.merge(mask_utils.frPyObjects(mask, height, width)))
 
 
 def write_dataset(path: Path, title: str, found: "Diagnosis", gallery: Gallery, facts: Mapping[str, str]) -> None:
-    """Write the page. facts: {what: value}, which stand below the title."""
+    """Write the page. facts: {name: value}, shown below the title."""
     classes = sorted(found.categories, key=lambda item: item["label"])
     widths, heights = (found.boxes[:, 2:] - found.boxes[:, :2]).T
     sides = np.sqrt(widths * heights)
@@ -74,9 +74,9 @@ def write_dataset(path: Path, title: str, found: "Diagnosis", gallery: Gallery, 
         of_class = sides[found.labels == item["label"]]
         middle = float(np.median(of_class)) if len(of_class) else -1.0
         rows.append({"objects": len(of_class), "side": middle, "small": int((of_class < SIZES[1]).sum())})
-    common = Counter(tuple(size) for size in found.pictures.astype(int).tolist()).most_common(MOST_SIZES)
+    common = Counter(tuple(size) for size in found.image_sizes.astype(int).tolist()).most_common(MOST_SIZES)
     sizes: list[list[Any]] = [[f"{width}×{height}", count] for (width, height), count in common]
-    others = len(found.pictures) - sum(count for _, count in common)
+    others = len(found.image_sizes) - sum(count for _, count in common)
     sizes += [["other", others]] if others else []
     problems = [[problem.kind, str(problem)] for problem in [*found.problems, *found.notes][:MOST_PROBLEMS]]
     data = {
@@ -89,7 +89,7 @@ def write_dataset(path: Path, title: str, found: "Diagnosis", gallery: Gallery, 
         "images": [gallery.images[number] for number in sorted(gallery.images)]}
     write_page(path, "dataset", data, title=printable(title), notes=[], shown=len(gallery.images), usable=found.usable,
                facts={name: printable(str(value)) for name, value in facts.items() if value},
-               told=len(found.problems) + len(found.notes), most=MOST_PROBLEMS)
+               findings=len(found.problems) + len(found.notes), most=MOST_PROBLEMS)
 
 
 def _counts(values: np.ndarray, edges: tuple, names: Any) -> list[list[Any]]:

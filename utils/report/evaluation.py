@@ -1,4 +1,4 @@
-"""The page of an evaluation: figures, curves, kinds of error, confusion matrix, and the worst images."""
+"""The page of an evaluation: metrics, curves, error types, confusion matrix, and the worst images."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +18,20 @@ TITLES = {"bbox": "Boxes", "segm": "Masks"}
 
 @dataclass
 class Scored:
-    """One kind of COCO AP, with what it was computed from.
+    """One kind of COCO AP and the data it was computed from.
 
     Shapes: K classes in the order of their ids, T IoU thresholds 0.50:0.05:0.95, R recall points, n detections.
     """
 
     iou_type: str                           # bbox or segm
-    figures: Mapping[str, float]            # -1: no object of this kind
+    figures: Mapping[str, float]            # -1: no object in this range
     per_class: Mapping[str, Mapping[str, Any]]      # {name: {"AP", "AP50", "objects"}}, K of them
     precision: np.ndarray                   # (T, R, K)
-    truth: Mapping[str, Any]                # COCO ground truth, clean
+    truth: Mapping[str, Any]                # COCO ground truth, cleaned
     image_ids: np.ndarray                   # (n,)
     category_ids: np.ndarray                # (n,)
     scores: np.ndarray                      # (n,)
-    shapes: Any                             # (n, 4) boxes x, y, width, height; of masks n pairs (size, counts)
+    shapes: Any                             # (n, 4) boxes x, y, width, height; for masks n pairs (size, counts)
     max_dets: int = 100
 
 
@@ -40,11 +40,11 @@ def write_evaluation(path: Path, title: str, kinds: Sequence[Scored], facts: Map
     """Write the page.
 
     Args:
-        kinds: boxes, and masks if there are any; the last one chooses the images that are shown.
-        facts: {what: value} of the run, which stand below the title.
-        notes: lines for the reader.
-        image_dir: folder of the images; None: they are drawn without their pixels.
-        upright: images are turned as their EXIF orientation says.
+        kinds: boxes, and masks if there are any. The last one decides which images are shown.
+        facts: {name: value} of the run, shown below the title.
+        notes: remarks for the reader.
+        image_dir: folder of the images; None shows objects and detections without the image.
+        upright: whether images are turned by their EXIF orientation.
     """
     truth = kinds[0].truth
     names = [printable(name) for name in kinds[0].per_class]
@@ -63,7 +63,7 @@ def write_evaluation(path: Path, title: str, kinds: Sequence[Scored], facts: Map
 
 
 def judge(kind: Scored) -> tuple[Judged, dict[str, Any]]:
-    """Return what was found and how right it is, and what the page counts of it."""
+    """Return the matched detections with their errors, and the counts for the page."""
     objects, found, classes = _objects(kind), _found(kind), len(kind.per_class)
     pairs = find_pairs(objects, found)
     matches = match(pairs, len(found.scores), len(objects.labels), FOREGROUND_IOU)
@@ -105,12 +105,12 @@ def _found(kind: Scored) -> Found:
 
 
 def _labels(kind: Scored) -> dict[int, int]:
-    """{category id: label}, in the order of the ids."""
+    """Return {category id: label}, labels in the order of the ids."""
     return {number: label for label, number in enumerate(sorted(item["id"] for item in kind.truth["categories"]))}
 
 
 def _run_lengths(mask: Any, height: int, width: int) -> dict[str, Any]:
-    """A mask, polygons or run lengths, as compressed run lengths."""
+    """Return a mask, polygons or RLE, as compressed RLE."""
     from pycocotools import mask as mask_utils
 
     if isinstance(mask, list):

@@ -1,4 +1,4 @@
-"""The images that a page shows: the worst ones, small, with their objects and detections.
+"""The example images of a page: thumbnails of the worst images with their objects and detections.
 
 Shapes as in matching.py. Boxes and outlines of an example are in pixels of its thumbnail.
 """
@@ -16,15 +16,15 @@ from ..mindrecord.decoding import DecodeError, decode_image
 from .matching import Found, Matches, Objects, Shapes, take
 from .tide import BACKGROUND, BOTH, CLASS, DUPLICATE, LOCATION, Errors
 
-SIDE = 560                  # the longer side of a thumbnail
-QUALITY = 80                # of its JPEG
-MOST_BYTES = 9_000_000      # of all thumbnails together
-MOST_FOUND = 100            # detections of an image that are drawn, the best ones
+SIDE = 560                  # longer side of a thumbnail, in pixels
+QUALITY = 80                # JPEG quality
+MOST_BYTES = 9_000_000      # for all thumbnails together
+MOST_FOUND = 100            # drawn detections per image, best first
 WORST, WORST_OF_KIND, MOST = 40, 5, 90
 
 
 class Judged(NamedTuple):
-    """One kind of IoU: what was found, and how right it is."""
+    """Objects and detections of one IoU type, with matches and errors."""
 
     objects: Objects
     found: Found
@@ -33,18 +33,18 @@ class Judged(NamedTuple):
 
 
 class Thumbnail(NamedTuple):
-    """A small image, or its size only if it cannot be read."""
+    """A small image; without `jpeg`, only the size of an image that cannot be read."""
 
     height: int
     width: int
-    scale: float        # of the image's pixels
+    scale: float        # thumbnail pixels per image pixel
     jpeg: Optional[bytes]
 
 
 def image_costs(judged: Judged, images: int, wrong: Optional[np.ndarray] = None) -> np.ndarray:
-    """Return how bad each image is: the scores of its wrong detections, and of each object what its detection lacks of 1.
+    """Return the cost of each image: the scores of its wrong detections plus, per object, 1 minus the score of its detection.
 
-    wrong: the detections that count (n,) bool; then objects do not.
+    wrong: (n,) bool, the detections to count; objects are then not counted.
     """
     objects, found, matches, errors = judged
     mistakes = np.isin(errors.kinds, (CLASS, LOCATION, BOTH, DUPLICATE, BACKGROUND)) if wrong is None else wrong
@@ -56,12 +56,12 @@ def image_costs(judged: Judged, images: int, wrong: Optional[np.ndarray] = None)
 
 
 def object_scores(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return the score of each object's detection, 0 without one."""
+    """Return the score of each object's detection, 0 for objects without one."""
     return np.where(rows >= 0, np.append(scores, 0.0)[rows], 0.0)
 
 
 def choose(judged: Judged, images: int, classes: int) -> list[int]:
-    """Return the images to show, the worst first: of all, of each kind of error, and as room is left of each class."""
+    """Return the images to show, worst first: the worst overall, per error type, and, as far as there is room, per class."""
     costs = image_costs(judged, images)
     chosen = dict.fromkeys(_worst(costs, WORST))
     kinds, missed = judged.errors.kinds, judged.errors.missed
@@ -82,7 +82,7 @@ def _worst(costs: np.ndarray, count: int) -> list[int]:
 
 
 def thumbnails(images: list[Mapping[str, Any]], folder: Optional[Path], upright: bool) -> list[Thumbnail]:
-    """Return a thumbnail of each image of the ground truth; once they take MOST_BYTES, the further ones have their size only."""
+    """Return a thumbnail of each ground-truth image; after MOST_BYTES the remaining ones have no JPEG."""
     def read(image: Mapping[str, Any]) -> Thumbnail:
         return thumbnail(folder and folder / str(image.get("file_name", "")), upright, image.get("height"), image.get("width"))
 
@@ -93,7 +93,7 @@ def thumbnails(images: list[Mapping[str, Any]], folder: Optional[Path], upright:
 
 
 def thumbnail(path: Optional[Path], upright: bool, height: Optional[int], width: Optional[int]) -> Thumbnail:
-    """Read and shrink an image. height, width: as annotated, for an image that is not there."""
+    """Read and shrink an image. height, width: annotated size, used if the image cannot be read."""
     try:
         image = decode_image(path.read_bytes(), upright) if path else None
         if image is not None and upright and image.shape[:2] != (height, width) and image.shape[1::-1] == (height, width):
@@ -123,29 +123,29 @@ def _size(height: int, width: int, scale: float) -> tuple[int, int]:
 
 
 def describe(image: Mapping[str, Any], small: Thumbnail) -> dict[str, Any]:
-    """Return what the page shows of an image besides boxes."""
+    """Return the name, size and pixels of an image for the page."""
     source = f"data:image/jpeg;base64,{base64.b64encode(small.jpeg).decode('ascii')}" if small.jpeg else None
     name = printable(str(image.get("file_name", image["id"])))
     return {"name": name, "width": small.width, "height": small.height, "src": source}
 
 
 def contents(judged: Judged, image: int, scale: float) -> dict[str, Any]:
-    """Return the objects and detections of an image.
+    """Return the objects and detections of an image for the page.
 
-    {"objects": [[class, crowd, score of its detection, score of the best that could be mended to give it, box, outlines], ...],
-    "found": [[class, score, kind, object, box, outlines], ...], "cost"}; the kinds are those of tide.py.
+    {"objects": [[class, crowd, score of its detection, best score of a detection that could be fixed to match it, box, outlines],
+    ...], "found": [[class, score, kind, object, box, outlines], ...], "cost"}; kinds as numbered in tide.py.
     """
     objects, found, matches, errors = judged
     columns = np.flatnonzero(objects.images == image)
     rows = np.flatnonzero(found.images == image)[:MOST_FOUND]
     place = {column: i for i, column in enumerate(columns.tolist())}
     scores = object_scores(matches.found[columns], found.scores)
-    mended = dict.fromkeys(place, 0.0)
+    fixed = dict.fromkeys(place, 0.0)
     for row in rows.tolist():
-        column = int(errors.mendable[row])
-        if column in mended:
-            mended[column] = max(mended[column], float(found.scores[row]))
-    listed = [[int(objects.labels[column]), int(objects.crowd[column]), round(float(score), 3), round(mended[column], 3), *drawn]
+        column = int(errors.fixable[row])
+        if column in fixed:
+            fixed[column] = max(fixed[column], float(found.scores[row]))
+    listed = [[int(objects.labels[column]), int(objects.crowd[column]), round(float(score), 3), round(fixed[column], 3), *drawn]
               for column, score, drawn in zip(columns.tolist(), scores, _drawn(take(objects.shapes, columns), scale))]
     seen = [[int(found.labels[row]), round(float(found.scores[row]), 3), int(errors.kinds[row]),
              place.get(int(matches.objects[row]), -1), *drawn]
@@ -156,7 +156,7 @@ def contents(judged: Judged, image: int, scale: float) -> dict[str, Any]:
 
 
 def _drawn(shapes: Shapes, scale: float) -> list[list[Any]]:
-    """[box, outlines] of each shape; the outlines of a box are 0."""
+    """Return [box, outlines] of each shape; outlines is 0 for boxes."""
     if not isinstance(shapes, list):
         return [[box, 0] for box in (shapes * scale).round(1).tolist()]
     if not shapes:
@@ -168,7 +168,7 @@ def _drawn(shapes: Shapes, scale: float) -> list[list[Any]]:
 
 
 def outlines(mask: np.ndarray, scale: float) -> list[list[float]]:
-    """Return the outlines of a mask (h, w) uint8 as lists x, y, x, y, ... in pixels of the thumbnail."""
+    """Return the outlines of a mask, (h, w) uint8, as lists x, y, x, y, ... in pixels of the thumbnail."""
     contours, _ = cv2.findContours(np.ascontiguousarray(mask), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     simple = [cv2.approxPolyDP(contour, 0.7 / scale, True).reshape(-1, 2) for contour in contours]
     return [((points + 0.5) * scale).round(1).ravel().tolist() for points in simple if len(points) > 2]

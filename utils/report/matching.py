@@ -1,22 +1,22 @@
-"""Which detections match which objects, as COCO matches them.
+"""Match detections to objects as COCOeval does.
 
-Shapes: n detections, g objects, p pairs of a detection and an object of the same image, K classes. Labels are indices into the
-classes, 0 to K - 1. Boxes are (x, y, width, height) in pixels of the image.
+Shapes: n detections, g objects, p pairs of a detection and an object of the same image, K classes. Labels are class indices, 0 to
+K - 1. Boxes are (x, y, width, height) in pixels of the image.
 """
 from typing import Any, NamedTuple, Union
 
 import numpy as np
 
-# Below this IoU a detection has nothing to do with an object.
+# A detection with a lower IoU is unrelated to the object.
 BACKGROUND_IOU = 0.1
 
-Shapes = Union[np.ndarray, list[dict[str, Any]]]      # (m, 4) boxes, or m masks as compressed run lengths
+Shapes = Union[np.ndarray, list[dict[str, Any]]]      # (m, 4) boxes, or m masks as compressed RLE
 
 
 class Objects(NamedTuple):
     """The ground truth."""
 
-    images: np.ndarray      # (g,) index of the image
+    images: np.ndarray      # (g,) image index
     labels: np.ndarray      # (g,)
     crowd: np.ndarray       # (g,) bool
     areas: np.ndarray       # (g,)
@@ -33,32 +33,32 @@ class Found(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Detections and objects that overlap by BACKGROUND_IOU or more; each detection's pairs stand together, best first."""
+    """Detections and objects with an IoU of at least BACKGROUND_IOU, grouped by detection, best first."""
 
-    found: np.ndarray       # (p,) index of the detection
-    objects: np.ndarray     # (p,) index of the object
-    ious: np.ndarray        # (p,) of a crowd region: the part of the detection inside
-    same: np.ndarray        # (p,) bool: the classes are the same
-    crowd: np.ndarray       # (p,) bool
+    found: np.ndarray       # (p,) detection index
+    objects: np.ndarray     # (p,) object index
+    ious: np.ndarray        # (p,) for a crowd region: the fraction of the detection inside it
+    same: np.ndarray        # (p,) bool: same class
+    crowd: np.ndarray       # (p,) bool: the object is a crowd region
 
 
 class Matches(NamedTuple):
-    """Result of matching."""
+    """The result of matching."""
 
-    objects: np.ndarray     # (n,) index of the detection's object, -1 without one
-    ignored: np.ndarray     # (n,) bool: on a crowd region, neither right nor wrong
-    found: np.ndarray       # (g,) index of the object's detection, -1 if it is missed
+    objects: np.ndarray     # (n,) index of the matched object, -1 if none
+    ignored: np.ndarray     # (n,) bool: matches a crowd region, so neither right nor wrong
+    found: np.ndarray       # (g,) index of the matched detection, -1 if none
 
 
 def take(shapes: Shapes, rows: np.ndarray) -> Shapes:
-    """Return some of the shapes."""
+    """Return the shapes of these rows."""
     return [shapes[row] for row in rows.tolist()] if isinstance(shapes, list) else shapes[rows]
 
 
 def best_first(found: Found, max_dets: int) -> np.ndarray:
-    """Return the rows that count, best first: of each class the `max_dets` best in an image."""
+    """Return the rows of detections to score, best first: at most `max_dets` per image and class."""
     order = np.argsort(-found.scores, kind="stable")
-    groups = np.lexsort((np.arange(len(order)), found.labels[order], found.images[order]))      # by image, class and score
+    groups = np.lexsort((np.arange(len(order)), found.labels[order], found.images[order]))      # by image, class, score
     image, label = found.images[order][groups], found.labels[order][groups]
     first = np.flatnonzero((np.diff(image, prepend=-1) != 0) | (np.diff(label, prepend=-1) != 0))
     place = np.arange(len(order)) - np.repeat(first, np.diff(np.r_[first, len(order)]))
@@ -68,7 +68,7 @@ def best_first(found: Found, max_dets: int) -> np.ndarray:
 
 
 def find_pairs(objects: Objects, found: Found) -> Pairs:
-    """Compare every detection with every object of its image."""
+    """Compute the IoU of each detection with each object of its image, and return the pairs that overlap."""
     from pycocotools import mask as mask_utils
 
     by_found, by_object = (np.argsort(side.images, kind="stable") for side in (found, objects))
@@ -83,16 +83,16 @@ def find_pairs(objects: Objects, found: Found) -> Pairs:
         parts.append((rows[i], columns[j], ious[i, j]))
     parts = parts or [(np.zeros(0, int), np.zeros(0, int), np.zeros(0))]
     row, column, iou = (np.concatenate(part) for part in zip(*parts))
-    order = np.lexsort((-column, -iou, row))        # of equal IoU the later object, as COCO's program takes it
+    order = np.lexsort((-column, -iou, row))        # for equal IoU the later object, as in COCOeval
     row, column, iou = row[order], column[order], iou[order]
     return Pairs(row, column, iou, found.labels[row] == objects.labels[column], objects.crowd[column])
 
 
 def match(pairs: Pairs, count: int, objects: int, iou: float, any_class: bool = False) -> Matches:
-    """Give each detection, best first, the free object that it overlaps most, by `iou` or more.
+    """Match each detection, best first, to the unmatched object with the highest IoU, if that is at least `iou`.
 
-    count, objects: how many detections and objects there are. any_class: a detection that finds no object of its class may take one
-    of another class.
+    count, objects: number of detections and objects. any_class: allow objects of another class for detections that match none of
+    their own.
     """
     use = (pairs.ious >= min(iou, 1 - 1e-10)) & (pairs.same | any_class)
     rows, columns = pairs.found[use & ~pairs.crowd], pairs.objects[use & ~pairs.crowd]

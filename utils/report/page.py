@@ -1,4 +1,4 @@
-"""Makes a page of a template and numbers: one HTML file that runs no script but its own and loads nothing."""
+"""Render a template and data to one HTML file that runs only its own script and loads nothing."""
 import json
 import math
 from functools import lru_cache
@@ -8,15 +8,15 @@ from typing import Any
 from ..files import replacing
 
 TEMPLATES = Path(__file__).parent / "templates"
-# In a <script>, `</script>` and `<!--` would end or change it; JavaScript once took the last two for ends of lines.
+# In a <script>, `</script>` would end it and `<!--` change its parsing; older JavaScript took U+2028 and U+2029 for line ends.
 ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 def write_page(path: Path, template: str, data: Any, **values: Any) -> None:
-    """Write the page `template`.html of templates/, with its style and script, to `path`.
+    """Write the page of templates/`template`.html, with style and script inlined, to `path`.
 
-    data: what the script reads, of plain Python values; a number that is not finite is null. values: what the template shows,
-    which Jinja2 escapes.
+    data: plain Python values for the script; non-finite numbers become null. values: variables of the template, escaped by
+    Jinja2.
     """
     text = _environment().get_template(f"{template}.html").render(data=as_json(data), **values)
     with replacing(path, durable=False) as partial:
@@ -24,7 +24,7 @@ def write_page(path: Path, template: str, data: Any, **values: Any) -> None:
 
 
 def as_json(data: Any) -> str:
-    """Return JSON in ASCII that may stand inside a <script>."""
+    """Return ASCII JSON that is safe inside a <script>."""
     try:
         text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     except ValueError:

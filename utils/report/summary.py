@@ -1,6 +1,6 @@
-"""What depends on the score that a user chooses: confusion matrix, precision and recall, recall by size of the objects.
+"""Statistics that depend on the score threshold: confusion matrix, precision and recall, recall by object size.
 
-Everything is counted in BINS steps of the score, so that the page adds up what lies above the chosen one.
+All are counted per score bin (BINS), so that the page can sum the bins above the threshold a user selects.
 Shapes as in matching.py; B score bins.
 """
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ import numpy as np
 
 from .matching import Found, Matches, Objects, Pairs, match
 
-BINS = 20                           # steps of 0.05
+BINS = 20                           # of width 0.05
 CONFUSION_IOUS = (0.3, 0.5, 0.75, 0.9)
-SIZES = (16, 32, 64, 96, 192)       # sides, sqrt(area), in pixels
+SIZES = (16, 32, 64, 96, 192)       # edges for sqrt(area), in pixels
 
 
 def score_bins(scores: np.ndarray) -> np.ndarray:
@@ -21,15 +21,15 @@ def score_bins(scores: np.ndarray) -> np.ndarray:
 
 
 def confusion(objects: Objects, found: Found, pairs: Pairs, classes: int) -> list[dict[str, Any]]:
-    """Return of each IoU the counts as [object's class, detection's class, bin, count, ...]; class K is the background.
+    """Return for each IoU the counts [object's class, detection's class, bin, count, ...]; class K is background.
 
-    A detection takes an object of its class if one is free, else one of another class.
+    A detection matches an object of its class if one is unmatched, or else an object of another class.
     """
     bins, tables = score_bins(found.scores), []
     for iou in CONFUSION_IOUS:
         matches = match(pairs, len(found.scores), len(objects.labels), iou, any_class=True)
         keep = ~matches.ignored
-        truth = np.append(objects.labels, classes)[matches.objects]         # that of none, -1, is the background
+        truth = np.append(objects.labels, classes)[matches.objects]         # unmatched (-1) maps to background
         code = ((truth * classes + found.labels) * BINS + bins)[keep]
         codes, counts = np.unique(code, return_counts=True)
         rows = np.stack([codes // (classes * BINS), codes // BINS % classes, codes % BINS, counts], 1)
@@ -38,7 +38,7 @@ def confusion(objects: Objects, found: Found, pairs: Pairs, classes: int) -> lis
 
 
 def by_class(objects: Objects, found: Found, matches: Matches, classes: int) -> dict[str, Any]:
-    """Return {"right", "wrong"}: counts (K, B) of the detections at IoU 0.50, and {"objects"} (K,)."""
+    """Return {"right", "wrong"}: counts (K, B) of detections at IoU 0.50, and {"objects"} (K,)."""
     code = found.labels * BINS + score_bins(found.scores)
     right, wrong = matches.objects >= 0, (matches.objects < 0) & ~matches.ignored
     table = {name: np.bincount(code[use], minlength=classes * BINS).reshape(classes, BINS).tolist()
@@ -47,7 +47,7 @@ def by_class(objects: Objects, found: Found, matches: Matches, classes: int) -> 
 
 
 def by_size(objects: Objects, found: Found, matches: Matches) -> list[dict[str, Any]]:
-    """Return of each range of sizes how many objects there are, and how many are found at IoU 0.50 by score, (B,)."""
+    """Return for each size range the number of objects, and the counts (B,) of those found at IoU 0.50, by score."""
     place = np.digitize(np.sqrt(np.maximum(objects.areas, 0)), SIZES)
     rows = []
     for i, name in enumerate(names_of_ranges(SIZES)):
@@ -59,11 +59,11 @@ def by_size(objects: Objects, found: Found, matches: Matches) -> list[dict[str, 
 
 
 def names_of_ranges(edges: Sequence[float]) -> list[str]:
-    """Return what the ranges between the edges are called."""
+    """Return the names of the ranges between the edges."""
     return [f"< {edges[0]}", *(f"{a}–{b}" for a, b in zip(edges, edges[1:])), f"≥ {edges[-1]}"]
 
 
 def best_bin(right: np.ndarray, wrong: np.ndarray, objects: int) -> int:
-    """Return the bin from which on the detections have the best F1. right, wrong: counts (B,)."""
+    """Return the bin whose lower edge is the score threshold with the best F1. right, wrong: counts (B,)."""
     hits, misses = (np.cumsum(side[::-1])[::-1] for side in (right, wrong))
     return int(np.argmax(2 * hits / np.maximum(hits + misses + objects, 1)))

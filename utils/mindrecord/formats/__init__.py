@@ -1,6 +1,6 @@
-"""The annotation formats. A new module here that defines FORMAT adds one; nothing else lists them.
+"""The annotation formats. A module here that defines FORMAT is found by itself; no list names it.
 
-Modules whose names begin with "_" are helpers.
+Modules whose names start with "_" are helpers.
 """
 import importlib
 import pkgutil
@@ -10,7 +10,7 @@ from ..format import Format
 
 
 def all_formats() -> dict[str, Format]:
-    """Return {name: entry} of every format: those with a usual layout first, then by name."""
+    """Return {name: entry} of all formats, those with a usual layout first, then by name."""
     names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     entries: list[Format] = [importlib.import_module(f"{__name__}.{name}").FORMAT for name in names]
     formats: dict[str, Format] = {}
@@ -22,8 +22,8 @@ def all_formats() -> dict[str, Format]:
 
 
 def find_format(name: str) -> Format:
-    """Return the entry of a format; DataError if there is none of this name."""
+    """Return the entry of a format; DataError if the name is unknown."""
     formats = all_formats()
     if name not in formats:
-        raise DataError(f"source: {name!r} is none of {', '.join(formats)}")
+        raise DataError(f"source: {name!r} is not one of {', '.join(formats)}")
     return formats[name]

@@ -1,4 +1,4 @@
-"""Tell whether a folder holds data of the formats that the old zoo had: COCO, Pascal VOC and text."""
+"""Detect data sets in the formats of the old zoo in a folder: COCO, Pascal VOC and text."""
 import codecs
 import json
 import re
@@ -11,13 +11,13 @@ from ..file_names import NameFinder
 from ..format import Place, read_bytes, read_head
 
 LINE = re.compile(r"\S.*?\s+-?[\d.]+,-?[\d.]+,-?[\d.]+,-?[\d.]+,[^,\s]+(,[01])?(\s|$)")
-LOOKED_AT = 5       # files of a kind
-HEAD = 65536        # bytes of a file
-LINE_HEAD = 2000    # characters of a line: LINE is quadratic in the spaces
+LOOKED_AT = 5       # files inspected per kind
+HEAD = 65536        # bytes read of a file
+LINE_HEAD = 2000    # characters of a line; matching LINE takes quadratic time in runs of spaces
 
 
 def find_coco(folder: Path) -> list[Place]:
-    """Return a place for each COCO file in a folder, its annotations/ or the folders in it."""
+    """Return a place for each COCO file in a folder, in its annotations/ and in the other folders below it."""
     places = []
     for path in [*sorted(folder.glob("*.json")), *sorted(folder.glob("*/*.json"))]:
         try:
@@ -33,7 +33,7 @@ def find_coco(folder: Path) -> list[Place]:
 
 
 def find_voc(folder: Path) -> list[Place]:
-    """Return the place of a folder of VOC's XML files: this one, or one in it."""
+    """Return the place of VOC XML files: the folder itself or one directly below it."""
     for annotations in (folder / "Annotations", folder / "annotations", folder, *_inner(folder)):
         files = sorted(annotations.glob("*.xml"))[:LOOKED_AT] if annotations.is_dir() else []
         if any("<annotation" in _head(path) and "<annotations" not in _head(path) for path in files):
@@ -45,7 +45,7 @@ def find_voc(folder: Path) -> list[Place]:
 
 
 def find_txt(folder: Path) -> list[Place]:
-    """Return a place for each text file with a line an image."""
+    """Return a place for each text file with one image per line."""
     places = []
     for path in sorted(folder.glob("*.txt")):
         lines = [line[:LINE_HEAD] for line in _head(path).splitlines() if line.strip() and line[0] != "#"]
@@ -70,7 +70,7 @@ def _inner(folder: Path) -> Iterator[Path]:
 
 
 def _holding(names: list[str], folders: Iterable[Path]) -> Optional[Path]:
-    """The first folder with one of the files; without one, the first that has one behind fewer of the folders in its name."""
+    """Return the first folder that holds one of the files; failing that, one that does if leading folders are dropped."""
     folders = list(folders)
     exact = (folder for folder in folders if any((folder / name).is_file() for name in names))
     finders = ((folder, NameFinder(folder)) for folder in folders)

@@ -1,6 +1,6 @@
-"""Shapes that readers turn into boxes and masks, and sizes of images that annotations leave out.
+"""Geometry that readers turn into boxes and masks, and sizes of images that annotations do not state.
 
-Points are (x, y) in pixels; a mask is a list of polygons [[x1, y1, x2, y2, ...], ...] as COCO has them.
+Points are (x, y) in pixels; a mask is a list of polygons [[x1, y1, x2, y2, ...], ...] as in COCO.
 """
 import base64
 import binascii
@@ -13,30 +13,30 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..image_files import inspect, read_image
 from ..image_header import read_header
-from ..pictures import inspect, read_picture
 
-MOST_POINTS = 256       # of a circle: enough for a radius of 13,000 pixels
+MOST_POINTS = 256       # vertices of a circle; enough for a radius of 13,000 pixels
 Point = tuple[float, float]
-# (path, bytes, time) -> (height, width): an evaluation reads its ground truth again after each epoch.
+# (path, bytes, mtime) -> (height, width). Evaluation reads the ground truth again after each epoch.
 _sizes: dict[tuple[str, int, int], tuple[int, int]] = {}
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of the image as viewers show it, turned; PictureError if it cannot be used."""
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) of an image turned by its EXIF orientation; ImageError if the image cannot be used."""
     try:
         status = os.stat(path)
         key = (str(path), status.st_size, status.st_mtime_ns)
     except OSError:
         key = (str(path), -1, -1)
     if key not in _sizes:
-        picture = inspect(read_picture(path)).turned()
-        _sizes[key] = (picture.height, picture.width)
+        info = inspect(read_image(path)).turned()
+        _sizes[key] = (info.height, info.width)
     return _sizes[key]
 
 
 def box_of(points: Sequence[Point]) -> list[float]:
-    """Return the box x1, y1, x2, y2 around points."""
+    """Return the bounding box [x1, y1, x2, y2] of points."""
     xs, ys = zip(*points)
     return [min(xs), min(ys), max(xs), max(ys)]
 
@@ -48,7 +48,7 @@ def corners(box: Sequence[float]) -> list[Point]:
 
 
 def circle_points(centre: Point, radius: float) -> list[Point]:
-    """Return the points of a polygon that is nowhere more than about a pixel from the circle."""
+    """Return the vertices of a polygon that deviates from the circle by about a pixel at most."""
     count = 12 if radius <= 1 else min(MOST_POINTS, max(12, math.ceil(math.pi / math.acos(1 - 1 / radius))))
     angles = [2 * math.pi * k / count for k in range(count)]
     return [(centre[0] + radius * math.cos(angle), centre[1] + radius * math.sin(angle)) for angle in angles]
@@ -61,20 +61,20 @@ def area_of(points: Sequence[Point]) -> float:
 
 
 def mask_pixels(text: Any, height: int, width: int) -> np.ndarray:
-    """Return the pixels (h, w) of a mask as a PNG in base64; ValueError if it is none, or does not fit into the image."""
+    """Decode a mask, a PNG in base64, to (h, w) pixels; ValueError if it is invalid or larger than the image."""
     try:
         data = base64.b64decode(text, validate=True)
         header = read_header(data)
-        if header and (header.height > height or header.width > width):     # small files decode to large images
+        if header and (header.height > height or header.width > width):     # a small file may decode to a huge image
             raise ValueError(f"mask of {header.width}x{header.height} does not fit into the image of {width}x{height}")
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if header else None
     except (TypeError, binascii.Error, cv2.error):
         pixels = None
     if pixels is None:
-        raise ValueError("mask is no PNG in base64")
+        raise ValueError("mask is not a PNG in base64")
     return pixels if pixels.ndim == 2 else pixels.max(2)
 
 
 def flat(points: Sequence[Point]) -> list[float]:
-    """Return x1, y1, x2, y2, ... as COCO writes a polygon."""
+    """Return [x1, y1, x2, y2, ...], the form of a COCO polygon."""
     return [value for point in points for value in point]

@@ -1,4 +1,4 @@
-"""Which images and label files a YOLO data set has: data.yaml, darknet's .data file, or folders of labels and images."""
+"""Locate the images and label files of a YOLO data set: by data.yaml, darknet's .data file, or folders of labels and images."""
 import hashlib
 import os
 from collections import Counter
@@ -17,23 +17,23 @@ SETS = ("train", "val", "test")
 OTHER_NAMES = {"valid": "val", "validation": "val"}
 DESCRIPTIONS = (".yaml", ".yml", ".data")
 CLASS_FILES = ("classes.txt", "obj.names")
-# Text files that tools put beside labels.
+# Text files that tools store beside the labels.
 NO_LABELS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "notes.txt", "readme.txt"}
 
 
 @dataclass
 class YoloSet:
-    """Images with their label files, which need not exist."""
+    """The images with their label files, which may be missing."""
 
     images: list[tuple[Path, Path]]
-    names: Optional[list[str]]              # of the classes 0, 1, ...; None where nothing names them
+    names: Optional[list[str]]              # of classes 0, 1, ...; None if nothing names them
     where: Path                             # the file or folder that lists the images
-    keypoints: bool = False                 # the lines hold key points behind the box
-    read: list[Path] = field(default_factory=list)      # files besides labels that were read
+    keypoints: bool = False                 # each line has key points after the box
+    read: list[Path] = field(default_factory=list)      # files read besides the labels
     labels: list[Path] = field(default_factory=list)    # all label files
 
     def digest(self) -> str:
-        """Return a hash of all files but the images, and of the names of these if a file lists them."""
+        """Return a hash of all files but the images, and of the image names if a file lists them."""
         total, root = hashlib.sha256(), self.where if self.where.is_dir() else self.where.parent
         listed = [] if self.where.is_dir() else [image for image, _ in self.images]
         for path in listed:
@@ -46,7 +46,7 @@ class YoloSet:
 
 @dataclass
 class Description:
-    """What data.yaml or a .data file says."""
+    """The content of data.yaml or a .data file."""
 
     path: Path
     root: Path
@@ -56,9 +56,9 @@ class Description:
     read: list[Path]
 
     def choose(self, image_set: Optional[str]) -> list[str]:
-        """Return the names of the sets to read: the one asked for, or all.
+        """Return the names of the sets to read: the requested set, or all.
 
-        Exports without a test set name one all the same: it is left out of all.
+        Many exports name a test set that does not exist; it is then left out.
         """
         if image_set is None:
             return [name for name in self.sets if name != "test" or self._holds_test()] or list(self.sets)
@@ -74,11 +74,11 @@ class Description:
             return False
 
     def locate(self, name: str, entry: str) -> Path:
-        """Return the folder or list that an entry of set `name` stands for."""
+        """Return the folder or list that an entry of set `name` refers to."""
         text = entry.replace("\\", "/")
-        parts = [text, text.removeprefix("../")]                # Roboflow's paths begin one folder too high
+        parts = [text, text.removeprefix("../")]                # Roboflow's paths start one folder too high
         if self.path.suffix == ".data":
-            parts.append(text.partition("/")[2])                # darknet's begin with the folder of the data set
+            parts.append(text.partition("/")[2])                # darknet's start with the folder of the data set
         for part in filter(None, parts):
             for folder in (self.root, self.path.parent):
                 place = folder / Path(part).expanduser()
@@ -88,7 +88,7 @@ class Description:
 
 
 def description_of(anno_path: Path) -> Optional[Path]:
-    """Return the file that describes the data set: anno_path, or the one in this folder; None if there is none."""
+    """Return the file that describes the data set: anno_path itself or one in that folder; None if there is none."""
     if anno_path.is_file():
         return anno_path
     if not anno_path.is_dir():
@@ -98,7 +98,7 @@ def description_of(anno_path: Path) -> Optional[Path]:
 
 
 def open_set(anno_path: Path, image_set: Optional[str], image_dir: Optional[Path] = None) -> YoloSet:
-    """Return the images of a data set; DataError if its description or folders cannot be used."""
+    """Return the images of a data set; DataError if its description or folders are unusable."""
     path = description_of(anno_path)
     if path is None:
         return _from_folder(anno_path, image_set, image_dir)
@@ -112,7 +112,7 @@ def open_set(anno_path: Path, image_set: Optional[str], image_dir: Optional[Path
             if place.is_dir():
                 result.labels += _label_files(_beside(place, "images", "labels") or place)
     if not images:
-        raise DataError(f"{path}: its sets ({', '.join(found.choose(image_set))}) hold no image")
+        raise DataError(f"{path}: its sets ({', '.join(found.choose(image_set))}) contain no image")
     result.images = [(image, label_of(image)) for image in images]
     paired = [label for _, label in result.images if label.is_file()]
     result.labels = sorted({*result.labels, *paired})
@@ -126,10 +126,10 @@ def read_description(path: Path) -> Description:
     content = {OTHER_NAMES.get(key, key): value for key, value in content.items()}
     sets = {name: _texts(path, name, content[name]) for name in SETS if content.get(name)}
     if not sets:
-        raise DataError(f"{path}: names no images: expected train, val or test, it has {shown(', '.join(content)) or 'no key'}")
+        raise DataError(f"{path}: names no images: expected train, val or test, found {shown(', '.join(content)) or 'no key'}")
     root = path.parent / Path(_text(content.get("path")) or ".").expanduser()
     read = [path]
-    root = root if root.is_dir() else path.parent       # written on another machine
+    root = root if root.is_dir() else path.parent       # the file comes from another machine
     names = content.get("names")
     result = Description(path, root, sets, None, bool(content.get("kpt_shape")), read)
     if path.suffix == ".data" and isinstance(names, str):
@@ -150,7 +150,7 @@ def _yaml_file(path: Path, text: str) -> dict[str, Any]:
 
 
 def _data_file(text: str) -> dict[str, Any]:
-    """`key = value` lines of darknet."""
+    """Parse the `key = value` lines of darknet."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
     return {key.strip(): value.strip() for key, _, value in pairs}
 
@@ -167,7 +167,7 @@ def _texts(path: Path, name: str, value: Any) -> list[str]:
 
 
 def _names(path: Path, names: Any, count: Any) -> Optional[list[str]]:
-    """The names of the classes 0, 1, ..."""
+    """Return the names of the classes 0, 1, ...; None if neither names nor their number are given."""
     if isinstance(names, dict):
         expected = f"{path}: names: expected `0: name`, `1: name` and so on"
         numbered: dict[int, str] = {}
@@ -194,7 +194,7 @@ def _names(path: Path, names: Any, count: Any) -> Optional[list[str]]:
 
 
 def _listed(path: Path, root: Path, read: list[Path]) -> Iterator[Path]:
-    """The images that the lines of a file name."""
+    """Yield the images that a list names, or the path itself if it is an image."""
     if path.suffix.lower() in EXTENSIONS:
         yield path
         return
@@ -209,7 +209,7 @@ def _listed(path: Path, root: Path, read: list[Path]) -> Iterator[Path]:
 
 
 def _from_folder(anno_path: Path, image_set: Optional[str], image_dir: Optional[Path]) -> YoloSet:
-    """The images of a folder of labels, or of one that holds images/ and labels/."""
+    """Return the images for a folder of labels, or for a folder that holds images/ and labels/."""
     labels, images = folders(anno_path, image_set, image_dir)
     if not labels.is_dir():
         raise DataError(f"{anno_path}: has no set {image_set!r}: no such folder: {labels}")
@@ -223,7 +223,7 @@ def _from_folder(anno_path: Path, image_set: Optional[str], image_dir: Optional[
         names = _names(named, [line for line in lines if line], None)
     pairs = [(image, labels / image.relative_to(images).with_suffix(".txt")) for image in walk(images)]
     if not pairs:
-        raise DataError(f"{images}: holds no image ({', '.join(EXTENSIONS)})")
+        raise DataError(f"{images}: contains no image ({', '.join(EXTENSIONS)})")
     return YoloSet(pairs, names, labels, read=[named] if named else [], labels=_label_files(labels))
 
 
@@ -240,7 +240,7 @@ def folders(anno_path: Path, image_set: Optional[str], image_dir: Optional[Path]
 
 
 def _beside(path: Path, old: str, new: str) -> Optional[Path]:
-    """The path with the last folder `old` replaced by `new`, where that exists."""
+    """Return the path with its last folder `old` replaced by `new`; None if that does not exist."""
     parts = list(path.parts)
     for index in range(len(parts) - 1, -1, -1):
         if parts[index] == old:
@@ -250,14 +250,14 @@ def _beside(path: Path, old: str, new: str) -> Optional[Path]:
 
 
 def label_of(image: Path) -> Path:
-    """Return the label file of an image: below labels/ where it lies below images/, else beside it."""
+    """Return the label file of an image: beside it, or below labels/ if the image is below images/."""
     label = image.with_suffix(".txt")
     below = _beside(label.parent, "images", "labels")
     return below / label.name if below and not label.is_file() else label
 
 
 def walk(folder: Path) -> list[Path]:
-    """Return the images below a folder, sorted."""
+    """Return all images below a folder, sorted."""
     return sorted(path for path in _files(folder) if path.suffix.lower() in EXTENSIONS)
 
 

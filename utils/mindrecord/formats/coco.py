@@ -1,6 +1,6 @@
-"""Reads COCO annotations: one JSON file with images, annotations and categories.
+"""Read COCO annotations: one JSON file with images, annotations and categories.
 
-Ids, sizes, boxes and areas are taken in any notation (7, 7.0, "7"): values.py.
+Numbers may be written as 7, 7.0 or "7" (values.py).
 """
 import itertools
 import json
@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from ...yaml_text import shown
-from ..errors import BAD_IMAGE, BAD_OBJECT, BAD_VALUE, REPEATED_PICTURE, UNKNOWN_IMAGE, DataError, Problem, no_class
+from ..errors import BAD_IMAGE, BAD_OBJECT, BAD_VALUE, REPEATED_IMAGE, UNKNOWN_IMAGE, DataError, Problem, no_class
 from ..file_names import NameFinder
 from ..format import Format, Layout, digest_of, read_bytes
 from ..records import Annotations, ImageRecord, ObjectList, no_overlap
 from ..values import flag, number, numbers, short, side, whole_number
 from ._finding import find_coco
 
-_NUMBERS = frozenset((int, float))      # bool is an int to isinstance, and no number here
+_NUMBERS = frozenset((int, float))      # excludes bool, which isinstance counts as int
 _HUGE = 1e18
 
 
 class _Image(NamedTuple):
-    """A usable entry of the images."""
+    """A usable image entry."""
 
-    number: int                 # its place in the list
+    number: int                 # index in the list
     file_name: str
-    height: Optional[int]       # None: not given, or no size
+    height: Optional[int]       # None: missing or not a valid size
     width: Optional[int]
 
 
@@ -36,12 +36,12 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
 
 
 def ground_truth(path: Path, classes: Optional[list[str]] = None) -> Annotations:
-    """Read the file to score against it: images need no name and no file, and categories may share a name."""
+    """Read the file as ground truth to score against: images need no file, and categories may share a name."""
     return _read(path, classes, None)
 
 
 def read_content(origin: str, content: Mapping[str, Any]) -> Annotations:
-    """As `ground_truth`, of content in memory; origin: what messages call it."""
+    """Read content in memory as `ground_truth` reads a file. origin: its name in messages."""
     return _annotations(Path(origin), _checked(Path(origin), content), None, None, "")
 
 
@@ -52,7 +52,7 @@ def _read(path: Path, classes: Optional[list[str]], finder: Optional[NameFinder]
 
 def _annotations(path: Path, content: Mapping[str, Any], classes: Optional[list[str]], finder: Optional[NameFinder],
                  digest: str) -> Annotations:
-    """finder: None to score."""
+    """Build the annotations. finder: None for ground truth, whose images are not looked up."""
     labels, categories, names = _categories(path, content, classes, strict=finder is not None)
     problems: list[Problem] = []
     images, lost = _images(path, content["images"], finder, problems)
@@ -100,7 +100,7 @@ def _checked(path: Path, content: Any) -> Mapping[str, Any]:
 
 def _categories(path: Path, content: Mapping[str, Any], classes: Optional[list[str]],
                 strict: bool) -> tuple[dict[int, int], list[dict[str, Any]], dict[int, str]]:
-    """({category id: label}, categories, {category id: name})."""
+    """Return ({category id: label}, categories, {category id: name})."""
     names = _category_names(path, content, strict)
     if classes is None:
         chosen = [(category_id, names[category_id]) for category_id in sorted(names)]
@@ -108,7 +108,7 @@ def _categories(path: Path, content: Mapping[str, Any], classes: Optional[list[s
         ids = {name: category_id for category_id, name in names.items()}
         if not set(classes[1:]) & set(ids):
             raise no_overlap(path, classes, ids)
-        # The file has no objects of the other classes, detections of them need an id all the same.
+        # Detections of classes that the file lacks still need a category id.
         free = itertools.count(max(names) + 1)
         chosen = [(ids[name] if name in ids else next(free), name) for name in classes[1:]]
     categories = [{"id": category_id, "name": name, "label": label} for label, (category_id, name) in enumerate(chosen, 1)]
@@ -116,9 +116,9 @@ def _categories(path: Path, content: Mapping[str, Any], classes: Optional[list[s
 
 
 def _category_names(path: Path, content: Mapping[str, Any], strict: bool) -> dict[int, str]:
-    """{category id: name}. Of two categories with one name, the one that no annotation has is passed over.
+    """Return {category id: name}. If two categories share a name, the one without annotations is ignored.
 
-    strict: each needs a name of its own.
+    strict: raise DataError if both have annotations.
     """
     names: dict[int, str] = {}
     for index, entry in enumerate(content["categories"]):
@@ -130,7 +130,7 @@ def _category_names(path: Path, content: Mapping[str, Any], strict: bool) -> dic
             raise DataError(f"{path}: categories[{index}]: id {shown(category_id)} is given twice")
         names[category_id] = name
     if not names:
-        raise DataError(f"{path}: categories: is empty")
+        raise DataError(f"{path}: categories: the list is empty")
     repeated = {name for name, count in Counter(names.values()).items() if count > 1}
     if repeated:
         used = {whole_number(entry.get("category_id")) for entry in content["annotations"] if isinstance(entry, dict)}
@@ -150,7 +150,7 @@ def _category_names(path: Path, content: Mapping[str, Any], strict: bool) -> dic
 
 def _images(path: Path, entries: list[Any], finder: Optional[NameFinder],
             problems: list[Problem]) -> tuple[dict[int, _Image], set[Any]]:
-    """({id: image}, ids of the entries that are not usable)."""
+    """Return ({id: image}, ids of unusable entries)."""
     images: dict[int, _Image] = {}
     lost: set = set()
     taken: dict[str, int] = {}
@@ -166,8 +166,8 @@ def _images(path: Path, entries: list[Any], finder: Optional[NameFinder],
             names = f"{shown(images[image_id].file_name)} and {shown(name)}"
             raise DataError(f"{path}: images[{index}]: id {image_id} is given twice ({names})")
         if finder and taken.setdefault(name, image_id) != image_id:
-            what = f"{name} is the picture of images[{images[taken[name]].number}] too (ids {taken[name]} and {image_id})"
-            problems.append(Problem(str(path), f"images[{index}]", what, REPEATED_PICTURE))
+            what = f"{name} is also the image of images[{images[taken[name]].number}] (ids {taken[name]} and {image_id})"
+            problems.append(Problem(str(path), f"images[{index}]", what, REPEATED_IMAGE))
         height, width = (_side(path, index, entry, key, problems) for key in ("height", "width"))
         images[image_id] = _Image(index, name, height, width)
     return images, lost - set(images)
@@ -191,16 +191,16 @@ def _image_fault(entry: Any, named: bool) -> Optional[str]:
 
 
 def _side(path: Path, index: int, entry: dict[str, Any], key: str, problems: list[Problem]) -> Optional[int]:
-    """Height or width as annotated, None where it is not: annotation tools write 0 for what they do not know."""
+    """Return height or width as annotated; None if it is 0, as tools write for an unknown size, or invalid."""
     value = side(entry.get(key))
     if value is None:
-        what = f"{key} {short(entry[key])} is no size of a picture, so the picture's own counts"
+        what = f"{key} {short(entry[key])} is not a valid image size; the image's own size is used"
         problems.append(Problem(str(path), f"images[{index}]", what, BAD_VALUE))
     return value or None
 
 
 def _possible_ids(entry: Any) -> set[Any]:
-    """What annotations may call an image whose entry is not usable: they are told with it, once."""
+    """Return the ids by which annotations may refer to an unusable entry; the entry is reported, its annotations are not."""
     image_id = entry.get("id") if isinstance(entry, dict) else None
     found = whole_number(image_id)
     return {found} if found is not None else {image_id} if isinstance(image_id, (str, float)) else set()
@@ -208,7 +208,7 @@ def _possible_ids(entry: Any) -> set[Any]:
 
 def _objects(path: Path, entries: list[Any], images: dict[int, _Image], lost: set[Any], labels: dict[int, int],
              names: dict[int, str], problems: list[Problem]) -> dict[int, ObjectList]:
-    """{image id: ObjectList}."""
+    """Return {image id: objects}."""
     objects: dict[int, ObjectList] = {}
     for index, entry in enumerate(entries):
         fault = _entry_fault(entry)
@@ -246,7 +246,7 @@ def _entry_fault(entry: Any) -> Optional[tuple[str, str]]:
 
 def _add(found: ObjectList, entry: dict[str, Any], label: int, index: int, path: Path,
          problems: list[Problem]) -> Optional[tuple[str, str]]:
-    """Add an annotation to the objects of its image; (kind, what) where it cannot be one."""
+    """Add an annotation to the objects of its image; return (kind, what) if it is unusable."""
     box = entry["bbox"]
     if type(box) is not list or len(box) != 4 or not _NUMBERS.issuperset(map(type, box)):
         box = numbers(box, 4)
@@ -256,7 +256,7 @@ def _add(found: ObjectList, entry: dict[str, Any], label: int, index: int, path:
     if crowd not in (0, 1):
         crowd = flag(crowd)
         if crowd is None:
-            what = f"iscrowd {short(entry['iscrowd'])} is neither 0 nor 1, so the object is no crowd"
+            what = f"iscrowd {short(entry['iscrowd'])} is neither 0 nor 1; the object is not treated as a crowd"
             problems.append(Problem(str(path), _place(entry, index), what, BAD_VALUE))
     if area == "":
         area = None
@@ -264,7 +264,7 @@ def _add(found: ObjectList, entry: dict[str, Any], label: int, index: int, path:
         area = number(area)
         if area is None or not -_HUGE < area < _HUGE:
             area = None
-            what = f"area {short(entry['area'])} is no area, so that of the box counts"
+            what = f"area {short(entry['area'])} is not a valid area; the box's area is used"
             problems.append(Problem(str(path), _place(entry, index), what, BAD_VALUE))
     place = entry.get("id", index)
     place = place if type(place) is int else shown(place)
@@ -276,7 +276,7 @@ def _corners(box: list[float]) -> tuple[float, float, float, float]:
     x, y, width, height = box
     try:
         return x, y, x + width, y + height
-    except OverflowError:       # an integer that no float can hold
+    except OverflowError:       # an integer too large for a float
         return x, y, float("inf"), float("inf")
 
 

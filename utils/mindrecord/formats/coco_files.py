@@ -1,7 +1,7 @@
-"""Reads several COCO files as one data set: a folder of JSON files, all or those that image_set names.
+"""Read several COCO files as one data set: all JSON files of a folder, or those that image_set names.
 
-Categories are matched by name; images of one name are one image, whose objects are joined. Images lie in image_dir, or beside the
-file that annotates them.
+Categories are matched by name. Entries of the same image in several files are merged. Images are searched in image_dir, then beside
+the file that annotates them.
 """
 import fnmatch
 import hashlib
@@ -15,12 +15,12 @@ from ..format import Format, digest_of, read_bytes
 from ..records import BACKGROUND, Annotations, ImageRecord, named_categories, no_overlap
 from . import coco
 
-# What a record holds of each object.
+# The per-object columns of a record.
 COLUMNS = ("boxes", "labels", "crowds", "areas", "segmentations", "places", "difficult")
 
 
 def digest(path: Path, image_set: Optional[str] = None) -> str:
-    """Return a hash of the files that are read."""
+    """Return a hash of all files that are read."""
     total = hashlib.sha256()
     for file in _files(path, image_set):
         total.update(f"{os.path.relpath(file, path)}\0{digest_of(read_bytes(file))}\n".encode(errors="surrogateescape"))
@@ -28,7 +28,7 @@ def digest(path: Path, image_set: Optional[str] = None) -> str:
 
 
 def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image_set: Optional[str] = None) -> Annotations:
-    """Read the files; image ids are 1, 2, ... in their order."""
+    """Read the files; image ids are 1, 2, ... in the order of the files."""
     parts = [(file, coco.read(image_dir, file)) for file in _files(path, image_set)]
     found = list(dict.fromkeys(item["name"] for _, part in parts for item in part.categories))
     if classes is None:
@@ -55,14 +55,14 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
 
 
 def _relabel(record: ImageRecord, names: dict[int, str], labels: dict[str, int]) -> list[Problem]:
-    """Give the objects the labels of all files; those of other classes are dropped and reported."""
+    """Assign the labels of the merged categories; objects of other classes are dropped and reported."""
     found = [labels.get(names[label]) for label in record.labels]
     problems = []
     for index, label in enumerate(record.labels):
         if found[index] is None:
             kind, what = no_class(names[label])
             problems.append(Problem(record.origin, record.place(index), what, kind))
-    columns: Any = record       # tuples until pack_arrays
+    columns: Any = record       # still tuples here; pack_arrays converts them later
     columns.labels = found
     _keep(record, [index for index, label in enumerate(found) if label is not None])
     return problems
@@ -75,7 +75,7 @@ def _keep(record: ImageRecord, chosen: list[int]) -> None:
 
 
 def _files(path: Path, image_set: Optional[str]) -> list[Path]:
-    """The JSON files of the folder and those below it."""
+    """Return the JSON files in and below the folder that image_set selects."""
     files = sorted(file for file in path.rglob("*.json") if not file.name.startswith("."))
     if not files:
         raise DataError(f"{path}: holds no JSON file")
@@ -87,14 +87,14 @@ def _files(path: Path, image_set: Optional[str]) -> list[Path]:
         matching = [file for file in files if any(fnmatch.fnmatch(name, pattern) for name in (
             file.name, file.stem, file.relative_to(path).as_posix()))]
         if not matching:
-            raise DataError(f"image_set: {pattern!r} is no JSON file of {path}: "
+            raise DataError(f"image_set: {pattern!r} matches no JSON file of {path}: "
                             f"{', '.join(file.relative_to(path).as_posix() for file in files[:8])}")
         chosen.update(dict.fromkeys(matching))
     return list(chosen)
 
 
 def _locate(name: str, beside: NameFinder, image_dir: Path) -> str:
-    """The image, relative to image_dir; beside: of the folder of the file that names it."""
+    """Return the path of an image relative to image_dir. beside: finder for the folder of the annotation file."""
     if not (image_dir / name).is_file():
         place = os.path.join(beside.image_dir, beside.find(name))
         if os.path.isfile(place):
@@ -103,12 +103,12 @@ def _locate(name: str, beside: NameFinder, image_dir: Path) -> str:
 
 
 def _join(first: ImageRecord, other: ImageRecord) -> list[Problem]:
-    """Add the objects of the same image in another file; objects that are there already are reported."""
+    """Merge the objects that another file has for the same image; duplicates are reported."""
     known = set(zip(map(tuple, first.boxes), first.labels))
     problems, new = [], []
     for index, key in enumerate(zip(map(tuple, other.boxes), other.labels)):
         if key in known:
-            what = f"box and category of {other.file_name} as in {first.origin}"
+            what = f"same box and category of {other.file_name} as in {first.origin}"
             problems.append(Problem(other.origin, other.place(index), what, TWICE))
         else:
             new.append(index)
@@ -121,7 +121,7 @@ def _join(first: ImageRecord, other: ImageRecord) -> list[Problem]:
 
 
 def find_images(anno_path: Path, image_set: Optional[str]) -> Path:
-    """Return the folder of the files."""
+    """Return the folder of the JSON files."""
     return anno_path
 
 

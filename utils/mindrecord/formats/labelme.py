@@ -1,7 +1,7 @@
-"""Reads LabelMe annotations: a folder with a JSON file for each image, below it perhaps further folders.
+"""Read LabelMe annotations: a folder, searched recursively, with one JSON file per image.
 
-Polygons, rectangles, circles and masks are objects; shapes of one label and one group_id are parts of one object. Each has a box
-and a mask. The images lie beside the JSON files, or below image_dir as the JSON files lie below their folder.
+Polygons, rectangles, circles and masks are objects with a box and a mask; shapes of the same label and group_id form one object.
+The images lie beside the JSON files, or below image_dir in the same folders as the JSON files.
 """
 import hashlib
 import json
@@ -17,10 +17,10 @@ from ..errors import (
     BAD_JSON,
     BAD_OBJECT,
     BAD_VALUE,
-    MISSING_PICTURE,
+    MISSING_IMAGE,
     MISSING_XML,
     OTHER_NAME,
-    TAKEN_PICTURE,
+    TAKEN_IMAGE,
     TWICE,
     DataError,
     Problem,
@@ -28,18 +28,18 @@ from ..errors import (
 )
 from ..file_names import EXTENSIONS, NameFinder
 from ..format import Format, Place, decode_text, read_bytes
-from ..pictures import PictureError
+from ..image_files import ImageError
 from ..records import HUGE, Annotations, ImageRecord, ObjectList, choose_classes, named_categories
 from ..values import flag, numbers, short, side
-from ._shapes import Point, area_of, box_of, circle_points, corners, flat, mask_pixels, picture_size
+from ._shapes import Point, area_of, box_of, circle_points, corners, flat, image_size, mask_pixels
 from .voc import same_stem
 
-# Labels that stand for no object.
+# Labels of shapes that are not objects.
 PASSED_OVER = frozenset(("__ignore__", "_background_"))
 
 
 def digest(path: Path, image_set: Optional[str] = None) -> str:
-    """Return a hash of the JSON files, and of the list that chooses them."""
+    """Return a hash of the JSON files and of the list that selects them."""
     return _read_all(path, image_set, [])[1]
 
 
@@ -67,14 +67,14 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
         if image is None:
             continue
         if image in taken:
-            problems.append(Problem(str(path / name), "imagePath", f"{image} is the image of {taken[image]} too", TAKEN_PICTURE))
+            problems.append(Problem(str(path / name), "imagePath", f"{image} is also the image of {taken[image]}", TAKEN_IMAGE))
         taken.setdefault(image, name)
         records.append(_record(image_id, path / name, image, content, image_dir, labels, problems))
     return Annotations(records, named_categories(classes[1:]), problems, digest_of_all)
 
 
 def _read_all(path: Path, image_set: Optional[str], problems: list[Problem]) -> tuple[list[tuple[str, bytes]], str]:
-    """([(name below the folder, bytes)], a hash of them all), sorted by name."""
+    """Return ([(name relative to the folder, bytes)] sorted by name, hash of them all)."""
     total = hashlib.sha256()
     names = sorted(os.path.relpath(os.path.join(here, file), path) for here, _, files in os.walk(path) for file in files
                    if file.lower().endswith(".json") and not file.startswith("."))
@@ -93,7 +93,7 @@ def _read_all(path: Path, image_set: Optional[str], problems: list[Problem]) -> 
 
 
 def _chosen(path: Path, image_set: Path, names: list[str], problems: list[Problem], total: "hashlib._Hash") -> list[str]:
-    """The names that a list asks for, with or without their endings."""
+    """Return the JSON files that a list names, with or without their extensions."""
     if not image_set.is_file():
         raise DataError(f"{image_set}: no such list of images, and no folder {path / image_set}")
     data = read_bytes(image_set)
@@ -121,29 +121,29 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
 
 
 class _Images:
-    """Finds the image of a JSON file: the one that is called like it, else the one that imagePath names."""
+    """Finds the image of a JSON file: the image of the same name, or else the image that imagePath names."""
 
     def __init__(self, image_dir: Path):
         self.image_dir = image_dir
-        self.finders: dict[Path, NameFinder] = {}       # of the folders below
+        self.finders: dict[Path, NameFinder] = {}       # for each folder below image_dir
 
-    def find(self, file: Path, name: Path, told: Any, problems: list[Problem]) -> Optional[str]:
-        """Return the image, relative to image_dir. file, name: the JSON file and its name below the folder; told: imagePath."""
-        told = told.replace("\\", "/") if isinstance(told, str) else ""
+    def find(self, file: Path, name: Path, image_path: Any, problems: list[Problem]) -> Optional[str]:
+        """Return the image relative to image_dir. name: of the JSON file relative to the folder; image_path: its imagePath."""
+        image_path = image_path.replace("\\", "/") if isinstance(image_path, str) else ""
         folder = self.image_dir / name.parent
         finder = self.finders.setdefault(folder, NameFinder(folder))
         own = [f"{name.stem}{ending}" for extension in EXTENSIONS for ending in (extension, extension.upper())]
-        named = [finder.find(told)] if told else []
-        # Of several images of this stem imagePath says which.
+        named = [finder.find(image_path)] if image_path else []
+        # If several images share the stem, imagePath decides.
         first = [image for image in named if same_stem(image, name.stem)]
         for image in (*first, *own, *named):
             if (folder / image).is_file():
                 found = os.path.relpath(folder / image, self.image_dir)
-                if told and not same_stem(told, name.stem):
-                    problems.append(Problem(str(file), "imagePath", f"names {told!r}; {found} is taken", OTHER_NAME))
+                if image_path and not same_stem(image_path, name.stem):
+                    problems.append(Problem(str(file), "imagePath", f"names {image_path!r}; {found} is used", OTHER_NAME))
                 return found
-        what = f"{self.image_dir} holds no image called {name.stem}" + (f", nor {told!r}" if told else "")
-        problems.append(Problem(str(file), "", what, MISSING_PICTURE))
+        what = f"{self.image_dir} holds no image called {name.stem}" + (f" or {image_path!r}" if image_path else "")
+        problems.append(Problem(str(file), "", what, MISSING_IMAGE))
         return None
 
 
@@ -151,11 +151,11 @@ _Size = tuple[Optional[int], Optional[int]]     # height and width
 
 
 class _Part(NamedTuple):
-    """What one shape covers."""
+    """The area that one shape covers."""
 
     box: list[float]
     area: float
-    mask: Any               # points of a polygon, or run lengths
+    mask: Any               # vertices of a polygon, or RLE
 
 
 def _record(image_id: int, file: Path, image: str, content: dict[str, Any], image_dir: Path, labels: dict[str, int],
@@ -164,8 +164,8 @@ def _record(image_id: int, file: Path, image: str, content: dict[str, Any], imag
     size: _Size = annotated
     if None in annotated:
         try:
-            size = picture_size(image_dir / image)
-        except PictureError:        # conversion reports it
+            size = image_size(image_dir / image)
+        except ImageError:        # conversion reports the image
             size = None, None
     found = ObjectList()
     for place, label, parts, difficult in _objects(file, content["shapes"], labels, size, problems):
@@ -180,7 +180,7 @@ def _record(image_id: int, file: Path, image: str, content: dict[str, Any], imag
 
 def _objects(file: Path, shapes: list[Any], labels: dict[str, int], size: _Size,
              problems: list[Problem]) -> list[tuple[int, int, list[_Part], bool]]:
-    """[(index of the first shape, label, parts, difficult)]; shapes that are no object are reported."""
+    """Return [(index of the first shape, label, parts, difficult)]; unusable shapes are reported."""
     objects: dict[Any, tuple[int, int, list[_Part], bool]] = {}
     seen: dict[str, int] = {}       # shape -> index
     for index, shape in enumerate(shapes):
@@ -202,7 +202,7 @@ def _objects(file: Path, shapes: list[Any], labels: dict[str, int], size: _Size,
         except ValueError as error:
             problems.append(Problem(str(file), f"shapes[{index}]", str(error), BAD_OBJECT))
             continue
-        # Run lengths do not join polygons.
+        # RLE cannot be merged with polygons, so a mask stays an object of its own.
         key = index if group is None or isinstance(part.mask, dict) else (name, str(group))
         objects.setdefault(key, (index, labels[name], [], flag(shape.get("difficult")) == 1))[2].append(part)
     return list(objects.values())
@@ -210,34 +210,34 @@ def _objects(file: Path, shapes: list[Any], labels: dict[str, int], size: _Size,
 
 def _name(shape: Any) -> str:
     if not isinstance(shape, dict):
-        raise ValueError("is no object with label and points")
+            raise ValueError("is not an object with label and points")
     name = shape.get("label")
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"label {shown(name)} is no name")
+        raise ValueError(f"label {shown(name)} is not a name")
     return name.strip()
 
 
 def _part(shape: dict[str, Any], size: _Size) -> _Part:
-    """What a shape covers; ValueError if it is no area."""
+    """Return the area that a shape covers; ValueError if it covers none."""
     kind = shape.get("shape_type") or "polygon"
     points = _points(shape.get("points"))
     if kind == "mask":
         return _mask(shape.get("mask"), points, *size)
     if kind == "circle":
         if len(points) != 2:
-            raise ValueError(f"a circle has 2 points, its centre and one on it, got {len(points)}")
+            raise ValueError(f"a circle needs 2 points, its centre and one on it, got {len(points)}")
         (x1, y1), (x2, y2) = points
         radius = ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5
         return _Part([x1 - radius, y1 - radius, x1 + radius, y1 + radius], np.pi * radius ** 2, circle_points(points[0], radius))
     if kind == "rectangle":
         if len(points) not in (2, 4):
-            raise ValueError(f"a rectangle has 2 corners, or 4, got {len(points)}")
+            raise ValueError(f"a rectangle needs 2 or 4 corners, got {len(points)}")
         box = box_of(points)
         return _Part(box, area_of(corners(box)), corners(box))
     if kind not in ("polygon", "rotation"):
-        raise ValueError(f"a {shown(kind)} has no area: polygon, rectangle, circle and mask are objects")
+        raise ValueError(f"a {shown(kind)} has no area: expected polygon, rectangle, circle or mask")
     if len(points) < 3:
-        raise ValueError(f"a polygon takes 3 points, got {len(points)}")
+        raise ValueError(f"a polygon needs at least 3 points, got {len(points)}")
     return _Part(box_of(points), area_of(points), points)
 
 
@@ -245,16 +245,16 @@ def _points(points: Any) -> list[Point]:
     pairs = [numbers(point, 2) for point in points] if isinstance(points, list) else []
     found = [(pair[0], pair[1]) for pair in pairs if pair is not None]
     if not found or len(found) < len(pairs) or not all(-HUGE < value < HUGE for point in found for value in point):
-        raise ValueError(f"points are no list of pairs of numbers: {short(points)}")
+        raise ValueError(f"points are not a list of pairs of numbers: {short(points)}")
     return found
 
 
 def _mask(text: Any, points: list[Point], height: Optional[int], width: Optional[int]) -> _Part:
-    """A PNG between two corners."""
+    """Return the area of a PNG mask placed between two corners."""
     from pycocotools import mask as mask_utils
 
     if not height or not width:
-        raise ValueError("the image of the mask has no size")
+        raise ValueError("the size of the mask's image is unknown")
     check_size(height, width)
     pixels = mask_pixels(text, height, width)
     x, y = (int(value) for value in np.min(points, 0))
@@ -268,21 +268,21 @@ def _mask(text: Any, points: list[Point], height: Optional[int], width: Optional
 
 
 def _side(file: Path, content: dict[str, Any], key: str, problems: list[Problem]) -> Optional[int]:
-    """Height or width as annotated, None where it is not."""
+    """Return height or width as annotated; None if missing or invalid."""
     value = side(content.get(key))
     if value is None:
-        what = f"{short(content[key])} is no size of an image, so the image's own counts"
+        what = f"{short(content[key])} is not a valid image size; the image's own size is used"
         problems.append(Problem(str(file), key, what, BAD_VALUE))
     return value or None
 
 
 def find_images(anno_path: Path, image_set: Optional[str]) -> Path:
-    """Return the folder of the JSON files: the images lie beside them."""
+    """Return the folder of the JSON files, since the images lie beside them."""
     return anno_path
 
 
 def find(folder: Path) -> list[Place]:
-    """Return the data set that a folder holds."""
+    """Return the data set in a folder, if there is one."""
     for path in sorted(folder.rglob("*.json"))[:5]:
         try:
             content = _parse(path, read_bytes(path))

@@ -1,7 +1,7 @@
-"""Reads annotations from text: a line a picture, `PATH x1,y1,x2,y2,class[,crowd] x1,y1,x2,y2,class[,crowd] ...`.
+"""Read annotations from text, one image per line: `PATH x1,y1,x2,y2,class[,crowd] x1,y1,x2,y2,class[,crowd] ...`.
 
-A line without boxes is a picture without objects; empty lines and those that start with # are passed over. Lines of one picture
-are joined: some tools write a line for each box. A class is a label (1, 2, ...) or, where classes are given, one of their names.
+A line without boxes is an image without objects. Empty lines and lines that start with # are skipped. Several lines of one
+image are merged, since some tools write a line per box. A class is a label (1, 2, ...) or, if classes are given, a class name.
 """
 import re
 from pathlib import Path
@@ -16,18 +16,18 @@ from ..values import flag, whole_number
 from ..values import number as read_number
 from ._finding import find_txt
 
-MOST_LABELS = 9999      # where no classes are given; a larger number is no label
+MOST_LABELS = 9999      # if no classes are given; a larger number is not taken for a label
 FORM = "x1,y1,x2,y2,class[,crowd]"
 
 
 class _Line(NamedTuple):
     number: int
-    name: str           # of the picture
+    name: str           # of the image
     boxes: list[tuple[int, int, list[float], int]]      # (number in the line, label, four floats, crowd)
 
 
 def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image_set: Optional[str] = None) -> Annotations:
-    """Read the file; image ids are 1, 2, ... in the order in which images first occur. Without `classes` labels are names."""
+    """Read the file; image ids are 1, 2, ... in order of first occurrence. Without `classes`, labels serve as names."""
     data = read_bytes(path)
     problems: list[Problem] = []
     finder = NameFinder(image_dir)
@@ -38,7 +38,7 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
             name, words = _split(text)
             lines.append(_Line(number, finder.find(name), _boxes(path, number, words, by_name, problems)))
     if not lines:
-        raise DataError(f"{path}: no line names a picture")
+        raise DataError(f"{path}: no line names an image")
     labels = {box[1] for line in lines for box in line.boxes}
     if classes is None:
         labels = {label for label in labels if label <= MOST_LABELS}
@@ -53,7 +53,7 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
 
 
 def _record(path: Path, image_id: int, lines: list[_Line], count: int, problems: list[Problem]) -> ImageRecord:
-    """The picture that all of the lines name; count: of the classes with the background."""
+    """Return the record of the image that all lines name. count: of the classes, with the background."""
     found = ObjectList()
     for line in lines:
         for number, label, box, crowd in line.boxes:
@@ -61,7 +61,7 @@ def _record(path: Path, image_id: int, lines: list[_Line], count: int, problems:
             if 0 < label < count:
                 fault = found.add(box, label, crowd, place)
             else:
-                what = "is the background" if label == 0 else f"is none of the classes (1 to {count - 1})"
+                what = "is the background" if label == 0 else f"is not one of the classes (1 to {count - 1})"
                 fault = unknown_category(str(label)), f"class {label} {what}"
             if fault:
                 problems.append(Problem(f"{path}:{line.number}", f"box {number}", fault[1], fault[0]))
@@ -71,9 +71,9 @@ def _record(path: Path, image_id: int, lines: list[_Line], count: int, problems:
 
 
 def _split(line: str) -> tuple[str, list[str]]:
-    """(path, words of the boxes). A path may hold spaces and numbers: it ends at the last word with the ending of an image.
+    """Split a line into (path, words of the boxes). The path may hold spaces; it ends at the last word with an image extension.
 
-    Where no word has one, the boxes start where a word has a comma, or is a number.
+    If no word has such an extension, the boxes start at the first word that is a number or has a comma.
     """
     words = list(re.finditer(r"\S+", line))
     ends = [word.end() for word in words if ends_as_image(word.group())]
@@ -87,7 +87,7 @@ def _split(line: str) -> tuple[str, list[str]]:
 
 def _boxes(path: Path, line: int, words: list[str], classes: dict[str, int],
            problems: list[Problem]) -> list[tuple[int, int, list[float], int]]:
-    """[(number, label, four floats, crowd)]. A word of another form is fatal: the file is not what it was taken for."""
+    """Return [(number, label, four floats, crowd)]. A malformed word is fatal, since the file is then in another format."""
     boxes = []
     for number, word in enumerate(words, 1):
         try:

@@ -1,6 +1,6 @@
-"""Reads Pascal VOC annotations: a folder with an XML file for each picture, perhaps a list of those to take.
+"""Read Pascal VOC annotations: a folder with one XML file per image, and optionally a list that selects some of them.
 
-Such a list is a file, or NAME where ImageSets/Main/NAME.txt lies beside the folder.
+The list is a file, or NAME for ImageSets/Main/NAME.txt beside the folder.
 """
 import hashlib
 import os
@@ -16,10 +16,10 @@ from defusedxml.common import DefusedXmlException
 from ..errors import (
     BAD_OBJECT,
     BAD_XML,
-    MISSING_PICTURE,
+    MISSING_IMAGE,
     MISSING_XML,
     OTHER_NAME,
-    TAKEN_PICTURE,
+    TAKEN_IMAGE,
     DataError,
     Problem,
     no_class,
@@ -36,7 +36,7 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def digest(path: Path, image_set: Optional[str] = None) -> str:
-    """Return a hash of the XML files, and of the list that chooses them."""
+    """Return a hash of the XML files and of the list that selects them."""
     return _read_all(path, image_set, [])[1]
 
 
@@ -53,14 +53,14 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
     found = {item.name for _, image in parsed for item in image.objects if item.name}
     classes = choose_classes(path, classes, found)
     labels = {name: label for label, name in enumerate(classes) if label}
-    pictures = PictureFinder(image_dir)
-    records = [_record(number, path / name, image, labels, pictures, problems)
+    finder = ImageFinder(image_dir)
+    records = [_record(number, path / name, image, labels, finder, problems)
                for number, (name, image) in enumerate(parsed, 1)]
     return Annotations([record for record in records if record], named_categories(classes[1:]), problems, digest_of_all)
 
 
 def _read_all(path: Path, image_set: Optional[str], problems: list[Problem]) -> tuple[list[tuple[str, bytes]], str]:
-    """([(name, bytes)], a hash of them all), sorted by name."""
+    """Return ([(name, bytes)] sorted by name, hash of them all)."""
     try:
         names = sorted(entry.name for entry in os.scandir(path) if entry.name.lower().endswith(".xml") and entry.is_file())
     except OSError as error:
@@ -79,11 +79,11 @@ def _read_all(path: Path, image_set: Optional[str], problems: list[Problem]) -> 
 
 
 def _chosen(path: Path, image_set: Path, names: list[str], problems: list[Problem], total: "hashlib._Hash") -> list[str]:
-    """The names that the list asks for."""
+    """Return the XML files that the list names."""
     if not image_set.is_file():
         beside = path.parent / "ImageSets" / "Main" / f"{image_set}.txt"
         if image_set.name != str(image_set) or not beside.is_file():
-            raise DataError(f"{image_set}: no such list of pictures, and no {beside}")
+            raise DataError(f"{image_set}: no such list of images, and no {beside}")
         image_set = beside
     data = image_set.read_bytes()
     total.update(data)
@@ -109,10 +109,10 @@ def lists_beside(path: Path) -> list[str]:
 
 
 def _stems(line: str) -> Iterator[str]:
-    """The names of an XML file that a line of a list may mean, the likeliest first.
+    """Yield the stems of XML files that a line of a list may mean, most likely first.
 
-    A line is a name, which may hold spaces; a path of an image or of an XML file; both of them, with a space between; or a name
-    and, in the list of one class, 1, 0 or -1 behind it.
+    A line is a name, which may hold spaces; the path of an image or XML file; both paths, separated by a space; or, in a list for
+    one class, a name followed by 1, 0 or -1.
     """
     words = line.split()
     parts = [line]
@@ -135,7 +135,7 @@ class _XmlError(Exception):
 
 
 class _Image:
-    """What one XML file says."""
+    """The content of one XML file."""
 
     def __init__(self, root: Element):
         self.file_name = (root.findtext("filename") or "").strip()
@@ -147,11 +147,11 @@ class _Object:
     def __init__(self, node: Element):
         self.name = (node.findtext("name") or "").strip()
         self.texts = [(node.findtext(f"bndbox/{side}") or "").strip() for side in SIDES]
-        # Stray text between the nodes is passed over: findtext reads that of the node alone.
+        # findtext reads the node's own text only, so stray text between nodes is ignored.
         self.difficult = flag(node.findtext("difficult")) == 1
 
     def box(self) -> Union[list[float], str]:
-        """Four floats, or what is wrong with them."""
+        """Return [x1, y1, x2, y2], or a text saying what is wrong."""
         if not self.name:
             return "has no name"
         box = []
@@ -170,8 +170,8 @@ def _parse(data: bytes) -> _Image:
         line, column = error.position
         raise _XmlError(f"not valid XML: {str(error).split(':')[0]}", f"line {line}, column {column + 1}") from error
     except DefusedXmlException as error:
-        raise _XmlError(f"refused, it declares entities: {type(error).__name__}") from error
-    except (ValueError, LookupError) as error:     # an encoding that does not exist or does not fit
+        raise _XmlError(f"refused because it declares entities: {type(error).__name__}") from error
+    except (ValueError, LookupError) as error:     # the declared encoding is unknown or does not match
         raise _XmlError(f"not valid XML: {error}") from error
     if root.tag != "annotation":
         raise _XmlError(f"the root is <{root.tag}>, expected <annotation>")
@@ -182,7 +182,7 @@ def _root(data: bytes) -> Element:
     try:
         return defusedxml.ElementTree.fromstring(data)
     except ValueError:
-        # The parser refuses encodings of several bytes, such as GBK, which Python reads.
+        # The parser refuses multi-byte encodings such as GBK, which Python can decode.
         declared = ENCODING.match(data)
         if declared is None:
             raise
@@ -190,17 +190,17 @@ def _root(data: bytes) -> Element:
 
 
 def file_name_of(data: bytes) -> str:
-    """Return the <filename> of an XML file; "" where there is none, or the file does not read."""
+    """Return the <filename> of an XML file, or "" if it is missing or the file cannot be parsed."""
     try:
         return _parse(data).file_name
     except _XmlError:
         return ""
 
 
-class PictureFinder:
-    """Finds the image of an XML file: the one that is called like the XML file, else the one that <filename> names.
+class ImageFinder:
+    """Finds the image of an XML file: the image of the same name, or else the image that <filename> names.
 
-    Files are renamed after annotating, both together; <filename> stays what it was.
+    Images and XML files are often renamed together, which leaves a stale <filename>.
     """
 
     def __init__(self, image_dir: Path):
@@ -219,7 +219,7 @@ class PictureFinder:
         self.names = NameFinder(image_dir)
 
     def find(self, file_name: str, stem: str) -> Optional[str]:
-        """Return the image's name; None where there is none."""
+        """Return the image's name, or None if there is no image."""
         named = self.names.find(file_name)
         if named not in self.top and not ("/" in named and (self.image_dir / named).is_file()):
             return self.by_stem.get(stem)
@@ -227,24 +227,24 @@ class PictureFinder:
 
 
 def same_stem(file_name: str, stem: str) -> bool:
-    """Whether <filename> means the image that is called like the XML file."""
+    """Return whether <filename> names the image with the stem of the XML file."""
     name = file_name.replace("\\", "/").rsplit("/", 1)[-1]
     return stem in (name, without_extension(name))
 
 
-def _record(image_id: int, xml: Path, image: _Image, labels: dict[str, int], pictures: PictureFinder,
+def _record(image_id: int, xml: Path, image: _Image, labels: dict[str, int], finder: ImageFinder,
             problems: list[Problem]) -> Optional[ImageRecord]:
-    name = pictures.find(image.file_name, xml.stem)
+    name = finder.find(image.file_name, xml.stem)
     if name is None:
-        named = f"{image.file_name!r}, nor one called {xml.stem}" if image.file_name else f"called {xml.stem}"
-        problems.append(Problem(str(xml), "", f"{pictures.image_dir} holds no picture {named}", MISSING_PICTURE))
+        named = f"{image.file_name!r} or called {xml.stem}" if image.file_name else f"called {xml.stem}"
+        problems.append(Problem(str(xml), "", f"{finder.image_dir} holds no image {named}", MISSING_IMAGE))
         return None
     if image.file_name and same_stem(name, xml.stem) and not same_stem(image.file_name, xml.stem):
-        problems.append(Problem(str(xml), "filename", f"is {image.file_name!r}, the image is {name}", OTHER_NAME))
-    if name in pictures.taken:
-        what = f"{name} is the picture of {pictures.taken[name]} too"
-        problems.append(Problem(str(xml), "filename", what, TAKEN_PICTURE))
-    pictures.taken.setdefault(name, xml.name)
+        problems.append(Problem(str(xml), "filename", f"is {image.file_name!r}, but the image is {name}", OTHER_NAME))
+    if name in finder.taken:
+        what = f"{name} is also the image of {finder.taken[name]}"
+        problems.append(Problem(str(xml), "filename", what, TAKEN_IMAGE))
+    finder.taken.setdefault(name, xml.name)
     found = ObjectList()
     for number, item in enumerate(image.objects, 1):
         box = item.box()
@@ -267,5 +267,5 @@ def _layout(config: Mapping[str, Any], train: bool) -> tuple[str, str]:
 
 FORMAT = Format(
     "voc", "Pascal VOC XML", "folder of XML files", read, digest, anno_is_folder=True,
-    image_set="list of pictures, or the name of one in ImageSets/Main", layout=Layout("voc_root", _layout, separate_sets=False),
+    image_set="list of images, or the name of one in ImageSets/Main", layout=Layout("voc_root", _layout, separate_sets=False),
     find=find_voc, lists=lists_beside, revision=2)

@@ -1,27 +1,27 @@
-"""Reads YOLO annotations: a text file for each image, a line for each object, in fractions of the image's sides.
+"""Read YOLO annotations: one text file per image, one line per object, in fractions of the image's sides.
 
     CLASS CENTRE_X CENTRE_Y WIDTH HEIGHT            a box; classes count from 0
-    CLASS X1 Y1 X2 Y2 X3 Y3 ...                     a polygon: its box, and its mask
-    CLASS CENTRE_X CENTRE_Y WIDTH HEIGHT X Y ...    with kpt_shape in data.yaml: the box of key points
+    CLASS X1 Y1 X2 Y2 X3 Y3 ...                     a polygon, which gives box and mask
+    CLASS CENTRE_X CENTRE_Y WIDTH HEIGHT X Y ...    with kpt_shape in data.yaml: a box with key points, which are ignored
 
-The data set is described by data.yaml (or darknet's obj.data), whose train, val and test are what image_set chooses from; or it is
-a folder of labels and one of images. An image without a label file is an image without objects.
+A data set is described by data.yaml or darknet's obj.data, and image_set selects from its train, val and test; or it is a folder of
+labels and a folder of images. An image without a label file has no objects.
 """
 import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from ..errors import BAD_LINE, MISSING_PICTURE, TWICE, DataError, Problem, no_class, unknown_category
+from ..errors import BAD_LINE, MISSING_IMAGE, TWICE, DataError, Problem, no_class, unknown_category
 from ..format import Format, Place, decode_text, read_bytes
-from ..pictures import PictureError
+from ..image_files import ImageError
 from ..records import BACKGROUND, Annotations, ImageRecord, ObjectList, named_categories, no_overlap
 from ..values import number as read_number
-from ._shapes import area_of, box_of, flat, picture_size
+from ._shapes import area_of, box_of, flat, image_size
 from ._yolo_sets import DESCRIPTIONS, YoloSet, description_of, folders, open_set, read_description, walk
 
-FARTHEST = 1.0      # a value this far outside of 0 to 1 is no fraction
-MOST_CLASSES = 9999     # where nothing names them
+FARTHEST = 1.0      # a value this far outside of 0..1 cannot be a fraction
+MOST_CLASSES = 9999     # if nothing names the classes
 
 
 def digest(path: Path, image_set: Optional[str] = None) -> str:
@@ -30,12 +30,12 @@ def digest(path: Path, image_set: Optional[str] = None) -> str:
 
 
 def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image_set: Optional[str] = None) -> Annotations:
-    """Read the labels; image ids are 1, 2, ... in the order of the lists and of the file names."""
+    """Read the labels; image ids are 1, 2, ... in the order of the lists and file names."""
     found = open_set(path, image_set, image_dir)
     problems: list[Problem] = []
     parsed = [(image, _parse(label, found.keypoints, problems)) for image, label in found.images if label.is_file()]
     if not parsed:
-        raise DataError(f"{path}: none of the {len(found.images)} images has a label file: {found.images[0][1]} is not there")
+        raise DataError(f"{path}: none of the {len(found.images)} images has a label file: {found.images[0][1]} does not exist")
     problems += _stray(found, image_dir)
     rows = dict(parsed)
     used = {row.number for lines in rows.values() for row in lines}
@@ -51,16 +51,16 @@ def read(image_dir: Path, path: Path, classes: Optional[list[str]] = None, image
 
 
 class _Row(NamedTuple):
-    """A line of a label file, in fractions."""
+    """A line of a label file, in fractions of the image's sides."""
 
     line: int
-    number: int                             # class
-    box: Optional[tuple[float, ...]]        # centre and sides
+    number: int                             # class, from 0
+    box: Optional[tuple[float, ...]]        # centre x, centre y, width, height
     polygon: list[tuple[float, float]]      # of an object without `box`
 
 
 def _parse(path: Path, keypoints: bool, problems: list[Problem]) -> list[_Row]:
-    """The usable lines of a label file."""
+    """Return the usable lines of a label file."""
     rows: list[_Row] = []
     seen: dict[Any, int] = {}      # object -> line
     for line, text in enumerate(decode_text(path, read_bytes(path)).splitlines(), 1):
@@ -81,16 +81,16 @@ def _parse(path: Path, keypoints: bool, problems: list[Problem]) -> list[_Row]:
 
 
 def _row(line: int, words: tuple[str, ...], keypoints: bool) -> _Row:
-    """Parse a line; ValueError says what is wrong with it."""
+    """Parse a line; ValueError says what is wrong."""
     values = [_number(word) for word in words]
     number, rest = values[0], values[1:]
     if number != int(number) or number < 0:
-        raise ValueError(f"class {words[0]} is not a whole number from 0 on")
+        raise ValueError(f"class {words[0]} is not a whole number >= 0")
     box = len(rest) == 4 or (keypoints and len(rest) > 4)
     if not box and (len(rest) < 6 or len(rest) % 2):
-        hint = "; a sixth value, a confidence, is of a detector's results" if len(rest) == 5 else ""
-        raise ValueError(f"has {len(words)} values: expected class, centre x, centre y, width, height, or class and the x and y "
-                         f"of 3 points or more{hint}")
+        hint = "; a sixth value is the confidence in a detector's results" if len(rest) == 5 else ""
+        raise ValueError(f"has {len(words)} values: expected class, centre x, centre y, width, height, or class and x, y of at "
+                         f"least 3 points{hint}")
     wild = next((word for word, value in zip(words[1:5] if box else words[1:], rest) if abs(value - 0.5) >= 0.5 + FARTHEST), None)
     if wild is not None:
         raise ValueError(f"{wild} is not a fraction of the image's side: expected 0 to 1, not pixels")
@@ -106,8 +106,8 @@ def _number(word: str) -> float:
 
 
 def _classes(path: Path, names: Optional[list[str]], classes: Optional[list[str]], used: set[int]) -> tuple[list[str], list[str]]:
-    """(name of each class number, classes with the background first)."""
-    if names is None:       # nothing names them: as they are asked for, else their numbers
+    """Return (the name of each class number, the classes with the background first)."""
+    if names is None:       # nothing names the classes: use the requested names, else the numbers
         if classes is not None:
             return classes[1:], classes
         most = max((number for number in used if number <= MOST_CLASSES), default=-1)
@@ -123,10 +123,10 @@ def _record(image_id: int, image: Path, label: Path, rows: list[_Row], image_dir
             names: list[str], problems: list[Problem]) -> Optional[ImageRecord]:
     name = os.path.relpath(image, image_dir)
     try:
-        height, width = picture_size(image)
-    except PictureError as error:
+        height, width = image_size(image)
+    except ImageError as error:
         gone = not image.exists()
-        problems.append(Problem(str(image), "", "no such image" if gone else str(error), MISSING_PICTURE if gone else error.kind))
+        problems.append(Problem(str(image), "", "no such image" if gone else str(error), MISSING_IMAGE if gone else error.kind))
         return None
     found = ObjectList()
     for row in rows:
@@ -146,11 +146,11 @@ def _record(image_id: int, image: Path, label: Path, rows: list[_Row], image_dir
 def _unknown(number: int, names: list[str]) -> tuple[str, str]:
     if number < len(names):
         return no_class(names[number])
-    return unknown_category(str(number)), f"class {number} has no name: there are {len(names)}, 0 to {len(names) - 1}"
+    return unknown_category(str(number)), f"class {number} has no name: there are {len(names)} names, 0 to {len(names) - 1}"
 
 
 def _scaled(row: _Row, height: int, width: int) -> tuple[list[float], Optional[float], Any]:
-    """(box, area, segmentation) in pixels."""
+    """Return (box, area, segmentation) in pixels."""
     if row.box:
         x, y, w, h = row.box
         return [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height], None, None
@@ -159,14 +159,14 @@ def _scaled(row: _Row, height: int, width: int) -> tuple[list[float], Optional[f
 
 
 def _stray(found: YoloSet, image_dir: Path) -> list[Problem]:
-    """Label files without an image."""
+    """Return a problem for each label file without an image."""
     known = {label for _, label in found.images}
-    return [Problem(str(label), "", f"no image of this name in {image_dir}", MISSING_PICTURE)
+    return [Problem(str(label), "", f"no image of this name in {image_dir}", MISSING_IMAGE)
             for label in found.labels if label not in known]
 
 
 def find_images(anno_path: Path, image_set: Optional[str]) -> Path:
-    """Return the folder of a set's images: that of its only folder, else the root of the data set."""
+    """Return the folder of a set's images: the set's folder if it has just one, else the root of the data set."""
     path = description_of(anno_path)
     if path is None:
         return folders(anno_path, image_set)[1]
@@ -176,7 +176,7 @@ def find_images(anno_path: Path, image_set: Optional[str]) -> Path:
 
 
 def default_set(anno_path: Path, train: bool) -> Optional[str]:
-    """Return the set that is trained or evaluated on if none is named."""
+    """Return the set to train or evaluate on if none is named."""
     path = description_of(anno_path)
     if path is not None:
         return "train" if train else "val"
@@ -186,7 +186,7 @@ def default_set(anno_path: Path, train: bool) -> Optional[str]:
 
 
 def find(folder: Path) -> list[Place]:
-    """Return the data set that a folder holds."""
+    """Return the data sets that a folder describes, or the data set in it."""
     for path in sorted(path for path in folder.iterdir() if path.suffix in DESCRIPTIONS and path.is_file()):
         try:
             found = read_description(path)

@@ -1,5 +1,5 @@
 "use strict";
-// Text goes into the page as text nodes and attributes only, never as HTML: names may hold anything.
+// Text goes into the page as text nodes and attributes only, never as HTML: names may contain anything.
 const data = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = ["#2b7de0", "#e4572e", "#1b9e77", "#a05eb5", "#c99700", "#00a1b0", "#d6337c", "#6b8e23", "#9b6b43", "#5b6abf"];
 const byId = (id) => document.getElementById(id);
@@ -20,7 +20,7 @@ function card(name, value, main) {
   return make("div", {class: main ? "card main" : "card"}, make("span", null, name), make("b", null, value));
 }
 
-// A number near `step` that is 1, 2 or 5 times a power of ten.
+// Round `step` up to 1, 2 or 5 times a power of ten.
 function roundStep(step) {
   const power = 10 ** Math.floor(Math.log10(step));
   return power * [1, 2, 5, 10].find((factor) => factor * power >= step * 0.999);
@@ -80,7 +80,7 @@ function bar(name, part, value, small, press, pressed) {
     : make("div", {class: "bar"}, ...content);
 }
 
-// columns: [{name, value(row), show(row)}]; a click on a head sorts, a second one the other way round. Rows without a value stay last.
+// columns: [{name, value(row), show(row)}]; a click on a header sorts, a second click reverses. Rows without a value stay last.
 function sortableTable(table, columns, rows, state) {
   const column = columns[state.column];
   const sorted = rows.slice().sort((a, b) => {
@@ -120,8 +120,8 @@ function shape(item, box, outlines, colour, dash, label, width) {
 }
 
 function panel(example, title, shapes) {
-  const picture = make("svg:svg", {viewBox: `0 0 ${example.width} ${example.height}`, role: "img", "aria-label": `${title}: ${example.name}`});
-  if (example.src) picture.append(make("svg:image", {href: example.src, width: example.width, height: example.height}));
-  picture.append(...shapes);
-  return make("div", null, picture);
+  const image = make("svg:svg", {viewBox: `0 0 ${example.width} ${example.height}`, role: "img", "aria-label": `${title}: ${example.name}`});
+  if (example.src) image.append(make("svg:image", {href: example.src, width: example.width, height: example.height}));
+  image.append(...shapes);
+  return make("div", null, image);
 }

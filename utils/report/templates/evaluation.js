@@ -1,7 +1,7 @@
 const state = {kind: 0, bin: data.kinds[0].bestBin, label: -1, error: "", iou: 1, shown: 6, sort: {column: 1, down: true}};
-const ERROR_HINTS = {class: "in the right place, of another class", location: "of the right class, IoU 0.1 to 0.5",
-  both: "wrong class, and not well placed", duplicate: "a better detection has the object", background: "no object there",
-  missed: "object not found at all"};
+const ERROR_HINTS = {class: "right place, wrong class", location: "right class, IoU 0.1 to 0.5",
+  both: "wrong class and poorly localised", duplicate: "a better detection matches the object", background: "no object here",
+  missed: "object without any detection"};
 const kind = () => data.kinds[state.kind];
 const above = (counts) => counts.slice(state.bin).reduce((sum, count) => sum + count, 0);
 const score = () => state.bin / data.bins;
@@ -33,7 +33,7 @@ function drawCurves() {
   const {AP50, AP75, AP} = kind().figures, rows = kind().perClass;
   const lines = present.length ? [line("IoU 0.50", meanOf(fifty), AP50, COLOURS[0]), line("IoU 0.75", meanOf(seventyFive), AP75, COLOURS[1]),
     line("IoU 0.50:0.95", meanOf(all), AP, "var(--ink)", 2.4)] : [];
-  lineChart(byId("pr-mean"), lines, [0, 1, 0, 1], {x: "recall", title: "Precision over recall, mean of the classes"});
+  lineChart(byId("pr-mean"), lines, [0, 1, 0, 1], {x: "recall", title: "Precision over recall, mean over classes"});
   let some, title;
   if (state.label >= 0) {
     const k = state.label;
@@ -56,8 +56,8 @@ function drawErrors() {
     name, costs[name] / most, `+${(100 * costs[name]).toFixed(1)}`, `${counts[name]} · ${ERROR_HINTS[name]}`,
     () => choose({error: state.error === name ? "" : name}), state.error === name));
   byId("tide").replaceChildren(...rows);
-  byId("tide-all").textContent = `Without any wrong detection AP would gain ${(100 * costs["false positives"]).toFixed(1)}, ` +
-    `without any object not found ${(100 * costs["false negatives"]).toFixed(1)}.`;
+  byId("tide-all").textContent = `Without wrong detections, AP would gain ${(100 * costs["false positives"]).toFixed(1)}, ` +
+    `without missed objects, ${(100 * costs["false negatives"]).toFixed(1)}.`;
 }
 
 function drawClasses() {
@@ -109,7 +109,7 @@ function drawConfusion() {
       ...columns.map((column) => cell(row, column))))));
 }
 
-// Change what is shown, and draw what depends on it.
+// Update the state and redraw what depends on it.
 function choose(change) {
   Object.assign(state, change, change.shown ? {} : {shown: 6});
   byId("score").value = score().toFixed(2);

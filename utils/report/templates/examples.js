@@ -2,7 +2,7 @@
 const KIND_NAMES = ["right", "class", "location", "both", "duplicate", "background", "crowd"];
 const KIND_COLOURS = ["#2fbf71", "#ff9f1c", "#2b9df4", "#c77dff", "#f2d024", "#f0483e", "#9aa5b5"];
 const OBJECT_COLOUR = "#2fbf71", MISSED_COLOUR = "#ff3d81";
-// An object is missed if neither a detection has it nor one that could be mended would, from the chosen score on.
+// An object is missed if no detection above the chosen score matches it, or could be fixed to match it.
 const isMissed = (object) => !object[1] && !(object[2] > 0 && object[2] >= score()) && !(object[3] > 0 && object[3] >= score());
 const hasDetection = (object) => object[1] || (object[2] > 0 && object[2] >= score());
 const ofLabel = (label) => state.label < 0 || label === state.label;
@@ -23,7 +23,7 @@ function drawExample(example, {content, found}) {
     return shape("object", object[4], object[5], has ? OBJECT_COLOUR : MISSED_COLOUR, object[1] ? "2 4" : has ? null : "6 4",
                  short(object[0]) + (object[1] ? " (crowd)" : ""), example.width);
   });
-  // The best on top, and what is filtered for above all.
+  // Best detections on top; the selected error type above all others.
   const wanted = KIND_NAMES.indexOf(state.error);
   const detections = found.slice().reverse().sort((a, b) => (a[2] === wanted) - (b[2] === wanted)).map((item) => shape(
     "found", item[4], item[5], KIND_COLOURS[item[2]], null, `${short(item[0])} ${item[1].toFixed(2)}`, example.width));
@@ -39,8 +39,8 @@ function drawExamples() {
     .sort(([a], [b]) => b.kinds[state.kind].cost - a.kinds[state.kind].cost);
   const some = fitting.slice(0, state.shown);
   byId("examples").replaceChildren(...some.map(([example, seen]) => drawExample(example, seen)),
-    ...(fitting.length ? [] : [make("p", {class: "empty"}, "None of the images fits.")]));
-  byId("shown").textContent = `${some.length} of ${fitting.length} that fit are drawn.`;
+    ...(fitting.length ? [] : [make("p", {class: "empty"}, "No image matches the filters.")]));
+  byId("shown").textContent = `${some.length} of ${fitting.length} matching images shown.`;
   byId("more").hidden = some.length === fitting.length;
 }
 

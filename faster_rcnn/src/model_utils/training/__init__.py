@@ -1,1 +1,1 @@
-"""Steps, epochs, checkpoints and logs of a training run, on one device or several."""
+"""Steps, epochs, checkpoints and logs of a training run on one or several devices."""

@@ -1,7 +1,6 @@
-"""What a training run tells: lines on the screen, loss_{rank}.log, metrics.jsonl, curves.png, curves.html,
-TensorBoard events.
+"""The output of a training run: console lines, loss_{rank}.log, metrics.jsonl, curves.png, curves.html, TensorBoard events.
 
-A step is one update; `step` counts them over the whole run from 1, `batch` within the epoch.
+A step is one update; `step` counts from 1 over the whole run, `batch` within the epoch.
 """
 import json
 import math
@@ -19,36 +18,36 @@ from ..files import write_text, writing
 from .precision import LossScale
 from .step import StepResult
 
-POSITION = re.compile(r"epoch: (\d+) step: (\d+),")      # the beginning of a line of loss_{rank}.log
+POSITION = re.compile(r"epoch: (\d+) step: (\d+),")      # start of a line of loss_{rank}.log
 
 
 def with_sums(losses: Mapping[str, float]) -> dict[str, float]:
-    """The losses between their sums: those of LOSS_SUMS, each loss, total_loss."""
+    """Return the sums of LOSS_SUMS, then each loss, then total_loss."""
     sums = {name: sum(value for key, value in losses.items() if key.startswith(start)) for name, start in LOSS_SUMS.items()}
     return {**sums, **losses, "total_loss": sum(losses.values())}
 
 
 def of_validation(losses: Mapping[str, float]) -> dict[str, float]:
-    """The same of the losses of the validation set: val_NAME; nothing if there are none."""
+    """Return `with_sums` of validation losses as val_NAME; empty if there are none."""
     return {f"val_{name}": value for name, value in with_sums(losses).items()} if losses else {}
 
 
 class TrainLog:
-    """The log of a run, appended to. Losses and norms are means over the steps since the line before.
+    """The log of a run; files are appended to. Losses and norms are means over the steps since the previous line.
 
-    log_interval: batches between two lines; the end of an epoch has one too. Of several devices one is the `writer`.
+    log_interval: batches between lines; the end of an epoch has one too. Only the rank that is the `writer` writes.
     """
 
     def __init__(self, output_path: Path | str, *, total_steps: int, done_steps: int, images_per_step: int, log_interval: int,
                  rank: int = 0, writer: bool = True):
         self.total_steps, self.images_per_step, self.log_interval = total_steps, images_per_step, log_interval
         self.writer, self._bar = writer, None
-        self._sums: dict[str, float] = {}                   # of the steps since the line before
-        self._count = 0                                     # these steps
-        self._mark: float | None = None                     # when the step before ended; None: time is not taken
-        # Steps and seconds since the line before, of the epoch, and in all.
+        self._sums: dict[str, float] = {}                   # since the previous line
+        self._count = 0                                     # steps in _sums
+        self._mark: float | None = None                     # end of the previous step; None: the next step is not timed
+        # [steps, seconds] since the previous line, in the epoch, and in total.
         self._line_time, self._epoch_time, self._all_time = [0, 0.0], [0, 0.0], [0, 0.0]
-        self._recorded, self._drawn = False, time.monotonic()     # whether there is something to draw; when that was done
+        self._recorded, self._drawn = False, time.monotonic()     # whether there is something to plot; time of the last plot
         if not writer:
             return
         from tensorboardX import SummaryWriter
@@ -63,18 +62,18 @@ class TrainLog:
             self._bar = tqdm(total=total_steps, initial=done_steps, desc="train", unit="step", dynamic_ncols=True)
 
     def say(self, text: str) -> None:
-        """A line on the screen."""
+        """Print a line."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stdout)
         elif self.writer:
             print(text, flush=True)
 
     def pause(self) -> None:
-        """What happens until the next step is not training time."""
+        """Exclude the time until the next step from the training time."""
         self._mark = None
 
     def step(self, step: int, epoch: int, batch: int, result: StepResult, lr: float, scale: LossScale, last: bool) -> None:
-        """Take a step's StepResult and the LossScale; `last`: of the epoch or of the run."""
+        """Log a step. last: whether it is the last one of the epoch or of the run."""
         self._take_time()
         if result.applied:
             self._count += 1
@@ -109,7 +108,7 @@ class TrainLog:
             self.tell(line)
 
     def tell(self, line: str) -> None:
-        """A line of loss_{rank}.log and on the screen."""
+        """Write a line to loss_{rank}.log and print it."""
         if self.writer:
             _append(self._losses, line)
             self.say(line)
@@ -123,7 +122,7 @@ class TrainLog:
         self._mark = now
 
     def _pace(self, step: int, rate: float) -> str:
-        """Images a second and the time left; nothing after the first step, which compiles."""
+        """Format images per second and remaining time; "" after the first step, whose time is mostly compilation."""
         if not self._all_time[0]:
             return ""
         left = (self.total_steps - step) * self._all_time[1] / self._all_time[0]
@@ -131,9 +130,9 @@ class TrainLog:
         return shown + (f", {format_seconds(left)} left" if step < self.total_steps else "")
 
     def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl and its numbers for TensorBoard; a number that is not finite is null.
+        """Write a line of metrics.jsonl and the TensorBoard scalars. Non-finite numbers become null.
 
-        A value may be a dict of numbers: of TensorBoard's scalars `segm/AP` is one.
+        A value may be a dict of numbers; TensorBoard names its scalars `segm/AP` and so on.
         """
         if not self.writer:
             return
@@ -151,9 +150,9 @@ class TrainLog:
             self._board.flush()
 
     def draw_curves(self, pause: float = 0.0) -> None:
-        """Draw losses, learning rate and AP of metrics.jsonl into curves.png and curves.html.
+        """Plot losses, learning rate and AP from metrics.jsonl to curves.png and curves.html.
 
-        pause: seconds that must have passed since the last time, or since the start; 0: the run has ended.
+        pause: minimum number of seconds since the last plot or the start; 0: the run has ended.
         """
         if not self.writer or not self._recorded or time.monotonic() - self._drawn < pause:
             return
@@ -161,18 +160,18 @@ class TrainLog:
         from ..evaluation.plots import plot_training  # matplotlib takes a second
 
         metrics = Path(self._metrics.name)
-        pictures: dict[str, Callable[[Path], Any]] = {
+        plots: dict[str, Callable[[Path], Any]] = {
             "curves.png": lambda path: plot_training(metrics, path),
             "curves.html": lambda path: write_training(metrics, path, running=pause > 0)}
-        for name, draw in pictures.items():
+        for name, draw in plots.items():
             try:
                 draw(metrics.with_name(name))
-            except (OSError, InputError, ImportError) as error:      # a picture is not worth a run
+            except (OSError, InputError, ImportError) as error:      # a failed plot must not end the run
                 self.say(f"{name} cannot be drawn: {error}")
         self._drawn = time.monotonic()
 
     def state(self) -> dict[str, Any]:
-        """Plain numbers, for `load_state`: a run that goes on has the lines of one that was not stopped."""
+        """Return numbers for `load_state`, so that a resumed run logs the same lines as an uninterrupted one."""
         return {"sums": self._sums, "count": self._count}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -190,9 +189,9 @@ class TrainLog:
 
 
 def cut_logs(output_path: Path | str, values: Mapping[str, Any]) -> None:
-    """Remove from loss_0.log and metrics.jsonl what a killed run wrote after its state; the resumed run writes it again.
+    """Remove from loss_0.log and metrics.jsonl what a killed run wrote after its last state; the resumed run writes it again.
 
-    values: those of the state.
+    values: of the state.
     """
     root, last = Path(output_path), (values["epoch"] + 1, values["batch"])
 
@@ -207,7 +206,7 @@ def cut_logs(output_path: Path | str, values: Mapping[str, Any]) -> None:
         kept = True
         for line in text:
             found = POSITION.match(line)
-            kept = tuple(map(int, found.groups())) <= last if found else kept      # what follows a line belongs to it
+            kept = tuple(map(int, found.groups())) <= last if found else kept      # other lines belong to the line before
             if kept:
                 yield line
 
@@ -215,7 +214,7 @@ def cut_logs(output_path: Path | str, values: Mapping[str, Any]) -> None:
         path = root / name
         if path.is_file():
             before = path.read_text(encoding="utf-8", errors="replace")
-            after = "".join(f"{line}\n" for line in chosen(before.split("\n")[:-1]))       # the last one is not whole, or empty
+            after = "".join(f"{line}\n" for line in chosen(before.split("\n")[:-1]))       # the last item is incomplete or empty
             if after != before:
                 write_text(path, after)
 

@@ -1,13 +1,13 @@
 # Same as faster_rcnn/src/model_utils/training/checkpoint.py
-"""What a training run leaves to evaluate and to go on from.
+"""The checkpoints of a training run, for evaluation and for resuming.
 
 OUTPUT_PATH/checkpoint/ holds
-    NAME-EPOCH_STEP.ckpt    weights, the newest of them
-    last.ckpt, best.ckpt    weights: the newest, also of a run that was stopped, and those of the best AP
-    state.ckpt              all that a run needs to go on: weights, optimiser, averaged weights, position
-    state_before.ckpt       the state before that one, for --resume=auto if state.ckpt is damaged
-Weights are the averaged ones where they are kept. Each file has a checksum. It is written beside its place and renamed when it is
-whole, so that neither a full disk nor an interruption costs the one before.
+    NAME-EPOCH_STEP.ckpt    weights, the newest few
+    last.ckpt, best.ckpt    weights: the newest, also of a stopped run, and those with the best AP
+    state.ckpt              everything needed to resume: weights, optimizer, averaged weights, position
+    state_before.ckpt       the previous state, for --resume=auto if state.ckpt is damaged
+Weights are the averaged weights if the run keeps them. Each file has a checksum and is written to a temporary name and renamed when
+complete, so neither a full disk nor an interruption destroys the previous file.
 """
 import json
 import logging
@@ -30,10 +30,10 @@ from .step import RunState, TrainStep
 
 VERSION = 1
 STATE, STATE_BEFORE = "state.ckpt", "state_before.ckpt"
-# A run cannot go on with another value of these: the weights or the position would not fit.
+# A resumed run must have the same values of these: otherwise the weights or the position would not fit.
 FIXED_KEYS = ("backbone", "num_classes", "coco_classes", "batch_size", "accumulate_steps", "dataset", "keep_empty",
               "repeat_threshold")
-# These and FREE_KEYS of model.py may change between two parts of a run: they change nothing that training computes.
+# These and model.py's FREE_KEYS may differ in a resumed run: training does not depend on them.
 COMMON_FREE_KEYS = frozenset((
     "enable_modelarts", "data_url", "data_path", "checkpoint_url", "load_path", "train_url",
     "device_target", "device_id", "backend", "runtime_num_threads", "num_parallel_workers", "output_path", "mindrecord_dir",
@@ -43,29 +43,29 @@ COMMON_FREE_KEYS = frozenset((
     "perf_steps", "perf_warmup", "data_timeout", "checkpoint_path", "detections", "ckpt_file", "file_name",
     "file_format", "aipp_path", "mindir_path", "onnx_path", "input", "score_thr", "draw", "scorer", "max_dets", "report",
     "test_batch_size", "tta", "tile", "overlap", "val_loss"))
-# Keys that belong to a command line, not to the run: config.yaml, which later commands begin with, does not have them.
+# Keys of one command line rather than of the run; config.yaml, which later commands start from, omits them.
 CALL_KEYS = ("resume", "distribute", "enable_modelarts", "data_url", "checkpoint_url", "train_url", "perf_steps", "checkpoint_path",
              "detections", "ckpt_file", "mindir_path", "onnx_path", "input", "settings_path", "results_path", "aipp_path")
-# What a run writes into its output folder, MindRecord files apart.
+# Files that a run writes to its output folder, other than MindRecord files.
 RUN_FILES = ("config.yaml", "checkpoint", "loss_*.log", "metrics.jsonl", "curves.png", "curves.html", "events.out.tfevents.*")
 log = logging.getLogger(__name__)
 
 
 class CheckpointFolder:
-    """OUTPUT_PATH/checkpoint; `train_step` is a TrainStep. Of several devices one is the `writer`. classes: their names."""
+    """OUTPUT_PATH/checkpoint. Only the rank that is the `writer` writes. classes: class names stored with the weights."""
 
     def __init__(self, output_path: Path | str, name: str, keep: int, writer: bool = True, classes: Sequence[str] = ()):
         self.path, self.name, self.keep, self.writer = Path(output_path) / "checkpoint", name, keep, writer
-        self.sound = False      # state.ckpt is known to be: this process has read or written it
+        self.sound = False      # whether state.ckpt is known to be intact: this process has read or written it
         self.names = {CLASS_NAMES: json.dumps(list(classes))} if classes else {}
         if writer:
             self.path.mkdir(parents=True, exist_ok=True)
             clear_leftovers(self.path)
-            for leftover in self.path.glob("*.partial.*"):      # of a killed run of an earlier version
+            for leftover in self.path.glob("*.partial.*"):      # left by a killed run of an earlier version
                 leftover.unlink()
 
     def save(self, train_step: TrainStep, epoch: int, step: int) -> None:
-        """Weights after `step` steps of epoch `epoch`; the oldest beyond `keep` go."""
+        """Save the weights after `step` steps of epoch `epoch`, and delete the oldest beyond `keep`."""
         if not self.writer:
             return
         path = self.path / f"{self.name}-{epoch}_{step}.ckpt"
@@ -75,7 +75,7 @@ class CheckpointFolder:
             old.unlink()
 
     def save_last(self, train_step: TrainStep) -> None:
-        """Weights of a run that is stopped between two checkpoints."""
+        """Save the weights of a run that is stopped between two checkpoints."""
         if self.writer:
             write_checkpoint(self.path / "last.ckpt", train_step.weights())
 
@@ -84,7 +84,7 @@ class CheckpointFolder:
             write_checkpoint(self.path / "best.ckpt", train_step.weights(), self.names)
 
     def save_state(self, train_step: TrainStep, values: Mapping[str, Any]) -> None:
-        """All that `resume` needs; values: what JSON can hold."""
+        """Save everything that `resume` needs. values: JSON-serialisable."""
         if self.writer:
             tensors, more = train_step.state()
             state = {STATE_KEY: json.dumps({"version": VERSION, **more, **values})}
@@ -93,7 +93,7 @@ class CheckpointFolder:
             self.sound = True
 
     def numbered(self) -> list[Path]:
-        """NAME-EPOCH_STEP.ckpt, oldest first."""
+        """Return the files NAME-EPOCH_STEP.ckpt, oldest first."""
         pattern = re.compile(rf"{re.escape(self.name)}-(\d+)_(\d+)\.ckpt")
         found = [(pattern.fullmatch(path.name), path) for path in self.path.iterdir()]
         return [path for _, path in sorted((tuple(map(int, match.groups())), path) for match, path in found if match)]
@@ -101,22 +101,22 @@ class CheckpointFolder:
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Parameter], texts: Mapping[str, str] | None = None,
                      before: Path | None = None) -> None:
-    """Write name -> Parameter and name -> text, whole or not at all; InputError where the file system refuses.
+    """Write name -> Parameter and name -> text atomically; InputError if the file cannot be written.
 
-    before: where the file goes that was at `path`.
+    before: path that the previous file at `path` is kept under.
     """
     try:
         with replacing(path) as partial:
             save_checked(partial, tensors, texts)
-            partial.chmod(0o644)        # MindSpore leaves it to its owner, read-only
+            partial.chmod(0o644)        # MindSpore writes it read-only and only for its owner
             if before:
                 _place_copy(path, before)
     except OSError as error:
-        raise InputError(f"{error}; what was there before is whole") from error
+        raise InputError(f"{error}; the previous file is intact") from error
 
 
 def _place_copy(path: Path, target: Path) -> None:
-    """`target` becomes another name of `path`, or a copy where the file system has no such thing."""
+    """Make `target` a hard link to `path`, or a copy if the file system has no hard links."""
     with replacing(target) as partial:
         try:
             os.link(path, partial)
@@ -125,7 +125,7 @@ def _place_copy(path: Path, target: Path) -> None:
 
 
 def find_state(resume: str, output_path: Path | str) -> Path | None:
-    """The state that --resume means: none for "", that of output_path, if any, for "auto", else a file or folder's."""
+    """Return the state file that --resume names: None for "", the run's own in output_path for "auto", else of a file or folder."""
     if not resume:
         return None
     if resume == "auto":
@@ -140,9 +140,9 @@ def find_state(resume: str, output_path: Path | str) -> Path | None:
 
 
 def open_state(resume: str, output_path: Path | str) -> tuple[RunState, Path] | None:
-    """Return the state that --resume means, and where it is; None if there is none.
+    """Return the state that --resume names, and its path; None if there is none.
 
-    For "auto", the state before it takes the place of a damaged one, with a warning.
+    For "auto", a damaged state is replaced by the previous one, with a warning.
     """
     path = find_state(resume, output_path)
     if path is None:
@@ -154,54 +154,54 @@ def open_state(resume: str, output_path: Path | str) -> tuple[RunState, Path] | 
         if resume != "auto" or before == path or not before.is_file():
             raise
         state = read_state(before)
-        log.warning("%s; the run resumes from the state before it, %s", error, before)
+        log.warning("%s; resuming from the previous state, %s", error, before)
         return state, before
 
 
 def read_state(path: Path) -> RunState:
-    """Read a state that `CheckpointFolder.save_state` wrote."""
+    """Read a state written by `CheckpointFolder.save_state`."""
     try:
         tensors = load_checked(path)
     except DamagedError as error:
         raise DamagedError(f"resume: {error}") from error
     if STATE_KEY not in tensors:
         beside = path.with_name(STATE)
-        instead = f"; take {beside}" if beside.is_file() else "; to start from these weights set pre_trained"
-        raise InputError(f"resume: {path}: holds weights and no state of a run{instead}")
+        instead = f"; give {beside}" if beside.is_file() else "; to start from these weights, set pre_trained"
+        raise InputError(f"resume: {path}: holds weights, not the state of a run{instead}")
     try:
         values = json.loads(tensors.pop(STATE_KEY))
         values["version"]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise DamagedError(f"resume: {path}: damaged: its state is no JSON of a run") from error
+        raise DamagedError(f"resume: {path}: damaged: its state is not the JSON of a run") from error
     require_finite(tensors, f"resume: {path}")
     if values["version"] != VERSION:
-        raise InputError(f"resume: {path}: of format {values['version']}; this version goes on with format {VERSION}")
+        raise InputError(f"resume: {path}: state of format {values['version']}; this version reads format {VERSION}")
     return RunState(tensors, values)
 
 
 def check_same_run(values: Mapping[str, Any], config: Config, facts: Mapping[str, Any], source: Path | str) -> None:
-    """InputError where a run cannot go on with this configuration, a warning where it goes on otherwise than it began.
+    """Raise InputError if the run cannot resume with this configuration; warn if it will train differently.
 
-    facts: what position and data order rest on besides the configuration, name -> value, as `values["facts"]` has them.
+    facts: {name: value} that position and data order depend on besides the configuration, as in `values["facts"]`.
     """
     before, now = {**translated(values["config"]), **values["facts"]}, {**config.to_dict(), **facts}
-    if not before.get("coco_classes"):      # of an earlier version: now those of the data are in the configuration
+    if not before.get("coco_classes"):      # from an earlier version; now the configuration holds the classes of the data
         before.pop("coco_classes", None)
     free = COMMON_FREE_KEYS | FREE_KEYS
     if config.lr_schedule == "cosine" and not config.epoch_size:
-        free -= {"max_steps"}       # the rate falls to 0 there
+        free -= {"max_steps"}       # max_steps then sets the step at which the rate reaches 0
     changed = [name for name in now if name in before and before[name] != now[name] and name not in free]
     for name in changed:
-        told = f"resume: {name} was {_shown(before[name])} and is {_shown(now[name])} now"
+        what = f"resume: {name} was {_shown(before[name])} and is now {_shown(now[name])}"
         if name in FIXED_KEYS or name in facts:
-            raise InputError(f"{told}: {source} cannot go on so; set it back, or start anew with --pre_trained")
-        log.warning("%s: the run goes on, but not as it would have", told)
+            raise InputError(f"{what}: {source} cannot resume with it; set it back, or start a new run with --pre_trained")
+        log.warning("%s: the rest of the run will differ from the original", what)
 
 
 def translated(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a state, in which earlier versions had the factor under the name of the chance.
+    """Return the configuration of a state under today's keys: earlier versions kept expand_factor in `expand_ratio`.
 
-    What a key of today was before it existed is in it too.
+    Keys that did not exist get the value that earlier versions behaved as.
     """
     values = {"stem_pool_padding": "both", **values}
     factor = values.get("expand_ratio")
@@ -216,10 +216,10 @@ def _shown(value: Any, most: int = 60) -> str:
 
 
 def set_aside(output_path: Path | str) -> Path | None:
-    """Move an earlier run's files to OUTPUT_PATH/earlier/N, so that a new run cannot harm them; the folder or None."""
+    """Move the files of an earlier run to OUTPUT_PATH/earlier/N, out of the way of a new run; return that folder or None."""
     root = Path(output_path)
     if not any((root / "checkpoint").glob("*.ckpt")):
-        return None     # it left nothing to evaluate or to go on from
+        return None     # the earlier run left nothing worth keeping
     shelf = next(shelf for n in range(1, 10 ** 6) if not (shelf := root / "earlier" / str(n)).exists())
     shelf.mkdir(parents=True)
     for pattern in RUN_FILES:

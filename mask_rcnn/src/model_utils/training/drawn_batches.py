@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/training/drawn_batches.py
-"""Draw training batches with their boxes and outlines as the network receives them, for check.py --draw."""
+"""Draw training batches with boxes and outlines as the network receives them, for check.py --draw."""
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from ..data.source import name_classes
 from ..files import replacing
 from ..inference.draw import colour_of, draw_detections
 
-EDGES = "gt_edges"      # column of the outlines: x0, y0, x1, y1, part in pixels of the input, 0 = padding
+EDGES = "gt_edges"      # column of mask outlines: x0, y0, x1, y1, part in input pixels; 0 = padding
 
 
 def draw(config_path: Path, keys: Mapping[str, Any], folder: Path, count: int, scratch: Path) -> int:
-    """Draw the first images of the first epochs into `folder`: EPOCH_NUMBER_IDENTIFIER.jpg. Return how many.
+    """Draw the first images of the first epochs into `folder` as EPOCH_NUMBER_IDENTIFIER.jpg; return their number.
 
-    keys: override the configuration; scratch: a folder for the conversion.
+    keys: override the configuration; scratch: folder for the conversion.
     """
     config = load_config(config_path, {**keys, "output_path": str(scratch), "mindrecord_dir": ""}, classes_of_data=True)
     transform = dataset.build_train_transform(config)
@@ -45,7 +45,7 @@ def draw(config_path: Path, keys: Mapping[str, Any], folder: Path, count: int, s
 
 
 def draw_row(row: Mapping[str, np.ndarray], config: Config, class_names: Sequence[str]) -> np.ndarray:
-    """Return the drawing (H, W, 3) uint8 of one image of a batch; row: its columns by name, see dataset.py."""
+    """Return the drawing (H, W, 3) uint8 of one image of a batch. row: columns by name, see dataset.py."""
     image = row["image"].transpose(1, 2, 0) * np.array(config.image_std) + np.array(config.image_mean)
     image = np.clip(image, 0, 255).round().astype(np.uint8)
     image = image[..., ::-1] if config.to_rgb else image

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/training/loop.py
-"""The epochs of a training run: steps, checkpoints, evaluation, and the place where a stopped run goes on."""
+"""The epochs of a training run: steps, checkpoints, evaluation, and the position from which a stopped run resumes."""
 import functools
 import itertools
 import math
@@ -20,28 +20,28 @@ from .ranks import wait_for_all
 from .step import NotFiniteError, TrainStep
 from .stopping import StopRequest
 
-# Curves are drawn again at the end of an epoch if they are older than this, seconds.
+# Minimum seconds between plots of the curves, which are drawn at the end of an epoch.
 CURVES_PAUSE = 60.0
 
 
 class Stopped(Exception):
-    """Somebody asked the run to stop; its state is written."""
+    """The run was asked to stop; its state has been saved."""
 
 
 class TrainLoop:
     """Trains from `step` to `end`; both count steps of the whole run.
 
     Args:
-        train_step: a TrainStep.
-        batches: `batches(epoch, start)` iterates over the batches of an epoch from step `start` on, as many for a step as the
-            TrainStep accumulates; each holds the network's arguments without the noise, then the image ids (TrainBatches).
-        noise: `noise(step, part)` gives the network's other arguments, for batch number `part` of a step (SamplingNoise).
+        train_step: performs the updates.
+        batches: `batches(epoch, start)` iterates over the batches of an epoch from step `start`, as many per step as the TrainStep
+            accumulates. A batch holds the network's arguments without noise, then the image ids (TrainBatches).
+        noise: `noise(step, part)` returns the network's remaining arguments for batch `part` of a step (SamplingNoise).
         rate: `rate(step)` is the learning rate.
-        evaluation: an Evaluation, whose last Scores decide which weights are best; None: there is nothing to evaluate on.
-        predict: the Predictor that the evaluation runs.
-        val_loss: gives the losses of the validation set, see ValidationLoss; None: they are not computed.
-        steps_per_epoch, end: steps of an epoch, and of the run.
-        log: a TrainLog. folder: a CheckpointFolder.
+        evaluation: its last Scores decide which weights are best; None disables evaluation.
+        predict: the predictor that the evaluation runs.
+        val_loss: computes the losses on the validation set, see ValidationLoss; None disables it.
+        steps_per_epoch, end: number of steps in an epoch, and in the run.
+        log, folder: where lines and checkpoints go.
         config: intervals of checkpoints and evaluations. facts: see check_same_run.
     """
 
@@ -56,19 +56,19 @@ class TrainLoop:
         self.config, self.facts = config, facts
         self.step = 0
         self.best_ap, self.best_epoch = -math.inf, 0
-        self.waited = 0                     # evaluations since the last with a better AP
-        self.evaluated = self.saved = 0     # steps after which that was last done
-        self.stop = StopRequest()           # until `run` gets the one that signals reach
+        self.waited = 0                     # evaluations since the best AP
+        self.evaluated = self.saved = 0     # step of the last evaluation and of the last checkpoint
+        self.stop = StopRequest()           # replaced in `run` by the request that signals set
         self.stopping = False
-        self.compiled = self.inference_compiled = False     # the network, in this process
+        self.compiled = self.inference_compiled = False     # whether this process has compiled the network
 
     def run(self, stop: StopRequest) -> None:
-        """Train to the end; `stop` is a StopRequest. Raises Stopped when it asks to, or NotFiniteError."""
+        """Train to the end. Raises Stopped if `stop` is set, NotFiniteError if a step is not finite."""
         self.stop = stop
         try:
-            # An epoch whose steps are done may still lack its evaluation.
+            # The state may lie between an epoch's last step and its evaluation.
             for epoch in itertools.count(max(self.step - 1, 0) // self.steps_per_epoch):
-                if self.gave_up:            # before it was stopped
+                if self.gave_up:            # already before the run was resumed
                     return
                 self.train_one_epoch(epoch)
                 self.finish_epoch(epoch)
@@ -78,18 +78,18 @@ class TrainLoop:
             self.save_state()
             if self.config.save_checkpoint and self.saved < self.step:
                 self.folder.save_last(self.train_step)
-            wait_for_all(self.train_step.rank_size)     # the end of one process may be that of the others
+            wait_for_all(self.train_step.rank_size)     # the end of one process may end the others
             raise
 
     @property
     def gave_up(self) -> bool:
-        """The AP has not become better for as many evaluations as the configuration allows."""
+        """Whether the AP has not improved for early_stop_patience evaluations."""
         patience = self.config.early_stop_patience
         return 0 < patience <= self.waited
 
     @property
     def is_save_step(self) -> bool:
-        """The configuration wants a checkpoint after so many steps."""
+        """Whether save_checkpoint_steps requires a checkpoint after this step."""
         every = self.config.save_checkpoint_steps
         return bool(every) and self.step % every == 0
 
@@ -109,16 +109,16 @@ class TrainLoop:
                 self.save(epoch)
 
     def steps(self, epoch: int, start: int) -> Iterator[list[list[Tensor]]]:
-        """The batches of each step, from step `start` of the epoch on."""
+        """Yield the batches of each step, starting at step `start` of the epoch."""
         batches = iter(self.batches(epoch, start))
         while parts := list(itertools.islice(batches, self.train_step.accumulate)):
             yield parts
 
     def one_step(self, epoch: int, batch: int, parts: list[list[Tensor]], last: bool) -> None:
-        """Step number `batch` of the epoch; `last`: of the epoch or of the run."""
+        """Run step `batch` of the epoch. last: whether it is the last one of the epoch or of the run."""
         rate = self.rate(self.step)
         self.stop.compiling = not self.compiled
-        self.stop.during = "the step that runs now" if self.compiled else "the first step, which compiles the network"
+        self.stop.during = "the current step" if self.compiled else "the first step, which compiles the network"
         first, *more = ((*inputs, *self.noise(self.step, part)) for part, (*inputs, _) in enumerate(parts))
         try:
             result = self.train_step(first, rate, bool(self.stop), more)
@@ -129,11 +129,11 @@ class TrainLoop:
         self.stop.renew()
         self.step, self.compiled, self.stop.compiling = self.step + 1, True, False
         self.log.step(self.step, epoch + 1, batch, result, rate, self.train_step.loss_scale, last)
-        # Several devices stop after the same step: the one in which all learn of it.
+        # Several ranks stop after the same step, in which they all learn of the request.
         self.stopping = result.stop or bool(self.stop and self.train_step.rank_size == 1)
 
     def finish_epoch(self, epoch: int) -> None:
-        """Checkpoint and evaluation, where the epoch or the end of the run has one."""
+        """Save a checkpoint and evaluate if due after this epoch or at the end of the run."""
         final, config = self.step >= self.end, self.config
         if final or (epoch + 1) % config.save_checkpoint_epochs == 0 or self.is_save_step:
             self.save(epoch)
@@ -151,13 +151,13 @@ class TrainLoop:
         self.log.draw_curves(CURVES_PAUSE)
 
     def check(self) -> None:
-        """Raise Stopped if somebody asked for it; of several devices none may stop on its own, the rest would wait."""
+        """Raise Stopped if requested. With several ranks none may stop by itself, since the others would wait for it."""
         self.stop.renew()
         if self.stop and self.train_step.rank_size == 1:
             raise Stopped
 
     def save(self, epoch: int) -> None:
-        """Weights and state, once per step."""
+        """Save weights and state, at most once per step."""
         if self.config.save_checkpoint and self.saved < self.step:
             self.saved = self.step
             self.train_step.share_statistics()
@@ -173,11 +173,11 @@ class TrainLoop:
     def evaluate_now(self, epoch: int) -> None:
         evaluation, predict = self.evaluation, self.predict
         if evaluation is None or predict is None:
-            raise ValueError("there is nothing to evaluate on")
+            raise ValueError("the run has no evaluation")
         start = time.monotonic()
-        self.stop.during, self.stop.compiling = "the batch that is evaluated now", True      # the first of them compiles
+        self.stop.during, self.stop.compiling = "the current batch of the evaluation", True      # the first batch compiles
         if not self.inference_compiled:
-            self.log.say(f"epoch: {epoch + 1} is evaluated; the first time also compiles the network for inference")
+            self.log.say(f"epoch: {epoch + 1} is being evaluated; the first evaluation also compiles the network for inference")
         self.train_step.share_statistics()
         with self.train_step.averaged():
             scores = evaluation.run(functools.partial(self._checked_predict, predict))
@@ -193,7 +193,7 @@ class TrainLoop:
                                                              of_validation(losses).items()))
         ap = scores[-1]["AP"]
         self.waited = 0 if ap > self.best_ap else self.waited + 1
-        best = ap >= self.best_ap               # of equals the later, which was trained longer
+        best = ap >= self.best_ap               # on a tie prefer the later weights, which were trained longer
         if best:
             self.best_ap, self.best_epoch = ap, epoch + 1
             if self.config.save_checkpoint and self.config.save_best_ckpt:
@@ -205,23 +205,23 @@ class TrainLoop:
         self.log.pause()
 
     def _checked_predict(self, predict: Predictor, image: np.ndarray, image_info: np.ndarray) -> Outputs:
-        """Detections of a batch; a request to stop is noticed between two batches."""
+        """Return the detections of a batch; raise Stopped before it if requested."""
         self.check()
         return predict(image, image_info)
 
     def state(self) -> dict[str, Any]:
-        """Where the run stands: what JSON can hold, for `load_state`."""
+        """Return the position of the run, JSON-serialisable, for `load_state`."""
         epoch, batch = divmod(self.step, self.steps_per_epoch)
         return {"step": self.step, "epoch": epoch, "batch": batch, "evaluated": self.evaluated, "saved": self.saved,
                 "best_ap": self.best_ap if self.best_epoch else None, "best_epoch": self.best_epoch, "waited": self.waited,
                 "log": self.log.state(), "facts": self.facts, "config": self.config.to_dict()}
 
     def load_state(self, tensors: Mapping[str, Parameter], values: Mapping[str, Any], source: Path | str) -> None:
-        """Go on where the run stood that wrote them: position, weights and optimiser."""
+        """Restore position, weights and optimizer."""
         self.step, self.evaluated, self.saved = values["step"], values["evaluated"], values["saved"]
         self.best_epoch = values["best_epoch"]
         self.best_ap = values["best_ap"] if self.best_epoch else -math.inf
-        self.waited = values.get("waited", 0)       # older states lack it
+        self.waited = values.get("waited", 0)       # missing in older states
         self.log.load_state(values["log"])
         self.train_step.load_state(tensors, values, source)
         self.folder.sound = Path(source) == self.folder.path / STATE

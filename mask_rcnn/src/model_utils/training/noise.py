@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/training/noise.py
-"""Random numbers that decide what a step samples, for networks that sample anchors and boxes."""
+"""The random numbers by which networks sample anchors and boxes in a training step."""
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,15 +9,15 @@ from ..config import Config
 
 
 class SamplingNoise:
-    """Gives the network's noise inputs of a step: `noise(step, part)`, uniform in [0, 1).
+    """Makes the network's noise inputs for a step: `noise(step, part)`, uniform in [0, 1).
 
-    The numbers of an image follow from the seed, the step and the image's place in it, over all ranks and accumulated
-    batches: neither the number of devices nor a resumed run changes what is sampled.
+    An image's numbers depend on the seed, the step and its position in the step over all ranks and accumulated batches, so neither
+    the number of devices nor resuming changes what is sampled.
 
     Args:
-        shapes: {input: shape}, the batch first; empty where the network samples nothing.
+        shapes: {input: shape}, batch dimension first; empty if the network samples nothing.
         config: seed, batch_size and accumulate_steps.
-        rank: number of this process.
+        rank: rank of this process.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], config: Config, rank: int = 0):
@@ -25,7 +25,7 @@ class SamplingNoise:
         self.rank = rank
 
     def __call__(self, step: int, part: int = 0) -> list[Tensor]:
-        """Return the inputs of batch number `part` of a step."""
+        """Return the noise inputs for batch `part` of a step."""
         shapes = list(self.shapes.values())
         if not shapes:
             return []

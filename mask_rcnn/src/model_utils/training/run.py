@@ -1,7 +1,7 @@
 # Same as faster_rcnn/src/model_utils/training/run.py
-"""A training run: everything that it needs is built here; loop.py trains.
+"""A training run: builds everything that loop.py needs to train.
 
-    data, network -> first weights -> TrainStep -> TrainLoop, at the step where the run begins or resumes
+    data, network -> first weights -> TrainStep -> TrainLoop, positioned at the step where the run starts or resumes
 """
 import logging
 import sys
@@ -34,13 +34,13 @@ from .step import NotFiniteError, TrainStep
 from .stopping import StopRequest
 from .validation import ValidationLoss
 
-# How long that takes; on 2 cores of a CPU it was measured.
+# Time to compile the network; measured only on a CPU with 2 cores.
 COMPILING = {"CPU": "about half a minute on free cores, longer on busy ones", "Ascend": "up to some minutes"}
 log = logging.getLogger(__name__)
 
 
 def train_command(config: Config) -> int:
-    """Train and return the exit status: 0 trained to the end, 1 a loss was not finite, 128 + N stopped by signal N."""
+    """Train and return the exit status: 0 finished, 1 a loss was not finite, 128 + N stopped by signal N."""
     try:
         return train(config).status
     except NotFiniteError as error:
@@ -49,7 +49,7 @@ def train_command(config: Config) -> int:
 
 
 def train(config: Config) -> Run:
-    """Train as the configuration says and write the results to output_path; NotFiniteError where a loss is not finite."""
+    """Train as configured and write the results to output_path; NotFiniteError if a loss is not finite."""
     log_to_stderr()
     try:
         return _run(config)
@@ -79,8 +79,8 @@ def _run(config: Config) -> Run:
 
 
 def build_loop(config: Config) -> TrainLoop:
-    """Return a loop at the step where the run begins or resumes; output_path is locked for this process from here on."""
-    checkpoint.find_state(config.resume, config.output_path)        # a wrong path is reported before the data is converted
+    """Return a loop positioned where the run starts or resumes; output_path stays locked for this process."""
+    checkpoint.find_state(config.resume, config.output_path)        # report a wrong path before converting the data
     transform = dataset.build_train_transform(config)
     device = setup_device(config, training=True)
     rank, ranks = get_ranks(config)
@@ -92,13 +92,13 @@ def build_loop(config: Config) -> TrainLoop:
     if state and state_path:
         checkpoint.check_same_run(state.values, config, facts, state_path)
         if config.pre_trained:
-            log.warning("pre_trained: %s is not read: the run resumes from %s; without --resume a new run starts from them",
+            log.warning("pre_trained: %s is not loaded: the run resumes from %s; without --resume a new run starts from it",
                         config.pre_trained, state_path)
     require_same_start(state.values["step"] if state else 0, config, ranks)
 
     net = mixed_precision(network_define.build_network(config, fast=device == "CPU"), config.amp_level, device)
     if not state:
-        # The statistics of every rank are those of the same images.
+        # All ranks calibrate on the same images.
         network_define.set_first_weights(net, config, TrainBatches(data, transform, config, rank=0, ranks=1))
         same_on_all_ranks(net, rank, ranks)
     train_step = build_train_step(net, config, ranks)
@@ -108,7 +108,7 @@ def build_loop(config: Config) -> TrainLoop:
         open_output(config)
     if rank == 0 and state and state_path and Path(config.output_path, "checkpoint").resolve() == state_path.resolve().parent:
         cut_logs(config.output_path, state.values)
-    log.info("%s: %d pictures, %d steps of %d per epoch, %d epochs", device, data.count, batches.steps_per_epoch,
+    log.info("%s: %d images, %d steps of %d per epoch, %d epochs", device, data.count, batches.steps_per_epoch,
              images_per_step(config, ranks), -(-end // batches.steps_per_epoch))
     loop = TrainLoop(
         train_step, config=config, facts=facts, steps_per_epoch=batches.steps_per_epoch, end=end, batches=batches,
@@ -125,16 +125,16 @@ def build_loop(config: Config) -> TrainLoop:
         loop.load_state(*state, state_path)
         if rank == 0:
             write_config(config)
-        log.info("resume: goes on after step %d, as %s has it", loop.step, state_path)
+        log.info("resume: continuing after step %d of %s", loop.step, state_path)
     elif config.resume:
-        log.info("resume: nothing to go on with in %s: a new run", config.output_path)
+        log.info("resume: no state in %s: starting a new run", config.output_path)
     if loop.step < end:
         log.info("the first step also compiles the network, for %s", COMPILING.get(device, COMPILING["Ascend"]))
     return loop
 
 
 def build_train_step(net: nn.Cell, config: Config, ranks: int) -> TrainStep:
-    """Return the step of this network: forward, backward, update."""
+    """Return the TrainStep of this network, configured."""
     return TrainStep(net, network_define.LOSS_NAMES, momentum=config.momentum, weight_decay=config.weight_decay,
                      clip_grad_norm=config.clip_grad_norm, ema_decay=config.ema_decay, rank_size=ranks,
                      loss_scale=LossScale(config.loss_scale, config.dynamic_loss_scale), accumulate=config.accumulate_steps,
@@ -142,9 +142,9 @@ def build_train_step(net: nn.Cell, config: Config, ranks: int) -> TrainStep:
 
 
 def find_data(config: Config, rank: int, ranks: int) -> tuple[Config, DataInfo, DataInfo | None]:
-    """Return the sets to train and to evaluate on (None: no evaluation), and the configuration with their classes.
+    """Return the configuration with the classes of the data, the training set, and the validation set (None: no evaluation).
 
-    Rank 0 converts them, the other ranks wait.
+    Rank 0 converts the data while the other ranks wait.
     """
 
     def prepare() -> tuple[Config, DataInfo, DataInfo | None]:
@@ -159,19 +159,19 @@ def find_data(config: Config, rank: int, ranks: int) -> tuple[Config, DataInfo, 
 
 
 def require_same_start(step: int, config: Config, ranks: int) -> None:
-    """Raise InputError if the ranks found different states to resume from, in folders that they do not share for example."""
-    steps = [int(told) for told in exchange(str(step).encode(), ranks)]
+    """Raise InputError if the ranks found different states to resume from, for example in folders that they do not share."""
+    steps = [int(found) for found in exchange(str(step).encode(), ranks)]
     if len(set(steps)) > 1:
-        raise InputError(f"resume: the ranks would go on after different steps, {steps}: is {config.output_path} the same "
-                         "folder for all of them?")
+        raise InputError(f"resume: the ranks would resume after different steps, {steps}; make {config.output_path} the same "
+                         "folder for all ranks")
 
 
 def open_output(config: Config) -> None:
-    """Write config.yaml to output_path; an earlier run there is set aside."""
+    """Write config.yaml to output_path; the files of an earlier run there are moved away."""
     shelf = checkpoint.set_aside(config.output_path)
     write_config(config)
     if shelf:
-        log.warning("the earlier run in %s was moved to %s (--resume=auto would have gone on with it)",
+        log.warning("the earlier run in %s was moved to %s (--resume=auto would have resumed it)",
                     config.output_path, shelf)
 
 
@@ -181,22 +181,22 @@ def write_config(config: Config) -> None:
 
 
 def what_is_left(loop: TrainLoop, config: Config, status: int = 0) -> Run:
-    """Return what the run leaves. status: see Run."""
+    """Return the result of the run. status: see Run."""
     evaluated = loop.best_epoch > 0
     return Run(Path(config.output_path).absolute(), status, loop.step, loop.best_ap if evaluated else None,
                loop.best_epoch if evaluated else None)
 
 
 def what_is_kept(config: Config) -> str:
-    """Return what a stopped run leaves."""
+    """Return a message about what a stopped run has saved."""
     if not config.save_checkpoint or config.perf_steps:
-        return "nothing is kept of it (save_checkpoint is False, or perf_steps is set)"
+        return "nothing was saved (save_checkpoint is False, or perf_steps is set)"
     folder = Path(config.output_path) / "checkpoint"
-    return f"weights in {folder / 'last.ckpt'}; the same command with --resume=auto goes on from {folder / 'state.ckpt'}"
+    return f"weights in {folder / 'last.ckpt'}; the same command with --resume=auto resumes from {folder / 'state.ckpt'}"
 
 
 def summary(loop: TrainLoop, config: Config, seconds: float) -> str:
-    """Return the last line of a run: where the results are."""
+    """Return the last line of a run, which says where the results are."""
     best = f", best AP {loop.best_ap:.4f} in epoch {loop.best_epoch}" if loop.best_epoch else ""
     skipped = loop.train_step.loss_scale.skipped
     best = f", {skipped} of them skipped because they were not finite{best}" if skipped else best

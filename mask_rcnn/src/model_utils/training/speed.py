@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/training/speed.py
-"""How fast training is: steps with their data, without evaluations and checkpoints."""
+"""Measure the training speed: steps including data loading, without evaluations and checkpoints."""
 import itertools
 import time
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from .stopping import StopRequest
 
 
 def measure_speed(loop: TrainLoop, stop: StopRequest, *, steps: int, warmup: int, devices: int, batch: int) -> dict[str, float]:
-    """Train `warmup` and then `steps` steps; tell, record and return what the latter took.
+    """Train `warmup` and then `steps` steps; print, record and return the speed of the latter.
 
-    loop: a TrainLoop, not begun. batch: pictures of a step over all devices and accumulated batches. The warm-up holds the
-    compilation. Raises Stopped when `stop` asks to.
+    loop: not yet started. batch: images per step over all devices and accumulated batches. The warm-up includes compilation.
+    Raises Stopped if `stop` is set.
     """
     loop.stop = stop
     ends: list[float] = []
@@ -31,7 +31,7 @@ def measure_speed(loop: TrainLoop, stop: StopRequest, *, steps: int, warmup: int
 
 
 def speed_figures(times: np.ndarray, warmup: int, devices: int, batch: int) -> dict[str, float]:
-    """times: seconds of each step."""
+    """Return the figures of metrics.jsonl. times: seconds per step."""
     return {"fps": float(batch * len(times) / np.sum(times)), "step_time_median": float(np.median(times)),
             "step_time_p90": float(np.percentile(times, 90)), "steps": len(times), "warmup": warmup, "devices": devices,
             "batch": batch}

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/training/outcome.py
-"""What a training run leaves."""
+"""The result of a training run."""
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,26 +8,26 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Run:
-    """What a training run leaves in its output folder."""
+    """The result of a training run, and the files in its output folder."""
 
     output_path: Path
-    status: int                 # 0: trained to the end; 128 + N: stopped by signal N, resume="auto" goes on
-    steps: int                  # that were trained, those before a resume included
-    best_ap: float | None       # of the validation set, 0 to 1; None: nothing was evaluated
+    status: int                 # 0: finished; 128 + N: stopped by signal N, resume="auto" resumes it
+    steps: int                  # trained steps, including those before it was resumed
+    best_ap: float | None       # on the validation set, 0 to 1; None: never evaluated
     best_epoch: int | None      # from 1
 
     @property
     def config_path(self) -> Path:
-        """The configuration that the run used, complete."""
+        """The resolved configuration of the run."""
         return self.output_path / "config.yaml"
 
     @property
     def checkpoint(self) -> Path | None:
-        """The weights to use: those of the best epoch, else the last ones; None where the run wrote none."""
+        """The weights to use: best.ckpt if there is one, else last.ckpt; None if the run saved none."""
         folder = self.output_path / "checkpoint"
         return next((folder / name for name in ("best.ckpt", "last.ckpt") if (folder / name).is_file()), None)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the rows of metrics.jsonl: losses and the rate of steps, and the scores of epochs; `kind` tells them apart."""
+        """Return the rows of metrics.jsonl. `kind` tells losses and rates of steps from scores of evaluations."""
         path = self.output_path / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []

@@ -1,8 +1,8 @@
 # Same as faster_rcnn/src/model_utils/training/ranks.py
-"""What the processes that train together tell each other; there is one per device, and rank 0 is the first.
+"""Communication between the processes that train together, one per device.
 
-What takes one of them long, conversion and scoring, it does in a thread, while all go on exchanging that it is not done: a
-collective operation waits a bounded time for the others, in MindSpore 2.10 half a minute on the CPU and half an hour on Ascend.
+A collective operation waits for the other ranks for a bounded time: in MindSpore 2.10 half a minute on the CPU and half an hour on
+Ascend. Long work of rank 0, conversion and scoring, therefore runs in a thread, while all ranks keep exchanging its status.
 """
 import json
 import threading
@@ -16,21 +16,21 @@ from mindspore import Tensor, nn, ops
 
 from ..config import InputError
 
-POLL_S = 1.0    # between two of these exchanges
+POLL_S = 1.0    # seconds between these exchanges
 T = TypeVar("T")
 
 
 @ops.constexpr
 def device_count() -> int:
-    """Devices that this process trains together with, itself counted; see local_adapter.setup_device."""
+    """Return the number of devices that train together, this one included; see local_adapter.setup_device."""
     return ms.get_auto_parallel_context("device_num")
 
 
 def shared_count(count: Tensor, added: float = 0.0) -> Tensor:
-    """What a loss of this device divides by: (max(count over all devices, 1) + added) / devices.
+    """Return the divisor of a loss on this device: (max(count over all devices, 1) + added) / devices.
 
-    The gradients of the devices are averaged. With this divisor their average is that of one batch with all their pictures,
-    however the counted anchors or boxes are spread over the devices; with one device it is max(count, 1).
+    Gradients are averaged over the devices. With this divisor, their average equals that of one batch with all images, however the
+    counted anchors or boxes are distributed; with one device it is max(count, 1).
     """
     devices = device_count()
     if devices > 1:
@@ -39,7 +39,7 @@ def shared_count(count: Tensor, added: float = 0.0) -> Tensor:
 
 
 def same_on_all_ranks(net: nn.Cell, rank: int, ranks: int) -> None:
-    """Give every parameter the value that it has on rank 0, so that all start from the same weights, to the bit."""
+    """Set every parameter to its value on rank 0, so that all ranks start from bitwise equal weights."""
     if ranks > 1:
         all_reduce = ops.AllReduce()
         for param in net.get_parameters():
@@ -48,7 +48,7 @@ def same_on_all_ranks(net: nn.Cell, rank: int, ranks: int) -> None:
 
 
 def exchange(data: bytes, ranks: int) -> list[bytes]:
-    """The `data` of every rank, in their order; all call it."""
+    """Return the `data` of every rank, in rank order. All ranks must call this."""
     if ranks == 1:
         return [data]
     gather = ops.AllGather()
@@ -60,14 +60,14 @@ def exchange(data: bytes, ranks: int) -> list[bytes]:
 
 
 def wait_for_all(ranks: int) -> None:
-    """Return when all have called it."""
+    """Return once all ranks have called this."""
     exchange(b"", ranks)
 
 
 def first_then_others(work: Callable[[], T], rank: int, ranks: int, what: str, timeout: float = 0) -> T:
-    """work() on rank 0, and once it is done there on the others, which find done what need be done once alone.
+    """Run work() on rank 0, and then on the other ranks, which find done what needs doing only once.
 
-    Fails everywhere at once where rank 0 fails, or is not done after `timeout` seconds (0 = however long it takes).
+    Fails on all ranks at once if rank 0 fails or takes more than `timeout` seconds (0 = no limit).
     """
     if ranks == 1:
         return work()
@@ -77,14 +77,14 @@ def first_then_others(work: Callable[[], T], rank: int, ranks: int, what: str, t
 
 
 def from_first(work: Callable[[], Any], rank: int, ranks: int, what: str, timeout: float = 0) -> Any:
-    """What work() gives on rank 0, which alone calls it: something that JSON holds. Failures: see `first_then_others`."""
+    """Return the result of work() on rank 0, JSON-serialisable; no other rank runs it. Failures as in `first_then_others`."""
     if ranks == 1:
         return work()
     job = _Job(work, what, timeout) if rank == 0 else None
-    told = b""
-    while not told:
-        told = exchange(job.outcome() if job else b"", ranks)[0]
-    outcome = json.loads(told)
+    status = b""
+    while not status:
+        status = exchange(job.outcome() if job else b"", ranks)[0]
+    outcome = json.loads(status)
     if "error" not in outcome:
         return outcome["result"]
     if job and job.error:
@@ -95,7 +95,7 @@ def from_first(work: Callable[[], Any], rank: int, ranks: int, what: str, timeou
 
 
 class _Job:
-    """work() in a thread; a thread that nobody waits for, for the process may end before it."""
+    """work() in a daemon thread, which does not keep the process alive."""
 
     def __init__(self, work: Callable[[], Any], what: str, timeout: float):
         self.work, self.what, self.timeout = work, what, timeout
@@ -107,12 +107,12 @@ class _Job:
     def _run(self) -> None:
         try:
             self.result = self.work()
-        except BaseException as error:      # whatever it is, the main thread raises it
+        except BaseException as error:      # the main thread raises it
             self.error = error
         self.done.set()
 
     def outcome(self) -> bytes:
-        """After POLL_S at most: nothing while it is at work, else JSON of the result or the error."""
+        """Wait up to POLL_S; return b"" while work() is running, else JSON of its result or error."""
         if not self.done.wait(POLL_S):
             if not self.timeout or time.monotonic() - self.start < self.timeout:
                 return b""
@@ -122,5 +122,5 @@ class _Job:
                 return json.dumps({"result": self.result}).encode()
             except TypeError as error:
                 self.error = error
-        told = {"error": str(self.error) or type(self.error).__name__, "status": getattr(self.error, "status", 2)}
-        return json.dumps(told).encode()
+        failure = {"error": str(self.error) or type(self.error).__name__, "status": getattr(self.error, "status", 2)}
+        return json.dumps(failure).encode()

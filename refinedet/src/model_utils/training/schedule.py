@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/training/schedule.py
-"""The learning rate of a run, as its configuration describes it."""
+"""The learning rate schedule of a run, from its configuration."""
 import functools
 import logging
 import math
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def images_per_step(config: Config, ranks: int) -> int:
-    """Return the images of a step, over all devices and accumulated batches."""
+    """Return the images per step, over all devices and accumulated batches."""
     return config.batch_size * ranks * config.accumulate_steps
 
 
@@ -26,12 +26,12 @@ def end_step(config: Config, steps_per_epoch: int) -> int:
 
 
 def schedule_steps(config: Config, steps_per_epoch: int) -> int:
-    """Return the steps that the schedule is made for: those of the epochs left, or max_steps if nothing else ends the run."""
+    """Return the length of the schedule in steps: the remaining epochs, or max_steps if epoch_size does not limit the run."""
     return (config.epoch_size - config.pre_trained_epoch_size) * steps_per_epoch or config.max_steps
 
 
 def rate_left(config: Config) -> float:
-    """Return the part of base_lr at which a cosine stands after the epochs that pre_trained was trained for."""
+    """Return the factor that a cosine schedule has reached after the epochs pre_trained was trained for."""
     done = config.pre_trained_epoch_size
     return (1 + math.cos(math.pi * done / config.epoch_size)) / 2 if done and config.lr_schedule == "cosine" else 1.0
 
@@ -42,7 +42,7 @@ def build_rate(config: Config, steps_per_epoch: int, ranks: int) -> Callable[[in
     base = scaled_base_lr(config.base_lr, batch, config.lr_reference_batch) * rate_left(config)
     done = config.pre_trained_epoch_size * steps_per_epoch
     scaled = f", base_lr {config.base_lr:g} is for {config.lr_reference_batch}" if config.lr_reference_batch else ""
-    log.info("learning rate: %g for a batch of %d (%d on each of %d devices, %d times%s)", base, batch,
+    log.info("learning rate: %g for a batch of %d (batch_size %d x %d devices x accumulate_steps %d%s)", base, batch,
              config.batch_size, ranks, config.accumulate_steps, scaled)
     total = schedule_steps(config, steps_per_epoch)
     return functools.partial(
@@ -53,7 +53,7 @@ def build_rate(config: Config, steps_per_epoch: int, ranks: int) -> Callable[[in
 
 
 def warmup_steps(config: Config, total: int) -> int:
-    """Return the steps of the warm-up: a tenth of the schedule at most, or a short run would be over before it ends."""
+    """Return the warm-up steps, at most a tenth of the schedule: a short run would otherwise end during warm-up."""
     most = total // WARMUP_SHARE
     if config.warmup_step > most:
         log.warning("warmup_step: %d is more than a tenth of the run's %d steps: shortened to %d", config.warmup_step, total, most)

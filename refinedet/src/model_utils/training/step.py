@@ -1,8 +1,8 @@
 # Same as faster_rcnn/src/model_utils/training/step.py
-"""A training step around a network: losses, gradients, update.
+"""A training step of a network: losses, gradients, update.
 
-The network is an nn.Cell: called with the columns of a training batch and what random numbers its sampling takes, it
-gives the weighted losses as a tuple of scalars.
+The network is an nn.Cell that takes the columns of a training batch and the noise for its sampling, and returns the weighted losses
+as a tuple of scalars.
 """
 import contextlib
 import logging
@@ -19,48 +19,50 @@ from ..weights.loading import check_shapes
 from .precision import LossScale
 from .ranks import exchange
 
-# Parameters of these names are norms, which weight decay leaves alone (detectron2's way).
+# Suffixes of norm parameters, which are exempt from weight decay, as in detectron2.
 NORM_ENDINGS = (".gamma", ".beta")
 BIAS_ENDING = ".bias"
-# For each parameter. A loop in a graph nests a call in a call for each, of which MindSpore 2.10 takes 1000: some 250 parameters
-# where the loop decides something, and slowly (9 s for 240, this way 0.6).
+# Maps a function over the parameters. A loop in a graph nests one call per parameter, and MindSpore 2.10 allows 1000 nested calls:
+# some 250 parameters if the loop has a condition. A loop also compiles slowly (9 s for 240 parameters; this takes 0.6 s).
 EACH = ops.HyperMap()
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step gave. Losses are means over the devices; the norm is that of the mean gradients, unscaled."""
+    """The result of a step. Losses are means over the devices; the norm is that of the mean gradients, unscaled."""
 
     losses: dict[str, float]        # name -> weighted loss
-    local_losses: dict[str, float]  # those of this device
+    local_losses: dict[str, float]  # the losses of this device
     grad_norm: float
-    applied: bool                   # False: not finite, the weights are as they were
-    stop: bool                      # a device asked to stop
+    applied: bool                   # False: not finite, so the weights are unchanged
+    stop: bool                      # a device requested to stop
 
 
 class RunState(NamedTuple):
-    """What a run needs to resume."""
+    """Everything a run needs to resume."""
 
     tensors: dict[str, Parameter]
-    values: dict[str, Any]          # what JSON can hold
+    values: dict[str, Any]          # JSON-serialisable
 
 
 class NotFiniteError(ArithmeticError):
-    """A loss or the gradients' norm is not finite, and to leave out the step does not help."""
+    """A loss or the gradient norm is not finite, and skipping the step does not help."""
 
 
 class TrainStep:
-    """Losses, gradients, SGD with momentum and the average of the weights: `step(inputs, lr) -> StepResult`.
+    """Losses, gradients, SGD with momentum and averaged weights: `step(inputs, lr) -> StepResult`.
 
     v = momentum * v + gradient + weight_decay * weight;  weight = weight - lr * v  (PyTorch's SGD with dampening 0).
-    The gradients and the update are two graphs: what is not finite is seen before it reaches a weight.
-    clip_grad_norm: largest global norm of the gradients, 0 = off. ema_decay: of the averaged weights, 0 = off.
-    bias_lr_factor: what the rate of biases is multiplied by; bias_weight_decay: whether they decay (Caffe: 2.0, False).
-    accumulate: batches whose mean gradients make one update. It equals that of one batch of all their pictures where the
-    losses divide by the same number in each: the count of pictures, or of sampled anchors and boxes as long as every picture
-    has its full sample. Where they divide by counts that vary (matched anchors, masks), each batch
-    weighs the same, however much it counts. Over devices there is no such difference: see ranks.shared_count.
+    Gradients and update are two graphs, so non-finite values are detected before they reach a weight.
+
+    Args:
+        clip_grad_norm: maximum global norm of the gradients, 0 = off. ema_decay: decay of the averaged weights, 0 = off.
+        bias_lr_factor: factor on the learning rate of biases; bias_weight_decay: whether biases decay (Caffe: 2.0, False).
+        accumulate: batches whose mean gradient makes one update. It equals the update of one large batch if each batch divides its
+            losses by the same number, such as the image count, or the sampled anchors if every image has a full sample. Losses
+            divided by varying counts (matched anchors, masks) weight each batch equally. Devices have no such difference, see
+            ranks.shared_count.
     """
 
     def __init__(self, net: nn.Cell, loss_names: Sequence[str], *, momentum: float, weight_decay: float,
@@ -70,7 +72,7 @@ class TrainStep:
         self.loss_names = tuple(loss_names)
         self.loss_scale = loss_scale or LossScale()
         self.clip_grad_norm, self.ema_decay, self.rank_size, self.accumulate = clip_grad_norm, ema_decay, rank_size, accumulate
-        self.updates = 0  # of the averaged weights
+        self.updates = 0  # number of updates, for the averaged weights
         self.params = ParameterTuple(net.trainable_params())
         self.momenta = self.params.clone("momentum", init="zeros")
         self.averages: ParameterTuple | None = None
@@ -88,18 +90,18 @@ class TrainStep:
 
     def __call__(self, inputs: Sequence[Tensor], lr: float, stop: bool = False,
                  more: Sequence[Sequence[Tensor]] = ()) -> StepResult:
-        """One step on `inputs`, the network's arguments, and those of `more`. Raises NotFiniteError, weights unchanged.
+        """Update on `inputs`, the network's arguments, and those in `more`; NotFiniteError leaves the weights unchanged.
 
-        stop: this device wishes to stop; the result says whether any does, so that all stop after the same step.
+        stop: this device requests to stop. The result says whether any device does, so that all stop after the same step.
         """
         if len(more) != self.accumulate - 1:
             raise ValueError(f"expected {self.accumulate} batches, got {len(more) + 1}")
-        self.net.set_train()        # an evaluation may have been before
+        self.net.set_train()        # an evaluation may have changed the mode
         scale = _scalar(self.loss_scale.value)
-        # The forward pass moves statistics before anybody knows whether the step counts. Without a factor one that does not
-        # ends the run.
+        # The forward pass updates statistics before it is known whether the step is finite. With loss scale 1, a non-finite step
+        # ends the run, so they need not be restored.
         kept = [param.asnumpy().copy() for param in self.statistics] if scale.asnumpy() > 1 else []
-        if self._clear and self._add:   # several batches
+        if self._clear and self._add:   # accumulate several batches
             self._clear(scale)
             losses = self._add(scale, *inputs)
             for others in more:
@@ -111,14 +113,14 @@ class TrainStep:
         report = report.asnumpy()
         losses, local_losses, (norm, stops) = report[:count], report[count:2 * count], report[2 * count:]
         norm = float(norm) / self.loss_scale.value
-        # The same on all devices: means of the losses, and the norm of averaged gradients.
+        # Equal on all devices: mean losses, and the norm of the averaged gradients.
         finite = bool(np.isfinite(losses).all() and np.isfinite(norm))
         if finite:
             factor = min(1.0, self.clip_grad_norm / (norm + 1e-6)) if self.clip_grad_norm else 1.0
             self.updates += 1
             self._update(_scalar(lr), _scalar(factor / self.loss_scale.value), *grads)
             if self.averages is not None:
-                # Less than ema_decay at first, so that the average does not hold on to the first weights.
+                # The decay grows up to ema_decay, so that the average does not stay near the initial weights.
                 self._average(_scalar(1 - min(self.ema_decay, (1 + self.updates) / (10 + self.updates))))
         else:
             for param, array in zip(self.statistics, kept):
@@ -133,12 +135,12 @@ class TrainStep:
         return {name: float(value) for name, value in zip(self.loss_names, values)}
 
     def _build_gradients(self) -> tuple[Callable, Callable | None, Callable | None]:
-        """(gradients, clear, add): the last two where batches are accumulated, and the first then is of what they gathered."""
+        """Return (gradients, clear, add). With accumulation, `gradients` finishes what `add` summed; else the others are None."""
         net, params, sums, share = self.net, self.params, self._sums, 1 / self.accumulate
         finish = self._build_finish()
 
         def forward(scale: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-            # Stacked: MindSpore 2.10 fails to differentiate beside a tuple.
+            # Stacked, since MindSpore 2.10 fails to differentiate if the auxiliary output is a tuple.
             losses = ops.stack(net(*inputs))
             return losses.sum() * scale, losses
 
@@ -176,9 +178,9 @@ class TrainStep:
         return gathered, clear, add
 
     def _build_finish(self) -> Callable:
-        """A function for graphs: (losses, stop, gradients) of this device -> the report, gradients averaged over the devices."""
+        """Return a function for graphs: (losses, stop, gradients) of this device -> (report, gradients averaged over devices)."""
         rank_size = self.rank_size
-        square_sum = ops.L2Loss()  # sum(x**2) / 2 in one pass: 22 ms for 41M floats; square and sum take 130
+        square_sum = ops.L2Loss()  # sum(x**2) / 2 in one pass: 22 ms for 41M floats, against 130 ms for square and sum
         reducer = nn.DistributedGradReducer(self.params, mean=True, degree=rank_size) if rank_size > 1 else None
         all_reduce: Any = ops.AllReduce() if rank_size > 1 else None
 
@@ -195,7 +197,7 @@ class TrainStep:
 
     def _build_update(self, momentum: float, decays: tuple[float, ...], lr_factors: tuple[float, ...]) -> Callable:
         params, momenta, unit_factor = self.params, self.momenta, self._unit_factor
-        # 41M floats on two cores: 32 ms, with decay 50, with factor 60; ops.SGD is no faster and keeps a third state.
+        # For 41M floats on two cores: 32 ms, with decay 50, with a factor 60. ops.SGD is no faster and keeps a third state.
         apply_momentum, rate = ops.ApplyMomentum(), _scalar(momentum)
 
         def update_one(lr: Tensor, factor: Tensor, param: Parameter, velocity: Parameter, grad: Tensor, decay: float,
@@ -221,37 +223,38 @@ class TrainStep:
             return ops.assign(average, average + (param - average) * pull)
 
         @ms.jit
-        def average(pull: Tensor) -> Tensor:  # a graph of its own: within that of the update every weight would be copied first
+        def average(pull: Tensor) -> Tensor:  # a separate graph: within the update's graph, every weight would be copied first
             EACH(ops.partial(pull_one, pull), params, averages)
             return pull
 
         return average
 
     def weights(self) -> dict[str, Parameter]:
-        """name -> Parameter of the network as it is evaluated and saved: averaged weights where they are kept."""
+        """Return name -> Parameter of the network to evaluate and save, with averaged weights if they are kept."""
         weights = {param.name: param for param in self.net.get_parameters()}
         if self.averages is not None:
             weights.update({param.name: average for param, average in zip(self.params, self.averages)})
         return weights
 
     def share_statistics(self) -> None:
-        """Give those that norms learn the mean over the devices, each of which learns from its own pictures; all call it.
+        """Average the norms' learnt statistics over the devices, each of which sees only its own images. All ranks must call it.
 
-        They enter inference alone. As they are running means themselves, it does not matter when and how often that is done.
+        Only inference uses the statistics. Since they are running means, it does not matter when and how often they are averaged.
         """
         if self.rank_size == 1 or not self.statistics:
             return
         mine = np.concatenate([param.asnumpy().ravel() for param in self.statistics])
-        told = exchange(mine.tobytes(), self.rank_size)
-        mean = np.mean([np.frombuffer(item, mine.dtype) for item in told], 0, np.float64).astype(mine.dtype)
+        parts = exchange(mine.tobytes(), self.rank_size)
+        mean = np.mean([np.frombuffer(item, mine.dtype) for item in parts], 0, np.float64).astype(mine.dtype)
         for param, end in zip(self.statistics, np.cumsum([param.size for param in self.statistics]).tolist()):
             ops.assign(param, Tensor(mean[end - param.size:end].reshape(param.shape)))
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within, the network has the averaged weights, where they are kept.
+        """Give the network the averaged weights, if they are kept, within a `with` block.
 
-        In place: `set_data` gives a parameter other memory, and in MindSpore 2.10 a compiled graph goes on reading the old.
+        Assigned in place: `set_data` would move a parameter to other memory, and a compiled graph of MindSpore 2.10 keeps reading
+        the old one.
         """
         if self.averages is None:
             yield
@@ -266,15 +269,15 @@ class TrainStep:
                 ops.assign(param, Tensor(array))
 
     def state(self) -> RunState:
-        """Return the state of the network and of the optimiser."""
+        """Return the state of the network and of the optimizer."""
         tensors = {f"network.{param.name}": param for param in self.net.get_parameters()}
         tensors.update({param.name: param for param in (*self.momenta, *(self.averages or ()))})
         return RunState(tensors, {"loss_scale": self.loss_scale.state(), "updates": self.updates})
 
     def load_state(self, tensors: Mapping[str, Parameter], values: Mapping[str, Any], source: Path | str) -> None:
-        """Take what `state` gave; InputError where a tensor of the network is missing, or one is of another shape.
+        """Restore what `state` returned; InputError if a tensor of the network is missing or has another shape.
 
-        Weights that were frozen have no momentum in it, and without averages it has none of these: they begin here.
+        Momentum of weights that were frozen, and averages that were not kept, are missing in the state and initialised here.
         """
         mine, _ = self.state()
         found = {name: param for name, param in mine.items() if name in tensors or name.startswith("network.")}
@@ -285,13 +288,13 @@ class TrainStep:
             if average.name not in tensors:
                 ops.assign(average, Tensor(param.asnumpy().copy()))
         if len(found) < len(mine):
-            log.warning("resume: %s has no momentum or average of some weights: %d begin anew", source, len(mine) - len(found))
+            log.warning("resume: %s has no momentum or average of some weights: %d are initialised", source, len(mine) - len(found))
         self.loss_scale.load_state(values["loss_scale"])
         self.updates = values["updates"]
 
 
 def _learnt_statistics(net: nn.Cell) -> list[Parameter]:
-    """The parameters that training moves without a gradient."""
+    """Return the parameters that training updates without a gradient."""
     return [param for _, cell in net.cells_and_names() if getattr(cell, "learns_statistics", False)
             for param in (cell.moving_mean, cell.moving_variance)]
 

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/training/stopping.py
-"""Ctrl-C and SIGTERM as requests to stop, which the loop looks at between two steps."""
+"""Ctrl-C and SIGTERM as requests to stop, which the training loop checks between steps."""
 import ctypes
 import logging
 import os
@@ -10,35 +10,35 @@ from types import FrameType
 from typing import Any, Self
 
 log = logging.getLogger(__name__)
-# Signals that come together, from a terminal and from a launcher, count as one, seconds.
+# Signals within this many seconds count as one: a terminal and a launcher may both send one.
 TOGETHER = 0.5
 
 
 class StopRequest:
-    """Within `with`, SIGINT and SIGTERM ask to stop instead of ending the process; a second one of the kind ends it.
+    """Within `with`, SIGINT and SIGTERM request to stop instead of ending the process; a second signal ends it.
 
-    Whenever MindSpore 2.10 runs a graph it takes SIGINT over, and turns it into SIGTERM. `renew` takes it back after the
-    graph, and a thread does so during long ones. Python handles a signal only when the main thread is back from a graph that
-    runs or is being compiled, which may take minutes, so another thread acknowledges it at once.
+    When MindSpore 2.10 runs a graph, it replaces the SIGINT handler and turns SIGINT into SIGTERM. `renew` restores the handler
+    after a graph, and a thread does so during long ones. Python handles a signal only after the main thread returns from a graph
+    that runs or compiles, which may take minutes, so a thread acknowledges it at once.
 
-    Python lets only the main thread handle signals: in another thread nothing changes, and nobody is heard.
+    Python handles signals only in the main thread: in any other thread, this class does nothing.
 
     Attributes:
-        during: what the run ends after, for that line.
-        compiling: a second signal does not raise KeyboardInterrupt, of which MindSpore would dump its whole analysis.
+        during: what the run finishes first, for that message.
+        compiling: whether a second signal must not raise KeyboardInterrupt, for which MindSpore would dump its whole analysis.
     """
 
     signals = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
-        self.number = 0         # of the signal
-        self.during, self.compiling = "what runs now", False
-        self._restored = False  # a second signal is Python's to handle
+        self.number = 0         # of the received signal
+        self.during, self.compiling = "the current work", False
+        self._restored = False  # whether Python's own handler takes a second signal
         self._before: dict[int, Any] = {}
         self._done = threading.Event()
-        self._action: ctypes.Array | None = None     # of Python at SIGINT
-        self._ends: tuple[int, int] | None = None    # of the pipe that Python's own handler writes to
-        self._wakeup = -1                            # where it wrote before
+        self._action: ctypes.Array | None = None     # the C-level action of Python's SIGINT handler
+        self._ends: tuple[int, int] | None = None    # the pipe that Python's C-level handler writes to
+        self._wakeup = -1                            # the previous wakeup file descriptor
 
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
@@ -73,21 +73,21 @@ class StopRequest:
             signal.signal(number, self._before[number])
 
     def _acknowledge(self, reader: int) -> None:
-        """Say that a signal has come; end the process at a second one, where the main thread cannot."""
+        """Acknowledge a signal; end the process at a second one if the main thread cannot."""
         first = 0.0
         while received := os.read(reader, 1):
             if received[0] not in self.signals:
                 continue
             if not first:
                 first = time.monotonic()
-                log.warning("asked to stop: the run ends after %s; a second time ends it at once", self.during)
+                log.warning("stop requested: the run ends after %s; a second signal ends it at once", self.during)
             elif time.monotonic() - first > TOGETHER and not self._restored:
                 log.warning("ended at once")
                 os._exit(128 + received[0])
         os.close(reader)
 
     def renew(self) -> None:
-        """Take SIGINT back."""
+        """Restore the SIGINT handler."""
         if self._action is not None:
             _libc.sigaction(signal.SIGINT, self._action, None)
 
@@ -97,24 +97,24 @@ class StopRequest:
 
     @property
     def status(self) -> int:
-        """The exit status that a shell gives a process which the signal ended; 143 where another device was asked."""
+        """The exit status that shells report for this signal; 143 if another rank received it."""
         return 128 + (self.number or signal.SIGTERM)
 
 
 def _leave_the_pipe() -> None:
-    """In a forked process, a loader of data say: its signals are not those of the run."""
+    """In a forked process, such as a data loader: detach from the pipe, since its signals are not for the run."""
     before = signal.set_wakeup_fd(-1)
     if before not in _writers:
         signal.set_wakeup_fd(before)
 
 
-_writers: set[int] = set()      # ends of pipes in use
+_writers: set[int] = set()      # write ends of pipes in use
 os.register_at_fork(after_in_child=_leave_the_pipe)
 _libc = ctypes.CDLL(None)
 
 
 def _current_action(number: int) -> ctypes.Array:
-    """What the C library does at a signal: its struct sigaction, which nobody needs to look into."""
+    """Return the C library's action for a signal: an opaque struct sigaction."""
     action = ctypes.create_string_buffer(512)
     _libc.sigaction(number, None, action)
     return action

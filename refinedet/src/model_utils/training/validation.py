@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/training/validation.py
-"""The losses of the validation set, which say earlier than AP does that a run learns its training set by heart."""
+"""The losses on the validation set, which reveal overfitting earlier than AP."""
 from collections.abc import Callable
 
 import mindspore as ms
@@ -15,16 +15,16 @@ from .ranks import exchange
 
 
 class ValidationLoss:
-    """The network's losses on a set, weighted as in training, and without a gradient: `loss() -> {name: value}`.
+    """Computes the network's losses on a data set, weighted as in training, without gradients: `loss() -> {name: value}`.
 
-    They are means over batches of batch_size images, without augmentation. Batches, the random numbers of the sampling and the
-    objects of an image that has more than num_gts are the same each time. The last batch is filled from the first images.
+    The losses are means over batches of batch_size images without augmentation. Each call uses the same batches, sampling noise
+    and, for images with more than num_gts objects, the same objects. The last batch is filled up with the first images.
 
     Args:
-        net: the network that is trained.
-        data: the set, with what the network's losses need.
+        net: the network in training.
+        data: the data set, with everything that the network's losses need.
         config: see default_config.yaml.
-        rank, ranks: number of this process and of all that train together; all call it, and get the means over all of them.
+        rank, ranks: rank of this process, and number of ranks. All ranks must call this; each gets the mean over all ranks.
     """
 
     def __init__(self, net: nn.Cell, data: DataInfo, config: Config, rank: int = 0, ranks: int = 1):
@@ -40,7 +40,7 @@ class ValidationLoss:
         self._losses = losses
 
     def __call__(self, between: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """Return the losses by name. between: called before each batch."""
+        """Return the losses by name. between: called before each batch, for example to check for a stop request."""
         self.net.set_train(False)
         rows = []
         for number, (*inputs, _) in enumerate(self.batches(0, 0)):
