@@ -29,7 +29,7 @@ def toy(tmp_path_factory):
 
 @pytest.fixture
 def call(run_command, repo_dir, tmp_path):
-    """call(script, **options): run mask_rcnn/SCRIPT.py from a strange folder; it writes to tmp_path / "out put"."""
+    """call(script, **options): run mask_rcnn/SCRIPT.py from another folder; it writes to tmp_path / "out put"."""
     def run(script, **options):
         flags = [f"--{name}={value}" for name, value in {"output_path": tmp_path / "out put", **options}.items()]
         return run_command(["python", repo_dir / "mask_rcnn" / f"{script}.py", *flags], cwd=tmp_path)

@@ -268,8 +268,8 @@ def test_the_bound_of_a_rows_bytes_holds():
     assert len(encode_masks(taken)) <= most_bytes([polygons, runs, [SQUARE] * 9])
     escaped = {"size": [30, 40], "counts": "\\" * 200}
     assert len(encode_masks([escaped])) <= most_bytes([escaped])
-    for strange in (None, "x", 5, [None, [], {}, [[]]], {}, {"counts": None}):
-        assert most_bytes([strange]) > 0
+    for odd in (None, "x", 5, [None, [], {}, [[]]], {}, {"counts": None}):
+        assert most_bytes([odd]) > 0
 
 
 def test_a_row_of_long_masks_gets_room(tmp_path):

@@ -34,7 +34,7 @@ def test_rate_is_taken_as_it_is_and_lists_are_as_there():
 
 def test_the_last_of_several_counts():
     assert parse_config(["SEED", "2", "SEED", "3"]).seed == 3
-    # A flag of ours goes over a script's recipe.
+    # Our own flag overrides a script's recipe.
     assert parse_config(["SEED", "2", "--seed=4"]).seed == 4
 
 
