@@ -157,8 +157,8 @@ def test_settings_of_another_network(faster_rcnn, settings, cpp_coco, cpp_saniti
 
 
 @pytest.mark.parametrize(("part", "message"), [
-    ("dense", "the network gives 14 outputs, not boxes, scores, labels, valid: was it exported from another model, or as"),
-    ("heads", "was it exported whole and with this configuration?"),
+    ("dense", "the network has 14 outputs, expected boxes, scores, labels, valid: export it with this model's export.py"),
+    ("heads", "export it without --split and pass the --config_path that it was exported with"),
 ])
 def test_infer_py_says_that_a_part_is_none_of_its_own(faster_rcnn, cpp_coco, repo_dir, tmp_path, part, message):
     command = ["python", repo_dir / "faster_rcnn" / "infer.py", f"--mindir_path=exported_{part}.mindir",

@@ -134,7 +134,7 @@ def test_infer_on_a_folder(call, toy, pictures, tmp_path):
     assert [(r["file_name"], r["category_id"]) for r in found] == [(n, k) for n in names for k in (1, 2, 3, 1)]
     want = [box for size in SIZES for box in quarters(*size)]
     np.testing.assert_allclose([r["bbox"] for r in found], want, atol=0.01)
-    assert "broken.jpg: not an image of a known format" in result.stderr and "3 pictures, 1 not readable" in result.stdout
+    assert "broken.jpg: not an image of a known format" in result.stderr and "3 images, 1 not readable" in result.stdout
     assert sorted(str(p.relative_to(out / "drawn")) for p in (out / "drawn").rglob("*.*")) == sorted(names)
     for name in names:
         before, after = cv2.imread(str(folder / name)), cv2.imread(str(out / "drawn" / name))
@@ -194,17 +194,17 @@ def test_infer_resumes_after_a_run_that_was_stopped(call, toy, tmp_path, one_lin
     whole = (tmp_path / "whole" / "detections.json").read_bytes()
     stopped = call("infer", most_kb=16, **options)
     partial = tmp_path / "out put" / "detections.partial.json"
-    told = re.search(r"not written: (\d+) of 60 pictures are done, the last is (\d+)\.png; .* --resume=auto", stopped.stderr)
+    told = re.search(r"not written: (\d+) of 60 images are done, the last is (\d+)\.png; .* --resume=auto", stopped.stderr)
     assert stopped.returncode == 2 and told, stopped.stderr
     done = int(told[1])
     assert 20 < done == int(told[2]) < 60 and json.loads(partial.read_bytes())[-1]["file_name"] == f"{done:03}.png"
 
     for key, before, now in (("score_thr", 0.3, 0.5), ("tta", "''", "flip")):
         other = one_line(call("infer", resume="auto", **{key: now}, **options), "infer.py")
-        assert f"resume: {key} was {before} and is {now!r} now: start without --resume" in other
+        assert f"resume: {key} was {before} in the stopped run, but is {now!r} now: restore it, or" in other
     resumed = call("infer", resume="auto", **options)
     assert resumed.returncode == 0, resumed.stderr
-    assert f"infer.py resumes with {done:03}.png: {done - 1} of 60 pictures are done" in resumed.stderr
+    assert f"infer.py resumes from {done:03}.png: {done - 1} of 60 images are done" in resumed.stderr
     assert [path.name for path in partial.parent.iterdir()] == ["detections.json"]
     assert (partial.parent / "detections.json").read_bytes() == whole
     assert "no run to resume" in call("infer", resume="auto", **options).stderr
@@ -228,7 +228,7 @@ def test_infer_says_that_onnxruntime_is_missing(call, toy, pictures, tmp_path, o
     ({"input": __file__, "onnx_path": "absent.onnx"}, "onnx_path: no such file: absent.onnx"),
     ({"onnx_path": __file__}, "input is needed"),
     ({"onnx_path": __file__, "input": "absent.jpg"}, "input: no such file or folder: absent.jpg"),
-    ({"onnx_path": __file__, "input": __file__}, "neither a picture nor a video"),
+    ({"onnx_path": __file__, "input": __file__}, "neither an image nor a video"),
     ({"score_thr": 2}, "score_thr"),
 ])
 def test_infer_names_what_is_wrong(call, options, message, one_line):

@@ -57,7 +57,7 @@ def files(export, tmp_path_factory):
         size = paths[kind].stat().st_size / 1e6
         assert f"{paths[kind]}: {kind}, {size:.1f} MB" in result.stdout
         assert "image (1, 3, 128, 192), image_info (1, 6)" in result.stdout
-        assert (f"{aipp}: preprocessing for Ascend (AIPP), not run there yet" in result.stdout) == (kind == "MINDIR")
+        assert (f"{aipp}: preprocessing for Ascend (AIPP), not tested on a device yet" in result.stdout) == (kind == "MINDIR")
     assert "src_image_size_w: 192\n    src_image_size_h: 128\n" in aipp.read_text()
     written = [path for path in folder.rglob("*") if path.is_file()]
     beside = [path.with_name(f"{path.name}.yaml") for path in paths.values()]
@@ -190,7 +190,7 @@ def test_the_ten_lines_find_what_infer_finds(model, files, run_command, repo_dir
     ({"resnet_block": "[1, 1, 2, 1]"}, "lacks backbone.layer3.1.conv1.weight"),
     ({"file_format": "AIR"}, "AIR can be written on Ascend only"),
     ({"file_format": "CAFFE"}, "file_format"),
-    ({"file_format": "ONNX", "file_name": "net.mindir"}, "net.mindir: with file_format=ONNX the ending is .onnx"),
+    ({"file_format": "ONNX", "file_name": "net.mindir"}, "net.mindir: file_format=ONNX needs the ending .onnx"),
     ({"file_name": "folder"}, "is a folder"),
     ({"file_name": "folder/file/net"}, "cannot be written"),
     ({"split": True, "test_batch_size": 2}, "test_batch_size: --split=True exports for one image: expected 1, got 2"),

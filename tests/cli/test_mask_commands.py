@@ -136,7 +136,7 @@ def test_a_network_without_masks_is_refused(call, pictures, tmp_path, one_line, 
     toy = export_toy(ToyDetector(4), tmp_path_factory.mktemp("export"), tmp_path_factory.mktemp("boxes alone"))
     result = call("infer", onnx_path=toy / "toy.onnx", input=pictures / "val2017", **OPTIONS)
     result.stderr = result.stderr.splitlines()[-1]      # after the line of the progress
-    assert "gives 4 outputs, not boxes, scores, labels, valid, masks" in one_line(result, "infer.py")
+    assert "has 4 outputs, expected boxes, scores, labels, valid, masks" in one_line(result, "infer.py")
 
 
 @pytest.mark.parametrize(("script", "options", "message"), [

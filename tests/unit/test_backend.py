@@ -100,8 +100,8 @@ def assert_right(predict, checkpoint, batch, onnx=True):
 def test_the_network_is_exported_once(checkpoint, exports, capfd):
     assert_right(open_predictor(config_of(checkpoint), "CPU"), checkpoint, inputs())
     graph = graph_of(checkpoint)
-    assert capfd.readouterr().err == ("backend: exported the network for onnxruntime, 96 x 128, in 0 s; "
-                                      f"kept for later runs: {graph}\n")
+    assert capfd.readouterr().err == ("backend: exported the network for onnxruntime, input 96 x 128, in 0 s; "
+                                      f"saved for later runs: {graph}\n")
     again = config_of(checkpoint, test_batch_size=2, score_thr=0.5, coco_root="elsewhere", backend="onnxruntime")
     assert_right(open_predictor(again, "CPU"), checkpoint, inputs())
     assert exports == [SIZE] and capfd.readouterr().err == ""
@@ -144,7 +144,7 @@ def test_where_the_folder_cannot_be_written_the_cache_has_it(checkpoint, exports
     shutil.rmtree(tmp_path / "cache")
     (tmp_path / "cache").touch()
     assert_right(open_predictor(config_of(checkpoint), "CPU"), checkpoint, inputs())
-    assert "not kept for later runs: " in capfd.readouterr().err
+    assert "not saved for later runs: " in capfd.readouterr().err
 
 
 def test_inputs_of_several_sizes(with_graph, exports, monkeypatch):
@@ -218,8 +218,8 @@ def test_auto_leaves_it_to_mindspore_operator_by_operator(checkpoint, exports, m
 
 
 @pytest.mark.parametrize(("fault", "reason"), [
-    ("missing", "onnxruntime is not installed"), ("export", "its export failed: no such operator"),
-    ("file", "it does not read the exported file: ")])
+    ("missing", "onnxruntime is not installed"), ("export", "the export failed: no such operator"),
+    ("file", "it cannot read the exported file: ")])
 def test_without_onnxruntime_auto_says_why_and_takes_mindspore(checkpoint, exported, monkeypatch, capfd, message, fault, reason):
     if fault == "missing":
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -241,9 +241,10 @@ def test_without_onnxruntime_auto_says_why_and_takes_mindspore(checkpoint, expor
 
 
 @pytest.mark.parametrize(("options", "device", "told"), [
-    ({}, "GPU", "runs on the CPU only, and the device is GPU"), ({"distribute": True}, "CPU", "runs in one process only"),
-    ({"checkpoint_path": "", "mindir_path": __file__}, "CPU", "backend: onnxruntime does not run the file of mindir_path"),
-    ({"checkpoint_path": "", "onnx_path": __file__, "backend": "mindspore"}, "CPU", "mindspore does not run the file of onnx_path"),
+    ({}, "GPU", "runs on the CPU only, but the device is GPU"), ({"distribute": True}, "CPU", "runs in one process only"),
+    ({"checkpoint_path": "", "mindir_path": __file__}, "CPU", "backend: onnxruntime cannot run mindir_path, which needs mindspore"),
+    ({"checkpoint_path": "", "onnx_path": __file__, "backend": "mindspore"}, "CPU",
+     "mindspore cannot run onnx_path, which needs onnxruntime"),
 ])
 def test_what_cannot_be_is_one_line(checkpoint, message, options, device, told):
     assert told in message(open_predictor, config_of(checkpoint, **{"backend": "onnxruntime", **options}), device)
@@ -281,4 +282,4 @@ def test_infer_imports_no_mindspore(run_command, repo_dir, with_graph, exported,
     done = run_command(["python", "-c", CODE, repo_dir / "faster_rcnn" / "infer.py", *(f"--{k}={v}" for k, v in flags.items())],
                        cwd=tmp_path, new_process=True, env={"MS_JIT": None})
     assert done.returncode == 0, done.stderr
-    assert "1 pictures; detections from a score of 0: " in done.stdout
+    assert "1 images; detections with a score of 0 or more: " in done.stdout

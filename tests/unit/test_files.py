@@ -122,7 +122,7 @@ def table(path):
 
 def picture(path):
     media = part("faster_rcnn", "model_utils.inference.media")
-    media.PictureWriter(path.parent.parent).write(media.Frame(1, path.name), np.zeros((9, 9, 3), np.uint8))
+    media.ImageWriter(path.parent.parent).write(media.Frame(1, path.name), np.zeros((9, 9, 3), np.uint8))
 
 
 def from_config(module: str, function: str, key: str):
@@ -283,7 +283,7 @@ def test_a_stopped_inference_says_what_is_missing(growing, tmp_path, capsys):
         growing(stop)
     told = capsys.readouterr().err
     assert f"{words[0]}\n" == told and not growing.last_words
-    assert "detections.json: not written: 2 of 3 pictures are done, the last is 1\\x1b.jpg; " in told
+    assert "detections.json: not written: 2 of 3 images are done, the last is 1\\x1b.jpg; " in told
     assert (tmp_path / "detections.json").read_text() == "[]" and results(tmp_path / "detections.partial.json") == [0, 1]
 
 
@@ -291,7 +291,7 @@ def test_a_full_disk_ends_inference_with_whole_results(growing, tmp_path, capsys
     with full_disk(50), pytest.raises(OSError, match=r"detections\.partial\.json: cannot be written"):
         growing()
     assert (tmp_path / "detections.json").read_text() == "[]" and results(tmp_path / "detections.partial.json") == [0, 1]
-    assert "2 of 3 pictures are done" in capsys.readouterr().err
+    assert "2 of 3 images are done" in capsys.readouterr().err
 
 
 # Messages

@@ -254,7 +254,8 @@ def test_labels_beyond_the_configuration_are_named(toy, message):
     detector.predict = lambda *inputs: [value + (i == 2) for i, value in enumerate(predict(*inputs))]
     frames = [Frame(1, "a.png", np.zeros((9, 9, 3), np.uint8))]
     assert message(list, detector.run(frames, 0)) == (
-        "num_classes: the network gives label 3, and the configuration has labels 1 to 2")
+        "num_classes: the network predicted label 3, but the configuration has labels 1 to 2; "
+        "pass the configuration that the network was trained with")
 
 
 # Drawings
@@ -272,7 +273,7 @@ def test_where_drawings_go(tmp_path, message, monkeypatch):
     for target, written in (("drawn/", "drawn/a.png"), ("v1.5", "v1.5/a.png"), ("drawn/b.jpg", "drawn/b.jpg"),
                             ("drawn", "drawn/a.png")):
         assert drawing.save(target) == Path(written) and cv2.imread(written).shape == image.shape
-    assert "in/a.png: the image itself" in message(drawing.save, "in/")
+    assert "in/a.png: the drawing would overwrite the input image" in message(drawing.save, "in/")
     assert (cv2.imread("in/a.png") == 90).all()
     assert Drawing(image, "x.jp2").save(tmp_path) == tmp_path / "x.jp2.jpg"
 

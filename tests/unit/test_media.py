@@ -10,7 +10,7 @@ from PIL import Image
 
 from faster_rcnn.src.model_utils.config import InputError
 from faster_rcnn.src.model_utils.data.decoding import SUFFIXES
-from faster_rcnn.src.model_utils.inference.media import Frame, Pictures, PictureWriter, Video, open_input, read_ahead, writer_of
+from faster_rcnn.src.model_utils.inference.media import Frame, Images, ImageWriter, Video, open_input, read_ahead, writer_of
 
 
 def picture(height=24, width=32) -> np.ndarray:
@@ -63,12 +63,12 @@ def test_a_folder_gives_every_kind_that_is_decoded(repo_dir, tmp_path):
 
 def test_numbers_in_file_names_are_the_ids(tmp_path):
     files = [tmp_path / name for name in ("000000000139.jpg", "42.jpg")]
-    assert list(Pictures(tmp_path, files)._ids) == [139, 42]
-    assert list(Pictures(tmp_path, [*files, tmp_path / "0042.png"])._ids) == [1, 2, 3]      # 42 twice
+    assert list(Images(tmp_path, files)._ids) == [139, 42]
+    assert list(Images(tmp_path, [*files, tmp_path / "0042.png"])._ids) == [1, 2, 3]      # 42 twice
 
 
 def test_drawn_pictures_of_an_earlier_run_are_not_read_again(folder):
-    writer = PictureWriter(folder)
+    writer = ImageWriter(folder)
     for frame in open_input(folder, folder):
         if frame.image is not None:
             writer.write(frame, frame.image)
@@ -82,7 +82,7 @@ def test_a_single_picture_may_have_any_name(tmp_path):
     (tmp_path / "photo").write_bytes(encoded)
     (frame,) = open_input(tmp_path / "photo", tmp_path)
     assert frame.file_name == "photo" and frame.image.shape == (24, 32, 3)
-    PictureWriter(tmp_path / "o").write(frame, frame.image)
+    ImageWriter(tmp_path / "o").write(frame, frame.image)
     assert (tmp_path / "o" / "drawn" / "photo.jpg").is_file()
 
 
@@ -101,7 +101,7 @@ def test_a_gif_is_a_picture_or_an_animation(tmp_path):
 def test_what_opencv_cannot_write_is_drawn_as_jpeg(tmp_path, suffix):
     Image.fromarray(picture()).save(tmp_path / f"a.{suffix}")
     (frame,) = open_input(tmp_path, tmp_path / "out")
-    PictureWriter(tmp_path / "out").write(frame, frame.image)
+    ImageWriter(tmp_path / "out").write(frame, frame.image)
     assert (tmp_path / "out" / "drawn" / f"a.{suffix}.jpg").is_file()
 
 
@@ -140,7 +140,7 @@ def test_inputs_that_are_none_are_named(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     (tmp_path / "nothing").mkdir()
     cases = {"": "input is needed", tmp_path / "absent": "no such file or folder",
-             tmp_path / "nothing": "no pictures in", tmp_path / "a.mp4": "neither a picture nor a video"}
+             tmp_path / "nothing": "no images in", tmp_path / "a.mp4": "neither an image nor a video"}
     for path, words in cases.items():
         with pytest.raises(InputError, match=words):
             open_input(path, tmp_path)
@@ -148,7 +148,7 @@ def test_inputs_that_are_none_are_named(tmp_path):
 
 def test_a_picture_that_cannot_be_encoded_is_an_error(tmp_path):
     with pytest.raises((OSError, cv2.error)):
-        PictureWriter(tmp_path).write(Frame(1, "a.jpg"), np.zeros((0, 5, 3), np.uint8))
+        ImageWriter(tmp_path).write(Frame(1, "a.jpg"), np.zeros((0, 5, 3), np.uint8))
 
 
 def test_read_ahead_keeps_order_and_does_not_run_away():

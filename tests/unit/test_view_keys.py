@@ -60,7 +60,7 @@ def test_networks_of_scales(monkeypatch, message, tmp_path, capsys):
     onnx = {"checkpoint_path": "", "onnx_path": str(tmp_path / "net.onnx")}
     assert networks(tta="flip,scales=0.5,1", tile="64x64", **onnx)[0] == [(96, 160, "fixed", "auto")]
     assert message(networks, tta="scales=1,1.5", **onnx) == (
-        "tta: a scale of 1.5 needs a larger input than the network of onnx_path takes: give checkpoint_path, or scales up to 1")
+        "tta: a scale of 1.5 needs a larger input than the network of onnx_path takes: pass checkpoint_path, or use scales up to 1")
     assert capsys.readouterr().err == ""
 
 

@@ -1,1 +1,1 @@
-"""Networks out of files, and what is detected with them."""
+"""Load networks from files and detect objects with them."""

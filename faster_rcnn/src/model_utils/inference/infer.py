@@ -1,4 +1,4 @@
-"""What infer.py does: detect objects in images or a video, write the results as they come, and draw them."""
+"""Detect objects in images or a video, write the results as they are found, and draw them."""
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +16,21 @@ from ..signals import last_words
 from ..weights.class_names import with_class_names
 from .detector import FrameDetector
 from .found import Found
-from .media import Frame, Pictures, Video, open_input, writer_of
+from .media import Frame, Images, Video, open_input, writer_of
 from .predictors import find_model
 from .resuming import PARTIAL, RUN, keep_settings, resume_after
 from .view_predictor import open_detection
 
 
 def infer(config: Config) -> None:
-    """Detect in the configuration's `input`; write detections.json and, with `draw`, pictures or a video to output_path."""
+    """Detect objects in `input` and write detections.json to output_path; with `draw`, write drawn images or a video too.
+
+    Args:
+        config: input, output_path and exactly one of checkpoint_path, mindir_path and onnx_path must be set.
+
+    Raises:
+        InputError: a key, the network's file or the input is not usable, or no image could be decoded.
+    """
     key, model = find_model(config)
     if key == "checkpoint_path":
         config = with_class_names(config, model)
@@ -32,7 +39,7 @@ def infer(config: Config) -> None:
         _infer(config, source)
 
 
-def _infer(config: Config, source: Pictures | Video) -> None:
+def _infer(config: Config, source: Images | Video) -> None:
     kept = resume_after(config, source)
     predict = open_detection(config)
     output = Path(config.output_path)
@@ -65,16 +72,16 @@ def _infer(config: Config, source: Pictures | Video) -> None:
 
 @dataclass
 class Done:
-    """What a run has done so far."""
+    """Progress of a run."""
 
-    read: int = 0
-    unreadable: int = 0
-    last: str = ""          # name of the newest frame with results
-    counts: Counter[str] = field(default_factory=Counter)       # detections of each class
+    read: int = 0           # frames with results
+    unreadable: int = 0     # frames that could not be decoded
+    last: str = ""          # name of the latest frame with results
+    counts: Counter[str] = field(default_factory=Counter)       # detections per class name
 
     @classmethod
     def after(cls, kept: Kept | None, categories: list[dict]) -> Self:
-        """What an earlier run has kept counts among the detections."""
+        """Start from the detections per class that a stopped run has written; from zero if there are none."""
         names = {item["id"]: item["name"] for item in categories}
         return cls(counts=Counter({names.get(number, str(number)): count for number, count in kept.counts.items()} if kept else ()))
 
@@ -85,7 +92,13 @@ class Done:
 
 
 def results_of(frame: Frame, found: Found, categories: list[dict]) -> Iterator[dict[str, Any]]:
-    """Yield the COCO results of a frame. categories: {"id", "name", "label"} of each class."""
+    """Yield the COCO results of a frame, with file_name and, for a video, frame and time.
+
+    Args:
+        frame: the frame.
+        found: its detections.
+        categories: {"id", "name", "label"} of each class.
+    """
     ids = {item["label"]: item["id"] for item in categories}
     for result in found.results():
         label = result.pop("label")
@@ -93,10 +106,14 @@ def results_of(frame: Frame, found: Found, categories: list[dict]) -> Iterator[d
 
 
 @contextmanager
-def growing_results(output: Path, source: Pictures | Video, done: Done, kept: Kept | None = None) -> Iterator[ResultsWriter]:
-    """Write detections.partial.json, which becomes detections.json at the end; if the run stops before, say what is missing.
+def growing_results(output: Path, source: Images | Video, done: Done, kept: Kept | None = None) -> Iterator[ResultsWriter]:
+    """Write detections.partial.json and rename it to detections.json at the end. If the run stops early, report its progress.
 
-    kept: what an earlier run has left there.
+    Args:
+        output: the output folder.
+        source: the frames of the run.
+        done: the progress, which the caller updates.
+        kept: the results of a stopped run to append to.
     """
     partial, final = output / PARTIAL, output / "detections.json"
 
@@ -107,11 +124,11 @@ def growing_results(output: Path, source: Pictures | Video, done: Done, kept: Ke
                 (output / RUN).unlink(missing_ok=True)
             return ""
         total = "" if source.total is None else f" of {source.total}"
-        how = "" if isinstance(source, Video) else "; --resume=auto does the others"
+        how = "" if isinstance(source, Video) else "; pass --resume=auto to continue"
         return printable(f"{final}: not written: {done.read + done.unreadable}{total} {kind_of(source)} are done, the last is "
-                         f"{done.last}; {partial} has their results{how}")
+                         f"{done.last}; {partial} holds their results{how}")
 
-    last_words.append(missing)      # for a signal while MindSpore runs the network
+    last_words.append(missing)      # a signal during MindSpore's native code raises no exception here
     try:
         with ResultsWriter(partial, kept) as results:
             yield results
@@ -119,25 +136,29 @@ def growing_results(output: Path, source: Pictures | Video, done: Done, kept: Ke
             partial.replace(final)
         (output / RUN).unlink(missing_ok=True)
     except BaseException:
-        if told := missing():
-            tell(told)
+        if message := missing():
+            tell(message)
         raise
     finally:
         last_words.remove(missing)
 
 
-def kind_of(source: Pictures | Video) -> str:
-    return "frames" if isinstance(source, Video) else "pictures"
+def kind_of(source: Images | Video) -> str:
+    return "frames" if isinstance(source, Video) else "images"
 
 
-def summary(done: Done, source: Pictures | Video, config: Config) -> None:
-    """What was found; InputError where nothing could be read."""
+def summary(done: Done, source: Images | Video, config: Config) -> None:
+    """Print the number of images and of detections per class.
+
+    Raises:
+        InputError: no image could be decoded.
+    """
     kind = kind_of(source)
     if not done.read:
-        raise InputError(f"input: none of the {kind} in {config.input} could be read")
+        raise InputError(f"input: none of the {kind} in {config.input} could be decoded; check that they are not damaged")
     classes = ", ".join(f"{count} {printable(name)}" for name, count in done.counts.most_common(10)) or "none"
     missing = f", {done.unreadable} not readable" if done.unreadable else ""
     if isinstance(source, Video) and source.total and done.read < source.total:
-        missing = f" of the {source.total} that its header tells of"
-    print(f"{done.read} {kind}{missing}; detections from a score of {config.score_thr:g}: {classes}")
+        missing = f" of the {source.total} in the header"
+    print(f"{done.read} {kind}{missing}; detections with a score of {config.score_thr:g} or more: {classes}")
     print(f"detections.json{' and drawn/ are' if config.draw else ' is'} in {config.output_path}")

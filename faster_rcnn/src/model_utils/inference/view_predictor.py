@@ -1,9 +1,9 @@
-"""Detection in several views of an image (tta, tile): each goes through the network, then what is found is merged.
+"""Run the network on several views of an image (tta, tile) and merge the detections.
 
-As in detectron2's GeneralizedRCNNWithTTA the boxes of all views, in pixels of the image, go through one NMS of each class, and the
-best test_max_per_img stay. The mask of a box is the mean over the views that show the whole box, each computed for the merged box.
-That takes a second pass, and a network that takes boxes: a checkpoint's in MindSpore. If there is none, a box keeps the mask that
-came with it.
+As in detectron2's GeneralizedRCNNWithTTA, the boxes of all views are mapped to the image and merged by class-wise NMS, which keeps
+the best test_max_per_img. A box's mask is the mean of the masks predicted for the merged box in every view that shows the whole
+box. This needs a second pass with given boxes, which only a checkpoint in MindSpore supports. Otherwise each box keeps the mask it
+was detected with.
 
 Shapes: N views of a batch, D detections of an image, S = test_max_per_img slots, m side of a mask.
 """
@@ -32,26 +32,34 @@ ONE_VIEW = Augmentation(flip=False, scales=(1.0,))
 
 
 class Feed(NamedTuple):
-    """What makes the input of `open_detection` of an image, and how many of these it takes at once."""
+    """The preprocessing and the batch size for the predictor of `open_detection`."""
 
     preprocess: Callable[[np.ndarray], NetworkInput]
     batch_size: int
 
 
 def feed_of(config: Config) -> Feed:
-    """Return the feed of what `open_detection` gives for the same configuration."""
+    """Return the preprocessing and batch size that match `open_detection` for the same configuration."""
     return Feed(whole_image, 1) if _has_views(config) else Feed(build_preprocess(config), config.test_batch_size)
 
 
 def open_detection(config: Config, device: str | None = None) -> Predict:
-    """Return predict(image, image_info): the network's, or with tta or tile a ViewPredictor. device: as of `open_predictor`."""
+    """Return predict(image, image_info) for the configuration: a ViewPredictor with tta or tile, else the network's predictor.
+
+    Args:
+        config: the configuration.
+        device: the result of setup_device, or None, see `open_predictor`.
+
+    Raises:
+        InputError: the network's file is not usable, or an exported network is too small for a scale of tta.
+    """
     if not _has_views(config):
         return open_predictor(config, device)
     key, _ = find_model(config)
     augmentation = read_tta(config.tta)
     if key != "checkpoint_path" and max(augmentation.scales) > 1:
-        raise InputError(f"tta: a scale of {max(augmentation.scales):g} needs a larger input than the network of {key} takes: give "
-                         "checkpoint_path, or scales up to 1")
+        raise InputError(f"tta: a scale of {max(augmentation.scales):g} needs a larger input than the network of {key} takes: pass "
+                         "checkpoint_path, or use scales up to 1")
     config = _with_mean_masks(config, key, device)
     at_most_one = open_predictor(config, device) if min(augmentation.scales) <= 1 else None
     networks = {}
@@ -62,7 +70,7 @@ def open_detection(config: Config, device: str | None = None) -> Predict:
         networks[scale] = ViewNetwork(predictor, preprocess, predictor.masks)
     find_views = functools.partial(views_of, augmentation=augmentation, tile=read_tile(config.tile), overlap=config.overlap)
     return ViewPredictor(find_views, networks, iou_thr=config.test_iou_thr, most=config.test_max_per_img,
-                         batch_size=config.test_batch_size, offset=config.get("box_offset", 0),     # not every model's
+                         batch_size=config.test_batch_size, offset=config.get("box_offset", 0),     # not every model has the key
                          keep_empty=config.get("keep_empty_boxes", False))
 
 
@@ -71,7 +79,7 @@ def _has_views(config: Config) -> bool:
 
 
 def _with_mean_masks(config: Config, key: str, device: str | None) -> Config:
-    """Return the configuration with the backend that averages masks, unless another is asked for."""
+    """Set backend to mindspore, which can average masks, if the network has masks and backend is auto."""
     if "masks" not in OUTPUTS or key != "checkpoint_path" or config.backend != "auto" or device not in (None, "CPU"):
         return config
     print("backend: mindspore, because it averages the masks of the views (tta, tile)", file=sys.stderr, flush=True)
@@ -79,8 +87,8 @@ def _with_mean_masks(config: Config, key: str, device: str | None) -> Config:
 
 
 def enlarged(config: Config, scale: float) -> Config:
-    """Return the configuration of a network whose input is so many times as large, rounded up to what the network takes."""
-    stride = config.anchor_strides[3]       # that of the last stage
+    """Scale the configured input size, rounded up to a multiple of the stride, and return the new configuration."""
+    stride = config.anchor_strides[3]       # of the backbone's last stage
     sides = {name: round(config[name] * scale) for name in ("img_height", "img_width")}
 
     def fitting(side: float) -> int:
@@ -96,15 +104,18 @@ def enlarged(config: Config, scale: float) -> Config:
 
 
 def whole_image(image: np.ndarray) -> NetworkInput:
-    """Return the image (H, W, 3) uint8 itself, and its image_info at the scale 1: views are made of it later."""
+    """Return an image (H, W, 3) uint8 unchanged, with image_info at scale 1; ViewPredictor preprocesses each view."""
     height, width = image.shape[:2]
     return NetworkInput(image, image_info(image.shape, (height, width), (height, width)))
 
 
 class ViewNetwork(NamedTuple):
-    """The network that sees the views of a scale.
+    """The network and preprocessing for the views of one scale.
 
-    masks: masks(image (N, 3, H, W), boxes (N, S, 4), labels (N, S)) -> (N, S, m, m), the masks of given boxes; or None.
+    Attributes:
+        predict: predict(image, image_info) returns OUTPUTS of model.py.
+        preprocess: turns the pixels (h, w, 3) of a view into the network's input.
+        masks: masks(image (N, 3, H, W), boxes (N, S, 4), labels (N, S)) predicts masks (N, S, m, m) for given boxes; or None.
     """
 
     predict: Predict
@@ -113,16 +124,21 @@ class ViewNetwork(NamedTuple):
 
 
 class ViewPredictor:
-    """predict(image (1, H, W, 3) uint8, image_info) -> OUTPUTS of model.py, boxes in pixels of the image.
+    """Detection in the views of an image.
+
+    predict(image (1, H, W, 3) uint8, image_info) returns OUTPUTS of model.py, with boxes in pixels of the image.
 
     Args:
-        views: views(height, width) -> the views of an image of this size.
-        networks: of each scale.
-        iou_thr: of the NMS of each class.
-        most: detections that stay.
-        batch_size: views that go through the network at once.
+        views: views(height, width) returns the views of an image of this size.
+        networks: the network for each scale.
+        iou_thr: IoU threshold of the class-wise NMS, 0 to 1.
+        most: the maximum number of detections.
+        batch_size: the number of views in a batch.
         offset: see views.to_image.
-        keep_empty: boxes stay that clipping left without width or height.
+        keep_empty: keep boxes that clipping has left without width or height.
+
+    Raises:
+        ValueError: on a call with more than one image.
     """
 
     def __init__(self, views: Callable[[int, int], list[View]], networks: Mapping[float, ViewNetwork], *, iou_thr: float, most: int,
@@ -143,7 +159,7 @@ class ViewPredictor:
         return tuple({**merged, "valid": np.ones(len(rows), bool)}[name][None] for name in OUTPUTS)
 
     def _found(self, image: np.ndarray, views: Sequence[View]) -> dict[str, np.ndarray]:
-        """Return what all views find, but for what their borders cut: columns by name."""
+        """Return {output name: array} with the detections of all views, without boxes that a tile border may have cut."""
         height, width = image.shape[:2]
         parts = []
         for some, images, infos in self._batches(image, views):
@@ -152,7 +168,7 @@ class ViewPredictor:
                 found = {name: output[i] for name, output in outputs.items()}
                 found["boxes"] = to_image(found["boxes"], infos[i], view, self.offset)
                 sides = found["boxes"][:, 2:] - found["boxes"][:, :2]
-                solid = (sides >= 0 if self.keep_empty else sides > 0).all(-1)      # written so that a NaN is left out too
+                solid = (sides >= 0 if self.keep_empty else sides > 0).all(-1)      # false for NaN boxes, which are dropped
                 keep = found.pop("valid").astype(bool) & solid & ~cut_off(found["boxes"], view.window, height, width)
                 if "masks" in found:
                     found["masks"] = _turned(found["masks"], view)
@@ -160,7 +176,10 @@ class ViewPredictor:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _mean_masks(self, image: np.ndarray, views: Sequence[View], boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the masks (D, m, m) of boxes (D, 4) in pixels of the image; the first view shows all of them."""
+        """Return masks (D, m, m) float32 for boxes (D, 4) in pixels of the image.
+
+        Every box has at least one mask, since the first view is the whole image.
+        """
         total, counts = None, np.zeros(len(boxes))
         for some, images, infos in self._batches(image, [view for view in views if within(boxes, view.window).any()]):
             rows = [np.flatnonzero(within(boxes, view.window)) for view in some]
@@ -170,19 +189,21 @@ class ViewPredictor:
                 classes[i, :len(here)] = labels[here]
             compute = self.networks[some[0].scale].masks
             if compute is None:
-                raise ValueError("the network takes no boxes")
+                raise ValueError("the network cannot predict masks for given boxes; pass masks to every ViewNetwork")
             masks = compute(images, slots, classes)
             total = np.zeros((len(boxes), *masks.shape[2:]), np.float32) if total is None else total
             for i, (view, here) in enumerate(zip(some, rows)):
                 total[here] += _turned(masks[i, :len(here)], view)
                 counts[here] += 1
         if total is None:
-            raise ValueError("no view shows a box")
+            raise ValueError("expected a view of the whole image, but no view shows a box completely")
         return total / counts[:, None, None].astype(np.float32)
 
     def _batches(self, image: np.ndarray, views: Sequence[View]) -> Iterator[tuple[list[View], np.ndarray, np.ndarray]]:
-        """Yield views of one scale whose inputs have one size, and these inputs: (N, 3, H, W) and (N, 6). Rows beyond the views
-        repeat the last one, as networks take batches of one size."""
+        """Yield batches of views with one scale and input size: the views, images (N, 3, H, W) and image_info (N, 6).
+
+        The last view is repeated to fill the batch, since the network has a fixed batch size.
+        """
 
         def load(view: View) -> tuple[View, NetworkInput]:
             return view, self.networks[view.scale].preprocess(view.show(image))
@@ -197,5 +218,5 @@ class ViewPredictor:
 
 
 def _turned(masks: np.ndarray, view: View) -> np.ndarray:
-    """Return masks (..., m, m) of a view as they are in the image."""
+    """Undo the mirroring of a view in its masks (..., m, m)."""
     return masks[..., ::-1] if view.flip else masks

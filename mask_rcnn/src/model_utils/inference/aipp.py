@@ -1,7 +1,7 @@
 # Same as faster_rcnn/src/model_utils/inference/aipp.py
-"""Ascend's preprocessing (AIPP): the device takes bytes of pixels and normalises them as the configuration says.
+"""Write the configuration file for Ascend's preprocessing (AIPP), with which the device normalises uint8 pixels itself.
 
-ATC takes the file with --insert_op_conf when it converts a MINDIR or AIR file. Nothing of this has run on Ascend yet.
+Pass the file to ATC as --insert_op_conf when converting a MINDIR or AIR file. This has not been tested on Ascend yet.
 """
 from pathlib import Path
 
@@ -23,14 +23,27 @@ aipp_op {{
 
 
 def aipp_text(config: Config, height: int, width: int) -> str:
-    """Return the file for inputs of height x width pixels. A network for blue, green, red has the channels swapped first."""
+    """Return the content of the AIPP file. It swaps red and blue if the network expects BGR (to_rgb is False).
+
+    Args:
+        config: image_mean, image_std and to_rgb.
+        height, width: the network's input size, pixels.
+    """
     lines = [f"    min_chn_{i}: {mean:.10g}" for i, mean in enumerate(config.image_mean)]
     lines += [f"    var_reci_chn_{i}: {1 / std:.10g}" for i, std in enumerate(config.image_std)]
     return AIPP.format(width=width, height=height, swap="false" if config.to_rgb else "true", channels="\n".join(lines))
 
 
 def write_aipp(config: Config, height: int, width: int) -> Path:
-    """Write the file that aipp_path names."""
+    """Write the AIPP file to aipp_path and return its path.
+
+    Args:
+        config: aipp_path, and the keys that `aipp_text` reads.
+        height, width: the network's input size, pixels.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     path = Path(config.aipp_path)
     try:
         write_text(path, aipp_text(config, height, width))

@@ -1,8 +1,8 @@
 # Same as faster_rcnn/src/model_utils/inference/backend.py
-"""Which runtime a network runs in: MindSpore or, on the CPU, ONNX Runtime, which starts without compiling.
+"""Choose the runtime for a network: MindSpore or, on the CPU, ONNX Runtime, which does not compile the graph at startup.
 
-ONNX Runtime gets the checkpoint's network exported for one image of the input's size. The graph is kept for later runs
-(kept_graphs.py), which then import no MindSpore; the weights are read from the checkpoint each time.
+For ONNX Runtime the checkpoint's network is exported at batch size 1 for each input size. The graph is saved (kept_graphs.py), so
+later runs do not import MindSpore. The weights are read from the checkpoint on every run.
 """
 import logging
 import os
@@ -30,27 +30,32 @@ from .predictors import Outputs, Predictor, find_model, load_predictor
 if TYPE_CHECKING:
     from mindspore import nn
 
-# Sizes of the input that are ready to run, where there are several (pad_to=divisor): each session holds the weights.
+# With pad_to=divisor there is one session per input size. Each holds a copy of the weights, so the least recently used is closed.
 MOST_SESSIONS = 3
 RUNTIMES = {"mindir_path": "mindspore", "onnx_path": "onnxruntime"}
 log = logging.getLogger(__name__)
 
 
 class UnavailableError(Exception):
-    """ONNX Runtime cannot run the network; the text says why."""
+    """ONNX Runtime cannot run the network; the message is the reason."""
 
 
 def open_predictor(config: Config, device: str | None = None) -> Predictor:
-    """The predictor of the configuration's network, in the runtime that `backend` asks for.
+    """Load the configuration's network in the runtime that `backend` selects.
 
-    device: what setup_device gave, if it has been called; if not, this calls it where MindSpore is needed.
+    Args:
+        config: exactly one of checkpoint_path, mindir_path and onnx_path must be set.
+        device: the result of setup_device. If it is None, setup_device is called only if MindSpore is needed.
+
+    Raises:
+        InputError: the file is missing or unreadable, or `backend` cannot run it.
     """
     key, path = find_model(config)
     if config.backend not in ("auto", RUNTIMES.get(key, config.backend)):
-        raise InputError(f"backend: {config.backend} does not run the file of {key}: leave it at auto")
+        raise InputError(f"backend: {config.backend} cannot run {key}, which needs {RUNTIMES[key]}; set it to auto")
     if device is None and (key == "mindir_path" or not cpu_without_mindspore(config)):
         device = setup_device(config)
-    # From here on None is the CPU, and MindSpore has not been imported.
+    # If device is still None, the network runs on the CPU and MindSpore has not been imported.
     if key == "checkpoint_path" and _takes_onnxruntime(config, device):
         try:
             return Predictor(OnnxCheckpoint(config, path, device))
@@ -62,26 +67,34 @@ def open_predictor(config: Config, device: str | None = None) -> Predictor:
 
 
 def _takes_onnxruntime(config: Config, device: str | None) -> bool:
-    fault = f"runs on the CPU only, and the device is {device}" if device not in (None, "CPU") else ""
-    fault = "runs in one process only, and distribute is set" if config.distribute else fault
+    fault = f"runs on the CPU only, but the device is {device}" if device not in (None, "CPU") else ""
+    fault = "runs in one process only, but distribute is set" if config.distribute else fault
     if fault and config.backend == "onnxruntime":
-        raise InputError(f"backend: onnxruntime {fault}: take auto or mindspore")
-    # With MS_JIT=0 somebody wants to see MindSpore's operators one by one.
+        raise InputError(f"backend: onnxruntime {fault}; set it to auto or mindspore")
+    # MS_JIT=0 is set to debug MindSpore operator by operator, which ONNX Runtime would bypass.
     return not fault and (config.backend == "onnxruntime" or (config.backend == "auto" and os.environ.get("MS_JIT") != "0"))
 
 
 def _fall_back(config: Config, error: UnavailableError) -> None:
-    """Say why MindSpore runs the network; InputError if it may not."""
+    """Report why MindSpore runs the network instead.
+
+    Raises:
+        InputError: backend is onnxruntime, so MindSpore must not take over.
+    """
     if config.backend == "onnxruntime":
         raise InputError(f"backend: onnxruntime cannot run the network: {error}") from error
     print(f"backend: mindspore, because onnxruntime cannot run the network: {error}", file=sys.stderr, flush=True)
 
 
 class OnnxCheckpoint:
-    """run(image, image_info) -> the outputs of a checkpoint's network, an image at a time; one session for each input size.
+    """A checkpoint's network in ONNX Runtime: run(image, image_info) returns its outputs.
 
-    UnavailableError if that is impossible, of a network for inputs of one size at once. If it shows later, MindSpore runs the
-    inputs of this size, or, where it may not, InputError is raised.
+    Images run one by one, since the graph has batch size 1. Each input size has its own session.
+
+    Raises:
+        UnavailableError: in the constructor, if the configuration has a single input size and ONNX Runtime cannot run it.
+        InputError: on a call, if ONNX Runtime cannot run a new input size and backend is onnxruntime. With backend auto, MindSpore
+            takes over.
     """
 
     def __init__(self, config: Config, path: Path, device: str | None):
@@ -97,7 +110,7 @@ class OnnxCheckpoint:
         self.only_size = build_preprocess(config).size.box()
         if self.only_size:
             self.session(self.only_size)
-            self.content.clear()            # the session holds a copy
+            self.content.clear()            # free the memory: the session holds a copy
 
     def __call__(self, image: np.ndarray, info: np.ndarray) -> Outputs:
         try:
@@ -111,7 +124,7 @@ class OnnxCheckpoint:
         return tuple(np.concatenate(parts) for parts in zip(*images))
 
     def session(self, size: tuple[int, int]) -> OnnxSession:
-        """Return the session for inputs of (height, width)."""
+        """Return the session for an input size (height, width), opening it if needed."""
         if size not in self.sessions:
             graph = self._graph(size)
             model = with_weights(graph.onnx, {name: self.content[name] for name in graph.used})
@@ -122,7 +135,7 @@ class OnnxCheckpoint:
         return self.sessions[size]
 
     def _graph(self, size: tuple[int, int]) -> Graph:
-        """Return a kept graph that the checkpoint fits, or export it."""
+        """Return a saved graph that matches the checkpoint, or export one and save it."""
         name = graph_name(self.config, size)
         kept = find_graph(self.path, name)
         if kept and self.path.suffix == ".ckpt" and STATE_KEY not in self.content and self._shapes() == kept.shapes:
@@ -130,12 +143,12 @@ class OnnxCheckpoint:
         _require_onnxruntime()
         start = time.monotonic()
         graph = self._export(size)
-        told = f"backend: exported the network for onnxruntime, {size[0]} x {size[1]}, in {time.monotonic() - start:.0f} s"
+        message = f"backend: exported the network for onnxruntime, input {size[0]} x {size[1]}, in {time.monotonic() - start:.0f} s"
         try:
-            told += f"; kept for later runs: {keep_graph(self.path, name, graph)}"
+            message += f"; saved for later runs: {keep_graph(self.path, name, graph)}"
         except OSError as error:
-            told += f"; not kept for later runs: {error}"
-        print(told, file=sys.stderr, flush=True)
+            message += f"; not saved for later runs: {error}"
+        print(message, file=sys.stderr, flush=True)
         return graph
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -152,25 +165,30 @@ class OnnxCheckpoint:
                 shapes = dict(zip(INPUTS, ((1, 3, *size), (1, 6))))
                 write_onnx(net, shapes, OUTPUTS, f"{folder}/network.onnx")
                 onnx, used = without_weights(Path(folder, "network.onnx").read_bytes(), self.content)
-        except Exception as error:      # MindSpore raises all kinds
+        except Exception as error:      # MindSpore's export raises exceptions of many types
             if getattr(error, "user_error", False):
                 raise
-            raise UnavailableError(f"its export failed: {_first_line(error)}") from error
+            raise UnavailableError(f"the export failed: {_first_line(error)}") from error
         return Graph(onnx, self._shapes(), used)
 
     def _network(self) -> "nn.Cell":
-        """Return the network as it is exported; what is wrong with the checkpoint is an InputError."""
+        """Build the network to export, with the checkpoint's weights.
+
+        Raises:
+            InputError: the checkpoint does not fit the configuration.
+            UnavailableError: loading converts the checkpoint's weights, so the graph could not read them from the file.
+        """
         if self.net is None:
             self._set_up()
             from ...network_define import InferenceNet, build_network
             from ..training.precision import mixed_precision
             from ..weights.loading import load_checkpoint_into
 
-            net = build_network(self.config, fast=False)     # plain operators, which ONNX has
+            net = build_network(self.config, fast=False)     # the fast CPU operators have no ONNX equivalent
             load_checkpoint_into(net, self.path)
             expected = {param.name: tuple(param.shape) for param in net.get_parameters()}
             if self._shapes() != expected:
-                raise UnavailableError("only MindSpore reads this checkpoint")
+                raise UnavailableError("only MindSpore can read this checkpoint")
             network = mixed_precision(InferenceNet(net), self.config.amp_level, "CPU").set_train(False)
             self.net = None if self.only_size else network
             return network
@@ -194,7 +212,7 @@ def _open(model: bytes, config: Config, only: bool) -> OnnxSession:
     except ImportError as error:
         raise UnavailableError(f"onnxruntime is not installed ({error}): pip install onnxruntime") from error
     except ValueError as error:
-        raise UnavailableError(f"it does not read the exported file: {error}") from error
+        raise UnavailableError(f"it cannot read the exported file: {error}") from error
 
 
 def _first_line(error: BaseException) -> str:

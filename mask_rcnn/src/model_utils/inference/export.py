@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/inference/export.py
-"""What export.py does: a checkpoint's network as files that other programs run."""
+"""Export a checkpoint's network to MINDIR, ONNX or AIR files."""
 import os
 import tempfile
 import time
@@ -27,16 +27,25 @@ INPUTS = ("image", "image_info")
 
 
 def export(config: Config) -> list[Path]:
-    """Write the network of ckpt_file as file_name, in file_format, and its configuration beside it; say what was written.
+    """Export the network of ckpt_file and print the files, inputs and outputs.
 
-    Returns the files: one, or of a network in parts several.
+    The configuration is saved beside the file, unless `split` exports the network in parts.
+
+    Args:
+        config: ckpt_file, file_name and file_format name the input and the output.
+
+    Returns:
+        The exported files: one, or one per part with `split`.
+
+    Raises:
+        InputError: the checkpoint or the target is not usable, or the device cannot write file_format.
     """
     target = target_file(config.file_name, config.file_format)
     shapes = input_shapes(config)
     device = setup_device(config)
     if config.file_format == "AIR" and device != "Ascend":
-        raise InputError(f"file_format: AIR can be written on Ascend only, and the device is {device}: "
-                         "take MINDIR or ONNX")
+        raise InputError(f"file_format: AIR can be written on Ascend only, but the device is {device}; "
+                         "set MINDIR or ONNX")
     files = []
     for suffix, network, inputs, outputs in load_networks(config, device, dict(zip(INPUTS, shapes))):
         start = time.monotonic()
@@ -45,46 +54,63 @@ def export(config: Config) -> list[Path]:
         seconds = time.monotonic() - start
         files.append(file)
         print(f"{file}: {config.file_format}, {file.stat().st_size / 1e6:.1f} MB, {seconds:.0f} s")
-        if not suffix:      # a whole network, which infer.py and Detector run
+        if not suffix:      # infer.py and Detector need the configuration, but cannot run parts
             save_config(with_class_names(config, config.ckpt_file), config_beside(file), CALL_KEYS)
         described = ", ".join(f"{name} {tuple(shape)}" for name, shape in inputs.items())
         print(f"inputs {described}; outputs {', '.join(outputs)}")
     if config.aipp_path:
-        print(f"{write_aipp(config, *shapes[0][2:])}: preprocessing for Ascend (AIPP), not run there yet")
+        print(f"{write_aipp(config, *shapes[0][2:])}: preprocessing for Ascend (AIPP), not tested on a device yet")
     return files
 
 
 def target_file(file_name: str, file_format: str) -> Path:
-    """Where the file goes: `file_name`, from the working directory, with the format's ending."""
+    """Return the absolute path of file_name, with the ending of file_format added if it is missing.
+
+    Raises:
+        InputError: file_name is a folder or has the ending of another format.
+    """
     path, ending = Path(file_name).absolute(), ENDINGS[file_format]
     if path.is_dir():
-        raise InputError(f"file_name: {file_name} is a folder: give the name of the file too")
+        raise InputError(f"file_name: {file_name} is a folder; add the name of a file")
     if path.suffix.lower() == ending:
         return path
     if path.suffix.lower() in ENDINGS.values():
-        raise InputError(f"file_name: {path.name}: with file_format={file_format} the ending is {ending}")
+        raise InputError(f"file_name: {path.name}: file_format={file_format} needs the ending {ending}; change either")
     return path.with_name(path.name + ending)
 
 
 def input_shapes(config: Config) -> tuple[tuple[int, ...], ...]:
-    """Shapes of the inputs, in the order of INPUTS."""
+    """Return the shapes of the network's inputs, in the order of INPUTS.
+
+    Raises:
+        InputError: pad_to is divisor, which has no single input size.
+    """
     size = build_preprocess(config).size.box()
     if size is None:
-        raise InputError("pad_to: an exported network takes inputs of one size: fixed or HEIGHTxWIDTH")
+        raise InputError("pad_to: an exported network takes inputs of one size, but pad_to is divisor; set fixed or HEIGHTxWIDTH")
     n = config.test_batch_size
     return (n, 3, *size), (n, 6)
 
 
 def load_networks(config: Config, device: str, inputs: dict[str, tuple[int, ...]]) -> list[ExportedNetwork]:
-    """Return the networks that `exported` of network_define.py gives, with the checkpoint's weights."""
-    net = build_network(config, fast=False)     # plain operators, which other runtimes know
+    """Build the networks to export (`exported` in network_define.py) and load the checkpoint's weights.
+
+    Args:
+        config: ckpt_file names the checkpoint.
+        device: "CPU", "GPU" or "Ascend"; decides whether amp_level applies.
+        inputs: {input name: shape} of the whole network.
+    """
+    net = build_network(config, fast=False)     # other runtimes do not have the fast CPU operators
     load_checkpoint_into(net, config.ckpt_file, config.coco_classes)
     return [part._replace(network=mixed_precision(part.network, config.amp_level, device).set_train(False))
             for part in exported(net, config, inputs)]
 
 
 class SeparateOutputs(nn.Cell):
-    """The same network with outputs that nothing else reads: MindSpore 2.10 renames no others correctly in ONNX."""
+    """The network with an Identity behind each output.
+
+    MindSpore 2.10 names the outputs of an ONNX file wrongly if another operator reads them too.
+    """
 
     def __init__(self, network: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -99,7 +125,18 @@ class SeparateOutputs(nn.Cell):
 
 def write_network(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str], file_format: str,
                   target: Path) -> None:
-    """Export to `target`, which is there only when it is whole. shapes: {input: shape}."""
+    """Export a network to a file, atomically: `target` appears only when it is complete.
+
+    Args:
+        network: the network in inference mode.
+        shapes: {input name: shape}; all inputs are float32.
+        outputs: the names of the outputs. Only ONNX files hold them.
+        file_format: "MINDIR", "ONNX" or "AIR".
+        target: the file to write.
+
+    Raises:
+        InputError: `target` cannot be written.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=target.parent):
@@ -108,7 +145,7 @@ def write_network(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outpu
         raise InputError(f"file_name: {target} cannot be written: {error.strerror}") from error
     before = Path.cwd()
     with scratch_folder(target) as folder:
-        os.chdir(folder)                # MindSpore refuses paths with a space, so it gets a bare name
+        os.chdir(folder)                # MindSpore refuses paths with a space, so pass it a bare name
         try:
             if file_format == "ONNX":
                 write_onnx(network, shapes, outputs, "network.onnx")
@@ -119,13 +156,20 @@ def write_network(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outpu
         made = folder / f"network{ENDINGS[file_format]}"
         umask = os.umask(0o077)
         os.umask(umask)
-        made.chmod(0o666 & ~umask)      # MindSpore makes it read-only, and for the owner alone
+        made.chmod(0o666 & ~umask)      # MindSpore writes the file with mode 0400
         with replacing(target) as partial:
             made.replace(partial)
 
 
 def write_onnx(network: nn.Cell, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str], file_name: str) -> None:
-    """Write an ONNX file; shapes: {input: shape}. MindSpore refuses names with a space."""
+    """Write an ONNX file.
+
+    Args:
+        network: the network in inference mode.
+        shapes: {input name: shape}; all inputs are float32.
+        outputs: the names of the outputs.
+        file_name: the file to write. MindSpore refuses a path with a space.
+    """
     ms.onnx.export(SeparateOutputs(network).set_train(False), *_inputs(shapes), file_name=file_name, input_names=list(shapes),
                    output_names=list(outputs))
 

@@ -1,9 +1,9 @@
 # Same as faster_rcnn/src/model_utils/inference/kept_graphs.py
-"""Graphs of exported networks, kept beside the checkpoint or in the user's cache, for the next run to find.
+"""Save graphs of exported networks beside the checkpoint, or in the user's cache, and find them again.
 
-A file holds the SHA-256 of what follows, a line of JSON, then the graph as ONNX without weights (onnx_graph.py). Its name says
-the configuration and the size of the input; the JSON, what wrote it. A file that is damaged, or was written by another version of
-MindSpore or of this code, counts as absent.
+A file holds the SHA-256 of the rest, a line of JSON, then the ONNX graph without weights (onnx_graph.py). The file name is a hash
+of the configuration and the input size; the JSON records the versions of MindSpore and of this code. A file that is damaged or from
+other versions is ignored.
 """
 import hashlib
 import importlib.metadata
@@ -19,7 +19,7 @@ from ..files import replacing
 
 SOURCE = Path(__file__).resolve().parents[2]
 PREFIX, SUFFIX = ".network-", ".onnx_graph"
-# Keys that shape no network: what belongs to a command, a machine or a data set, and the names of the classes.
+# Keys that do not affect the graph: those of commands, machines and data sets, and the class names.
 SHAPELESS = frozenset((
     "device_target", "device_id", "distribute", "data_timeout", "runtime_num_threads", "seed", "backend", "output_path",
     "enable_modelarts", "data_url", "data_path", "checkpoint_url", "load_path", "train_url", "exif_orientation", "run_eval",
@@ -31,33 +31,37 @@ SHAPELESS = frozenset((
 
 
 class Graph(NamedTuple):
-    """The graph of a network, and the shapes of the weights that belong in it. used: those that it reads."""
+    """The graph of an exported network, without its weights."""
 
-    onnx: bytes
-    shapes: dict[str, tuple[int, ...]]
-    used: list[str]
+    onnx: bytes                             # serialised ModelProto
+    shapes: dict[str, tuple[int, ...]]      # of all weights of the checkpoint, to check that it fits
+    used: list[str]                         # names of the weights that the graph reads
 
 
 def graph_name(config: Config, size: tuple[int, int]) -> str:
-    """Return the name of the file for inputs of (height, width)."""
+    """Return the file name for this configuration and an input size (height, width)."""
     keys = {name: value for name, value in config.to_dict().items() if name not in SHAPELESS}
     text = json.dumps([NAME, size, keys], sort_keys=True)
     return f"{PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:16]}{SUFFIX}"
 
 
 def folders(checkpoint: Path) -> Iterator[Path]:
-    """Yield where graphs of a checkpoint may be, in the order of preference."""
+    """Yield the folders for graphs of a checkpoint, in order of preference."""
     yield checkpoint.absolute().parent
     yield Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mindspore-detection"
 
 
 def find_graph(checkpoint: Path, name: str) -> Graph | None:
-    """Return a graph that an earlier run has kept, or None."""
+    """Return the graph that an earlier run saved, or None."""
     return next(filter(None, (_read(folder / name) for folder in folders(checkpoint))), None)
 
 
 def keep_graph(checkpoint: Path, name: str, graph: Graph) -> Path:
-    """Write the graph where one can be written, whole or not at all; OSError if that is nowhere."""
+    """Save the graph atomically in the first writable folder and return its path.
+
+    Raises:
+        OSError: no folder is writable.
+    """
     problems = []
     for folder in folders(checkpoint):
         try:
@@ -91,12 +95,12 @@ def _read(path: Path) -> Graph | None:
 
 
 def written_by() -> list[str]:
-    """Return the version of MindSpore, and a digest of the code that makes the network."""
+    """Return MindSpore's version, and a digest of the code that builds the network."""
     digest = hashlib.sha256()
     for path in sorted(path for path in SOURCE.rglob("*") if path.suffix in (".py", ".yaml")):
         digest.update(path.relative_to(SOURCE).as_posix().encode() + path.read_bytes())
     try:
         version = importlib.metadata.version("mindspore")
-    except importlib.metadata.PackageNotFoundError:     # built from source, or a package of another name
+    except importlib.metadata.PackageNotFoundError:     # MindSpore was built from source or installed under another name
         version = "unknown"
     return [version, digest.hexdigest()]

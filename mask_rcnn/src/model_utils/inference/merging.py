@@ -1,15 +1,23 @@
 # Same as faster_rcnn/src/model_utils/inference/merging.py
-"""Non-maximum suppression in NumPy, of detections that come from several views or from a network without its last step.
+"""Class-wise non-maximum suppression in NumPy.
 
-Shapes: C candidates, best first. Boxes are (x1, y1, x2, y2), width = x2 - x1.
+It merges the detections of several views of an image, and completes the outputs of a network exported without its NMS.
+
+Shapes: C candidates. Boxes are (x1, y1, x2, y2) in pixels, width = x2 - x1.
 """
 import numpy as np
 
 
 def suppress(boxes: np.ndarray, labels: np.ndarray, iou_thr: float, most: int) -> list[int]:
-    """Return the indices of the first `most` boxes (C, 4) that stand.
+    """Return the indices of the boxes that greedy class-wise NMS keeps, best first.
 
-    A box falls if a better one that stands, of its label, overlaps it by IoU > iou_thr. A loop over those that stand.
+    A box is suppressed if a better box of the same label has been kept and their IoU is above iou_thr.
+
+    Args:
+        boxes: (C, 4) float, sorted by descending score.
+        labels: (C,) int.
+        iou_thr: IoU threshold, 0 to 1.
+        most: the maximum number of boxes to keep.
     """
     areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
     left, kept = np.arange(len(boxes)), list[int]()
@@ -24,6 +32,14 @@ def suppress(boxes: np.ndarray, labels: np.ndarray, iou_thr: float, most: int) -
 
 
 def merge(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou_thr: float, most: int) -> np.ndarray:
-    """Return the rows, best first, of the `most` best boxes (C, 4) that stand within their labels; candidates in any order."""
+    """Sort the candidates by score, apply class-wise NMS and return the rows of the boxes it keeps, best first.
+
+    Args:
+        boxes: (C, 4) float, in any order.
+        scores: (C,) float.
+        labels: (C,) int.
+        iou_thr: IoU threshold, 0 to 1.
+        most: the maximum number of boxes to keep.
+    """
     order = np.argsort(-scores, kind="stable")
     return order[suppress(boxes[order], labels[order], iou_thr, most)]

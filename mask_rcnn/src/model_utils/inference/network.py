@@ -1,15 +1,20 @@
 # Same as faster_rcnn/src/model_utils/inference/network.py
-"""The network as inference calls it, and as a file holds it."""
+"""Wrap the network for inference, and describe the networks to export."""
 from typing import NamedTuple
 
 from mindspore import Tensor, nn
 
 
 class InferenceNet(nn.Cell):
-    """The network with `predict` as its call: (image, image_info) -> detections, fixed in number, and which are valid."""
+    """Calls the network's `predict`, so that graph mode compiles it and export writes it.
+
+    Args:
+        net: a network with predict(image (N, 3, H, W), image_info (N, 6)). It returns a fixed number of detections per image, with
+            a column that says which of them are valid.
+    """
 
     def __init__(self, net: nn.Cell):
-        super().__init__(auto_prefix=False)  # the parameters keep their names
+        super().__init__(auto_prefix=False)  # a prefix would rename the parameters
         self.net = net
 
     def construct(self, image: Tensor, image_info: Tensor) -> tuple[Tensor, ...]:
@@ -17,9 +22,9 @@ class InferenceNet(nn.Cell):
 
 
 class ExportedNetwork(NamedTuple):
-    """A network that export.py writes to a file of its own."""
+    """One network to export, in its own file."""
 
-    suffix: str                     # is added to the file's name
+    suffix: str                     # appended to the file's stem; "" for a whole network
     network: nn.Cell
-    inputs: dict[str, tuple[int, ...]]      # name -> shape
-    outputs: tuple[str, ...]        # names
+    inputs: dict[str, tuple[int, ...]]      # {name: shape}
+    outputs: tuple[str, ...]        # names, in order

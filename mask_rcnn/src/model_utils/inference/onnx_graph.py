@@ -1,10 +1,10 @@
 # Same as faster_rcnn/src/model_utils/inference/onnx_graph.py
-"""ONNX files in two parts: the graph, which the configuration shapes, and the weights, which the checkpoint holds anyway.
+"""Split an ONNX model into its graph and its weights, and join them again.
+
+The graph depends on the configuration only, and the checkpoint already holds the weights. Saving the graph without weights keeps
+the file small and lets every checkpoint of the configuration use it. The Protobuf fields involved, with their numbers:
 
     ModelProto: graph (7): initializer (5), repeated: dims (1), repeated; data_type (2); name (8); raw_data (9)
-
-The second part comes from the checkpoint at each run, so what is kept of an export is small and fits all checkpoints of a
-configuration.
 """
 from collections.abc import Mapping
 
@@ -18,9 +18,18 @@ FLOAT = 1
 
 
 def without_weights(model: bytes, weights: Mapping[str, np.ndarray]) -> tuple[bytes, list[str]]:
-    """Return the model without the initializers that are weights, and their names.
+    """Remove the weights from a model's initializers.
 
-    ValueError if one has other values there: the export has computed with it, and the graph fits these weights only.
+    Args:
+        model: a serialised ModelProto.
+        weights: {name: array} of the checkpoint.
+
+    Returns:
+        The model without these initializers, and their names.
+
+    Raises:
+        ValueError: the model holds other values for a weight. The exporter has folded constants into it, so the graph would be
+            wrong for any other checkpoint.
     """
     data, rest, names = memoryview(model), [], []
     for part in read_fields(data):
@@ -33,7 +42,7 @@ def without_weights(model: bytes, weights: Mapping[str, np.ndarray]) -> tuple[by
             if name is None or name not in weights:
                 kept.append(data[field.start:field.end])
             elif data[field.start:field.end] != bytes_field(INITIALIZER, _tensor(name, weights[name])):
-                raise ValueError(f"{name} has other values in the exported file")
+                raise ValueError(f"{name} differs between the exported file and the checkpoint")
             else:
                 names.append(name)
         rest.append(bytes_field(GRAPH, b"".join(kept)))
@@ -41,7 +50,10 @@ def without_weights(model: bytes, weights: Mapping[str, np.ndarray]) -> tuple[by
 
 
 def with_weights(graph: bytes, weights: Mapping[str, np.ndarray]) -> bytes:
-    """Return the whole model. The graph is there twice then, and Protobuf merges the two: the second adds initializers."""
+    """Return the complete model from a graph without weights and the weights {name: float array}.
+
+    A second graph field with the initializers is appended; Protobuf parsers merge it into the first.
+    """
     tensors = [bytes_field(INITIALIZER, _tensor(name, value)) for name, value in weights.items()]
     return b"".join([graph, field_head(GRAPH, sum(map(len, tensors))), *tensors])
 
@@ -51,7 +63,7 @@ def _name_of(data: memoryview, start: int, end: int) -> str | None:
 
 
 def _tensor(name: str, value: np.ndarray) -> bytes:
-    """A float32 array as TensorProto, in the order in which MindSpore writes the fields."""
+    """Serialise an array as a float32 TensorProto, with the fields in MindSpore's order, so that the bytes can be compared."""
     dims = b"".join(int_field(DIMS, size) for size in value.shape)
     content = np.ascontiguousarray(value, "<f4").tobytes()
     return b"".join([dims, int_field(DATA_TYPE, FLOAT), bytes_field(NAME, name.encode()), bytes_field(RAW_DATA, content)])

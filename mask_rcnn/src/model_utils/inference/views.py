@@ -1,15 +1,14 @@
 # Same as faster_rcnn/src/model_utils/inference/views.py
-"""Views of an image: the whole of it and its tiles, mirrored or not, at several scales; and boxes on their way between a view and
-the image.
+"""Compute the views of an image (whole image and tiles, mirrored or not, at several scales) and map boxes between view and image.
 
-Shapes: D detections. Boxes are (x1, y1, x2, y2), width = x2 - x1, in pixels of the image or of the network's input. A window is
-the part of the image (x1, y1, x2, y2), whole pixels, that a view shows.
+Shapes: D detections. Boxes are (x1, y1, x2, y2), width = x2 - x1, in pixels of the image or of the network's input. A window
+(x1, y1, x2, y2) is the part of the image that a view shows, in whole pixels.
 
-Tiles. A row of tiles begins at the left edge of the image and ends at the right one, at equal distances; neighbours share
-`overlap` of their width or more. Columns likewise. A tile is resized to the network's input as an image would be. Its borders
-inside the image cut objects, of which a neighbour shows the whole: a detection that comes closer to such a border than CUT of
-the tile's side is left out. So an object that is smaller than what neighbours share, less 2 * CUT, is found in some tile.
-Larger ones are found in the whole image, which is a view too.
+The tiles of a row are evenly spaced from the left edge of the image to the right edge. Neighbours share at least `overlap` of
+their width. The same holds for columns. Each tile is resized to the network's input like an image. A tile border inside the image
+cuts objects that a neighbouring tile shows completely, so a detection closer to such a border than CUT of the tile's side is
+dropped. An object smaller than the overlap minus 2 * CUT is therefore complete in at least one tile. Larger objects are found in
+the whole image, which is always one of the views.
 """
 from typing import NamedTuple
 
@@ -18,34 +17,44 @@ import numpy as np
 from ..configuration.view_keys import Augmentation, Tile
 from ..data.transforms import boxes_on_image
 
-CUT = 0.01
+CUT = 0.01      # fraction of the tile's side
 
 Window = tuple[int, int, int, int]
 
 
 class View(NamedTuple):
-    """What the network sees of an image."""
+    """One version of an image to run the network on."""
 
     window: Window
-    flip: bool              # mirrored, left and right
-    scale: float
+    flip: bool              # mirrored horizontally
+    scale: float            # relative to the configured input size
 
     def show(self, image: np.ndarray) -> np.ndarray:
-        """Return the pixels (h, w, 3) of the view."""
+        """Return the view's pixels (h, w, 3) from the image (H, W, 3)."""
         x1, y1, x2, y2 = self.window
         part = image[y1:y2, x1:x2]
         return np.ascontiguousarray(part[:, ::-1]) if self.flip else part
 
 
 def views_of(height: int, width: int, augmentation: Augmentation, tile: Tile | None, overlap: float) -> list[View]:
-    """Return the views of an image of this size, those of a scale one after the other."""
+    """Return the views of an image, grouped by scale.
+
+    Args:
+        height, width: size of the image, pixels.
+        augmentation: the scales, and whether to mirror.
+        tile: size of a tile in pixels, or None to use the whole image only.
+        overlap: the minimum overlap of neighbouring tiles, as a fraction of a tile.
+    """
     windows = windows_of(height, width, tile, overlap)
     flips = (False, True) if augmentation.flip else (False,)
     return [View(window, flip, scale) for scale in augmentation.scales for window in windows for flip in flips]
 
 
 def windows_of(height: int, width: int, tile: Tile | None, overlap: float) -> list[Window]:
-    """Return the whole image, then its tiles, if it is larger than one. overlap: see `starts`."""
+    """Return the window of the whole image, followed by its tiles if the image is larger than a tile.
+
+    The arguments are those of `views_of`.
+    """
     whole = (0, 0, width, height)
     if tile is None or (height <= tile.height and width <= tile.width):
         return [whole]
@@ -54,8 +63,13 @@ def windows_of(height: int, width: int, tile: Tile | None, overlap: float) -> li
 
 
 def starts(side: int, tile: int, overlap: float) -> list[int]:
-    """Return where tiles of this side begin that cover a side of the image. overlap: the part of a tile that neighbours share, at
-    least."""
+    """Return the start positions of the tiles that cover one side of the image, in pixels.
+
+    Args:
+        side: the image's side, pixels.
+        tile: the tile's side, pixels.
+        overlap: the minimum overlap of neighbouring tiles, as a fraction of a tile.
+    """
     if side <= tile:
         return [0]
     count = 1 + -(-(side - tile) // max(1, tile - round(overlap * tile)))
@@ -63,11 +77,16 @@ def starts(side: int, tile: int, overlap: float) -> list[int]:
 
 
 def to_image(boxes: np.ndarray, info: np.ndarray, view: View, offset: float = 0.0) -> np.ndarray:
-    """Return boxes (D, 4) of the network's input in pixels of the image, float64, clipped to the window.
+    """Map boxes from the network's input to the image, clipped to the view's window.
 
     Args:
-        info: (6,) of the view's input, see data/transforms.py.
-        offset: 1 where the last pixel of a box belongs to it, so that its mirror image has it first.
+        boxes: (D, 4) in pixels of the network's input.
+        info: (6,) image_info of the view's input, see data/transforms.py.
+        view: the view.
+        offset: 1 if x2 is the box's last pixel, 0 if it is the edge behind it; needed to mirror a box exactly.
+
+    Returns:
+        (D, 4) float64, in pixels of the image.
     """
     found = boxes_on_image(boxes, info)
     x1, y1, x2, y2 = view.window
@@ -77,7 +96,7 @@ def to_image(boxes: np.ndarray, info: np.ndarray, view: View, offset: float = 0.
 
 
 def to_view(boxes: np.ndarray, info: np.ndarray, view: View, offset: float = 0.0) -> np.ndarray:
-    """Return boxes (D, 4) of the image in pixels of the network's input, float32; the arguments are those of `to_image`."""
+    """Map boxes (D, 4) from the image to the network's input, as float32; the inverse of `to_image`."""
     x1, y1, x2, _ = view.window
     local = boxes - [x1, y1, x1, y1]
     if view.flip:
@@ -90,7 +109,13 @@ def _mirrored(boxes: np.ndarray, width: float) -> np.ndarray:
 
 
 def cut_off(boxes: np.ndarray, window: Window, height: int, width: int) -> np.ndarray:
-    """Return which boxes (D, 4) in pixels of the image come close to a border of the window inside the image: bool (D,)."""
+    """Return a mask (D,) bool of the boxes that a window border inside the image may have cut.
+
+    Args:
+        boxes: (D, 4) in pixels of the image.
+        window: the view's window.
+        height, width: size of the image, pixels.
+    """
     x1, y1, x2, y2 = window
     near_x, near_y = CUT * (x2 - x1), CUT * (y2 - y1)
     near = [boxes[:, 0] < x1 + near_x, boxes[:, 1] < y1 + near_y, boxes[:, 2] > x2 - near_x, boxes[:, 3] > y2 - near_y]
@@ -99,6 +124,6 @@ def cut_off(boxes: np.ndarray, window: Window, height: int, width: int) -> np.nd
 
 
 def within(boxes: np.ndarray, window: Window) -> np.ndarray:
-    """Return which boxes (D, 4) lie in the window: bool (D,)."""
+    """Return a mask (D,) bool of the boxes (D, 4) that are completely inside the window."""
     x1, y1, x2, y2 = window
     return (boxes[:, :2] >= [x1, y1]).all(-1) & (boxes[:, 2:] <= [x2, y2]).all(-1)

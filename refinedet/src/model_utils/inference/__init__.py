@@ -1,2 +1,2 @@
 # Same as faster_rcnn/src/model_utils/inference/__init__.py
-"""Networks out of files, and what is detected with them."""
+"""Load networks from files and detect objects with them."""

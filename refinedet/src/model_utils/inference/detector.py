@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/inference/detector.py
-"""Detection in images and videos: frames in batches through a network, for infer.py and for programs."""
+"""Detect objects in images and videos in batches, for infer.py and the Python interface."""
 import contextlib
 import logging
 import os
@@ -19,43 +19,49 @@ from ..weights.class_names import with_class_names
 from ..weights.named import weights_file
 from ..weights.own_config import find_config, key_of, own_model
 from .found import Found, found_in
-from .media import Frame, Pictures, Video, open_input, read_ahead
+from .media import Frame, Images, Video, open_input, read_ahead
 from .predictors import Predict
 from .view_predictor import feed_of, open_detection
 
-# A file, a folder, a video or an image (H, W, 3) uint8: blue, green, red.
+# A file, a folder, a video or an image (H, W, 3) uint8, BGR.
 Input: TypeAlias = str | os.PathLike | np.ndarray
 log = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
-    """A frame with the network's input; None where the frame cannot be read."""
+    """A frame and the network's input, which is None if the frame cannot be decoded."""
 
     frame: Frame
     inputs: NetworkInput | None
 
 
 class FrameDetector:
-    """Runs frames through the network in batches: `run(frames)` yields each with what was found, in their order.
+    """Runs frames through the network in batches.
 
-    A frame that cannot be read is yielded at once, with None. predict: what `open_detection` gives.
+    Args:
+        predict: the result of `open_detection` for the same configuration.
+        config: the configuration.
     """
 
     def __init__(self, predict: Predict, config: Config):
         self.predict = predict
         self.preprocess, self.batch_size = feed_of(config)
         self.encode = mask_encoder(config)
-        self.keep_empty = config.get("keep_empty_boxes", False)     # not every model has it
+        self.keep_empty = config.get("keep_empty_boxes", False)     # not every model has the key
         self.classes = ["background", *(item["name"] for item in config_categories(config))]
 
     def run(self, frames: Iterable[Frame], score_thr: float) -> Iterator[tuple[Frame, Found | None]]:
+        """Yield each frame with its detections of at least score_thr.
+
+        Decoded frames keep their order. A frame that cannot be decoded is yielded with None, ahead of the batch being filled.
+        """
         waiting: list[tuple[Frame, NetworkInput]] = []
         with contextlib.closing(read_ahead(frames, self._load, 2 * self.batch_size)) as loaded:
             for frame, inputs in loaded:
                 if inputs is None:
                     yield frame, None
                     continue
-                # One shape a batch; with pad_to=divisor a picture of another size ends it early.
+                # A batch has one shape, so with pad_to=divisor an image of another input size closes the batch early.
                 if waiting and waiting[0][1].image.shape != inputs.image.shape:
                     yield from self._detect(waiting, score_thr)
                     waiting = []
@@ -70,7 +76,7 @@ class FrameDetector:
         return Loaded(frame, None if frame.image is None else self.preprocess(frame.image))
 
     def _detect(self, waiting: list[tuple[Frame, NetworkInput]], score_thr: float) -> Iterator[tuple[Frame, Found]]:
-        padding = [waiting[-1][1]] * (self.batch_size - len(waiting))     # networks take batches of one size
+        padding = [waiting[-1][1]] * (self.batch_size - len(waiting))     # the network has a fixed batch size
         image, info = map(np.stack, zip(*(inputs for _, inputs in waiting), *padding))
         outputs = self.predict(image, info)
         for i, (frame, _) in enumerate(waiting):
@@ -79,11 +85,15 @@ class FrameDetector:
 
 
 class Arrays:
-    """Images in memory, named image_1.png, image_2.png, ... first: the number of the first one."""
+    """An image in memory as a stream of one frame, named image_NUMBER.png.
+
+    Raises:
+        InputError: the image is not (H, W, 3) uint8, or is empty.
+    """
 
     def __init__(self, image: np.ndarray, number: int):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise InputError(f"image {number}: expected an array (H, W, 3) of uint8, blue, green, red, got {image.shape} of "
+            raise InputError(f"image {number}: expected an array (H, W, 3) of uint8 in BGR order, got {image.shape} of "
                              f"{image.dtype}")
         self.image, self.number, self.total = image, number, 1
 
@@ -91,25 +101,26 @@ class Arrays:
         yield Frame(self.number, f"image_{self.number}.png", self.image)
 
 
-Source: TypeAlias = Pictures | Video | Arrays
+Source: TypeAlias = Images | Video | Arrays
 
 
 class Detector:
-    """A trained network: `detector(images)` yields what it finds in each image.
+    """A trained detector: `detector(images)` yields the detections in each image.
 
-    The configuration is found beside the weights: NAME.yaml, which a conversion writes; NAME.onnx.yaml or NAME.mindir.yaml, which
-    export.py writes; the config.yaml of the run that trained them.
+    The configuration is found beside the weights: NAME.yaml from a conversion, NAME.onnx.yaml or NAME.mindir.yaml from export.py,
+    or config.yaml from the training run.
 
     Args:
-        weights: a .ckpt, .mindir or .onnx file; or the name of published weights, which are fetched and converted the first time.
-        config_path: the configuration, if it lies elsewhere; also looked up in the model's folder.
-        keys: keys of the configuration, such as device_target="CPU" or test_batch_size=4; they override the file's.
+        weights: a .ckpt, .mindir or .onnx file, or the name of published weights, which are downloaded and converted on first use.
+        config_path: the configuration file, if it is elsewhere. A relative path may also be relative to the model's folder.
+        keys: keys of the configuration, such as device_target="CPU" or test_batch_size=4; they override the file.
 
     Attributes:
-        config: the configuration.
+        config: the resolved configuration.
         classes: the name of each label, background first.
 
-    InputError, in one line, says what is wrong with a file, a key or an image.
+    Raises:
+        InputError: a file or key is missing or invalid; the message is one line.
     """
 
     @input_errors()
@@ -125,16 +136,17 @@ class Detector:
 
     @input_errors()
     def __call__(self, images: Input | Sequence[Input], score_thr: float | None = None) -> Iterator[Found]:
-        """Yield what is found in each image, in their order; of a video, in each frame.
+        """Yield the detections of each image or video frame, in order.
+
+        An image that cannot be decoded is skipped with a warning in the log.
 
         Args:
-            images: an image file, a folder (with the folders in it), a video, an array (H, W, 3) uint8 in the order blue, green,
-                red, or a list of these.
-            score_thr: detections with a lower score are left out, 0 to 1; default: that of the configuration. What the network
-                itself leaves out (test_score_thr) does not come back.
+            images: an image file, a folder with its subfolders, a video, an array (H, W, 3) uint8 in BGR order, or a list of these.
+            score_thr: detections with a lower score are dropped, 0 to 1; defaults to the configuration's score_thr. The network
+                itself drops detections below test_score_thr.
 
-        InputError at the call if a file is missing, and at the end if none of the images can be read. An image that cannot be read
-        among others is a warning in the log.
+        Raises:
+            InputError: immediately, if a file is missing or an argument is invalid; after the last image, if none could be decoded.
         """
         threshold = self.config.score_thr if score_thr is None else score_thr
         if not isinstance(threshold, (int, float, np.floating)) or not 0 <= threshold <= 1:
@@ -158,7 +170,15 @@ class Detector:
 
 
 def open_sources(images: Input | Sequence[Input], upright: bool = True) -> list[Source]:
-    """Return what yields the frames of each item; upright: see media.py."""
+    """Open each item as a source of frames.
+
+    Args:
+        images: a path or an array (H, W, 3) uint8 in BGR order, or a list of these.
+        upright: apply the EXIF orientation of image files.
+
+    Raises:
+        InputError: an item has another type, does not exist or cannot be decoded.
+    """
     items = list(images) if isinstance(images, (list, tuple)) else [images]
     sources: list[Source] = []
     for number, item in enumerate(items, 1):
@@ -172,11 +192,11 @@ def open_sources(images: Input | Sequence[Input], upright: bool = True) -> list[
 
 
 def _with_different_names(sources: list[Source]) -> list[Source]:
-    """Name images by their folders too where several have one name, so that their drawings do not overwrite each other."""
-    pictures = [source for source in sources if isinstance(source, Pictures)]
-    names = Counter(file.relative_to(source.root) for source in pictures for file in source.files)
+    """If images share a name, prefix all names with their folders, so that drawings do not overwrite each other."""
+    of_files = [source for source in sources if isinstance(source, Images)]
+    names = Counter(file.relative_to(source.root) for source in of_files for file in source.files)
     if any(count > 1 for count in names.values()):
-        root = Path(os.path.commonpath([source.root.absolute() for source in pictures]))
-        for source in pictures:
+        root = Path(os.path.commonpath([source.root.absolute() for source in of_files]))
+        for source in of_files:
             source.root, source.files = root, [file.absolute() for file in source.files]
     return sources

@@ -1,7 +1,7 @@
 # Same as faster_rcnn/src/model_utils/inference/found.py
-"""What is found in an image, for programs: arrays, masks made when they are asked for, and a drawing to look at.
+"""The detections in an image as arrays, COCO results and a drawing. Masks are decoded on demand.
 
-Shapes: D detections in an image of H x W. Boxes are (x1, y1, x2, y2) in pixels of the image: its left edge is 0, its right one W.
+Shapes: D detections in an image of H x W. Boxes are (x1, y1, x2, y2) in pixels of the image, from 0 at the left edge to W.
 Label 0 is background.
 """
 import functools
@@ -17,37 +17,41 @@ from ..config import InputError
 from ..data.transforms import boxes_on_image
 from ..evaluation.detections import SCORE_DECIMALS, MaskEncoder, as_results
 from .draw import draw_detections
-from .media import WRITTEN, Frame, write_picture
+from .media import WRITTEN, Frame, write_image
 
 
 @dataclass(eq=False)
 class Found:
-    """The detections in an image, in the order of the network's scores, best first."""
+    """The detections in an image, sorted by descending score."""
 
-    name: str                   # of the file, below the folder that was given; of an array image_1.png, image_2.png, ...
-    image: np.ndarray = field(repr=False)       # (H, W, 3) uint8: blue, green, red
+    name: str                   # path relative to the input folder; image_1.png, image_2.png, ... for arrays
+    image: np.ndarray = field(repr=False)       # (H, W, 3) uint8, BGR
     boxes: np.ndarray           # (D, 4) float64
     scores: np.ndarray          # (D,) float64, 0 to 1
     labels: np.ndarray          # (D,) int64, from 1
     classes: Sequence[str] = field(repr=False)  # the name of each label, background first
-    frame: int | None = None    # of a video, from 0
-    time: float | None = None   # of a video, seconds
-    path: Path | None = None    # the file that it was read from
-    runs: "Runs | None" = field(default=None, repr=False)   # the masks; None: the network has none
+    frame: int | None = None    # index in the video, from 0
+    time: float | None = None   # position in the video, seconds
+    path: Path | None = None    # the input file
+    runs: "Runs | None" = field(default=None, repr=False)   # None if the network has no masks
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     @property
     def names(self) -> list[str]:
-        """The class of each detection."""
+        """The class name of each detection."""
         return [self.classes[label] for label in self.labels.tolist()]
 
     @property
     def masks(self) -> np.ndarray:
-        """(D, H, W) bool, made at each access: D times the size of the image. AttributeError if the network has no masks."""
+        """The masks (D, H, W) bool. Every access decodes all of them, which takes D x H x W bytes.
+
+        Raises:
+            AttributeError: the network has no masks.
+        """
         if self.runs is None:
-            raise AttributeError("the network finds boxes only: there are no masks")
+            raise AttributeError("this network predicts boxes only, no masks")
         from pycocotools import mask as mask_utils
 
         masks = np.zeros((len(self), *self.image.shape[:2]), bool)
@@ -56,7 +60,10 @@ class Found:
         return masks
 
     def results(self) -> list[dict[str, Any]]:
-        """Return the detections as COCO results: label, bbox (x, y, width, height), score, of masks also segmentation (RLE)."""
+        """Return the detections as COCO results.
+
+        Each is a dict with label, bbox (x, y, width, height) in pixels, score, and segmentation (RLE) if the network has masks.
+        """
         boxes = as_results(self.boxes).tolist()
         found: list[dict[str, Any]] = [{"label": label, "bbox": box, "score": score} for label, box, score in zip(
             self.labels.tolist(), boxes, self.scores.tolist())]
@@ -65,7 +72,7 @@ class Found:
         return found
 
     def draw(self) -> "Drawing":
-        """Draw boxes, labels, scores and masks on a copy of the image."""
+        """Draw the boxes, labels, scores and masks on a copy of the image."""
         image = draw_detections(self.image, self.boxes, self.labels, self.scores, self.classes,
                                 self.runs.rles if self.runs else None)
         name = Path(self.name)
@@ -76,40 +83,43 @@ class Found:
 
 @dataclass(eq=False)
 class Runs:
-    """The masks of an image as the network gives them, and as run lengths where these are asked for."""
+    """The masks of an image as the network predicts them, encoded as RLE on first access."""
 
-    masks: np.ndarray           # (D, ...)
-    corners: np.ndarray         # (D, 4): the boxes that they belong to
+    masks: np.ndarray           # (D, ...) float
+    corners: np.ndarray         # (D, 4), the boxes of the masks, in pixels of the image
     size: tuple[int, int]       # H, W
     encode: MaskEncoder
 
     @functools.cached_property
     def rles(self) -> list[dict[str, Any]]:
-        """COCO's compressed run lengths of each mask: size (H, W) and counts (text)."""
+        """The compressed COCO RLE of each mask: size (H, W) and counts (str)."""
         counts = [rle["counts"] for rle in self.encode(self.masks, self.corners, *self.size)] if len(self.corners) else []
         return [{"size": list(self.size), "counts": text.decode("ascii") if isinstance(text, bytes) else text} for text in counts]
 
 
 @dataclass(eq=False)
 class Drawing:
-    """An image with what was found in it. Notebooks show it."""
+    """An image with its detections drawn. Jupyter displays it."""
 
-    image: np.ndarray = field(repr=False)       # (H, W, 3) uint8: blue, green, red
+    image: np.ndarray = field(repr=False)       # (H, W, 3) uint8, BGR
     name: str
     source: Path | None = field(default=None, repr=False)
 
     def save(self, path: Path | str) -> Path:
-        """Write it and return the path of the file.
+        """Write the drawing and return the path of the file.
 
-        path: a file, or a folder, in which it gets the name of the image, and of a video that of the frame: clip_000012.jpg.
-        InputError where it would overwrite the image that was read.
+        Args:
+            path: a file or a folder. In a folder, the file takes the image's name; a video frame is named like clip_000012.jpg.
+
+        Raises:
+            InputError: the drawing would overwrite the input image.
         """
         target = Path(path)
         if target.is_dir() or str(path).endswith(("/", "\\")) or target.suffix.lower() not in WRITTEN:
             target /= self.name
         if self.source is not None and target.exists() and target.samefile(self.source):
-            raise InputError(f"{target}: the image itself; save the drawing in another folder")
-        return write_picture(target, self.image)
+            raise InputError(f"{target}: the drawing would overwrite the input image; save it to another folder")
+        return write_image(target, self.image)
 
     def _repr_png_(self) -> bytes:
         return cv2.imencode(".png", self.image)[1].tobytes()
@@ -117,28 +127,34 @@ class Drawing:
 
 def found_in(frame: Frame, info: np.ndarray, outputs: Mapping[str, np.ndarray], score_thr: float, classes: Sequence[str],
              encode: MaskEncoder | None, keep_empty: bool = False) -> Found:
-    """Return what a network finds in a frame.
+    """Convert the network's outputs for a frame to detections in pixels of the image.
 
     Args:
-        info: (6,), see data/transforms.py.
-        outputs: boxes (S, 4) in pixels of the input, scores, labels and valid (S,), of masks also masks (S, ...).
-        score_thr: detections below are left out.
+        frame: a frame that has been decoded.
+        info: (6,) image_info of the frame, see data/transforms.py.
+        outputs: boxes (S, 4) in pixels of the network's input; scores, labels and valid (S,); masks (S, ...), if any.
+        score_thr: detections with a lower score are dropped.
         classes: the name of each label, background first.
-        encode, keep_empty: see evaluation/detections.py.
+        encode: encodes masks as RLE; None if the network has no masks.
+        keep_empty: keep boxes without width or height.
+
+    Raises:
+        InputError: the network predicted a label that the configuration does not have.
+        ValueError: the frame has no image.
     """
     corners = boxes_on_image(outputs["boxes"], info)
     found = as_results(corners)
-    # What an evaluation counts: written so that a NaN is left out too.
+    # The evaluation drops the same boxes. The comparisons are false for NaN, so NaN boxes are dropped too.
     solid = (found[:, 2:] >= 0 if keep_empty else found[:, 2:] > 0).all(-1)
     keep = outputs["valid"].astype(bool) & (outputs["scores"] >= score_thr) & solid
     labels, found = outputs["labels"][keep].astype(np.int64), found[keep]
     unknown = labels[(labels < 1) | (labels >= len(classes))]
     if unknown.size:
-        raise InputError(f"num_classes: the network gives label {unknown[0]}, and the configuration has labels 1 to "
-                         f"{len(classes) - 1}")
+        raise InputError(f"num_classes: the network predicted label {unknown[0]}, but the configuration has labels 1 to "
+                         f"{len(classes) - 1}; pass the configuration that the network was trained with")
     image = frame.image
     if image is None:
-        raise ValueError(f"{frame.file_name}: there is no image")
+        raise ValueError(f"{frame.file_name}: the frame has no image; skip frames that cannot be decoded")
     height, width = image.shape[:2]
     runs = Runs(outputs["masks"][keep], corners[keep], (height, width), encode) if encode else None
     boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], -1)

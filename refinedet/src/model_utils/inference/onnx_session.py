@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/inference/onnx_session.py
-"""ONNX Runtime: a file, or a model in memory, as a function."""
+"""Run an ONNX file, or an ONNX model in memory, in ONNX Runtime."""
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,12 @@ PROVIDERS = {"Ascend": ["CANNExecutionProvider"], "GPU": ["CUDAExecutionProvider
 
 
 class OnnxSession:
-    """session(image, image_info) -> arrays, the model's outputs. inputs: their names; input_shape: (N, H, W), None = any."""
+    """An ONNX model as a function: session(image, image_info) returns the model's outputs as arrays.
+
+    Attributes:
+        inputs: the names of the model's inputs.
+        input_shape: (N, H, W) of the image input; None if the model accepts any size.
+    """
 
     def __init__(self, session: Any):
         self.session = session
@@ -26,9 +31,17 @@ class OnnxSession:
 
 
 def open_session(model: str | bytes, config: Config, device: str, keep_memory: bool = True) -> OnnxSession:
-    """Open a path or a model in memory; ImportError without onnxruntime, ValueError where it does not read the model.
+    """Open an ONNX model in ONNX Runtime.
 
-    keep_memory: of one call for the next, which is faster; False where there are several sessions.
+    Args:
+        model: the path of a file, or its content.
+        config: runtime_num_threads sets the number of threads.
+        device: "CPU", "GPU" or "Ascend"; falls back to the CPU if onnxruntime has no provider for the device.
+        keep_memory: reuse the memory of one call for the next. This is faster, but costs memory in each of several sessions.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+        ValueError: onnxruntime cannot read the model.
     """
     import onnxruntime
 
@@ -36,10 +49,10 @@ def open_session(model: str | bytes, config: Config, device: str, keep_memory: b
     options.intra_op_num_threads = cpu_threads(config)
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = keep_memory
-    # Threads that wait for work by spinning take the cores from those that read and draw.
+    # Spinning worker threads would take cores from the threads that decode and draw images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = [name for name in PROVIDERS.get(device, []) if name in onnxruntime.get_available_providers()]
     try:
         return OnnxSession(onnxruntime.InferenceSession(model, options, providers=[*providers, "CPUExecutionProvider"]))
-    except Exception as error:  # onnxruntime's own classes derive from Exception alone
+    except Exception as error:  # onnxruntime's exceptions share no base class below Exception
         raise ValueError(str(error).splitlines()[0]) from error

@@ -1,8 +1,8 @@
 # Same as faster_rcnn/src/model_utils/inference/predictors.py
-"""Ways to run a network: from a checkpoint, a MINDIR or an ONNX file, all behind one call.
+"""Run a network from a checkpoint, a MINDIR or an ONNX file through one interface.
 
-A predictor is called as predict(image, image_info) and gives NumPy arrays, those that model.py names: image (N, 3, H, W)
-float32, normalised; image_info (N, 6).
+predict(image, image_info) returns NumPy arrays in the order of OUTPUTS in model.py. image is (N, 3, H, W) float32, normalised;
+image_info is (N, 6) float32, see data/transforms.py.
 """
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from ...model import OUTPUTS
 from ..config import Config, InputError
 from .onnx_session import open_session
 
-if TYPE_CHECKING:       # takes seconds, and ONNX Runtime does without
+if TYPE_CHECKING:       # importing MindSpore takes seconds, and ONNX Runtime does not need it
     from mindspore import Tensor, nn
 
 __all__ = ["Outputs", "Predict", "Predictor", "find_model", "load_predictor", "predictor_of"]
@@ -22,22 +22,28 @@ __all__ = ["Outputs", "Predict", "Predictor", "find_model", "load_predictor", "p
 # Arrays in the order of OUTPUTS in model.py.
 Outputs = tuple[np.ndarray, ...]
 Predict = Callable[[np.ndarray, np.ndarray], Outputs]       # (image, image_info)
-Masks = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]      # (image, boxes, labels) -> the masks of given boxes
+Masks = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]      # (image, boxes, labels) -> masks
 MODEL_KEYS = ("checkpoint_path", "mindir_path", "onnx_path")
 
 
 class ModelFile(NamedTuple):
-    """A file with a network, and the key of the configuration that names it."""
+    """A network's file, and the configuration key that names it."""
 
     key: str
     path: Path
 
 
 class Predictor:
-    """run(image, image_info) gives arrays or Tensors; input_shape: (N, H, W) of a file that takes no other, or None.
+    """A network behind predict(image, image_info).
 
-    steps: gives what host_steps of network_define.py does; asked where the outputs are not those of OUTPUTS.
-    masks: gives the masks (N, S, m, m) of boxes (N, S, 4) in an image; None where the network has none, or takes no boxes.
+    Args:
+        run: run(image, image_info) returns arrays or Tensors.
+        input_shape: (N, H, W) if the file accepts a single input size, else None.
+        steps: returns host_steps of network_define.py; called only if the number of outputs differs from OUTPUTS.
+        masks: predicts the masks (N, S, m, m) for given boxes (N, S, 4); None if the network has no masks or cannot take boxes.
+
+    Raises:
+        InputError: on a call, if the image has another size than input_shape or the outputs are not those of this model.
     """
 
     def __init__(self, run: Callable[[np.ndarray, np.ndarray], Iterable], input_shape: tuple[int, int, int] | None = None,
@@ -47,20 +53,26 @@ class Predictor:
     def __call__(self, image: np.ndarray, image_info: np.ndarray) -> Outputs:
         if self.input_shape and tuple(image.shape[i] for i in (0, 2, 3)) != self.input_shape:
             n, height, width = self.input_shape
-            raise InputError(f"the exported network takes {n} x 3 x {height} x {width}, the configuration gives "
+            raise InputError(f"the exported network takes {n} x 3 x {height} x {width}, but the configuration gives "
                              f"{' x '.join(map(str, image.shape))}: pass the --config_path that it was exported with")
         outputs = tuple(value.asnumpy() if hasattr(value, "asnumpy") else value for value in self.run(image, image_info))
         if len(outputs) != len(OUTPUTS):
             steps = self.steps()
             if len(outputs) in steps:
                 return steps[len(outputs)](*outputs)
-            raise InputError(f"the network gives {len(outputs)} outputs, not {', '.join(OUTPUTS)}: was it exported from "
-                             "another model, or as a part of a network, which the program of ascend310_infer takes?")
+            raise InputError(f"the network has {len(outputs)} outputs, expected {', '.join(OUTPUTS)}: export it with this "
+                             "model's export.py, without --split (whose files are for ascend310_infer)")
         return outputs
 
 
 def predictor_of(net: "nn.Cell", amp_level: str = "O0", device: str = "CPU") -> Predictor:
-    """The predictor of a network whose `predict` takes (image, image_info)."""
+    """Return a predictor that calls the network's `predict` in MindSpore.
+
+    Args:
+        net: a network with predict(image, image_info).
+        amp_level: "O0" for float32, otherwise see training/precision.py.
+        device: "CPU", "GPU" or "Ascend".
+    """
     from mindspore import Tensor
 
     from ..training.precision import mixed_precision
@@ -69,14 +81,14 @@ def predictor_of(net: "nn.Cell", amp_level: str = "O0", device: str = "CPU") -> 
     infer = mixed_precision(InferenceNet(net), amp_level, device)
 
     def run(image: np.ndarray, image_info: np.ndarray) -> tuple["Tensor", ...]:
-        infer.set_train(False)      # each time: a training step may have been in between
+        infer.set_train(False)      # on every call, since a training step may have run in between
         return infer(Tensor(image), Tensor(image_info))
 
     return Predictor(run, masks=_masks_of(net, amp_level, device))
 
 
 def _masks_of(net: "nn.Cell", amp_level: str, device: str) -> Masks | None:
-    """The function that gives the masks of given boxes, None if the network has none."""
+    """Return a function that predicts masks for given boxes, or None if the network has no masks."""
     from mindspore import Tensor
 
     from ...network_define import masks_network
@@ -95,14 +107,30 @@ def _masks_of(net: "nn.Cell", amp_level: str, device: str) -> Masks | None:
 
 
 def load_predictor(config: Config, device: str) -> Predictor:
-    """The predictor of the one of checkpoint_path, mindir_path and onnx_path that is set; a checkpoint's runs in MindSpore."""
+    """Load the file named by checkpoint_path, mindir_path or onnx_path. Checkpoints and MINDIR files run in MindSpore.
+
+    Args:
+        config: exactly one of the three keys must be set.
+        device: "CPU", "GPU" or "Ascend".
+
+    Raises:
+        InputError: none or several of the keys are set, or the file is missing or unreadable.
+    """
     key, path = find_model(config)
     loaders = {"checkpoint_path": _from_checkpoint, "mindir_path": _from_mindir, "onnx_path": _from_onnx}
     return loaders[key](config, path, device)
 
 
 def find_model(config: Config, *others: str) -> ModelFile:
-    """Return the network's file; InputError unless exactly one is given and there. others: keys to name too."""
+    """Return the network's file.
+
+    Args:
+        config: exactly one of checkpoint_path, mindir_path and onnx_path must be set.
+        others: further keys that the error message offers.
+
+    Raises:
+        InputError: none or several of the keys are set, or the file does not exist.
+    """
     given = [key for key in MODEL_KEYS if config[key]]
     if len(given) != 1:
         flags = ", ".join(f"--{key}" for key in (*MODEL_KEYS, *others))
@@ -132,7 +160,7 @@ def _from_mindir(config: Config, path: Path, device: str) -> Predictor:
     try:
         graph = nn.GraphCell(ms.load(str(path)))
     except (RuntimeError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a MINDIR file that MindSpore {ms.__version__} reads "
+        raise InputError(f"{path}: not a MINDIR file that MindSpore {ms.__version__} can read "
                          f"({str(error).strip().splitlines()[0]})") from error
 
     def run(image: np.ndarray, info: np.ndarray) -> tuple["Tensor", ...]:
@@ -140,8 +168,8 @@ def _from_mindir(config: Config, path: Path, device: str) -> Predictor:
             return graph(ms.Tensor(image), ms.Tensor(info))
         except (RuntimeError, ValueError, TypeError) as error:
             shape = " x ".join(map(str, image.shape))
-            raise InputError(f"{path}: does not run on an input of {shape}: was it exported whole and with this configuration? "
-                             f"({str(error).strip().splitlines()[0]})") from error
+            raise InputError(f"{path}: does not run on an input of {shape}: export it without --split and pass the --config_path "
+                             f"that it was exported with ({str(error).strip().splitlines()[0]})") from error
 
     return Predictor(run, steps=lambda: _host_steps(config))
 
@@ -152,8 +180,8 @@ def _from_onnx(config: Config, path: Path, device: str) -> Predictor:
     except ImportError as error:
         raise InputError(f"onnx_path: onnxruntime is not installed ({error}): pip install onnxruntime") from error
     except ValueError as error:
-        raise InputError(f"{path}: not an ONNX file that onnxruntime reads ({error})") from error
-    if len(session.inputs) not in (1, 2):    # the second is not in the file where nothing reads it
+        raise InputError(f"{path}: not an ONNX file that onnxruntime can read ({error})") from error
+    if len(session.inputs) not in (1, 2):    # the exporter drops image_info if the network does not read it
         raise InputError(f"{path}: expected the inputs image and image_info, found {', '.join(session.inputs) or 'none'}")
     return Predictor(session, session.input_shape, lambda: _host_steps(config))
 
