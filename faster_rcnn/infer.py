@@ -4,8 +4,8 @@ usage: python infer.py --config_path=F (--checkpoint_path|--mindir_path|--onnx_p
                        --output_path=D [--score_thr=T] [--draw=False] [--key=value ...]
 
 Writes D/detections.json: COCO results with file_name (for videos also frame and time in seconds) and boxes (x, y, width,
-height) in pixels of the original. Unless --draw=False, also writes the images
-or the video with the detections drawn to D/drawn.
+height) in pixels of the original. Unless --draw=False, also writes the images or the video with the detections
+drawn to D/drawn.
 """
 from src.model_utils.signals import end_at_signals
 

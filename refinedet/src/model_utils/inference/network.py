@@ -6,7 +6,7 @@ from mindspore import Tensor, nn
 
 
 class InferenceNet(nn.Cell):
-    """Calls the network's `predict`, so that graph mode compiles it and export writes it.
+    """The network with `predict` as its call, which graph mode compiles and export writes.
 
     Args:
         net: a network with predict(image (N, 3, H, W), image_info (N, 6)). It returns a fixed number of detections per image, with

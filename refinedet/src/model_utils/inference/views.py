@@ -96,7 +96,7 @@ def to_image(boxes: np.ndarray, info: np.ndarray, view: View, offset: float = 0.
 
 
 def to_view(boxes: np.ndarray, info: np.ndarray, view: View, offset: float = 0.0) -> np.ndarray:
-    """Map boxes (D, 4) from the image to the network's input, as float32; the inverse of `to_image`."""
+    """Map boxes (D, 4) from the image to the network's input, as float32: the inverse of `to_image`, without clipping."""
     x1, y1, x2, _ = view.window
     local = boxes - [x1, y1, x1, y1]
     if view.flip:
