@@ -239,7 +239,7 @@ def test_infer_fails_where_no_picture_can_be_read(call, toy, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     result = call("infer", onnx_path=toy / "toy.onnx", input=tmp_path / "broken.jpg", **toy_options())
     assert result.returncode == 2
-    assert "none of the pictures" in result.stderr and "Traceback" not in result.stderr
+    assert "none of the images" in result.stderr and "Traceback" not in result.stderr
 
 
 # Both, on a checkpoint

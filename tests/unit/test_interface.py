@@ -230,7 +230,7 @@ def test_what_is_found(toy, tmp_path, caplog, message):
         x, y, w, h = np.array(quarters(height, width))[:3].T
         np.testing.assert_allclose(item.boxes, np.stack([x, y, x + w, y + h], -1), atol=1e-3)
         assert (item.image == 100 + i).all()
-        with pytest.raises(AttributeError, match="there are no masks"):
+        with pytest.raises(AttributeError, match="predicts boxes only, no masks"):
             _ = item.masks
     assert len(next(detector(found[0].image, score_thr=0.8))) == 1 and len(next(detector([found[0].image], score_thr=0))) == 4
     assert message(detector, tmp_path / "in", score_thr=2) == "score_thr: expected 0 to 1, got 2"
