@@ -43,8 +43,8 @@ def postprocess(config: Config) -> None:
         InputError: both paths are set or none, the annotations or the results cannot be read, or settings_path cannot be written.
     """
     if bool(config.settings_path) == bool(config.results_path):
-        raise InputError("settings_path, results_path: expected exactly one; give --settings_path=FILE to write the program's settings, "
-                         "or --results_path=FILE to score its results")
+        raise InputError("settings_path, results_path: expected exactly one of them; give --settings_path=FILE to write the "
+                         "program's settings, or --results_path=FILE to score its results")
     if config.settings_path:
         check_annotations(config)
         write_settings(config)
