@@ -50,7 +50,7 @@ def _evaluate(config: Config, device: str, rank: int, ranks: int) -> Scores:
                              config.data_timeout)
     evaluation = Evaluation(data, config, rank, ranks, feed_of(config))
     found = evaluation.detect(open_detection(config, device))
-    whole: list[Scores] = []        # filled on rank 0 only: curves and detections are too large to broadcast
+    whole: list[Scores] = []        # filled on rank 0 only; other ranks get the JSON-serializable fields
 
     def finish() -> tuple:
         fault = None
