@@ -167,7 +167,7 @@ def test_many_categories_and_long_names_take_no_longer(tmp_path):
     categories = [{"id": number, "name": f"c{number // 2}"} for number in range(100_000)]
     found = read_content("x", content(categories=categories, annotations=[]))
     assert len(found.categories) == 50_000
-    with pytest.raises(InputError, match=f"has 50000 categories; at most {MOST_CATEGORIES} are scored"):
+    with pytest.raises(InputError, match=f"has 50000 categories, but at most {MOST_CATEGORIES} can be scored"):
         clean_ground_truth(content(categories=categories, annotations=[]))
     classes = ["background", *(f"c{number}" for number in range(100_000))]
     with pytest.raises(DataError, match="'c7' is given twice"):
@@ -188,10 +188,11 @@ RLE = {"size": [30, 40], "counts": mask_utils.encode(np.zeros((30, 40), np.uint8
 
 
 @pytest.mark.parametrize(("rle", "told"), [
-    ({"size": [0, 0], "counts": "0"}, "expected the size"), ({"size": "ab", "counts": "0"}, "expected the size"),
-    ({"size": [30, 2**40], "counts": "0"}, "expected the size"), ({**RLE, "counts": "oooo"}, "truncated"),
+    ({"size": [0, 0], "counts": "0"}, "size: expected [height, width]"),
+    ({"size": "ab", "counts": "0"}, "size: expected [height, width]"),
+    ({"size": [30, 2**40], "counts": "0"}, "size: expected [height, width]"), ({**RLE, "counts": "oooo"}, "truncated"),
     ({**RLE, "counts": "\u00e9"}, "not written by pycocotools"), ({**RLE, "counts": ""}, "empty"),
-    ({**RLE, "counts": "oooo0"}, "are not of 40x30 pixels")])
+    ({**RLE, "counts": "oooo0"}, "do not fit into 40x30 pixels")])
 def test_masks_of_results_are_checked_before_they_are_decoded(rle, told):
     """pycocotools divides by a height of 0, and reads on where counts are cut off."""
     for kind in ("bbox", "segm"):
