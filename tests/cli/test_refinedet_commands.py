@@ -50,7 +50,7 @@ def test_a_run_with_the_old_flags(coco, run_command, repo_dir, tmp_path):
     ("train", "--image_shape=[320, 300]", "--image_shape: expected a multiple of 64, the stride of the last source map, got 300"),
     ("eval", "--top_k=0", "--top_k: expected at least 1, got 0"),
     ("infer", "--using_mode=refinedet_resnet101_320",
-     "--using_mode: 'refinedet_resnet101_320' is not supported: take --config_path=default_config_512.yaml, "
+     "--using_mode: 'refinedet_resnet101_320' is not supported: use --config_path=default_config_512.yaml, "
      "default_config_resnet101.yaml or default_config_resnet101_512.yaml"),
 ])
 def test_faults_are_one_line(run_command, repo_dir, tmp_path, one_line, script, flag, message):
