@@ -1,15 +1,15 @@
-"""Prepare the C++ program of ascend310_infer with its settings, or score its results on annotated images.
+"""Write the settings of the C++ program in ascend310_infer, or score its results on annotated images.
 
 usage: python postprocess.py --settings_path=FILE [--config_path=F] [--key=value ...]
        python postprocess.py --results_path=RESULTS.jsonl --image_dir=D --anno_path=A [--config_path=F] [--key=value ...]
 
-The first command writes the settings as lines of a key and its value; if the configuration names annotations that exist, it
-reads them, to report errors before the program runs. The second command writes to output_path what eval.py writes, and
-its output to acc.log.
+The first command writes one setting per line, a key and its value. If the configuration names annotations that exist, they
+are checked too, so that errors are reported before the program runs. The second command writes the files of eval.py to
+output_path, and the printed scores to acc.log.
 """
 from src.model_utils.signals import end_at_signals
 
-end_at_signals()                    # before other imports
+end_at_signals()                    # must precede the other imports, which take seconds
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from src.model_utils.own_utils import use_own_utils
 
 HERE = Path(__file__).resolve().parent
 use_own_utils()
-prepare_environment()               # before MindSpore's import
+prepare_environment()               # must precede the import of MindSpore, which reads the environment
 
 from src.model_utils.config import parse_config, run_main
 from src.model_utils.evaluation.program import postprocess

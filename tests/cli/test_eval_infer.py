@@ -108,7 +108,7 @@ def test_eval_of_a_network_finds_every_quarter(call, toy, pictures, tmp_path):
     ({}, "give exactly one of --checkpoint_path, --mindir_path, --onnx_path, --detections"),
     ({"checkpoint_path": "absent.ckpt"}, "checkpoint_path: no such file: absent.ckpt"),
     ({"detections": "absent.json"}, "detections: no such file"),
-    ({"detections": __file__}, "anno_path is needed"),
+    ({"detections": __file__}, "anno_path: scoring needs annotations"),
     ({"detections": __file__, "anno_path": "absent.json"}, "absent.json: no such file"),
     ({"detections": __file__, "checkpoint_path": "a.ckpt"}, "give one of --detections and --checkpoint_path"),
     ({"detections": __file__, "anno_path": __file__}, "not JSON"),

@@ -82,7 +82,7 @@ def test_eval_of_a_file_of_boxes_scores_boxes(call, data_dir, tmp_path):
     assert result.returncode == 0, result.stderr
     metrics = json.loads((tmp_path / "out put" / "metrics.json").read_text())
     assert metrics["bbox"]["AP"] == pytest.approx(0.504581, abs=5.1e-7) and "segm" not in metrics
-    assert "note: the detections have no masks: boxes alone are scored" in result.stdout
+    assert "note: the detections have no masks, so only boxes are scored" in result.stdout
 
 
 def test_eval_of_a_network_finds_every_mask(call, toy, pictures, tmp_path):

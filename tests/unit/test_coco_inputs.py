@@ -23,8 +23,8 @@ def test_bad_objects_of_the_ground_truth_are_left_out_and_told():
     scores = coco_ap(truth, [found()])
     assert scores["AP"] == pytest.approx(1) and scores.per_class["cat"]["objects"] == 1
     assert [note.partition(";")[0] for note in scores.notes] == [
-        "1 x box with a non-finite number in the ground truth, left out",
-        "2 x box without area in the ground truth, left out", "1 x object not usable in the ground truth, left out"]
+        "1 x box with a non-finite number in the ground truth, dropped",
+        "2 x box without area in the ground truth, dropped", "1 x object not usable in the ground truth, dropped"]
     assert scores.notes[2].endswith("annotation 9: has no bbox")
 
 
@@ -52,7 +52,7 @@ def test_files_in_other_encodings(tmp_path, encoding):
 def test_unknown_categories_are_told():
     scores = coco_ap(ground_truth(), [found(), found(category_id=91), found(category_id=12)])
     assert scores["AP"] == pytest.approx(1) and scores.detections == 1
-    assert scores.notes == ["2 detections not counted: category_id 12, 91 not in the ground truth"]
+    assert scores.notes == ["2 detections dropped: category_id 12, 91 is not in the ground truth"]
 
 
 @pytest.mark.parametrize(("result", "message"), [
@@ -60,8 +60,8 @@ def test_unknown_categories_are_told():
     ({"image_id": 1, "category_id": 7, "score": 1}, "result 1: bbox: expected"),
     (found((1, 2, 3)), r"result 1: bbox: expected \[x, y, width, height\], got \[1, 2, 3\]"),
     (found((1, 2, float("nan"), 4)), "result 1: bbox"),
-    (found(score=None), "result 1: score: expected a number, got None"),
-    (found(image_id=1.5), "result 1: image_id: expected a whole number, got 1.5"),
+    (found(score=None), "result 1: score: expected a finite number, got None"),
+    (found(image_id=1.5), "result 1: image_id: expected an integer, got 1.5"),
     (found(image_id=10 ** 20), "result 1: "),
     ("text", "result 1: image_id"),
 ])
@@ -85,12 +85,12 @@ def test_bad_ground_truth_is_named(truth, message):
 
 @pytest.mark.parametrize(("size", "ap", "note"), [
     ({"width": 200, "height": 100}, 1, None),
-    ({"width": 100, "height": 200}, 1, "1 images of the ground truth have height and width swapped, as their detections show "
-                                       "(the first: image 1): those of the detections count"),
-    ({}, 1, "1 images of the ground truth have no height and width: those of their detections count"),
+    ({"width": 100, "height": 200}, 1, "1 images of the ground truth have height and width swapped compared to the masks of "
+                                       "their detections, whose sizes are used; the first: image 1"),
+    ({}, 1, "1 images of the ground truth have no height and width; the sizes of their detections are used"),
     ({"width": "200", "height": 100.0}, 1, None),
-    ({"width": 300, "height": 100}, 0, "1 detections not counted: masks of another size than the image; the first: result 0: "
-                                       "[100, 200], the image has [100, 300]"),
+    ({"width": 300, "height": 100}, 0, "1 detections dropped: their masks differ in size from the image; the first: result 0: "
+                                       "[100, 200], expected [100, 300]"),
 ])
 def test_size_of_an_image_for_masks(size, ap, note):
     """What is wrong costs these masks at most, never the scores of the others."""
@@ -108,7 +108,7 @@ def test_sizes_that_are_not_swapped_stay():
         item["segmentation"] = [[left, 10, left + 50, 10, left + 50, 50, left, 50]]
     wrong = encoded(slice(10, 50), slice(10, 60))
     scores = coco_ap(truth, [found(segmentation={**wrong, "size": [200, 100]})], "segm")
-    assert scores["AP"] == 0 and scores.notes[0].startswith("1 detections not counted: masks of another size")
+    assert scores["AP"] == 0 and scores.notes[0].startswith("1 detections dropped: their masks differ in size")
     truth["images"][0].update(height=None, width=None)      # no detection says how large it is
     assert coco_ap(truth, [], "segm").per_class["cat"]["objects"] == 2
 

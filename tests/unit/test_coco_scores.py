@@ -99,7 +99,7 @@ def test_predictions_with_a_score_that_is_no_number_are_named():
     collector = Collector(CATEGORIES)
     collector.add([[[1, 1, 5, 5], [2, 2, 9, 9]]], [[0.5, np.nan]], [[1, 1]], [[True, True]],
                   [[100, 200, 1, 1, 100, 200]], [1])
-    with pytest.raises(InputError, match="result 1: score: expected a number, got nan"):
+    with pytest.raises(InputError, match="result 1: score: expected a finite number, got nan"):
         coco_ap(ground_truth(), collector.detections())
 
 
@@ -146,7 +146,7 @@ def test_flaws_that_do_not_matter_do_not_change_the_figures(scorer):
     truth["annotations"].append({**truth["annotations"][0], "image_id": 99})
     got = coco_ap(truth, [found(image_id="1")], scorer=scorer)
     assert got.figures == want.figures
-    assert got.notes == ["1 x annotation of an unknown image in the ground truth, left out; the first: annotation 0: "
+    assert got.notes == ["1 x annotation of an unknown image in the ground truth, dropped; the first: annotation 0: "
                          "image_id 99 is the id of no image"]
 
 
@@ -208,7 +208,7 @@ def test_objects_without_a_proper_mask_are_left_out_of_the_scores_of_masks(score
     scores = coco_ap(truth, [result], "segm", scorer)
     assert scores["AP"] == pytest.approx(1) and scores.per_class["cat"]["objects"] == 1
     assert len(scores.notes) == 1
-    assert re.match(r"1 annotations of the ground truth left out: no mask; the first: an object of image 1: .*" + told,
+    assert re.match(r"1 annotations of the ground truth dropped: no mask; the first: an object of image 1: .*" + told,
                     scores.notes[0])
     assert coco_ap(truth, [result], "bbox", scorer).per_class["cat"]["objects"] == 2
 

@@ -167,7 +167,7 @@ def test_many_categories_and_long_names_take_no_longer(tmp_path):
     categories = [{"id": number, "name": f"c{number // 2}"} for number in range(100_000)]
     found = read_content("x", content(categories=categories, annotations=[]))
     assert len(found.categories) == 50_000
-    with pytest.raises(InputError, match=f"has 50000 categories; at most {MOST_CATEGORIES} are scored"):
+    with pytest.raises(InputError, match=f"has 50000 categories, but at most {MOST_CATEGORIES} can be scored"):
         clean_ground_truth(content(categories=categories, annotations=[]))
     classes = ["background", *(f"c{number}" for number in range(100_000))]
     with pytest.raises(DataError, match="'c7' is given twice"):
@@ -188,10 +188,11 @@ RLE = {"size": [30, 40], "counts": mask_utils.encode(np.zeros((30, 40), np.uint8
 
 
 @pytest.mark.parametrize(("rle", "told"), [
-    ({"size": [0, 0], "counts": "0"}, "expected the size"), ({"size": "ab", "counts": "0"}, "expected the size"),
-    ({"size": [30, 2**40], "counts": "0"}, "expected the size"), ({**RLE, "counts": "oooo"}, "truncated"),
+    ({"size": [0, 0], "counts": "0"}, "size: expected [height, width]"),
+    ({"size": "ab", "counts": "0"}, "size: expected [height, width]"),
+    ({"size": [30, 2**40], "counts": "0"}, "size: expected [height, width]"), ({**RLE, "counts": "oooo"}, "truncated"),
     ({**RLE, "counts": "\u00e9"}, "not written by pycocotools"), ({**RLE, "counts": ""}, "empty"),
-    ({**RLE, "counts": "oooo0"}, "are not of 40x30 pixels")])
+    ({**RLE, "counts": "oooo0"}, "do not fit into 40x30 pixels")])
 def test_masks_of_results_are_checked_before_they_are_decoded(rle, told):
     """pycocotools divides by a height of 0, and reads on where counts are cut off."""
     for kind in ("bbox", "segm"):
@@ -204,22 +205,23 @@ LINE = {"file_name": "a.jpg", "image_info": [64, 64, 1, 1, 64, 64], "boxes": [[1
 
 
 @pytest.mark.parametrize(("change", "told"), [
-    ({"labels": [1.5]}, "labels: expected whole numbers, got [1.5]"), ({"labels": [True]}, "labels: expected whole numbers"),
-    ({"labels": ["1"]}, "labels: expected whole numbers"), ({"labels": [7]}, "label 7"), ({"labels": [2**70]}, "OverflowError"),
-    ({"labels": []}, "not equally many"), ({"scores": ["0.5"]}, "scores: expected 1 numbers"),
+    ({"labels": [1.5]}, "labels: expected integers, got [1.5]"), ({"labels": [True]}, "labels: expected integers"),
+    ({"labels": ["1"]}, "labels: expected integers"), ({"labels": [7]}, "label 7"), ({"labels": [2**70]}, "OverflowError"),
+    ({"labels": []}, "differ in length"), ({"scores": ["0.5"]}, "scores: expected 1 finite numbers"),
     ({"boxes": [[1, 1, 9]]}, "boxes: expected 4"), ({"boxes": [[1, 1, 9, float("nan")]]}, "boxes: expected 4"),
-    ({"image_info": [0] * 6}, "image_info: expected sizes"), ({"image_info": [1] * 5}, "image_info: expected 6"),
-    ({"masks": [5]}, "masks: expected texts"), ({"masks": []}, "not equally many"), ({"file_name": ["a.jpg"]}, "TypeError"),
-    ({"file_name": "b.jpg"}, "b.jpg is given twice, before in line 1"), ({"scores": 5}, "TypeError")])
+    ({"image_info": [0] * 6}, "image_info: expected positive sizes"), ({"image_info": [1] * 5}, "image_info: expected 6"),
+    ({"masks": [5]}, "masks: expected a list of strings"), ({"masks": []}, "differ in length"),
+    ({"file_name": ["a.jpg"]}, "TypeError"),
+    ({"file_name": "b.jpg"}, "b.jpg is given twice, first in line 1"), ({"scores": 5}, "TypeError")])
 def test_postprocess_takes_no_wrong_line(tmp_path, change, told):
     path = tmp_path / "results.jsonl"
     path.write_text("\n".join(json.dumps(line) for line in ({**LINE, "file_name": "b.jpg"}, {**LINE, **change})))
     categories = [{"id": 5, "name": "cat", "label": 1}]
     with pytest.raises(InputError) as caught:
         read_program(path, categories, {"a.jpg": 1, "b.jpg": 2})
-    assert str(caught.value).startswith(f"{path}: line 2: not a line of results (") and told in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: line 2: not a line of the program's results (") and told in str(caught.value)
     path.write_text("\n".join([json.dumps(LINE), "[" * 100_000]))
-    with pytest.raises(InputError, match="line 2: not a line of results .RecursionError"):
+    with pytest.raises(InputError, match="line 2: not a line of the program's results .RecursionError"):
         read_program(path, categories, {"a.jpg": 1})
     path.write_text(json.dumps(LINE))
     assert len(read_program(path, categories, {"a.jpg": 1})) == 1

@@ -69,7 +69,7 @@ def test_a_killed_run_can_be_plotted_and_other_faults_are_named(tmp_path):
     with pytest.raises(InputError, match=r"metrics\.jsonl: line 1: not JSON"):
         read_jsonl(path)
     path.write_text("[1]\n")
-    with pytest.raises(InputError, match="line 1: expected an object"):
+    with pytest.raises(InputError, match="line 1: expected a JSON object, got list"):
         read_jsonl(path)
     path.write_text('{"step": 1}\n')
     with pytest.raises(InputError, match="no losses, learning rate or AP in 1 lines"):

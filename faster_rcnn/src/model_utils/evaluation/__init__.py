@@ -1,1 +1,1 @@
-"""Detections of a data set, and the scores that they get."""
+"""Evaluation: run a network over a data set, collect its detections and score them."""

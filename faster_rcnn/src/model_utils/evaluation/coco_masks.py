@@ -1,4 +1,4 @@
-"""Masks of ground truth and results: of one size with their images, or left out."""
+"""Image sizes and masks for scoring. pycocotools needs masks of equal size, so other masks are dropped."""
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -12,10 +12,14 @@ from .detections import Detections, present
 
 
 def settle_sizes(truth: Mapping[str, Any], found: Detections | None) -> list[str]:
-    """Give every image a height and a width, and return what to tell of that.
+    """Set height and width of every image in place, and return notes about the images whose size was missing or swapped.
 
-    Detections were made on the image itself. So the size of their masks counts where the ground truth has none, or has height and
-    width swapped. An image without detections and without size is as large as its objects.
+    Detections are made on the image itself, so the size of their masks is used if the ground truth has no size or a swapped
+    one. An image with neither a size nor detections gets the extent of its objects.
+
+    Args:
+        truth: COCO ground truth, modified in place.
+        found: detections with RLE, or None.
     """
     seen: dict[int, Counter] = defaultdict(Counter)
     if found is not None:
@@ -27,25 +31,26 @@ def settle_sizes(truth: Mapping[str, Any], found: Detections | None) -> list[str
     swapped, missing = [], 0
     for image in truth["images"]:
         size = image.get("height"), image.get("width")
-        (own, _), = seen[image["id"]].most_common(1) or [((None, None), 0)]
+        (mask_size, _), = seen[image["id"]].most_common(1) or [((None, None), 0)]
         if None in size:
-            missing += own[0] is not None
-            size = own if own[0] is not None else _extent(objects[image["id"]])
-        elif size != own and size == own[::-1] and len(seen[image["id"]]) == 1 and _fits(objects[image["id"]], *own):
+            missing += mask_size[0] is not None
+            size = mask_size if mask_size[0] is not None else _extent(objects[image["id"]])
+        elif (size != mask_size and size == mask_size[::-1] and len(seen[image["id"]]) == 1
+              and _fits(objects[image["id"]], *mask_size)):
             swapped.append(image["id"])
-            size = own
+            size = mask_size
         image["height"], image["width"] = size
     notes = []
     if missing:
-        notes.append(f"{missing} images of the ground truth have no height and width: those of their detections count")
+        notes.append(f"{missing} images of the ground truth have no height and width; the sizes of their detections are used")
     if swapped:
-        notes.append(f"{len(swapped)} images of the ground truth have height and width swapped, as their detections show "
-                     f"(the first: image {swapped[0]}): those of the detections count")
+        notes.append(f"{len(swapped)} images of the ground truth have height and width swapped compared to the masks of their "
+                     f"detections, whose sizes are used; the first: image {swapped[0]}")
     return notes
 
 
 def _extent(objects: list[dict[str, Any]]) -> tuple[int, int]:
-    """The size that the masks of an image say, else one that its boxes fit into."""
+    """Return (height, width) from the RLE of an object, or else the smallest size that holds all boxes."""
     for item in objects:
         if isinstance(item.get("segmentation"), Mapping) and len(item["segmentation"].get("size") or ()) == 2:
             return tuple(item["segmentation"]["size"])
@@ -55,12 +60,20 @@ def _extent(objects: list[dict[str, Any]]) -> tuple[int, int]:
 
 
 def _fits(objects: list[dict[str, Any]], height: int, width: int) -> bool:
-    """Whether all objects lie in an image of this size, but for a pixel."""
+    """Return whether all objects lie within an image of this size, with a tolerance of one pixel."""
     return all(x + w <= width + 1 and y + h <= height + 1 for x, y, w, h in (item["bbox"] for item in objects))
 
 
 def keep_masks(where: str, truth: dict[str, Any]) -> list[str]:
-    """Leave out the annotations without a usable mask, and return what to tell of that; InputError where none is left."""
+    """Drop the annotations without a usable mask from `truth` in place, and return notes about them.
+
+    Args:
+        where: name of the ground truth in messages.
+        truth: COCO ground truth whose images have height and width.
+
+    Raises:
+        InputError: there are annotations, but none has a usable mask.
+    """
     usable_mask = own_utils("mindrecord.masks").usable_mask
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     kept: list[dict[str, Any]] = []
@@ -72,21 +85,28 @@ def keep_masks(where: str, truth: dict[str, Any]) -> list[str]:
         else:
             kept.append({**item, "id": len(kept) + 1, "segmentation": mask})
     if faults and not kept:
-        raise InputError(f"{where}: {faults[0]}, so masks cannot be scored")
+        raise InputError(f"{where}: {faults[0]}, so masks cannot be scored; expected a polygon or an RLE")
     truth["annotations"] = kept
-    return [f"{len(faults)} annotations of the ground truth left out: no mask; the first: {faults[0]}"] if faults else []
+    return [f"{len(faults)} annotations of the ground truth dropped: no mask; the first: {faults[0]}"] if faults else []
 
 
 def _as_text(segmentation: Any) -> Any:
-    """Run lengths as pycocotools makes them hold bytes."""
+    """Decode the counts of an RLE if they are bytes, as pycocotools returns them."""
     if isinstance(segmentation, Mapping) and isinstance(segmentation.get("counts"), bytes):
         return {**segmentation, "size": list(segmentation["size"]), "counts": segmentation["counts"].decode("ascii", "replace")}
     return segmentation
 
 
-def of_their_images_size(found: Detections, known: np.ndarray, images: Mapping[int, dict[str, Any]],
-                         notes: list[str]) -> np.ndarray:
-    """Return which masks have the size of their image, (n,) bool; the others, if `known`, go into the notes."""
+def match_image_size(found: Detections, known: np.ndarray, images: Mapping[int, dict[str, Any]],
+                     notes: list[str]) -> np.ndarray:
+    """Return which masks have the size of their image, (n,) bool.
+
+    Args:
+        found: n detections with RLE.
+        known: (n,) bool, detections of known categories; only these are reported.
+        images: COCO images by id, with height and width.
+        notes: a message about masks of another size is appended to it.
+    """
     rles = present(found.rles)
     fits = np.ones(len(found), bool)
     for i, image_id in enumerate(found.image_ids.tolist()):
@@ -95,6 +115,6 @@ def of_their_images_size(found: Detections, known: np.ndarray, images: Mapping[i
     bad = np.flatnonzero(~fits & known)
     if len(bad):
         image = images[int(found.image_ids[bad[0]])]
-        notes.append(f"{len(bad)} detections not counted: masks of another size than the image; the first: result {bad[0]}: "
-                     f"{list(rles[bad[0]].size)}, the image has {[image['height'], image['width']]}")
+        notes.append(f"{len(bad)} detections dropped: their masks differ in size from the image; the first: result {bad[0]}: "
+                     f"{list(rles[bad[0]].size)}, expected {[image['height'], image['width']]}")
     return fits

@@ -1,11 +1,11 @@
 """COCO average precision of detections, through faster-coco-eval or pycocotools.
 
-Both libraries only match and accumulate. Ground truth and results are cleaned before (coco_inputs.py), and the figures
-are taken from their precision and recall arrays here: both give the same numbers, and neither sees what makes it fail (no
-detections, annotation ids of 0 or given twice).
+The libraries only match and accumulate. coco_inputs.py cleans ground truth and results first, because the libraries fail on
+empty results and on annotation ids that are 0 or repeated. The figures are computed here from the precision and recall arrays,
+so that both libraries give the same numbers.
 
 Axes: T IoU thresholds 0.50:0.05:0.95, R recall points 0:0.01:1, K classes, A areas (all, small, medium, large),
-M detections per image and class (1, 10, max_dets). -1 stands for "no object of this kind in the ground truth", as in pycocotools.
+M detections per image and class (1, 10, max_dets). -1 means that the ground truth has no such object, as in pycocotools.
 """
 import contextlib
 import gc
@@ -22,9 +22,9 @@ from ..files import printable
 from .coco_inputs import Detections, GroundTruth, Results, clean_ground_truth, clean_results, read_results
 
 AREAS = ("all", "small", "medium", "large")
-MAX_DETECTIONS = (1, 10)         # and max_dets, COCO_MOST by default
+MAX_DETECTIONS = (1, 10)        # followed by max_dets, which defaults to COCO_MOST
 COCO_MOST = 100
-# name, kind, IoU threshold (None = mean of all), area, detections per image: the order of the printed lines
+# Name, kind, IoU threshold (None = mean over all), index into AREAS, index on the M axis; in the order of the printed lines.
 FIGURES = (
     ("AP", "AP", None, 0, 2), ("AP50", "AP", 0.5, 0, 2), ("AP75", "AP", 0.75, 0, 2),
     ("APs", "AP", None, 1, 2), ("APm", "AP", None, 2, 2), ("APl", "AP", None, 3, 2),
@@ -33,19 +33,19 @@ FIGURES = (
 )
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-# Detections that a scorer is given at once, if they are not all of one class: in it each takes about 1.6 KB.
+# Detections to score at once, unless a single class has more. A detection takes about 1.6 KB of memory in a scorer.
 PART = 100_000
 
 
 class Libraries(NamedTuple):
-    """The classes of a scorer."""
+    """COCO and COCOeval classes of a scorer."""
 
     coco: Any
     evaluation: Any
 
 
 class Curves(NamedTuple):
-    """What a scorer accumulates."""
+    """Arrays that a scorer accumulates; see the top of this file for the axes."""
 
     precision: np.ndarray       # (T, R, K, A, M)
     recall: np.ndarray          # (T, K, A, M)
@@ -53,39 +53,39 @@ class Curves(NamedTuple):
 
 @dataclass
 class Scores:
-    """The 12 COCO figures of one kind of IoU, with those of each class and the precision curves behind them."""
+    """The 12 COCO figures of one IoU type, the figures of each class, and the precision curves."""
 
     iou_type: str
-    figures: dict[str, float]                               # {"AP": 0.36, "AP50": ..., ...}: the names of FIGURES
+    figures: dict[str, float]                               # {"AP": 0.36, "AP50": ..., ...}, names as in FIGURES
     per_class: dict[str, dict[str, Any]]                    # {class name: {"AP": ..., "AP50": ..., "objects": n}}
     images: int
     detections: int
-    notes: list[str] = field(default_factory=list)          # lines for the reader: what was odd about the input
-    precision: np.ndarray | None = field(default=None, repr=False)  # (T, R, K) of area "all", max_dets detections
-    max_dets: int = COCO_MOST       # another one than 100 gives AR100, ... its name
-    truth: Mapping[str, Any] | None = field(default=None, repr=False)      # what was scored: clean COCO ground truth,
-    found: Detections | None = field(default=None, repr=False)             # and the detections
-    # What an evaluation has besides: "segm", the Scores of masks; "voc", VocScores.
+    notes: list[str] = field(default_factory=list)          # messages about problems in the input
+    precision: np.ndarray | None = field(default=None, repr=False)  # (T, R, K): area "all", max_dets detections
+    max_dets: int = COCO_MOST       # renames AR100 if it is not 100
+    truth: Mapping[str, Any] | None = field(default=None, repr=False)      # cleaned COCO ground truth
+    found: Detections | None = field(default=None, repr=False)             # detections that were scored
+    # Further scores of the evaluation: "segm", the Scores of masks; "voc", VocScores.
     others: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, name: str) -> float:
         return self.figures[name]
 
     def lines(self) -> list[str]:
-        """The 12 lines as pycocotools prints them."""
+        """Return the 12 lines that pycocotools prints."""
         most_of = (*MAX_DETECTIONS, self.max_dets)
         return [_format_line(self.figures[_name(name, self.max_dets)], kind, iou, AREAS[area], most_of[most])
                 for name, kind, iou, area, most in FIGURES]
 
     def to_dict(self) -> dict[str, Any]:
-        """What metrics.json holds; plain Python numbers."""
+        """Return the content of metrics.json, JSON-serializable."""
         per_class = {name: dict(row) for name, row in self.per_class.items()}
         return {self.iou_type: dict(self.figures), "per_class": per_class, "images": self.images,
                 "detections": self.detections, "notes": list(self.notes)}
 
 
 def class_table(scores: Sequence[Scores]) -> list[str]:
-    """One line per class: AP and AP50 of each Scores in the list, objects in the ground truth; `-` where there are none."""
+    """Return the lines of a table with AP and AP50 of each Scores and the number of objects, per class; `-` without objects."""
     shown = {name: printable(name) for name in scores[0].per_class}
     width = max([len("class"), *map(len, shown.values())])
     titles = [key if item.iou_type == "bbox" else f"{item.iou_type} {key}" for item in scores for key in ("AP", "AP50")]
@@ -102,9 +102,15 @@ def coco_ap(ground_truth: GroundTruth, results: Results, iou_type: str = "bbox",
             max_dets: int = COCO_MOST) -> Scores:
     """Score COCO results against COCO ground truth.
 
-    ground_truth: the annotation file's path or its content. results: path, list of dicts, or anything that iterates
-    over such dicts. iou_type: bbox or segm. scorer: faster (faster-coco-eval) or pycocotools. max_dets: how many detections of
-    a class count in an image, the best ones. InputError names the entry that is wrong.
+    Args:
+        ground_truth: path of the annotation file, or its content.
+        results: path of a results file, Detections, or an iterable of COCO result dicts.
+        iou_type: bbox or segm.
+        scorer: faster (faster-coco-eval) or pycocotools.
+        max_dets: number of detections per image and class that count, those with the highest scores.
+
+    Raises:
+        InputError: an argument or an entry of the ground truth or the results is invalid; the message names it.
     """
     if iou_type not in ("bbox", "segm"):
         raise InputError(f"iou_type: expected bbox or segm, got {iou_type!r}")
@@ -127,20 +133,20 @@ def _name(name: str, max_dets: int) -> str:
 
 
 def crowded(truth: Mapping[str, Any], max_dets: int) -> list[str]:
-    """Return a note if an image has more objects of a class than detections count."""
+    """Return a note if an image has more than max_dets objects of a class, so that detections of some cannot count."""
     counts = Counter((item["image_id"], item["category_id"]) for item in truth["annotations"] if not item["iscrowd"])
     (image_id, category_id), most = max(counts.items(), key=lambda item: item[1], default=((0, 0), 0))
     if most <= max_dets:
         return []
     images = len({image for (image, _), count in counts.items() if count > max_dets})
     name = next(item["name"] for item in truth["categories"] if item["id"] == category_id)
-    return [f"{images} images have more than {max_dets} objects of a class (image {image_id}: {most} x {name}), and AP counts the "
-            f"{max_dets} best detections of a class in an image, as COCO's does; --max_dets={most} counts more"]
+    return [f"{images} images have more than {max_dets} objects of a class (image {image_id}: {most} x {name}), but AP "
+            f"counts only the {max_dets} best detections per image and class, as COCO does; --max_dets={most} counts more"]
 
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Many dicts without a cycle among them: looking for cycles over and over took a quarter of the time."""
+    """Disable garbage collection: the many dicts form no cycles, but searching for cycles took a quarter of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -165,7 +171,7 @@ _LIBRARIES = {"faster": _load_faster, "pycocotools": _load_pycocotools}
 
 
 def _run(scorer: str, truth: dict[str, Any], found: Detections, iou_type: str, max_dets: int) -> Curves:
-    """Score a few classes at a time, which know nothing of each other."""
+    """Score a few classes at a time, which bounds memory; classes are scored independently of each other."""
     try:
         libraries = _LIBRARIES[scorer]()
     except ImportError as error:
@@ -185,7 +191,7 @@ def _run(scorer: str, truth: dict[str, Any], found: Detections, iou_type: str, m
 
 
 def _parts(categories: list[dict[str, Any]], found: Detections) -> list[list[dict[str, Any]]]:
-    """The categories in the order of their ids, divided so that each part has about PART detections, or one category."""
+    """Split the categories, ordered by id, into parts with at most PART detections or a single category."""
     counts = dict(zip(*(values.tolist() for values in np.unique(found.category_ids, return_counts=True))))
     parts: list[list[dict[str, Any]]] = []
     size = 0
@@ -199,7 +205,7 @@ def _parts(categories: list[dict[str, Any]], found: Detections) -> list[list[dic
 
 
 def _run_part(libraries: Libraries, truth: dict[str, Any], found: list[dict[str, Any]], iou_type: str, max_dets: int) -> Curves:
-    with contextlib.redirect_stdout(io.StringIO()):         # both report their progress by print
+    with contextlib.redirect_stdout(io.StringIO()):         # both libraries print their progress
         sides = []
         for annotations in (truth["annotations"], found):
             side = libraries.coco()
@@ -225,7 +231,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _per_class(precision: np.ndarray, truth: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """In the order of the category ids, which is the K axis of both scorers."""
+    """Return the figures by class name, in the order of category ids, which is the order of the K axis."""
     objects = Counter(item["category_id"] for item in truth["annotations"] if not item["iscrowd"])
     categories = sorted(truth["categories"], key=lambda item: item["id"])
     names = [str(item.get("name", item["id"])) for item in categories]

@@ -1,4 +1,4 @@
-"""report.html and curves.html: what utils/report needs to know of an evaluation and of a training run."""
+"""HTML pages of an evaluation (report.html) and of a training run (curves.html), rendered by utils/report."""
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +11,22 @@ from .detections import present
 from .plots import flat, read_jsonl, read_series, thin
 from .voc_ap import VocScores
 
-if TYPE_CHECKING:       # utils/ may be missing
+if TYPE_CHECKING:       # a copied model directory may lack utils/
     from utils.report.evaluation import Scored
 
-PAGE_POINTS = 400       # of a line of curves.html
+PAGE_POINTS = 400       # maximum number of points of a curve in curves.html
 
 
 def write_html(path: Path, scores: list[Scores], others: Mapping[str, VocScores], config: Config) -> None:
-    """Write the page; the images are read where the configuration says they are."""
-    from utils.report.evaluation import write_evaluation  # Jinja2 is only needed here
+    """Write report.html.
+
+    Args:
+        path: the page to write.
+        scores: COCO scores of the boxes, then of the masks if the model has masks.
+        others: further scores by name, as `other_scores` returns them.
+        config: names the evaluated model and the folder of the images that the page shows.
+    """
+    from utils.report.evaluation import write_evaluation  # imported here, since only the report needs Jinja2
 
     source = find_source(config, train=False)
     folder = Path(source.image_dir) if source.image_dir else None
@@ -43,7 +50,13 @@ def _scored(scores: Scores) -> "Scored":
 
 
 def write_training(metrics_jsonl: Path, page: Path, running: bool) -> None:
-    """Write the page of a run's curves. running: the run has not ended."""
+    """Write curves.html.
+
+    Args:
+        metrics_jsonl: metrics.jsonl of the training run.
+        page: the page to write.
+        running: whether the run is still in progress.
+    """
     from utils.report.curves import write_curves
 
     rows = read_jsonl(metrics_jsonl)

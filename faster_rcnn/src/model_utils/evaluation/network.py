@@ -1,4 +1,4 @@
-"""The evaluation of a network out of a file, on one device or several."""
+"""Evaluation of a checkpoint or an exported network, on one device or several."""
 import time
 from pathlib import Path
 
@@ -16,9 +16,20 @@ from .report import other_scores, report, with_others
 
 
 def evaluate_network(config: Config) -> Scores:
-    """Run the network on the evaluation set; rank 0 prints the scores and writes them and detections.json to output_path.
+    """Run a network on the evaluation set and score its detections.
 
-    Returns the scores of the boxes; on other ranks without `others` and the curves.
+    Every rank must call this. Each rank runs inference on its shard of the images. Rank 0 computes and prints the scores, and
+    writes them and detections.json to output_path.
+
+    Args:
+        config: see default_config.yaml; exactly one of checkpoint_path, mindir_path and onnx_path names the network.
+
+    Returns:
+        Scores of the boxes. Ranks other than 0 get them without the curves and `others`.
+
+    Raises:
+        InputError: the network or the data set cannot be read.
+        OSError: detections.json cannot be written; the scores are printed and written first.
     """
     key, model = find_model(config, "detections")
     if key == "checkpoint_path":
@@ -38,13 +49,13 @@ def _evaluate(config: Config, device: str, rank: int, ranks: int) -> Scores:
                              config.data_timeout)
     evaluation = Evaluation(data, config, rank, ranks, feed_of(config))
     found = evaluation.detect(open_detection(config, device))
-    whole: list[Scores] = []        # on rank 0; the other ranks get what JSON holds
+    whole: list[Scores] = []        # filled on rank 0 only; other ranks get the JSON-serializable fields
 
     def finish() -> tuple:
         fault = None
         try:
             found.save(output / "detections.json")
-        except OSError as error:        # a full disk must not cost the figures of hours of inference
+        except OSError as error:        # raised after scoring: a full disk must not lose the scores of hours of inference
             fault = error
         scores = evaluation.score(found)
         others = other_scores(config, data.ground_truth(), found)

@@ -1,4 +1,4 @@
-"""What eval.py and postprocess.py do: score a network or a file of detections, print the figures, write them and the curves."""
+"""Scoring of a file of detections, and the output of an evaluation: printed figures, metrics.json, curves and report.html."""
 import functools
 import json
 import time
@@ -20,7 +20,15 @@ from .voc_ap import VocScores, voc_ap
 
 
 def evaluate_file(config: Config) -> Scores:
-    """Score the file of detections that the configuration names; print the figures, write them to output_path and return them."""
+    """Score the file `config.detections`, print the figures and write them to output_path.
+
+    Returns:
+        Scores of the boxes, with further scores in `others`.
+
+    Raises:
+        InputError: the detections or the ground truth cannot be read or do not match.
+        OSError: a file in output_path cannot be written.
+    """
     start = time.monotonic()
     scores, others = score_file(config)
     output = Path(config.output_path)
@@ -30,12 +38,19 @@ def evaluate_file(config: Config) -> Scores:
 
 
 def with_others(scores: Sequence[Scores], others: Mapping[str, VocScores]) -> Scores:
-    """Return the scores of the boxes, with those of the masks and of `other_scores` as its `others`."""
+    """Return the scores of the boxes, with the scores of the masks and the further scores in `others`."""
     return replace(scores[0], others={**{item.iou_type: item for item in scores[1:]}, **others})
 
 
 def score_file(config: Config) -> tuple[list[Scores], dict[str, VocScores]]:
-    """Score a file of COCO results: (a COCO AP of each kind that the file has, see `other_scores`)."""
+    """Score the file of COCO results `config.detections`.
+
+    Returns:
+        (COCO scores, one per IoU type that the file has data for; further scores, see `other_scores`)
+
+    Raises:
+        InputError: a network is given as well, or the detections or the ground truth cannot be read or do not match.
+    """
     others = [key for key in ("checkpoint_path", "mindir_path", "onnx_path") if config[key]]
     if others:
         raise InputError(f"give one of --detections and --{others[0]}, not both")
@@ -49,12 +64,12 @@ def score_file(config: Config) -> tuple[list[Scores], dict[str, VocScores]]:
 
 
 def other_scores(config: Config, ground_truth: GroundTruth, results: Results) -> dict[str, VocScores]:
-    """Return {key of metrics.json: scores that the data set has besides COCO AP, with `lines` and `to_dict`}."""
+    """Return the scores other than COCO AP that apply to the data set, by their key in metrics.json."""
     return {"voc": voc_ap(ground_truth, results)} if config.dataset == "voc" else {}
 
 
 def _kinds(detections: Path) -> tuple[str, ...]:
-    """The kinds of AP that a file can be scored by: other programs may have written boxes only."""
+    """Return the IoU types that a file can be scored by. Files of other programs may have only boxes."""
     if len(IOU_TYPES) == 1:
         return IOU_TYPES
     _, found = read_json(detections, "detections")
@@ -63,29 +78,42 @@ def _kinds(detections: Path) -> tuple[str, ...]:
 
 
 def _coco_file(config: Config) -> Path:
-    """The annotation file: scoring needs no images."""
+    """Return the path of the annotation file; unlike `find_source`, this requires no images."""
     path = config.val_anno_path or config.anno_path
     if not path and config.coco_root:
         path = Path(config.coco_root) / config.instance_set.format(config.val_data_type)
     if not path:
-        raise InputError("anno_path is needed: give --anno_path=GROUND_TRUTH.json or --coco_root=...")
+        raise InputError("anno_path: scoring needs annotations; give --anno_path=GROUND_TRUTH.json or --coco_root=DIR")
     return Path(path)
 
 
 def _limit_classes(path: Path, classes: Sequence[str]) -> Mapping[str, Any]:
-    """The ground truth; if the configuration names a part of its classes, only with these."""
+    """Return the ground truth, limited to the configured classes if it has all of them."""
     truth: Any = read_json(path, "ground truth").content
     if not isinstance(truth, Mapping) or not isinstance(truth.get("categories"), list):
-        return truth            # what scores it says so
+        return truth            # the scorer reports what is wrong with it
     named = [item for item in truth["categories"] if isinstance(item, Mapping) and item.get("name") in classes[1:]]
     found = {item["name"] for item in named}
     return {**truth, "categories": named} if found and len(found) == len(classes) - 1 else truth
 
 
 def report(scores: list[Scores], others: Mapping[str, VocScores], config: Config, output: Path, seconds: float) -> str:
-    """Print the figures, then write them to eval.log and metrics.json, draw the curves and report.html; return eval.log's text.
+    """Print the figures and write metrics.json, eval.log, the curves and report.html.
 
-    A full disk or a curve that cannot be drawn takes no figure away.
+    The figures are printed first, so that a full disk or a failure to draw does not lose them.
+
+    Args:
+        scores: COCO scores of the boxes, then of the masks if the model has masks.
+        others: further scores by their key in metrics.json.
+        config: saved in metrics.json; `report` says whether report.html is written.
+        output: folder to write to.
+        seconds: duration of the evaluation.
+
+    Returns:
+        The text of eval.log.
+
+    Raises:
+        OSError: a file cannot be written.
     """
     figures = [printable(line) for line in _lines(scores, others)]
     print("\n".join(figures), flush=True)
@@ -107,7 +135,7 @@ def report(scores: list[Scores], others: Mapping[str, VocScores], config: Config
 
 
 def _lines(scores: list[Scores], others: Mapping[str, VocScores]) -> list[str]:
-    """Return the figures and notes, line by line."""
+    """Return the lines to print: the figures, the table of classes and the notes."""
     lines = []
     for item in scores:
         if len(IOU_TYPES) > 1:
@@ -118,22 +146,28 @@ def _lines(scores: list[Scores], others: Mapping[str, VocScores]) -> list[str]:
         lines += ["", *other.lines()]
     lines += [f"note: {note}" for note in dict.fromkeys(note for item in scores for note in item.notes)]
     if len(scores) < len(IOU_TYPES):
-        lines.append("note: the detections have no masks: boxes alone are scored")
+        lines.append("note: the detections have no masks, so only boxes are scored")
     return lines
 
 
 def _draw(path: Path, draw: Callable[[], Any]) -> None:
-    """Draw curves or a page; a fault other than of the file system is a warning, as the figures are there without them."""
+    """Call draw(). Only file system errors propagate; others become a warning, since the figures are already written."""
     try:
         draw()
     except OSError:
         raise
-    except Exception as error:      # noqa: BLE001  (whatever the library raises)
+    except Exception as error:      # noqa: BLE001  (drawing libraries raise exceptions of many types)
         tell(f"warning: {path}: not drawn: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def write_metrics(path: Path | str, scores: list[Scores], **more: Any) -> dict[str, Any]:
-    """Write metrics.json and return its content. scores: of the boxes, then of the masks (`segm_AP` per class)."""
+    """Write metrics.json and return its content.
+
+    Args:
+        path: the file to write.
+        scores: COCO scores of the boxes, then of the masks; `per_class` holds the latter as `segm_AP` and `segm_AP50`.
+        more: further entries of the file.
+    """
     content = scores[0].to_dict()
     for extra in scores[1:]:
         content[extra.iou_type] = dict(extra.figures)

@@ -1,12 +1,12 @@
 # Same as faster_rcnn/src/model_utils/evaluation/detections.py
-"""Detections as columns: the one form that they have between the network's outputs and their score.
+"""Detections in columns, the format between the network's outputs and the scorers.
 
     network outputs --Collector.add--> Detections --coco_inputs.clean_results--> Detections --coco_scores.coco_ap--> Scores
 
-Shapes: N images, D detections per image (fixed; `valid` says which are meant), n detections.
-Boxes of the network are (x1, y1, x2, y2) in pixels of its input; label 0 is background. Boxes of Detections and of results are
-(x, y, width, height) in pixels of the original image. image_info rows: resized height and width, scale_y, scale_x (resized /
-original), original height and width.
+Shapes: N images, D detections per image (fixed; `valid` marks those that are not padding), n detections, K masks of one image.
+The network's boxes are (x1, y1, x2, y2) in input-image pixels; label 0 is background. Boxes of Detections and of COCO results
+are (x, y, width, height) in original-image pixels. A row of image_info is resized height, resized width, scale_y, scale_x
+(resized / original), original height, original width.
 """
 import io
 import itertools
@@ -28,43 +28,43 @@ from .results_writer import ResultsWriter
 __all__ = ["COCO_IDS", "Collector", "Detections", "MaskEncoder", "Rle", "collect", "config_categories", "to_results"]
 
 T = TypeVar("T")
-# Digits written: far less than a pixel, and more than float32 tells apart in a score, so that no new ties appear.
+# Box decimals are far below a pixel. Score decimals exceed the precision of float32, so that rounding creates no ties.
 BOX_DECIMALS, SCORE_DECIMALS = 4, 8
-# Category ids of COCO's 80 classes in their order: 1 to 90, with gaps.
+# Category ids of COCO's 80 classes, in order; 10 of the ids from 1 to 90 are unused.
 COCO_IDS = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
 
 
 class Rle(NamedTuple):
-    """A mask as COCO's compressed run lengths."""
+    """Mask in COCO's compressed run-length encoding."""
 
     size: tuple[int, int]       # height, width
     counts: str
 
 
-# encode(masks (K, ...), boxes (K, 4), height, width) -> RLE of each mask as dicts, see Collector.
+# encode(masks (K, ...), boxes (K, 4), height, width) -> K RLE dicts; see Collector.
 MaskEncoder = Callable[[np.ndarray, np.ndarray, int, int], Iterable[Mapping[str, Any]]]
 
 
 def present(column: T | None) -> T:
-    """Return a column that must be there."""
+    """Return a column of Detections; raise ValueError if it is None."""
     if column is None:
-        raise ValueError("the detections lack a column")
+        raise ValueError("a required column of Detections is None")
     return column
 
 
 @dataclass
 class Detections:
-    """n detections in COCO's terms, 64 bytes each and their masks' RLE, where dicts take ten times as much.
+    """Columns of n detections; iterating yields COCO result dicts in row order.
 
-    Iterates over COCO results, in the order of the rows.
+    A row takes 64 bytes plus the RLE of its mask, a tenth of the memory of a dict.
     """
 
     image_ids: np.ndarray                   # (n,) int64
     category_ids: np.ndarray                # (n,) int64
     scores: np.ndarray                      # (n,) float64
     boxes: np.ndarray | None = None         # (n, 4) float64: x, y, width, height
-    rles: list[Rle] | None = None           # n; None without masks
-    areas: np.ndarray | None = None         # (n,) float64: what scorers sort objects into small, medium and large by
+    rles: list[Rle] | None = None           # n masks; None if there are no masks
+    areas: np.ndarray | None = None         # (n,) float64, in pixels; scorers derive small, medium and large from it
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -83,26 +83,26 @@ class Detections:
             yield result
 
     def keep(self, rows: np.ndarray) -> "Detections":
-        """Return these rows only."""
+        """Return the given rows. rows: (m,) integer indices."""
         def part(column: Any) -> Any:
             return [column[row] for row in rows.tolist()] if isinstance(column, list) else column[rows]
         columns = {item.name: getattr(self, item.name) for item in fields(self)}
         return Detections(**{name: part(column) for name, column in columns.items() if column is not None})
 
     def of_categories(self, ids: Iterable[int]) -> list[dict]:
-        """Return the dicts that scorers take, of these categories, numbered from 1 on, in the order of the rows."""
+        """Return the detections of the given categories as scorer input: dicts in row order, with ids from 1."""
         found = self.keep(np.flatnonzero(np.isin(self.category_ids, list(ids))))
         return [{"id": number, **result, "area": area, "iscrowd": 0}
                 for number, (result, area) in enumerate(zip(found, present(found.areas).tolist()), 1)]
 
     def save(self, path: Path | str) -> None:
-        """Write a JSON list, one COCO result a line."""
+        """Write the detections as a JSON list of COCO results, one result per line."""
         with replacing(Path(path)) as partial, ResultsWriter(partial) as writer:
             writer.add(self)
 
 
 def joined(chunks: list[Detections], masks: bool) -> Detections:
-    """Return the rows of all chunks; without a chunk no rows, with a column for RLE if `masks`."""
+    """Concatenate chunks. Without chunks, return empty Detections, which have an RLE column if `masks` is true."""
     if not chunks:
         return Detections(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4)), [] if masks else None)
     image_ids, category_ids, scores, boxes = (np.concatenate([getattr(chunk, name) for chunk in chunks])
@@ -112,19 +112,19 @@ def joined(chunks: list[Detections], masks: bool) -> Detections:
 
 
 def as_results(corners: np.ndarray) -> np.ndarray:
-    """Return boxes (..., 4) x1, y1, x2, y2 as results have them: x, y, width, height, rounded."""
+    """Convert boxes (..., 4) from (x1, y1, x2, y2) to (x, y, width, height), rounded to BOX_DECIMALS."""
     return np.concatenate([corners[..., :2], corners[..., 2:] - corners[..., :2]], -1).round(BOX_DECIMALS)
 
 
 class Collector:
-    """Takes the network's outputs batch by batch and gives Detections.
+    """Accumulates the network's outputs batch by batch and converts them to Detections.
 
     Args:
         categories: {"id", "name", "label"} of each class.
-        encode: encode(masks (K, ...), boxes (K, 4), height, width) -> K RLE: turns what the network gives as the masks of one
-            image into RLE of the original image, whose pixels the boxes (x1, y1, x2, y2) are in. It is called only for
-            detections that are kept. None: there are no masks.
-        keep_empty: detections that clipping left without width or height stay.
+        encode: encode(masks (K, ...), boxes (K, 4), height, width) -> K RLE dicts; encodes the mask outputs of one image at
+            its original size. Boxes are (x1, y1, x2, y2) in original-image pixels. Only kept detections are encoded. None for
+            a model without masks.
+        keep_empty: keep detections whose boxes have no width or height after clipping to the image.
     """
 
     def __init__(self, categories: list[dict], encode: MaskEncoder | None = None, keep_empty: bool = False):
@@ -138,22 +138,29 @@ class Collector:
         return sum(map(len, self._chunks))
 
     def detections(self) -> Detections:
-        """Return all that was added."""
+        """Return all detections added so far."""
         return joined(self._chunks, masks=self._encode is not None)
 
     def add(self, boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, valid: ArrayLike, image_info: ArrayLike,
             image_ids: ArrayLike, masks: np.ndarray | None = None) -> None:
-        """Take a batch. An image with an id below 0 is padding of the batch; boxes that are empty after clipping are left out,
-        unless keep_empty.
+        """Add the valid detections of a batch, without those whose boxes are empty after clipping unless keep_empty is set.
 
         Args:
-            boxes (N, D, 4); scores, labels and valid (N, D); image_info (N, 6); image_ids (N,).
-            masks: (N, D, ...), what `encode` takes.
+            boxes: (N, D, 4) float32, x1, y1, x2, y2 in input-image pixels.
+            scores: (N, D) float32.
+            labels: (N, D) int32, from 1 on.
+            valid: (N, D) bool.
+            image_info: (N, 6) float32, see the top of this file.
+            image_ids: (N,) int64; a negative id marks an image that pads the batch.
+            masks: (N, D, ...), input of `encode`.
+
+        Raises:
+            ValueError: a label belongs to no category, or there are masks but `encode` is None.
         """
         image_ids = np.asarray(image_ids, np.int64)
         corners = boxes_on_image(boxes, image_info)                 # (N, D, 4)
         found = as_results(corners)
-        # Written so that a NaN is left out too.
+        # Comparisons with NaN are false, so NaN boxes are dropped as well.
         solid = (found[..., 2:] >= 0 if self._keep_empty else found[..., 2:] > 0).all(-1)
         keep = np.asarray(valid, bool) & solid & (image_ids[:, None] >= 0)
         image, _ = np.nonzero(keep)
@@ -169,19 +176,19 @@ class Collector:
         known = len(self._category_of_label)
         bad = labels[(labels < 1) | (labels >= known) | (self._category_of_label[np.clip(labels, 0, known - 1)] < 0)]
         if bad.size:
-            raise ValueError(f"the network gave label {bad[0]}; the data's classes have labels 1 to {known - 1}")
+            raise ValueError(f"labels: the network returned label {bad[0]}, but the data set has labels 1 to {known - 1}")
         return self._category_of_label[labels]
 
     def _encode_image(self, masks: np.ndarray, boxes: np.ndarray, size: np.ndarray) -> list[Rle]:
-        """Encode the masks of an image."""
+        """Encode the masks of one image. size: (2,), original height and width."""
         if self._encode is None:
-            raise ValueError("masks, but no function that encodes them")
+            raise ValueError("masks: the network returned masks, but the Collector has no `encode`")
         height, width = (int(round(side)) for side in size.tolist())
         counts = [rle["counts"] for rle in self._encode(masks, boxes, height, width)]
         return [Rle((height, width), text.decode("ascii") if isinstance(text, bytes) else text) for text in counts]
 
     def pack(self) -> bytes:
-        """Return all of it as bytes, for `unpack`."""
+        """Serialize all detections to bytes for `unpack`, with the size of each batch."""
         found = self.detections()
         rles = np.frombuffer(json.dumps(found.rles).encode("ascii"), np.uint8)
         buffer = io.BytesIO()
@@ -190,12 +197,12 @@ class Collector:
         return buffer.getvalue()
 
     def unpack(self, packed: list[bytes]) -> None:
-        """Take the place of all ranks, each of which packed its own: batch after batch in the order of the data set."""
+        """Replace the content by that of all ranks, one `pack` per rank; interleaving the batches restores the order of the set."""
         self._chunks = [chunk for row in itertools.zip_longest(*map(_unpack, packed)) for chunk in row if chunk is not None]
 
 
 def _unpack(packed: bytes) -> list[Detections]:
-    """The chunks of Collector.pack."""
+    """Return the batches of Collector.pack."""
     with np.load(io.BytesIO(packed)) as content:
         sizes, *columns, rles = (content[name] for name in content.files)
     found = json.loads(rles.tobytes())
@@ -209,9 +216,9 @@ def _unpack(packed: bytes) -> list[Detections]:
 def to_results(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, valid: ArrayLike, image_info: ArrayLike,
                image_ids: ArrayLike, categories: list[dict], masks: np.ndarray | None = None,
                encode: MaskEncoder | None = None, keep_empty: bool = False) -> list[dict]:
-    """Return COCO results (dicts that `json.dumps` takes) of one batch, in the order of images and detections.
+    """Convert the outputs of one batch to COCO results, JSON-serializable dicts in the order of images and detections.
 
-    The arguments are those of Collector and of Collector.add.
+    See Collector and Collector.add for the arguments and errors.
     """
     collector = Collector(categories, encode, keep_empty)
     collector.add(boxes, scores, labels, valid, image_info, image_ids, masks)
@@ -219,9 +226,9 @@ def to_results(boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, valid: Ar
 
 
 def config_categories(config: Config) -> list[dict]:
-    """Return {"id", "name", "label"} of each class, for results without a data set.
+    """Return {"id", "name", "label"} of each class in the configuration, for inference without a data set.
 
-    The ids count from first_category_id on; for COCO's 80 classes they are COCO's own, so that the results can be scored.
+    Ids start at first_category_id, except that COCO's 80 classes get COCO's ids, so that the results can be scored.
     """
     first = config.first_category_id
     names = config.coco_classes[1:] or [f"class {label}" for label in range(1, config.num_classes)]
@@ -236,11 +243,18 @@ def collect(predict: Callable[[Any, Any], Iterable], batches: Iterable[Iterable]
     """Run a network over batches and return its detections.
 
     Args:
-        predict: predict(image, image_info) -> (boxes, scores, labels, valid[, masks]), arrays or Tensors.
-        batches: tuples in the order of the dataset's columns (image, image_info, ..., image_id last).
-        total: images, for the progress.
-        encode, keep_empty: see Collector; masks become RLE batch by batch.
-        gather: gather(bytes) -> those of all ranks, where several share the set: each rank then returns the detections of all.
+        predict: predict(image, image_info) -> (boxes, scores, labels, valid[, masks]), arrays or Tensors with the shapes of
+            Collector.add.
+        batches: tuples (image, image_info, ..., image_id), the columns of the data set.
+        categories: {"id", "name", "label"} of each class.
+        total: number of images, for the progress bar.
+        label: label of the progress bar.
+        encode, keep_empty: see Collector; masks are encoded batch by batch to limit memory.
+        gather: gather(bytes) -> list of the bytes of all ranks. If given, every rank must call this, and every rank returns
+            the detections of all ranks.
+
+    Raises:
+        ValueError: see Collector.add.
     """
     collector = Collector(categories, encode, keep_empty)
     with Progress(total, label) as progress:

@@ -1,7 +1,7 @@
 # Same as faster_rcnn/src/model_utils/evaluation/plots.py
-"""Charts of a run: precision-recall curves of an evaluation, and losses, learning rate and AP of a training.
+"""Plots: precision-recall curves of an evaluation; losses, learning rate and AP of a training run.
 
-matplotlib is imported inside the functions, and drawn without a display.
+matplotlib is imported inside the functions, since importing it is slow. It draws without a display.
 """
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +16,11 @@ from ..files import printable, replacing
 from .coco_scores import IOU_THRESHOLDS, RECALLS, Scores
 
 INK, PALE = "#222222", "#8a8f98"
-# Told apart by people who do not see all colours, too; from dark to light within a family.
+# Distinguishable with colour vision deficiency.
 LINES = ("#0b6bcb", "#e4572e", "#1b9e77", "#a05eb5", "#d9a400", "#00a1b0", "#c2185b", "#6b8e23", "#7a5c3e", "#5b6abf")
-EXTREMES = 5            # of more classes than 2 x this, the best and the worst are shown
-VALIDATION = "val_"     # how the losses of the validation set begin
-MOST_POINTS = 150       # of a training curve; more are averaged in groups
+EXTREMES = 5            # with more than twice as many classes, only so many best and worst classes are drawn
+VALIDATION = "val_"     # prefix of the losses on the validation set
+MOST_POINTS = 150       # maximum number of points of a training curve; more are averaged in groups
 
 
 class Series(NamedTuple):
@@ -31,9 +31,22 @@ class Series(NamedTuple):
 
 
 def plot_pr_curves(scores: Scores, png: Path | str) -> Path:
-    """Precision over recall: all classes at several IoU, and each class at 0.50 (of many, the best and the worst)."""
+    """Plot precision over recall: the mean of all classes at several IoU thresholds, and each class at IoU 0.50.
+
+    Of more than 2 * EXTREMES classes, only the best and the worst are drawn.
+
+    Args:
+        scores: COCO scores with their precision array.
+        png: the file to write.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: the scores have no precision array.
+    """
     if scores.precision is None:
-        raise ValueError("the scores come without their curves")
+        raise ValueError("scores.precision is None: only the scores of coco_ap have curves")
     precision = np.where(scores.precision < 0, np.nan, scores.precision)            # (T, R, K)
     shown = np.flatnonzero(~np.isnan(precision[0]).all(0))
     figure, (left, right) = _figure(1, 2, (13, 4.4))
@@ -69,7 +82,7 @@ def _classes_title(count: int) -> str:
 
 
 def _pick(precision: np.ndarray, shown: np.ndarray) -> list[tuple[int, str]]:
-    """(class, line style), best first; of many classes the best drawn through and the worst dotted."""
+    """Return (class index, line style) of the classes to draw, best first. With many classes, the worst are dotted."""
     order = shown[np.argsort(-precision[:, shown].mean(0), kind="stable")].tolist()
     if len(order) <= 2 * EXTREMES:
         return [(k, "-") for k in order]
@@ -77,10 +90,18 @@ def _pick(precision: np.ndarray, shown: np.ndarray) -> list[tuple[int, str]]:
 
 
 def plot_training(metrics_jsonl: Path | str, png: Path | str) -> Path:
-    """Losses, learning rate and AP by step, from the lines of metrics.jsonl (one JSON object each).
+    """Plot losses, learning rate and AP over steps, or over epochs if no line has a `step`.
 
-    Read are `step` (of the whole run; else `epoch`), each `*_loss`, `lr`, and AP, AP50 and AP75, plain or under `bbox`
-    and `segm`.
+    Args:
+        metrics_jsonl: file with one JSON object per line. `*_loss`, `lr`, and AP, AP50 and AP75 are plotted, the latter at
+            the top level or under `bbox` and `segm`.
+        png: the file to write.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InputError: the file is missing, is not JSON Lines or has nothing to plot.
     """
     rows = read_jsonl(metrics_jsonl)
     unit = "step" if any("step" in row for row in rows) else "epoch"
@@ -91,7 +112,7 @@ def plot_training(metrics_jsonl: Path | str, png: Path | str) -> Path:
     figures = [name for name in series if name.split(" ")[-1] in ("AP", "AP50", "AP75")]
     panels = [names for names in (losses, figures, [name for name in series if name == "lr"]) if names]
     if not panels:
-        raise InputError(f"{metrics_jsonl}: no losses, learning rate or AP in {len(rows)} lines")
+        raise InputError(f"{metrics_jsonl}: nothing to plot: found no losses, learning rate or AP in {len(rows)} lines")
     figure, panes = _figure(1, len(panels), (4.6 * len(panels), 3.9))
     for axes, names in zip(panes, panels):
         title = {"lr": "Learning rate"}.get(names[0], "Losses" if names is losses else "Average precision")
@@ -99,7 +120,7 @@ def plot_training(metrics_jsonl: Path | str, png: Path | str) -> Path:
         for i, name in enumerate(names):
             points, plain = series[name], name.removeprefix(VALIDATION)
             main = plain in ("total_loss", "lr", "AP")
-            place = trained.index(plain) if plain in trained else i     # a loss of validation has its colour in training
+            place = trained.index(plain) if plain in trained else i     # validation and training share a colour
             label = f"{name.replace('_', ' ')}   {points.y[-1]:.3g}"
             x, y = thin(*points)
             axes.plot(x, y, color=INK if main else LINES[place % len(LINES)], lw=2 if main else 1.4, label=label,
@@ -114,7 +135,11 @@ def plot_training(metrics_jsonl: Path | str, png: Path | str) -> Path:
 
 
 def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
-    """The objects of a file with one a line; an unfinished last line, of a run that was killed, is left out."""
+    """Return the objects of a JSON Lines file. An incomplete last line, which a killed run may leave, is ignored.
+
+    Raises:
+        InputError: the file is missing, or another line is not a JSON object.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -128,12 +153,12 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
                 break
             raise InputError(f"{path}: line {i}: not JSON: {error.msg}") from error
         if not isinstance(rows[-1], dict):
-            raise InputError(f"{path}: line {i}: expected an object")
+            raise InputError(f"{path}: line {i}: expected a JSON object, got {type(rows[-1]).__name__}")
     return rows
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row whose {"bbox": {"AP": 0.3}} is "AP", and that of masks "segm AP"."""
+    """Return a row without nesting: {"bbox": {"AP": 0.3}} becomes {"AP": 0.3}; keys under `segm` get the prefix "segm "."""
     result = dict(row)
     for key in ("losses", "bbox", "segm"):
         inner = result.pop(key, None)
@@ -143,7 +168,7 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_series(rows: Iterable[Mapping[str, Any]], unit: str) -> dict[str, Series]:
-    """name -> (x, y) of every number in the rows."""
+    """Return the points of every finite number in the rows, by name. unit: key of the x value, by default the row number."""
     series: dict[str, Series] = {}
     for i, row in enumerate(map(flat, rows), 1):
         x = row.pop(unit, i)
@@ -156,7 +181,7 @@ def read_series(rows: Iterable[Mapping[str, Any]], unit: str) -> dict[str, Serie
 
 
 def thin(x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """At most `most` points, each the mean of its group."""
+    """Reduce a curve to at most `most` points by averaging groups of consecutive points."""
     size = -(-len(x) // most)
     groups = np.arange(len(x)) // size
     counts = np.bincount(groups)
@@ -168,7 +193,7 @@ def _short(name: str, most: int = 22) -> str:
 
 
 def _label(name: str) -> str:
-    """Return a class name for a legend, in which matplotlib reads $...$ as a formula and leaves out what begins with _."""
+    """Return a class name for a legend, where matplotlib parses $...$ as a formula and hides names that start with _."""
     text = printable(_short(name)).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
@@ -178,7 +203,7 @@ def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, An
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)     # no pyplot: nothing to close, no display asked for
+    FigureCanvasAgg(figure)     # unlike pyplot, needs no display and no closing
     return figure, figure.subplots(rows, columns, squeeze=False)[0]
 
 

@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/evaluation/results_writer.py
-"""Results on disk while they are found, and what a run that was stopped has left of them."""
+"""Incremental writing of COCO results, and recovery of the results of an interrupted run."""
 import contextlib
 import json
 from collections import Counter
@@ -11,15 +11,20 @@ from ..files import writing
 
 
 class Kept(NamedTuple):
-    """The results of a stopped run but for those of its last frame, which may be incomplete."""
+    """Results to keep of an interrupted run: all but those of its last frame, which may be incomplete."""
 
-    last: str               # name of that frame
-    end: int                # bytes of the file that hold them
-    counts: Counter[int]    # results of each category_id
+    last: str               # file name of the last frame, whose results are discarded
+    end: int                # size in bytes of the part of the file to keep
+    counts: Counter[int]    # number of kept results per category_id
 
 
 class ResultsWriter:
-    """A JSON list on disk that grows, and is whole after every `add`, also after one that fails. kept: of an earlier run."""
+    """JSON list on disk that can be appended to, and that is valid JSON after every `add`, even after one that fails.
+
+    Args:
+        path: the file; overwritten unless `kept` is given.
+        kept: results of an interrupted run in the same file, which are kept and appended to.
+    """
 
     CLOSING = b"\n]\n"
     CHUNK = 1 << 20
@@ -27,9 +32,9 @@ class ResultsWriter:
     def __init__(self, path: Path | str, kept: Kept | None = None):
         self.path = Path(path)
         with writing(self.path):
-            # Unbuffered: what a full disk does not take must not be tried again at the end.
+            # Unbuffered, because a buffer that a full disk rejects would be flushed again on close and raise again.
             self._file = self.path.open("r+b" if kept else "wb", buffering=0)      # noqa: SIM115  (closed by `close`)
-        self._end = 0           # where CLOSING stands
+        self._end = 0           # offset of CLOSING in bytes
         self.count = 0
         if kept:
             self._end, self.count = kept.end, kept.counts.total()
@@ -40,7 +45,7 @@ class ResultsWriter:
             self._end = 1
 
     def add(self, results: Iterable[dict]) -> None:
-        """Append dicts: all of them, or none where it fails."""
+        """Append results, one JSON object per line. If writing fails, the file keeps its previous content."""
         chunk, count, end = bytearray(), self.count, self._end
         try:
             for result in results:
@@ -77,12 +82,12 @@ class ResultsWriter:
 
 
 def read_kept(path: Path) -> Kept | None:
-    """Return what to keep of a file that ResultsWriter has written, and that may end anywhere; None where it has no result."""
+    """Return the results to keep of a file by ResultsWriter, which may be truncated anywhere; None if it has no result."""
     last, end, place = "", 1, 0
     kept: Counter[int] = Counter()
     of_last: Counter[int] = Counter()
     with path.open("rb") as stream:
-        start = after = len(stream.readline()) and 1        # behind "["
+        start = after = len(stream.readline()) and 1        # offset after "["
         place = stream.tell()
         for line in stream:
             result = _result(line)
@@ -99,7 +104,7 @@ def read_kept(path: Path) -> Kept | None:
 
 
 def _result(line: bytes) -> dict[str, Any] | None:
-    """Return the result that a line holds, None if it holds none or only a part of one."""
+    """Parse one line; return None if it is not a complete result."""
     try:
         result = json.loads(line.rstrip(b",\n"))
         return result if isinstance(result["file_name"], str) and isinstance(result["category_id"], int) else None

@@ -1,2 +1,2 @@
 # Same as faster_rcnn/src/model_utils/evaluation/__init__.py
-"""Detections of a data set, and the scores that they get."""
+"""Evaluation: run a network over a data set, collect its detections and score them."""

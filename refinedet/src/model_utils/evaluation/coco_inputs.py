@@ -1,5 +1,5 @@
 # Same as faster_rcnn/src/model_utils/evaluation/coco_inputs.py
-"""COCO ground truth and results, read, checked and cleaned of what scorers stumble over."""
+"""Reading, checking and cleaning of COCO ground truth and results, so that the scorers do not fail on them."""
 import json
 import math
 import os
@@ -14,37 +14,44 @@ import numpy as np
 from ..config import InputError
 from ..own_utils import own_utils
 from ..yaml_text import shown
-from .coco_masks import keep_masks, of_their_images_size, settle_sizes
+from .coco_masks import keep_masks, match_image_size, settle_sizes
 from .detections import Detections, Rle, present
 
 if TYPE_CHECKING:
     from utils.mindrecord.errors import Problem
 
-# COCO ground truth and COCO results, or the paths of files with them.
+# COCO ground truth and COCO results, each as content or as the path of a JSON file.
 GroundTruth = Mapping[str, Any] | Path | str
 Results = Iterable[Mapping[str, Any]] | Path | str
-MOST_CATEGORIES = 30_000
+MOST_CATEGORIES = 30_000        # a category takes 100 KB of memory in the scorers
 
 
 class Named(NamedTuple):
-    """Content, and what messages call it."""
+    """Content and the name that messages give it."""
 
     where: str
     content: Any
 
 
 class CleanGroundTruth(NamedTuple):
-    """COCO ground truth without what the scorers stumble over."""
+    """COCO ground truth that the scorers accept."""
 
     content: dict[str, Any]
-    notes: list[str]            # for the reader: what was left out
+    notes: list[str]            # messages about dropped or corrected entries
 
 
 def clean_ground_truth(ground_truth: GroundTruth, iou_type: str = "bbox", found: Detections | None = None) -> CleanGroundTruth:
-    """Return a clean copy; InputError where it cannot be scored.
+    """Return a copy of the ground truth without unusable entries.
 
-    What a conversion drops is left out here too: both read with utils/mindrecord. found: detections whose masks tell the size of
-    images, where the ground truth has it wrong or not at all.
+    utils/mindrecord does the cleaning, so that scoring drops the same annotations as the conversion to MindRecord.
+
+    Args:
+        ground_truth: COCO ground truth, or the path of a file.
+        iou_type: bbox or segm; segm also drops annotations without a usable mask.
+        found: detections whose masks give the size of images that have no size or a wrong one in the ground truth.
+
+    Raises:
+        InputError: the ground truth cannot be read or scored.
     """
     where, content = read_json(ground_truth, "ground truth")
     if not isinstance(content, Mapping):
@@ -55,25 +62,36 @@ def clean_ground_truth(ground_truth: GroundTruth, iou_type: str = "bbox", found:
     except own_utils("mindrecord.errors").DataError as error:
         raise InputError(str(error)) from error
     if len(truth["categories"]) > MOST_CATEGORIES:
-        raise InputError(f"{where}: has {len(truth['categories'])} categories; at most {MOST_CATEGORIES} are scored, as each takes "
-                         "100 KB of memory")
+        raise InputError(f"{where}: has {len(truth['categories'])} categories, but at most {MOST_CATEGORIES} can be scored, since "
+                         "each takes 100 KB of memory; remove categories without annotations")
     kinds: dict[str, list[Problem]] = {}
     for problem in problems:
-        kind = "unknown category" if problem.kind.startswith("unknown category") else problem.kind     # without its name
+        kind = "unknown category" if problem.kind.startswith("unknown category") else problem.kind     # one note for all
         kinds.setdefault(kind, []).append(problem)
     is_dropped = own_utils("mindrecord.records").is_dropped
-    notes = [f"{len(some)} x {kind} in the ground truth{', left out' if is_dropped(some[0]) else ''}; the first: "
+    notes = [f"{len(some)} x {kind} in the ground truth{', dropped' if is_dropped(some[0]) else ''}; the first: "
              f"{some[0].place}: {some[0].what}" for kind, some in kinds.items()]
     if iou_type == "segm":
         notes += settle_sizes(truth, found)
         notes += keep_masks(where, truth)
     if not truth["annotations"]:
-        notes.append("the ground truth has no objects: every figure is -1")
+        notes.append("the ground truth has no objects, so every figure is -1")
     return CleanGroundTruth(truth, notes)
 
 
 def read_results(results: Results, iou_type: str) -> Named:
-    """Read COCO results: what messages call them, and Detections with the columns that this kind of IoU needs."""
+    """Read COCO results.
+
+    Args:
+        results: Detections, an iterable of COCO result dicts, or the path of a file.
+        iou_type: bbox or segm.
+
+    Returns:
+        The name of the results in messages, and Detections with boxes for bbox or RLE for segm.
+
+    Raises:
+        InputError: the results cannot be read; the message names the first invalid entry.
+    """
     where, content = read_json(results, "detections")
     if isinstance(content, Mapping):
         raise InputError(f"{where}: expected a list of COCO results, got an object")
@@ -82,20 +100,30 @@ def read_results(results: Results, iou_type: str) -> Named:
 
 
 def clean_results(results: Named, truth: Mapping[str, Any], iou_type: str, notes: list[str]) -> Detections:
-    """What of `read_results` can be scored against what `clean_ground_truth` gave; adds to its notes."""
+    """Return the detections that can be scored against the ground truth, with their areas.
+
+    Args:
+        results: returned by `read_results`.
+        truth: content returned by `clean_ground_truth`.
+        iou_type: bbox or segm.
+        notes: messages about dropped detections are appended to it.
+
+    Raises:
+        InputError: a detection has an image_id that is not in the ground truth.
+    """
     where, found = results
     images = {image["id"]: image for image in truth["images"]}
     unknown = np.flatnonzero(~np.isin(found.image_ids, list(images)))
     if len(unknown):
         raise InputError(f"{where}: result {unknown[0]}: image_id {found.image_ids[unknown[0]]} is not in the ground truth "
-                         f"({len(images)} images)")
+                         f"({len(images)} images); give the annotations of the images that the detections were made on")
     known = np.isin(found.category_ids, [item["id"] for item in truth["categories"]])
     if not known.all():
         others = found.category_ids[~known]
         some = ", ".join(map(str, np.unique(others)[:5].tolist())) + (" ..." if len(np.unique(others)) > 5 else "")
-        notes.append(f"{len(others)} detections not counted: category_id {some} not in the ground truth")
+        notes.append(f"{len(others)} detections dropped: category_id {some} is not in the ground truth")
     if iou_type == "segm":
-        known &= of_their_images_size(found, known, images, notes)
+        known &= match_image_size(found, known, images, notes)
     elif found.boxes is not None:
         negative = np.flatnonzero((found.boxes[:, 2:] < 0).any(axis=1) & known)
         if len(negative):
@@ -105,7 +133,7 @@ def clean_results(results: Named, truth: Mapping[str, Any], iou_type: str, notes
     if not known.all():
         found = found.keep(np.flatnonzero(known))
     if not len(found):
-        notes.append("no detections: AP and AR are 0 wherever the ground truth has objects")
+        notes.append("no detections: AP and AR are 0 for every class that has objects")
     found.areas = _areas(found)
     return found
 
@@ -121,14 +149,14 @@ def _areas(found: Detections) -> np.ndarray:
 
 
 def _read_columns(where: str, found: Detections, iou_type: str) -> Detections:
-    """The columns that this kind of IoU needs."""
+    """Check the scores and keep the columns that the IoU type needs."""
     bad = np.flatnonzero(~np.isfinite(found.scores))
     if len(bad):
-        raise InputError(f"{where}: result {bad[0]}: score: expected a number, got {found.scores[bad[0]]}")
+        raise InputError(f"{where}: result {bad[0]}: score: expected a finite number, got {found.scores[bad[0]]}")
     if iou_type == "bbox":
         return replace(found, rles=None)
     if found.rles is None:
-        raise InputError(f"{where}: no masks")
+        raise InputError(f"{where}: expected masks for segm, but the detections have none")
     return replace(found, boxes=None)
 
 
@@ -155,8 +183,8 @@ def _read_dicts(where: str, results: Iterable[Any], iou_type: str) -> Detections
 
 
 def _result_box(item: Any) -> list[float]:
-    """x, y, width, height; the scorers take negative ones too."""
-    if "bbox" not in item and item.get("segmentation"):     # results of masks alone: their boxes
+    """Return the box [x, y, width, height] of a result. Negative sizes are accepted, as the scorers accept them."""
+    if "bbox" not in item and item.get("segmentation"):     # derived from the mask, as COCO.loadRes does
         from pycocotools import mask as mask_utils
         item = {"bbox": mask_utils.toBbox(_rle(item)).tolist()}
     box = own_utils("mindrecord.values").numbers(item.get("bbox"), 4)
@@ -166,19 +194,27 @@ def _result_box(item: Any) -> list[float]:
 
 
 def read_json(source: Any, what: str) -> Named:
-    """Return the content of a path, or the content itself; InputError names file and line."""
+    """Return the parsed content of a JSON file, or content that is passed in unchanged.
+
+    Args:
+        source: path of the file, or the content itself.
+        what: name of the content in messages.
+
+    Raises:
+        InputError: there is no such file, or it is not JSON.
+    """
     if not isinstance(source, (str, os.PathLike)):
         return Named(what, source)
     path = Path(source)
     if not path.is_file():
         raise InputError(f"{path}: no such file ({what})")
     try:
-        return Named(str(path), json.loads(path.read_bytes()))      # UTF-8 or UTF-16, with a byte order mark or without
+        return Named(str(path), json.loads(path.read_bytes()))      # bytes, since json then detects UTF-8, UTF-16 and UTF-32
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not JSON: {error.reason} at byte {error.start}") from error
-    except (ValueError, RecursionError) as error:       # a number of thousands of digits
+    except (ValueError, RecursionError) as error:       # ValueError: an integer with more digits than Python parses
         raise InputError(f"{path}: not JSON: {'nested too deeply' if isinstance(error, RecursionError) else error}") from error
 
 
@@ -187,38 +223,41 @@ def _kind(value: Any) -> str:
 
 
 def _int(item: Any, key: str) -> int:
-    """The id under `key`, a whole number in any notation."""
+    """Return the id at `key`; strings and floats that are whole numbers are accepted."""
     value = item.get(key) if isinstance(item, Mapping) else None
     if type(value) is int:
         return value
     found = own_utils("mindrecord.values").whole_number(value)
     if found is None:
-        raise InputError(f"{key}: expected a whole number, got {shown(value)}")
+        raise InputError(f"{key}: expected an integer, got {shown(value)}")
     return found
 
 
 def _score(item: Any) -> float:
     score = own_utils("mindrecord.values").number(item.get("score"))
     if score is None or not math.isfinite(score):
-        raise InputError(f"score: expected a number, got {shown(item.get('score'))}")
+        raise InputError(f"score: expected a finite number, got {shown(item.get('score'))}")
     return score
 
 
 def _rle(item: Any) -> dict[str, Any]:
-    """Check a result's mask: pycocotools reads past the end of counts that are cut off, and divides by a height of 0."""
+    """Return the mask of a result after checks that pycocotools lacks.
+
+    pycocotools reads past the end of truncated counts and divides by a height of 0.
+    """
     whole_number = own_utils("mindrecord.values").whole_number
     rle = item.get("segmentation")
     if not isinstance(rle, Mapping) or not isinstance(rle.get("counts"), (str, bytes)) or "size" not in rle:
-        raise InputError("segmentation: expected a compressed RLE (size, counts)")
+        raise InputError(f"segmentation: expected a compressed RLE with size and counts, got {shown(rle)}")
     sides = [whole_number(side) for side in rle["size"]] if isinstance(rle["size"], (list, tuple)) else []
     height, width = (side or 0 for side in sides) if len(sides) == 2 else (0, 0)
     if not (0 < height < 2**31 and 0 < width < 2**31):
-        raise InputError(f"segmentation: expected the size [height, width], got {shown(rle['size'])}")
+        raise InputError(f"segmentation: size: expected [height, width], got {shown(rle['size'])}")
     counts = rle["counts"] if isinstance(rle["counts"], str) else rle["counts"].decode("ascii", "replace")
     try:
         lengths = own_utils("mindrecord.masks").run_lengths(counts)
     except ValueError as error:
-        raise InputError(f"segmentation: its run lengths {error}") from None
+        raise InputError(f"segmentation: counts: run lengths {error}") from None
     if (lengths < 0).any() or lengths.sum() > height * width:
-        raise InputError(f"segmentation: its run lengths are not of {width}x{height} pixels")
+        raise InputError(f"segmentation: counts: run lengths do not fit into {width}x{height} pixels")
     return {"size": [height, width], "counts": counts}

@@ -1,7 +1,7 @@
 # Same as faster_rcnn/src/model_utils/evaluation/evaluate.py
-"""The evaluation of a network on an annotated set, for training and for eval.py alike.
+"""Evaluation of a network on an annotated set, shared by training and eval.py.
 
-    network --Evaluation.detect--> Detections of all ranks --Evaluation.score--> Scores, one of each kind in IOU_TYPES
+    network --Evaluation.detect--> Detections of all ranks --Evaluation.score--> Scores, one per entry of IOU_TYPES
 """
 import functools
 import logging
@@ -23,20 +23,24 @@ log = logging.getLogger(__name__)
 
 
 class Evaluation:
-    """A set to evaluate on. If several ranks share it, every rank must make one and call its methods.
+    """Evaluation of networks on one annotated set.
 
-    InputError on rank 0 if its annotations cannot be scored: neither an epoch nor hours of inference are to end in that.
+    If several ranks share the set, every rank must create an Evaluation and call `detect` or `run`.
 
     Args:
-        data: the set.
+        data: images and annotations of the set.
         config: see default_config.yaml.
-        rank, ranks: number of this process and of all that evaluate together.
-        feed: of what `detect` gets; default: that of the network itself.
+        rank, ranks: index of this process, and number of processes that share the set.
+        feed: preprocessing and batch size of the inputs to `predict`; defaults to those of the network in `config`.
+
+    Raises:
+        InputError: on rank 0, the annotations cannot be scored. They are checked here, since the scores are computed only
+            after an epoch of training or hours of inference.
     """
 
     def __init__(self, data: DataInfo, config: Config, rank: int = 0, ranks: int = 1, feed: Feed | None = None):
         self.data, self.scorer, self.max_dets, self.rank, self.ranks = data, config.scorer, config.max_dets, rank, ranks
-        self.encode, self.keep_empty = mask_encoder(config), config.get("keep_empty_boxes", False)   # not every model's
+        self.encode, self.keep_empty = mask_encoder(config), config.get("keep_empty_boxes", False)   # some models lack the key
         if rank == 0:
             ground_truth = data.ground_truth()
             for kind in IOU_TYPES:
@@ -48,18 +52,22 @@ class Evaluation:
                                    workers=config.num_parallel_workers)
 
     def detect(self, predict: Callable[[np.ndarray, np.ndarray], Iterable]) -> Detections:
-        """Run `predict(image, image_info)` on this rank's images; every rank returns the detections of all ranks."""
+        """Run a network on this rank's images and return the detections of all ranks.
+
+        Args:
+            predict: predict(image, image_info) -> (boxes, scores, labels, valid[, masks]), see `detections.collect`.
+        """
         gather = functools.partial(exchange, ranks=self.ranks) if self.ranks > 1 else None
         return collect(predict, self.batches, self.data.categories, self.batches.count, encode=self.encode, gather=gather,
                        keep_empty=self.keep_empty)
 
     def score(self, found: Detections) -> list[Scores]:
-        """Score what was found, a COCO AP of each kind in IOU_TYPES. Only one rank needs to call it."""
+        """Return the COCO scores of the detections, one per entry of IOU_TYPES. Only one rank needs to call this."""
         ground_truth = self.data.ground_truth()
         return [coco_ap(ground_truth, found, kind, self.scorer, self.max_dets) for kind in IOU_TYPES]
 
     def run(self, predict: Callable[[np.ndarray, np.ndarray], Iterable]) -> list[Scores]:
-        """Detect and score: rank 0 computes the scores, every rank returns their figures (without the curves)."""
+        """Detect and score. Rank 0 computes the scores and broadcasts them; every rank returns them without the curves."""
         found = self.detect(predict)
 
         def score() -> list[tuple]:
