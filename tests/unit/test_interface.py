@@ -145,7 +145,7 @@ def test_faults_are_told_in_the_words_of_python(tmp_path, message):
     assert message(faster_rcnn.evaluate, output_path=tmp_path / "out") == (
         "give exactly one of checkpoint_path, mindir_path, onnx_path, detections")
     assert message(faster_rcnn.evaluate, detections=tmp_path / "best.ckpt", output_path=tmp_path / "out") == (
-        "anno_path is needed: give anno_path=GROUND_TRUTH.json or coco_root=...")
+        "anno_path: scoring needs annotations; give anno_path=GROUND_TRUTH.json or coco_root=DIR")
 
 
 def test_weights_of_another_model_are_named(tmp_path, message):
