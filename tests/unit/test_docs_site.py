@@ -14,7 +14,6 @@ INTERFACE = [name for name in faster_rcnn.__all__ if name not in ("Config", "Inp
 @pytest.fixture(scope="module")
 def site(run_command, tmp_path_factory):
     """The folder of the pages: built strictly, so that a broken link is an error."""
-    pytest.importorskip("mkdocs", reason="requirements-dev.txt is not installed in this environment")
     folder = tmp_path_factory.mktemp("a site")
     done = run_command([sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder], cwd=ROOT,
                        env={"NO_MKDOCS_2_WARNING": "1"})
