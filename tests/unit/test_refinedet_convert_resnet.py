@@ -54,7 +54,7 @@ def test_torchvisions_weights(tmp_path, capsys, net):
     arrays = torchvision()
     path = convert(tmp_path, arrays, "--source=resnet")
     told = capsys.readouterr().out
-    assert "used: 10 parameters (2 convolutions with their norms)" in told
+    assert "used: 10 parameters (2 convolutions with norms)" in told
     assert "left out: 2 of the classifier: fc.weight, fc.bias" in told and "left out: 2 that count batches: " in told
     assert "missing: layer1.0.conv2 ... layer4.2.conv3 (102 convolutions)" in told and "missing: res6, transfer conn" in told
     assert (f"keys to set: backbone: resnet101; {TORCHVISION}\nwrote {path}\n") in told
