@@ -266,7 +266,7 @@ def test_flags_in_the_text_exist(readme):
 
 @pytest.mark.parametrize("ending", ["", "_CN"])
 def test_the_pages_name_the_tools_of_the_repository(ending):
-    """scripts.md names the tools that write rank tables, and old_zoo.md what builds the old image now."""
+    """scripts.md names the tools that write rank tables, and old_zoo.md the Dockerfile that replaces the old image's."""
     text = (ROOT / "docs" / f"scripts{ending}.md").read_text(encoding="utf-8")
     (entry,) = re.findall(r"^- (?:A rank table|rank table) .*?(?=^\n|^- )", text, re.M | re.S)
     assert {f"../utils/hccl_tools/README{ending}.md"} <= set(re.findall(r"\]\(([^)]+)\)", entry))

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("eager")
 
 
 def pairs_by_hand(iou) -> np.ndarray:
-    """One image (G, A): repeatedly pair the object and the anchor with the largest IoU."""
+    """IoU (G, A) of one image: repeatedly pair the object and the anchor with the largest IoU."""
     left, own = iou.copy(), np.full(iou.shape[1], -1)
     while left.size and left.max() > 1e-6:
         g, a = np.unravel_index(left.argmax(), left.shape)

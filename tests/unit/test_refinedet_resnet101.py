@@ -213,7 +213,7 @@ def test_pool_of_the_stem(ceil):
 
 @pytest.mark.parametrize("stride_in_1x1", [True, False])
 def test_the_trunk_matches_faster_rcnns_resnet(stride_in_1x1):
-    """Faster R-CNN's tests compare that ResNet with torchvision and detectron2; the pool pads as theirs."""
+    """Faster R-CNN's tests compare that ResNet with torchvision and detectron2; the stem's pool pads as there."""
     net, config = random_resnet(stride_in_1x1=stride_in_1x1, stem_pool="padded")
     other = ResNet(config.resnet_block, config.resnet_in_channels, config.resnet_out_channels, stride_in_1x1=stride_in_1x1)
     mine = {param.name.removeprefix("backbone."): param for param in net.backbone.get_parameters()}

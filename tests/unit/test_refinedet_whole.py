@@ -1,4 +1,4 @@
-"""Both trunks and sizes, narrow: a training step, inference, and a MINDIR file that gives the same.
+"""Both trunks and sizes, narrow: a training step, inference, and a MINDIR file that gives the same detections.
 
 The networks run operator by operator, except for the export. test_refinedet_parity.py compiles a step, and
 test_refinedet_norm.py compiles one with learnt statistics.

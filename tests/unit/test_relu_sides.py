@@ -1,4 +1,4 @@
-"""Parity of gradients: activations within rounding of a border take their side in float64, whatever the rounding."""
+"""Parity of gradients: activations within rounding of a border move to their float64 side, whatever the rounding."""
 import numpy as np
 import pytest
 from mindspore import nn
@@ -10,7 +10,7 @@ ROUNDING = 1e-6
 
 
 class Layer(nn.Cell):
-    """A layer with a convolution that the Settler moves."""
+    """A layer with a convolution, as the Settler expects."""
 
     def __init__(self):
         super().__init__()

@@ -73,7 +73,7 @@ def test_paddings_of_the_stem_pool(height, width):
 
 
 def test_stem_pools_differ_for_even_sides():
-    """Seven tenths of the outputs differ for random pixels: two windows share only 4 of their 9 pixels."""
+    """For random pixels seven tenths of the outputs differ: windows of the two paddings share only 4 of 9 pixels."""
     x = np.maximum(images(96, 128), 0)
     both, same = (stem_pool(Tensor(x), padding).asnumpy() for padding in ("both", "same"))
     assert 0.65 < (both != same).mean() < 0.75

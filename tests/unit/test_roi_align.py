@@ -190,7 +190,7 @@ def test_roi_align_parity(parity_file, aligned, samples, out_size):
     key = f"roi_align/aligned{aligned}_sr{samples}_o{out_size}"
     rois = fixture["roi_align/rois"]
     image_index, boxes = rois[:, 0].astype(int), np.stack([rois[:, 1:]] * 2)           # every RoI on both images ...
-    rows = image_index * len(rois) + np.arange(len(rois))                              # ... but only its own counts
+    rows = image_index * len(rois) + np.arange(len(rois))                              # ... but only the RoI's own image counts
     upstream = np.zeros((2 * len(rois), *fixture[f"{key}/gy"].shape[1:]), np.float32)
     upstream[rows] = fixture[f"{key}/gy"]
     net = RoiAlign(out_size, samples, (8,), aligned=bool(aligned))

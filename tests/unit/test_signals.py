@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM at any point of a command: its status and one line, no traceback or temporary file; too little memory."""
+"""Signals at any point of a command: its status, one line, no traceback and no temporary file; and too little memory."""
 import re
 import signal
 import subprocess

@@ -103,6 +103,6 @@ def test_entry_points_only_start(model):
 
 @pytest.mark.parametrize("model", NETWORKS)
 def test_the_configuration_is_read_without_mindspore(model):
-    """A wrong option is thus reported at once."""
+    """A wrong option is reported before MindSpore is imported."""
     code = "import sys; import src.model_utils.config, src.model_utils.moxing_adapter; sys.exit('mindspore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / model, timeout=60).returncode == 0

@@ -68,7 +68,7 @@ def test_marker_below_the_shebang_and_the_mode_stay(tree):
     assert stat.S_IMODE(copy.stat().st_mode) == 0o755
 
 
-def test_line_ends_count(tree):
+def test_line_endings_count(tree):
     tree("mask_rcnn/head.py", "# Same as faster_rcnn/head.py\n" + ORIGINAL.replace("\n", "\r\n"))
     assert run(tree, True)[0] == 1
 

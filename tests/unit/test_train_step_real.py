@@ -50,7 +50,7 @@ def iou(p, q):
 
 
 def test_it_learns_an_image(graph_mode, monkeypatch):
-    """After 100 steps from random weights, with one inference half-way, the rectangles are the best detections.
+    """After 100 steps from random weights, the rectangles are the best detections. Half-way, averaged weights infer once.
 
     The first step equals that of the same network run operator by operator, which test_network_parity.py compares with other
     frameworks; docs/platforms.md lists its primitives.
