@@ -48,8 +48,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module", autouse=True)
 def _recycle():
-    """Free the compiled graphs and the memory that MindSpore keeps. Reset its mode and the SIGPIPE handler, which commands run in
-    this process may have changed."""
+    """Free the compiled graphs and the memory that MindSpore keeps. Reset its mode and the SIGPIPE handler, which commands may
+    have changed in this process."""
     yield
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if "mindspore" in sys.modules:

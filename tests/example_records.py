@@ -19,7 +19,7 @@ COUNT = 11
 
 
 def encoded(height, width, kind, seed):
-    """Return an encoded noise image with three black rows at the top. A BMP ends with them, in zero bytes."""
+    """Return an encoded noise image with three black rows at the top. A BMP stores them last, as zero bytes."""
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     image[:3] = 0
     return cv2.imencode(kind, image)[1].tobytes()

@@ -1,5 +1,5 @@
-"""Client of tests/preloaded.py: have a process forked, hand it files, arguments and environment, forward signals, and end as it
-does. If a forked process would differ from a new one, become a new one.
+"""Client of tests/preloaded.py. It hands its files, arguments and environment to a forked process, forwards signals, and ends as
+that process does. If a forked process would differ from a new one, it becomes a new one.
 
 usage (as the program `python` of preloaded.py): python -I -B -S forked_python.py FOLDER ARGUMENTS_OF_PYTHON...
 """

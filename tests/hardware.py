@@ -5,13 +5,13 @@ usage: python tests/hardware.py --device=Ascend|GPU|CPU [--size=full|small] [--m
 
 It draws its own data and needs no network. The checks:
 
-numbers   losses, gradients and detections of a narrow network against the CPU in float32: in float32, and on Ascend and GPU also
-          with amp_level O2
+numbers   losses, gradients and detections of a narrow network in float32, and on Ascend and GPU with amp_level O2, against the
+          CPU in float32
 speed     30 steps of default_config.yaml after 2 warm-up steps, data loading included
 resume    6 steps of the demo network give the same losses in one run and in two
 infer     infer.py with the checkpoint of these steps
 export    MINDIR, which infer.py then runs, and ONNX; on Ascend also AIR
-devices   two processes train on two devices, if there are two; on the CPU always
+devices   two processes train on two devices, if there are two, or on the CPU
 
 `--size=small` takes 2 steps instead of 30 and 6, small images, the demo network for `speed`, and exports only MINDIR. The program
 prints a line per check, then Markdown for the table in docs/troubleshooting.md, also written to OUTPUT/report.md. The output of

@@ -219,7 +219,7 @@ class ParityModel:
 
 
 def rows_of_pictures(arrays, fill=0):
-    """Pad arrays of unequal length: (N, longest, ...). Return also valid (N, longest)."""
+    """Pad arrays of unequal length. Return (N, longest, ...) and valid (N, longest)."""
     longest = max(map(len, arrays))
     out = np.full((len(arrays), longest, *arrays[0].shape[1:]), fill, arrays[0].dtype)
     for row, array in zip(out, arrays):

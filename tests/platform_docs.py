@@ -121,7 +121,7 @@ def unlisted(found: dict, model: str, stage: str) -> list:
 
 
 def table_of(found: dict, file: str) -> str:
-    """Return the table between the markers of a file."""
+    """Return the table that goes between the markers."""
     heads, gradient = WORDS[file]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name, row in rows(found).items():

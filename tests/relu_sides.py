@@ -5,8 +5,8 @@ pixel of a pooling window with a close second, and for the sign of an L1 loss. E
 one input of -3.5e-6 among three million moves gradient norms by 6e-3. Each processor adds in its own order. Before gradients are
 compared, these few activations are therefore moved to the side that they have in float64, away from the border.
 
-Each layer's rounding is measured as the difference between its float32 output and float64 numpy. Only activations within
-CLEAR times that are moved. The measurement also checks the forward pass: a layer that computes something else exceeds NOISE.
+Each layer's rounding is measured as the difference between its float32 output and float64 numpy. Only activations within CLEAR
+times the rounding are moved. The measurement also checks the forward pass: a layer that computes something else exceeds NOISE.
 """
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -50,18 +50,18 @@ class Settler:
     Attributes:
         moved, seen: numbers of moved activations, and of all that gradients pass.
         noise: rounding of each layer: root mean square, relative to that of the activations.
-        border: smallest distance to 0 in the last layer, for each channel.
+        border: distance to 0 that activations of the last layer keep, for each channel.
     """
 
     def __init__(self):
         self.moved, self.seen, self.noise, self.border = 0, 0, [], 0.0
 
     def clear(self, mine, exact, channel: int = 1):
-        """Measure the rounding of a layer. Return the smallest distance to borders, for each channel."""
+        """Measure the rounding of a layer. Return the distance to borders that activations keep, for each channel."""
         axes = tuple(axis for axis in range(mine.ndim) if axis != channel)
         rounding, size = (np.sqrt((x ** 2).mean(axes, keepdims=True)) for x in (mine - exact, exact))
         self.noise.append(np.sqrt((rounding ** 2).mean() / (size ** 2).mean()))
-        assert self.noise[-1] < NOISE, f"layer {len(self.noise)}: {self.noise[-1]} off, of {size.max()}"
+        assert self.noise[-1] < NOISE, f"layer {len(self.noise)}: rounding is {self.noise[-1]} of activations up to {size.max()}"
         self.seen += mine.size
         self.border = np.maximum(CLEAR * rounding, 1e-7 * size.max())
         return self.border

@@ -73,7 +73,7 @@ class ToyDetector(nn.Cell):
         return self.quarters(image, image_info)
 
     def quarters(self, image, image_info):
-        """Return four boxes per image, each a quarter of it. Their classes are 1, 2, 3, 1, or 1, 2, 1, 1 of two."""
+        """Return four boxes per image, each a quarter of it, of classes 1, 2, 3, 1, or with two classes 1, 2, 1, 1."""
         n = image.shape[0]
         height, width = image_info[:, 0:1], image_info[:, 1:2]
         fractions = Tensor(np.array([[0, 0, .5, .5], [.5, 0, 1, .5], [0, .5, .5, 1], [.5, .5, 1, 1]], np.float32))
@@ -84,7 +84,7 @@ class ToyDetector(nn.Cell):
 
 
 class ToyOneStage(ToyDetector):
-    """The toy with RefineDet's interface, which samples nothing."""
+    """The toy with RefineDet's interface, which has no noise."""
 
     @staticmethod
     def noise_shapes(batch_size: int) -> dict:

@@ -54,8 +54,8 @@ def test_training_and_evaluation(run_command, repo_dir, tmp_path, coco, model):
 
 
 def test_two_processes(run_command, repo_dir, tmp_path, coco):
-    """Two ranks train a toy network. All scripts use this launcher: test_scripts_launch.py checks its arguments, test_ranks.py
-    user errors."""
+    """Two ranks train a toy network. Scripts of all models start this launcher: test_scripts_launch.py checks its
+    arguments, test_ranks.py user errors."""
     (tmp_path / "toy config.yaml").write_text(yaml.safe_dump({**SIDE, "num_gts": 4, **RUN}), encoding="utf-8")
     environment = {"DEVICE_TARGET": "CPU", "PYTHON": repo_dir / "tests" / "toy_python", "TOY_PYTHON": sys.executable}
     done = run_command(["bash", repo_dir / "refinedet" / "scripts" / "run_distribute_train.sh", "2", "1", "0.0001", "coco", "none",

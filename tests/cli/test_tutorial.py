@@ -32,7 +32,7 @@ def test_its_cells_run(notebook, toy_interface, tmp_path, monkeypatch, capsys):
 
 
 def test_its_outputs_are_those_of_a_whole_run(notebook):
-    """The cells ran in order without an error, show curves and detections as images, and are small."""
+    """The cells ran in order without an error and show images of curves and detections. The file is small."""
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]

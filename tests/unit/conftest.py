@@ -49,7 +49,7 @@ def files(tmp_path_factory, rows):
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """A local server in place of the public one with the published weights, and an empty cache."""
+    """A local server in place of the one with the published weights, and an empty cache."""
     from tests.http_files import serving
 
     monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path / "cache"))
@@ -63,7 +63,7 @@ def mirror(tmp_path, monkeypatch):
 
 @pytest.fixture
 def copied(monkeypatch):
-    """Options of each conversion. A conversion copies the file and writes a YAML."""
+    """[options of each conversion]. The converter only copies the file and writes a YAML."""
     calls = []
 
     def run(options):

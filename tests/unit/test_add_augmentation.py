@@ -1,4 +1,4 @@
-"""An augmentation is added by a function in one file and its name in one list. Each model gets examples/vertical_flip.py here."""
+"""A new augmentation takes a function in one file and its name in one list. The example is tests/examples/vertical_flip.py."""
 import functools
 import importlib
 import re
@@ -16,7 +16,7 @@ NAME = "vertical_flip"
 
 @pytest.fixture(params=["faster_rcnn", "mask_rcnn", "refinedet"])
 def trees(request, repo_dir, tmp_path, monkeypatch):
-    """[import from the model, import from a copy with the function]. Each takes a path below src."""
+    """[importer of the model, importer of a copy with the function]. Each takes a module's path below src."""
     copy = tmp_path / f"extended_{request.param}"
     shutil.copytree(repo_dir / request.param, copy, ignore=shutil.ignore_patterns("__pycache__", "*.ckpt"))
     text = (repo_dir / "tests" / "examples" / f"{NAME}.py").read_text(encoding="utf-8")

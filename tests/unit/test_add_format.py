@@ -34,7 +34,7 @@ def csv_format(monkeypatch, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkout(repo_dir, tmp_path_factory):
-    """A copy of the repository. Only the module is added, and the format to the choices of two models."""
+    """A copy of the repository. Only the module, and the format in the choices of two models, are added."""
     root = tmp_path_factory.mktemp("check out")
     for name in ("utils", "faster_rcnn", "refinedet"):
         shutil.copytree(repo_dir / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "output", "train*/", "eval*/"))

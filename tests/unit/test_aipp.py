@@ -28,7 +28,7 @@ def test_literals_of_the_old_zoo():
 
 @pytest.mark.parametrize("config", [
     load_config(), load_config(overrides={"convention": "detectron2"}), load_refinedet_config()], ids=["ours", "bgr", "refinedet"])
-def test_pixels_become_those_of_the_preprocessing(config):
+def test_pixels_equal_those_of_the_preprocessing(config):
     found = settings(config)
     rgb = np.array([10, 120, 250], np.float64)
     channels = rgb[::-1] if found["rbuv_swap_switch"] == "true" else rgb

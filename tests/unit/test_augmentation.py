@@ -167,7 +167,7 @@ def test_every_augmentation_has_a_docstring_and_its_keys(config):
 @pytest.mark.parametrize(("names", "expected"), [
     ("[flip, flp]", "got 'flp', did you mean flip?"), ("[photos]", "got 'photos', did you mean photo?"),
     ("[mosaic]", "got 'mosaic'"), ("[flip, photo, flip]", "given twice: flip"), ("[flip, 3]", "expected text, got 3")])
-def test_faults_name_file_line_and_key(config, message, write, names, expected):
+def test_errors_name_file_line_and_key(config, message, write, names, expected):
     path = write("variant.yaml", f"seed: 2\naugmentations: {names}\n")
     error = message(config.load_config, path)
     assert error.startswith(f"{path}:2: augmentations") and expected in error

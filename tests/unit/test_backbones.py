@@ -67,7 +67,7 @@ def test_keys_of_the_same_source_override_the_name(tmp_path):
 
 
 def test_a_later_name_overrides_earlier_keys_only_if_it_differs(tmp_path):
-    """A launch script may give the name that its file has already."""
+    """A launch script may repeat the name of its file."""
     save_config(narrow_config(**narrow_backbone("resnet_v1_101")), tmp_path / "narrow.yaml")
     narrow = load_config(tmp_path / "narrow.yaml")
     same = parse_config([f"--config_path={tmp_path / 'narrow.yaml'}", "--backbone=resnet_v1_101"])

@@ -136,7 +136,7 @@ def test_a_damaged_or_stale_graph_is_made_again(with_graph, exports, exported, m
 
 def test_graph_goes_to_the_cache_if_the_folder_is_not_writable(checkpoint, exports, tmp_path, capfd):
     name = kept_graphs.graph_name(config_of(checkpoint), SIZE)
-    (checkpoint.parent / name).mkdir()      # a folder there stops even root
+    (checkpoint.parent / name).mkdir()      # even root cannot write over a folder
     for _ in range(2):
         assert_right(open_predictor(config_of(checkpoint), "CPU"), checkpoint, inputs())
     assert exports == [SIZE] and (tmp_path / "cache" / "mindspore-detection" / name).is_file()

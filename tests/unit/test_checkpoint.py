@@ -147,7 +147,7 @@ def test_what_a_longer_run_changes(tmp_path, caplog):
 
 @pytest.mark.parametrize("frozen", ["backbone.weight", ""])
 def test_missing_entries_of_a_state_start_from_scratch(tmp_path, caplog, frozen):
-    """The momentum of a weight that was frozen, and averages."""
+    """Missing are averages, and the momentum of a frozen weight."""
     def build(frozen="", **options):
         net = ToyDetector()
         for param in net.get_parameters():
