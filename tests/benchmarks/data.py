@@ -1,14 +1,14 @@
-"""Time the way of the data; prints one JSON line.
+"""Time data conversion and loading; print one JSON line.
 
 usage: python tests/benchmarks/data.py [--workers 2] [--rounds 15] [--load] [--height 768] [--width 1280] [--batch 2]
                                        [--data_dir DIR] [--work_dir DIR]
 
-Conversion: the 80 training pictures of coco_mini ($DATA_DIR) to MindRecord, against copying the same files
-(shutil.copy) and parsing the same JSON; by turns, into fresh folders of one file system. `copy_ratio` is the copy's
-median time by the conversion's: the share of the speed of copying; `convert_with_masks_s` is for Mask R-CNN. All find
-the files in memory. MindSpore is not needed, and the start of the interpreter is not counted.
+Conversion: the 80 training images of coco_mini ($DATA_DIR) to MindRecord, compared with copying the same files (shutil.copy) and
+parsing the same JSON. The two alternate and write to fresh folders on one file system. `copy_ratio` is the copy's median time
+divided by the conversion's, so it is the fraction of copy speed. `convert_with_masks_s` is for Mask R-CNN. All files are in the
+page cache. MindSpore is not needed, and interpreter startup is not counted.
 
-Loading, with --load: batches made of that conversion, see loading.py; to be held against the training step of step.py.
+Loading, with --load: batches read from the converted files, see loading.py. Compare it with the training step of step.py.
 """
 import argparse
 import json
@@ -43,7 +43,7 @@ def convert_set(image_dir: Path, annotations: Path, target: Path, workers: int, 
 
 
 def time_conversion(data_dir: Path, work_dir, workers: int, rounds: int) -> dict:
-    """Medians over `rounds` turns after one that does not count."""
+    """Return median times over `rounds` rounds, after one warm-up round."""
     image_dir = data_dir / "coco_mini" / "train2017"
     annotations = data_dir / "coco_mini" / "annotations" / "instances_train2017.json"
     turns = {"copy": (copy_set,), "convert": (convert_set, workers, False), "masks": (convert_set, workers, True)}
