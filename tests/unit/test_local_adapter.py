@@ -45,6 +45,14 @@ def test_prepare_environment_keeps_what_the_user_set(monkeypatch, machine, user,
     assert environ["OMP_NUM_THREADS"] == "3"
 
 
+@pytest.mark.parametrize(("user", "expected"), [("1", "0"), ("0", "0"), (None, None)])
+def test_the_compile_cache_is_switched_off_with_a_warning(monkeypatch, caplog, user, expected):
+    monkeypatch.setattr(local_adapter.os, "environ", {} if user is None else {"MS_COMPILER_CACHE_ENABLE": user})
+    local_adapter.prepare_environment()
+    assert local_adapter.os.environ.get("MS_COMPILER_CACHE_ENABLE") == expected
+    assert ("MS_COMPILER_CACHE_ENABLE=1 is ignored" in caplog.text) == (user == "1")
+
+
 @pytest.mark.parametrize(("environ", "rank", "count"), [
     ({}, 0, 1), ({"RANK_ID": "3", "RANK_SIZE": "8"}, 3, 8), ({"MS_WORKER_NUM": "2"}, 0, 2), ({"RANK_SIZE": ""}, 0, 1)])
 def test_rank_comes_from_the_launcher(monkeypatch, environ, rank, count):

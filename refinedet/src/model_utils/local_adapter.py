@@ -30,7 +30,7 @@ class Ranks(NamedTuple):
 
 
 def prepare_environment(threads: int = 0) -> None:
-    """Set the environment variables that MindSpore reads on import, unless the user has set them.
+    """Set the environment variables that MindSpore reads on import, unless the user has set them; switch its compile cache off.
 
     threads: number of OpenMP threads; 0 = OpenMP's default.
     """
@@ -41,6 +41,11 @@ def prepare_environment(threads: int = 0) -> None:
         # MindSpore passes plain NCHW to oneDNN, which with AVX-512 uses its reference loop for 3x3 convolutions, 50 to 80
         # times slower than the AVX2 kernel (MindSpore 2.10.0).
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+    if os.environ.get("MS_COMPILER_CACHE_ENABLE") == "1":
+        # A graph read from the cache has zeros for weights, forward and backward (MindSpore 2.10.0).
+        os.environ["MS_COMPILER_CACHE_ENABLE"] = "0"
+        log.warning("MS_COMPILER_CACHE_ENABLE=1 is ignored: networks that MindSpore 2.10.0 reads from its compile cache compute "
+                    "wrong losses and gradients")
     # Seconds that a collective operation on the CPU waits for other ranks; a step may take longer than MindSpore's 30.
     os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", "600")
     os.environ.setdefault("GLOG_v", "3")  # errors only: MindSpore warns about plugins of devices that do not exist
