@@ -44,7 +44,7 @@ class Try:
         self.command, self.source = self.random.choices(usable, [item[0].weight for item in usable])[0]
         self.folder = chaos.folder / f"try {number}"
         self.inputs, self.output = self.source, self.folder / "out"
-        self.faults, self.told = [], ""
+        self.faults, self.end = [], ""
 
     def run(self) -> None:
         self.folder.mkdir()
@@ -63,7 +63,7 @@ class Try:
             delay = self.random.uniform(0.05, 4)
         done = self.start(signal_at=(number, delay), new=new)
         where = " of a new interpreter" if new else ""
-        self.told = f"{signal.Signals(number).name} after {delay:.2f} s{where}: status {done.status}"
+        self.end = f"{signal.Signals(number).name} after {delay:.2f} s{where}: status {done.status}"
         reference = self.chaos.reference(self.command, self.source)
         expected = {-number, reference.status, *(() if number == signal.SIGKILL else (128 + number,))}
         self.judge(done, expected)
@@ -80,7 +80,7 @@ class Try:
         before = self.earlier()
         size = int(2 ** self.random.uniform(0, 18))
         done = self.start(limit=("RLIMIT_FSIZE", size)) if self.random.random() < 0.5 else self.on_small_disk(size)
-        self.told = f"room for {size} bytes: status {done.status}"
+        self.end = f"room for {size} bytes: status {done.status}"
         self.judge(done, {0, 1, 2, self.chaos.reference(self.command, self.source).status})
         self.check_kept(before)
 
@@ -108,7 +108,7 @@ class Try:
         before = self.earlier()
         size = int(self.random.uniform(0, 300 * 2 ** 20))
         done = self.start(limit=("RLIMIT_AS", size))
-        self.told = f"{size >> 20} MiB of memory: status {done.status}"
+        self.end = f"{size >> 20} MiB of memory: status {done.status}"
         ends = {*range(3), self.chaos.reference(self.command, self.source).status, -signal.SIGABRT, 127}   # 127: the loader
         self.judge(done, ends)
         self.check_kept(before)
@@ -120,7 +120,7 @@ class Try:
         data = path.read_bytes()
         path.write_bytes(mutate(data, self.random))
         done = self.start()
-        self.told = f"state.ckpt mutated: status {done.status}"
+        self.end = f"state.ckpt mutated: status {done.status}"
         self.judge(done, {0})
         if "damaged" not in done.said and path.read_bytes() != data:
             self.fault("silent", f"state.ckpt loads though it is damaged: {done.said[-300:]}")
@@ -140,7 +140,7 @@ class Try:
         for config in self.inputs.glob("*.txt"):        # paths of images listed in a file
             config.write_bytes(config.read_bytes().replace(str(self.source).encode(), str(self.inputs).encode()))
         done = self.start()
-        self.told = f"{path.relative_to(self.inputs)} mutated: status {done.status}"
+        self.end = f"{path.relative_to(self.inputs)} mutated: status {done.status}"
         self.judge(done, {0, 1, 2})
         if done.status == 0 and path.suffix == ".ckpt" and changed != data:
             self.fault("silent", f"{path.name} loads though it is damaged")
@@ -248,7 +248,7 @@ class Chaos:
         count[this.kind] += 1
         for kind, what in this.faults:
             count[kind] += 1
-            print(f"{kind}: --seed={self.seed} --only={number}: {this.command.name}, {this.kind}, {this.told}: {what}", flush=True)
+            print(f"{kind}: --seed={self.seed} --only={number}: {this.command.name}, {this.kind}, {this.end}: {what}", flush=True)
         return not this.faults
 
     def report(self) -> None:

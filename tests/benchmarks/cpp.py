@@ -99,15 +99,15 @@ def prepare(args, folder: Path) -> None:
             shutil.copy(sources[i % len(sources)], folder / name / f"{i:06d}.jpg")
 
 
-def run_python(args, folder: Path, pictures: str) -> float:
+def run_python(args, folder: Path, images: str) -> float:
     start = time.perf_counter()
     python(ROOT / args.model / "infer.py", f"--config_path={folder / 'config.yaml'}", f"--checkpoint_path={folder / 'net.ckpt'}",
-           f"--input={folder / pictures}", f"--output_path={folder / 'python'}", "--score_thr=0", "--draw=False",
+           f"--input={folder / images}", f"--output_path={folder / 'python'}", "--score_thr=0", "--draw=False",
            "--test_batch_size=1")
     return time.perf_counter() - start
 
 
-def run_cpp(folder: Path, pictures: str) -> tuple:
+def run_cpp(folder: Path, images: str) -> tuple:
     """Return the seconds, and {images done: resident MB}."""
     mindir = next(path for path in folder.glob("v1*.mindir") if path.stem in ("v1", "v1_dense"))
     results = folder / "results.jsonl"
@@ -115,7 +115,7 @@ def run_cpp(folder: Path, pictures: str) -> tuple:
     start, memory = time.perf_counter(), {}
     process = subprocess.Popen(
         [str(folder / "build" / "detect"), f"--mindir_path={mindir}", f"--settings_path={folder / 'settings.txt'}",
-         f"--input_path={folder / pictures}", f"--output_path={results}", "--device_type=CPU"],
+         f"--input_path={folder / images}", f"--output_path={results}", "--device_type=CPU"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
         time.sleep(0.05)

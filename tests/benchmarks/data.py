@@ -55,11 +55,11 @@ def time_conversion(data_dir: Path, work_dir, workers: int, rounds: int) -> dict
                 times[name].append(timed(function, image_dir, annotations, target, *extra))
                 shutil.rmtree(target)
     copy_s, convert_s, masks_s = (statistics.median(times[name][1:]) for name in turns)
-    pictures = len(list(image_dir.iterdir()))
-    return {"pictures": pictures, "megabytes": round(sum(path.stat().st_size for path in image_dir.iterdir()) / 1e6, 1),
+    images = len(list(image_dir.iterdir()))
+    return {"pictures": images, "megabytes": round(sum(path.stat().st_size for path in image_dir.iterdir()) / 1e6, 1),
             "workers": workers, "rounds": rounds, "convert_s": round(convert_s, 4), "copy_s": round(copy_s, 4),
             "convert_with_masks_s": round(masks_s, 4),
-            "pictures_per_s": round(pictures / convert_s), "copy_ratio": round(copy_s / convert_s, 2)}
+            "pictures_per_s": round(images / convert_s), "copy_ratio": round(copy_s / convert_s, 2)}
 
 
 def time_loading(args) -> dict:
