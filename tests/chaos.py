@@ -109,7 +109,7 @@ class Try:
         size = int(self.random.uniform(0, 300 * 2 ** 20))
         done = self.start(limit=("RLIMIT_AS", size))
         self.end = f"{size >> 20} MiB of memory: status {done.status}"
-        ends = {*range(3), self.chaos.reference(self.command, self.source).status, -signal.SIGABRT, 127}   # 127: the loader
+        ends = {*range(3), self.chaos.reference(self.command, self.source).status, -signal.SIGABRT, 127}   # 127: the C library
         self.judge(done, ends)
         self.check_kept(before)
 

@@ -122,7 +122,7 @@ def toy_inference(folder: Path):
 
 
 def narrow_inference(folder: Path):
-    """Narrow versions of the default detectors. A first run caches the graph, so that later runs compile nothing."""
+    """Narrow versions of the default detectors. A first run keeps its graph, so that later runs compile nothing."""
     for model in ("faster_rcnn", "refinedet"):
         place = folder / f"narrow {model}"
         place.mkdir()

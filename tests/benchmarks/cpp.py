@@ -7,9 +7,8 @@ The network is the model's default config, or another config in its folder, with
 image. The images are those of coco_mini in $DATA_DIR, repeated. Both programs run on all images and on the first few. The
 difference between the two times is the time for the other images, without startup and compilation. `python_s` and `cpp_s` are
 medians over the rounds, in seconds per image. `ratio` is the median of python_s / cpp_s per round. `*_wall_s`: all images, startup
-and compilation included. `preprocess_s`: read, decode and preprocess one image in one thread on an idle machine. `val2017_mb`:
-size of the results for 5000 images, extrapolated. `rss_mb`: memory of the C++ program up to image 50 (if there are as many), and
-its maximum.
+and compilation included. `preprocess_s`: read, decode and preprocess one image in one thread, nothing else running.
+`val2017_mb`: size of the results, extrapolated to 5000 images. `rss_mb`: memory of the C++ program up to image 50, and its maximum.
 """
 import argparse
 import json

@@ -38,8 +38,8 @@ def make_set(images: int, detections: int, objects: int, classes: int, seed: int
         for box, label in zip(boxes[:objects].tolist(), labels[:objects].tolist()):
             width, height = box[2] - box[0], box[3] - box[1]
             ground_truth["annotations"].append({"id": len(ground_truth["annotations"]) + 1, "image_id": image_id,
-                                         "category_id": label, "bbox": [box[0], box[1], width, height],
-                                         "area": width * height, "iscrowd": 0})
+                                                "category_id": label, "bbox": [box[0], box[1], width, height],
+                                                "area": width * height, "iscrowd": 0})
         found = boxes[:detections] + rng.normal(0, 0.06, (detections, 4)) * np.tile(sides[:detections], 2)
         real = np.arange(detections) < objects
         scores = np.where(real, rng.uniform(0.2, 1, detections), rng.uniform(0.05, 0.5, detections))

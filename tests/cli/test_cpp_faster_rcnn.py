@@ -147,7 +147,7 @@ def settings(faster_rcnn, repo_dir):
     ("rpn_max_num 99", "heads.mindir: the network expects an input of 100 x 32 x 7 x 7, the configuration gives 99 x 32 x 7 x 7"),
 ])
 def test_settings_of_another_network(faster_rcnn, settings, cpp_coco, cpp_sanitized, tmp_path, setting, message):
-    """The program reports them in one line, before it reads or writes out of bounds."""
+    """The program reports the setting in one line, before it reads or writes out of bounds."""
     path = tmp_path / "settings.txt"
     path.write_text(f"{settings}{setting}\n")      # the last line with a name wins
     status, output = told_sanitized(cpp_sanitized, f"--settings_path={path}", f"--mindir_path={faster_rcnn / 'v1_dense.mindir'}",

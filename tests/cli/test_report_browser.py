@@ -67,7 +67,7 @@ def near(coco: dict, masks: bool) -> list:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory, data_dir, repo_dir):
-    """{model: report.html of eval.py} for the validation sets of FaceMask, XML files, and Penn-Fudan, with masks."""
+    """{model: report.html of eval.py} for two validation sets: FaceMask from XML files, Penn-Fudan with masks."""
     from tests.commands import run
     from utils.mindrecord import read_ground_truth
 

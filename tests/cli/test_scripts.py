@@ -171,7 +171,7 @@ def test_a_rank_table_needs_python(caller, environment):
 
 
 def test_a_number_of_devices_in_the_environment(caller):
-    """It replaces a rank table off Ascend."""
+    """On a CPU or GPU, it replaces the rank table."""
     for number, message in (("many", "DEVICE_NUM: expected a number, got 'many'"), ("0", "DEVICE_NUM: expected at least 1, got 0")):
         done = caller.call("mask_rcnn", "bash run_distribute_train.sh {TABLE}", DEVICE_TARGET="CPU", DEVICE_NUM=number)
         assert message in fault(done, "run_distribute_train.sh")

@@ -9,8 +9,8 @@ import pytest
 
 from tests.script_calls import MODELS, ROOT, split
 
-# (model, documented command with its arguments filled in, what it starts). The last is variables, the program of the launcher or of
-# one device, and flags. {M} is the model's folder, {RUN} the checkout's utils/launch/run.py.
+# (model, documented command with its arguments filled in, what it starts). The last has variables, the program of the launcher or
+# of one device, and flags. {M} is the model's folder, {RUN} the checkout's utils/launch/run.py.
 FASTER = "python {M}/train.py --config_path={M}/default_config.yaml --pre_trained={PRE} --coco_root={COCO} --device_target=%s"
 FASTER_EVAL = ("python {M}/eval.py --config_path={M}/default_config.yaml --anno_path={JSON} --val_anno_path={JSON} "
                "--checkpoint_path={CKPT} --coco_root={COCO} --device_target=%s --output_path=./eval")
@@ -229,7 +229,7 @@ def test_documented_command_in_src(run_command, model, command, status, message)
     test_split_xml.py and test_convert_checkpoint.py pass files."""
     script, *flags = command.split()
     if not (ROOT / model / "src" / script).is_file():
-        assert model == "mask_rcnn" and script != "convert_checkpoint.py"    # it reads COCO data only
+        assert model == "mask_rcnn" and script != "convert_checkpoint.py"    # its data is in COCO format
         return
     done = run_command(["python", script, *flags], cwd=ROOT / model / "src")
     assert done.returncode == status, done.stderr
