@@ -85,7 +85,7 @@ def test_proposals_match_loop(nms_pre, nms_post, max_num, min_size, across_level
 @pytest.mark.parametrize("own", [{"across_levels": True, "cut_first": True}, {"filter_first": True}, {"max_log_ratio": 0.1}],
                          ids=lambda own: list(own)[-1])
 def test_proposals_of_mindspore_lab_match_loop(own):
-    """Each rule of MindSpore Lab matches the loop, and the proposals differ without it."""
+    """Each rule of MindSpore Lab matches the loop and changes the proposals."""
     logits, deltas = rpn_output()
     anchors = AnchorGenerator([2], [0.5, 1.0, 2.0], STRIDES).levels(SHAPES)
     net = ProposalGenerator(anchors, 25, 25, 12, 0.5, 12.0, **own)

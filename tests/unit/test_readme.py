@@ -56,7 +56,7 @@ def in_every_readme(test):
 
 
 def in_every_english_page(test):
-    """One language is enough: the tests at the end check that both have the same commands and names."""
+    """One language is enough: the tests at the end compare both."""
     return pytest.mark.parametrize("readme", PAGES, ids=named)(test)
 
 
@@ -216,7 +216,7 @@ def test_commands_are_understood(readme, written):
 
 
 def check_python(script, arguments, written):
-    """Check a command's flags and values; `written` is the folder of the configurations that the reader writes."""
+    """`written` is the folder of the configurations that the reader writes."""
     assert script.is_file(), script
     flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
     if script not in ENTRY_POINTS:

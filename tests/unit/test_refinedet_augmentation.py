@@ -103,7 +103,7 @@ def test_without_objects_the_image_stays_whole():
 
 def test_expanding_covers_its_range():
     assert larger_canvas((0, 0, 90, 60), 1.0, 0.5, 0.9) == (0, 0, 90, 60)
-    assert larger_canvas((0, 0, 90, 60), 2.0, 0.0, 0.999) == (-90, 0, 90, 120)      # the image is at the top right of the canvas
+    assert larger_canvas((0, 0, 90, 60), 2.0, 0.0, 0.999) == (-90, 0, 90, 120)      # the image at the top right
     assert larger_canvas((0, 0, 90, 60), 2.998, 0.999, 0.0) == (0, -119, 269, 60)
     assert larger_canvas((10, 20, 100, 80), 2.0, 0.0, 0.999) == (-80, 20, 100, 140)     # around a window
 

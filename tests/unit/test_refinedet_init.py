@@ -14,7 +14,7 @@ WIDTHS = ((8, 8, 16, 16, 16), 32, (8, 16))
 
 @pytest.fixture
 def images():
-    """Three images (3, 3, 64, 64) as the loader gives them: bytes less their mean, with a variance far from 1."""
+    """Bytes less their mean (3, 3, 64, 64), as from the loader: the variance is far from 1."""
     return Tensor(np.random.default_rng(0).integers(-110, 140, (3, 3, 64, 64)).astype(np.float32))
 
 
@@ -32,7 +32,7 @@ def outputs_of(backbone, images) -> dict:
 
 
 def standardised(y) -> bool:
-    """Whether every channel has mean 0 and variance 1 over images and pixels, but for float32's rounding."""
+    """Whether every channel has mean 0 and variance 1, within float32's rounding."""
     return np.abs(y.mean((0, 2, 3))).max() < 1e-3 and np.abs(y.std((0, 2, 3)) - 1).max() < 1e-3
 
 
@@ -47,7 +47,7 @@ def set_weights(backbone, images, **values):
 
 
 def test_every_channel_gets_mean_0_and_variance_1(images):
-    """The statistics are those of all images that calibration sees; here a batch is repeated."""
+    """The statistics are those of all images seen; here a batch is repeated."""
     backbone = Vgg16(*WIDTHS)
     assert not standardised(outputs_of(backbone, images)["conv1_1"])
     set_weights(backbone, images)

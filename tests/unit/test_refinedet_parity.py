@@ -216,7 +216,7 @@ def compute_step(folder, fast) -> tuple:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "fast"])
 def training(request, fixture):
-    """(losses, gradients by name), plain and with Winograd."""
+    """(losses, gradients by name)."""
     moved, *found = isolated(compute_step, fixture.folder, request.param, eager=request.param)
     assert moved < 1e-3
     return found

@@ -45,7 +45,7 @@ def test_the_trunk_has_the_names_and_shapes_of_converted_weights(full):
 
 
 def test_new_convolutions_have_the_authors_deviation(full):
-    """The standard deviation does not depend on the fan-in; this includes the heads."""
+    """The standard deviation ignores the fan-in, in the heads too."""
     for param in full.trainable_params():
         if param.name.endswith(".weight") and not param.name.startswith(("backbone.conv1", "backbone.layer")):
             assert param.asnumpy().std() == pytest.approx(0.01, rel=0.05), param.name

@@ -84,7 +84,7 @@ def test_a_box_follows_the_pixels_of_a_white_rectangle(shape, size, what):
 
 
 def test_expanding_surrounds_the_image_with_the_mean():
-    """The canvas is twice as wide and high as the white image, so the image covers a quarter of it."""
+    """The canvas is twice as wide and high as the white image."""
     preprocess = Preprocess(InputSize(64, 64), (100, 100, 100), (1, 1, 1))
     got, info, boxes = augment_boxes(np.full((20, 20, 3), 255, np.uint8), [[0, 0, 20, 20]], preprocess,
                                      margin=2.0, corner=(0.5, 0))

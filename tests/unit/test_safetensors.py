@@ -12,7 +12,7 @@ NUMBERS = np.arange(6, dtype=np.float32) / 8
 
 
 def write(path, header, data=b"", length=None):
-    """Write a file. `header` is an object or raw bytes; `length` replaces its true length."""
+    """`header` is an object or raw bytes; `length` replaces its true length."""
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes((len(raw) if length is None else length).to_bytes(8, "little") + raw + data)
     return path

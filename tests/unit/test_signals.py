@@ -11,7 +11,7 @@ from faster_rcnn.src.model_utils.command import run_main
 from faster_rcnn.src.model_utils.config import DamagedError
 from faster_rcnn.src.model_utils.memory import lacks_memory
 
-# A command that imports a slow library named mindspore, and then runs the function that argv[1] names.
+# A command that imports a slow library named mindspore, then runs the function named in argv[1].
 PROGRAM = """
 import sys
 from src.model_utils.signals import end_at_signals
@@ -180,7 +180,7 @@ def test_signals_that_the_parent_ignores_stay_ignored(program, tmp_path):
 @pytest.mark.parametrize("script", ["faster_rcnn/train.py", "refinedet/infer.py", "mask_rcnn/eval.py",
                                     "utils/mindrecord/convert.py", "faster_rcnn/src/convert_checkpoint.py"])
 def test_each_command_listens(repo_dir, script):
-    """A signal ends each command while it imports its first modules, one of which waits here."""
+    """A signal ends a command that still imports its first modules."""
     waits = "import sys, time, runpy, os\nsys.argv = sys.argv[1:]\n" \
             "class Waits:\n    def find_spec(self, name, *_):\n" \
             "        if name in ('yaml', 'numpy', 'cv2'):\n            os.write(1, b'ready\\n')\n            time.sleep(9)\n" \

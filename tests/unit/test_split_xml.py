@@ -203,7 +203,7 @@ def test_xml2coco_refuses(mask_set, tmp_path, capsys):
 
 @pytest.mark.parametrize("how", ["file", "module", "copied"])
 def test_the_recipe_as_commands(mask_set, run_command, repo_dir, tmp_path, how):
-    """python src/split_data.py, python -m src.split_data, and a copy of split_data.py outside the repository."""
+    """python src/split_data.py, python -m src.split_data, and a copy of split_data.py."""
     model = repo_dir / "faster_rcnn"
     if how == "copied":
         for name in ("split_data.py", "xml2coco.py"):

@@ -60,7 +60,7 @@ def test_refinedet_conversion_reports_the_pool():
 
 
 def test_names_of_mindcv_parity(parity_file):
-    """All names of its ResNet-50 except the classifier's are translated, and they reveal where the pool pads."""
+    """All names of its ResNet-50 except the classifier's are translated, and reveal the padding."""
     names = json.loads(parity_file("mslab_names.json").read_text())["mindcv_resnet50"]
     assert pads_behind(names) and [name for name in names if translate(name) is None] == ["classifier.weight", "classifier.bias"]
     assert len({translate(name) for name in names}) == len(names) - 1

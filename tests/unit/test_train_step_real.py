@@ -28,7 +28,7 @@ OBJECTS = [(1, 12, 16, 60, 52), (2, 70, 20, 112, 80), (3, 24, 76, 88, 112)]     
 
 @pytest.fixture
 def graph_mode():
-    """Graph mode, as in train.py: cells are compiled when they are called."""
+    """Graph mode, as in train.py: cells compile when called."""
     before = ms.get_context("mode")
     ms.set_context(mode=ms.GRAPH_MODE)
     yield

@@ -10,7 +10,7 @@ from faster_rcnn.src.model_utils.cloud import fetching, object_storage
 
 
 def test_the_first_error_ends_a_transfer():
-    """Otherwise, if every connection is cut, each of thousands of files would be retried for a minute."""
+    """Otherwise each of thousands of files would be retried for a minute."""
     begun = []
 
     def cut(name):
@@ -25,7 +25,7 @@ def test_the_first_error_ends_a_transfer():
 
 
 def test_dead_connections_give_a_one_line_error(monkeypatch, tmp_path, message):
-    """This holds for connections that are cut and for those that transfer nothing."""
+    """Connections may be cut, or transfer nothing."""
     monkeypatch.setattr(object_storage, "ATTEMPTS", 2)
     monkeypatch.setattr(object_storage, "READ_S", 0.2)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")

@@ -213,7 +213,7 @@ def test_format_seconds():
 
 
 def test_a_stopped_run_keeps_all_but_its_last_image(tmp_path):
-    """This holds wherever the file ends."""
+    """The file may end anywhere."""
     rows = [{"file_name": name, "category_id": number} for name, number in (("a", 7), ("a", 3), ("b", 7), ("c", 3), ("c", 3))]
     path = tmp_path / "partial.json"
     with ResultsWriter(path) as writer:
