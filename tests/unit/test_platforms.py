@@ -1,4 +1,4 @@
-"""What the devices lack: docs/platforms.md against MindSpore's documentation and our graphs, and the commands that refuse."""
+"""Device limits: docs/platforms.md against MindSpore's documentation and our graphs; commands refuse what a device lacks."""
 import importlib
 
 import pytest
@@ -23,11 +23,11 @@ def configured(model: str, **keys):
     ("mask_rcnn", {"rpn_nms_across_levels": True, "nms_across_levels_last": True, "rpn_max_num": 2900}, False, "rpn_max_num", 2900),
     ("refinedet", {"test_nms_total": 3000}, True, "test_nms_total", 3000),
 ])
-def test_ascend_takes_so_many_boxes_in_a_call_of_nms(model, keys, training, key, boxes, monkeypatch, message):
+def test_ascend_limits_the_boxes_of_one_nms_call(model, keys, training, key, boxes, monkeypatch, message):
     adapter = importlib.import_module(f"{model}.src.model_utils.local_adapter")
     monkeypatch.setattr(adapter, "_choose_target", lambda wanted: "Ascend")
-    told = message(adapter.setup_device, configured(model, **keys), training)
-    assert told.startswith(f"{key}: NMS takes 2864 boxes at most on Ascend, and this makes {boxes}")
+    error = message(adapter.setup_device, configured(model, **keys), training)
+    assert error.startswith(f"{key}: NMS takes 2864 boxes at most on Ascend, and this makes {boxes}")
     check = importlib.import_module(f"{model}.src.model").check_device
     assert check(configured(model, **keys), "GPU", training) is None
     assert check(configured(model), "Ascend", training) is None
@@ -37,7 +37,7 @@ def test_ascend_takes_so_many_boxes_in_a_call_of_nms(model, keys, training, key,
     ("faster_rcnn", {"rpn_proposal_nms_pre": 3000}, False), ("faster_rcnn", {"rpn_nms_pre": 3000, "run_eval": False}, True),
     ("refinedet", {"test_nms_total": 3000, "run_eval": False}, True),
     ("refinedet", {"test_nms_total": 9000, "num_classes": 3, "coco_classes": ["background", "a", "b"]}, False)])
-def test_what_does_not_run_is_not_refused(model, keys, training):
+def test_limits_that_are_not_reached_are_not_refused(model, keys, training):
     check = importlib.import_module(f"{model}.src.model").check_device
     assert check(configured(model, **keys), "Ascend", training) is None
 
@@ -68,7 +68,7 @@ subgraph @1() {
 
 
 def test_no_graph_of_a_step_calls_python():
-    """Which devices leave to the host, and files for other programs cannot hold."""
+    """Devices leave Python calls to the host, and exported files cannot hold them."""
     step = TrainStep(ToyDetector(), LOSS_NAMES, momentum=0.9, weight_decay=0.1, clip_grad_norm=1.0, ema_decay=0.9, accumulate=2)
     with primitives.recorded() as found:
         step(toy_batch(), 0.1, more=[toy_batch()])
@@ -78,7 +78,7 @@ def test_no_graph_of_a_step_calls_python():
 
 @pytest.mark.parametrize("file", platform_docs.WORDS)
 def test_table_follows_the_documentation(file):
-    """Each row says of each device what MindSpore's docstrings say; the two languages have the same rows."""
+    """Each row agrees with MindSpore's docstrings for each device; both languages have the same rows."""
     table = platform_docs.table_in(file)
     assert len(table) > 60
     assert list(table) == list(platform_docs.table_in("platforms.md"))
@@ -88,15 +88,15 @@ def test_table_follows_the_documentation(file):
 
 @pytest.mark.parametrize("file", platform_docs.WORDS)
 def test_what_a_device_lacks_is_explained(file):
-    """What the documentation does not have on every device stands in the page's other part."""
+    """The page's text names every primitive that some device lacks."""
     above = (platform_docs.DOCS / file).read_text(encoding="utf-8").partition(platform_docs.BEGIN)[0]
     lacking = [name for name, cells in platform_docs.table_in(file).items() if cells[2:5] != ["yes"] * 3]
     assert [name for name in lacking if f"`{name}`" not in above] == []
 
 
 @pytest.mark.slow
-def test_graphs_have_what_the_table_has(tmp_path):
-    """Training of RefineDet and inference of Mask R-CNN; test_train_step_real.py has the training of Faster R-CNN."""
+def test_the_table_lists_the_primitives_of_the_graphs(tmp_path):
+    """RefineDet training and Mask R-CNN inference; test_train_step_real.py covers Faster R-CNN training."""
     found = platform_docs.graphs("refinedet:training", "mask_rcnn:inference")
     assert {case: list(stages) for case, stages in found.items()} == {"refinedet": ["training"], "mask_rcnn": ["inference"]}
     for case, stages in found.items():

@@ -1,4 +1,4 @@
-"""Charts of a run: what is read from metrics.jsonl, which classes are shown, and that every case gives a picture."""
+"""Charts of a run: reading metrics.jsonl, which classes are shown, and a valid image in every case."""
 import json
 
 import cv2
@@ -12,7 +12,7 @@ from faster_rcnn.src.model_utils.evaluation.plots import plot_pr_curves, plot_tr
 
 
 def scores_of(classes: int, empty: int = 0) -> Scores:
-    """Precision of class k is 1 up to a recall of (k + 1) / classes, then 0; the last `empty` have no objects."""
+    """Precision of class k is 1 up to a recall of (k + 1) / classes, then 0; the last `empty` classes have no objects."""
     precision = np.zeros((10, 101, classes))
     for k in range(classes):
         precision[:, :int(round(101 * (k + 1) / classes)), k] = 1
@@ -21,17 +21,17 @@ def scores_of(classes: int, empty: int = 0) -> Scores:
     return Scores("bbox", {row[0]: 0.5 for row in FIGURES}, per_class, 5, 9, [], precision)
 
 
-def is_picture(path) -> bool:
-    picture = cv2.imread(str(path))
-    return picture is not None and picture.shape[1] > 400 and picture.std() > 5
+def is_image(path) -> bool:
+    image = cv2.imread(str(path))
+    return image is not None and image.shape[1] > 400 and image.std() > 5
 
 
 @pytest.mark.parametrize(("classes", "empty"), [(1, 0), (3, 1), (80, 10), (2, 2)])
 def test_pr_curves_of_any_number_of_classes(tmp_path, classes, empty):
-    assert is_picture(plot_pr_curves(scores_of(classes, empty), tmp_path / "new folder" / "pr.png"))
+    assert is_image(plot_pr_curves(scores_of(classes, empty), tmp_path / "new folder" / "pr.png"))
 
 
-def test_of_many_classes_the_best_and_the_worst_are_shown():
+def test_only_the_best_and_worst_of_many_classes_are_shown():
     scores = scores_of(30, empty=2)
     picked = plots._pick(scores.precision[0], np.arange(28))
     assert picked == [(k, "-") for k in (27, 26, 25, 24, 23)] + [(k, ":") for k in (4, 3, 2, 1, 0)]
@@ -43,13 +43,13 @@ def test_training_curves(tmp_path):
     rows = [{"step": s, "epoch": 1, "lr": 0.01, "rpn_cls_loss": 1 / s, "total_loss": 2 / s} for s in range(1, 600)]
     rows.append({"step": 600, "bbox": {"AP": 0.25, "AP50": 0.5}, "note": "text", "finished": True})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert is_picture(plot_training(path, tmp_path / "t.png"))
+    assert is_image(plot_training(path, tmp_path / "t.png"))
     series = plots.read_series(read_jsonl(path), "step")
     assert series["AP50"] == ([600], [0.5]) and series["total_loss"][1][1] == 1
     assert "note" not in series and "finished" not in series
 
 
-def test_losses_may_stand_in_an_object_and_epochs_in_place_of_steps():
+def test_losses_may_be_nested_and_epochs_may_replace_steps():
     series = plots.read_series([{"epoch": 2, "losses": {"total_loss": 1.5}, "segm": {"AP": 0.1}}], "epoch")
     assert series == {"total_loss": ([2], [1.5]), "segm AP": ([2], [0.1])}
 

@@ -1,4 +1,4 @@
-"""From the configuration to the sets: which keys name them, what is converted where, and what is scored against."""
+"""From the configuration to the data sets: which keys name them, where they are converted, and their ground truth."""
 import json
 import logging
 
@@ -15,7 +15,7 @@ from faster_rcnn.src.model_utils.data.transforms import InputSize
 
 
 def encoded(height, width, kind, seed):
-    """A picture with black rows at the top, which a BMP holds last: it ends in zero bytes."""
+    """An image with black rows at the top. A BMP stores these last, so the file ends in zero bytes."""
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     image[:3] = 0
     return cv2.imencode(kind, image)[1].tobytes()
@@ -52,7 +52,7 @@ def eval_ids(info, config):
 
 
 def coco_set(root, split, count, empty=()):
-    """`count` pictures with a cat each and a dog that is a crowd, in COCO's layout; the lowest id comes last."""
+    """Write `count` images in COCO's layout, each with a cat and a crowd of dogs; the lowest id comes last."""
     (root / split).mkdir(parents=True)
     (root / "annotations").mkdir(exist_ok=True)
     content = {"images": [], "annotations": [], "categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}]}
@@ -70,7 +70,7 @@ def coco_set(root, split, count, empty=()):
 
 @pytest.fixture
 def coco(tmp_path):
-    """(folder with train2017 and val2017, the configuration for it)."""
+    """(folder with train2017 and val2017, function that builds its configuration)."""
     root = tmp_path / "two sets"
     coco_set(root, "train2017", 5, empty=[1])
     coco_set(root, "val2017", 4, empty=[2])
@@ -79,8 +79,8 @@ def coco(tmp_path):
     return root, lambda **more: load_config(overrides={**overrides, **more})
 
 
-def test_pictures_of_rare_classes_are_repeated(coco, caplog, message):
-    """Every picture has a cat; the dogs are crowds."""
+def test_images_of_rare_classes_are_repeated(coco, caplog, message):
+    """Every image has a cat; the dogs are crowds."""
     _, config = coco
     assert prepare_data(config(), train=True).repeats is None
     assert prepare_data(config(repeat_threshold=4.0), train=False).repeats is None
@@ -94,7 +94,7 @@ def test_pictures_of_rare_classes_are_repeated(coco, caplog, message):
 def test_coco_is_converted_and_read(coco):
     root, config = coco
     train, val = prepare_data(config(), train=True), prepare_data(config(), train=False, in_training=True)
-    assert (train.count, val.count) == (4, 4)       # without the empty one, and with it
+    assert (train.count, val.count) == (4, 4)       # only training drops the image without objects
     assert train.class_names == ["background", "cat", "dog"]
     assert [item["id"] for item in train.categories] == [17, 18]
     kept = root.parent / "out" / "mindrecord"
@@ -105,30 +105,30 @@ def test_coco_is_converted_and_read(coco):
         assert labels[:, :2].tolist() == [[1, 0]] * 2 and valid.sum() == 2      # the dog is a crowd
         np.testing.assert_allclose(boxes[:, 0], [[4.8, 6.4, 12.8, 16]] * 2, rtol=1e-6)
     assert eval_ids(val, config()) == [100, 99, 98, 97]
-    truth = val.ground_truth()
+    ground_truth = val.ground_truth()
     written = json.loads((root / "annotations" / "instances_val2017.json").read_text())
-    assert truth["images"] == written["images"]
-    assert sorted(truth["categories"], key=str) == sorted(written["categories"], key=str)
-    assert [{**item, "id": 0} for item in truth["annotations"]] == [{**item, "id": 0} for item in written["annotations"]]
+    assert ground_truth["images"] == written["images"]
+    assert sorted(ground_truth["categories"], key=str) == sorted(written["categories"], key=str)
+    assert [{**item, "id": 0} for item in ground_truth["annotations"]] == [{**item, "id": 0} for item in written["annotations"]]
 
 
-def test_classes_that_are_not_asked_for_are_not_scored(coco):
+def test_only_requested_classes_are_scored(coco):
     _, config = coco
     val = prepare_data(config(coco_classes=["background", "cat"], num_classes=2), train=False)
-    truth = val.ground_truth()
-    assert [item["name"] for item in truth["categories"]] == ["cat"] and len(truth["images"]) == 4
-    assert {item["category_id"] for item in truth["annotations"]} == {17}
+    ground_truth = val.ground_truth()
+    assert [item["name"] for item in ground_truth["categories"]] == ["cat"] and len(ground_truth["images"]) == 4
+    assert {item["category_id"] for item in ground_truth["annotations"]} == {17}
 
 
-def test_classes_of_the_data_when_none_are_named(coco, message):
+def test_classes_default_to_those_of_the_data(coco, message):
     _, config = coco
     assert prepare_data(config(coco_classes=[]), train=True).class_names == ["background", "cat", "dog"]
-    told = message(prepare_data, config(coco_classes=[], num_classes=5), train=True)
-    assert told.startswith("num_classes: 5") and "has 3" in told
+    error = message(prepare_data, config(coco_classes=[], num_classes=5), train=True)
+    assert error.startswith("num_classes: 5") and "has 3" in error
 
 
-def test_records_lie_in_the_order_of_their_index(coco):
-    """Rows are taken by position, and augmented by index."""
+def test_records_are_in_the_order_of_their_index(coco):
+    """The loader takes rows by position and augments them by index."""
     _, config = coco
     info = prepare_data(config(), train=True)
     assert len(info.files) > 1
@@ -138,8 +138,8 @@ def test_records_lie_in_the_order_of_their_index(coco):
         assert image.tobytes() == (coco[0] / "train2017" / str(name)).read_bytes()
 
 
-def test_a_conversion_made_beforehand_is_used(coco, tmp_path):
-    """mindrecord_dir may be the very folder that was converted to; another set gets a folder of its own in it."""
+def test_an_earlier_conversion_is_used(coco, tmp_path):
+    """mindrecord_dir may be the converted folder itself; another set gets its own subfolder."""
     from utils import mindrecord
     root, config = coco
     folder = tmp_path / "made before"
@@ -151,18 +151,18 @@ def test_a_conversion_made_beforehand_is_used(coco, tmp_path):
     assert all(folder in path.parents and folder / "train" not in path.parents for path in train.files)
     assert all(folder / "eval" in path.parents for path in val.files)
     assert (folder / "manifest.json").read_bytes() == made
-    alone = config(mindrecord_dir=str(folder), coco_root="")     # without the pictures it was made of
-    assert prepare_data(alone, train=True).files == train.files
+    without_images = config(mindrecord_dir=str(folder), coco_root="")
+    assert prepare_data(without_images, train=True).files == train.files
 
 
-def test_data_that_is_not_there_is_named(coco, message, tmp_path):
+def test_missing_data_is_named(coco, message, tmp_path):
     _, config = coco
-    for told, keys in ((f"coco_root: no such folder: {tmp_path / 'no'}", {"coco_root": str(tmp_path / "no")}),
+    for error, keys in ((f"coco_root: no such folder: {tmp_path / 'no'}", {"coco_root": str(tmp_path / "no")}),
                        ("anno_path: no such file: no.json", {"anno_path": "no.json"}),
                        ("image_dir is required: give --coco_root or --image_dir", {"coco_root": ""})):
-        assert message(prepare_data, config(**keys), train=True) == told
-    told = message(prepare_data, config(coco_root="", image_dir="a", anno_path="b"), train=False, in_training=True)
-    assert told.startswith("val_image_dir is required for run_eval")
+        assert message(prepare_data, config(**keys), train=True) == error
+    error = message(prepare_data, config(coco_root="", image_dir="a", anno_path="b"), train=False, in_training=True)
+    assert error.startswith("val_image_dir is required for run_eval")
 
 
 def test_which_keys_name_which_set():
@@ -183,7 +183,7 @@ def test_which_keys_name_which_set():
     assert find(False, **other) == ("/i", "/t.txt", None) and find(False, True, **other) == ("", "", None)
 
 
-def test_voc_ground_truth_holds_the_pictures_of_the_set(tmp_path):
+def test_voc_ground_truth_holds_the_images_of_the_set(tmp_path):
     (tmp_path / "Images").mkdir()
     (tmp_path / "Annotations").mkdir()
     for i in range(3):
@@ -199,14 +199,14 @@ def test_voc_ground_truth_holds_the_pictures_of_the_set(tmp_path):
         "image_set": str(tmp_path / "train.txt"), "val_image_set": str(tmp_path / "val.txt"), "num_classes": 2,
         "coco_classes": ["background", "nut"], "output_path": str(tmp_path / "out")})
     val = prepare_data(config, train=False, in_training=True)
-    truth = val.ground_truth()
+    ground_truth = val.ground_truth()
     assert prepare_data(config, train=True).count == 1
-    assert [item["file_name"] for item in truth["images"]] == ["0.png", "2.png"]
-    assert [item["bbox"] for item in truth["annotations"]] == [[1, 2, 9, 7], [3, 2, 7, 7]]
-    assert eval_ids(val, config) == [item["id"] for item in truth["images"]]
+    assert [item["file_name"] for item in ground_truth["images"]] == ["0.png", "2.png"]
+    assert [item["bbox"] for item in ground_truth["annotations"]] == [[1, 2, 9, 7], [3, 2, 7, 7]]
+    assert eval_ids(val, config) == [item["id"] for item in ground_truth["images"]]
 
 
-def test_coco_pictures_and_objects_all_arrive(data_dir, tmp_path):
+def test_all_coco_images_and_objects_arrive(data_dir, tmp_path):
     config = load_config(overrides={"coco_root": str(data_dir / "coco_mini"), "output_path": str(tmp_path),
                                     "img_height": 96, "img_width": 160})
     info = prepare_data(config, train=True)

@@ -1,4 +1,4 @@
-"""Proposals against a loop in numpy, and against those of other frameworks from their own RPN output."""
+"""Proposals against a loop in numpy, and against other frameworks given their RPN output."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -60,9 +60,9 @@ def iou(p, q):
 
 @pytest.mark.parametrize("across_levels", [False, True])
 @pytest.mark.parametrize("nms_pre, nms_post, max_num, min_size", [
-    (60, 60, 40, 0.0),      # levels of 144, 36, 12 anchors: k is cut to the level
-    (60, 10, 500, 0.0),     # fewer than asked for: padding; nms_post at work
-    (100, 100, 50, 12.0),   # min_size at work
+    (60, 60, 40, 0.0),      # levels have 144, 36 and 12 anchors: k is cut to the level
+    (60, 10, 500, 0.0),     # fewer proposals than max_num: padding; nms_post cuts
+    (100, 100, 50, 12.0),   # min_size filters
 ])
 def test_proposals_match_loop(nms_pre, nms_post, max_num, min_size, across_levels):
     logits, deltas = rpn_output()
@@ -85,7 +85,7 @@ def test_proposals_match_loop(nms_pre, nms_post, max_num, min_size, across_level
 @pytest.mark.parametrize("own", [{"across_levels": True, "cut_first": True}, {"filter_first": True}, {"max_log_ratio": 0.1}],
                          ids=lambda own: list(own)[-1])
 def test_proposals_of_mindspore_lab_match_loop(own):
-    """Each of its rules, and that the proposals without it are others."""
+    """Each rule of MindSpore Lab matches the loop and changes the proposals."""
     logits, deltas = rpn_output()
     anchors = AnchorGenerator([2], [0.5, 1.0, 2.0], STRIDES).levels(SHAPES)
     net = ProposalGenerator(anchors, 25, 25, 12, 0.5, 12.0, **own)
@@ -105,7 +105,7 @@ def test_proposals_of_mindspore_lab_match_loop(own):
 
 @pytest.mark.parametrize("across_levels, kept", [(False, 5), (True, 3)])
 def test_equal_scores_on_two_levels(across_levels, kept):
-    """Of equal boxes with equal scores one stands; boxes apart stand whatever their scores. Three slots more are padding."""
+    """NMS across levels keeps one of two equal boxes with equal scores; separate boxes survive. The other slots are padding."""
     apart = [[40, 0, 56, 16], [40, 30, 56, 46]]
     anchors = [np.array([[0, 0, 16, 16], apart[0]], np.float32), np.array([[0, 0, 16, 16], *apart], np.float32)]
     logits = tuple(Tensor(np.ones((1, 1, len(level), 1), np.float32)) for level in anchors)
@@ -118,7 +118,7 @@ def test_equal_scores_on_two_levels(across_levels, kept):
 
 
 @pytest.mark.parametrize("across_levels", [False, True])
-def test_nothing_is_left_of_a_picture_without_size_or_of_nan(across_levels):
+def test_no_proposals_from_an_empty_image_or_nan(across_levels):
     logits, deltas = rpn_output()
     deltas = [np.concatenate([level[:1], np.full_like(level[1:], np.nan)]) for level in deltas]
     anchors = AnchorGenerator([2], [0.5, 1.0, 2.0], STRIDES).levels(SHAPES)
@@ -129,7 +129,7 @@ def test_nothing_is_left_of_a_picture_without_size_or_of_nan(across_levels):
     assert (boxes.asnumpy() == 0).all()
 
 
-def test_anchors_of_a_call_take_the_place_of_the_constructors():
+def test_anchors_of_a_call_override_the_constructors():
     logits, deltas = rpn_output()
     generator = AnchorGenerator([2], [0.5, 1.0, 2.0], STRIDES)
     arguments = tuple(map(Tensor, logits)), tuple(map(Tensor, deltas)), Tensor(SIZES)
@@ -154,7 +154,7 @@ def test_proposals_parity(folder):
     most = 2000 if mslab else 1000
     net = ProposalGenerator(generator.levels(model.shapes, strides), most, most, 1000, 0.7, **OPTIONS[model.framework])
     sizes = fixture["input/image_sizes"].astype(np.float32)
-    if mslab:       # the last pixel of the padded input
+    if mslab:       # mslab clips to the last pixel of the padded input
         sizes = np.full_like(sizes, np.array(fixture["input/images"].shape[2:]) - 1)
     sizes = Tensor(sizes)
     got = ms.jit(net)(tuple(map(Tensor, logits)), tuple(map(Tensor, deltas)), sizes)

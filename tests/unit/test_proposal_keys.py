@@ -1,4 +1,4 @@
-"""Keys of the proposals and of their sampling in whole networks: what changes is what loops in numpy say."""
+"""Keys of proposals and their sampling, in whole networks: outputs change as loops in numpy predict."""
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
@@ -23,14 +23,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("eager")]
 
 MODELS = {"faster_rcnn": (narrow_config, AnchorGenerator), "mask_rcnn": (narrow_mask_config, MaskAnchorGenerator)}
 MANY = [(1, 20, 20, 90, 80), (2, 100, 30, 150, 60), (3, 60, 70, 120, 110)]
-# Low, so that boxes of one level suppress many of another.
+# Low, so that boxes suppress many boxes of other levels.
 THRESHOLD = 0.3
-# float32 in another order: pixels, scores, labels, valid, probabilities of masks.
+# float32 sums in another order: boxes in pixels, scores, labels, valid, mask probabilities.
 TOLERANCES = (0.01, 1e-4, 0, 0, 1e-3)
 
 
 def network(model: str, **keys):
-    """(configuration, network) with these keys; the weights are the same whatever they are."""
+    """(configuration, network) with these keys; the keys do not change the weights."""
     config = MODELS[model][0](rpn_nms_thr=THRESHOLD, rpn_proposal_nms_thr=THRESHOLD, **keys)
     net = narrow_network(config, seed=5)
     spread_heads(net)
@@ -38,14 +38,14 @@ def network(model: str, **keys):
 
 
 def batch(config, net):
-    """Arguments of a training step: an image with three objects and one without any."""
+    """Arguments of a training step: an image with three objects and one without objects."""
     shown = [MANY, []]
     edges = [outlines(config, shown)] if "mask_shape" in config else []
     return (*pictures(config, 2), *objects(config, shown), *edges, *noise(net, 2))
 
 
 class Given(nn.Cell):
-    """Proposals from outside, in the place of a generator."""
+    """A stand-in for a proposal generator that returns given proposals."""
 
     def __init__(self, boxes, valid):
         super().__init__()
@@ -56,7 +56,7 @@ class Given(nn.Cell):
 
 
 def proposals_by_hand(model, config, net, image, info, across_levels: bool):
-    """Boxes (2, 100, 4) and valid flags that the loop makes of the RPN's output; all limits of the networks are 100."""
+    """Boxes (2, 100, 4) and valid flags (2, 100) from a loop over the RPN's output; all limits of the networks are 100."""
     logits, deltas = ([level.asnumpy() for level in levels] for levels in net.dense(image))
     anchors = MODELS[model][1](config.anchor_scales, config.anchor_ratios, config.anchor_strides).levels(
         [level.shape[2:] for level in logits])
@@ -78,7 +78,7 @@ def detections(net, inputs):
 
 @pytest.fixture(scope="module", params=MODELS)
 def plain(request):
-    """(model, the network with the defaults, its losses)."""
+    """(model, network with the default keys, its losses)."""
     config, net = network(request.param)
     return request.param, net, losses(net, batch(config, net))
 
@@ -106,19 +106,19 @@ def test_rpn_proposal_nms_across_levels(monkeypatch, plain):
     monkeypatch.setattr(plain, "train_proposals", given)
     expected = losses(plain, inputs)
     np.testing.assert_allclose(got, expected, rtol=1e-4)
-    np.testing.assert_array_equal(got[:2], unlike[:2])                  # the RPN's losses do not see proposals
+    np.testing.assert_array_equal(got[:2], unlike[:2])                  # proposals do not affect the RPN's losses
     assert abs(got[2] - unlike[2]) > 1e-3 * unlike[2]
 
 
 def heads(net, image, rois):
-    """Logits (N, S, K + 1) and deltas (N, S, 4 K) of given RoIs (N, S, 4)."""
+    """Logits (N, S, K + 1) and deltas (N, S, 4 K) of the given RoIs (N, S, 4)."""
     n, s, _ = rois.shape
     cells = net.roi_align.table_of(net.neck(net.backbone(image))[:net.pooled_levels])
     return [part.asnumpy().reshape(n, s, -1) for part in net.rcnn(net.roi_align.from_table(*cells, Tensor(rois)))]
 
 
 def test_num_expected_neg_stage2(plain):
-    """64 RoIs an image, 16 of objects at most, 10 of background: more than half of the slots are padding."""
+    """64 RoIs per image, at most 16 foreground and 10 background: more than half of the slots are padding."""
     model, _, unlike = plain
     config, net = network(model, num_expected_neg_stage2=10)
     inputs = batch(config, net)
@@ -133,4 +133,4 @@ def test_num_expected_neg_stage2(plain):
     np.testing.assert_allclose(got[2:4], expected, rtol=1e-4)
     assert (np.abs(got[2:4] - unlike[2:4]) > 1e-3 * unlike[2:4]).all()
     np.testing.assert_array_equal(got[:2], unlike[:2])
-    np.testing.assert_array_equal(got[4:], unlike[4:])                  # masks are learnt from objects alone
+    np.testing.assert_array_equal(got[4:], unlike[4:])                  # only foreground RoIs have a mask loss

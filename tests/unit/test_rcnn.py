@@ -14,7 +14,7 @@ STDS = (0.1, 0.1, 0.2, 0.2)
 
 
 def test_box_head_matches_numpy():
-    """Channels first when flattened, as the weights of other frameworks expect; relu after every hidden layer."""
+    """Features are flattened channels first, as other frameworks' weights expect; ReLU follows every hidden layer."""
     rng = np.random.default_rng(0)
     net = BoxHead(in_channels=3, roi_size=2, fc_channels=7, num_classes=4, num_layers=2)
     for param in net.get_parameters():
@@ -44,7 +44,7 @@ def losses_by_hand(logits, deltas, labels, targets, positive, valid, beta):
 
 @pytest.mark.parametrize("beta", [1.0, 0.0])
 def test_losses_match_loop(beta):
-    """One graph, four cases; padding holds what would show. S = 12 RoIs, objects in the first Q = 5 slots at most."""
+    """Four cases in one graph; padding holds values that would show. S = 12 RoIs; objects use only the first Q = 5 slots."""
     @ms.jit
     def net(*arrays):
         return box_head_losses(*arrays, beta=beta)
@@ -67,8 +67,8 @@ def test_losses_match_loop(beta):
         assert (got[0] > 0, got[1] > 0) == (case != "all padding", case in ("mixed", "all objects"))
 
 
-def test_gradient_reaches_only_the_own_class():
-    """d(loss)/d(deltas) with beta 0 is the sign of the error over the RoIs, in the columns of the object's class."""
+def test_gradient_reaches_only_the_objects_class():
+    """With beta 0, d(loss)/d(deltas) is the error's sign over the number of RoIs, only in the columns of the object's class."""
     def loss(deltas, *arrays):
         return box_head_losses(arrays[0], deltas, *arrays[1:], beta=0.0)[1]
 
@@ -86,7 +86,7 @@ def iou(p, q):
 
 
 def detections_by_hand(logits, deltas, proposals, valid, size, score_thr, iou_thr, max_per_img, nms_pre):
-    """One picture: [(score, label, box)], best first."""
+    """One image: [(score, label, box)], best first."""
     rows = []
     for proposal, delta, probability in zip(proposals[valid].astype(float), deltas[valid], softmax(logits[valid])):
         for label in range(1, len(probability)):
@@ -107,7 +107,7 @@ def detections_by_hand(logits, deltas, proposals, valid, size, score_thr, iou_th
 
 
 def box_head_output(seed, n=2, p=40, classes=3, sharpness=3.0):
-    """Proposals in clusters, a third of them padding; the last picture is smaller."""
+    """Clustered proposals, a third of them padding; the last image is smaller."""
     rng = np.random.default_rng(seed)
     centre = rng.uniform(20, 80, (n, 4, 2))[:, rng.integers(0, 4, p)] + rng.normal(0, 4, (n, p, 2))
     half = rng.uniform(8, 20, (n, p, 2))
@@ -115,7 +115,7 @@ def box_head_output(seed, n=2, p=40, classes=3, sharpness=3.0):
     valid = rng.uniform(size=(n, p)) < 0.67
     logits = (sharpness * rng.standard_normal((n, p, classes + 1))).astype(np.float32)
     deltas = (0.7 * rng.standard_normal((n, p, 4 * classes))).astype(np.float32)
-    deltas[:, ::7, 2] = 30                      # beyond the clamp: exp would be 400
+    deltas[:, ::7, 2] = 30                      # beyond the clamp: exp would give 400
     sizes = np.stack([np.linspace(100, 70, n), np.linspace(110, 85, n)], 1).astype(np.float32)
     return logits, deltas, proposals, valid, sizes
 
@@ -126,8 +126,8 @@ def detect(arrays, score_thr=0.05, iou_thr=0.5, max_per_img=100, nms_pre=1000):
     return [part.asnumpy() for part in ms.jit(net)(*map(Tensor, arrays))]
 
 
-def test_least_size_both_clamps_and_inclusive_boxes():
-    """One proposal; its box shrinks beyond the clamp."""
+def test_min_size_both_clamps_and_inclusive_boxes():
+    """One proposal whose box shrinks beyond the clamp."""
     def boxes(**options):
         net = Detector(ClassNms(0.5, 1, 110), STDS, (0.0,) * 4, 0.05, 1, 10, **options)
         arrays = [[0.0, 3.0]], [[0.0, 0.0, -100.0, 0.0]], [[10.0, 10.0, 50.0, 50.0]]
@@ -141,12 +141,12 @@ def test_least_size_both_clamps_and_inclusive_boxes():
     np.testing.assert_allclose(box[0], [29.68, 10, 30.32, 50], atol=1e-4)        # 40 * 16 / 1000 wide
     assert not boxes(min_size=0.01)[3].any() and boxes(min_size=0.6, clamp_both=True)[3].all()
     assert not boxes(min_size=0.7, clamp_both=True)[3].any()
-    box, *_ = boxes(clamp_both=True, offset=1)                      # 41 * 16 / 1000 wide, the last pixel counted
+    box, *_ = boxes(clamp_both=True, offset=1)                      # 41 * 16 / 1000 wide: the last pixel counts
     np.testing.assert_allclose(box[0], [30.172, 10, 29.828, 50], atol=1e-4)
 
 
-def test_boxes_clipped_behind_the_nms():
-    """Two boxes of a class are equal once clipped to 20 x 20 pixels, and overlap by 0.4 before; one is left without width."""
+def test_boxes_clipped_after_nms():
+    """Two boxes of a class have an IoU of 0.4, but are equal once clipped to 20 x 20 pixels; a third loses its width."""
     proposals = np.float32([[[10, 0, 30, 20], [10, 0, 60, 20], [20, 0, 40, 20], [0, 0, 9, 9]]])
     valid = np.array([[True, True, True, False]])
     arrays = [np.tile(np.float32([0, 9]), (1, 4, 1)), np.zeros((1, 4, 4), np.float32), proposals, valid, np.float32([[20, 20]])]
@@ -157,7 +157,7 @@ def test_boxes_clipped_behind_the_nms():
         assert {tuple(box) for box in boxes[valid].tolist()} == {(10, 0, 20, 20), (20, 0, 20, 20)}
 
 
-def test_a_detection_tells_the_proposal_that_it_came_from():
+def test_detections_name_their_proposals():
     logits, deltas, proposals, valid, sizes = box_head_output(4)
     net = Detector(ClassNms(0.5, 3, None), STDS, (0.0,) * 4, 0.05, 30, 1000, max_log_ratio=0.5, clip_last=True)
     (boxes, _, labels, found), roi = net.with_proposals(*map(Tensor, (logits, deltas, proposals, valid, sizes)))
@@ -174,7 +174,7 @@ def test_a_detection_tells_the_proposal_that_it_came_from():
 
 
 @pytest.mark.parametrize("case, options", [
-    ("all that survive", {}),                                           # fewer than D: padding
+    ("all that survive", {}),                                           # fewer than max_per_img: padding
     ("the best", {"max_per_img": 7, "iou_thr": 0.3}),
     ("more candidates than nms_pre", {"nms_pre": 12}),
     ("nothing above the threshold", {"score_thr": 0.9999}),
@@ -184,7 +184,7 @@ def test_a_detection_tells_the_proposal_that_it_came_from():
 def test_detections_match_loop(case, options):
     logits, deltas, proposals, valid, sizes = box_head_output(2, classes=1 if case == "one class" else 3)
     if case == "no proposal is valid":
-        valid[0] = False                                                # the other picture is not touched by it
+        valid[0] = False                                                # the other image is unaffected
     options = {"score_thr": 0.05, "iou_thr": 0.5, "max_per_img": 100, "nms_pre": 1000, **options}
     boxes, scores, labels, found = detect((logits, deltas, proposals, valid, sizes), **options)
     width = min(options["max_per_img"], options["nms_pre"], logits.shape[1] * (logits.shape[2] - 1))
@@ -199,7 +199,7 @@ def test_detections_match_loop(case, options):
             np.testing.assert_allclose(scores[i, row], score, rtol=1e-5)
             np.testing.assert_allclose(boxes[i, row], box, atol=1e-3)
     above = [(softmax(logits[i])[valid[i]][:, 1:] > options["score_thr"]).sum() for i in range(2)]
-    reached = {                                                         # each case is what it says
+    reached = {                                                         # each case does what its name says
         "all that survive": all(0 < count < above[i] for i, count in enumerate(counts)),
         "the best": counts == [7, 7],
         "more candidates than nms_pre": min(above) > 12 > max(counts) > 0,
@@ -210,7 +210,7 @@ def test_detections_match_loop(case, options):
     assert reached[case]
 
 
-def test_candidates_cut_before_the_nms_change_nothing_while_enough_survive():
+def test_nms_pre_changes_nothing_while_enough_candidates_survive():
     arrays = box_head_output(3, p=60)
     whole = detect(arrays, max_per_img=8)
     cut = detect(arrays, max_per_img=8, nms_pre=40)

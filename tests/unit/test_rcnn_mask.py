@@ -24,7 +24,7 @@ def random_head(fast=False, seed=0):
 
 
 def head_by_hand(weights, feats, labels):
-    """Transposed convolution pixel by pixel, logits of all classes, then the own one's."""
+    """Logits (M, 2H, 2W) of each RoI's class; the transposed convolution runs pixel by pixel."""
     x = feats.astype(np.float64)
     for i in range(sum(name.startswith("convs") and name.endswith("weight") for name in weights)):
         bias = weights[f"convs.{i}.bias"].reshape(-1, 1, 1)
@@ -55,8 +55,8 @@ def test_head_matches_numpy(monkeypatch, side, fast):
     np.testing.assert_allclose(got, expected, atol=1e-3 if fast else 1e-5)
 
 
-def test_labels_that_are_no_class_are_finite():
-    """Slots of background and padding are computed too; others are not touched by them."""
+def test_labels_outside_the_classes_give_finite_logits():
+    """Background and padding slots are computed too, and do not affect other slots."""
     net, feats = random_head(), np.random.default_rng(2).standard_normal((3, CHANNELS, 3, 3)).astype(np.float32)
     got = ms.jit(net)(Tensor(feats), Tensor([0, 2, 9], ms.int32)).asnumpy()
     assert np.isfinite(got).all()
@@ -65,7 +65,7 @@ def test_labels_that_are_no_class_are_finite():
 
 @pytest.mark.parametrize("case", ["mixed", "all objects", "no objects"])
 def test_loss_matches_loop(case):
-    """The mean over all pixels of the positive slots; the others hold what would show."""
+    """The loss is the mean over all pixels of positive slots; the other slots hold values that would show."""
     n, q, side = 2, 4, 6
     rng = np.random.default_rng(3)
     logits = (4 * rng.standard_normal((n, q, side, side))).astype(np.float32)
@@ -83,7 +83,7 @@ def test_loss_matches_loop(case):
 
 
 def test_parts_equal_the_whole(monkeypatch):
-    """Values and gradients of 7 RoIs at once and in parts of 3."""
+    """Values and gradients of 7 RoIs are the same at once and in parts of 3."""
     rng = np.random.default_rng(5)
     feats, upstream = (rng.standard_normal(shape).astype(np.float32) for shape in ((7, CHANNELS, 3, 3), (7, 6, 6)))
 
@@ -104,8 +104,8 @@ def test_parts_equal_the_whole(monkeypatch):
         np.testing.assert_allclose(parts, whole, atol=1e-5 * np.abs(whole).max())
 
 
-def test_gradient_reaches_only_own_classes_of_positive_slots():
-    """Without a positive slot of a class its logits do not learn; features of the other slots get no gradient."""
+def test_gradient_reaches_only_classes_of_positive_slots():
+    """Logits of a class without a positive slot do not learn; features of other slots get no gradient."""
     net, rng = random_head(), np.random.default_rng(4)
     feats = rng.standard_normal((4, CHANNELS, 3, 3)).astype(np.float32)
     labels, positive = np.array([2, 2, 4, 0], np.int32), np.array([[True, True, False, False]])

@@ -1,4 +1,4 @@
-"""The READMEs and the pages of docs/: what they name exists, what they type is understood, and both languages say the same."""
+"""READMEs and pages of docs/: named files exist, commands and flags are valid, and both languages say the same."""
 import ast
 import importlib
 import json
@@ -17,30 +17,30 @@ from refinedet.src.model_utils import config as refinedet_config
 from tests import commands
 
 ROOT = Path(__file__).resolve().parents[2]
-# Folder of a model -> its module of configurations.
+# Folder of a model -> its configuration module.
 MODELS = {ROOT / "faster_rcnn": faster_config, ROOT / "mask_rcnn": mask_config, ROOT / "refinedet": refinedet_config}
 KEYS = {model: read_keys(model / "default_config.yaml") for model in MODELS}
-# Entry points whose flags are the keys of the configuration.
+# Entry points whose flags are configuration keys.
 ENTRY_POINTS = {model / f"{name}.py" for model in MODELS for name in ("train", "eval", "export", "infer")}
 ENTRY_POINTS |= {ROOT / model / "postprocess.py" for model in ("faster_rcnn", "mask_rcnn", "refinedet")}
-# The pages in English, each with its Chinese one beside it; docs/ has no others.
+# English pages with a Chinese page beside them; docs/ has no other pages.
 PAGES = [path.with_name(path.name.replace("_CN", "")) for pattern in ("*_CN.md", "*/*_CN.md", "*/*/*_CN.md")
          for path in sorted(ROOT.glob(pattern)) if not path.relative_to(ROOT).parts[0].startswith(".")]
 READMES = [page.with_stem(page.stem + ending) for page in PAGES for ending in ("", "_CN")]
-# What must not grow again: page -> its lines at most.
+# Page -> maximum number of lines.
 LENGTHS = {ROOT / "README.md": 100, **{model / "README.md": 150 for model in MODELS}}
 LAUNCHER = ROOT / "utils" / "launch" / "run.py"
-# Files that a run writes, so that they are named without being in the repository.
+# Files that pages name although the repository does not hold them.
 WRITTEN = {"config.yaml", "data.yaml"}       # of a run, of a data set in YOLO's format
-# How configurations begin that commands of the READMEs write.
+# How values of --config_path begin for files that the pages' commands write.
 WRITTEN_CONFIGS = ("--config_path=output/config.yaml", "--config_path=detector.yaml", "--config_path=converted_",
                    "--config_path=backbone_", "--config_path=C.yaml")
-# In code marks, and yet translated.
+# Translated although in code marks.
 TRANSLATED = {"文件: 位置: 内容": "file: place: what"}
-# Names of the repository's files, for those that are named without their folder.
+# Names of the repository's files; pages may name a file without its folder.
 NAMES = {path.name for folder in ("ascend310_infer", "docker", "docs", "faster_rcnn", "mask_rcnn", "refinedet", "tests", "utils")
          for path in (ROOT / folder).rglob("*.*")}
-# Of the annotations that a command reads before anything is run: what stands for the folder DATA of the pages.
+# Stands for the pages' folder DATA: annotations that a command reads before it runs anything.
 COCO = {"images": [{"id": 1, "file_name": "1.png", "width": 40, "height": 30}], "categories": [{"id": 1, "name": "cat"}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "iscrowd": 0}]}
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.M | re.S)
@@ -56,7 +56,7 @@ def in_every_readme(test):
 
 
 def in_every_english_page(test):
-    """For what both languages have alike: see the tests at the end."""
+    """One language is enough: the tests at the end compare both."""
     return pytest.mark.parametrize("readme", PAGES, ids=named)(test)
 
 
@@ -70,7 +70,7 @@ def in_both_languages(test):
 
 @pytest.fixture
 def written(tmp_path):
-    """A folder for the configurations that a page has the reader write, with a data set `DATA`."""
+    """A folder with a data set `DATA`, for the configurations that a page has the reader write."""
     (tmp_path / "DATA").mkdir()
     (tmp_path / "DATA" / "train.json").write_text(json.dumps(COCO), encoding="utf-8")
     return tmp_path
@@ -89,7 +89,7 @@ def inline_codes(text):
 
 
 def sections(text):
-    """[(level of the heading, text until the next heading)]; the first is what stands before any."""
+    """[(heading level, text until the next heading)]; the first is the text before any heading."""
     parts = re.split(r"^(#+) .*$", FENCE.sub("", text), flags=re.M)
     return [(0, parts[0]), *((len(mark), part) for mark, part in zip(parts[1::2], parts[2::2]))]
 
@@ -106,7 +106,7 @@ def created(text):
 
 
 def typed_commands(readme):
-    """(folder that it runs in, words) of every command: the root, or after `cd` another one, until the end of the block."""
+    """(working folder, words) of every command. A block starts in the root; `cd` holds until the end of the block."""
     for language, content in blocks(readme.read_text(encoding="utf-8")):
         folder = ROOT
         for line in heredocs(content)[0].replace("\\\n", " ").splitlines() if language == "bash" else ():
@@ -118,7 +118,7 @@ def typed_commands(readme):
 
 
 def script_of(folder, words):
-    """(the script of a python command, its arguments)."""
+    """(script, arguments) of a python command."""
     module = words[1] == "-m"
     name = words[2].replace(".", "/") + ".py" if module else words[1]
     folder = folder if (folder / name).is_file() else ROOT
@@ -127,7 +127,7 @@ def script_of(folder, words):
 
 @lru_cache
 def flags_of(script):
-    """The flags in a script's own help."""
+    """The flags in a script's --help."""
     done = commands.run(["python", script, "--help"])
     assert done.returncode == 0, done.stderr
     return set(re.findall(r"--\w+", done.stdout))
@@ -138,7 +138,7 @@ def flags_of(script):
 
 @in_every_readme
 def test_links_lead_somewhere(readme):
-    """`make docs` checks those to headings of other pages."""
+    """Targets of links are existing files and headings."""
     text = FENCE.sub("", readme.read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith("#"):
@@ -183,7 +183,7 @@ def test_the_pages_are_short_and_in_both_languages():
 
 @in_every_english_page
 def test_commands_are_understood(readme, written):
-    """Scripts exist, flags are theirs, and the configuration takes the values."""
+    """Scripts exist and have the flags, and the configuration accepts the values."""
     text = readme.read_text(encoding="utf-8")
     for name, body in created(text).items():
         (written / name).write_text(body.replace("DATA", str(written / "DATA")), encoding="utf-8")
@@ -197,7 +197,7 @@ def test_commands_are_understood(readme, written):
             assert len(words) >= 5 and (ROOT / words[1]).is_file(), words
         elif words[0] == "python":
             script, arguments = script_of(folder, words)
-            if script == LAUNCHER:      # what follows its own options is a command too
+            if script == LAUNCHER:      # another command follows the launcher's options
                 count = next(i for i, argument in enumerate(arguments) if not argument.startswith("--"))
                 check_python(script, arguments[:count], written)
                 script, arguments = script_of(folder, ["python", *arguments[count:]])
@@ -216,7 +216,7 @@ def test_commands_are_understood(readme, written):
 
 
 def check_python(script, arguments, written):
-    """written: folder of the configurations that the README has the reader write."""
+    """`written` is the folder of the configurations that the reader writes."""
     assert script.is_file(), script
     flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
     if script not in ENTRY_POINTS:
@@ -238,7 +238,7 @@ def check_python(script, arguments, written):
 
 
 @pytest.mark.parametrize("name", ["configuration.md", "configuration_CN.md"])
-def test_written_configurations_hold_what_they_change(name, written):
+def test_written_configurations_hold_only_their_changes(name, written):
     files = created((ROOT / "docs" / name).read_text(encoding="utf-8"))
     for file, body in files.items():
         (written / file).write_text(body.replace("DATA", str(written / "DATA")), encoding="utf-8")
@@ -255,7 +255,7 @@ def test_flags_in_the_text_exist(readme):
     scripts |= {ROOT / "utils" / "mindrecord" / f"{name}.py" for name in ("check", "convert")}
     scripts |= {ROOT / "utils" / "hccl_tools" / f"{name}.py" for name in ("hccl_tools", "merge_hccl")}
     keys = {name for model in models for name in (*KEYS[model], *MODELS[model].ALIASES, *MODELS[model].RETIRED)}
-    # Those of the shell scripts.
+    # Flags of the shell scripts.
     keys |= {name for path in ROOT.glob("*/*/*.sh") for name in re.findall(r"--(\w+)=", path.read_text(encoding="utf-8"))}
     known = {f"--{name}" for name in (*keys, "config_path", "help")}.union(
         *(flags_of(script) for script in scripts if script.is_file()))
@@ -266,18 +266,18 @@ def test_flags_in_the_text_exist(readme):
 
 @pytest.mark.parametrize("ending", ["", "_CN"])
 def test_the_pages_name_the_tools_of_the_repository(ending):
-    """Those that write rank tables, where one is asked for, and what the old image is built by now."""
+    """scripts.md names the tools that write rank tables, and old_zoo.md the Dockerfile that replaces the old image's."""
     text = (ROOT / "docs" / f"scripts{ending}.md").read_text(encoding="utf-8")
-    (told,) = re.findall(r"^- (?:A rank table|rank table) .*?(?=^\n|^- )", text, re.M | re.S)
-    assert {f"../utils/hccl_tools/README{ending}.md"} <= set(re.findall(r"\]\(([^)]+)\)", told))
-    assert "hccl_tools.py" in told and "merge_hccl.py" in told
+    (entry,) = re.findall(r"^- (?:A rank table|rank table) .*?(?=^\n|^- )", text, re.M | re.S)
+    assert {f"../utils/hccl_tools/README{ending}.md"} <= set(re.findall(r"\]\(([^)]+)\)", entry))
+    assert "hccl_tools.py" in entry and "merge_hccl.py" in entry
     text = (ROOT / "docs" / f"old_zoo{ending}.md").read_text(encoding="utf-8")
     assert re.search(r"^\| .*`docker build -t NAME \..*\| .*docker/Dockerfile\.ascend.* \|$", text, re.M)
 
 
 @in_every_english_page
 def test_imports_in_python_exist(readme):
-    """Of the models and of utils/: a module with the names that are imported of it."""
+    """Modules of the models and utils/ have the names that the pages import from them."""
     modules = {name: importlib.import_module(name) for name in ("faster_rcnn", "mask_rcnn", "refinedet", "utils.mindrecord")}
     for language, content in blocks(readme.read_text(encoding="utf-8")):
         for node in ast.walk(ast.parse(content)) if language == "python" else ():
@@ -310,13 +310,13 @@ def test_both_languages_have_the_same_blocks(page):
         if language:
             strip = re.compile(r" *#.*$", re.M)
             assert strip.sub("", ours) == strip.sub("", theirs)
-        else:       # a list of names with their meaning
+        else:       # a list of names with meanings
             assert [line.split()[0] for line in ours.splitlines()] == [line.split()[0] for line in theirs.splitlines()]
 
 
 @in_both_languages
 def test_both_languages_name_the_same_things(page):
-    """Section by section: headings, rows of tables, and what stands in code marks."""
+    """Section by section: headings, table rows, and text in code marks."""
     english, chinese = (sections(path.read_text(encoding="utf-8")) for path in (page, page.with_stem(page.stem + "_CN")))
     assert [level for level, _ in english] == [level for level, _ in chinese]
     for (_, ours), (_, theirs) in zip(english, chinese):
@@ -330,6 +330,6 @@ def test_every_number_is_filled_in(readme):
 
 
 @in_every_readme
-def test_no_path_of_one_machine(readme):
+def test_no_machine_specific_paths(readme):
     text = readme.read_text(encoding="utf-8").replace("../shared/data", "")
     assert not re.findall(r"\.\./shared|/home/|/root/|/work/|/tmp/", text)

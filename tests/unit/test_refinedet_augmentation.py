@@ -1,4 +1,4 @@
-"""SSD's augmentation: crops against a plain loop, boxes against drawn rectangles, draws against their chances."""
+"""SSD's augmentation: crops against a plain loop, boxes against drawn rectangles, draws against their probabilities."""
 import functools
 import tracemalloc
 
@@ -20,12 +20,12 @@ EVERYTHING = Augmenter(NAMES, {"flip_ratio": 0.5, "expand_ratio": 1.0, "expand_f
 SQUARE = InputSize(64, 64, keep_ratio=False)
 
 
-def picture(height, width, seed=0):
+def random_image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def plain(size=SQUARE):
-    """A Preprocess that leaves the values as they are, blue first."""
+    """A Preprocess that leaves the values unchanged, in BGR order."""
     return Preprocess(size, (0, 0, 0), (1, 1, 1), to_rgb=False)
 
 
@@ -47,7 +47,7 @@ def iou_by_hand(a, b):
 
 
 def window_by_hand(canvas, boxes, trials, which):
-    """SSD's sampler: a loop over the kinds, their trials and the boxes."""
+    """SSD's sampler as a loop over kinds, trials and boxes."""
     left, top, width, height = canvas[0], canvas[1], canvas[2] - canvas[0], canvas[3] - canvas[1]
     found = []
     for kind, least in enumerate([0.1, 0.3, 0.5, 0.7, 0.9, 0.0]):
@@ -64,7 +64,7 @@ def window_by_hand(canvas, boxes, trials, which):
     return [*found, canvas][int(which * (len(found) + 1))]
 
 
-def test_the_crop_is_that_of_a_plain_loop():
+def test_crops_match_a_plain_loop():
     kinds = set()
     for seed in range(60):
         rng = np.random.default_rng(seed)
@@ -74,7 +74,7 @@ def test_the_crop_is_that_of_a_plain_loop():
         got = draw_window(canvas, boxes, trials, which)
         assert got == window_by_hand(canvas, boxes, trials, which) and all(type(value) is int for value in got)
         kinds.add(int((best_iou(np.array(got), boxes) >= MIN_IOUS).sum()))
-    assert len(kinds) >= 5      # of all kinds
+    assert len(kinds) >= 5      # many kinds of crop occurred
 
 
 def test_trials_stay_inside_and_have_their_shapes():
@@ -89,13 +89,13 @@ def test_trials_stay_inside_and_have_their_shapes():
 
 
 @pytest.mark.parametrize("canvas", [(0, 0, 1, 1), (0, 0, 3, 2), (-2, 0, 1, 1)])
-def test_tiny_pictures_have_crops_of_a_pixel(canvas):
+def test_crops_of_tiny_images_hold_a_pixel(canvas):
     windows = trial_windows(canvas, *np.random.default_rng(0).random((4, 6, TRIALS)))
     assert (windows[..., 2:] > windows[..., :2]).all()
     assert (windows >= np.tile(canvas[:2], 2)).all() and (windows <= np.tile(canvas[2:], 2)).all()
 
 
-def test_without_objects_the_picture_stays_whole():
+def test_without_objects_the_image_stays_whole():
     trials = np.random.default_rng(0).random((4, 6, TRIALS))
     none = np.zeros((0, 4), np.float32)
     assert {draw_window((0, 0, 90, 60), none, trials, which) for which in (0, 0.5, 0.99)} == {(0, 0, 90, 60)}
@@ -103,7 +103,7 @@ def test_without_objects_the_picture_stays_whole():
 
 def test_expanding_covers_its_range():
     assert larger_canvas((0, 0, 90, 60), 1.0, 0.5, 0.9) == (0, 0, 90, 60)
-    assert larger_canvas((0, 0, 90, 60), 2.0, 0.0, 0.999) == (-90, 0, 90, 120)      # at the top right of twice the image
+    assert larger_canvas((0, 0, 90, 60), 2.0, 0.0, 0.999) == (-90, 0, 90, 120)      # the image at the top right
     assert larger_canvas((0, 0, 90, 60), 2.998, 0.999, 0.0) == (0, -119, 269, 60)
     assert larger_canvas((10, 20, 100, 80), 2.0, 0.0, 0.999) == (-80, 20, 100, 140)     # around a window
 
@@ -123,7 +123,7 @@ def test_a_box_follows_the_pixels_of_a_white_rectangle(window, size, flip, inter
     got, info, placed = render(image, plain(size), plan_of(120, 200, window, flip_x=flip, interpolation=interpolation))
     (box,) = placed.boxes(np.array([[40, 30, 180, 90]], np.float32))
     rows, columns = np.nonzero(got[0] > 127)
-    if window == WINDOWS[-1]:       # its centre is outside
+    if window == WINDOWS[-1]:       # the rectangle's centre is outside
         assert not box.any() and len(rows)
         return
     np.testing.assert_allclose(box, [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], atol=1.6)
@@ -134,12 +134,12 @@ def test_a_box_follows_the_pixels_of_a_white_rectangle(window, size, flip, inter
 
 
 def test_boxes_literally():
-    """A window of 40 x 20 in an input of 80 x 80: x times 2, y times 4; the picture ends at x 100, y 50."""
+    """A 40 x 20 window fills an input of 80 x 80: x scales by 2, y by 4. The image ends at x = 100, y = 50."""
     boxes = np.array([[70, 35, 90, 45], [80, 45, 100, 50], [60, 30, 82, 38], [61, 29, 120, 99], [0, 0, 9, 9]], np.float32)
     size = InputSize(80, 80, keep_ratio=False)
     placed = place(plan_of(50, 100, (70, 40, 110, 60)), size)
     assert (placed.seen, placed.inner, placed.corner) == ((70, 40, 100, 50), (40, 60), (0, 0))
-    expected = [[0, 0, 40, 20], [20, 20, 60, 40], [0] * 4, [0] * 4, [0] * 4]     # at 80,40; 90,47.5; 71,34; 80.5,39.5
+    expected = [[0, 0, 40, 20], [20, 20, 60, 40], [0] * 4, [0] * 4, [0] * 4]     # centres 80,40; 90,47.5; 71,34; 80.5,39.5
     np.testing.assert_array_equal(placed.boxes(boxes), expected)
     mirrored = place(plan_of(50, 100, (70, 40, 110, 60), flip_x=True), size).boxes(boxes)
     np.testing.assert_array_equal(mirrored, [[40, 0, 80, 20], [20, 20, 60, 40], [0] * 4, [0] * 4, [0] * 4])
@@ -147,7 +147,7 @@ def test_boxes_literally():
     assert placed.boxes(np.zeros((0, 4), np.float32)).shape == (0, 4)
 
 
-def test_what_is_around_the_picture_is_the_mean():
+def test_the_area_around_the_image_is_the_mean():
     preprocess = Preprocess(SQUARE, (100, 100, 100), (1, 1, 1))
     got, _, placed = render(np.full((20, 20, 3), 255, np.uint8), preprocess, plan_of(20, 20, (0, -10, 40, 30)))
     expected = np.zeros((64, 64))
@@ -156,21 +156,21 @@ def test_what_is_around_the_picture_is_the_mean():
     assert placed.boxes(np.array([[0, 0, 20, 20]], np.float32)).tolist() == [[0, 16, 32, 48]]
 
 
-def test_a_crop_beside_the_picture_shows_nothing():
+def test_a_crop_beside_the_image_shows_nothing():
     got, info, placed = render(np.full((20, 20, 3), 255, np.uint8), plain(), plan_of(20, 20, (-40, 0, -10, 20)))
     assert got.shape == (3, 64, 64) and not got.any() and np.isfinite(info).all()
     assert not placed.boxes(np.array([[0, 0, 20, 20]], np.float32)).any()
 
 
 def test_without_augmentation_training_sees_what_inference_sees():
-    preprocess, image = Preprocess(SQUARE, (1, 2, 3), (4, 5, 6)), picture(50, 70)
+    preprocess, image = Preprocess(SQUARE, (1, 2, 3), (4, 5, 6)), random_image(50, 70)
     inferred, trained = preprocess(image), render(image, preprocess, plan_of(50, 70))
     np.testing.assert_array_equal(inferred[0], trained[0])
     np.testing.assert_array_equal(inferred[1], trained[1])
 
 
-def test_the_canvas_is_never_made():
-    """The picture has 18 MB, its canvas would have 288 MB, the input has 49 KB."""
+def test_the_canvas_is_never_allocated():
+    """The image takes 18 MB, its canvas would take 288 MB, and the input takes 49 KB."""
     image = np.zeros((2000, 3000, 3), np.uint8)
     boxes = np.array([[0, 0, 2000, 1500]], np.float32)
     tracemalloc.start()
@@ -194,7 +194,7 @@ def test_colours_in_either_order():
         hsv = np.stack([(hsv[..., 0] + 12) % 180, hsv[..., 1] * 1.4, hsv[..., 2]], -1)
         return cv2.cvtColor(clip(hsv), cv2.COLOR_HSV2BGR)
 
-    image = picture(20, 30)
+    image = random_image(20, 30)
     what = {"brightness": -20.0, "contrast": 1.3, "saturation": 1.4, "hue": 12.0}
     bright = clip(image - 20.0)
     np.testing.assert_array_equal(ssd_colours(image, **what), saturated(clip(bright * 1.3)))
@@ -202,7 +202,7 @@ def test_colours_in_either_order():
     np.testing.assert_array_equal(ssd_colours(image), image)
 
 
-def test_draws_keep_their_chances_and_ranges():
+def test_draws_have_their_probabilities_and_ranges():
     augmenter = Augmenter(NAMES, {"flip_ratio": 0.3, "expand_ratio": 1.0, "expand_factor": 4.0, "photo_ratio": 0.8,
                                    "crop_ratio": 0.5})
     boxes = np.array([[20, 20, 60, 50]], np.float32)
@@ -217,7 +217,7 @@ def test_draws_keep_their_chances_and_ranges():
         np.testing.assert_allclose([values.min(), values.max()], [low, high], atol=(high - low) / 50)
     kinds = [d.interpolation for d in draws]
     assert all(abs(kinds.count(kind) / 2000 - 0.2) < 0.036 for kind in INTERPOLATIONS)
-    assert abs(np.mean([d.window == (0, 0, 120, 90) for d in draws]) - 0.29) < 0.08     # not cropped, nor expanded
+    assert abs(np.mean([d.window == (0, 0, 120, 90) for d in draws]) - 0.29) < 0.08     # neither cropped nor expanded
     assert min(d.window[0] for d in draws) < -250 and max(d.window[2] for d in draws) > 370
 
 
@@ -237,7 +237,7 @@ def test_configuration_reaches_the_augmenter():
     assert not grey.any()
 
 
-def test_batches_follow_from_seed_epoch_and_index(tmp_path):
+def test_batches_depend_only_on_seed_epoch_and_index(tmp_path):
     rows = [make_row(i, objects=(i + 1) % 4, crowds=[1] if i == 6 else ()) for i in range(11)]
     files = write_records(tmp_path, rows, shards=2)
 
@@ -245,7 +245,7 @@ def test_batches_follow_from_seed_epoch_and_index(tmp_path):
         transform = TrainTransform(plain(), EVERYTHING, 3, seed)
         return list(iterate(create_dataset(files, 11, transform, batch_size, epoch=epoch, workers=workers), output_numpy=True))
 
-    def pictures(got):
+    def images_by_id(got):
         return {int(number): image for batch in got for image, number in zip(batch[0], batch[-1])}
 
     one = batches()
@@ -260,8 +260,8 @@ def test_batches_follow_from_seed_epoch_and_index(tmp_path):
         assert (real[:, 2:] > real[:, :2]).all() and real.min(initial=0) >= 0 and real.max(initial=0) <= 64
         assert ((labels > 0) == valid).all() and not boxes[~valid].any()
     assert any(batch[4].any() for batch in one)
-    larger, later, others = (pictures(batches(**options)) for options in ({"batch_size": 4}, {"epoch": 2}, {"seed": 4}))
-    first = pictures(one)
+    larger, later, others = (images_by_id(batches(**options)) for options in ({"batch_size": 4}, {"epoch": 2}, {"seed": 4}))
+    first = images_by_id(one)
     assert all(np.array_equal(first[number], larger[number]) for number in first)
     for changed in (later, others):
         assert sum(np.array_equal(first[number], changed[number]) for number in first) < 4

@@ -1,4 +1,4 @@
-"""Configuration of RefineDet: the old zoo's flags and keys, one name for two keys, and what must hold between the keys."""
+"""Configuration of RefineDet: the old zoo's flags and keys, names that set two keys, and rules between keys."""
 import json
 
 import pytest
@@ -8,7 +8,7 @@ from refinedet.src.model_utils.config import DEFAULT_CONFIG, InputError, load_co
 from refinedet.src.model_utils.configuration.schema import read_keys
 
 KEYS = read_keys(DEFAULT_CONFIG)
-# The old zoo's README and its configuration of VGG-16, names and values -> keys and values here; None: nothing reads it.
+# Name in the old zoo's README and VGG-16 configuration -> (value there, our key); None: nothing reads it.
 OLD = {
     "device_num": (1, None), "lr": (0.05, "base_lr"), "dataset": ("coco", "dataset"), "epoch_size": (500, "epoch_size"),
     "batch_size": (32, "batch_size"), "pre_trained_epoch_size": (0, "pre_trained_epoch_size"),
@@ -32,7 +32,7 @@ def value_of(config, name):
     return list(value) if isinstance(value, tuple) else value
 
 
-def test_old_keys_are_taken(tmp_path):
+def test_old_keys_are_accepted(tmp_path):
     (tmp_path / "old.yaml").write_text("".join(f"{name}: {json.dumps(value)}\n" for name, (value, _) in OLD.items()))
     config = load_config(tmp_path / "old.yaml")
     for name, (value, key) in OLD.items():
@@ -42,7 +42,7 @@ def test_old_keys_are_taken(tmp_path):
             assert name in RETIRED
 
 
-def test_old_flags_are_taken(caplog):
+def test_old_flags_are_accepted(caplog):
     config = parse_config(["--lr=0.02", "--image_shape=[512, 320]", "--run_online=True", "--pre_trained_epoch_size=0",
                            "--data_url=obs://x", "--num_gpus=8", "--keep_top_k=500", "--ann_file=a.json"])
     assert (config.base_lr, config.img_height, config.img_width, config.test_max_per_img, config.anno_path) == (
@@ -52,7 +52,7 @@ def test_old_flags_are_taken(caplog):
 
 
 @pytest.mark.parametrize("name", SEVERAL)
-def test_a_name_of_two_keys(name, tmp_path):
+def test_a_name_that_sets_two_keys(name, tmp_path):
     (tmp_path / "base.yaml").write_text(f"{name}: [512, 448]\n")
     (tmp_path / "top.yaml").write_text("__BASE__: base.yaml\nimg_width: 384\n")
     for path, size in (("base", (512, 448)), ("top", (512, 384))):
@@ -103,13 +103,13 @@ def test_every_key_has_help_and_a_section():
     assert all(key.help and key.section != "Keys" for key in KEYS.values())
 
 
-def test_old_names_are_no_keys():
+def test_old_names_are_not_keys():
     assert not (set(ALIASES) | set(RETIRED) | set(SEVERAL)) & set(KEYS)
     assert {*ALIASES.values(), *(name for names in SEVERAL.values() for name in names)} <= set(KEYS)
 
 
 def test_keys_of_one_trunk_say_so():
-    """In their help: with the other they do nothing."""
+    """Their help names the trunk, because they do nothing with the other one."""
     beginnings = {"vgg16": ("vgg_", "fc_", "extra_", "l2norm_", "batch_norm"), "resnet101": ("resnet_", "stride_in", "stem_")}
     for name, key in KEYS.items():
         for trunk, mark in beginnings.items():

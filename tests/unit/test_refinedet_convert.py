@@ -1,4 +1,4 @@
-"""Conversion of VGG-16 and RefineDet weights of PyTorch: each name to its place, pixels, the classifier, faults."""
+"""Conversion of PyTorch's VGG-16 and RefineDet weights: names, pixel normalisation, the classifier, and errors."""
 import json
 import re
 
@@ -16,14 +16,14 @@ from refinedet.src.refinedet import build_network
 from tests.unit.test_refinedet_parity import our_name
 
 WIDTHS = (4, 4, 8, 8, 8)
-# Layers of VGG-16 as its authors count them, and their place in torchvision's list.
+# VGG-16 layers by their authors' names, and their index in torchvision's list.
 LAYERS = [("conv1_1", 0), ("conv1_2", 2), ("conv2_1", 5), ("conv2_2", 7), ("conv3_1", 10), ("conv3_2", 12), ("conv3_3", 14),
           ("conv4_1", 17), ("conv4_2", 19), ("conv4_3", 21), ("conv5_1", 24), ("conv5_2", 26), ("conv5_3", 28)]
 SPREAD, MEAN = np.array([0.229, 0.224, 0.225]), np.array([0.485, 0.456, 0.406])
 
 
 def trunk(form: str) -> dict:
-    """A narrow VGG-16 with the names of `form`."""
+    """A narrow VGG-16 with names of the pattern `form`."""
     rng, arrays, inputs = np.random.default_rng(0), {}, 3
     for layer, index in LAYERS:
         outputs = WIDTHS[int(layer[4]) - 1]
@@ -56,7 +56,7 @@ def test_names_of_a_detector(theirs):
 
 @pytest.mark.parametrize("name", [
     "vgg.1.weight", "tcb0.1.weight", "tcb2.0.bias", "priors.0.weight", "arm_loc.0.scale", "vgg.weight"])
-def test_names_that_are_none(name):
+def test_unknown_names(name):
     assert translate(name, "refinedet") is None
 
 
@@ -71,7 +71,7 @@ def test_every_convolution_of_a_trunk_goes_to_its_place():
 
 
 def test_pixels_of_torchvision():
-    """conv1_1 gives the same for x - (123, 117, 104) as torchvision's for (x / 255 - mean) / std."""
+    """conv1_1 computes from x - (123, 117, 104) what torchvision's computes from (x / 255 - mean) / std."""
     arrays = torchvision()
     tensors, _ = convert_vgg(arrays, "torchvision", "file")
     patch = np.random.default_rng(3).uniform(0, 255, (3, 3, 3))
@@ -84,7 +84,7 @@ def test_pixels_of_torchvision():
 
 
 def test_classifier_becomes_dilated_convolutions():
-    """Each neuron that is kept sees every third cell of the 7 x 7 that it saw, with its own weights."""
+    """Each kept neuron keeps its weights for every third cell of its 7 x 7 window."""
     arrays = torchvision()
     tensors, left_out = convert_vgg(arrays, "torchvision", "file")
     fc6, full = tensors["backbone.fc6.weight"], arrays["classifier.0.weight"]
@@ -122,11 +122,11 @@ def convert(tmp_path, arrays, *flags) -> str:
     return tmp_path / "o.ckpt"
 
 
-def test_a_converted_trunk_is_what_training_starts_from(tmp_path, capsys):
+def test_training_starts_from_a_converted_trunk(tmp_path, capsys):
     path = convert(tmp_path, torchvision())
-    told = capsys.readouterr().out
-    assert "used: 30 parameters" in told and "left out: classifier.6.weight, classifier.6.bias" in told
-    assert "missing: backbone.conv6_1.weight, backbone.conv6_1.bias, " in told and "less 123, 117, 104" in told
+    output = capsys.readouterr().out
+    assert "used: 30 parameters" in output and "left out: classifier.6.weight, classifier.6.bias" in output
+    assert "missing: backbone.conv6_1.weight, backbone.conv6_1.bias, " in output and "less 123, 117, 104" in output
     assert not path.with_suffix(".yaml").exists()
     net = build_network(load_config(overrides={"vgg_channels": list(WIDTHS), "fc_channels": 4, "extra_channels": [4, 4],
                                                "tcb_channels": 4}))
@@ -136,13 +136,13 @@ def test_a_converted_trunk_is_what_training_starts_from(tmp_path, capsys):
 
 
 def test_parity_of_an_imagenet_vgg_without_classifier(parity_dir, tmp_path, capsys):
-    """The 13 convolutions, in half precision, at their full widths: training starts from them, fc6 and fc7 are initialised."""
+    """Training starts from the 13 convolutions, in half precision at full width; fc6 and fc7 are initialised."""
     source = parity_dir.parent / "weights" / "vgg16_imagenet_torchvision_half.npz"
     if not source.is_file():
         pytest.skip(f"no such file: {source}")
     convert_checkpoint.main([f"--ckpt_file={source}", f"--output_file={tmp_path / 'o.ckpt'}"])
-    told = capsys.readouterr().out
-    assert "used: 26 parameters" in told and "missing: backbone.fc6.weight, backbone.fc6.bias, " in told
+    output = capsys.readouterr().out
+    assert "used: 26 parameters" in output and "missing: backbone.fc6.weight, backbone.fc6.bias, " in output
     net = build_network(load_config(overrides={"fc_channels": 4, "extra_channels": [4, 4], "tcb_channels": 4}))
     missing = load_pretrained(net, tmp_path / "o.ckpt")
     weights = {param.name: param.asnumpy() for param in net.get_parameters()}
@@ -159,7 +159,7 @@ def test_parity_of_an_imagenet_vgg_without_classifier(parity_dir, tmp_path, caps
 
 
 def changed(arrays: dict) -> dict:
-    """A reduced trunk with other arrays; None takes one away."""
+    """A reduced trunk with other arrays; None removes one."""
     return {name: value for name, value in {**reduced(), **arrays}.items() if value is not None}
 
 
@@ -173,14 +173,14 @@ def changed(arrays: dict) -> dict:
     (reduced(), ("--source=torchvision",), "--source: torchvision, but the names in .* are those of reducedfc"),
     (reduced(), ("--output_file=x.pth",), "must end with .ckpt"), (reduced(), ("--source=vgg",), "'vgg'"),
 ], ids=str)
-def test_faults_are_told(tmp_path, arrays, flags, said):
+def test_faults(tmp_path, arrays, flags, said):
     with pytest.raises(InputError, match=said):
         convert(tmp_path, arrays, *flags)
     assert not (tmp_path / "o.ckpt").exists()
 
 
 def test_parity_a_whole_detector(parity_file, tmp_path):
-    """Every tensor at its place; and the configuration beside it runs, with the detections of the fixture."""
+    """Every tensor is in its place, and the written configuration reproduces the fixture's detections."""
     folder = parity_file("refinedet320_vgg16")
     source, output = folder / "refinedet320_vgg16_narrow.pth", tmp_path / "o.ckpt"
     convert_checkpoint.main([f"--ckpt_file={source}", f"--output_file={output}"])
@@ -191,9 +191,9 @@ def test_parity_a_whole_detector(parity_file, tmp_path):
     config = load_config(output.with_suffix(".yaml"))
     net = build_network(config)
     load_checkpoint_into(net, output)
-    picture = cv2.imread(str(folder / "image_1.png"))[..., ::-1].astype(np.float32) - np.array(config.image_mean, np.float32)
+    image = cv2.imread(str(folder / "image_1.png"))[..., ::-1].astype(np.float32) - np.array(config.image_mean, np.float32)
     boxes, scores, labels, valid = (value.asnumpy()[0] for value in net.predict(
-        ms.Tensor(np.ascontiguousarray(picture.transpose(2, 0, 1)[None])), ms.ops.ones((1, 6))))
+        ms.Tensor(np.ascontiguousarray(image.transpose(2, 0, 1)[None])), ms.ops.ones((1, 6))))
     wanted = [item for item in json.loads((folder / "expected_detections.json").read_text()) if item["image_id"] == 1]
     assert valid.sum() == len(wanted)
     left = np.clip(boxes, 0, 320)
@@ -203,7 +203,7 @@ def test_parity_a_whole_detector(parity_file, tmp_path):
         assert ((near < 0.05) & (labels == item["category_id"]) & (np.abs(scores - item["score"]) < 1e-4)).any(), item
 
 
-def test_a_detector_of_voc_has_its_names(tmp_path):
+def test_a_voc_detector_gets_voc_class_names(tmp_path):
     from tests.narrow_refinedet import narrow_config
 
     config = narrow_config(num_classes=21, coco_classes=[])

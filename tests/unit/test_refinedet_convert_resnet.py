@@ -1,4 +1,4 @@
-"""Conversion of ResNets to RefineDet's trunk: what is written, and which keys are to be set."""
+"""Conversion of ResNets to RefineDet's trunk: the written file, and the keys to set."""
 import pickle
 
 import mindspore as ms
@@ -29,7 +29,7 @@ def torchvision() -> dict:
 
 
 def caffe2() -> dict:
-    """The same of R-101.pkl: norms are scale and shift."""
+    """The same part of R-101.pkl, whose norms are scale and shift."""
     arrays = torchvision()
     names = {"conv1.weight": "conv1_w", "bn1.weight": "res_conv1_bn_s", "bn1.bias": "res_conv1_bn_b",
              "layer1.0.conv1.weight": "res2_0_branch2a_w", "layer1.0.bn1.weight": "res2_0_branch2a_bn_s",
@@ -45,19 +45,19 @@ def convert(folder, arrays, *flags):
 
 @pytest.fixture(scope="module")
 def net():
-    """At full width, of few blocks."""
+    """RefineDet with ResNet-101 at full width, with one block per stage."""
     return build_network(load_config(DEFAULT_CONFIG.parent / "default_config_resnet101.yaml", {
         "resnet_block": [1, 1, 1, 1], "tcb_channels": 8, "resnet_head_channels": 8}))
 
 
-def test_torchvisions_weights(tmp_path, capsys, net):
+def test_torchvision_weights(tmp_path, capsys, net):
     arrays = torchvision()
     path = convert(tmp_path, arrays, "--source=resnet")
-    told = capsys.readouterr().out
-    assert "used: 10 parameters (2 convolutions with norms)" in told
-    assert "left out: 2 of the classifier: fc.weight, fc.bias" in told and "left out: 2 that count batches: " in told
-    assert "missing: layer1.0.conv2 ... layer4.2.conv3 (102 convolutions)" in told and "missing: res6, transfer conn" in told
-    assert (f"keys to set: backbone: resnet101; {TORCHVISION}\nwrote {path}\n") in told
+    text = capsys.readouterr().out
+    assert "used: 10 parameters (2 convolutions with norms)" in text
+    assert "left out: 2 of the classifier: fc.weight, fc.bias" in text and "left out: 2 that count batches: " in text
+    assert "missing: layer1.0.conv2 ... layer4.2.conv3 (102 convolutions)" in text and "missing: res6, transfer conn" in text
+    assert (f"keys to set: backbone: resnet101; {TORCHVISION}\nwrote {path}\n") in text
     missing = load_pretrained(net, path)
     assert not find_folded(net.backbone, missing) and len(missing) == len(list(net.get_parameters())) - 10
     for cell, place in ((net.backbone.conv1, ""), (net.backbone.layer1[0].conv1, "layer1.0.")):
@@ -65,26 +65,26 @@ def test_torchvisions_weights(tmp_path, capsys, net):
             np.testing.assert_array_equal(getattr(cell, ours).asnumpy(), arrays[place + theirs])
 
 
-def test_keys_that_are_told_are_keys():
+def test_reported_keys_are_valid():
     config = load_config(overrides={"backbone": "resnet101", **yaml.safe_load(f"{{{TORCHVISION}}}")})
     assert config.stem_pool == "padded" and not config.stride_in_1x1 and config.to_rgb
     np.testing.assert_allclose(config.image_mean, 255 * np.array([0.485, 0.456, 0.406]))
     np.testing.assert_allclose(config.image_std, 255 * np.array([0.229, 0.224, 0.225]), rtol=1e-6)
 
 
-def test_caffe2s_weights_are_found_folded(tmp_path, capsys, net):
+def test_caffe2_weights_are_recognised_as_folded(tmp_path, capsys, net):
     arrays = caffe2()
     path = convert(tmp_path, arrays)
-    told = capsys.readouterr().out
-    assert "pickle, part of a ResNet (blocks 1, 0, 0, 0), 7 tensors" in told and "left out: 1 of the classifier: fc1000_w" in told
-    assert "keys to set: backbone: resnet101; those of default_config_resnet101.yaml, as MSRA's weights need\n" in told
+    text = capsys.readouterr().out
+    assert "pickle, part of a ResNet (blocks 1, 0, 0, 0), 7 tensors" in text and "left out: 1 of the classifier: fc1000_w" in text
+    assert "keys to set: backbone: resnet101; those of default_config_resnet101.yaml, as MSRA's weights need\n" in text
     loaded = ms.load_checkpoint(str(path))
     np.testing.assert_array_equal(loaded["backbone.conv1.gamma"].asnumpy(), arrays["res_conv1_bn_s"])
     assert find_folded(net.backbone, load_pretrained(net, path)) == [net.backbone.conv1, net.backbone.layer1[0].conv1]
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_depth_is_that_of_the_blocks(name):
+def test_depth_follows_from_the_blocks(name):
     cells = dict.fromkeys(f"{cell}.weight" for cell in cell_shapes(BLOCKS[name]))
     assert BLOCKS[depth_of(cells)] == BLOCKS[name]
     assert depth_of(["conv1.weight", "layer1.0.conv1.weight"]) == "resnet_v1_101"
@@ -98,7 +98,7 @@ def test_depth_is_that_of_the_blocks(name):
     (torchvision(), ("--reverse_channels",), "^--reverse_channels: only for VGG-16; for a ResNet set to_rgb and image_mean$"),
     (torchvision(), ("--source=torchvision",), "^--source: torchvision, but the names in .* are those of resnet$"),
 ], ids=str)
-def test_faults_are_told(tmp_path, arrays, flags, said):
+def test_faults(tmp_path, arrays, flags, said):
     with pytest.raises(InputError, match=said):
         convert(tmp_path, arrays, *flags)
     assert not (tmp_path / "o.ckpt").exists()

@@ -1,4 +1,4 @@
-"""RefineDet's data from COCO, VOC and text: which keys name them, what is dropped, and what is told in one line."""
+"""RefineDet's data from COCO, VOC and text files: which keys name it, what is dropped, and one-line errors."""
 import json
 from pathlib import Path
 
@@ -17,18 +17,18 @@ LABELS = {"cat": 1, "dog": 2, "unicorn": 7}
 COCO_IDS = {"cat": 1, "dog": 3, "unicorn": 9}
 
 
-def write_set(source, folder, pictures) -> dict:
-    """The keys of a set. pictures: {name: [(class, x1, y1, x2, y2), ...]}, all of 40 x 30."""
+def write_set(source, folder, images) -> dict:
+    """Write a data set and return its keys. images: {name: [(class, x1, y1, x2, y2), ...]}, each 40 x 30 pixels."""
     if source == "voc":
-        image_dir, path = voc_set(folder, {name: voc_xml(f"{name}.jpg", items) for name, items in pictures.items()})
+        image_dir, path = voc_set(folder, {name: voc_xml(f"{name}.jpg", items) for name, items in images.items()})
     elif source == "other":
         lines = [" ".join([f"{name}.jpg", *(",".join(map(str, [*box, LABELS[kind]])) for kind, *box in items)])
-                 for name, items in pictures.items()]
-        image_dir, path = txt_set(folder, "\n".join(lines), [f"{name}.jpg" for name in pictures])
+                 for name, items in images.items()]
+        image_dir, path = txt_set(folder, "\n".join(lines), [f"{name}.jpg" for name in images])
     else:
         image_dir, path = coco_set(folder, [], images=0)
         content = json.loads(path.read_text())
-        for number, (name, items) in enumerate(pictures.items(), 1):
+        for number, (name, items) in enumerate(images.items(), 1):
             draw(image_dir / f"{name}.jpg", seed=number)
             content["images"].append({"id": number, "file_name": f"{name}.jpg", "width": 40, "height": 30})
             content["annotations"] += [annotation(100 * number + k, number, [x1, y1, x2 - x1, y2 - y1], COCO_IDS[kind])
@@ -54,7 +54,7 @@ def test_all_formats_arrive(source, tmp_path):
     config = make_config(tmp_path, **write_set(source, tmp_path, {**GOOD, "empty": []}),
                          flip_ratio=0.0, expand_ratio=0.0, photo_ratio=0.0, crop_ratio=0.0)
     train, val = prepare_data(config, train=True), prepare_data(config, train=False)
-    assert (train.count, val.count) == (2, 3)       # without the empty one, and with it
+    assert (train.count, val.count) == (2, 3)       # only training drops the image without objects
     assert train.class_names == ["background", "cat", "dog"]
     image, info, boxes, labels, valid, ids = first_batch(config, train)
     assert image.shape == (2, 3, 64, 64) and info[:, :2].tolist() == [[64, 64]] * 2
@@ -63,9 +63,9 @@ def test_all_formats_arrive(source, tmp_path):
     np.testing.assert_allclose(rows[(1,)], [[2, 3, 30, 25] * scale], rtol=1e-5)
     np.testing.assert_allclose(rows[(2, 1)], [[5, 5, 20, 20] * scale, [10, 2, 38, 28] * scale], rtol=1e-5)
     found = [number for batch in EvalBatches(val.files, val.count, build_preprocess(config)) for number in batch.image_id]
-    truth = val.ground_truth()
-    assert len(found) == 3 and set(found) == {item["id"] for item in truth["images"]}
-    assert len(truth["annotations"]) == 3
+    ground_truth = val.ground_truth()
+    assert len(found) == 3 and set(found) == {item["id"] for item in ground_truth["images"]}
+    assert len(ground_truth["annotations"]) == 3
 
 
 BAD_OBJECTS = {"without area": (("cat", 9, 9, 9, 20), "box without area"),
@@ -77,12 +77,12 @@ BAD_OBJECTS = {"without area": (("cat", 9, 9, 9, 20), "box without area"),
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("fault", BAD_OBJECTS)
-def test_bad_objects_are_told_and_the_others_train(source, fault, tmp_path, caplog):
-    bad, told = BAD_OBJECTS[fault]
+def test_bad_objects_are_reported_and_the_others_train(source, fault, tmp_path, caplog):
+    bad, reported = BAD_OBJECTS[fault]
     config = make_config(tmp_path, **write_set(source, tmp_path, {**GOOD, "c": [bad, ("dog", 3, 3, 33, 23)]}))
     info = prepare_data(config, train=True)
     assert info.count == 3
-    assert any(message.startswith(f"1 x {told}") for message in caplog.messages), caplog.messages
+    assert any(message.startswith(f"1 x {reported}") for message in caplog.messages), caplog.messages
     image, _, boxes, labels, valid, _ = first_batch(config, info, batch_size=3)
     assert np.isfinite(image).all() and np.isfinite(boxes).all() and set(labels[valid].tolist()) <= {1, 2}
     assert (boxes[valid][:, 2:] > boxes[valid][:, :2]).all()
@@ -90,15 +90,15 @@ def test_bad_objects_are_told_and_the_others_train(source, fault, tmp_path, capl
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("fault", ["missing", "cut", "no picture"])
-def test_bad_pictures_are_told_and_the_others_train(source, fault, tmp_path, caplog):
+def test_bad_images_are_reported_and_the_others_train(source, fault, tmp_path, caplog):
     keys = write_set(source, tmp_path, {**GOOD, "c": [("dog", 3, 3, 33, 23)]})
-    (picture,) = tmp_path.rglob("c.jpg")
+    (image_file,) = tmp_path.rglob("c.jpg")
     if fault == "missing":
-        picture.unlink()
+        image_file.unlink()
     elif fault == "cut":
-        cut(picture, 0.5)
+        cut(image_file, 0.5)
     else:
-        picture.write_text("<html>404</html>")
+        image_file.write_text("<html>404</html>")
     config = make_config(tmp_path, **keys)
     info = prepare_data(config, train=True)
     assert info.count == 2 and "c.jpg" in caplog.text.replace("called c", "c.jpg")
@@ -106,7 +106,7 @@ def test_bad_pictures_are_told_and_the_others_train(source, fault, tmp_path, cap
 
 
 def spoil(source, keys, fault) -> dict:
-    """The keys with one fault that ends the work."""
+    """Return the keys of the set with one fatal fault."""
     path, image_dir = keys["anno_path"], keys["image_dir"]
     if fault == "no pictures":
         return {**keys, "image_dir": f"{image_dir} not"}
@@ -124,19 +124,19 @@ def spoil(source, keys, fault) -> dict:
     return keys
 
 
-TOLD = {"no pictures": "image_dir: no such folder: ", "no annotations": "anno_path: no such f",
-        "not given": "anno_path is required",
+TEXTS = {"no pictures": "image_dir: no such folder: ", "no annotations": "anno_path: no such f",
+         "not given": "anno_path is required",
         "number of classes": "num_classes: 5, but ", "other classes": "", "unreadable": "", "empty": ""}
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("fault", TOLD)
-def test_what_ends_the_work_is_one_line_that_names_it(source, fault, tmp_path, message):
+@pytest.mark.parametrize("fault", TEXTS)
+def test_a_fatal_fault_is_one_line_that_names_it(source, fault, tmp_path, message):
     keys = spoil(source, write_set(source, tmp_path, GOOD), fault)
-    told = message(prepare_data, make_config(tmp_path, **keys), train=True)
-    assert told.startswith(TOLD[fault]), told
-    if not TOLD[fault]:
-        assert keys["anno_path"] in told
+    reported = message(prepare_data, make_config(tmp_path, **keys), train=True)
+    assert reported.startswith(TEXTS[fault]), reported
+    if not TEXTS[fault]:
+        assert keys["anno_path"] in reported
 
 
 # ----------------------------------------------------------------------------------------------------------- voc_root
@@ -152,14 +152,14 @@ def voc_root(tmp_path) -> dict:
     return {"dataset": "voc", "voc_root": str(tmp_path / "VOC 2007"), "image_set": "trainval", "val_image_set": "test"}
 
 
-def test_voc_root_has_pictures_annotations_and_lists(tmp_path):
+def test_voc_root_has_images_annotations_and_lists(tmp_path):
     config = make_config(tmp_path, **voc_root(tmp_path))
     train, val = prepare_data(config, train=True), prepare_data(config, train=False, in_training=True)
     assert (train.count, val.count) == (2, 1)
-    truth = val.ground_truth()
-    assert [item["file_name"] for item in truth["images"]] == ["c.jpg"] and truth["annotations"][0]["difficult"] == 1
+    ground_truth = val.ground_truth()
+    assert [item["file_name"] for item in ground_truth["images"]] == ["c.jpg"] and ground_truth["annotations"][0]["difficult"] == 1
     assert first_batch(config, train)[4].any()
-    scores = voc_ap(truth, [])
+    scores = voc_ap(ground_truth, [])
     assert scores.per_class["dog"]["difficult"] == 1 and scores.figures == {"mAP": -1.0, "mAP_11": -1.0}
 
 
@@ -174,28 +174,28 @@ def test_which_keys_name_which_set():
     assert find(False, **both) == find(False, True, **both) == (*folders, "test")
     assert find(True, image_dir="/i") == ("/i", "/v/Annotations", None)
     assert find(False, image_set="test") == (*folders, "test")              # eval.py --image_set
-    assert find(False, True, image_set="trainval") == ("", "", None)        # not what was trained on
+    assert find(False, True, image_set="trainval") == ("", "", None)        # never the training images
     assert find(True, dataset="coco", coco_root="/c")[0] == "/c/train2017"
 
 
-def test_what_voc_root_lacks_is_named(tmp_path, message):
+def test_missing_parts_of_voc_root_are_named(tmp_path, message):
     keys = voc_root(tmp_path)
     assert message(prepare_data, make_config(tmp_path, **{**keys, "voc_root": "/no"}), train=True) == \
         "voc_root: no such folder: /no"
-    told = message(prepare_data, make_config(tmp_path, **{**keys, "val_image_set": ""}), train=False, in_training=True)
-    assert told.startswith("val_image_set is required for run_eval: give --val_image_set, or --val_ratio=0.2")
-    told = message(prepare_data, make_config(tmp_path, dataset="voc"), train=True)
-    assert told == "image_dir is required: give --voc_root or --image_dir"
-    told = message(prepare_data, make_config(tmp_path, **{**keys, "image_set": "train"}), train=True)
-    assert told.startswith("train: no such list of images")
+    reported = message(prepare_data, make_config(tmp_path, **{**keys, "val_image_set": ""}), train=False, in_training=True)
+    assert reported.startswith("val_image_set is required for run_eval: give --val_image_set, or --val_ratio=0.2")
+    reported = message(prepare_data, make_config(tmp_path, dataset="voc"), train=True)
+    assert reported == "image_dir is required: give --voc_root or --image_dir"
+    reported = message(prepare_data, make_config(tmp_path, **{**keys, "image_set": "train"}), train=True)
+    assert reported.startswith("train: no such list of images")
     (tmp_path / "VOC 2007" / "JPEGImages").rename(tmp_path / "pictures")
-    told = message(prepare_data, make_config(tmp_path, **keys), train=True)
-    assert told.startswith("image_dir: no such folder: ") and told.endswith("JPEGImages")
+    reported = message(prepare_data, make_config(tmp_path, **keys), train=True)
+    assert reported.startswith("image_dir: no such folder: ") and reported.endswith("JPEGImages")
 
 
 @pytest.mark.parametrize("model", ["faster_rcnn", "refinedet"])
 def test_eval_prints_and_writes_voc_ap(model, tmp_path, run_command):
-    """Of the two objects of a, one is found, and that of b, which is difficult, is not."""
+    """One of the two objects in image a is found; the difficult object in image b is not."""
     folder = tmp_path / "VOC 2007"
     keys = write_set("voc", folder, {"a": [("cat", 2, 3, 30, 25), ("dog", 5, 5, 20, 20)], "b": [("dog", 5, 5, 20, 20)]})
     xml = folder / "Annotations" / "b.xml"

@@ -1,4 +1,4 @@
-"""Parts of RefineDet's trunk that do not train, and learnt statistics where a step is skipped."""
+"""Frozen parts of RefineDet's trunk, and learnt statistics after a skipped step."""
 import numpy as np
 import pytest
 
@@ -28,7 +28,7 @@ def test_what_is_frozen(overrides, stages, frozen):
     assert still == {name for name in every if name.split(".")[0] in frozen}
 
 
-def test_frozen_parts_stay_and_a_skipped_step_leaves_statistics(eager):
+def test_frozen_parts_stay_and_a_skipped_step_changes_nothing(eager):
     config = narrow_refinedet.narrow_config(frozen_stages=2, batch_norm=True, num_gts=4, img_width=64)
     net = narrow_refinedet.narrow_network(config)
     step = TrainStep(net, LOSS_NAMES, momentum=0.9, weight_decay=1e-3, loss_scale=LossScale(64.0))
@@ -37,13 +37,13 @@ def test_frozen_parts_stay_and_a_skipped_step_leaves_statistics(eager):
         return {param.name: param.asnumpy().copy() for param in net.get_parameters()}
 
     image, info = pictures(config, 2)
-    truth = objects(config, [[(1, 4, 4, 50, 60)], [(2, 10, 20, 40, 44)]])
+    targets = objects(config, [[(1, 4, 4, 50, 60)], [(2, 10, 20, 40, 44)]])
     start = values()
-    assert step((image, info, *truth), 0.01).applied
+    assert step((image, info, *targets), 0.01).applied
     after = values()
     moved = {name for name in start if not np.array_equal(start[name], after[name])}
     assert not [name for name in moved if name.startswith(("backbone.conv1_", "backbone.conv2_"))]
     assert {"backbone.conv3_1.weight", "backbone.conv3_1.moving_mean", "backbone.conv4_3_norm.scale"} <= moved
     step.loss_scale.value = 3e38        # the gradients overflow
-    assert not step((image * 2, info, *truth), 0.01).applied
+    assert not step((image * 2, info, *targets), 0.01).applied
     assert all(np.array_equal(value, after[name]) for name, value in values().items())

@@ -1,4 +1,4 @@
-"""The first weights of RefineDet's trunk."""
+"""Initial weights of RefineDet's trunk."""
 import types
 
 import numpy as np
@@ -13,13 +13,13 @@ WIDTHS = ((8, 8, 16, 16, 16), 32, (8, 16))
 
 
 @pytest.fixture
-def pictures():
-    """Bytes less their mean, as they come from the loader: far from variance 1."""
+def images():
+    """Bytes less their mean (3, 3, 64, 64), as from the loader: the variance is far from 1."""
     return Tensor(np.random.default_rng(0).integers(-110, 140, (3, 3, 64, 64)).astype(np.float32))
 
 
 def outputs_of(backbone, images) -> dict:
-    """What each convolution gives, walked through by hand."""
+    """Output of each convolution by name, from a forward pass written out."""
     found, x = {}, images
     for name in ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3",
                  "conv5_1", "conv5_2", "conv5_3", "fc6", "fc7", "conv6_1", "conv6_2"):
@@ -32,7 +32,7 @@ def outputs_of(backbone, images) -> dict:
 
 
 def standardised(y) -> bool:
-    """Every channel over pictures and pixels; of few pixels float32 leaves a little."""
+    """Whether every channel has mean 0 and variance 1, within float32's rounding."""
     return np.abs(y.mean((0, 2, 3))).max() < 1e-3 and np.abs(y.std((0, 2, 3)) - 1).max() < 1e-3
 
 
@@ -40,37 +40,37 @@ def config(**values):
     return types.SimpleNamespace(**{"pre_trained": "", "calibrate_init": "auto", "coco_classes": (), **values})
 
 
-def set_weights(backbone, pictures, **values):
+def set_weights(backbone, images, **values):
     net = types.SimpleNamespace(backbone=backbone, tcb=TransferConnections(backbone.out_channels, 8),
                                 get_parameters=backbone.get_parameters)
-    init_params.set_first_weights(net, config(**values), lambda epoch, start: iter([(pictures, None), (pictures, None)] * 9))
+    init_params.set_first_weights(net, config(**values), lambda epoch, start: iter([(images, None), (images, None)] * 9))
 
 
-def test_every_channel_gets_mean_0_and_variance_1(pictures):
-    """Of all pictures that it sees; a batch is there three times here."""
+def test_every_channel_gets_mean_0_and_variance_1(images):
+    """The statistics are those of all images seen; here a batch is repeated."""
     backbone = Vgg16(*WIDTHS)
-    assert not standardised(outputs_of(backbone, pictures)["conv1_1"])
-    set_weights(backbone, pictures)
-    for name, y in outputs_of(backbone, Tensor(np.concatenate([pictures.asnumpy()] * 3)[:8])).items():
+    assert not standardised(outputs_of(backbone, images)["conv1_1"])
+    set_weights(backbone, images)
+    for name, y in outputs_of(backbone, Tensor(np.concatenate([images.asnumpy()] * 3)[:8])).items():
         assert standardised(y), name
 
 
-def test_given_weights_stay(pictures, monkeypatch):
+def test_given_weights_stay(images, monkeypatch):
     backbone = Vgg16(*WIDTHS)
     given = {param.name: param.asnumpy().copy() for param in backbone.get_parameters() if param.name.startswith("conv1")}
     missing = [param.name for param in backbone.get_parameters() if param.name not in given]
     monkeypatch.setattr(init_params, "load_pretrained", lambda net, path, classes: missing)
     monkeypatch.setattr(init_params, "pretrained_file", lambda config: config.pre_trained)
-    set_weights(backbone, pictures, pre_trained="some.ckpt")
+    set_weights(backbone, images, pre_trained="some.ckpt")
     for param in backbone.get_parameters():
         if param.name in given:
             np.testing.assert_array_equal(param.asnumpy(), given[param.name])
-    assert standardised(outputs_of(backbone, Tensor(np.concatenate([pictures.asnumpy()] * 3)[:8]))["conv5_3"])
+    assert standardised(outputs_of(backbone, Tensor(np.concatenate([images.asnumpy()] * 3)[:8]))["conv5_3"])
 
 
-def test_never_leaves_all_as_it_was(pictures):
+def test_calibration_can_be_switched_off(images):
     backbone = Vgg16(*WIDTHS)
     before = {param.name: param.asnumpy().copy() for param in backbone.get_parameters()}
-    set_weights(backbone, pictures, calibrate_init="never")
+    set_weights(backbone, images, calibrate_init="never")
     for param in backbone.get_parameters():
         np.testing.assert_array_equal(param.asnumpy(), before[param.name])

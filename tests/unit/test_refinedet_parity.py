@@ -1,7 +1,7 @@
 """RefineDet against the parity fixture: maps, heads, boxes, detections, matches, mined negatives, losses and gradients.
 
-The fixture's reference follows the authors' Caffe code; the tolerances are those that its README suggests. Those of gradients are
-ours: the fixture's are of float64, and all sides of ReLUs and poolings are settled as there. Measured: norms 5e-6, whole 9e-6.
+The fixture's reference follows the authors' Caffe code. Its README suggests the tolerances, except those of gradients: the
+fixture's gradients are float64, and our ReLUs and poolings take the same sides. Measured: norms 5e-6, whole 9e-6.
 The plain network is compiled; with Winograd convolutions or other limits it runs operator by operator.
 """
 import json
@@ -26,7 +26,7 @@ from tests.isolated import isolated
 from tests.relu_sides import Settler, settle_refinedet
 
 SIDE, ANCHORS, MEAN_RGB = 320, 6375, (123, 117, 104)
-# Index in the port's list of layers -> ours.
+# Index in the port's list of layers -> our name.
 TRUNK = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33), (
     "conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3", "conv5_1",
     "conv5_2", "conv5_3", "fc6", "fc7")))
@@ -34,7 +34,7 @@ MAPS = ("source_conv4_3_norm", "source_conv5_3_norm", "source_fc7", "source_conv
 
 
 def our_name(theirs: str) -> str:
-    """Our parameter of the port's."""
+    """Our name of the port's parameter."""
     part, _, leaf = theirs.rpartition(".")
     match = re.fullmatch(r"vgg\.(\d+)", part)
     if match:
@@ -53,7 +53,7 @@ def our_name(theirs: str) -> str:
 
 
 def build(per_class=400, most=200, fast=False) -> RefineDet:
-    """The fixture's network: all widths an eighth."""
+    """The fixture's network, with all widths divided by eight."""
     backbone = Vgg16((8, 16, 32, 64, 64), 128, (32, 64), fast=fast)
     channels = backbone.out_channels
     generator = AnchorGenerator([4.0], [1.0, 0.5, 2.0], STRIDES, center_offset=0.5)
@@ -74,7 +74,7 @@ def load(net, folder) -> None:
 
 
 class Stages(nn.Cell):
-    """Everything that the fixture holds of inference."""
+    """All inference outputs that the fixture holds."""
 
     def __init__(self, net):
         super().__init__(auto_prefix=False)
@@ -98,8 +98,8 @@ class Fixture:
         self.image = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2), np.float32)
         self.info = np.tile(np.float32([SIDE, SIDE, 1, 1, SIDE, SIDE]), (3, 1))
 
-    def truth(self, slots=8) -> tuple:
-        """gt_boxes (3, G, 4) in pixels, gt_labels, gt_valid."""
+    def targets(self, slots=8) -> tuple:
+        """gt_boxes (3, G, 4) in pixels, gt_labels (3, G), gt_valid (3, G)."""
         boxes, labels = np.zeros((3, slots, 4), np.float32), np.zeros((3, slots), np.int32)
         for i in range(3):
             mine = self.arrays["gt_image"] == i + 1
@@ -134,7 +134,7 @@ def answers(request, fixture):
     return fixture.run(fast=request.param)
 
 
-def test_preprocessing_is_the_fixtures(fixture):
+def test_preprocessing_matches_the_fixture(fixture):
     np.testing.assert_array_equal(fixture.image[0, :, :4, :4].ravel(), fixture.arrays["input_image1_corner"].ravel())
     np.testing.assert_allclose(fixture.image.mean((0, 2, 3), dtype=np.float64), fixture.arrays["input_mean_per_channel"], atol=1e-3)
 
@@ -167,7 +167,7 @@ def test_anchors(fixture):
 
 @pytest.mark.parametrize(("settings", "limits"), [("paper", (400, 200)), ("caffe", (1000, 500))])
 def test_detections(fixture, settings, limits):
-    """As sets of (class, box): the order among nearly equal scores is free."""
+    """Detections are compared as sets of (class, box), because nearly equal scores have no fixed order."""
     boxes, scores, labels, valid = fixture.run(per_class=limits[0], most=limits[1])[15:]
     for i in range(3):
         want = fixture.arrays[f"det_{settings}_{i + 1}"]
@@ -183,7 +183,7 @@ def test_detections(fixture, settings, limits):
 
 
 def test_results_in_pixels(fixture, answers):
-    """COCO results, clipped to the picture."""
+    """COCO results, clipped to the image."""
     from refinedet.src.model_utils.evaluation.detections import to_results
 
     outputs = answers[15:]
@@ -208,7 +208,7 @@ def compute_step(folder, fast) -> tuple:
         losses = ms.ops.stack(net(*inputs))
         return losses.sum(), losses
 
-    boxes, labels, valid = (Tensor(x) for x in fixture.truth())
+    boxes, labels, valid = (Tensor(x) for x in fixture.targets())
     inputs = Tensor(fixture.image), Tensor(fixture.info), boxes, labels, valid
     (_, losses), grads = ms.jit(ms.value_and_grad(forward, None, params, has_aux=True))(*inputs)
     return settler.moved / settler.seen, losses.asnumpy(), {param.name: grad.asnumpy() for param, grad in zip(params, grads)}
@@ -216,7 +216,7 @@ def compute_step(folder, fast) -> tuple:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "fast"])
 def training(request, fixture):
-    """Losses and gradients."""
+    """(losses, gradients by name)."""
     moved, *found = isolated(compute_step, fixture.folder, request.param, eager=request.param)
     assert moved < 1e-3
     return found
@@ -243,9 +243,9 @@ def test_gradients(fixture, training):
 
 @pytest.mark.parametrize("stage", ["arm", "odm"])
 def test_matches_and_mined_negatives(fixture, stage):
-    """Of the fixture's own boxes and logits: exactly."""
+    """Given the fixture's boxes and logits, both equal the fixture's exactly."""
     net = build()
-    arrays, (boxes, _, valid) = fixture.arrays, fixture.truth()
+    arrays, (boxes, _, valid) = fixture.arrays, fixture.targets()
     anchors = net.anchors_of(Tensor(fixture.image)) if stage == "arm" else Tensor(arrays["refined_anchors"] * SIDE)
     matched = ms.jit(net.matcher)(overlaps(anchors, Tensor(boxes), Tensor(valid))).asnumpy()
     np.testing.assert_array_equal(matched, arrays[f"{stage}_match"])

@@ -1,4 +1,4 @@
-"""Matching, mining, losses and the last step of RefineDet against plain loops."""
+"""RefineDet's matching, mining, losses and final detections, against plain loops."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("eager")
 
 
 def pairs_by_hand(iou) -> np.ndarray:
-    """One image (G, A): the largest of all, again and again."""
+    """IoU (G, A) of one image: repeatedly pair the object and the anchor with the largest IoU."""
     left, own = iou.copy(), np.full(iou.shape[1], -1)
     while left.size and left.max() > 1e-6:
         g, a = np.unravel_index(left.argmax(), left.shape)
@@ -38,10 +38,10 @@ def random_boxes(rng, *shape, side=64, least=4):
     return np.concatenate([corner, corner + rng.uniform(least, side / 2, (*shape, 2))], -1).astype(np.float32)
 
 
-def test_bipartite_pairs_like_the_loop():
+def test_bipartite_matches_the_loop():
     rng = np.random.default_rng(0)
     iou = rng.random((4, 9, 40)).astype(np.float32)
-    iou[0, :, 3] += 1                    # all objects want one anchor, then another
+    iou[0, :, 3] += 1                    # all objects prefer one anchor, then another
     iou[0, :, 4] += 0.5
     iou[1, 5:] = -1                      # empty slots
     iou[2] = -1
@@ -51,13 +51,13 @@ def test_bipartite_pairs_like_the_loop():
         np.testing.assert_array_equal(mine, pairs_by_hand(image))
 
 
-def test_bipartite_takes_back_nothing():
-    """The second object's first choice goes to the third; its next best is the first's best, which it overlaps more."""
+def test_bipartite_never_revises_a_pair():
+    """The third object takes the second's best anchor; the second takes the first's best, which it overlaps more."""
     iou = np.array([[[0.6, 0.1, 0.2], [0.7, 0.8, 0.3], [0.0, 0.9, 0.1]]], np.float32)
     np.testing.assert_array_equal(ms.jit(Bipartite())(Tensor(iou)).asnumpy(), [[1, 2, 0]])
 
 
-def test_matcher_adds_what_overlaps_enough():
+def test_matcher_adds_anchors_above_the_threshold():
     rng = np.random.default_rng(1)
     anchors, boxes = random_boxes(rng, 2, 200), random_boxes(rng, 2, 6)
     valid = np.array([[True] * 4 + [False] * 2, [False] * 6])
@@ -134,10 +134,10 @@ def detections_by_hand(boxes, scores, score_thr, iou_thr, per_class, most):
 
 @pytest.mark.parametrize(("per_class", "most", "total"), [(400, 200, 4000), (10, 200, 4000), (400, 5, 4000), (400, 8, 40)])
 def test_detector(per_class, most, total):
-    """`total`, where it bites, changes nothing as long as enough remains."""
+    """A `total` that cuts candidates changes nothing as long as enough remain."""
     rng = np.random.default_rng(4)
     boxes = random_boxes(rng, 2, 60)
-    boxes[0, 0] = [-40, -30, 500, 90]    # beyond the picture of 64 pixels: not clipped before NMS
+    boxes[0, 0] = [-40, -30, 500, 90]    # beyond the image of 64 pixels: not clipped before NMS
     scores = (rng.random((2, 60, 3)) ** 2).astype(np.float32)
     scores[1] = 0
     got = Detector(3, 0.3, 0.45, per_class, total, most, 64)(Tensor(boxes), Tensor(scores))
@@ -152,7 +152,7 @@ def test_detector(per_class, most, total):
 def test_l2norm_and_its_gradient():
     rng = np.random.default_rng(5)
     x = rng.normal(0, 3, (2, 6, 3, 4)).astype(np.float32)
-    x[0, :, 1, 2] = 0                    # ReLU may leave nothing of a pixel
+    x[0, :, 1, 2] = 0                    # ReLU may zero all channels of a pixel
     norm = L2Norm(6, 10.0)
     want = 10 * x / np.sqrt((x.astype(np.float64) ** 2).sum(1, keepdims=True) + 1e-10)
     np.testing.assert_allclose(norm(Tensor(x)).asnumpy(), want, atol=1e-5)
@@ -172,8 +172,8 @@ def test_l2norm_and_its_gradient():
         np.testing.assert_allclose(gradient[index], (up - down) / (2 * step), rtol=1e-3, atol=1e-3)
 
 
-def test_transfer_connections_add_what_is_coarser():
-    """The finest map sees the coarsest source through the transposed convolutions, the coarsest sees itself alone."""
+def test_transfer_connections_add_coarser_maps():
+    """The finest map sees the coarsest source through transposed convolutions; the coarsest map sees only its own source."""
     rng = np.random.default_rng(6)
     tcb = TransferConnections([4, 4, 4], 4)
     sources = [rng.normal(size=(1, 4, side, side)).astype(np.float32) for side in (8, 4, 2)]
@@ -189,7 +189,7 @@ def test_transfer_connections_add_what_is_coarser():
 
 
 @pytest.mark.parametrize(("classes", "side", "count"), [(21, 320, 34_440_884), (81, 320, 36_100_484), (81, 512, 36_100_484)])
-def test_parameter_count_is_the_literatures(classes, side, count):
+def test_parameter_count_matches_the_literature(classes, side, count):
     names = [] if classes == 81 else [f"c{i}" for i in range(classes - 1)]
     overrides = {"img_height": side, "img_width": side, "num_classes": classes}
     overrides["coco_classes"] = ["background", *names] if names else []
@@ -205,7 +205,7 @@ def small_network(**more):
 @pytest.mark.slow
 @pytest.mark.parametrize("objects", [3, 0])
 def test_losses_and_gradients_are_finite(objects):
-    """Also of a batch without a single object, of which every loss is 0."""
+    """This includes a batch without objects, whose losses are all 0."""
     rng = np.random.default_rng(7)
     net = small_network()
     boxes, labels = random_boxes(rng, 2, 5, side=128), rng.integers(1, 4, (2, 5)).astype(np.int32)
@@ -225,7 +225,7 @@ def test_losses_and_gradients_are_finite(objects):
 
 
 def test_objectness_filters_scores():
-    """With a threshold above all of it nothing is found, and boxes are moved twice."""
+    """A threshold above every objectness leaves no scores."""
     image = Tensor(np.random.default_rng(8).normal(0, 1, (1, 3, 128, 128)).astype(np.float32))
     boxes, scores = small_network(objectness_thre=0.0).decode(image)
     assert (scores.asnumpy() > 0).all() and boxes.shape == (1, 1020, 4)

@@ -1,4 +1,4 @@
-"""RefineDet's ResNet-101: sizes, the network against numpy and against another ResNet, norms with folded statistics."""
+"""RefineDet's ResNet-101: sizes, the network against numpy and another ResNet, and norms with folded statistics."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -24,8 +24,8 @@ def full():
     return build_network(load_config(DEFAULT_CONFIG.parent / "default_config_resnet101.yaml"))
 
 
-def test_parameter_counts_are_the_literatures(full):
-    """Those that learn, as frameworks count: without the kept statistics."""
+def test_parameter_counts_match_the_literature(full):
+    """Only trainable parameters count, as in other frameworks; kept statistics do not."""
     def count(*beginnings):
         return sum(param.size for param in full.trainable_params() if param.name.startswith(beginnings))
 
@@ -37,15 +37,15 @@ def test_parameter_counts_are_the_literatures(full):
     assert count("odm.loc.", "odm.conf.") == 4 * (1024 * 9 + 1) * 3 * 85
 
 
-def test_the_trunk_has_the_names_and_shapes_that_weights_are_converted_to(full):
+def test_the_trunk_has_the_names_and_shapes_of_converted_weights(full):
     shapes = {param.name: param.shape for param in full.get_parameters() if param.name.startswith("backbone.")}
     trunk = {f"backbone.{cell}.{name}": shape if name == "weight" else shape[:1]
              for cell, shape in cell_shapes(BLOCKS["resnet_v1_101"]).items() for name in PARAMETERS}
     assert {name: shape for name, shape in shapes.items() if ".res6." not in name} == trunk
 
 
-def test_fresh_convolutions_outside_the_trunk_are_of_the_authors_deviation(full):
-    """Their weights have no fan-in in it; heads too."""
+def test_new_convolutions_have_the_authors_deviation(full):
+    """The standard deviation ignores the fan-in, in the heads too."""
     for param in full.trainable_params():
         if param.name.endswith(".weight") and not param.name.startswith(("backbone.conv1", "backbone.layer")):
             assert param.asnumpy().std() == pytest.approx(0.01, rel=0.05), param.name
@@ -57,7 +57,7 @@ SHIPPED = [("default_config.yaml", 320), ("default_config_512.yaml", 512), ("def
 
 @pytest.mark.parametrize(("name", "side"), SHIPPED)
 def test_maps_and_anchors(name, side):
-    """Of the shipped configurations, narrow."""
+    """Shapes with the shipped configurations, made narrow."""
     sizes = {"img_height", "img_width", "image_std"}
     widths = {key: value for key, value in {**NARROW, **NARROW_RESNET}.items() if key not in sizes | {"backbone"}}
     net = build_network(load_config(DEFAULT_CONFIG.parent / name, widths))
@@ -71,8 +71,8 @@ def test_maps_and_anchors(name, side):
     assert net.anchors.shape == (1, anchors, 4)
 
 
-def test_shipped_schedules_are_the_authors():
-    """400k steps of 32 that fall after 280k and 360k, of ResNet-101 at 512 540k of 20, after 400k and 480k, on 117266 pictures."""
+def test_shipped_schedules_match_the_authors():
+    """400k steps of 32 images that decay after 280k and 360k; ResNet-101 at 512: 540k steps of 20, after 400k and 480k."""
     for name, _ in SHIPPED:
         config = load_config(DEFAULT_CONFIG.parent / name)
         batch, *steps = (20, 400, 480, 540) if name.endswith("101_512.yaml") else (32, 280, 360, 400)
@@ -87,7 +87,7 @@ def test_shipped_schedules_are_the_authors():
 # --------------------------------------------------------------------------------- the network against numpy
 
 class ByHand:
-    """The whole network in float64, by the names of its parameters. train: norms take the statistics of what they see."""
+    """The whole network in float64, from parameters by name. With `train`, norms use the statistics of their input."""
 
     def __init__(self, net, config, train: bool):
         self.params = {param.name: param.asnumpy().astype(np.float64) for param in net.get_parameters()}
@@ -152,7 +152,7 @@ def relu(x):
 
 
 def pool_by_hand(x, how: str):
-    """ceil: Caffe's, from pixel 0 on, what lies beyond the end is not there; padded: from pixel -1 on."""
+    """ceil (Caffe): windows start at pixel 0, and pixels beyond the end do not count; padded: windows start at pixel -1."""
     out, begin = np.zeros((*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2)), 0 if how == "ceil" else -1
     for row, column in np.ndindex(out.shape[2:]):
         top, left = 2 * row + begin, 2 * column + begin
@@ -161,7 +161,7 @@ def pool_by_hand(x, how: str):
 
 
 def random_resnet(seed=0, **overrides):
-    """(network with values of their own in all norms, its config)."""
+    """(network with random values in all norms, its configuration)."""
     config = narrow_config(**{**NARROW_RESNET, **overrides})
     net, rng = build_network(config), np.random.default_rng(seed)
     for param in net.get_parameters():
@@ -175,19 +175,19 @@ def random_resnet(seed=0, **overrides):
     return net, config
 
 
-def pictures(n=2, height=128, width=64, seed=1):
+def random_images(n=2, height=128, width=64, seed=1):
     return np.random.default_rng(seed).normal(0, 1, (n, 3, height, width)).astype(np.float32)
 
 
 @pytest.mark.parametrize(("train", "fast", "like"), [
     (False, False, {}), (False, True, TORCHVISION), (True, False, TORCHVISION), (True, True, {})],
     ids=["inference-plain-MSRA", "inference-fast-torchvision", "training-plain-torchvision", "training-fast-MSRA"])
-def test_maps_and_predictions_are_those_written_out(train, fast, like, monkeypatch):
+def test_maps_and_predictions_match_numpy(train, fast, like, monkeypatch):
     monkeypatch.setattr(Convolution, "WINOGRAD_CHANNELS", 1)
     net, config = random_resnet(**like)
     kept, net = net, build_network(config, fast=fast)
     ms.load_param_into_net(net, kept.parameters_dict())
-    by_hand, image = ByHand(net, config, train), pictures()
+    by_hand, image = ByHand(net, config, train), random_images()
     net.set_train(train)
     sources = net.backbone(Tensor(image))
     maps = net.tcb(sources)
@@ -200,7 +200,7 @@ def test_maps_and_predictions_are_those_written_out(train, fast, like, monkeypat
         np.testing.assert_allclose(mine.asnumpy(), theirs, atol=1e-3 * np.abs(theirs).max(), err_msg=str(index))
 
 
-def test_a_block_projects_where_channels_stay_too():
+def test_a_block_projects_even_if_channels_stay():
     net = build_network(narrow_config(**{**NARROW_RESNET, "resnet_head_channels": 16}))
     assert all(isinstance(block, Bottleneck) and block.downsample is not None for block in (*net.arm.blocks, *net.odm.blocks))
 
@@ -212,14 +212,14 @@ def test_pool_of_the_stem(ceil):
 
 
 @pytest.mark.parametrize("stride_in_1x1", [True, False])
-def test_the_trunk_infers_what_faster_rcnns_resnet_does(stride_in_1x1):
-    """Which is held against those of torchvision and detectron2: with the padding of their pool."""
+def test_the_trunk_matches_faster_rcnns_resnet(stride_in_1x1):
+    """Faster R-CNN's tests compare that ResNet with torchvision and detectron2; the stem's pool pads as there."""
     net, config = random_resnet(stride_in_1x1=stride_in_1x1, stem_pool="padded")
     other = ResNet(config.resnet_block, config.resnet_in_channels, config.resnet_out_channels, stride_in_1x1=stride_in_1x1)
     mine = {param.name.removeprefix("backbone."): param for param in net.backbone.get_parameters()}
     for param in other.get_parameters():
         param.set_data(mine[param.name].value())
-    image = Tensor(pictures(1))
+    image = Tensor(random_images(1))
     for got, want in zip(net.backbone(image)[:3], other(image)[1:], strict=True):
         np.testing.assert_allclose(got.asnumpy(), want.asnumpy(), rtol=1e-4, atol=1e-4)
 
@@ -238,7 +238,7 @@ def test_keys_of_the_other_trunk_change_nothing():
 # ------------------------------------------------------------------------------------------- folded statistics
 
 def folded_backbone(eps=1e-5):
-    """A trunk as Caffe2's files give it: scale and shift, a mean of 0 and a variance of 1 less eps; and names of what is fresh."""
+    """(network whose trunk has mean 0 and variance 1 - eps, as from Caffe2's files; names of the parameters outside it)."""
     net, config = random_resnet()
     fresh = [param.name for param in net.get_parameters() if not param.name.startswith(("backbone.conv1.", "backbone.layer"))]
     for param in net.get_parameters():
@@ -255,7 +255,7 @@ def test_folded_norms_get_statistics_and_infer_as_before(monkeypatch):
     net, fresh = folded_backbone()
     monkeypatch.setattr(init_params, "load_pretrained", lambda net, path, classes: fresh)
     monkeypatch.setattr(init_params, "pretrained_file", lambda config: config.pre_trained)
-    images = pictures(8)
+    images = random_images(8)
     before = [x.asnumpy() for x in net.backbone(Tensor(images))]
     kept = {param.name: param.asnumpy().copy() for param in net.get_parameters()}
     config = load_config(overrides={"pre_trained": "some.ckpt"})
@@ -269,12 +269,12 @@ def test_folded_norms_get_statistics_and_infer_as_before(monkeypatch):
     for param in net.get_parameters():
         if param.name in fresh or param.name.endswith(".weight"):
             np.testing.assert_array_equal(param.asnumpy(), kept[param.name])
-    net.set_train()         # training begins with what the file computes, too, where it sees these pictures
+    net.set_train()         # on these images, training also starts from what the file computes
     np.testing.assert_allclose(net.backbone(Tensor(images))[2].asnumpy(), before[2], atol=2e-3 * np.abs(before[2]).max())
 
 
 def test_other_norms_keep_their_statistics(monkeypatch):
-    """Those of torchvision's files, fresh ones, and all with calibrate_init: never: no picture is asked for."""
+    """Norms of torchvision's files, new norms, and all norms with calibrate_init: never. No image is read."""
     whole, folded = random_resnet()[0], folded_backbone()
     fresh = build_network(narrow_config(**NARROW_RESNET))
     names = [param.name for param in fresh.get_parameters()]

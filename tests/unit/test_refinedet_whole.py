@@ -1,7 +1,7 @@
-"""Both trunks and sizes, narrow: a training step, inference, and a MINDIR file that gives the same.
+"""Both trunks and sizes, narrow: a training step, inference, and a MINDIR file that gives the same detections.
 
-Here they run operator by operator, but for what is exported; test_refinedet_parity.py compiles a step, and test_refinedet_norm.py
-one with statistics that are learnt.
+The networks run operator by operator, except for the export. test_refinedet_parity.py compiles a step, and
+test_refinedet_norm.py compiles one with learnt statistics.
 """
 import mindspore as ms
 import numpy as np
@@ -21,8 +21,8 @@ STATISTICS = (".moving_mean", ".moving_variance")
 CASES = {"VGG 320": "default_config.yaml", "VGG 512": "default_config_512.yaml", "ResNet 320": "default_config_resnet101.yaml"}
 
 
-def truth() -> tuple:
-    """gt_boxes (2, G, 4), gt_labels, gt_valid of two pictures: an object for each level, as large as its anchors."""
+def targets() -> tuple:
+    """gt_boxes (2, G, 4), gt_labels, gt_valid of two images: one object per level, as large as its anchors."""
     boxes, labels = np.zeros((2, 8, 4), np.float32), np.zeros((2, 8), np.int32)
     for slot, side in enumerate((32, 64, 128, 256)):
         centre = 160 + side / 8
@@ -33,7 +33,7 @@ def truth() -> tuple:
 
 
 class Run:
-    """What a network gives, and how it changes, in training, in inference and as a file."""
+    """Outputs and parameters of a network after a training step, after inference, and from an exported file."""
 
     def __init__(self, name: str, folder):
         widths = {key: value for key, value in {**NARROW, **NARROW_RESNET}.items() if key not in NOT_WIDTHS}
@@ -44,7 +44,7 @@ class Run:
         self.image = rng.normal(0, 1, (2, 3, side, side)).astype(np.float32)
         self.before = values_of(net)
         step = TrainStep(net, LOSS_NAMES, momentum=0.9, weight_decay=0.0)
-        self.result = step(tuple(map(Tensor, (self.image, np.zeros((2, 6), np.float32), *truth()))), 1e-3)
+        self.result = step(tuple(map(Tensor, (self.image, np.zeros((2, 6), np.float32), *targets()))), 1e-3)
         self.trained = values_of(net)
         self.learning = {param.name for param in net.trainable_params()}
 
@@ -77,7 +77,7 @@ def test_a_step_of_training(run):
 
 
 def test_kept_statistics_follow_the_batch(run):
-    """By a tenth; of VGG-16 there are none."""
+    """They move by a tenth towards the batch's statistics; VGG-16 has none."""
     kept = [name for name in run.before if name.endswith(STATISTICS)]
     assert len(kept) == 2 * (1 + 4 * 4 + 4 + 15 + 8 * 4 if run.config.backbone == "resnet101" else 0)
     assert run.learning.isdisjoint(kept) and run.learning | set(kept) == set(run.before)

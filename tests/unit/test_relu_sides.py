@@ -1,4 +1,4 @@
-"""What the gradients' parity rests on: activations within rounding of a border take the side of float64, whatever the rounding."""
+"""Parity of gradients: activations within rounding of a border move to their float64 side, whatever the rounding."""
 import numpy as np
 import pytest
 from mindspore import nn
@@ -10,7 +10,7 @@ ROUNDING = 1e-6
 
 
 class Layer(nn.Cell):
-    """A layer whose convolution is moved."""
+    """A layer with a convolution, as the Settler expects."""
 
     def __init__(self):
         super().__init__()
@@ -18,7 +18,7 @@ class Layer(nn.Cell):
 
 
 def maps(seed):
-    """A map in float64 with values near 0 and near ties, and as a processor has it in float32."""
+    """(float32 map with rounding noise, exact float64 map), with values near 0 and near ties."""
     exact = np.random.default_rng(0).standard_normal((2, 3, 8, 8))
     exact[0, 0, :2, :4] = [[1e-7, 3e-7, 2.0, 2 + 2e-7], [-1e-7, -3e-7, 2 - 2e-7, 0]]
     noise = ROUNDING * np.random.default_rng(seed).standard_normal(exact.shape)
@@ -38,7 +38,7 @@ def test_sides_and_largest_are_those_of_float64(seed):
     np.testing.assert_allclose(pooled, rectified, atol=3 * CLEAR * ROUNDING)
 
 
-def test_a_layer_that_computes_something_else_is_no_rounding():
+def test_a_wrong_layer_is_not_taken_for_rounding():
     mine, exact = maps(1)
     with pytest.raises(AssertionError, match="layer 1"):
         Settler().relu(Layer(), mine * np.float32(1.001), exact)
@@ -48,7 +48,7 @@ def test_a_layer_that_computes_something_else_is_no_rounding():
 @pytest.mark.parametrize("samples", [0, 2])
 @pytest.mark.parametrize("bins", [7, 14])
 def test_roi_align_in_float64(parity_file, aligned, samples, bins):
-    """As detectron2 and torchvision compute it, here of stride 8."""
+    """RoIAlign with stride 8 matches detectron2 and torchvision."""
     arrays = np.load(parity_file("op_fixtures.npz"))
     x, rois = arrays["roi_align/x"], arrays["roi_align/rois"]
     boxes = np.stack([rois[:, 1:] / 2] * len(x))

@@ -1,4 +1,4 @@
-"""Boxes, points and pixels of an augmented image go the same way."""
+"""Augmentation moves boxes, points and pixels alike."""
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +26,7 @@ def test_boxes_and_points_scale_clip_and_flip():
     upside_down = replace(straight, flip_y=True)
     np.testing.assert_array_equal(upside_down.boxes(boxes), [[23, 112, 29, 116], [20, 20, 320, 120]])
     np.testing.assert_array_equal(upside_down.points(points), [[23, 116], [5, -61]])
-    part = replace(straight, window=(10, 0, 60, 50), seen=(10, 0, 60, 50))    # 6 pixels of the input for one in x
+    part = replace(straight, window=(10, 0, 60, 50), seen=(10, 0, 60, 50))    # x scales by 6
     np.testing.assert_array_equal(part.boxes(boxes), [[0] * 4, [20, 10, 320, 110]])
     np.testing.assert_array_equal(part.points(points), [[-34, 14], [-70, 191]])
     assert boxes[1].tolist() == [-5, 0, 200, 90.5] and points[1].tolist() == [-5, 90.5]
@@ -36,7 +36,7 @@ def test_boxes_and_points_scale_clip_and_flip():
 
 
 def test_flipping_twice_changes_nothing():
-    """Once by the pipeline, once by hand."""
+    """The pipeline flips once, and the test flips back."""
     size, image, boxes = InputSize(48, 64), picture(24, 30), np.array([[3, 4, 20, 21]], np.float32)
     straight, _, straight_boxes = augment_boxes(image, boxes, plain(size))
     flipped, _, flipped_boxes = augment_boxes(image, boxes, plain(size), flip_x=True)
@@ -83,8 +83,8 @@ def test_a_box_follows_the_pixels_of_a_white_rectangle(shape, size, what):
     np.testing.assert_allclose([*corners.min(0), *corners.max(0)], boxes[0], rtol=1e-5)
 
 
-def test_expanding_puts_the_picture_into_the_mean():
-    """The canvas is 2 x the picture: the white picture covers a quarter of what it would have covered."""
+def test_expanding_surrounds_the_image_with_the_mean():
+    """The canvas is twice as wide and high as the white image."""
     preprocess = Preprocess(InputSize(64, 64), (100, 100, 100), (1, 1, 1))
     got, info, boxes = augment_boxes(np.full((20, 20, 3), 255, np.uint8), [[0, 0, 20, 20]], preprocess,
                                      margin=2.0, corner=(0.5, 0))
@@ -95,7 +95,7 @@ def test_expanding_puts_the_picture_into_the_mean():
     assert boxes.tolist() == [[0, 16, 32, 48]]
 
 
-def test_an_expanded_picture_reaches_all_borders_of_its_canvas():
+def test_an_expanded_image_reaches_all_borders_of_its_canvas():
     preprocess = plain(InputSize(64, 64))
     image = np.full((20, 20, 3), 255, np.uint8)
     for part, first in ((0.0, 0), (0.9999, 32)):
@@ -104,7 +104,7 @@ def test_an_expanded_picture_reaches_all_borders_of_its_canvas():
         assert (rows.min(), rows.max(), columns.min(), columns.max()) == (first, first + 31) * 2
 
 
-def test_boxes_are_clipped_to_the_picture_and_not_to_its_canvas():
+def test_boxes_are_clipped_to_the_image_and_not_to_its_canvas():
     _, _, boxes = augment_boxes(np.zeros((20, 20, 3), np.uint8), [[-9, 5, 99, 99], [30, 0, 40, 9]],
                                 plain(InputSize(40, 40)), margin=2.0, corner=(0.5, 0.5))
     assert boxes.tolist() == [[10, 15, 30, 30], [30, 10, 30, 19]]       # the second is empty

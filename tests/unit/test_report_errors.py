@@ -25,7 +25,7 @@ def scored(truth, results, kind="bbox", max_dets=100) -> Scored:
 
 
 def ground_truth(objects, classes=(4, 9, 2)) -> dict:
-    """objects: (image, category, box, crowd)."""
+    """COCO ground truth of objects (image, category, box, crowd)."""
     images = sorted({item[0] for item in objects} | {1, 2, 3})
     return {"images": [{"id": i, "height": 200, "width": 200} for i in images],
             "categories": [{"id": number, "name": f"c{number}"} for number in classes],
@@ -45,7 +45,7 @@ def overlap(found, box, crowd=0) -> float:
 
 
 def average_precision(rows, positives) -> float:
-    """rows: (score, right)."""
+    """AP of one class. rows: (score, right)."""
     hits, points = 0, []
     for place, (_, right) in enumerate(sorted(rows, key=lambda row: -row[0]), 1):
         hits += right
@@ -61,7 +61,7 @@ def mean_ap(rows, positives, annotated) -> float:
 
 
 def errors_by_hand(truth, results):
-    """(kind of each result, missed objects, {kind: gain of AP50}), one result after the other."""
+    """(kind of each result, missed objects, {kind: gain of AP50}, AP50), from a loop over the results."""
     objects = truth["annotations"]
     order = sorted(range(len(results)), key=lambda i: -results[i]["score"])
     taken, kinds, meant = {}, {}, {}
@@ -116,7 +116,7 @@ def errors_by_hand(truth, results):
 
 
 def random_set(seed: int):
-    """Objects close together, and results near them: every kind of error occurs."""
+    """Objects close together, with results near them, so that every kind of error occurs."""
     rng = np.random.default_rng(seed)
     objects = [(int(rng.integers(1, 4)), int(rng.choice([4, 9, 2])),
                 [*rng.integers(0, 120, 2).tolist(), *rng.integers(20, 60, 2).tolist()], int(rng.random() < 0.1)) for _ in range(14)]
@@ -129,25 +129,25 @@ def random_set(seed: int):
     return ground_truth(objects), results
 
 
-def test_kinds_and_costs_are_those_of_a_plain_loop():
+def test_kinds_and_costs_match_a_plain_loop():
     seen, gained = set(), set()
     for seed in range(12):
         truth, results = random_set(seed)
         kind = scored(truth, results)
         judged, more = judge(kind)
         kinds, missed, gains, base = errors_by_hand(kind.truth, results)
-        rows = sorted(range(len(results)), key=lambda i: -results[i]["score"])      # of the best first
+        rows = sorted(range(len(results)), key=lambda i: -results[i]["score"])      # best first
         assert [NAMES[number] for number in judged.errors.kinds] == [kinds[i] for i in rows], seed
         assert np.flatnonzero(judged.errors.missed).tolist() == missed, seed
         assert more["tide"]["costs"] == pytest.approx(gains, abs=1e-9), seed
-        # What the loop begins with is what COCO's program says.
+        # The loop's AP50 is that of the COCO evaluation.
         assert judged.errors.ap == pytest.approx(base, abs=1e-9) == pytest.approx(kind.figures["AP50"], abs=1e-9), seed
         seen |= set(kinds.values()) | ({"missed"} if missed else set())
         gained |= {name for name, gain in gains.items() if gain > 0}
     assert seen == {*NAMES, "missed"} and gained == {*KINDS, "false positives", "false negatives"}
 
 
-def test_each_kind_is_told_from_the_others():
+def test_each_kind_is_recognised():
     box, small = [10, 10, 40, 40], [10, 10, 40, 12]
     truth = ground_truth([(1, 4, box, 0), (1, 9, [100, 100, 40, 40], 0), (2, 4, box, 0), (2, 2, [100, 100, 50, 50], 1)])
     cases = [(result(1, 4, box, 0.9), "right"), (result(1, 4, [11, 10, 40, 40], 0.8), "duplicate"),
@@ -156,7 +156,7 @@ def test_each_kind_is_told_from_the_others():
              (result(3, 4, box, 0.3), "background"), (result(2, 2, [110, 110, 20, 20], 0.2), "ignored")]
     judged, more = judge(scored(truth, [item for item, _ in cases]))
     assert [NAMES[number] for number in judged.errors.kinds] == [kind for _, kind in cases]
-    # The object of class 9 could be had by a better box, that of image 2 by nothing.
+    # A better box would find the object of class 9; nothing would find the object of image 2.
     assert judged.errors.missed.tolist() == [False, False, True, False]
     assert more["tide"]["counts"] == {"class": 1, "location": 1, "both": 1, "duplicate": 1, "background": 2, "missed": 1}
 
@@ -170,7 +170,7 @@ def test_nothing_to_compare(results):
     assert set(more["tide"]["costs"].values()) == {0.0} or objects
 
 
-def test_ap_of_the_errors_is_that_of_the_published_set(data_dir):
+def test_ap_matches_the_published_set(data_dir):
     folder = data_dir / "coco_known_answer"
     for kind, published in (("bbox", .696973), ("segm", .562288)):
         scores = coco_ap(folder / "instances_val2014_100.json", folder / f"instances_val2014_fake{kind}100_results.json", kind)
@@ -197,7 +197,7 @@ def test_confusion_matrix_and_recall_by_size():
     judged, more = judge(kind)
     tables = confusion(judged.objects, judged.found, find_pairs(judged.objects, judged.found), 3)
     assert [table["iou"] for table in tables] == [0.3, 0.5, 0.75, 0.9]
-    # Labels: 0 is category 2, 1 is 4, 2 is 9, and 3 the background. The object of 4 is seen as 9 first, then nothing is left for 4.
+    # Labels: 0 is category 2, 1 is 4, 2 is 9, 3 is background. A result of 9 takes the object of 4, so 4 finds none.
     half = np.array(tables[1]["counts"]).reshape(-1, 4).tolist()
     assert half == [[1, 2, 19, 1], [2, 2, 14, 1], [3, 0, 1, 1], [3, 1, 10, 1]]
     assert [2, 2, 14, 1] in np.array(tables[2]["counts"]).reshape(-1, 4).tolist()
@@ -205,5 +205,5 @@ def test_confusion_matrix_and_recall_by_size():
     sizes = {row["name"]: (row["objects"], sum(row["found"])) for row in more["bySize"]}
     assert sizes == {"< 16": (1, 1), "16–32": (0, 0), "32–64": (1, 1), "64–96": (0, 0), "96–192": (1, 0), "≥ 192": (0, 0)}
     assert more["byClass"]["objects"] == [0, 2, 1] and more["byClass"]["right"][2][14] == 1 == more["byClass"]["wrong"][2][19]
-    # From 0.50 on: 2 right, 1 wrong, 1 missing. F1 is 4 / 6; from 0.70 on it is 2 / 5, from 0.05 on 4 / 7.
+    # Scores from 0.50: 2 right, 1 wrong, 1 missing, so F1 is 4 / 6. From 0.70 F1 is 2 / 5, from 0.05 it is 4 / 7.
     assert more["bestBin"] in range(2, 11) and BINS == 20

@@ -1,4 +1,4 @@
-"""Files about the repository: what .editorconfig declares holds, and CHANGELOG.md keeps its format."""
+"""Repository files: they follow .editorconfig, and CHANGELOG.md keeps its format."""
 import re
 from configparser import ConfigParser
 
@@ -17,7 +17,7 @@ def editor(repo_dir):
     return parser
 
 
-def test_editors_are_told_what_the_linter_demands(editor, repo_dir):
+def test_editorconfig_agrees_with_the_linter(editor, repo_dir):
     assert editor["preamble"]["root"] == "true"
     (length,) = re.findall(r"^line-length = (\d+)$", (repo_dir / "pyproject.toml").read_text(encoding="utf-8"), re.M)
     assert editor["*"]["max_line_length"] == length
@@ -25,7 +25,7 @@ def test_editors_are_told_what_the_linter_demands(editor, repo_dir):
     assert editor["Makefile"]["indent_style"] == "tab"
 
 
-def test_files_are_as_editors_would_save_them(editor, repo_dir):
+def test_files_follow_editorconfig(editor, repo_dir):
     """UTF-8, LF, no trailing whitespace, a final newline, and tabs only in the Makefile."""
     assert dict(editor["*"]).items() >= {"charset": "utf-8", "end_of_line": "lf", "insert_final_newline": "true",
                                          "trim_trailing_whitespace": "true", "indent_style": "space"}.items()

@@ -1,4 +1,4 @@
-"""The backbone against numpy, the literature's number of parameters, what trains, and the calibration of its norms."""
+"""The backbone: values against numpy, parameter counts of the literature, frozen stages, and calibration of norms."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ STATISTICS = ("moving_mean", "moving_variance")
 
 
 def small(seed=0, blocks=BLOCKS, kind=ResNet, **options):
-    """A network all of whose parameters are random."""
+    """A small network with random parameters."""
     ms.set_seed(seed)
     net = kind(blocks, ENTER, LEAVE, **options)
     rng = np.random.default_rng(seed)
@@ -51,7 +51,7 @@ def naive(weights, x, blocks=BLOCKS, eps=1e-5, stride_in_1x1=False):
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_stages_match_numpy(monkeypatch, fast):
-    """Sides that no stride divides. Winograd, forced on all widths, rounds ten times as much."""
+    """No stride divides the image's sides. Winograd, forced for all widths, rounds ten times as much."""
     monkeypatch.setattr(Convolution, "WINOGRAD_CHANNELS", 1)
     net, x = small(fast=fast, eps=1e-3), images()
     got = [stage.asnumpy() for stage in ms.jit(net)(Tensor(x))]
@@ -62,8 +62,8 @@ def test_stages_match_numpy(monkeypatch, fast):
 
 
 @pytest.mark.parametrize("height, width", [(8, 12), (9, 12), (8, 13), (9, 13)])
-def test_the_stem_is_pooled_as_told(height, width):
-    """In front of or behind even sides, on both ends of odd ones."""
+def test_paddings_of_the_stem_pool(height, width):
+    """`same` pads even sides only at the end; both paddings pad odd sides at both ends."""
     x = np.maximum(images(height, width), 0)
     both, same = (stem_pool(Tensor(x), padding).asnumpy() for padding in ("both", "same"))
     np.testing.assert_array_equal(both, max_pool(x))
@@ -72,8 +72,8 @@ def test_the_stem_is_pooled_as_told(height, width):
     assert (both != same).any() == (height % 2 == 0 or width % 2 == 0)
 
 
-def test_the_pool_of_even_sides_is_another_one():
-    """Of random pixels seven tenths of the outputs differ: of the 9 pixels of a window 4 are in both."""
+def test_stem_pools_differ_for_even_sides():
+    """For random pixels seven tenths of the outputs differ: windows of the two paddings share only 4 of 9 pixels."""
     x = np.maximum(images(96, 128), 0)
     both, same = (stem_pool(Tensor(x), padding).asnumpy() for padding in ("both", "same"))
     assert 0.65 < (both != same).mean() < 0.75
@@ -83,7 +83,7 @@ def test_the_pool_of_even_sides_is_another_one():
 @pytest.mark.parametrize(("kind", "blocks", "stride_in_1x1"), [
     (ResNet50V1, (1, 2, 1, 1), True), (ResNet, (3, 4, 23, 3), False), (ResNet, (3, 8, 36, 3), False)])
 def test_other_resnets_match_numpy(kind, blocks, stride_in_1x1):
-    """The published ResNet-50, and the depths of 101 and 152, whose many blocks let rounding grow. Not compiled."""
+    """The published ResNet-50, and the depths 101 and 152, whose many blocks accumulate rounding. Not compiled."""
     net, x = small(blocks=blocks, kind=kind), images(33, 50, 1)
     got = [stage.asnumpy() for stage in net(Tensor(x))]
     assert [stage.shape[2:] for stage in got] == [(9, 13), (5, 7), (3, 4), (2, 2)]
@@ -92,11 +92,11 @@ def test_other_resnets_match_numpy(kind, blocks, stride_in_1x1):
     other = naive(weights, x, blocks, stride_in_1x1=not stride_in_1x1)
     for level, (stage, right, wrong) in enumerate(zip(got, expected, other)):
         np.testing.assert_allclose(stage, right, atol=5e-5 * right.std())
-        assert level == 0 or np.abs(stage - wrong).max() > 0.1 * right.std()        # the place of the stride is seen
+        assert level == 0 or np.abs(stage - wrong).max() > 0.1 * right.std()        # the place of the stride matters
 
 
 @pytest.mark.parametrize("blocks, expected", [
-    # torchvision's models with the classifier (2048 * 1000 + 1000) taken off; running statistics are not counted.
+    # torchvision's models without the classifier (2048 * 1000 + 1000); running statistics do not count.
     ((3, 4, 6, 3), 25_557_032 - 2_049_000),
     ((3, 4, 23, 3), 44_549_160 - 2_049_000),
     ((3, 8, 36, 3), 60_192_808 - 2_049_000),
@@ -125,7 +125,7 @@ def test_what_trains(frozen, train_norm):
 
 @pytest.mark.slow
 def test_no_gradient_enters_frozen_stages():
-    """With stem and first stage frozen, all that trains has a gradient, also through C2..C5, and the image has none."""
+    """With the stem and first stage frozen, every trainable parameter gets a gradient through C2..C5, and the image none."""
     x = Tensor(images(64, 64))
 
     def run(net):
@@ -142,7 +142,7 @@ def test_no_gradient_enters_frozen_stages():
     image, free = run(small(blocks=(1, 1, 1, 1), frozen_stages=0, train_norm=True))
     assert image > 0
     assert all(np.abs(gradient).max() > 0 for gradient in free.values())
-    for name, gradient in frozen.items():       # the rest of the gradient is as without freezing
+    for name, gradient in frozen.items():       # freezing does not change the other gradients
         np.testing.assert_allclose(gradient, free[name], rtol=1e-4, atol=1e-6 * np.abs(free[name]).max())
 
 
@@ -162,7 +162,7 @@ def outputs_of(net, x):
 
 
 @pytest.mark.parametrize("frozen_stages, expected", [(2, ["layer3.0", "layer3.1"]), (4, [])])
-def test_fresh_bottlenecks_begin_as_the_identity(frozen_stages, expected):
+def test_new_bottlenecks_start_as_the_identity(frozen_stages, expected):
     net = small(blocks=(1, 1, 2, 1), frozen_stages=frozen_stages, train_norm=True)
     names = [param.name for param in net.get_parameters() if param.name.startswith(("layer1", "layer3"))]
     assert zero_init_residuals(net, names) == len(expected)
@@ -176,7 +176,7 @@ def test_fresh_bottlenecks_begin_as_the_identity(frozen_stages, expected):
 
 @pytest.mark.parametrize("place", ["everywhere", "layer3", "one weight"])
 def test_calibration(place):
-    """Chosen layers have mean 0 and variance 1 before gamma and beta on these pictures; the others are as they were."""
+    """On these images, chosen layers have mean 0 and variance 1 before gamma and beta; other layers are unchanged."""
     net, x = small(), Tensor(10 + 5 * images(64, 96))
     names = [param.name for param in net.get_parameters()]
     missing = {"everywhere": names, "layer3": [name for name in names if name.startswith("layer3")],

@@ -1,4 +1,4 @@
-"""RoIAlign against a loop in numpy (values and gradient), other frameworks, and itself after an export."""
+"""RoIAlign against a loop in numpy (values and gradient), other frameworks, and its ONNX export."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -14,12 +14,12 @@ STRIDES = (4, 8, 16)
 SHAPES = [(20, 26), (10, 13), (5, 7)]
 
 
-def pyramid(rng, channels=3, pictures=2):
-    return [rng.standard_normal((pictures, channels, h, w)).astype(np.float32) for h, w in SHAPES]
+def pyramid(rng, channels=3, images=2):
+    return [rng.standard_normal((images, channels, h, w)).astype(np.float32) for h, w in SHAPES]
 
 
 def odd_rois():
-    """Inside, across the border, outside, empty, below a cell, long and thin, whole picture; finest_scale 20 below."""
+    """RoIs (12, 4): inside, across the border, outside, empty, smaller than a cell, long and thin, the whole image."""
     rois = [[10, 12, 40, 50], [-15, -9, 30, 22], [90, 60, 130, 99], [300, 300, 340, 350], [0, 0, 0, 0],
             [50, 20, 50, 60], [33.3, 21.7, 33.9, 22.1], [2, 30, 102, 36], [40, 0, 46, 80], [0, 0, 104, 80],
             [8, 8, 48, 48], [-200, -100, 300, 200]]
@@ -32,7 +32,7 @@ def level_of(roi, finest=20.0):
 
 
 def taps(start, size, length, bins, samples):
-    """For each bin, the samples on the map as (cell, weight), along one axis."""
+    """Per bin, the (cell, weight) pairs of its samples on the map, along one axis."""
     count = samples or int(np.ceil(size / bins))
     out = []
     for b in range(bins):
@@ -48,7 +48,7 @@ def taps(start, size, length, bins, samples):
 
 
 def naive(features, rois, out_size, samples, aligned, gradient=None):
-    """float64 (N*R, C, S, S), or for an upstream gradient of that shape the gradients of the features."""
+    """float64 (N*R, C, S, S); given an upstream gradient of that shape, the gradients of the features."""
     n, r, _ = rois.shape
     out = np.zeros((n * r, features[0].shape[1], out_size, out_size))
     grads = [np.zeros(level.shape) for level in features]
@@ -82,7 +82,7 @@ def value_and_gradient(net, features, rois, upstream):
 @pytest.mark.parametrize("out_size, samples, aligned, parts", [
     (3, 2, True, 1),        # 12 x 12 cells: gathers sampling points
     (3, 2, False, 5),       # the same in several parts
-    (14, 2, True, 1),       # 56 x 56 would be more than a level has: gathers windows
+    (14, 2, True, 1),       # 56 x 56 exceeds a level's cells: gathers windows
     (3, 0, True, 5),
     (3, 0, False, 1),
 ])
@@ -102,9 +102,9 @@ def test_matches_loop(monkeypatch, out_size, samples, aligned, parts, fast):
 
 
 def test_any_shape_fits_into_the_window():
-    """RoIs of all shapes whose area is just below what their level takes; a window of too few cells would lose some."""
+    """RoIs of all shapes with an area just below their level's limit; a window with too few cells would lose samples."""
     rng = np.random.default_rng(1)
-    features, rois = pyramid(rng, pictures=1), []
+    features, rois = pyramid(rng, images=1), []
     for area in (39.9 ** 2, 79.9 ** 2, 19.0 ** 2):
         for width in np.linspace(area / 80, 104, 40):
             corner = rng.uniform(0, 1, 2) * [104 - width, max(80 - area / width, 0)]
@@ -117,7 +117,7 @@ def test_any_shape_fits_into_the_window():
 
 @pytest.mark.parametrize("shapes, limit, expected", [
     ([(20, 30)], np.inf, 600),                  # the last level: all cells
-    ([(192, 320)], 28.0, 5 * 320),              # 5 rows are read by RoIs higher than 2 cells, which may be 392 wide
+    ([(192, 320)], 28.0, 5 * 320),              # RoIs higher than 2 cells read 5 rows and may be 392 wide
     ([(8, 8)], 28.0, 64),
 ])
 def test_window_cells(shapes, limit, expected):
@@ -163,7 +163,7 @@ def test_onnx_equals_mindspore(tmp_path, samples):
     import onnxruntime
 
     class TwoLevels(nn.Cell):
-        """Tensors instead of a list, as an export needs them."""
+        """Takes tensors instead of a list, as an export requires."""
 
         def __init__(self):
             super().__init__()
@@ -189,8 +189,8 @@ def test_roi_align_parity(parity_file, aligned, samples, out_size):
     fixture = np.load(parity_file("op_fixtures.npz"))
     key = f"roi_align/aligned{aligned}_sr{samples}_o{out_size}"
     rois = fixture["roi_align/rois"]
-    picture, boxes = rois[:, 0].astype(int), np.stack([rois[:, 1:]] * 2)           # every RoI on both pictures ...
-    rows = picture * len(rois) + np.arange(len(rois))                              # ... and only its own counts
+    image_index, boxes = rois[:, 0].astype(int), np.stack([rois[:, 1:]] * 2)           # every RoI on both images ...
+    rows = image_index * len(rois) + np.arange(len(rois))                              # ... but only the RoI's own image counts
     upstream = np.zeros((2 * len(rois), *fixture[f"{key}/gy"].shape[1:]), np.float32)
     upstream[rows] = fixture[f"{key}/gy"]
     net = RoiAlign(out_size, samples, (8,), aligned=bool(aligned))
@@ -208,7 +208,7 @@ def test_levels_parity(folder):
 
 
 def test_levels_of_old_boxes():
-    """Old zoo: width is x2 - x1 + 1, so that a RoI of 111 pixels counts as 112 and leaves the first level."""
+    """In the old zoo, width is x2 - x1 + 1, so a RoI of 111 pixels counts as 112 and leaves the first level."""
     rois = np.array([[0, 0, 110.9, 110.9], [0, 0, 111, 111], [0, 0, 223, 223], [0, 0, 2000, 2000]], np.float32)
     net = RoiAlign(7, 2, (4, 8, 16, 32), level_rule="zoo")
     assert ms.jit(net.levels)(Tensor(rois)).asnumpy().tolist() == [0, 1, 2, 3]

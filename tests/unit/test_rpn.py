@@ -1,4 +1,4 @@
-"""The region proposal network: what it answers at a few anchors is what the dense head answers there; losses by hand."""
+"""The region proposal network: outputs at chosen anchors equal those of the dense head; losses against loops."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ TOTAL = sum(h * w * ANCHORS for h, w in SHAPES)
 
 
 def head_and_features(fast=False, seed=0):
-    """Weights and biases of the order of 1: at the small initial ones no difference would be seen."""
+    """Weights and biases are of order 1, because small initial values would hide differences."""
     rng = np.random.default_rng(seed)
     net = RpnHead(CHANNELS, HIDDEN, ANCHORS, fast=fast)
     for param in net.get_parameters():
@@ -48,8 +48,8 @@ def test_dense_head_matches_numpy(monkeypatch, fast):
             np.testing.assert_allclose(array.asnumpy(), layer(hidden, name), atol=1e-4 if fast else 1e-5)
 
 
-def test_at_every_anchor_it_equals_the_dense_head():
-    """All anchors, borders and levels included, in another order for each picture, some of them twice."""
+def test_at_anchors_equals_the_dense_head():
+    """All anchors of all levels, borders included, in a different order per image; some occur twice."""
     net, features = head_and_features()
     rng = np.random.default_rng(1)
     index = np.stack([rng.permutation(np.r_[np.arange(TOTAL), rng.integers(0, TOTAL, 30)]) for _ in range(2)])
@@ -61,15 +61,15 @@ def test_at_every_anchor_it_equals_the_dense_head():
 
     dense, sparse = both(Tensor(index.astype(np.int32)), *map(Tensor, features))
     for whole, got in zip(dense, sparse):
-        expected = np.stack([picture[rows] for picture, rows in zip(whole.asnumpy(), index)])
+        expected = np.stack([image[rows] for image, rows in zip(whole.asnumpy(), index)])
         np.testing.assert_allclose(got.asnumpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_gradients_equal_those_of_the_dense_head(monkeypatch, fast):
-    """Of both losses, for features of all levels and all parameters; `fast` forces Winograd into the dense head.
+    """Gradients of both losses, for all levels' features and all parameters; `fast` forces Winograd in the dense head.
 
-    The losses reach 3 * 40 anchors: all of the coarse levels, corners and borders of the finest, some sampled twice, some padding.
+    The losses use 3 * 40 anchors: all of the coarse levels, corners and borders of the finest, some twice, some as padding.
     """
     monkeypatch.setattr(Convolution, "WINOGRAD_CHANNELS", 1)
     net, features = head_and_features(fast)
@@ -122,7 +122,7 @@ def losses_by_hand(logits, deltas, targets, positive, negative, beta):
 
 @pytest.mark.parametrize("beta", [1 / 9, 0.0])
 def test_losses_match_loop(beta):
-    """One graph, three cases; padding slots hold what would show."""
+    """Three cases in one graph; padding slots hold values that would show."""
     @ms.jit
     def net(*arrays):
         return rpn_losses(*arrays, beta=beta)
@@ -153,7 +153,7 @@ def test_smooth_l1_by_hand():
 
 
 def test_binary_cross_entropy_without_overflow():
-    """Its slope is sigmoid(x) - target, also at 0, where |x| has none."""
+    """The slope is sigmoid(x) - target, even at 0, where |x| has no derivative."""
     def total(logits, target):
         return binary_cross_entropy(logits, target).sum()
 

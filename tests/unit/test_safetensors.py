@@ -1,4 +1,4 @@
-"""The reader of safetensors: every type, metadata, and files that are hostile or damaged."""
+"""The safetensors reader: every type, metadata, and hostile or damaged files."""
 import json
 
 import numpy as np
@@ -12,7 +12,7 @@ NUMBERS = np.arange(6, dtype=np.float32) / 8
 
 
 def write(path, header, data=b"", length=None):
-    """`header`: an object, or the bytes in its place."""
+    """`header` is an object or raw bytes; `length` replaces its true length."""
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes((len(raw) if length is None else length).to_bytes(8, "little") + raw + data)
     return path
@@ -52,7 +52,7 @@ def test_files_of_the_library(tmp_path):
         np.testing.assert_array_equal(found[name], array, strict=True)
 
 
-def test_known_by_its_header_too(tmp_path):
+def test_the_header_reveals_the_format(tmp_path):
     path = write(tmp_path / "model.bin", {"x": entry()}, NUMBERS.tobytes())
     np.testing.assert_array_equal(read_checkpoint(path).arrays["x"], NUMBERS, strict=True)
 
@@ -93,7 +93,7 @@ def test_hostile_files(case, tmp_path):
 
 
 def test_every_truncation_and_damaged_byte(tmp_path):
-    """Truncations are told; damage gives an InputError or arrays, nothing else."""
+    """A truncated file raises InputError; a damaged one raises InputError or gives arrays, nothing else."""
     path = write(tmp_path / "m.safetensors", {"x": entry(shape=(2, 3))}, NUMBERS.tobytes())
     raw = path.read_bytes()
     for size in range(len(raw)):

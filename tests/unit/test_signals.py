@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM at any moment of a command: its status, one line, no traceback, no temporary file; and too little memory."""
+"""Signals at any point of a command: its status, one line, no traceback and no temporary file; and too little memory."""
 import re
 import signal
 import subprocess
@@ -11,7 +11,7 @@ from faster_rcnn.src.model_utils.command import run_main
 from faster_rcnn.src.model_utils.config import DamagedError
 from faster_rcnn.src.model_utils.memory import lacks_memory
 
-# A command that imports a slow library named mindspore, and then does `work`.
+# A command that imports a slow library named mindspore, then runs the function named in argv[1].
 PROGRAM = """
 import sys
 from src.model_utils.signals import end_at_signals
@@ -115,8 +115,8 @@ LIBRARY = {"__init__.py": "", "slow.py": "print('ready', flush=True)\nimport tim
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory, repo_dir):
-    """start(what, folder) -> the command, at that point. patience: seconds of GRACE and UNWINDING."""
-    folder = tmp_path_factory.mktemp("program") / "mindspore"      # as a clone may be called
+    """start(what, cwd, patience) -> the process, ready at that point. patience: GRACE and UNWINDING in seconds."""
+    folder = tmp_path_factory.mktemp("program") / "mindspore"      # a clone may have this name
     (folder / "mindspore").mkdir(parents=True)
     for name, text in LIBRARY.items():
         (folder / "mindspore" / name).write_text(text)
@@ -143,14 +143,14 @@ def test_a_signal_ends_a_command_with_a_line(program, tmp_path, what, number):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_command_in_a_folder_called_mindspore_closes_what_is_open(program, tmp_path):
+def test_a_command_in_a_folder_named_mindspore_runs_its_cleanup(program, tmp_path):
     process = program("closing", tmp_path, patience=60)
     process.send_signal(signal.SIGINT)
     assert process.wait(8) == 130
     assert [path.name for path in tmp_path.iterdir()] == ["closed"]
 
 
-def test_a_command_says_what_is_missing_if_it_is_ended_within_a_library(program, tmp_path):
+def test_progress_is_reported_if_a_signal_ends_library_code(program, tmp_path):
     process = program("inferring", tmp_path, patience=60)
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=8)[1] == "2 of 3 are done\ninfer.py: terminated\n"
@@ -180,7 +180,7 @@ def test_signals_that_the_parent_ignores_stay_ignored(program, tmp_path):
 @pytest.mark.parametrize("script", ["faster_rcnn/train.py", "refinedet/infer.py", "mask_rcnn/eval.py",
                                     "utils/mindrecord/convert.py", "faster_rcnn/src/convert_checkpoint.py"])
 def test_each_command_listens(repo_dir, script):
-    """While its first modules are imported, of which one is made to wait."""
+    """A signal ends a command that still imports its first modules."""
     waits = "import sys, time, runpy, os\nsys.argv = sys.argv[1:]\n" \
             "class Waits:\n    def find_spec(self, name, *_):\n" \
             "        if name in ('yaml', 'numpy', 'cv2'):\n            os.write(1, b'ready\\n')\n            time.sleep(9)\n" \

@@ -1,4 +1,4 @@
-"""detectron2's names of settings on the command line."""
+"""detectron2's setting names on the command line."""
 import pytest
 
 from faster_rcnn.src.model_utils.config import parse_config
@@ -7,7 +7,7 @@ from refinedet.src.model_utils.config import parse_config as parse_refinedet
 
 
 def test_settings_of_the_ascend_recipe(monkeypatch):
-    """As its scripts give them, for 8 devices."""
+    """The settings of its scripts for 8 devices."""
     monkeypatch.setenv("RANK_SIZE", "8")
     words = """--lr_reference_batch=16 AMP 1 OPT_LEVEL O2 LOSS_SCALE_VALUE 64 MODEL.DEVICE npu:5 SOLVER.IMS_PER_BATCH 64
         SOLVER.MAX_ITER 11250 SEED 1234 MODEL.RPN.NMS_THRESH 0.8 MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO 2
@@ -19,12 +19,12 @@ def test_settings_of_the_ascend_recipe(monkeypatch):
     assert config.roi_layer.sample_num == 2 and config.roi_layer.out_size == 7 and config.lr_reference_batch == 16
 
 
-def test_names_of_a_mask_head_mean_nothing_without_one():
+def test_mask_head_names_are_ignored_without_a_mask_head():
     words = ["MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO", "2"]
     assert parse_config(words).roi_layer == parse_config([]).roi_layer != parse_mask(words).roi_layer
 
 
-def test_rate_is_taken_as_it_is_and_lists_are_as_there():
+def test_rate_is_not_scaled_and_lists_are_parsed():
     config = parse_config(["SOLVER.BASE_LR", "0.04", "SOLVER.STEPS", "(60, 80,)", "SOLVER.MAX_ITER", "90",
                            "MODEL.ROI_HEADS.NUM_CLASSES", "80", "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "a b/R-101.ckpt"])
     assert (config.base_lr, config.lr_reference_batch, config.lr_steps) == (0.04, 0, (60, 80))
@@ -32,7 +32,7 @@ def test_rate_is_taken_as_it_is_and_lists_are_as_there():
     assert parse_config(["AMP", "0", "OPT_LEVEL", "O2"]).amp_level == "O0"
 
 
-def test_the_last_of_several_counts():
+def test_the_last_value_wins():
     assert parse_config(["SEED", "2", "SEED", "3"]).seed == 3
     # Our own flag overrides a script's recipe.
     assert parse_config(["SEED", "2", "--seed=4"]).seed == 4

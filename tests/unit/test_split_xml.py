@@ -16,7 +16,7 @@ from utils.mindrecord.file_names import EXTENSIONS
 
 @pytest.fixture
 def mask_set(tmp_path):
-    """A folder as FaceMaskDetection comes: 12 pictures, of which 3, 4 and 5 are equal."""
+    """A folder laid out like FaceMaskDetection: 12 images, of which 3, 4 and 5 are equal."""
     folder = tmp_path / "the data"
     (folder / "annotations").mkdir(parents=True)
     for number in range(12):
@@ -53,7 +53,7 @@ def test_split(mask_set, ratio, seed, capsys):
     assert told == [f"{mask_set / 'train'}: {len(train)} images", f"{mask_set / 'val'}: {len(val)} images"]
 
 
-def test_split_depends_on_the_seed_alone(mask_set):
+def test_split_depends_only_on_the_seed(mask_set):
     pairs, _ = split_data.find_pairs(mask_set)
     sides = [split_data.split_pairs(pairs, 0.3, seed)["val"] for seed in (1, 1, 2, 3)]
     assert sides[0] == sides[1] and (sides[0] != sides[2] or sides[0] != sides[3])
@@ -63,11 +63,11 @@ def test_split_of_the_whole_set(data_dir):
     pairs, warnings = split_data.find_pairs(data_dir / "facemask")
     sides = split_data.split_pairs(pairs, 0.2, 1)
     assert len(pairs) == 853 and not warnings and len(sides["val"]) == 171
-    found = [{hashlib.sha256(picture.read_bytes()).digest() for picture, _ in side} for side in sides.values()]
+    found = [{hashlib.sha256(image.read_bytes()).digest() for image, _ in side} for side in sides.values()]
     assert not found[0] & found[1]
 
 
-def test_split_leaves_out_what_has_no_partner(mask_set, capsys):
+def test_split_leaves_out_unpaired_files(mask_set, capsys):
     (mask_set / "annotations" / "mask 1.xml").unlink()
     (mask_set / "images" / "mask 2.png").unlink()
     shutil.copy(mask_set / "images" / "mask 6.png", mask_set / "images" / "mask 6.jpg")
@@ -79,8 +79,8 @@ def test_split_leaves_out_what_has_no_partner(mask_set, capsys):
     assert len(stems(mask_set / "train" / "images") + stems(mask_set / "val" / "images")) == 10
 
 
-def test_split_finds_pictures_as_the_conversion_does(mask_set, capsys):
-    """Every extension; a stale <filename>; and a <filename> that alone names the picture."""
+def test_split_finds_images_as_the_conversion_does(mask_set, capsys):
+    """Every extension, a stale <filename>, and an image that only its <filename> names."""
     assert split_data.EXTENSIONS == EXTENSIONS
     annotations = mask_set / "annotations"
     for number, extension in enumerate((".webp", ".tif", ".JPG", ".tiff")):
@@ -90,9 +90,9 @@ def test_split_finds_pictures_as_the_conversion_does(mask_set, capsys):
     (annotations / "mask 9.xml").rename(annotations / "other.xml")
     assert split_data.main([f"--data_path={mask_set}"]) == 0
     assert capsys.readouterr().err.splitlines() == ["mask 7.xml: its image is mask 7.png, but its <filename> is mask 8.png"]
-    pictures, xmls = (sorted(path.name for side in ("train", "val") for path in (mask_set / side / kind).iterdir())
+    images, xmls = (sorted(path.name for side in ("train", "val") for path in (mask_set / side / kind).iterdir())
                       for kind in ("images", "annotations"))
-    assert len(pictures) == len(xmls) == 12 and {"mask 0.webp", "mask 9.png"} < set(pictures) and "other.xml" in xmls
+    assert len(images) == len(xmls) == 12 and {"mask 0.webp", "mask 9.png"} < set(images) and "other.xml" in xmls
     for side in ("train", "val"):
         found = xml2coco.convert(mask_set / side)["images"]
         assert sorted(image["file_name"] for image in found) == sorted(path.name for path in (mask_set / side / "images").iterdir())
@@ -128,7 +128,7 @@ def test_split_that_fails_half_way_leaves_nothing(mask_set, monkeypatch, capsys)
     assert "No space left on device" in capsys.readouterr().err and sorted(mask_set.rglob("*")) == before
 
 
-def test_a_split_removes_what_a_dead_process_left_and_nothing_of_a_living_one(mask_set, capsys):
+def test_a_split_removes_leftovers_only_of_dead_processes(mask_set, capsys):
     ready, told = os.pipe()
     child = os.fork()
     if child == 0:
@@ -142,13 +142,13 @@ def test_a_split_removes_what_a_dead_process_left_and_nothing_of_a_living_one(ma
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    foreign = left.with_name(f".split_data.another-1.{child}.partial")      # of another machine
+    foreign = left.with_name(f".split_data.another-1.{child}.partial")      # from another machine
     foreign.mkdir()
     split_data.partial_folder(mask_set)
     assert list(mask_set.glob(".split_data*")) == [foreign]
 
 
-def test_of_two_splits_at_once_the_faster_one_stays(mask_set, monkeypatch, capsys):
+def test_the_faster_of_two_concurrent_splits_stays(mask_set, monkeypatch, capsys):
     def copy(source, target):
         for side in split_data.SIDES:
             (mask_set / side).mkdir(exist_ok=True)
@@ -161,7 +161,7 @@ def test_of_two_splits_at_once_the_faster_one_stays(mask_set, monkeypatch, capsy
 
 
 def test_xml2coco(data_dir, tmp_path, caplog):
-    """Against ElementTree, and read by pycocotools."""
+    """pycocotools reads the file, and its content equals what ElementTree reads."""
     folder, path = data_dir / "facemask_png_sample", tmp_path / "new folder" / "instances.json"
     classes = ["with_mask", "without_mask", "mask_weared_incorrect"]
     assert xml2coco.main([f"--data_path={folder}/", f"--save_path={path}", f"--classes={','.join(classes)}"]) == 0
@@ -180,7 +180,7 @@ def test_xml2coco(data_dir, tmp_path, caplog):
     assert not caplog.messages
 
 
-def test_xml2coco_sorts_classes_and_drops_what_is_broken(mask_set, tmp_path, capsys, caplog):
+def test_xml2coco_sorts_classes_and_drops_broken_files(mask_set, tmp_path, capsys, caplog):
     (mask_set / "annotations" / "mask 1.xml").write_text("<annotation>")
     cut(mask_set / "images" / "mask 2.png", 0.5)
     path = tmp_path / "a.json"
@@ -203,7 +203,7 @@ def test_xml2coco_refuses(mask_set, tmp_path, capsys):
 
 @pytest.mark.parametrize("how", ["file", "module", "copied"])
 def test_the_recipe_as_commands(mask_set, run_command, repo_dir, tmp_path, how):
-    """python src/split_data.py, python -m src.split_data, and split_data.py alone beside the data."""
+    """python src/split_data.py, python -m src.split_data, and a copy of split_data.py."""
     model = repo_dir / "faster_rcnn"
     if how == "copied":
         for name in ("split_data.py", "xml2coco.py"):
@@ -216,7 +216,7 @@ def test_the_recipe_as_commands(mask_set, run_command, repo_dir, tmp_path, how):
     path = mask_set / "face_detection" / "annotations" / "instances_train2017.json"
     command = ["python", *starts["xml2coco"], "--data_path", f"{mask_set}/train/", "--save_path", path]
     run = run_command(command, cwd=cwd)
-    if how == "copied":     # away from the repository it says what it needs
+    if how == "copied":     # outside the repository it names what is missing
         assert run.returncode == 2 and "utils/mindrecord is missing" in run.stderr
     else:
         assert run.returncode == 0, run.stderr

@@ -1,4 +1,4 @@
-"""Which weights need the pool behind a ResNet's stem to pad behind: what the conversion tells, writes, and training warns of."""
+"""Weights that need the stem's pool to pad only at the end: what conversion reports and writes, and what training warns about."""
 import json
 import logging
 from pathlib import Path
@@ -26,24 +26,24 @@ def converted(folder: Path, style: str) -> Path:
 
 
 @pytest.mark.parametrize("style", ["torchvision", "data parallel", *BEHIND])
-def test_the_conversion_of_a_backbone_writes_what_its_pool_needs(style, tmp_path, capsys):
+def test_conversion_of_a_backbone_writes_its_pool_padding(style, tmp_path, capsys):
     yaml_file = converted(tmp_path, style).with_suffix(".yaml")
-    told = capsys.readouterr().out
-    assert yaml_file.exists() == ("--stem_pool_padding=same" in told) == (style in BEHIND)
+    output = capsys.readouterr().out
+    assert yaml_file.exists() == ("--stem_pool_padding=same" in output) == (style in BEHIND)
     if style in BEHIND:
         assert yaml.safe_load(yaml_file.read_text()) == {"backbone": "resnet_v1.5_50", "stem_pool_padding": "same"}
         assert load_config(yaml_file) == load_config(overrides={"stem_pool_padding": "same"})
-        assert told.endswith(f"wrote {yaml_file.with_suffix('.ckpt')} and {yaml_file}\n")
+        assert output.endswith(f"wrote {yaml_file.with_suffix('.ckpt')} and {yaml_file}\n")
 
 
-def test_names_that_tell():
+def test_names_reveal_the_padding():
     assert pads_behind(["fc.weight", "bn1.gamma"]) and not pads_behind(["bn1.weight", "stem.conv1.norm.weight", "conv1_w"])
-    assert not pads_behind(["features.gamma"])      # of no ResNet
+    assert not pads_behind(["features.gamma"])      # not a ResNet
 
 
 @pytest.mark.parametrize("wanted, padding, warned", [("same", "both", True), ("same", "same", False), ("both", "same", True),
                                                      (None, "same", False)])
-def test_training_warns_about_another_pool_than_the_weights_need(wanted, padding, warned, tmp_path, caplog):
+def test_training_warns_if_the_weights_need_another_pool(wanted, padding, warned, tmp_path, caplog):
     if wanted:
         (tmp_path / "own.yaml").write_text(f"stem_pool_padding: {wanted}\n")
     with caplog.at_level(logging.WARNING):
@@ -52,7 +52,7 @@ def test_training_warns_about_another_pool_than_the_weights_need(wanted, padding
     assert [warning in text for text in caplog.messages] == ([True] if warned else [])
 
 
-def test_refinedet_is_told_the_pool_too():
+def test_refinedet_conversion_reports_the_pool():
     for style, pool in (("torchvision", "padded"), ("mindcv", "ceil")):
         checkpoint = Checkpoint(Path("f"), "kind", some(style=style), ())
         conversion = of_refinedet.convert_resnet(checkpoint.arrays, of_refinedet.WHOLE, "f")
@@ -60,7 +60,7 @@ def test_refinedet_is_told_the_pool_too():
 
 
 def test_names_of_mindcv_parity(parity_file):
-    """All of its ResNet-50 go to their place, and tell where the pool pads."""
+    """All names of its ResNet-50 except the classifier's are translated, and reveal the padding."""
     names = json.loads(parity_file("mslab_names.json").read_text())["mindcv_resnet50"]
     assert pads_behind(names) and [name for name in names if translate(name) is None] == ["classifier.weight", "classifier.bias"]
     assert len({translate(name) for name in names}) == len(names) - 1

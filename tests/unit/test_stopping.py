@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run trains: when they are seen, and what is said at once."""
+"""Ctrl-C and SIGTERM during training: when a run notices them, and what it prints at once."""
 import os
 import signal
 import subprocess
@@ -14,7 +14,7 @@ from mindspore import Tensor
 from faster_rcnn.src.model_utils.training.stopping import TOGETHER, StopRequest
 
 ROOT = Path(__file__).resolve().parents[2]
-# The hash is computed by C code that looks at no signal, as a compilation does.
+# C code computes the hash and checks no signals, like a compilation.
 BUSY = """
 import hashlib, logging, os, signal, sys
 from faster_rcnn.src.model_utils.training.stopping import StopRequest
@@ -56,7 +56,7 @@ def test_signal_is_acknowledged_while_c_code_runs(busy, number, status):
     process = busy("long")
     process.send_signal(number)
     assert process.stderr.readline() == "stop requested: the run ends after the first step; a second signal ends it at once\n"
-    process.send_signal(number)     # comes with the first, as from a terminal and a launcher
+    process.send_signal(number)     # counts as the first, as if a terminal and a launcher both sent it
     time.sleep(TOGETHER + 0.1)
     assert process.poll() is None
     process.send_signal(number)
@@ -64,14 +64,14 @@ def test_signal_is_acknowledged_while_c_code_runs(busy, number, status):
     assert process.stderr.read() == "ended at once\n"
 
 
-def test_signal_of_a_forked_process_is_its_own(busy):
+def test_signal_of_a_forked_process_does_not_stop_the_parent(busy):
     process = busy("fork")
     out, errors = process.communicate(timeout=60)
-    assert (out, errors, process.returncode) == ("143\n", "", 0)       # as if nobody had asked
+    assert (out, errors, process.returncode) == ("143\n", "", 0)       # the parent noticed no signal
 
 
 def test_ctrl_c_while_graphs_run():
-    """MindSpore takes SIGINT over when it runs one."""
+    """MindSpore takes over SIGINT when it runs a graph."""
     @ms.jit
     def double(x):
         return x + x
@@ -92,12 +92,12 @@ def test_signals_ask_to_stop(number, status):
         os.kill(os.getpid(), number)
         assert stop
         assert stop.status == status
-        assert signal.getsignal(number) == before   # a second one does what it always does
+        assert signal.getsignal(number) == before   # a second signal acts as usual
     assert signal.getsignal(number) == before
 
 
 def test_another_thread_leaves_the_signals_as_they_are():
-    """Python lets only the main thread handle them."""
+    """Python lets only the main thread handle signals."""
     def train() -> tuple[list, bool]:
         with StopRequest() as stop:
             stop.renew()

@@ -1,4 +1,4 @@
-"""How the models are laid out: the trunk apart from each model's own rooms, no circles, entry points that only start."""
+"""Layout of the models: a trunk apart from each model's files, no import cycles, and entry points that only start a run."""
 import ast
 import re
 import subprocess
@@ -17,7 +17,7 @@ MODEL_NAMES = re.compile(r"faster[ _-]?r-?cnn|mask[ _-]?r-?cnn|refine[ _-]?det",
 
 
 def imports_of(source: Path) -> dict[str, set[str]]:
-    """{module: modules that it imports} of a `src` folder, imports inside functions counted; dotted names below it."""
+    """{module: modules that it imports} of a `src` folder, as dotted names below it; imports inside functions count."""
     modules = {}
     for path in sorted(source.rglob("*.py")):
         parts = path.relative_to(source).with_suffix("").parts
@@ -34,7 +34,7 @@ def imports_of(source: Path) -> dict[str, set[str]]:
     return graph
 
 
-def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
     """Groups of modules that import each other, directly or through others."""
     def reached(start: str) -> set[str]:
         seen, waiting = set(), [start]
@@ -50,14 +50,14 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return [list(group) for group in sorted(groups)]
 
 
-def test_a_circle_is_found():
-    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"a"}}) == [["a", "b", "c"]]
+def test_a_cycle_is_found():
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"a"}}) == [["a", "b", "c"]]
 
 
 @pytest.mark.parametrize("model", NETWORKS)
 def test_no_module_imports_itself_through_others(model):
     graph = imports_of(ROOT / model / "src")
-    assert len(graph) > 50 and "model_utils.config" in graph["model_utils.training.run"] and circles(graph) == []
+    assert len(graph) > 50 and "model_utils.config" in graph["model_utils.training.run"] and cycles(graph) == []
 
 
 def test_the_trunk_names_no_model():
@@ -78,7 +78,7 @@ def test_the_trunk_is_the_same_in_every_model(model):
 
 
 @pytest.mark.parametrize("model", ["mask_rcnn", "refinedet"])
-def test_few_copies_stand_among_the_own_files(model):
+def test_few_copies_are_outside_the_trunk(model):
     source = ROOT / model / "src"
     elsewhere = [source / "model_utils", *([source / NETWORKS[model]] if NETWORKS[model] else [])]
     copies = [path for path in find_copies(source) if not any(folder in path.parents for folder in elsewhere)]
@@ -93,7 +93,7 @@ def test_entry_points_only_start(model):
         assert len(text.splitlines()) <= MOST_LINES, path
         tree = ast.parse(text)
         assert [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)] == ["main"], path
-    # What an entry point does is a part of the trunk, and no part of it imports an entry point.
+    # The trunk holds what an entry point does, and never imports an entry point.
     names = {Path(name).stem for name in ENTRY_POINTS}
     for path in sorted((ROOT / model / "src").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -103,6 +103,6 @@ def test_entry_points_only_start(model):
 
 @pytest.mark.parametrize("model", NETWORKS)
 def test_the_configuration_is_read_without_mindspore(model):
-    """So a wrong option is reported at once."""
+    """A wrong option is reported before MindSpore is imported."""
     code = "import sys; import src.model_utils.config, src.model_utils.moxing_adapter; sys.exit('mindspore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / model, timeout=60).returncode == 0

@@ -68,7 +68,7 @@ def test_marker_below_the_shebang_and_the_mode_stay(tree):
     assert stat.S_IMODE(copy.stat().st_mode) == 0o755
 
 
-def test_line_ends_count(tree):
+def test_line_endings_count(tree):
     tree("mask_rcnn/head.py", "# Same as faster_rcnn/head.py\n" + ORIGINAL.replace("\n", "\r\n"))
     assert run(tree, True)[0] == 1
 
@@ -93,7 +93,7 @@ def test_markers_that_cannot_be_followed(tree, marker, expected):
     assert copy.read_text() == marker + "\n" + ORIGINAL
 
 
-def test_what_is_not_looked_at(tree):
+def test_ignored_files(tree):
     text = "# Same as faster_rcnn/gone.py\n"
     for path in (".git/a.py", "output/a.py", "__pycache__/a.py", "env/lib/a.py", "picture.png"):
         tree(path, text)
@@ -115,7 +115,7 @@ def attributes(tree, check):
 
 
 def generated(folder, attributes_file, paths) -> set:
-    """Return the paths that git takes for generated. They need not exist."""
+    """Return the paths that git marks as generated. They need not exist."""
     if not shutil.which("git"):
         pytest.skip("git is not installed")
     folder.mkdir()
@@ -152,8 +152,8 @@ def test_a_folder_is_listed_only_while_it_holds_nothing_but_copies(tree):
     assert lines[0].endswith("-mask_rcnn/** linguist-generated\n+mask_rcnn/trunk/a.py linguist-generated")
 
 
-def test_git_takes_the_copies_of_this_repository_for_generated(repo_dir, tmp_path):
-    """And no other file with text."""
+def test_git_marks_the_copies_of_this_repository_as_generated(repo_dir, tmp_path):
+    """Git marks no other file with text."""
     copies = {path.relative_to(repo_dir).as_posix() for path in find_copies(repo_dir)}
     own = {path.relative_to(repo_dir).as_posix() for path in find_files(repo_dir, {".py", ".sh", ".yaml", ".md", ".cc", ".h"})
            if path.stat().st_size} - copies

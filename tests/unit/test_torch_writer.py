@@ -1,4 +1,4 @@
-"""Files that are written for other frameworks: PyTorch's zip container opcode by opcode, and pickles."""
+"""Files for other frameworks: PyTorch's zip container, opcode by opcode, and pickles."""
 import pickle
 import pickletools
 import zipfile
@@ -14,7 +14,7 @@ ARRAYS = {
     "a.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "turned": np.arange(6, dtype=np.float32).reshape(2, 3).T,
     "part": np.arange(9, dtype=np.float32)[2:5], "count": np.array(0, np.int64), "half": np.arange(3, dtype=np.float16),
     "big end": np.arange(3, dtype=">f8"), "empty": np.zeros((0, 3), np.float32)}
-# What torch.load(weights_only=True) takes.
+# What torch.load(weights_only=True) accepts.
 GLOBALS = {"collections OrderedDict", "torch FloatStorage", "torch LongStorage", "torch HalfStorage", "torch DoubleStorage",
            "torch._utils _rebuild_tensor_v2"}
 OPCODES = {"PROTO", "GLOBAL", "REDUCE", "MARK", "TUPLE", "EMPTY_TUPLE", "EMPTY_DICT", "EMPTY_LIST", "SETITEMS", "APPENDS",
@@ -32,7 +32,7 @@ def test_zip_is_read_back(tmp_path):
         np.testing.assert_array_equal(checkpoint.arrays[name], array.astype(array.dtype.newbyteorder("<")), name, strict=True)
 
 
-def test_zip_as_pytorch_has_it(tmp_path):
+def test_zip_has_pytorchs_layout(tmp_path):
     path = tmp_path / "m.pth"
     write_torch(ARRAYS, path)
     with zipfile.ZipFile(path) as archive:
@@ -50,7 +50,7 @@ def test_zip_as_pytorch_has_it(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_what_is_no_tensor_is_refused(tmp_path):
+def test_other_objects_are_refused(tmp_path):
     with pytest.raises(TypeError, match="object cannot be written to a checkpoint"):
         write_torch({"x": object()}, tmp_path / "m.pth")
     assert not list(tmp_path.iterdir())
@@ -63,7 +63,7 @@ def test_pickle(tmp_path):
         assert all(np.array_equal(found[name], array) for name, array in ARRAYS.items())
 
 
-def test_failed_write_keeps_what_was_there(tmp_path):
+def test_failed_write_keeps_the_old_file(tmp_path):
     folder = tmp_path / "m.pth"
     folder.mkdir()
     with pytest.raises(InputError, match="--output_file: .*m.pth cannot be written: "):

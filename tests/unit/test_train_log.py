@@ -1,4 +1,4 @@
-"""The log of a run: the old zoo's line to the letter, means over an interval, and what is written where."""
+"""The log of a run: the old zoo's exact line, means over an interval, and which file holds what."""
 import json
 
 import numpy as np
@@ -40,7 +40,7 @@ def test_mask_loss_joins_the_second_stage():
 
 def test_lines_come_at_intervals_and_ends_and_hold_means(tmp_path, capsys):
     log, scale = make_log(tmp_path), LossScale()
-    for step in range(1, 6):    # an epoch of 5
+    for step in range(1, 6):    # an epoch has 5 steps
         log.step(step, 1, step, result(step, 0, 0, 10 * step, norm=100 * step), 0.5 / step, scale, step == 5)
     log.close()
     found = rows(tmp_path)
@@ -58,7 +58,7 @@ def test_lines_come_at_intervals_and_ends_and_hold_means(tmp_path, capsys):
     assert "img/s" in shown[0]
 
 
-def test_rate_and_time_left_leave_out_what_is_no_training(tmp_path, capsys, monkeypatch):
+def test_rate_and_time_left_count_only_training(tmp_path, capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("faster_rcnn.src.model_utils.training.log.time.monotonic", lambda: now[0])
     log = make_log(tmp_path, log_interval=1, total_steps=20)
@@ -97,7 +97,7 @@ def test_tensorboard_events(tmp_path):
     assert b"eval/AP50" not in events
 
 
-def test_figures_of_masks_lie_in_a_group_of_their_own(tmp_path):
+def test_mask_figures_have_their_own_group(tmp_path):
     log = make_log(tmp_path)
     log.record("eval", 7, {"AP": 0.25, "segm": {"AP": 0.5}})
     log.close()
@@ -117,7 +117,7 @@ def test_only_one_device_writes(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ["loss_0.log", "metrics.jsonl"])
-def test_a_run_that_goes_on_appends(tmp_path, kind):
+def test_a_resumed_run_appends(tmp_path, kind):
     for step in (2, 4):
         log = make_log(tmp_path, done_steps=step - 2)
         log.step(step, 1, step, result(1, 2, 3, 4), 0.1, LossScale(), False)
@@ -126,7 +126,7 @@ def test_a_run_that_goes_on_appends(tmp_path, kind):
 
 
 def test_lines_of_refinedet(tmp_path, capsys, monkeypatch):
-    """The old zoo's line of a step, and its line at the end of an epoch: steps that compile or follow a pause are not timed."""
+    """The old zoo's lines for a step and for an epoch; steps that compile or follow a pause are not timed."""
     from refinedet.src.model_utils.training.log import TrainLog as RefineDetLog
 
     now = [0.0]

@@ -1,4 +1,4 @@
-"""The real network, narrow, through the training step: it learns a picture, and a run in parts equals the whole."""
+"""A narrow real network in the training step: it learns one image, and a resumed run equals an uninterrupted one."""
 import contextlib
 import json
 import sys
@@ -28,7 +28,7 @@ OBJECTS = [(1, 12, 16, 60, 52), (2, 70, 20, 112, 80), (3, 24, 76, 88, 112)]     
 
 @pytest.fixture
 def graph_mode():
-    """As train.py has it: cells are compiled when they are called."""
+    """Graph mode, as in train.py: cells compile when called."""
     before = ms.get_context("mode")
     ms.set_context(mode=ms.GRAPH_MODE)
     yield
@@ -36,7 +36,7 @@ def graph_mode():
 
 
 def picture():
-    """Rectangles, red, green and blue by label, on dark noise: (3, 128, 128), normalised."""
+    """A normalised image (3, 128, 128): red, green and blue rectangles by label, on dark noise."""
     rng = np.random.default_rng(0)
     image = 0.2 * rng.standard_normal((3, 128, 128))
     for label, x1, y1, x2, y2 in OBJECTS:
@@ -49,11 +49,11 @@ def iou(p, q):
     return w * h / (np.prod(p[2:] - p[:2]) + np.prod(q[2:] - q[:2]) - w * h)
 
 
-def test_it_learns_a_picture(graph_mode, monkeypatch):
-    """100 steps from random weights, with a look at the averaged weights half-way: the rectangles are the best detections.
+def test_it_learns_an_image(graph_mode, monkeypatch):
+    """After 100 steps from random weights, the rectangles are the best detections. Half-way, averaged weights infer once.
 
-    The first step is that of the same network operator by operator, as test_network_parity.py compares it with other frameworks;
-    docs/platforms.md has its primitives.
+    The first step equals that of the same network run operator by operator, which test_network_parity.py compares with other
+    frameworks; docs/platforms.md lists its primitives.
     """
     config = narrow_config(img_width=128)
     image, info = Tensor(picture()[None]), Tensor(np.array([[128, 128, 1, 1, 128, 128]], np.float32))
@@ -72,7 +72,7 @@ def test_it_learns_a_picture(graph_mode, monkeypatch):
     infer = InferenceNet(net)
 
     def predict():
-        ms.set_context(mode=ms.PYNATIVE_MODE)       # twice: not worth compiling
+        ms.set_context(mode=ms.PYNATIVE_MODE)       # runs only twice: not worth compiling
         with step.averaged():
             outputs = [part.asnumpy()[0] for part in infer(image, info)]
         ms.set_context(mode=ms.GRAPH_MODE)
@@ -98,7 +98,7 @@ def test_it_learns_a_picture(graph_mode, monkeypatch):
 
 
 def test_lending_the_averaged_weights_does_not_disturb_training():
-    """MindSpore's compiled graphs do not see `set_data`: gradients would for ever be those of the weights lent."""
+    """MindSpore's compiled graphs do not see `set_data`: gradients would stay those of the lent weights."""
     def losses(lend):
         net = ToyDetector()
         step = TrainStep(net, LOSS_NAMES, momentum=0.9, weight_decay=0.0, ema_decay=0.9)
@@ -118,7 +118,7 @@ def test_lending_the_averaged_weights_does_not_disturb_training():
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
-    """command(*flags) -> arguments of train.py on 4 pictures with rectangles, 2 steps an epoch."""
+    """command(*flags) -> command line of train.py on 4 images with rectangles, 2 steps per epoch."""
     root = tmp_path_factory.mktemp("coco root")
     (root / "annotations").mkdir()
     (root / "train2017").mkdir()
@@ -127,7 +127,7 @@ def command(tmp_path_factory):
         pixels = np.clip(128 + 40 * picture().transpose(1, 2, 0)[:, ::-1], 0, 255)
         cv2.imwrite(str(root / "train2017" / f"{i}.png"), np.roll(pixels, 4 * i, (0, 1)).astype(np.uint8))
         images.append({"id": i + 1, "file_name": f"{i}.png", "height": 128, "width": 128})
-        for label, x1, y1, x2, y2 in OBJECTS[:i]:                       # the first picture has none
+        for label, x1, y1, x2, y2 in OBJECTS[:i]:                       # the first image has none
             annotations.append({"id": len(annotations) + 1, "image_id": i + 1, "category_id": label, "iscrowd": 0,
                                 "bbox": [x1 + 4 * i, y1 + 4 * i, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)})
     categories = [{"id": i, "name": name} for i, name in enumerate(SMALL["coco_classes"]) if i]
@@ -142,10 +142,10 @@ def command(tmp_path_factory):
                            f"--coco_root={root}", f"--mindrecord_dir={root / 'records'}", *flags]
 
 
-def test_a_run_in_parts_equals_the_whole(command, tmp_path):
-    """6 steps at once, and 3 (the middle of an epoch) and 3 more: the same losses, weights and averages, bit by bit.
+def test_a_resumed_run_equals_an_uninterrupted_one(command, tmp_path):
+    """6 steps at once, and 3 (to the middle of an epoch) plus 3: losses, weights and averages are bitwise equal.
 
-    Operator by operator; test_train.py has a compiled toy network do the same.
+    It runs operator by operator; test_train.py does the same with a compiled toy network.
     """
     def run(output, *flags):
         done = commands.run(command(f"--output_path={tmp_path / output}", *flags), tmp_path, env={"MS_JIT": "0"})

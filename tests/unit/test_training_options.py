@@ -1,4 +1,4 @@
-"""Options of a training run: accumulation, early stopping, skipped steps, lengths in steps, the measurement of speed."""
+"""Options of a training run: accumulation, early stopping, skipped steps, length in steps, and speed measurement."""
 import numpy as np
 import pytest
 from mindspore import Tensor, ops
@@ -23,8 +23,8 @@ def values(step) -> dict:
     return {name: param.asnumpy().copy() for name, param in step.state()[0].items()}
 
 
-def test_accumulated_batches_equal_one_so_many_times_as_large():
-    """Three steps with clipping, loss scale and averaged weights, of losses that are means over pictures."""
+def test_accumulated_batches_equal_one_large_batch():
+    """Three steps with clipping, loss scale and averaged weights; the losses are means over images."""
     parts = TrainStep(ToyDetector(), LOSS_NAMES, loss_scale=LossScale(64.0), accumulate=3, **OPTIONS)
     whole = TrainStep(ToyDetector(), LOSS_NAMES, loss_scale=LossScale(64.0), **OPTIONS)
     start = values(parts)
@@ -40,7 +40,7 @@ def test_accumulated_batches_equal_one_so_many_times_as_large():
     assert not np.allclose(start["network.backbone.weight"], values(parts)["network.backbone.weight"], atol=1e-3)
 
 
-def test_what_overflowed_does_not_stay_in_the_sums():
+def test_an_overflow_does_not_stay_in_the_sums():
     step, other = (TrainStep(ToyDetector(), LOSS_NAMES, loss_scale=LossScale(64.0), accumulate=2, **OPTIONS) for _ in range(2))
     before = values(step)
     image, *rest = toy_batch(0)
@@ -72,14 +72,14 @@ def test_static_scale_skips_counts_and_gives_up(monkeypatch):
     other = LossScale(64.0)
     other.load_state({**scale.state(), "in_a_row": 2})
     assert not other.update(False)
-    assert not LossScale(1.0).update(False)     # float32: the first is one too many
+    assert not LossScale(1.0).update(False)     # float32 allows no skipped step
 
 
 @pytest.mark.parametrize("before, now, value", [
     (LossScale(64.0), LossScale(), 1.0), (LossScale(dynamic=True), LossScale(64.0), 64.0),
     (LossScale(64.0), LossScale(dynamic=True), 2.0 ** 16), (LossScale(512.0, dynamic=True), LossScale(dynamic=True), 512.0)])
-def test_another_scale_takes_effect_on_going_on(before, now, value):
-    """The update divides by the scale that the loss was multiplied with: the steps are those of no scale at all."""
+def test_another_scale_takes_effect_on_resume(before, now, value):
+    """The update divides by the scale that multiplied the loss, so the steps equal those without a scale."""
     plain = {key: value for key, value in OPTIONS.items() if key != "clip_grad_norm"}
     first, other, expected = (TrainStep(ToyDetector(), LOSS_NAMES, loss_scale=scale, **plain)
                               for scale in (before, now, LossScale()))
@@ -93,7 +93,7 @@ def test_another_scale_takes_effect_on_going_on(before, now, value):
         np.testing.assert_allclose(values(other)[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def test_skipped_steps_are_told_and_leave_the_weights(tmp_path, capsys):
+def test_skipped_steps_are_reported_and_leave_the_weights(tmp_path, capsys):
     run = ToyRun(tmp_path, poison=1, log_interval=1, max_steps=3, loss_scale=64.0).run()
     assert [row["skipped_steps"] for row in metrics(tmp_path, "train")] == [0, 1, 1]
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
@@ -104,7 +104,7 @@ def test_skipped_steps_are_told_and_leave_the_weights(tmp_path, capsys):
 # ---- early stopping
 
 def test_early_stop_after_evaluations_without_a_better_ap(tmp_path, capsys):
-    """0.3 is reached again, which is not better; the weights of the last epoch are kept although its checkpoint was not due."""
+    """Reaching 0.3 again is no improvement. The last epoch's weights are saved although its checkpoint was not due."""
     options = {"epoch_size": 9, "early_stop_patience": 2, "save_checkpoint_epochs": 4, "keep_checkpoint_max": 9}
     run = ToyRun(tmp_path, aps=(0.2, 0.3, 0.3, 0.1, 0.9), **options).run()
     assert (run.evaluations, run.loop.step, run.loop.best_ap, run.loop.best_epoch) == (4, 16, 0.3, 3)
@@ -116,7 +116,7 @@ def test_early_stop_after_evaluations_without_a_better_ap(tmp_path, capsys):
     assert (patient.evaluations, patient.loop.step, patient.loop.best_ap) == (2, 24, 0.9)
 
 
-def test_early_stop_is_not_what_ends_a_whole_run(tmp_path):
+def test_a_run_that_improves_in_time_is_not_stopped(tmp_path):
     run = ToyRun(tmp_path, aps=(0.2, 0.1, 0.3, 0.2), epoch_size=4, early_stop_patience=2).run()
     assert (run.evaluations, run.loop.step) == (4, 16)
 
@@ -129,8 +129,8 @@ def test_length_of_a_run(epochs, most, end, schedule):
     assert (end_step(config, 10), schedule_steps(config, 10)) == (end, schedule)
 
 
-def test_only_the_epochs_run_that_pre_trained_was_not_trained_for():
-    """As the scripts of the old zoo have it: 2 of 8 epochs are left, and the cosine stands at (1 + cos(3/4 pi)) / 2."""
+def test_epochs_of_pre_trained_are_not_run_again():
+    """As in the old zoo's scripts, 2 of 8 epochs are left, and the cosine is at (1 + cos(3/4 pi)) / 2."""
     cosine = load_config(overrides={"epoch_size": 8, "pre_trained_epoch_size": 6, "lr_schedule": "cosine", "base_lr": 1.0,
                                     "warmup_step": 0})
     assert end_step(cosine, 10) == schedule_steps(cosine, 10) == 20
@@ -142,18 +142,18 @@ def test_only_the_epochs_run_that_pre_trained_was_not_trained_for():
     assert [rate(step) for step in (0, 9, 10)] == pytest.approx([0.1, 0.1, 0.01])
 
 
-def test_epochs_done_leave_something(message):
-    told = message(load_config, overrides={"epoch_size": 5, "pre_trained_epoch_size": 5})
-    assert told == "pre_trained_epoch_size: 5 of 5 epochs (epoch_size) leave nothing to train"
+def test_epochs_of_pre_trained_must_leave_some(message):
+    error = message(load_config, overrides={"epoch_size": 5, "pre_trained_epoch_size": 5})
+    assert error == "pre_trained_epoch_size: 5 of 5 epochs (epoch_size) leave nothing to train"
 
 
-def test_a_run_in_steps_alone_goes_on_over_epochs(tmp_path):
+def test_a_run_in_steps_crosses_epochs(tmp_path):
     run = ToyRun(tmp_path, epoch_size=0, max_steps=14, log_interval=1).run()
     assert run.loop.step == 14
     assert [line.split(",")[0] for line in lines(tmp_path)][-2:] == ["epoch: 4 step: 1", "epoch: 4 step: 2"]
 
 
-@pytest.mark.parametrize("overrides, told", [
+@pytest.mark.parametrize("overrides, error", [
     ({"epoch_size": 0}, "epoch_size: 0 leaves the end of the run to max_steps"),
     ({"lr_steps": [5, 2]}, "lr_steps: expected rising steps"),
     ({"accumulate_steps": 0}, "accumulate_steps: expected at least 1"),
@@ -161,22 +161,22 @@ def test_a_run_in_steps_alone_goes_on_over_epochs(tmp_path):
     ({"perf_steps": 5, "resume": "auto"}, "perf_steps: measures a new run"),
     ({"perf_steps": 5, "perf_warmup": 0}, "perf_warmup: expected at least 1"),
     ({"data_timeout": -1}, "data_timeout: expected at least 0")])
-def test_faults_are_told(message, overrides, told):
-    assert message(load_config, overrides=overrides).startswith(told)
+def test_faults(message, overrides, error):
+    assert message(load_config, overrides=overrides).startswith(error)
 
 
 # ---- speed
 
 def test_figures_of_speed():
     figures = speed_figures(np.array([0.1, 0.2, 0.1, 0.4]), 5, 2, 4)
-    assert figures["fps"] == pytest.approx(20.0)            # 4 steps of 4 pictures in 0.8 s
+    assert figures["fps"] == pytest.approx(20.0)            # 4 steps of 4 images in 0.8 s
     assert (figures["step_time_median"], figures["step_time_p90"]) == pytest.approx((0.15, 0.34))
     assert speed_line(figures) == ("FPS: 20.000, step time median 0.150 s, 90th percentile 0.340 s, over 4 steps after 5 of "
                                    "warm-up, 2 devices, batch 4")
 
 
 def test_noise_of_a_toy_is_used():
-    """What the equality of accumulated batches rests on: every input of the toy changes its losses."""
+    """Image and noise change the toy's losses; the test of accumulated batches relies on it."""
     net, batch = ToyDetector(), toy_batch()
     before = [float(loss) for loss in net(*batch)]
     for i in (0, 5, 6):

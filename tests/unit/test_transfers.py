@@ -1,4 +1,4 @@
-"""Transfers from and to a bucket whose connections are cut."""
+"""Transfers to and from a bucket whose connections are cut."""
 import contextlib
 import socket
 import threading
@@ -10,7 +10,7 @@ from faster_rcnn.src.model_utils.cloud import fetching, object_storage
 
 
 def test_the_first_error_ends_a_transfer():
-    """Where every connection is cut, thousands of files would each be tried for a minute."""
+    """Otherwise each of thousands of files would be retried for a minute."""
     begun = []
 
     def cut(name):
@@ -21,11 +21,11 @@ def test_the_first_error_ends_a_transfer():
 
     with pytest.raises(ConnectionResetError):
         object_storage.side_by_side(cut, map(str, range(5000)))
-    assert len(begun) < 2500        # however late the first error is noticed on a busy machine
+    assert len(begun) < 2500        # a busy machine may notice the first error late
 
 
-def test_connections_that_are_cut_end_with_a_line(monkeypatch, tmp_path, message):
-    """And such that nothing comes over."""
+def test_dead_connections_give_a_one_line_error(monkeypatch, tmp_path, message):
+    """Connections may be cut, or transfer nothing."""
     monkeypatch.setattr(object_storage, "ATTEMPTS", 2)
     monkeypatch.setattr(object_storage, "READ_S", 0.2)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -43,5 +43,5 @@ def test_connections_that_are_cut_end_with_a_line(monkeypatch, tmp_path, message
             threading.Thread(target=serve, daemon=True).start()
             monkeypatch.setenv("S3_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
             monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-            told = message(fetching.fetch, "s3://bucket/data", tmp_path / f"data {cut}", "data_url", "data_path")
-            assert told.startswith("data_url: s3://bucket/data: "), told
+            error = message(fetching.fetch, "s3://bucket/data", tmp_path / f"data {cut}", "data_url", "data_path")
+            assert error.startswith("data_url: s3://bucket/data: "), error

@@ -1,4 +1,4 @@
-"""Pictures and boxes on their way to the network, against literals, plain loops and drawn rectangles."""
+"""Preprocessing: sizes, decoding and pixel values, against literals, plain loops and other frameworks."""
 import functools
 import struct
 import zlib
@@ -23,23 +23,23 @@ def picture(height, width, seed=0):
 
 
 def plain(size):
-    """A Preprocess that leaves the values as they are, blue first."""
+    """A Preprocess that leaves the values unchanged, in BGR order."""
     return Preprocess(size, (0, 0, 0), (1, 1, 1), to_rgb=False)
 
 
 def augment(image, preprocess, **what):
-    """(chw, info, placement)."""
+    """(image (3, H, W), info (6,), placement)."""
     return render(image, preprocess, Plan(image.shape[:2], np.zeros((0, 4), np.float32), **what))
 
 
 def augment_boxes(image, boxes, preprocess, **what):
-    """(chw, info, boxes)."""
+    """(image (3, H, W), info (6,), boxes (N, 4))."""
     got, info, placed = augment(image, preprocess, **what)
     return got, info, placed.boxes(np.array(boxes, np.float32))
 
 
 def colours(*amounts):
-    """What Plan.recolour holds for this brightness, contrast, saturation and hue."""
+    """Plan.recolour for the given brightness, contrast, saturation and hue."""
     return [functools.partial(shift_colours, **dict(zip(("brightness", "contrast", "saturation", "hue"), amounts)))]
 
 
@@ -66,7 +66,7 @@ def test_divisor_bounds_the_short_and_the_long_side(shape, nearest, floor, padde
 
 
 def resized_by_detectron2(height, width, short=800, long=1333):
-    """ResizeShortestEdge.get_output_shape, in its own order of operations."""
+    """ResizeShortestEdge.get_output_shape, with its order of operations."""
     scale = short / min(height, width)
     new = (short, scale * width) if height < width else (scale * height, short)
     if max(new) > long:
@@ -75,11 +75,11 @@ def resized_by_detectron2(height, width, short=800, long=1333):
     return int(new[0] + 0.5), int(new[1] + 0.5)
 
 
-def test_nearest_rounding_is_that_of_detectron2():
+def test_nearest_rounding_matches_detectron2():
     size, rng = InputSize(800, 1333, pad_to="divisor"), np.random.default_rng(0)
     shapes = rng.integers(100, 3000, (3000, 2)).tolist()
     differ = [shape for shape in shapes if size.resized(*shape) != resized_by_detectron2(*shape)]
-    # It scales twice where the long side decides, which may fall to the other side of an exact half.
+    # detectron2 scales twice where the long side decides, which may cross an exact half.
     assert len(differ) <= 3
     for shape in differ:
         assert np.abs(np.subtract(size.resized(*shape), resized_by_detectron2(*shape))).max() <= 1
@@ -89,7 +89,7 @@ def test_padding_to_a_given_size_keeps_the_bounds_and_never_exceeds_it():
     size = InputSize(192, 288, pad_to="192x288")
     for shape in ((192, 256), (176, 288)):
         assert size.resized(*shape) == shape and size.padded(*shape) == (192, 288)
-    assert size.resized(600, 400) == (192, 128)     # upright: 288 x 192 by the bounds, which 192 rows do not hold
+    assert size.resized(600, 400) == (192, 128)     # upright: the bounds allow 288 x 192, but there are only 192 rows
     assert InputSize(800, 1333, pad_to="1344x1344").resized(640, 480) == (1067, 800)
 
 
@@ -110,7 +110,7 @@ def test_bad_sizes_are_refused(arguments):
 # ------------------------------------------------------------------------------------------------------------ decoding
 
 def png(rows, colour_type, depth, *chunks):
-    """A PNG by hand, for kinds that OpenCV does not write."""
+    """A PNG written by hand, for kinds that OpenCV does not write."""
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -121,7 +121,7 @@ def png(rows, colour_type, depth, *chunks):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
-def test_every_kind_of_picture_decodes_to_three_channels_of_bytes():
+def test_every_kind_of_image_decodes_to_three_channels_of_bytes():
     grey = [[0, 100, 255], [7, 8, 9]]
     assert decode_image(png(grey, 0, 8)).tolist() == [[[v] * 3 for v in row] for row in grey]
     deep = np.array(grey) * 257
@@ -134,7 +134,7 @@ def test_every_kind_of_picture_decodes_to_three_channels_of_bytes():
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", b"\xff\xd8\xff", np.zeros(0, np.uint8)])
-def test_what_is_no_picture_is_refused(data):
+def test_data_that_is_not_an_image_is_refused(data):
     with pytest.raises(ValueError, match="not an image|the file is empty"):
         decode_image(data)
 
@@ -167,7 +167,7 @@ def test_resize_is_bilinear_at_pixel_centres(size):
 
 
 def smoothed_by_hand(image, height, width):
-    """Pillow's bilinear filter, in float64: a triangle that is as wide as a pixel of the result, where that is larger."""
+    """Pillow's bilinear filter in float64: a triangle as wide as an output pixel, if that is larger than an input pixel."""
     def weights(new, old):
         scale = old / new
         reach = max(scale, 1.0)
@@ -181,17 +181,17 @@ def smoothed_by_hand(image, height, width):
 @pytest.mark.parametrize("size", [(24, 40), (9, 7), (5, 30), (13, 20)])
 @pytest.mark.parametrize("mode, by_hand, dtype, tolerance", [
     ("pillow", smoothed_by_hand, np.uint8, 1.0), ("float", resized_by_hand, np.float32, 1e-3)])
-def test_other_ways_to_resize(size, mode, by_hand, dtype, tolerance):
+def test_other_resize_modes(size, mode, by_hand, dtype, tolerance):
     image = picture(16, 20)
     got = resize(image, size, mode)
     assert got.shape == (*size, 3) and got.dtype == dtype
     np.testing.assert_allclose(got, by_hand(image, *size), atol=tolerance)
-    if size == (9, 7):      # the ways differ where a picture shrinks
+    if size == (9, 7):      # the modes differ when an image shrinks
         assert np.abs(smoothed_by_hand(image, *size) - resized_by_hand(image, *size)).max() > 5
 
 
 @pytest.mark.parametrize("mode", ["pillow", "float"])
-def test_preprocess_resizes_as_told_and_normalises_either(mode):
+def test_preprocess_normalises_in_every_resize_mode(mode):
     mean, std, image = (10.0, 20.0, 30.0), (2.0, 4.0, 5.0), picture(16, 20)
     got, _ = Preprocess(InputSize(8, 10), mean, std, False, mode)(image)
     np.testing.assert_allclose(got, ((resize(image, (8, 10), mode) - np.array(mean)) / std).transpose(2, 0, 1), atol=1e-5)
@@ -201,7 +201,7 @@ def test_preprocess_resizes_as_told_and_normalises_either(mode):
     assert np.isfinite(coloured).all() and coloured.mean() > got.mean()
 
 
-def test_unknown_way_to_resize_is_refused():
+def test_unknown_resize_mode_is_refused():
     with pytest.raises(ValueError, match="resize_mode: expected one of opencv, area, pillow, float, got 'nearest'"):
         Preprocess(InputSize(8, 8), (0, 0, 0), (1, 1, 1), True, "nearest")
 
@@ -226,14 +226,14 @@ def test_info_holds_the_scale_of_each_axis():
 
 
 @pytest.mark.parametrize("shape, dtype", [((4, 4), np.uint8), ((4, 4, 4), np.uint8), ((4, 4, 3), np.float32)])
-def test_preprocess_refuses_what_is_no_decoded_picture(shape, dtype):
+def test_preprocess_refuses_other_arrays(shape, dtype):
     with pytest.raises(ValueError, match="uint8"):
         plain(InputSize(8, 8))(np.zeros(shape, dtype))
 
 
 @pytest.mark.parametrize("shape", [(60, 83, 3), (37, 20, 3)])
 def test_exact_scale_resizes_by_the_factor_before_it_is_rounded(shape):
-    """As OpenCV does it when given the factor: another image, another size, and the factor is what boxes are divided by."""
+    """As in OpenCV given the factor: pixels and size differ from the default's, and boxes are divided by the factor."""
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     height, width, _ = shape
     scale = min(41 / height, 64 / width)
@@ -248,7 +248,7 @@ def test_exact_scale_resizes_by_the_factor_before_it_is_rounded(shape):
 
 
 @pytest.mark.parametrize("to_rgb", [True, False])
-def test_black_padding_is_normalised_and_the_other_is_not(to_rgb):
+def test_black_padding_is_normalised_and_mean_padding_is_not(to_rgb):
     black, mean = (Preprocess(InputSize(8, 8), (10, 20, 30), (2, 4, 5), to_rgb, pad_black=pad)(np.zeros((4, 8, 3), np.uint8)).image
                    for pad in (True, False))
     np.testing.assert_array_equal(black, np.broadcast_to(np.float32([-5, -5, -6]).reshape(3, 1, 1), (3, 8, 8)))
@@ -258,7 +258,7 @@ def test_black_padding_is_normalised_and_the_other_is_not(to_rgb):
 
 # ---------------------------------------------------------------------------------------------------- other frameworks
 
-# Of each framework: mean and standard deviation of values up to 255, whether red comes first, tolerance.
+# Per framework: mean and standard deviation of values up to 255, whether red comes first, tolerance.
 IMAGENET = (np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]))
 NORMALISE = {"detectron2": ((103.530, 116.280, 123.675), (1, 1, 1), False, 3e-5),
              "torchvision": (255 * IMAGENET[0], 255 * IMAGENET[1], True, 3e-6),

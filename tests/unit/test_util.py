@@ -16,12 +16,12 @@ from faster_rcnn.src.model_utils.evaluation.results_writer import ResultsWriter,
 from faster_rcnn.src.util import Progress, format_seconds
 
 CATEGORIES = [{"id": 7, "name": "cat", "label": 1}, {"id": 3, "name": "dog", "label": 2}]
-# A 200 x 100 (w x h) picture that was resized to 400 x 300: factors 2 and 3.
+# A 200 x 100 (w x h) image that was resized to 400 x 300: factors 2 and 3.
 INFO = np.array([[300, 400, 3, 2, 100, 200]], np.float32)
 
 
 def test_names_of_any_bytes_can_be_written(tmp_path):
-    """A name that is not UTF-8, as Python has it of the file system."""
+    """A name that is not UTF-8, as Python reads it from the file system."""
     with ResultsWriter(tmp_path / "results.json") as writer:
         writer.add([{"file_name": "lat\udce9 猫.jpg"}])
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == [{"file_name": "lat\udce9 猫.jpg"}]
@@ -41,7 +41,7 @@ def test_to_results_scales_each_axis_clips_and_maps_ids():
 def test_to_results_matches_a_loop():
     rng = np.random.default_rng(0)
     n, d = 3, 20
-    boxes = rng.uniform(-40, 420, (n, d, 4)).astype(np.float32)     # about half of them inside out, so empty
+    boxes = rng.uniform(-40, 420, (n, d, 4)).astype(np.float32)     # about half of them inside out, thus empty
     scores, labels = rng.random((n, d), np.float32), rng.integers(1, 3, (n, d))
     valid, ids = rng.random((n, d)) < 0.7, [5, 900000000001, 2]
     info = np.stack([[300, 400, 300 / h, 400 / w, h, w] for h, w in ((100, 200), (480, 333), (77, 91))])
@@ -73,8 +73,8 @@ def test_padding_images_and_broken_boxes_are_left_out():
     assert [r["image_id"] for r in got] == [1]
 
 
-def test_boxes_without_width_or_height_are_kept_where_told():
-    """Those that lie beyond the image, at its border; numbers that are none are left out."""
+def test_boxes_without_width_or_height_are_kept_with_keep_empty():
+    """Boxes beyond the image are kept at its border; boxes with NaN are left out."""
     boxes = np.float32([[[-9, 30, -1, 150], [20, 900, 120, 950], [np.nan, 30, 120, 150]]])
     ones = np.ones((1, 3))
     arguments = boxes, ones, ones.astype(int), ones.astype(bool), INFO, [1], CATEGORIES
@@ -90,8 +90,8 @@ def test_label_outside_of_the_classes_is_an_error():
             to_results(np.float32([[[0, 0, 9, 9]]]), [[0.5]], [[label]], [[True]], INFO, [1], CATEGORIES)
 
 
-def test_masks_are_encoded_for_the_detections_that_are_kept():
-    """Three images: one detection of the first is empty, one of the second is padding, the third fills the batch."""
+def test_masks_are_encoded_for_kept_detections():
+    """Three images: one detection of the first is empty, one of the second is padding, the third only fills the batch."""
     calls = []
 
     def encode(masks, boxes, height, width):
@@ -102,7 +102,7 @@ def test_masks_are_encoded_for_the_detections_that_are_kept():
     info = np.concatenate([INFO, INFO * [1, 1, 1, 1, 2, 1], INFO])
     got = to_results(boxes, np.full((3, 2), 0.9), np.ones((3, 2), int), [[True, True], [True, False], [True, True]], info,
                      [1, 2, -1], CATEGORIES, masks=np.float32([[10, 11], [12, 13], [14, 15]]), encode=encode)
-    # Corners in pixels of the original, cut off at its border.
+    # Corners are in pixels of the original, clipped at its border.
     assert calls == [([11], [[10, 10, 200, 50]], 100, 200), ([12], [[10, 10, 60, 50]], 200, 200)]
     assert [r["segmentation"] for r in got] == [{"size": [100, 200], "counts": "mask 11"},
                                                 {"size": [200, 200], "counts": "mask 12"}]
@@ -122,8 +122,8 @@ def test_predictions_collect_batches_and_save(tmp_path):
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_predictions_of_ranks_become_those_of_one(masks):
-    """Five batches, of which two ranks take every other one; a third rank has found nothing."""
+def test_predictions_of_ranks_are_merged(masks):
+    """Two ranks alternate over five batches; a third rank finds nothing."""
     def encode(inside, corners, height, width):
         return [{"counts": f"{int(mask.sum())}/{box[0]:.3f}".encode()} for mask, box in zip(inside, corners)]
 
@@ -165,7 +165,7 @@ class FakeTensor:
 
 
 def perfect_network(image, image_info):
-    """One cat at 10, 10, 50 x 40 of the original picture, wherever it looks, and an invalid detection."""
+    """Per image, one cat at (10, 10), 50 x 40 pixels of the original, and an invalid detection."""
     scale_y, scale_x = image_info[:, 2], image_info[:, 3]
     boxes = np.stack([10 * scale_x, 10 * scale_y, 60 * scale_x, 50 * scale_y], -1)[:, None].repeat(2, 1)
     n = len(image)
@@ -175,14 +175,14 @@ def perfect_network(image, image_info):
 def test_the_network_runs_over_batches():
     image = np.zeros((2, 3, 8, 8), np.float32)
     info = np.array([[300, 400, 3, 2, 100, 200], [80, 100, 0.8, 0.5, 100, 200]], np.float32)
-    # The second batch is filled up with an image of id -1, and has the columns of training in between.
+    # The second batch is padded with an image of id -1, and also has the training columns.
     batches = [(image, info, np.array([1, 2])), (image, info, None, None, None, np.array([3, -1]))]
-    truth = {"images": [{"id": i, "width": 200, "height": 100} for i in (1, 2, 3)], "categories": CATEGORIES,
+    ground_truth = {"images": [{"id": i, "width": 200, "height": 100} for i in (1, 2, 3)], "categories": CATEGORIES,
              "annotations": [{"id": i, "image_id": i, "category_id": 7, "bbox": [10, 10, 50, 40], "area": 2000}
                              for i in (1, 2, 3)]}
     predictions = collect(perfect_network, batches, CATEGORIES, total=3)
     assert [r["image_id"] for r in predictions] == [1, 2, 3]
-    assert coco_ap(truth, predictions)["AP"] == pytest.approx(1)
+    assert coco_ap(ground_truth, predictions)["AP"] == pytest.approx(1)
 
 
 def test_no_batches_give_no_predictions():
@@ -213,7 +213,7 @@ def test_format_seconds():
 
 
 def test_a_stopped_run_keeps_all_but_its_last_image(tmp_path):
-    """Wherever its file ends."""
+    """The file may end anywhere."""
     rows = [{"file_name": name, "category_id": number} for name, number in (("a", 7), ("a", 3), ("b", 7), ("c", 3), ("c", 3))]
     path = tmp_path / "partial.json"
     with ResultsWriter(path) as writer:
