@@ -125,8 +125,8 @@ def spoil(source, keys, fault) -> dict:
 
 
 TEXTS = {"no pictures": "image_dir: no such folder: ", "no annotations": "anno_path: no such f",
-         "not given": "anno_path is required",
-        "number of classes": "num_classes: 5, but ", "other classes": "", "unreadable": "", "empty": ""}
+         "not given": "anno_path is required", "number of classes": "num_classes: 5, but ", "other classes": "", "unreadable": "",
+         "empty": ""}
 
 
 @pytest.mark.parametrize("source", SOURCES)
