@@ -1,4 +1,4 @@
-"""Configuration: the shipped defaults, layers, the object, help, and the round trip of a saved one."""
+"""Configuration: shipped defaults, layers and their precedence, the frozen object, help, and saving and loading."""
 import copy
 import pickle
 import sys
@@ -148,7 +148,7 @@ def test_save_config_names_a_path_that_cannot_be_written(message, tmp_path):
     assert "cannot be written" in message(save_config, load_config(), tmp_path / "file" / "config.yaml")
 
 
-# ---- needed keys
+# ---- required keys
 
 def test_required_keys(message, tmp_path):
     assert message(parse_config, [], required=("checkpoint_path",)) == (
