@@ -48,7 +48,7 @@ def test_presets_differ_where_the_frameworks_do():
 
 
 def test_a_run_keeps_what_it_had_before_a_key_existed(tmp_path):
-    """A run's config.yaml without stem_pool_padding means both, as in the version that wrote it; a preset's file means its own."""
+    """Without stem_pool_padding, the config.yaml of an older run keeps both, and that of converted weights takes the preset's."""
     for name, left_out, padding in (("run", ("resume", "stem_pool_padding"), "both"), ("converted", (), "same")):
         file = tmp_path / f"{name}.yaml"
         save_config(load_config(overrides={"convention": "zoo", "stem_pool_padding": "same"}), file, left_out)
