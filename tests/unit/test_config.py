@@ -83,7 +83,7 @@ def test_config_path_is_relative_to_the_working_directory_else_to_the_model(mess
     assert message(parse_config, ["--config_path=none.yaml"], model) == "--config_path: no such file: none.yaml"
 
 
-def test_circle_of_bases_is_named(message, write):
+def test_circular_bases_are_named(message, write):
     path = write("a.yaml", "__BASE__: b.yaml\n")
     write("b.yaml", "__BASE__: a.yaml\n")
     assert "is circular: a.yaml -> b.yaml -> a.yaml" in message(load_config, path)
@@ -208,6 +208,6 @@ def test_import_reads_no_arguments_and_no_mindspore(run_command, repo_dir, tmp_p
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_config_is_a_mapping_of_its_own_kind():
+def test_config_freezes_lists_and_to_dict_restores_them():
     assert Config({"a": {"b": [1, [2]]}}).a.b == (1, (2,))
     assert Config({"a": {"b": [1, [2]]}}).to_dict() == {"a": {"b": [1, [2]]}}

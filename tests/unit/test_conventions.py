@@ -18,7 +18,7 @@ NAMES = list(CONVENTIONS)
 
 
 def test_presets_set_the_same_keys():
-    """The exceptions are the keys that only the old zoo or mindspore-lab needs."""
+    """Only the old zoo and mindspore-lab set further keys."""
     first = set(CONVENTIONS["torchvision"])
     more = {name: set(preset) - first for name, preset in CONVENTIONS.items() if set(preset) != first}
     assert all(first <= set(preset) for preset in CONVENTIONS.values())

@@ -43,7 +43,7 @@ def fixtures(parity_dir) -> list:
     return found
 
 
-# Keys of the widths and classes, in which a fixture differs from the shipped configurations.
+# The keys of widths and classes in which a fixture differs from the shipped configurations.
 NARROW = ("resnet_in_channels", "resnet_out_channels", "fpn_in_channels", "fpn_out_channels", "rpn_in_channels",
           "rpn_feat_channels", "roi_align_out_channels", "rcnn_in_channels", "rcnn_fc_out_channels", "rcnn_mask_out_channels",
           "num_classes", "coco_classes")

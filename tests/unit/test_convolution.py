@@ -1,8 +1,8 @@
 """Convolutions and folded norms against float64 loops.
 
-Tolerances are in standard deviations of the expected array: the error of a long float32 sum is proportional to it. Direct
-convolutions measured 2e-6 and below. Winograd, whose transforms multiply by up to 8 * 8 and subtract, measured 3e-6 to 7e-6,
-and 3e-5 with 96 channels. A wrong tap or border pixel gives an error of about 1.
+Tolerances are in standard deviations of the expected array: the error of a long float32 sum is proportional to it. The
+measured error of direct convolutions is 2e-6 and below. That of Winograd, whose transforms multiply by up to 8 * 8 and subtract,
+is 3e-6 to 7e-6, and 3e-5 with 96 channels. A wrong tap or border pixel gives an error of about 1.
 """
 import mindspore as ms
 import numpy as np

@@ -1,4 +1,4 @@
-"""Damaged images and files that are no images: check.py lists them, a conversion drops them, nothing blocks on them."""
+"""Damaged images and files that are not images: check.py lists them, a conversion drops them, nothing blocks on them."""
 import importlib
 import io
 import json

@@ -169,7 +169,7 @@ def test_wrong_commands_are_refused(root, capsys, flags, named):
 
 
 def test_images_are_chosen_by_the_ground_truth(tmp_path):
-    """The chosen images are of the half with more objects, each once, the one with most first."""
+    """Images come from the half with more objects, each once; the one with the most objects comes first."""
     images = [{"id": n, "file_name": f"{n}.png"} for n in range(8)]
     annotations = [{"image_id": n} for n in range(8) for _ in range(n)]
     for n in range(8):

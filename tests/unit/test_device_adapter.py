@@ -1,4 +1,4 @@
-"""The environment of a ModelArts job decides what is launched: compared with literals."""
+"""The environment of a ModelArts job decides what is launched."""
 import pytest
 
 from faster_rcnn.src.model_utils.device_adapter import Launch, plan_launch

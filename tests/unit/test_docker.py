@@ -102,7 +102,7 @@ def test_container(start, tmp_path):
 
 
 def test_dry_run_prints_the_command(tmp_path, run_command):
-    """This works without docker."""
+    """Docker need not be installed."""
     for name in ("data set", "zoo"):
         (tmp_path / name).mkdir()
     done = run_command(["bash", DOCKER / "docker_start.sh", "i", "data set", "zoo", "python", "a b.py"], cwd=tmp_path,
