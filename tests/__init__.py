@@ -1,1 +1,1 @@
-"""Tests: unit/ (one module each), cli/ (the commands, as processes), benchmarks/ (not collected)."""
+"""Tests: unit/ (one module each), cli/ (commands, run as processes), benchmarks/ (not collected by pytest)."""

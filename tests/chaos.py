@@ -1,11 +1,11 @@
-"""Kill the commands at random moments, fill their disks, take their memory, feed them mutated inputs; count what does not hold.
+"""Kill the commands at random moments, fill their disks, limit their memory, mutate their inputs; count the failures.
 
 usage: python -m tests.chaos --seed=N [--minutes=M] [--tries=T] [--kinds=kill,disk,memory,input] [--only=NUMBER[,NUMBER]]
                              [--groups=data,weights,scoring,toy,narrow,training]
 
-A try is lost if a result that was there before is neither whole nor in earlier/, or if a run that was killed does not end like one
-that was not; a traceback is one through our code, or a crash; silent is a damaged checkpoint or an unreadable result with status 0.
-Each try depends on the seed and its number: --only repeats it. Exit status: 0 if nothing was found.
+`lost`: an earlier result is neither whole nor in earlier/, or the run after a killed one ends unlike an uninterrupted one.
+`tracebacks`: a traceback through our code, or a crash. `silent`: status 0 with a damaged checkpoint or an unreadable result.
+A try depends only on the seed and its number: --only repeats it. Exit status: 0 if nothing failed.
 """
 import argparse
 import collections
@@ -30,11 +30,11 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 FAULTS = ("lost", "tracebacks", "hangs", "silent")
 OURS = re.compile(r'File "[^"]*/(faster_rcnn|mask_rcnn|refinedet|utils)/')
 TEMPORARY = re.compile(r"\.part(\.|$)|^\.export-|^\.partial-|\.partial$|\.lock$")
-HANG = 60       # seconds beyond thrice the time of a whole run
+HANG = 60       # seconds beyond three times a whole run
 
 
 class Try:
-    """A try: its number, command, and random numbers of its own."""
+    """One try: its number, its command, and its own random generator."""
 
     def __init__(self, chaos, number: int):
         self.chaos, self.number = chaos, number
@@ -44,7 +44,7 @@ class Try:
         self.command, self.source = self.random.choices(usable, [item[0].weight for item in usable])[0]
         self.folder = chaos.folder / f"try {number}"
         self.inputs, self.output = self.source, self.folder / "out"
-        self.faults, self.told = [], ""
+        self.faults, self.end = [], ""
 
     def run(self) -> None:
         self.folder.mkdir()
@@ -63,7 +63,7 @@ class Try:
             delay = self.random.uniform(0.05, 4)
         done = self.start(signal_at=(number, delay), new=new)
         where = " of a new interpreter" if new else ""
-        self.told = f"{signal.Signals(number).name} after {delay:.2f} s{where}: status {done.status}"
+        self.end = f"{signal.Signals(number).name} after {delay:.2f} s{where}: status {done.status}"
         reference = self.chaos.reference(self.command, self.source)
         expected = {-number, reference.status, *(() if number == signal.SIGKILL else (128 + number,))}
         self.judge(done, expected)
@@ -80,12 +80,12 @@ class Try:
         before = self.earlier()
         size = int(2 ** self.random.uniform(0, 18))
         done = self.start(limit=("RLIMIT_FSIZE", size)) if self.random.random() < 0.5 else self.on_small_disk(size)
-        self.told = f"room for {size} bytes: status {done.status}"
+        self.end = f"room for {size} bytes: status {done.status}"
         self.judge(done, {0, 1, 2, self.chaos.reference(self.command, self.source).status})
         self.check_kept(before)
 
     def on_small_disk(self, size: int) -> Done:
-        """The results on a file system of their own that has this room left."""
+        """Run with the results on a separate file system that has this much room left."""
         used = sum(path.stat().st_size + 4096 for path in self.output.rglob("*"))
         aside = self.folder / "aside"
         self.output.rename(aside)
@@ -108,19 +108,19 @@ class Try:
         before = self.earlier()
         size = int(self.random.uniform(0, 300 * 2 ** 20))
         done = self.start(limit=("RLIMIT_AS", size))
-        self.told = f"{size >> 20} MiB of memory: status {done.status}"
+        self.end = f"{size >> 20} MiB of memory: status {done.status}"
         ends = {*range(3), self.chaos.reference(self.command, self.source).status, -signal.SIGABRT, 127}   # 127: the C library
         self.judge(done, ends)
         self.check_kept(before)
 
     def state(self) -> None:
-        """The state that a run resumes from is mutated: the one before takes its place, with a warning."""
+        """Mutate the state that a run resumes from. The run falls back to the state before it, with a warning."""
         shutil.copytree(self.chaos.whole[self.command.name], self.output)
         path = self.output / "checkpoint" / "state.ckpt"
         data = path.read_bytes()
         path.write_bytes(mutate(data, self.random))
         done = self.start()
-        self.told = f"state.ckpt mutated: status {done.status}"
+        self.end = f"state.ckpt mutated: status {done.status}"
         self.judge(done, {0})
         if "damaged" not in done.said and path.read_bytes() != data:
             self.fault("silent", f"state.ckpt loads though it is damaged: {done.said[-300:]}")
@@ -137,10 +137,10 @@ class Try:
         data = path.read_bytes()
         changed = mutate(data, self.random)
         path.write_bytes(changed)
-        for config in self.inputs.glob("*.txt"):        # names of the images, where they are in a file
+        for config in self.inputs.glob("*.txt"):        # paths of images listed in a file
             config.write_bytes(config.read_bytes().replace(str(self.source).encode(), str(self.inputs).encode()))
         done = self.start()
-        self.told = f"{path.relative_to(self.inputs)} mutated: status {done.status}"
+        self.end = f"{path.relative_to(self.inputs)} mutated: status {done.status}"
         self.judge(done, {0, 1, 2})
         if done.status == 0 and path.suffix == ".ckpt" and changed != data:
             self.fault("silent", f"{path.name} loads though it is damaged")
@@ -158,7 +158,7 @@ class Try:
         return run(words, self.folder, self.command.env, timeout, signal_at, new)
 
     def earlier(self) -> dict:
-        """Results of an earlier run, or none: {name: content}."""
+        """Create the results of an earlier run, or none; return {name: content}."""
         if self.random.random() < 0.7:
             shutil.copytree(self.chaos.whole[self.command.name], self.output)
         self.output.mkdir(exist_ok=True)
@@ -172,15 +172,15 @@ class Try:
         for name, content in before.items():
             places = [self.output / name, *self.output.glob(f"earlier/*/{name}")]
             if self.command.resumes and name.parts[0] == "checkpoint" and name.name not in ("state.ckpt", "last.ckpt"):
-                continue        # the run keeps the newest only
+                continue        # a run keeps only its newest checkpoints
             if not any(path.is_file() and (path.read_bytes() == content or is_whole(path)) for path in places):
                 self.fault("lost", f"{name} is gone or not whole")
 
     def compare(self, reference: "Reference") -> None:
-        """What the run after the killed one leaves, and what a whole one does."""
+        """Compare the results of the run after the killed one with those of a whole run."""
         for name, content in reference.results.items():
             path = self.output / name
-            if name.name.startswith("events."):     # the time is a part of its name
+            if name.name.startswith("events."):     # its name contains the time
                 continue
             if not path.is_file() or not is_whole(path):
                 self.fault("lost", f"{name} is missing after the next run")
@@ -196,7 +196,7 @@ class Try:
             self.fault("hangs", f"it does not end {which}")
         elif "Traceback (most recent" in done.said and OURS.search(done.said):
             self.fault("tracebacks", f"{which}\n{done.said[-2000:]}")
-        elif done.status not in statuses and "Failed to import the site module" not in done.said:     # Python itself was starting
+        elif done.status not in statuses and "Failed to import the site module" not in done.said:     # Python was still starting
             self.fault("tracebacks", f"status {done.status} {which}\n{done.said[-600:]}")
 
     def fault(self, kind: str, what: str) -> None:
@@ -204,7 +204,7 @@ class Try:
 
 
 class Reference(NamedTuple):
-    """A whole run."""
+    """A whole run: its exit status, its results and its duration."""
 
     status: int
     results: dict
@@ -212,7 +212,7 @@ class Reference(NamedTuple):
 
 
 class Chaos:
-    """Tries, and what they found."""
+    """All tries, and the failures they found."""
 
     def __init__(self, seed: int, kinds, folder: Path, groups):
         self.seed, self.kinds, self.folder = seed, kinds, folder
@@ -248,7 +248,7 @@ class Chaos:
         count[this.kind] += 1
         for kind, what in this.faults:
             count[kind] += 1
-            print(f"{kind}: --seed={self.seed} --only={number}: {this.command.name}, {this.kind}, {this.told}: {what}", flush=True)
+            print(f"{kind}: --seed={self.seed} --only={number}: {this.command.name}, {this.kind}, {this.end}: {what}", flush=True)
         return not this.faults
 
     def report(self) -> None:
@@ -278,7 +278,7 @@ def main(argv=None) -> int:
                 if time.monotonic() > end:
                     break
                 good &= chaos.attempt(number)
-        except KeyboardInterrupt:       # what was found so far
+        except KeyboardInterrupt:       # report what was found so far
             good = False
         chaos.report()
     return 0 if good else 1

@@ -1,4 +1,4 @@
-"""The commands that tests/chaos.py tries: small inputs for each, written once."""
+"""The commands that tests/chaos.py runs, with small inputs that are written once."""
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -17,9 +17,9 @@ TOY_KEYS = ("--num_classes=4", f"--coco_classes={CLASSES}", "--device_target=CPU
 
 @dataclass
 class Command:
-    """words: {in} and {out} stand for the folders of inputs and results; env: over the environment.
+    """A command line. words: {in} and {out} stand for the folders of inputs and results; env: overrides the environment.
 
-    inputs: patterns of the files that are read; resumes: a killed run is resumed and must end like one that was not.
+    inputs: patterns of the files it reads; resumes: a killed run is resumed and must end like an uninterrupted one.
     """
 
     name: str
@@ -28,14 +28,14 @@ class Command:
     env: dict = field(default_factory=dict)
     resumes: bool = False
     weight: int = 4
-    seconds: float = 1.0        # of a whole run
+    seconds: float = 1.0        # for a whole run
 
     def arguments(self, inputs: Path, output: Path) -> list:
         return [str(word).replace("{in}", str(inputs)).replace("{out}", str(output)) for word in self.words]
 
 
 def prepare(folder: Path, groups) -> dict:
-    """{name: (Command, folder of its inputs)} of the commands in these groups, names in GROUPS."""
+    """Return {name: (Command, folder of its inputs)} for the commands in these groups (keys of GROUPS)."""
     return {command.name: (command, inputs) for name in groups for command, inputs in GROUPS[name](folder)}
 
 
@@ -122,7 +122,7 @@ def toy_inference(folder: Path):
 
 
 def narrow_inference(folder: Path):
-    """The detectors of the default configurations, narrow. Their graph is kept, so that later runs compile nothing."""
+    """Narrow versions of the default detectors. A first run keeps its graph, so that later runs compile nothing."""
     for model in ("faster_rcnn", "refinedet"):
         place = folder / f"narrow {model}"
         place.mkdir()
@@ -140,7 +140,7 @@ def narrow_inference(folder: Path):
 
 
 def make_narrow(model: str, place: Path) -> None:
-    """narrow.yaml and narrow.ckpt, which has a checksum."""
+    """Write narrow.yaml and narrow.ckpt (with a checksum)."""
     import yaml
 
     if model == "refinedet":
@@ -166,7 +166,7 @@ def training(folder: Path):
                  "--dataset=coco", "--mindrecord_dir={out}/rows", "--output_path={out}", "--resume=auto"]
         yield Command(f"train {model}", words, ("**/*.json", "own.yaml", "train2017/*"), {"MS_JIT": "0"}, resumes=True, weight=8,
                       seconds=4), place
-        if model == "refinedet":        # the toy in its place does not read pre_trained
+        if model == "refinedet":        # the toy network does not read pre_trained
             continue
         words = [*words[:-1], "--pre_trained={in}/start.ckpt", "--max_steps=1"]
         done = commands.run(["python", *Command("", words[:-2]).arguments(place, folder / model)], env={"MS_JIT": "0"})

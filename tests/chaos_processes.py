@@ -18,7 +18,7 @@ import cv2
 from tests import commands
 from tests.preloaded import send
 
-# Run before the command: the limit, then the command as it would run without it.
+# Set the limit, then run the command as usual.
 LIMITED = """
 import resource, runpy, sys
 name, size, script = sys.argv[1:4]
@@ -31,7 +31,7 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
-# In the place of a number or a word.
+# Replacements for a number or a word.
 ODD = (b"-1", b"0", b"1e999", b"NaN", b"99999999999999999999", b"null", b'"x"', b"[]", b"{}", b"\\ud800", b"../..", b"1_0",
        b"\xff\xfe", b"\0", b"\x1b[2J", b"true", b"1e-320", b"&a *a", "\uff11".encode())
 
@@ -42,7 +42,7 @@ class Done(NamedTuple):
 
 
 def run(words: list, cwd: Path, env: dict, timeout: float, signal_at=None, new: bool = False) -> Done:
-    """A forked command, or a new interpreter; signal_at: (number, seconds after its start)."""
+    """Run a command, forked or in a new interpreter. signal_at: (number, seconds after the start)."""
     merged = {**os.environ, **{name: str(value) for name, value in env.items() if value is not None}}
     for name in (name for name, value in env.items() if value is None):
         merged.pop(name, None)
@@ -80,14 +80,14 @@ def forked(words, cwd, env, files, timeout, signal_at):
                 return int(connection.recv(64) or -signal.SIGKILL)
             except TimeoutError:
                 if limit is timeout:
-                    break               # closing the connection ends it
+                    break               # closing the connection ends the process
             with contextlib.suppress(OSError):
                 connection.send(bytes([signal_at[0]]))
     return None
 
 
 def mutate(data: bytes, chance: random.Random) -> bytes:
-    """Bytes changed, cut, doubled, zeroed or put in; of text also its numbers and words."""
+    """Return the bytes with some changed, cut, duplicated, zeroed or inserted; in text also with a number or word replaced."""
     changed = bytearray(data)
     way = chance.choice(("flip", "flip", "cut", "zero", "double", "insert", "number", "number", "word"))
     place, length = chance.randrange(len(data) or 1), int(2 ** chance.uniform(0, 12))
@@ -111,7 +111,7 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a result can be read."""
+    """Return whether a result can be read."""
     data = path.read_bytes()
     try:
         if path.suffix == ".json":
@@ -126,5 +126,5 @@ def is_whole(path: Path) -> bool:
 
 
 def stripped(data: bytes) -> bytes:
-    """Without times."""
+    """Return the data without times."""
     return re.sub(rb"epoch time: .*", b"", data)

@@ -1,7 +1,7 @@
-"""Checkpoint files of PyTorch, put together opcode by opcode: the tests need no PyTorch.
+"""PyTorch checkpoint files, assembled opcode by opcode: the tests need no PyTorch.
 
-`pickled(value)` is a pickle of protocol 2; a `Code` in the value stands for opcodes that make it, so that a test can
-write what no pickler would: a call of any function, a tensor that reaches past its storage.
+`pickled(value)` is a pickle of protocol 2. A `Code` in the value stands for the opcodes that build it, so a test can write what
+no pickler would: a call of any function, a tensor that reaches past its storage.
 """
 import struct
 import zipfile
@@ -29,7 +29,7 @@ def encode(value) -> Code:
     if isinstance(value, str):
         raw = value.encode()
         return Code(b"X" + struct.pack("<I", len(raw)) + raw)
-    if isinstance(value, bytes):  # not of protocol 2, but unpicklers do not look
+    if isinstance(value, bytes):  # newer than protocol 2, but unpicklers accept it
         return Code(b"B" + struct.pack("<I", len(value)) + value)
     if isinstance(value, (tuple, list)):
         return Code(b"(" + b"".join(map(encode, value)) + (b"t" if isinstance(value, tuple) else b"l"))
@@ -59,13 +59,13 @@ def build(value, state) -> Code:
 
 
 def ordered(items: dict) -> Code:
-    """An OrderedDict with the attribute that a state dict has."""
+    """Return an OrderedDict with the _metadata attribute of a state dict."""
     filled = call(name("collections", "OrderedDict")) + encode(items)[1:]
     return build(Code(filled), {"_metadata": {"": {"version": 1}}})
 
 
 def storage(kind: str, key: str, count: int, *view) -> Code:
-    """`view`: nothing in a zip; None or (key, start, count) in a stream."""
+    """Return a storage's persistent id. view: nothing in a zip; None or (key, start, count) in a stream."""
     return Code(encode(("storage", name("torch", kind), key, "cpu", count, *view)) + b"Q")
 
 
@@ -74,7 +74,7 @@ def tensor(block: Code, offset: int, size, stride) -> Code:
 
 
 def write_zip(path, tree, blocks: dict, byteorder="little", folder="archive/"):
-    """`blocks`: storage key -> bytes."""
+    """Write a zip checkpoint. blocks: storage key -> bytes."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(folder + "data.pkl", pickled(tree))
         if byteorder:
@@ -86,7 +86,7 @@ def write_zip(path, tree, blocks: dict, byteorder="little", folder="archive/"):
 
 
 def write_stream(path, tree, blocks: dict, magic=MAGIC, protocol=PROTOCOL):
-    """`blocks`: storage key -> (element count, bytes)."""
+    """Write a legacy stream checkpoint. blocks: storage key -> (element count, bytes)."""
     system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
     raw = b"".join(map(pickled, (magic, protocol, system, tree, list(blocks))))
     path.write_bytes(raw + b"".join(struct.pack("<q", count) + data for count, data in blocks.values()))
@@ -94,7 +94,7 @@ def write_stream(path, tree, blocks: dict, magic=MAGIC, protocol=PROTOCOL):
 
 
 def write_numbers(container: str, folder, tree_of, kind="FloatStorage", raw=None, count=None):
-    """A file with one storage "0", by default NUMBERS; `tree_of(storage)` gives the object to pickle."""
+    """Write a file with one storage "0", by default NUMBERS; `tree_of(storage)` returns the object to pickle."""
     raw = NUMBERS.tobytes() if raw is None else raw
     count = len(NUMBERS) if count is None else count
     if container == "zip":

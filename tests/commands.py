@@ -13,8 +13,8 @@ PRELOADED = Preloaded()
 def run(args, cwd=ROOT, env=None, timeout=600, new_process=False) -> subprocess.CompletedProcess:
     """Run a command with standard input closed; return its status and its output as text.
 
-    args: "python" as the first argument is replaced by this interpreter. env: overrides variables of the environment; None unsets
-    one. new_process: see run_within.
+    args: "python" as the first argument is replaced by this interpreter. env: overrides environment variables; None unsets one.
+    new_process: see run_within.
     """
     merged = {**os.environ, **(env or {})}
     merged = {name: str(value) for name, value in merged.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: where real data and parity fixtures lie, the environment, and a way to run commands."""
+"""Fixtures for all tests: folders of real data and parity fixtures, the environment, and a function that runs commands."""
 import os
 import signal
 import sys
@@ -11,7 +11,7 @@ from tests import commands
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Before anything imports MindSpore or matplotlib. Processes that the tests start inherit it.
+# Set before anything imports MindSpore or matplotlib. Processes that the tests start inherit it.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 os.environ.setdefault("GLOG_v", "3")
 os.environ["MPLBACKEND"] = "Agg"
@@ -19,8 +19,8 @@ os.environ["MPLBACKEND"] = "Agg"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Of several workers one has all tests of a file, for they share what is slow to make; those of the C++ program do over
-    three files."""
+    """Run all tests of a file on one worker, because they share what is slow to make. The three files of the C++ program count
+    as one."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -32,15 +32,15 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_sessionstart(session):
-    """The tests compute on the CPU, whatever else the machine has."""
+    """Run the tests on the CPU, whatever else the machine has."""
     import mindspore as ms
 
     ms.set_device("CPU")
-    ms.runtime.launch_blocking()    # one operator after another: its threads wait for each other by spinning
+    ms.runtime.launch_blocking()    # one operator at a time: operators' threads wait for each other by spinning
 
 
 def pytest_collection_modifyitems(items):
-    """What is compared with other frameworks has "parity" in its name."""
+    """Mark the tests that compare with other frameworks: "parity" is in their id."""
     for item in items:
         if "parity" in item.nodeid:
             item.add_marker("parity")
@@ -48,8 +48,8 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module", autouse=True)
 def _recycle():
-    """MindSpore keeps each graph that it compiled, and the memory it ran in. Commands that ran in this process may have left its
-    mode, and that a closed pipe ends the process."""
+    """Free the compiled graphs and the memory that MindSpore keeps. Reset its mode and the SIGPIPE handler, which commands may
+    have changed in this process."""
     yield
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if "mindspore" in sys.modules:
@@ -61,8 +61,8 @@ def _recycle():
 
 @pytest.fixture(scope="module")
 def eager():
-    """Networks run operator by operator, here and in commands: for a call or two that costs a fraction of compiling. What is tested
-    so is also compiled, as a part of the whole networks of test_network_parity.py and test_refinedet_parity.py."""
+    """Run networks operator by operator, here and in commands. For one or two calls this costs a fraction of compiling. The whole
+    networks of test_network_parity.py and test_refinedet_parity.py compile the same code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MS_JIT", "0")     # MindSpore's own switch
         yield
@@ -70,7 +70,7 @@ def eager():
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """Networks are compiled, as users run them, where the others of the folder run operator by operator."""
+    """Compile networks, as users do, where the other tests of the folder run operator by operator."""
     monkeypatch.delenv("MS_JIT", raising=False)
 
 
@@ -83,24 +83,24 @@ def _folder(variable: str, default: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Real pictures and annotations."""
+    """Folder of real images and annotations."""
     return _folder("DATA_DIR", ROOT.parent / "shared" / "data")
 
 
 @pytest.fixture(scope="session")
 def parity_dir() -> Path:
-    """Checkpoints of other frameworks and what these compute from them."""
+    """Folder of other frameworks' checkpoints and what these frameworks compute from them."""
     return _folder("PARITY_DIR", ROOT.parent / "shared" / "parity")
 
 
 @pytest.fixture(scope="session")
 def cases_dir() -> Path:
-    """Small data sets with what people and tools get wrong."""
+    """Folder of small data sets with mistakes that people and tools make."""
     return _folder("CASES_DIR", ROOT.parent / "shared" / "cases")
 
 
 def _finder(variable: str, folder: Path):
-    """find(name) -> a file or folder in `folder`. A test that asks for one that is not there is skipped."""
+    """Return find(name) -> a file or folder in `folder`. If it is missing, the test is skipped."""
     def find(name) -> Path:
         if not (folder / name).exists():
             pytest.skip(f"{variable}: no {name} in {folder}")
@@ -129,7 +129,7 @@ def repo_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def s3_server():
-    """(a client of a S3 server on this machine, the environment by which others find it)."""
+    """(client, environment) of an S3 server on this machine. Other processes need the environment to find it."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -146,7 +146,7 @@ def s3_server():
 
 @pytest.fixture
 def bucket(s3_server, monkeypatch):
-    """A new bucket, and this process's environment such that it is found: (client, name)."""
+    """(client, name) of a new bucket, which the environment of this process points to."""
     client, environment = s3_server
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""The C++ program of ascend310_infer as tests run it: the Lite package, the build, pictures, and how results are compared."""
+"""Helpers for tests of the C++ program in ascend310_infer: the Lite package, the build, images, and comparison of results."""
 import json
 import os
 import shutil
@@ -21,7 +21,7 @@ STRICT = {"UBSAN_OPTIONS": "print_stacktrace=1", "GLOG_v": "3"}
 
 
 def lite_home(scratch: Path) -> Path:
-    """MindSpore Lite: $MS_LITE_HOME, or the one from the package index, kept beside this interpreter if that can be written."""
+    """Return the folder of MindSpore Lite: $MS_LITE_HOME, or a download, kept beside this interpreter if that is writable."""
     if os.environ.get("MS_LITE_HOME"):
         return Path(os.environ["MS_LITE_HOME"])
     folder = Path(sys.prefix if os.access(sys.prefix, os.W_OK) else scratch) / "mindspore-lite-2.0.0"
@@ -33,7 +33,7 @@ def lite_home(scratch: Path) -> Path:
 
 
 def build(folder: Path, lite: Path, *options) -> Path:
-    """`folder` with the program in it; stops at the first warning."""
+    """Build the program in `folder` and return it. Compiler warnings are errors."""
     missing = [name for name in ("cmake", "c++") if not shutil.which(name)]
     if missing:
         pytest.skip(f"not on the PATH: {' and '.join(missing)}")
@@ -50,23 +50,23 @@ def smooth_picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def write_kinds(folder: Path) -> list:
-    """Pictures of all kinds of JPEG and PNG that people have, and two that end early."""
+    """Write images of all common kinds of JPEG and PNG, and two that end early. Return their paths."""
     folder.mkdir()
-    picture = Image.fromarray(smooth_picture(97, 150))
-    picture.save(folder / "rgb.jpg", quality=88)
-    picture.save(folder / "full colour.jpg", quality=95, subsampling=0)
-    picture.save(folder / "progressive.jpg", progressive=True)
+    image = Image.fromarray(smooth_picture(97, 150))
+    image.save(folder / "rgb.jpg", quality=88)
+    image.save(folder / "full colour.jpg", quality=95, subsampling=0)
+    image.save(folder / "progressive.jpg", progressive=True)
     turned = Image.Exif()
     for turned[0x112] in range(10):
-        picture.save(folder / f"turned {turned[0x112]}.jpg", exif=turned)
+        image.save(folder / f"turned {turned[0x112]}.jpg", exif=turned)
     turned[0x112] = 5
-    picture.save(folder / "turned.png", exif=turned)
-    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    image.save(folder / "turned.png", exif=turned)
+    image.convert("CMYK").save(folder / "cmyk.jpg")
     Image.fromarray(smooth_picture(128, 256)).save(folder / "double.jpg")
     for mode in ("L", "P", "RGBA", "1", "LA", "RGB"):
-        picture.convert(mode).save(folder / f"{mode}.png")
-    picture.convert("L").save(folder / "grey.jpg")
-    picture.convert("P").save(folder / "with holes.png", transparency=3)
+        image.convert(mode).save(folder / f"{mode}.png")
+    image.convert("L").save(folder / "grey.jpg")
+    image.convert("P").save(folder / "with holes.png", transparency=3)
     rng = np.random.default_rng(1)
     cv2.imwrite(str(folder / "deep.png"), rng.integers(0, 65536, (50, 60, 3)).astype(np.uint16))
     cv2.imwrite(str(folder / "deep grey.png"), rng.integers(0, 65536, (50, 60)).astype(np.uint16))
@@ -77,7 +77,7 @@ def write_kinds(folder: Path) -> list:
 
 
 def mutated(data: bytes, seed: int) -> bytes:
-    """A few bytes changed, or the end cut off."""
+    """Return the data with a few bytes changed. Every third seed also cuts off the end."""
     rng = np.random.default_rng(seed)
     changed = bytearray(data)
     for place in rng.integers(0, len(data), rng.integers(1, 12)):
@@ -86,17 +86,17 @@ def mutated(data: bytes, seed: int) -> bytes:
 
 
 def some_damaged(source: Path, folder: Path, whole: int = 3) -> Path:
-    """The folder, with the first pictures of `source`, so many, and damaged copies of three."""
+    """Copy the first `whole` images of `source` to `folder`, and damaged copies of the first three. Return `folder`."""
     folder.mkdir()
-    for number, picture in enumerate(sorted(source.iterdir())[:3]):
+    for number, image in enumerate(sorted(source.iterdir())[:3]):
         if number < whole:
-            shutil.copy(picture, folder)
-        (folder / f"damaged {number}.jpg").write_bytes(mutated(picture.read_bytes(), number))
+            shutil.copy(image, folder)
+        (folder / f"damaged {number}.jpg").write_bytes(mutated(image.read_bytes(), number))
     return folder
 
 
 def told_sanitized(program: Path, *flags) -> tuple:
-    """(status, stderr) of `detect`, which no sanitizer must have reported; leaks of the Lite libraries are not looked for."""
+    """Run `detect`, check that no sanitizer reports anything, and return (status, stderr). Leaks are not checked."""
     done = subprocess.run([str(program / "detect"), *map(str, flags)], capture_output=True, text=True, timeout=120, check=False,
                           env={**os.environ, **STRICT, "ASAN_OPTIONS": FAST_ASAN})
     assert "Sanitizer" not in done.stderr and "runtime error" not in done.stderr, done.stderr
@@ -104,13 +104,13 @@ def told_sanitized(program: Path, *flags) -> tuple:
 
 
 def run_sanitized(program: Path, *flags) -> int:
-    """The status alone."""
+    """Return only the status of `told_sanitized`."""
     return told_sanitized(program, *flags)[0]
 
 
 def unmatched(found: list, wanted: list) -> list:
-    """Of `wanted` those without a partner of its own: same picture and class, box within 0.5 px, score within 1e-3, masks' IoU
-    at least 0.98."""
+    """Return the results of `wanted` without a partner in `found`: same image and class, boxes within 0.5 px, scores within 1e-3,
+    mask IoU at least 0.98."""
     left = {}
     for result in found:
         left.setdefault((result["image_id"], result["category_id"]), []).append(result)
@@ -128,7 +128,7 @@ def unmatched(found: list, wanted: list) -> list:
 def _near(a: dict, b: dict) -> bool:
     if np.abs(np.subtract(a["bbox"], b["bbox"])).max() > 0.5 or abs(a["score"] - b["score"]) > 1e-3:
         return False
-    if "segmentation" not in b or a["segmentation"] == b["segmentation"]:       # two empty ones have no IoU
+    if "segmentation" not in b or a["segmentation"] == b["segmentation"]:       # two empty masks have no IoU
         return True
     return mask_utils.iou([a["segmentation"]], [b["segmentation"]], [0])[0, 0] >= 0.98
 
@@ -140,26 +140,29 @@ def run_python(program, *flags, cwd):
 
 
 def write_coco(folder: Path, source: Path) -> Path:
-    """A COCO folder: 6 real pictures of `source`, a COCO folder too, and a PNG."""
-    truth = json.loads((source / "annotations" / "instances_val2017.json").read_text())
-    truth["images"] = sorted(truth["images"], key=lambda image: image["file_name"])[:6]
+    """Write a COCO folder with 6 images of the COCO folder `source`, and a PNG."""
+    content = json.loads((source / "annotations" / "instances_val2017.json").read_text())
+    content["images"] = sorted(content["images"], key=lambda image: image["file_name"])[:6]
     for name in ("annotations", "val2017"):
         (folder / name).mkdir()
-    for image in truth["images"]:
+    for image in content["images"]:
         shutil.copy(source / "val2017" / image["file_name"], folder / "val2017")
     cv2.imwrite(str(folder / "val2017" / "000000900001.png"), smooth_picture(120, 90))
-    truth["images"].append({"id": 900001, "file_name": "000000900001.png", "height": 120, "width": 90})
-    ids = {image["id"] for image in truth["images"]}
-    truth["annotations"] = [item for item in truth["annotations"] if item["image_id"] in ids]
-    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(truth))
+    content["images"].append({"id": 900001, "file_name": "000000900001.png", "height": 120, "width": 90})
+    ids = {image["id"] for image in content["images"]}
+    content["annotations"] = [item for item in content["annotations"] if item["image_id"] in ids]
+    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     return folder
 
 
 def make_model(model: str, folder: Path, coco: Path, save, files: dict, *flags) -> None:
-    """Into the folder: what save(folder, class names) writes, narrow.ckpt and narrow.yaml; MINDIR files of the version that Lite
-    2.0 reads, {name as exported: its name}; what infer.py finds, detections/detections.json. flags: of the export."""
-    truth = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
-    save(folder, ["background", *(item["name"] for item in truth["categories"])])
+    """Write a model and its detections (`infer_python`) to the folder.
+
+    save(folder, class names) writes narrow.ckpt and narrow.yaml. `files`, {exported name: new name}, become MINDIR files of the
+    version that Lite 2.0 reads. flags: of the export.
+    """
+    content = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
+    save(folder, ["background", *(item["name"] for item in content["categories"])])
     run_python(ROOT / model / "export.py", "--config_path=narrow.yaml", "--ckpt_file=narrow.ckpt", "--file_name=exported", *flags,
                cwd=folder)
     for exported, name in files.items():
@@ -168,7 +171,7 @@ def make_model(model: str, folder: Path, coco: Path, save, files: dict, *flags) 
 
 
 def infer_python(model: str, folder: Path, coco: Path) -> None:
-    """What infer.py finds with the folder's network: detections/detections.json in it."""
+    """Write what infer.py detects with the folder's network to detections/detections.json."""
     run_python(ROOT / model / "infer.py", "--config_path=narrow.yaml", "--checkpoint_path=narrow.ckpt",
                f"--input={coco / 'val2017'}", "--output_path=detections", "--score_thr=0", "--draw=False", "--backend=mindspore",
                cwd=folder)
@@ -180,18 +183,18 @@ def called(repo_dir, model, command, cwd, lite, program, **environment):
 
 
 def learnt_truth(folder, coco) -> dict:
-    """Annotations that the network answers in part: two of three of its detections, every second of them shifted."""
-    truth = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
+    """Return annotations that the network meets in part: two of three of its detections, every second one shifted."""
+    content = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
     found = json.loads((folder / "detections" / "detections.json").read_text())
     boxes = [item for i, item in enumerate(found) if i % 3]
-    truth["annotations"] = []
+    content["annotations"] = []
     for number, item in enumerate(boxes, 1):
         x, y, width, height = item["bbox"]
         box = [x + (number % 2) * width / 5, y, width, height]
         masks = {key: item[key] for key in ("segmentation",) if key in item}
-        truth["annotations"].append({"id": number, "image_id": item["image_id"], "category_id": item["category_id"], "bbox": box,
+        content["annotations"].append({"id": number, "image_id": item["image_id"], "category_id": item["category_id"], "bbox": box,
                                      "area": width * height, "iscrowd": 0, **masks})
-    return truth
+    return content
 
 
 def fault(done) -> str:
@@ -200,16 +203,16 @@ def fault(done) -> str:
 
 
 def check_against_python(model: str, made: Path, mindir: str, coco: Path, tools: tuple, repo_dir: Path, folder: Path) -> None:
-    """run_infer_cpp.sh in the folder: the detections of infer.py; acc.log: the figures of eval.py on these.
+    """Check that run_infer_cpp.sh gives the detections of infer.py, and acc.log the scores of eval.py.
 
-    made: what `make_model` made; tools: (Lite, the build).
+    made: folder of `make_model`; tools: (Lite, the build).
     """
-    truth = folder / "learnt truth.json"
-    truth.write_text(json.dumps(learnt_truth(made, coco)))
-    pictures = folder / "some pictures"
-    shutil.copytree(coco / "val2017", pictures)
-    (pictures / "000000900002.jpg").write_text("no picture")
-    command = ["run_infer_cpp.sh", made / mindir, pictures, truth, "CPU", f"--config_path={made / 'narrow.yaml'}",
+    anno_path = folder / "learnt truth.json"
+    anno_path.write_text(json.dumps(learnt_truth(made, coco)))
+    images = folder / "some pictures"
+    shutil.copytree(coco / "val2017", images)
+    (images / "000000900002.jpg").write_text("no picture")
+    command = ["run_infer_cpp.sh", made / mindir, images, anno_path, "CPU", f"--config_path={made / 'narrow.yaml'}",
                "--report=False"]
     done = called(repo_dir, model, command, folder, *tools)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -220,7 +223,7 @@ def check_against_python(model: str, made: Path, mindir: str, coco: Path, tools:
     assert abs(len(found) - len(wanted)) <= 0.01 * len(wanted) and len(wanted) > 300
     assert len(unmatched(found, wanted)) <= 0.01 * len(wanted)
     python = run_python(repo_dir / model / "eval.py", f"--detections={made / 'detections' / 'detections.json'}",
-                        f"--anno_path={truth}", f"--config_path={made / 'narrow.yaml'}", "--report=False",
+                        f"--anno_path={anno_path}", f"--config_path={made / 'narrow.yaml'}", "--report=False",
                         cwd=folder).stdout.splitlines()
     log = (folder / "acc.log").read_text().splitlines()
     python, log = ([line for line in lines if line.startswith(" Average")] for lines in (python, log))

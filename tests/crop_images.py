@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-LEAST = 1 / 3       # of its box that an object keeps, or it is dropped
+LEAST = 1 / 3       # share of a box within the crop; objects with less are dropped
 
 
 def visible(boxes, corner, size):

@@ -1,4 +1,4 @@
-"""MindRecord files of pictures of noise, of all kinds that there are, and the batches that they give."""
+"""MindRecord files with noise images and all kinds of records, and their batches."""
 import cv2
 import numpy as np
 from mindspore.mindrecord import FileWriter
@@ -19,14 +19,14 @@ COUNT = 11
 
 
 def encoded(height, width, kind, seed):
-    """A picture whose lowest rows are black: a BMP of it begins, and one written top down ends, in zero bytes."""
+    """Return an encoded noise image with three black rows at the top. A BMP stores them last, as zero bytes."""
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    image[:3] = 0   # a BMP holds the top rows last
+    image[:3] = 0
     return cv2.imencode(kind, image)[1].tobytes()
 
 
 def make_row(index, objects=2, crowds=(), kind=".png"):
-    """A record with `objects` boxes; without any it holds a row that is none, as `count` says."""
+    """Return a record with `objects` boxes. Without objects it has one row of padding; `count` is 0."""
     height, width = 30 + index, 52 - index
     rng = np.random.default_rng(index)
     boxes = rng.uniform(0, 0.4, (max(objects, 1), 4))
@@ -41,7 +41,7 @@ def make_row(index, objects=2, crowds=(), kind=".png"):
 
 
 def write_records(folder, rows, shards=1):
-    """Files that MindSpore's own writer makes of the rows."""
+    """Write the rows with MindSpore's own writer. Return the files."""
     path = folder / "set.mindrecord"
     writer = FileWriter(str(path), shard_num=shards)
     writer.add_schema(SCHEMA, "test")
@@ -51,13 +51,13 @@ def write_records(folder, rows, shards=1):
 
 
 def make_rows():
-    """COUNT records with 0 to 3 objects, one of which is a crowd."""
+    """Return COUNT records with 0 to 3 objects; one object is a crowd."""
     return [make_row(i, objects=(i + 1) % 4, crowds=[1] if i == 6 else (), kind=".bmp" if i % 3 else ".png")
             for i in range(COUNT)]
 
 
 def batches(files, transform, batch_size=2, count=COUNT, **options):
-    """All columns of all batches: [(image, image_info, gt_boxes, gt_labels, gt_valid, image_id), ...]."""
+    """Return all batches: [(image, image_info, gt_boxes, gt_labels, gt_valid, image_id), ...]."""
     options.setdefault("epoch", 1)
     return list(iterate(create_dataset(files, count, transform, batch_size, **options), output_numpy=True))
 

@@ -1,5 +1,5 @@
-"""Stands for a process that tests/preloaded.py forks: hands over its files, arguments and environment, passes signals on, and
-ends as that process does. Where a forked process would differ from a new one, it becomes a new one.
+"""Client of tests/preloaded.py. It hands its files, arguments and environment to a forked process, forwards signals, and ends as
+that process does. If a forked process would differ from a new one, it becomes a new one.
 
 usage (as the program `python` of preloaded.py): python -I -B -S forked_python.py FOLDER ARGUMENTS_OF_PYTHON...
 """
@@ -13,7 +13,7 @@ PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signa
 
 
 def forked(folder: str, args: list) -> int:
-    """The status of the forked process, negative where a signal ended it."""
+    """Return the status of the forked process, negative if a signal ended it."""
     ignored = [number for number in PASSED_ON if signal.getsignal(number) == signal.SIG_IGN]
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(os.path.join(folder, "socket"))

@@ -5,18 +5,18 @@ usage: python tests/hardware.py --device=Ascend|GPU|CPU [--size=full|small] [--m
 
 It draws its own data and needs no network. The checks:
 
-numbers   losses, gradients and detections of a narrow network in float32 and, where the device has it, with amp_level O2, against
-          the CPU in float32
-speed     30 steps of default_config.yaml after 2 of warm-up, with the data's loading
-resume    6 steps of the demo's network in one run, and in two runs: the same losses
+numbers   losses, gradients and detections of a narrow network in float32, and on Ascend and GPU with amp_level O2, against the
+          CPU in float32
+speed     30 steps of default_config.yaml after 2 warm-up steps, data loading included
+resume    6 steps of the demo network give the same losses in one run and in two
 infer     infer.py with the checkpoint of these steps
 export    MINDIR, which infer.py then runs, and ONNX; on Ascend also AIR
-devices   two processes on two devices train, where there are two (on the CPU, two processes)
+devices   two processes train on two devices, if there are two, or on the CPU
 
-`--size=small` takes 2 steps in place of 30 and 6, small images, the demo's network for `speed`, and exports MINDIR only. Prints a
-line for each check, and at the end Markdown for the table in docs/troubleshooting.md, which OUTPUT/report.md keeps; the output of
-each command is in OUTPUT/logs. What does not fit into --minutes is not run, and the report says so. Exit status: 0 if nothing
-failed, 1 if a check failed, 2 for wrong usage.
+`--size=small` takes 2 steps instead of 30 and 6, small images, the demo network for `speed`, and exports only MINDIR. The program
+prints a line per check, then Markdown for the table in docs/troubleshooting.md, also written to OUTPUT/report.md. The output of
+each command is in OUTPUT/logs. Checks that do not fit into --minutes are not run, and the report says so. Exit status: 0 if
+nothing failed, 1 if a check failed, 2 for wrong usage.
 """
 import argparse
 import json
@@ -39,9 +39,9 @@ STEPS = {"full": 30, "small": 2}
 RESUMED = {"full": 6, "small": 2}
 IMAGES = {"full": {"train": 16, "val": 4, "size": 320}, "small": {"train": 4, "val": 2, "size": 96}}
 SMALL = {"img_height": 64, "img_width": 64, "batch_size": 2}
-# Largest deviations from the CPU: of a loss, relative; of all gradients from the same direction, 1 - cosine; of matched boxes,
-# in pixels; the part of the CPU's detections that may be missing. Float32 leaves room for TF32 and HF32, with which GPUs and
-# Ascend multiply.
+# Largest deviations from the CPU: relative error of a loss, 1 - cosine of the angle between all gradients, pixels between matched
+# boxes, share of the CPU's detections that may be missing. Float32 leaves room for TF32 and HF32, with which GPUs and Ascend
+# multiply.
 TOLERANCES = {"O0": (0.02, 0.01, 0.5, 0.1), "O2": (0.1, 0.05, 2.0, 0.3)}
 
 
@@ -59,7 +59,7 @@ class Outcome(NamedTuple):
 
 
 def compare(ours: dict, cpu: dict, level: str) -> str:
-    """Return the deviations between two results of hardware_numbers.py in words; CheckError if one is beyond TOLERANCES."""
+    """Describe the deviations between two results of hardware_numbers.py. Raise CheckError if one exceeds TOLERANCES."""
     most_loss, most_angle, most_box, most_missing = TOLERANCES[level]
     if bad := [name for name, array in ours.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]:
         raise CheckError(f"not finite: {', '.join(bad[:3])}")
@@ -78,8 +78,8 @@ def compare(ours: dict, cpu: dict, level: str) -> str:
 
 
 def match_detections(ours: dict, cpu: dict) -> tuple:
-    """Return how many detections of the CPU have one of ours with their class and IoU > 0.5, how many have none, how many of ours
-    are left, and the largest difference of a coordinate among the matched."""
+    """Match detections of the same class and IoU > 0.5. Return the number matched, the CPU's unmatched, ours unmatched, and the
+    largest coordinate difference among the matched."""
     matched, missing, extra, worst = 0, 0, 0, 0.0
     for image in range(len(cpu["output.valid"])):
         (found, labels), (wanted, classes) = (
@@ -105,9 +105,9 @@ def iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 class Checks:
-    """The checks of one device; each is a method that takes the model and returns what it found, for the report."""
+    """The checks of one device. Each is a method that takes the model and returns its result for the report."""
 
-    FIRST = ("numbers", "speed")                            # of all models, before the rest of each
+    FIRST = ("numbers", "speed")                            # for all models, before the others
     THEN = ("resume", "infer", "export", "devices")
 
     def __init__(self, device: str, size: str, output: Path, seconds: float):
@@ -117,7 +117,7 @@ class Checks:
         (self.output / "logs").mkdir(parents=True, exist_ok=True)
 
     def run_program(self, name: str, command: list, status: int = 0) -> str:
-        """Run a command and return its output, which also goes to logs/NAME.log."""
+        """Run a command, write its output to logs/NAME.log and return it."""
         left = self.end - time.monotonic()
         if left < 1:
             raise Skipped("no time left")
@@ -139,7 +139,7 @@ class Checks:
             out, err = program.communicate(timeout=seconds)
             return subprocess.CompletedProcess(command, program.returncode, out, err)
         except subprocess.TimeoutExpired:
-            program.terminate()     # utils/launch ends its processes
+            program.terminate()     # at SIGTERM, utils/launch ends its ranks
             try:
                 program.wait(20)
             except subprocess.TimeoutExpired:
@@ -208,7 +208,7 @@ class Checks:
         return _line_of(text, r"FPS: .*")
 
     def trained(self, model: str) -> Path:
-        """The folder of a run of a few steps with the demo's network."""
+        """Train the demo network for a few steps, once. Return the folder of the run."""
         folder = self.output / model / "whole"
         if model not in self.runs:
             try:
@@ -231,10 +231,10 @@ class Checks:
         return f"{len(rows)} detections in {len({row['file_name'] for row in rows})} images"
 
     def command(self, model: str, script: str, config: str = "demo_config_cpu.yaml") -> list:
-        """A command line of the model; its configuration is one of its own with the classes of the drawn data."""
+        """Return a command line of the model. Write its config file, which has the classes of the drawn data."""
         path = self.output / f"{model}_{config}"
         keys = {"__BASE__": str(ROOT / model / config), "num_classes": len(CLASSES), "coco_classes": CLASSES}
-        path.write_text(json.dumps(keys | (SMALL if self.size == "small" else {})), encoding="utf-8")     # which is YAML too
+        path.write_text(json.dumps(keys | (SMALL if self.size == "small" else {})), encoding="utf-8")     # JSON is YAML
         return [sys.executable, str(ROOT / model / script), f"--config_path={path}", f"--device_target={self.device}"]
 
     def train(self, model: str, name: str, config: str = "demo_config_cpu.yaml") -> list:
@@ -255,7 +255,7 @@ class Checks:
 
 
 def report(checks: Checks, outcomes: dict) -> str:
-    """Return Markdown: a row for docs/troubleshooting.md, and what each check found. outcomes: {(check, model): Outcome}."""
+    """Return Markdown: a row for docs/troubleshooting.md, and the result of each check. outcomes: {(check, model): Outcome}."""
     states = [outcome.state for outcome in outcomes.values()]
     summary = ", ".join(f"{states.count(state)} {state}" for state in ("ok", "failed", "not run") if state in states)
     place = f"{checks.device} ({checks.facts.get('name', checks.device)}), MindSpore {checks.facts.get('mindspore', '?')}"
@@ -275,13 +275,13 @@ def _line_of(text: str, pattern: str) -> str:
 
 
 def _losses(folder: Path) -> list:
-    """[numbers of each line] of a run's loss log."""
+    """Return the losses in each line of a run's loss log."""
     rows = (folder / "loss_0.log").read_text(encoding="utf-8").splitlines()
     return [values for row in rows if (values := [float(value) for value in re.findall(r"loss(?: is|:) ([^,\s]+)", row)])]
 
 
 def plan(models: list, wanted: list) -> list:
-    """[(check, model)] in the order in which they are run: what tells most comes first."""
+    """Return [(check, model)] in the order to run, the most informative first."""
     order = [(check, model) for check in Checks.FIRST for model in models]
     order += [(check, model) for model in models for check in Checks.THEN]
     return [(check, model) for check, model in order if check in wanted]

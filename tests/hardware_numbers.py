@@ -1,9 +1,9 @@
-"""Losses, gradients and detections of a narrow network on one device, for hardware.py, which compares them with the CPU's.
+"""Compute losses, gradients and detections of a narrow network on one device. hardware.py compares them with the CPU's.
 
 usage (by hardware.py): python tests/hardware_numbers.py MODEL DEVICE LEVEL OUTPUT.npz [REFERENCE.npz]
 
-LEVEL is amp_level. With REFERENCE, the weights and inputs are those of that file, so that nothing depends on the device's random
-numbers. Prints one JSON line about the device.
+LEVEL is amp_level. Weights and inputs come from REFERENCE if given, so that nothing depends on the device's random numbers. Prints
+one JSON line about the device.
 """
 import json
 import sys
@@ -13,11 +13,11 @@ import numpy as np
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-OBJECTS = [[(1, 12, 16, 60, 52), (2, 70, 20, 112, 60)], [(3, 24, 6, 88, 50)]]    # label, x1, y1, x2, y2 of each image
+OBJECTS = [[(1, 12, 16, 60, 52), (2, 70, 20, 112, 60)], [(3, 24, 6, 88, 50)]]    # per image: label, x1, y1, x2, y2
 
 
 def narrow(model: str, device: str):
-    """Return the model's narrow config, whose device is this one, and its network on the device."""
+    """Return the model's narrow config with this device, and its network on the device."""
     from importlib import import_module
 
     from tests import narrow_network, narrow_refinedet
@@ -35,7 +35,7 @@ def narrow(model: str, device: str):
 
 
 def inputs_of(model: str, config, net) -> dict:
-    """Return {name: array} of the network's arguments in training, in their order."""
+    """Return {name: array} of the network's training arguments, in order."""
     from tests import narrow_network
 
     columns = [*narrow_network.pictures(config, len(OBJECTS)), *narrow_network.objects(config, OBJECTS)]
@@ -46,7 +46,7 @@ def inputs_of(model: str, config, net) -> dict:
 
 
 def compute(model: str, device: str, level: str, reference: dict) -> dict:
-    """Return the weights, the inputs and the results. reference: arrays of an earlier call, or nothing."""
+    """Return the weights, the inputs and the results. reference: arrays of an earlier call, or {}."""
     from importlib import import_module
 
     import mindspore as ms
@@ -74,14 +74,14 @@ def compute(model: str, device: str, level: str, reference: dict) -> dict:
 
 
 def facts(device: str) -> dict:
-    """Return what MindSpore says of the device."""
+    """Return what MindSpore reports about the device."""
     import mindspore as ms
 
-    told = {"mindspore": ms.__version__, "count": 1, "name": device}
+    found = {"mindspore": ms.__version__, "count": 1, "name": device}
     if device != "CPU":
-        told |= {"count": int(ms.hal.device_count(device)), "name": str(ms.hal.get_device_name(0, device)),
+        found |= {"count": int(ms.hal.device_count(device)), "name": str(ms.hal.get_device_name(0, device)),
                  "memory_mb": round(ms.runtime.max_memory_allocated() / 2 ** 20)}
-    return told
+    return found
 
 
 def main(model: str, device: str, level: str, output: str, reference: str = "") -> None:

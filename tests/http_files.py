@@ -1,4 +1,4 @@
-"""A server of files on this machine that also misbehaves as the real ones do: each request takes the next of its faults."""
+"""A local file server that misbehaves as real ones do: each request gets the next of its faults."""
 import contextlib
 import http.server
 import threading
@@ -9,11 +9,11 @@ TAG = '"one"'
 
 
 class Fault(NamedTuple):
-    """What is wrong with an answer.
+    """A faulty response.
 
-    cut: bytes after which the connection ends; length: a wrong Content-Length; body: other bytes; status: instead of the file;
-    ignores_range: the whole file although a part was asked for; shift: bytes by which a range begins elsewhere; pause: seconds
-    before each byte; chunked: no Content-Length; tag: the ETag, "" for none.
+    cut: bytes after which the connection ends; length: a wrong Content-Length; body: other bytes; status: sent without the file;
+    ignores_range: sends the whole file when a part was requested; shift: bytes by which a range starts elsewhere; pause: seconds
+    after each byte; chunked: no Content-Length; tag: the ETag, "" for none.
     """
 
     cut: int = -1
@@ -29,7 +29,7 @@ class Fault(NamedTuple):
 
 
 class FileServer(http.server.ThreadingHTTPServer):
-    """files: name -> bytes. faults: of the next requests, then none. requests: (name, the Range header) of those that came."""
+    """files: {name: bytes}. faults: for the next requests, in order. requests: (name, Range header) of those received."""
 
     daemon_threads = True
 
@@ -106,7 +106,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving():
-    """Yield a server that runs."""
+    """Yield a running server."""
     server = FileServer()
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""infer.py of a model, telling how much memory it holds after so many pictures: as JSON in its last line, in MB.
+"""Run a model's infer.py. The last line is JSON: {number of images: resident memory in MB after them}.
 
 usage: python tests/infer_memory.py MODEL --key=value ...
 """
@@ -23,11 +23,11 @@ if __name__ == "__main__":
 
     update, held = util.Progress.update, {}
 
-    def tell(progress, count=1):
+    def record(progress, count=1):
         update(progress, count)
         held[progress.done] = round(resident_mb(), 1)
 
-    util.Progress.update = tell
+    util.Progress.update = record
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     finally:

@@ -1,6 +1,6 @@
-"""Computations in a process of their own, whose memory ends with it: MindSpore keeps some of every graph that it compiled.
+"""Run a function in another process, to free its memory: MindSpore keeps some of every graph that it compiled.
 
-usage (by `isolated` alone): python -m tests.isolated CALL.pickle RESULT.pickle
+usage (only by `isolated`): python -m tests.isolated CALL.pickle RESULT.pickle
 """
 import pickle
 import sys
@@ -11,9 +11,9 @@ from tests import commands
 
 
 def isolated(function, *arguments, eager=False):
-    """function(*arguments), a function of a module. What it prints and raises is that of the AssertionError here.
+    """Return function(*arguments). If it fails, the AssertionError shows its output.
 
-    eager: see the fixture of that name.
+    function: of a module, so that pickle finds it. eager: see the fixture of that name.
     """
     with tempfile.TemporaryDirectory() as folder:
         call, result = Path(folder, "call.pickle"), Path(folder, "result.pickle")

@@ -1,6 +1,6 @@
-"""A command of a few lines, to be run as a job: writes what it was given to output_path, then ends as JOB_END says.
+"""A small command to run as a job: it writes its settings to output_path, then ends as JOB_END says.
 
-JOB_END: a status; `kill`: by SIGKILL; `wait`: at SIGTERM or SIGINT, with status 128 + signal, half a second after it.
+JOB_END: the exit status; `kill`: end by SIGKILL; `wait`: exit with 128 + signal, half a second after SIGTERM or SIGINT.
 """
 import functools
 import json

@@ -1,10 +1,10 @@
-"""Graphs for ONNX Runtime out of a file that export.py wrote, so that tests of the runtime need no export of their own."""
+"""Make kept ONNX Runtime graphs from a file of export.py, so that tests of the runtime need not export again."""
 import importlib
 from pathlib import Path
 
 
 def keep_exported(model: str, config, checkpoint: Path, onnx: Path) -> None:
-    """Keep the graph of an ONNX file as an earlier run of infer.py with this checkpoint would have. config: that of both."""
+    """Save the graph of an ONNX file as infer.py with this checkpoint would. config: of the export and of infer.py."""
     def module(name):
         return importlib.import_module(f"{model}.src.model_utils.{name}")
 

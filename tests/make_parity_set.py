@@ -1,6 +1,6 @@
 """Make a parity set of other sizes from an existing one, so that the parity tests can run on it.
 
-The images of SOURCE are cropped and get other names and ids. The checkpoints stay. Our own network computes all arrays that tests
+The images of SOURCE are cropped and get new names and ids. The checkpoints stay. Our own network computes all arrays that tests
 read and all detections; they are stored in the layout of SOURCE, with each framework's names and orders of classes. The set
 therefore shows that the tests take sizes, images, counts and names from the folder. It does not show that the network is right:
 only a set that the frameworks computed shows that. Two more differences:
@@ -35,7 +35,7 @@ from tests.unit.test_network_parity import STEPS, Stages, detections_of_stored, 
 CROPS = {7: (160, 224), 12: (128, 256)}     # id of the new image -> height and width
 DIVISOR = 32                                # images and the batch are padded to multiples of it
 COPIED = ("op_fixtures.npz", "zoo_names", "refinedet320_vgg16")
-FIX_STEPS = {"fix/box_feat": 3, "fix/mask_feat": 12}    # every so many RoIs are stored
+FIX_STEPS = {"fix/box_feat": 3, "fix/mask_feat": 12}    # one RoI in so many is stored
 
 
 # ------------------------------------------------------------------------------------- classes in a framework's order
@@ -99,7 +99,7 @@ def checksum(array):
 
 
 def set_stages(model, net, source: dict) -> dict:
-    """Set the arrays of features, RPN, anchors and fixed RoIs. Return them complete: {name: array}."""
+    """Set the arrays of features, RPN, anchors and fixed RoIs. Return {name: whole array}."""
     got, _ = stages_of(model, Stages(net, model.masks))
     columns = {"fix/cls_logits": their_classes, "fix/deltas": their_boxes}
     for name, array in got.items():
@@ -184,7 +184,7 @@ def mask_targets(model, i, boxes, matched):
         return np.stack([rasterise([(0, polygons[k].reshape(-1, 2))], box) for k, box in zip(matched, boxes)]).astype(np.float32)
     height, width = model.arrays["input/image_sizes"][i].tolist()
     bitmaps = coco_mask.decode(coco_mask.frPyObjects(polygons.tolist(), height, width)).transpose(2, 0, 1)
-    # roi_align takes its first map to have a stride of 4.
+    # roi_align assumes that its first map has a stride of 4.
     pooled = roi_align([bitmaps[matched][:, None].astype(np.float64)], 4 * boxes[:, None], SIZE, False, 0, np.zeros_like)
     return pooled.reshape(-1, SIZE, SIZE).astype(np.float32)
 
@@ -284,7 +284,7 @@ def main() -> None:
     if args.output.exists():
         parser.error(f"{args.output} exists; name a folder that does not")
     ms.set_device("CPU")
-    ms.runtime.launch_blocking()    # without it, operators' threads wait for each other by spinning
+    ms.runtime.launch_blocking()    # or operators' threads wait for each other by spinning
     args.output.mkdir(parents=True)
     data, corners = crop_images(args.source, args.output, CROPS)
     for path in (args.source / name for name in COPIED):

@@ -1,4 +1,4 @@
-"""The detectors of default_config.yaml with an eighth of their widths, small pictures, and what tests feed them."""
+"""The detectors of default_config.yaml at an eighth of their widths, for small images, and inputs for them."""
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
@@ -24,28 +24,28 @@ SMALL = {
 
 
 def narrow_backbone(name: str) -> dict:
-    """Keys of a narrow and shallow backbone of this name, to go over those above: `narrow_config(**narrow_backbone(name))`."""
+    """Return overrides for a narrow and shallow backbone of this name: `narrow_config(**narrow_backbone(name))`."""
     if name == "inception_resnet_v2":
-        of_resnets = {"resnet_block": [3, 4, 6, 3], "resnet_in_channels": [64, 256, 512, 1024],
+        resnet_keys = {"resnet_block": [3, 4, 6, 3], "resnet_in_channels": [64, 256, 512, 1024],
                       "resnet_out_channels": [256, 512, 1024, 2048]}
-        return {"backbone": name, **of_resnets, "inception_block": [1, 1, 1], "inception_width": 1 / 16,
+        return {"backbone": name, **resnet_keys, "inception_block": [1, 1, 1], "inception_width": 1 / 16,
                 "fpn_in_channels": [12, 20, 68, 96]}
     blocks = {"resnet_v1_101": [1, 1, 2, 1], "resnet_v1_152": [1, 2, 2, 1]}
     return {"backbone": name, "resnet_block": blocks.get(name, [1, 1, 1, 1])}
 
 
 def narrow_config(**overrides):
-    """default_config.yaml with the overrides above, then these."""
+    """Return default_config.yaml with the overrides above, then these."""
     return load_config(overrides={**WIDTHS, **SMALL, **overrides})
 
 
 def narrow_mask_config(**overrides):
-    """The same of Mask R-CNN."""
+    """Return the same for Mask R-CNN."""
     return load_mask_config(overrides={**WIDTHS, **SMALL, "rcnn_mask_out_channels": 16, "max_mask_edges": 16, **overrides})
 
 
 def narrow_network(config, seed: int = 0, fast: bool = False):
-    """Random weights under norms that are calibrated to noise, so that activations are of the order of 1."""
+    """Return a network with random weights. Its norms are calibrated to noise, so that activations are of the order of 1."""
     ms.set_seed(seed)
     net = (mask_rcnn.build_network if "mask_shape" in config else build_network)(config, fast)
     images, _ = pictures(config, 2, seed)
@@ -54,13 +54,13 @@ def narrow_network(config, seed: int = 0, fast: bool = False):
 
 
 def spread_heads(net, scale: float = 20.0):
-    """Heads that start near 0 multiplied, so that an untrained network answers boxes and classes of all kinds."""
+    """Scale up heads that start near 0, so that an untrained network predicts boxes and classes of all kinds."""
     for layer in (net.rpn.cls, net.rpn.reg, net.rcnn.cls_score, net.rcnn.bbox_pred):
         layer.weight.set_data(Tensor(layer.weight.asnumpy() * scale))
 
 
 def pictures(config, n: int, seed: int = 0):
-    """Smooth noise and image_info; each picture fills less of the padded input than the one before."""
+    """Return smooth noise (n, 3, H, W) and image_info (n, 6). Each image fills less of the padded input than the last."""
     rng = np.random.default_rng(seed)
     height, width = config.img_height, config.img_width
     images = np.zeros((n, 3, height, width), np.float32)
@@ -73,48 +73,48 @@ def pictures(config, n: int, seed: int = 0):
     return Tensor(images), Tensor(np.array(infos, np.float32))
 
 
-def objects(config, boxes_of_pictures):
-    """[[(label, x1, y1, x2, y2), ...], ...] -> gt_boxes, gt_labels, gt_valid."""
-    n, g = len(boxes_of_pictures), config.num_gts
+def objects(config, boxes_of_images):
+    """Return gt_boxes, gt_labels and gt_valid of [[(label, x1, y1, x2, y2), ...], ...]."""
+    n, g = len(boxes_of_images), config.num_gts
     boxes, labels = np.zeros((n, g, 4), np.float32), np.zeros((n, g), np.int32)
-    for i, rows in enumerate(boxes_of_pictures):
+    for i, rows in enumerate(boxes_of_images):
         for j, (label, *box) in enumerate(rows):
             boxes[i, j], labels[i, j] = box, label
     return Tensor(boxes), Tensor(labels), Tensor(labels > 0)
 
 
-def polygons(boxes_of_pictures):
-    """The corners (P, 2) of the polygons of each object above: a six-cornered one and a triangle that reaches out of it."""
+def polygons(boxes_of_images):
+    """Return the corners (P, 2) of two polygons per object: a hexagon and a triangle that reaches out of it."""
     six = np.array([[0, 0.5], [0.3, 0], [0.8, 0.1], [0.9, 0.6], [0.6, 1], [0.1, 0.8]])
     three = np.array([[0.7, 0.3], [1, 0.5], [0.8, 0.7]])
     return [[[np.array(box[:2]) + part * (np.array(box[2:]) - box[:2]) for part in (six, three)] for _, *box in rows]
-            for rows in boxes_of_pictures]
+            for rows in boxes_of_images]
 
 
-def outlines(config, boxes_of_pictures):
-    """gt_edges of these polygons."""
-    edges = np.zeros((len(boxes_of_pictures), config.num_gts, config.max_mask_edges, 5), np.float32)
-    for i, objects_of_picture in enumerate(polygons(boxes_of_pictures)):
-        for j, parts in enumerate(objects_of_picture):
+def outlines(config, boxes_of_images):
+    """Return gt_edges of these polygons."""
+    edges = np.zeros((len(boxes_of_images), config.num_gts, config.max_mask_edges, 5), np.float32)
+    for i, objects_of_image in enumerate(polygons(boxes_of_images)):
+        for j, parts in enumerate(objects_of_image):
             rows = [[*a, *b, part] for part, points in enumerate(parts) for a, b in zip(points, np.roll(points, -1, 0))]
             edges[i, j, :len(rows)] = rows
     return Tensor(edges)
 
 
 def noise(net, n: int, seed: int = 0):
-    """What decides about the sampling: rpn_noise, roi_noise."""
+    """Return rpn_noise and roi_noise, which decide the sampling."""
     rng = np.random.default_rng([seed, 1])
     return [Tensor(rng.random(shape, np.float32)) for shape in net.noise_shapes(n).values()]
 
 
 def predictions(net):
-    """A function: image, image_info -> arrays of the inference network's outputs, computed operator by operator."""
+    """Return a function: image, image_info -> arrays of the inference network's outputs, computed operator by operator."""
     net.set_train(False)
     return lambda *inputs: [part.asnumpy() for part in net(*inputs)]
 
 
 def losses_and_gradients(net, params):
-    """A graph: the network's arguments -> losses, gradients of their sum with respect to `params`."""
+    """Return a graph: the network's arguments -> losses, gradients of their sum with respect to `params`."""
     def forward(*inputs):
         losses = ops.stack(net(*inputs))
         return losses.sum(), losses

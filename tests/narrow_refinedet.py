@@ -1,4 +1,4 @@
-"""A RefineDet of a few channels, with random weights that give scores all over."""
+"""A RefineDet with few channels, and random weights that give scores of all sizes."""
 import mindspore as ms
 import numpy as np
 
@@ -11,7 +11,7 @@ NARROW = {
     "test_score_thr": 0.05, "test_nms_pre": 40, "test_nms_total": 90, "test_max_per_img": 25, "device_target": "CPU",
     "num_parallel_workers": 1,
 }
-# With another trunk: as many stages, and one block more in the third.
+# Another trunk: as many stages, with one more block in the third.
 NARROW_RESNET = {
     "backbone": "resnet101", "resnet_block": [1, 1, 2, 1], "resnet_in_channels": [8, 16, 16, 24],
     "resnet_out_channels": [16, 16, 24, 32], "resnet_extra_channels": 16, "resnet_head_channels": 24,
@@ -24,7 +24,7 @@ def narrow_config(**overrides):
 
 
 def narrow_network(config, seed: int = 0):
-    """The network with weights of He's variance, and less in the heads; an objectness that is low here and there."""
+    """Return the network with weights of He's variance, smaller in the heads, and a low objectness for some anchors."""
     rng = np.random.default_rng(seed)
     net = build_network(config)
     for param in net.get_parameters():

@@ -1,4 +1,4 @@
-"""Layers in float64 numpy, written the plainest way, to hold the network against.
+"""Layers in plain float64 numpy, to compare the network with.
 
 Shapes: N images, C channels, O output channels, H x W pixels, k kernel side.
 """
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def convolve(x, weight, stride: int = 1, padding: int = None, dilation: int = 1):
-    """x (N, C, H, W), weight (O, C, h, w) -> (N, O, H', W'); padding h // 2 and w // 2 times the dilation unless given."""
+    """x (N, C, H, W), weight (O, C, h, w) -> (N, O, H', W'). padding defaults to h // 2 and w // 2 times the dilation."""
     x, weight = np.asarray(x, np.float64), np.asarray(weight, np.float64)
     kernel = weight.shape[2:]
     pads = [k // 2 * dilation if padding is None else padding for k in kernel]
@@ -22,7 +22,7 @@ def convolve(x, weight, stride: int = 1, padding: int = None, dilation: int = 1)
 
 
 def convolve_gradients(x, weight, dout, stride: int = 1):
-    """Gradients of sum(convolve(x, weight) * dout) with respect to x and weight."""
+    """Return gradients of sum(convolve(x, weight) * dout) with respect to x and weight."""
     x, weight, dout = (np.asarray(array, np.float64) for array in (x, weight, dout))
     k, (height, width) = weight.shape[-1], dout.shape[2:]
     p = k // 2
@@ -37,13 +37,13 @@ def convolve_gradients(x, weight, dout, stride: int = 1):
 
 
 def batch_norm(x, gamma, beta, mean, variance, eps: float = 1e-5):
-    """With given statistics (C,)."""
+    """Normalise x with given statistics (C,)."""
     gamma, beta, mean, variance = (np.asarray(a, np.float64).reshape(-1, 1, 1) for a in (gamma, beta, mean, variance))
     return (x - mean) / np.sqrt(variance + eps) * gamma + beta
 
 
 def max_pool(x, k: int = 3, stride: int = 2, same: bool = False):
-    """Padding k // 2, which never wins; same: MindSpore's pad_mode "same", which pads behind where the padding is odd."""
+    """Pool with padding k // 2 of -inf. same: MindSpore's pad_mode "same", which puts odd padding at the end."""
     p = k // 2
     height, width = ((side + 2 * p - k) // stride + 1 for side in x.shape[2:])
     pads = [(p, p), (p, p)]
@@ -75,7 +75,7 @@ def enlarge(x, size):
 
 
 def l2_norm(x, scale, epsilon: float = 1e-10):
-    """Each pixel of length 1 over its channels, times `scale` (C,)."""
+    """Scale each pixel to length 1 over its channels, times `scale` (C,)."""
     return x / np.sqrt((x * x).sum(1, keepdims=True) + epsilon) * np.asarray(scale, np.float64).reshape(-1, 1, 1)
 
 
@@ -101,16 +101,16 @@ LEVELS_OF_ROIS = {"mmdet": level_mmdet, "detectron2": level_detectron2, "torchvi
 def roi_align(features, rois, bins: int, aligned: bool, samples: int, level_of):
     """features (N, C, H_l, W_l) of strides 4, 8, ..., rois (N, R, 4) -> (N * R, C, bins, bins).
 
-    samples: per bin and axis, 0 for as many as the bin has cells. level_of: real-valued level of a square RoI's side, one of
-    LEVELS_OF_ROIS.
+    samples: per bin and axis; 0: one per cell of the bin. level_of: one of LEVELS_OF_ROIS, side of a square RoI -> real-valued
+    level.
     """
     rois = np.asarray(rois, np.float64)
     out = []
-    for picture, boxes in enumerate(rois):
+    for image, boxes in enumerate(rois):
         sides = np.sqrt((np.maximum(boxes[:, 2:] - boxes[:, :2], 0)).prod(1))
         levels = np.clip(np.floor(level_of(sides)), 0, len(features) - 1).astype(int)
         for box, level in zip(boxes, levels):
-            feature = features[level][picture]
+            feature = features[level][image]
             corners = box / (4 << level) - (0.5 if aligned else 0)
             sizes = np.maximum(corners[2:] - corners[:2], 0 if aligned else 1)
             columns, rows = (sampling(*axis, bins, samples) for axis in zip(corners[:2], sizes, feature.shape[:0:-1]))
@@ -119,7 +119,7 @@ def roi_align(features, rois, bins: int, aligned: bool, samples: int, level_of):
 
 
 def sampling(start, size, length: int, bins: int, samples: int):
-    """Weights (bins, length) of the cells along one axis of RoIAlign: the mean over a bin's bilinear samples."""
+    """Return the weights (bins, length) of cells along one axis of RoIAlign: the mean over a bin's bilinear samples."""
     count = samples or int(np.ceil(size / bins))
     point = start + (np.arange(bins * count) + 0.5) * (size / bins / max(count, 1))
     known = (point >= -1) & (point <= length)

@@ -1,7 +1,7 @@
-"""The detectors of the parity fixtures, as a user gets them: converted, and built from the configuration written beside.
+"""The detectors of the parity fixtures, as a user gets them: converted, and built from the configuration beside the checkpoint.
 
-Which folder is of which framework, its classes, widths and losses, is read from its config.json; names and orders of classes
-are spelt out here once more, apart from those of the conversion. Classes are ours everywhere: background 0, foreground 1..K.
+The config.json of a folder gives its framework, classes, widths and losses. Parameter names and class orders are written out here
+again, independently of the conversion. Classes are ours everywhere: background 0, foreground 1..K.
 """
 import contextlib
 import io
@@ -54,14 +54,14 @@ PARITY_DIR = Path(os.environ.get("PARITY_DIR") or Path(__file__).resolve().paren
 
 
 def fixture_folders(masks=None, parity_dir=PARITY_DIR) -> list:
-    """Folders of two-stage detectors in parity_dir, by name; masks: only those with (True) or without (False) a mask branch."""
+    """Return the folders of two-stage detectors, sorted. masks: only those with (True) or without (False) a mask branch."""
     folders = [file.parent for file in sorted(parity_dir.glob("*/config.json"))
                if (file.parent / "expected.npz").is_file() and _settings(file.parent).get("framework") in PREFIXES]
     return [folder for folder in folders if masks in (None, bool(_settings(folder).get("mask_head")))]
 
 
 def label(folder) -> str:
-    """The name of a parametrised fixture."""
+    """Return the test id of a fixture's folder."""
     return getattr(folder, "name", "")
 
 
@@ -70,10 +70,10 @@ def _settings(folder) -> dict:
 
 
 class ParityModel:
-    """A fixture: what the framework says, and our network with its weights."""
+    """A fixture: the arrays and settings of the framework, and our network with its weights."""
 
     def __init__(self, folder, work=None):
-        """work: where the converted checkpoint goes; tests of the framework's arrays alone need none."""
+        """work: folder for the converted checkpoint; tests that only read the framework's arrays need none."""
         self.folder, self.work = Path(folder), work and Path(work)
         self.settings = _settings(self.folder)
         self.framework = self.settings["framework"]
@@ -91,7 +91,7 @@ class ParityModel:
 
     @property
     def count(self) -> int:
-        """Pictures."""
+        """Number of images."""
         return len(self.arrays["input/image_sizes"])
 
     @property
@@ -103,17 +103,17 @@ class ParityModel:
 
     @cached_property
     def images(self) -> list:
-        """Files of the pictures, whose names are their ids, in the order of the batch."""
+        """Image files in the order of the batch. Their names are their ids."""
         folder = self.folder.parent / "images"
         if not folder.is_dir():
             pytest.skip(f"no such folder: {folder}")
         paths = sorted(folder.iterdir(), key=lambda path: int(path.stem))
-        assert len(paths) == self.count, f"{folder}: {len(paths)} pictures, {self.count} in {self.folder.name}"
+        assert len(paths) == self.count, f"{folder}: {len(paths)} images, {self.count} in {self.folder.name}"
         return paths
 
     @property
     def image_ids(self) -> list:
-        """Of the pictures, in the order of the batch."""
+        """Ids of the images, in the order of the batch."""
         return [int(path.stem) for path in self.images]
 
     @property
@@ -134,7 +134,7 @@ class ParityModel:
 
     @cached_property
     def checkpoint(self) -> Path:
-        """Converted by the command, with its configuration beside it."""
+        """Checkpoint from the conversion command, with its configuration beside it."""
         output = self.work / f"{self.folder.name}.ckpt"
         with contextlib.redirect_stdout(io.StringIO()):
             status = self.module("convert_checkpoint").main(
@@ -143,11 +143,11 @@ class ParityModel:
         return output
 
     def config(self, **overrides):
-        """That of the conversion, for the fixture's padded batch."""
+        """Return the configuration of the conversion, for the fixture's padded batch."""
         return self.module("model_utils.config").load_config(self.checkpoint.with_suffix(".yaml"), {**self.size(), **overrides})
 
     def size(self) -> dict:
-        """Keys of the size of the input: bounds of the sides of a picture, and the batch that all are padded to."""
+        """Return the keys of the input size: bounds of an image's sides, and the size to which all are padded."""
         if "test_size" in self.settings:
             return dict(zip(("img_height", "img_width"), self.settings["test_size"]))
         height, width = self.arrays["input/images"].shape[2:]
@@ -155,7 +155,7 @@ class ParityModel:
                 "img_width": self.settings["test_max_size"]}
 
     def network(self, fast: bool = False, **overrides):
-        """Our network with the weights; `fast` forces the CPU's Winograd convolutions on all widths."""
+        """Return our network with the weights. `fast` forces the CPU's Winograd convolutions on all widths."""
         with pytest.MonkeyPatch.context() as patch:
             if fast:
                 patch.setattr(self.module("model_utils.layers.convolution").Convolution, "WINOGRAD_CHANNELS", 1)
@@ -164,14 +164,14 @@ class ParityModel:
         return net
 
     def without_features(self, **overrides):
-        """Our network but for the layers that compute features and the weights: for what it does with given outputs of layers."""
+        """Return our network without weights and feature layers, to run the rest on given layer outputs."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(self.module(f"{self.parts}.faster_rcnn"), "build_backbone", lambda *_: nn.Identity())
             return self.module("network_define").build_network(
                 self.config(rcnn_fc_out_channels=1, rpn_feat_channels=1, **overrides), False)
 
     def theirs(self, ours: str) -> str:
-        """Their name of our parameter."""
+        """Return the framework's name of our parameter."""
         head, _, leaf = ours.rpartition(".")
         prefixes = PREFIXES[self.framework]
         if not head.startswith("backbone."):
@@ -191,19 +191,19 @@ class ParityModel:
         return f"{prefixes['backbone']}.{cell}.{NORM.get(leaf, leaf)}"
 
     def class_rows(self, array):
-        """Rows (or entries) of class logits, theirs -> ours."""
+        """Map rows (or entries) of class logits from theirs to ours."""
         return np.concatenate([array[-1:], array[:-1]]) if self.background_last else array
 
     def box_rows(self, array):
-        """Rows (or entries) of box deltas: torchvision has four of the background too."""
+        """Drop the four background rows (or entries) of box deltas, which only torchvision has."""
         return array[len(array) - 4 * self.classes:]
 
     def mask_rows(self, array):
-        """Rows (or entries) of mask logits: torchvision has one of the background too."""
+        """Drop the background row (or entry) of mask logits, which only torchvision has."""
         return array[len(array) - self.classes:]
 
     def mask_labels(self):
-        """Our class of each of the fixed RoIs: the one whose mask logits are stored. 0: torchvision's background."""
+        """Return our class of each fixed RoI, whose mask logits are stored. 0: torchvision's background."""
         return self.arrays["fix/mask_channel"] + (1 if self.background_last else 0)
 
     def mask_targets(self, i: int) -> np.ndarray:
@@ -214,12 +214,12 @@ class ParityModel:
         return np.unpackbits(self.arrays[f"train/mask_targets{i}_packbits"])[:np.prod(shape)].reshape(shape).astype(np.float32)
 
     def labels(self, theirs):
-        """Classes of a fixture -> ours."""
+        """Map classes from theirs to ours."""
         return np.where(theirs == self.classes, 0, theirs + 1) if self.background_last else theirs
 
 
 def rows_of_pictures(arrays, fill=0):
-    """Arrays of unequal length -> (N, longest, ...) and valid (N, longest)."""
+    """Pad arrays of unequal length. Return (N, longest, ...) and valid (N, longest)."""
     longest = max(map(len, arrays))
     out = np.full((len(arrays), longest, *arrays[0].shape[1:]), fill, arrays[0].dtype)
     for row, array in zip(out, arrays):
@@ -228,7 +228,7 @@ def rows_of_pictures(arrays, fill=0):
 
 
 def compare_results(results: list, expected: list) -> tuple:
-    """(detections of either side without one of the same class within 0.05 px and 0.003, pixels in which masks differ)."""
+    """Return the number of unmatched detections (class, box to 0.05 px, score to 0.003) and [differing pixels] of matched masks."""
     left, unmatched, pixels = list(results), 0, []
     for wanted in expected:
         near = [found for found in left if all(found[key] == wanted[key] for key in ("image_id", "category_id"))

@@ -15,7 +15,7 @@ from tests.relu_sides import Settler, settle_two_stage
 
 
 class InjectedLosses(nn.Cell):
-    """The losses on given samples, computed as the network's `construct` does it."""
+    """The losses on given samples, computed as in the network's `construct`."""
 
     def __init__(self, net, masks):
         super().__init__(auto_prefix=False)
@@ -44,7 +44,7 @@ class InjectedLosses(nn.Cell):
 
 
 def injected_samples(model) -> list:
-    """Inputs of InjectedLosses: the framework's samples."""
+    """Return inputs of InjectedLosses: the framework's samples."""
     return tensors_of(injected_arrays(model))
 
 
@@ -53,7 +53,7 @@ def tensors_of(samples) -> list:
 
 
 def injected_arrays(model) -> list:
-    """The framework's samples in our order: objects first, then background; of masks, only objects."""
+    """Return the framework's samples in our order: objects, then background. Masks have only objects."""
     arrays, rpn, roi, mask = model.arrays, [], [], []
     for i in range(model.count):
         labels, pos = arrays[f"train/rpn_labels{i}"], arrays[f"train/rpn_pos_idx{i}"]
@@ -79,7 +79,7 @@ def injected_arrays(model) -> list:
 
 
 def conventions_of(model) -> dict:
-    """What settle_two_stage takes, as the fixture says it."""
+    """Return the fixture's conventions for settle_two_stage."""
     roi = model.settings["roi_align"]
     return {"stride_in_1x1": model.settings["stride_in_1x1"], "aligned": roi["aligned"], "samples": roi["sampling_ratio"],
             "level_of": LEVELS_OF_ROIS[model.framework]}
@@ -93,13 +93,13 @@ def settled_step(model, fast: bool = False) -> tuple:
 
 
 def plain_step(model) -> tuple:
-    """The same with all activations as they come; scale and shift of the norms do not learn."""
+    """Return the same without settling. Scale and shift of the norms do not train."""
     detector = model.network(train_norm=False)
     return 0.0, detector, step_of(model, detector, injected_arrays(model))
 
 
 def step_of(model, detector, samples):
-    """A function that returns (losses, {our parameter: gradient})."""
+    """Return a function without arguments that returns (losses, {our parameter: gradient})."""
     net = InjectedLosses(detector, model.masks)
     params = ms.ParameterTuple(net.trainable_params())
 

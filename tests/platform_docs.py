@@ -1,8 +1,8 @@
 """The table of docs/platforms.md and docs/platforms_CN.md: the primitives of our graphs, and where MindSpore documents them.
 
 usage: python -m tests.platform_docs [PRIMITIVES.json]
-Compiles the graphs (tests/primitives.py), or reads what that wrote earlier, looks the primitives up in the docstrings of the
-installed MindSpore, and rewrites what stands between the two markers of each file.
+Compiles the graphs or reads an earlier output of tests/primitives.py, looks the primitives up in the docstrings of the installed
+MindSpore, and rewrites the text between the two markers of each file.
 """
 import json
 import re
@@ -14,7 +14,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BEGIN, END = "<!-- from MindSpore's docstrings: python -m tests.platform_docs -->\n", "<!-- end of the table -->\n"
 PLATFORMS = ("Ascend", "GPU", "CPU")
-# File -> heads of the columns, words for a gradient and for the stages.
+# File -> column heads, words for a gradient.
 WORDS = {
     "platforms.md": (("Primitive", "Training", "Inference", *PLATFORMS, "Tensor types", "Documented at"), "gradient of {}"),
     "platforms_CN.md": (("算子", "训练", "推理", *PLATFORMS, "张量类型", "文档出处"), "{} 的梯度"),
@@ -22,11 +22,11 @@ WORDS = {
 MODELS = {"faster_rcnn": "F", "mask_rcnn": "M", "refinedet": "R", "fast convolution": "F M R"}
 SUPPORT = re.compile(r"Supported Platforms:\s+((?:``\w+``[ ,]*)+)")
 REFERENCE = re.compile(r"Refer to :(?:func|class):`mindspore\.(?:ops|mint)\.(\w+)`")
-# Primitives of gradients have no documentation of their own: they are where the operator is whose gradient they are. That is the
-# name without its ending, but for these.
+# Gradient primitives have no documentation. They run where their operator runs. GRADIENTS names the operators that are not the
+# primitive's name without its ending.
 GRADIENT_ENDING = re.compile(r"Grad(V2)?$")
 GRADIENTS = {"Conv2DBackpropFilter": "Conv2D", "Conv2DBackpropInput": "Conv2D", "ReluGrad": "ReLU"}
-# What MindSpore makes of a public operator, or of an operator of Python, and documents there.
+# Primitives that MindSpore makes from a public or Python operator, and documents there.
 MADE_BY = {
     "AddScalar": "add", "Divs": "div", "EqScalar": "equal", "LessScalar": "less", "MatMulExt": "matmul", "Max": "max",
     "Muls": "mul", "RemainderTensorScalar": "remainder", "SplitWithSize": "split", "ZerosLikeExt": "zeros_like",
@@ -34,7 +34,7 @@ MADE_BY = {
 
 
 def graphs(*cases: str) -> dict:
-    """Compile them, all or these, in a process of its own: {case: {stage: {primitive: types of its inputs}}}."""
+    """Compile all cases or these in another process. Return {case: {stage: {primitive: types of its inputs}}}."""
     from tests import commands
 
     with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +46,7 @@ def graphs(*cases: str) -> dict:
 
 @cache
 def platforms_of(name: str) -> tuple:
-    """Return (platforms that the documentation names, or None; where it does) of a primitive or an operator."""
+    """Return the platforms that the documentation names, or None, and where it does, for a primitive or an operator."""
     if forward := gradient_of(name):
         return platforms_of(forward)[0], forward
     if name in MADE_BY:
@@ -79,7 +79,7 @@ def _docstrings(name: str) -> list:
 
 
 def rows(found: dict) -> dict:
-    """{primitive: {"training": models, "inference": models, "types": types}} of `graphs()`."""
+    """Return {primitive: {"training": models, "inference": models, "types": types}} of `graphs()`."""
     table: dict = {}
     for case, stages in found.items():
         letter = MODELS[case] if case in MODELS else MODELS[case.split()[0]]
@@ -92,20 +92,20 @@ def rows(found: dict) -> dict:
 
 
 def marks_of(name: str) -> list:
-    """Return what the table says of each of PLATFORMS."""
+    """Return the table's mark for each of PLATFORMS."""
     there, _ = platforms_of(name)
     return ["yes" if platform in (there or ()) else "**no**" if there else "?" for platform in PLATFORMS]
 
 
 def table_in(file: str) -> dict:
-    """Return {primitive: cells} of the table that a file has."""
+    """Return {primitive: cells} of the table in a file."""
     text = (DOCS / file).read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")]
     return {name.strip("`"): rest for name, *rest in cells}
 
 
 def unlisted(found: dict, model: str, stage: str) -> list:
-    """Return what the table lacks of {primitive: types}, as "TopK float64" or "TopK training F"."""
+    """Return the parts of {primitive: types} that the table lacks, as "TopK float64" or "TopK training F"."""
     known, column, letter = table_in("platforms.md"), ("training", "inference").index(stage), MODELS[model]
     missing = []
     for name, inputs in found.items():
@@ -121,7 +121,7 @@ def unlisted(found: dict, model: str, stage: str) -> list:
 
 
 def table_of(found: dict, file: str) -> str:
-    """Return what stands between the markers of a file."""
+    """Return the table that goes between the markers."""
     heads, gradient = WORDS[file]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name, row in rows(found).items():
@@ -135,7 +135,7 @@ def table_of(found: dict, file: str) -> str:
 
 
 def with_table(text: str, found: dict, file: str) -> str:
-    """Return the text of a file with the table of today."""
+    """Return the text of a file with the new table."""
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n{table_of(found, file)}\n{END}{rest.partition(END)[2]}"
 

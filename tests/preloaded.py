@@ -1,10 +1,10 @@
 """Run Python commands in processes forked from one that has imported MindSpore: a short command spends most of its time importing.
 
-A forked process has its own arguments, environment, working directory, files, signals and exit status. Only variables that are
-read while Python or a library starts have no effect in it; see `suits`. `Preloaded.run` is for tests; programs that start a
-Python by its path, such as shell scripts, are given `Preloaded.python`.
+A forked process has its own arguments, environment, working directory, files, signals and exit status. Variables that are read
+only while Python or a library starts have no effect; see `suits`. Tests call `Preloaded.run`. Programs that start Python by its
+path, such as shell scripts, get `Preloaded.python`.
 
-usage (by `Preloaded` alone): python tests/preloaded.py FOLDER
+usage (only by `Preloaded`): python tests/preloaded.py FOLDER
 """
 import atexit
 import contextlib
@@ -35,7 +35,7 @@ AT_START = ("PYTHONPATH", "PYTHONHOME", "PYTHONIOENCODING", "PYTHONWARNINGS", "G
 
 
 class Preloaded:
-    """The process that forks, started with the first command."""
+    """The forking process, started with the first command."""
 
     def __init__(self):
         self.process, self.lock, self.folder = None, threading.Lock(), None
@@ -55,12 +55,12 @@ class Preloaded:
 
     @property
     def python(self) -> Path:
-        """A program that is called as Python is."""
+        """A program that is called like Python."""
         self.start()
         return Path(self.folder.name, "python")
 
     def run(self, args: list, cwd, env: dict, timeout: float) -> subprocess.CompletedProcess:
-        """As subprocess.run([sys.executable, *args], ...) with captured text and closed standard input."""
+        """Run like subprocess.run([sys.executable, *args], ...) with captured text and closed standard input."""
         self.start()
         args = [str(item) for item in args]
         with contextlib.ExitStack() as stack:
@@ -90,14 +90,14 @@ class Preloaded:
 
 
 def send(connection, request: dict, files: list) -> None:
-    """The length of the request, with the files; the request as JSON."""
+    """Send the length of the request with the files, then the request as JSON."""
     text = json.dumps(request).encode()
     socket.send_fds(connection, [len(text).to_bytes(4, "big")], files)
     connection.sendall(text)
 
 
 def receive(connection) -> tuple:
-    """(request, files) of `send`."""
+    """Return (request, files) of `send`."""
     head, files, *_ = socket.recv_fds(connection, 4, 3)
     text = b""
     while len(text) < int.from_bytes(head, "big"):
@@ -106,8 +106,8 @@ def receive(connection) -> tuple:
 
 
 class Server:
-    """A process for each connection: it gets the signals whose numbers arrive, and is killed when the connection closes. Its
-    status goes back, as subprocess has it."""
+    """Forks a process for each connection, forwards it the signals whose numbers arrive, and kills it when the connection closes.
+    Sends back its exit status, as subprocess gives it."""
 
     def __init__(self, folder: str):
         self.folder, self.children = Path(folder), {}       # connection -> process
@@ -118,7 +118,7 @@ class Server:
         self.ended, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is for the tests, and for the command that runs
+        signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is for the tests and the running command
         for item in (self.listening, self.ended, 0):
             self.selector.register(item, selectors.EVENT_READ)
         words = [sys.executable, "-IBS", CLIENT, self.folder]
@@ -128,7 +128,7 @@ class Server:
         (self.folder / "start.json").write_text(json.dumps({name: os.environ.get(name) for name in AT_START}))
 
     def serve(self) -> None:
-        """Until standard input ends, with the tests."""
+        """Serve until standard input ends, which is when the tests end."""
         while True:
             for key, _ in self.selector.select():
                 if key.fileobj == 0:
@@ -182,9 +182,9 @@ class Server:
 
 
 def become(args: list, cwd: str, env: dict, ignored: list, files: list) -> None:
-    """The interpreter that is called with `args`: a script, -m or -c, and their arguments. Does not return.
+    """Run as the interpreter that is called with `args`: a script, -m or -c, and their arguments. Does not return.
 
-    ignored: signals that it ignores.
+    ignored: signals to ignore.
     """
     import numpy as np
 
@@ -223,7 +223,7 @@ def become(args: list, cwd: str, env: dict, ignored: list, files: list) -> None:
 
 
 def run(args: list) -> None:
-    safe = args[0] == "-P"      # the folder of the script is no place to import from
+    safe = args[0] == "-P"      # do not import from the script's folder
     args = args[safe:]
     if args[0] == "-m":
         sys.path[0], sys.argv = os.getcwd(), args[1:]
@@ -241,7 +241,7 @@ def main(folder: str) -> None:
     for name in MODULES:
         importlib.import_module(name)
     gc.collect()
-    gc.freeze()     # collecting in a forked process would copy the memory of all that was imported
+    gc.freeze()     # garbage collection in a forked process would copy the memory of all imports
     server = Server(folder)
     os.write(1, b"ready\n")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -2,9 +2,9 @@
 
 usage: python -m tests.primitives OUTPUT.json [CASE | CASE:training | CASE:inference ...]
 
-MindSpore compiles narrow networks, whose graphs have the same operators as wide ones, as far as its last device-independent
-representation, and writes that out (`MS_DEV_PRECOMPILE_ONLY`, `MS_DEV_DUMP_IR_PASSES`). No kernel is chosen and nothing runs, so
-that graphs for other devices compile on a CPU as well: mixed precision among them.
+MindSpore compiles narrow networks, whose graphs have the same operators as wide ones, up to its last device-independent
+representation, and writes that to files (`MS_DEV_PRECOMPILE_ONLY`, `MS_DEV_DUMP_IR_PASSES`). No kernel is chosen and nothing runs,
+so graphs for other devices, such as mixed precision, also compile on a CPU.
 """
 import contextlib
 import json
@@ -16,16 +16,16 @@ from importlib import import_module
 from pathlib import Path
 
 LAST_PASS = "validate"
-# What the virtual machine does itself.
+# Primitives of the virtual machine itself.
 STRUCTURE = {"Load", "UpdateState", "Depend", "TupleGetItem", "MakeTuple", "Return", "Switch", "Partial", "Cond", "StopGradient",
              "SequenceLen", "ListGetItem", "MakeList"}
-# A node, the further lines of constants among its inputs, and the types of these.
+# A node, further lines of constants among its inputs, and the types of the inputs.
 NODE = re.compile(r"^  %\S+ = (?:PrimFunc_|\w+::)?(\w+)\(.*\n(?:(?!  %|      : ).*\n)*      : \((.*)\) -> ", re.MULTILINE)
 TENSOR = re.compile(r"Tensor\[(\w+)\]")
 
 
 def primitives_in(text: str) -> dict:
-    """Return {name: set of types of its tensor inputs, such as "Float32 Int32"} of a graph that MindSpore wrote out."""
+    """Return {name: set of types of its tensor inputs, such as "Float32 Int32"} of a graph in MindSpore's text form."""
     found: dict = {}
     for name, inputs in NODE.findall(text):
         if name not in STRUCTURE:
@@ -34,7 +34,7 @@ def primitives_in(text: str) -> dict:
 
 
 def cases() -> dict:
-    """Return {name: function that gives its graphs}. Between them they have every operator of the three models."""
+    """Return {name: function that gives its graphs}. Together they have every operator of the three models."""
     from tests.narrow_network import narrow_backbone, narrow_config, narrow_mask_config
     from tests.narrow_refinedet import NARROW_RESNET
     from tests.narrow_refinedet import narrow_config as narrow_refinedet_config
@@ -96,7 +96,7 @@ def graphs(model: str, config, half: bool = False) -> dict:
 
 
 def fast_convolution() -> dict:
-    """The 3x3 convolution that only the CPU takes, and its gradient."""
+    """Return the graph of the 3x3 convolution that only the CPU uses, with its gradient."""
     import mindspore as ms
     from mindspore import ops
 
@@ -118,7 +118,7 @@ def fast_convolution() -> dict:
 
 @contextlib.contextmanager
 def recorded():
-    """Yield a dictionary that gets {primitive: types of its inputs} of the graphs that are compiled within."""
+    """Yield a dictionary. At the end it gets {primitive: types of its inputs} of the graphs compiled in the block."""
     import mindspore as ms
 
     found: dict = {}

@@ -1,4 +1,4 @@
-"""Training steps of narrow networks on two pictures, whole or as one of two ranks, and what ranks tell each other.
+"""Train narrow networks on two images, in one process or on two ranks, and exchange data between ranks.
 
 usage (by msrun, on two ranks): python tests/rank_steps.py OUTPUT_FOLDER
 """
@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-MODELS = ("mask_rcnn", "refinedet", "toy")      # Faster R-CNN's losses are among those of Mask R-CNN
-COMPILED = "toy"            # the smallest graph; the others' steps run operator by operator, as the reference does
+MODELS = ("mask_rcnn", "refinedet", "toy")      # Mask R-CNN has all losses of Faster R-CNN
+COMPILED = "toy"            # the smallest graph; the other models run operator by operator, like the reference
 ROOT = Path(__file__).resolve().parents[1]
-STEPS, PICTURES = 2, 2
-# Objects of the two pictures: label and corners. The pictures differ in how many anchors and boxes they give to count.
+STEPS, IMAGES = 2, 2
+# Objects per image: label and corners. The images differ in the number of anchors and boxes that losses count.
 OBJECTS = [[(1, 12, 16, 60, 52), (2, 70, 20, 112, 60), (3, 24, 8, 88, 60), (1, 4, 4, 120, 62)], [(2, 40, 30, 52, 41)]]
 
 
 def build(model: str):
-    """(network, inputs(step) of both pictures, names of the losses)."""
+    """Return (network, inputs(step) of both images, names of the losses)."""
     from tests import narrow_network, narrow_refinedet, toy_network
 
     if model == "toy":
@@ -32,20 +32,20 @@ def build(model: str):
         config = narrow_network.narrow_mask_config(img_height=64, img_width=128, num_expected_pos_stage2=8)
         net = narrow_network.narrow_network(config)
     names = toy_network.LOSS_NAMES if model == "toy" else importlib.import_module(f"{model}.src.network_define").LOSS_NAMES
-    image, info = narrow_network.pictures(config, PICTURES)
+    image, info = narrow_network.pictures(config, IMAGES)
     columns = [image, info, *narrow_network.objects(config, OBJECTS)]
     if model == "mask_rcnn":
         columns.append(narrow_network.outlines(config, OBJECTS))
 
     def inputs(step):
-        noise = [] if model == "refinedet" else narrow_network.noise(net, PICTURES, step)
+        noise = [] if model == "refinedet" else narrow_network.noise(net, IMAGES, step)
         return [*columns, *noise]
 
     return net, inputs, names
 
 
 def train(model: str, rank: int = 0, ranks: int = 1) -> dict:
-    """name -> trained weights, and of what began them."""
+    """Return {name: trained weights}, and the initial ones as "first.NAME"."""
     from mindspore import Tensor
 
     package = "faster_rcnn" if model == "toy" else model
@@ -53,7 +53,7 @@ def train(model: str, rank: int = 0, ranks: int = 1) -> dict:
     net, inputs, names = build(model)
     first = {param.name: param.asnumpy().copy() for param in net.trainable_params()}
     step = TrainStep(net, names, momentum=0.9, weight_decay=1e-4, clip_grad_norm=5.0, rank_size=ranks)
-    share = slice(rank * PICTURES // ranks, (rank + 1) * PICTURES // ranks)
+    share = slice(rank * IMAGES // ranks, (rank + 1) * IMAGES // ranks)
     for number in range(STEPS):
         step([Tensor(item.asnumpy()[share]) for item in inputs(number)], 0.005)
     trained = {param.name: param.asnumpy() for param in net.trainable_params()}
@@ -61,7 +61,7 @@ def train(model: str, rank: int = 0, ranks: int = 1) -> dict:
 
 
 def statistics(rank: int, ranks: int) -> list:
-    """What the ranks keep of statistics that began as [rank, 2] and [10 rank], and of a parameter that is none."""
+    """Return the shared statistics, which start as [rank, 2] and [10 rank], and a parameter that is not a statistic."""
     import mindspore as ms
     from mindspore import Tensor, nn
 
@@ -82,7 +82,7 @@ def statistics(rank: int, ranks: int) -> list:
 
 
 def norms(rank: int = 0, ranks: int = 1) -> dict:
-    """name -> value after two steps of convolutions with norms on the statistics of the batch, and the losses."""
+    """Return {name: value} after two steps of convolutions with norms on batch statistics, and the losses."""
     import mindspore as ms
     from mindspore import Tensor, nn, ops
 
@@ -117,19 +117,19 @@ def norms(rank: int = 0, ranks: int = 1) -> dict:
 
 
 def talk(rank: int, ranks: int) -> dict:
-    """What comes of the exchanges between ranks, as JSON."""
+    """Return the results of exchanges between ranks, for JSON."""
     from faster_rcnn.src.model_utils.training import ranks as module
 
-    told = {"texts": [item.decode() for item in module.exchange(b"x" * 5 * rank, ranks)]}
+    results = {"texts": [item.decode() for item in module.exchange(b"x" * 5 * rank, ranks)]}
     big = module.exchange(bytes([rank]) * 3_000_001, ranks)
-    told["big"] = [(len(item), item[0], item[-1]) for item in big]
+    results["big"] = [(len(item), item[0], item[-1]) for item in big]
     done = []
 
     def work():
-        done.append(time.sleep(1.5))        # longer than between two looks
+        done.append(time.sleep(1.5))        # longer than POLL_S
         return {"rank": rank, "of": 0.1 + 0.2}
 
-    told["result"], told["done here"] = module.from_first(work, rank, ranks, "work"), len(done)
+    results["result"], results["done here"] = module.from_first(work, rank, ranks, "work"), len(done)
     started = time.time()
 
     def in_turn():
@@ -137,15 +137,15 @@ def talk(rank: int, ranks: int) -> dict:
         time.sleep(1.5 * (rank == 0))
         return begun
 
-    told["begun"] = module.first_then_others(in_turn, rank, ranks, "work")
+    results["begun"] = module.first_then_others(in_turn, rank, ranks, "work")
     for name, bad, timeout in (("fails", lambda: 1 / 0, 0), ("too long", lambda: time.sleep(60), 0.5), ("no JSON", object, 0)):
         start = time.monotonic()
         try:
             module.from_first(bad, rank, ranks, "conversion", timeout)
         except (module.InputError, ZeroDivisionError, TypeError) as error:
-            told[name] = [type(error).__name__, str(error), time.monotonic() - start]
+            results[name] = [type(error).__name__, str(error), time.monotonic() - start]
     module.wait_for_all(ranks)
-    return told
+    return results
 
 
 if __name__ == "__main__":
@@ -163,6 +163,6 @@ if __name__ == "__main__":
     (folder / f"told_{rank}.json").write_text(json.dumps({**talk(rank, ranks), "statistics": statistics(rank, ranks)}))
     os.environ["MS_JIT"] = "1"
     np.savez(folder / f"norms_{rank}.npz", **norms(rank, ranks))
-    for model in MODELS:        # built and, but for one, run in PyNative mode
+    for model in MODELS:        # all are built, and all but COMPILED run, in PyNative mode
         os.environ["MS_JIT"] = "1" if model == COMPILED else "0"
         np.savez(folder / f"{model}_{rank}.npz", **train(model, rank, ranks))

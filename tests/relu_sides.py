@@ -1,12 +1,12 @@
-"""Which way activations within rounding of a border go, settled in float64.
+"""Settle in float64 on which side of a border the activations within rounding of it are.
 
 A ReLU input within float32 rounding of 0 falls on either side, depending on the order of additions. The same holds for the largest
-pixel of a pooling window with a close second, and for the sign of an L1 loss. Each of them switches a whole path of the gradient:
-one input of -3.5e-6 among three million moves gradient norms by 6e-3. Every processor adds in another order. So before gradients
-are compared, the few such activations are moved to the side that they have in float64, away from the border.
+pixel of a pooling window with a close second, and for the sign of an L1 loss. Each of these switches a whole path of the gradient:
+one input of -3.5e-6 among three million moves gradient norms by 6e-3. Each processor adds in its own order. Before gradients are
+compared, these few activations are therefore moved to the side that they have in float64, away from the border.
 
-Each layer's rounding is measured as the difference between its float32 output and float64 numpy. Only what lies within CLEAR times
-that is moved. The measurement also checks the forward pass: a layer that computes something else exceeds NOISE.
+Each layer's rounding is measured as the difference between its float32 output and float64 numpy. Only activations within CLEAR
+times the rounding are moved. The measurement also checks the forward pass: a layer that computes something else exceeds NOISE.
 """
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -14,8 +14,8 @@ from mindspore import Tensor, nn, ops
 from mask_rcnn.src.MaskRcnn.rcnn_mask import kernel_of
 from tests.numpy_layers import batch_norm, convolve, double, enlarge, l2_norm, max_pool, roi_align
 
-CLEAR = 6       # times the rounding (root mean square of a channel): what is closer to a border is moved to this distance
-NOISE = 2e-4    # of a layer's root mean square: the most that passes for rounding. Measured: 6e-6, 101 layers 2e-5, Winograd 1e-5
+CLEAR = 6       # times the rounding (root mean square of a channel): activations closer to a border are moved to this distance
+NOISE = 2e-4    # of a layer's root mean square: the most that counts as rounding. Measured: 6e-6, 101 layers 2e-5, Winograd 1e-5
 
 
 class Moved(nn.Cell):
@@ -45,29 +45,29 @@ def rectify(pair):
 
 
 class Settler:
-    """Goes through a network twice at once, in float32 with its own layers and in float64: maps are pairs (mine, exact).
+    """Runs a network side by side in float32, with its own layers, and in float64. Maps are pairs (mine, exact).
 
     Attributes:
-        moved, seen: numbers of activations that were moved, and of all that gradients pass.
-        noise: rounding of each layer, root mean squares relative to the activations'.
-        border: distance to 0 that the last layer stays away from, for each channel.
+        moved, seen: numbers of moved activations, and of all that gradients pass.
+        noise: rounding of each layer: root mean square, relative to that of the activations.
+        border: distance to 0 that activations of the last layer keep, for each channel.
     """
 
     def __init__(self):
         self.moved, self.seen, self.noise, self.border = 0, 0, [], 0.0
 
     def clear(self, mine, exact, channel: int = 1):
-        """Measure the rounding of a layer. Return the distance to borders that it stays away from, for each channel."""
+        """Measure the rounding of a layer. Return the distance to borders that activations keep, for each channel."""
         axes = tuple(axis for axis in range(mine.ndim) if axis != channel)
         rounding, size = (np.sqrt((x ** 2).mean(axes, keepdims=True)) for x in (mine - exact, exact))
         self.noise.append(np.sqrt((rounding ** 2).mean() / (size ** 2).mean()))
-        assert self.noise[-1] < NOISE, f"layer {len(self.noise)}: {self.noise[-1]} off, of {size.max()}"
+        assert self.noise[-1] < NOISE, f"layer {len(self.noise)}: rounding is {self.noise[-1]} of activations up to {size.max()}"
         self.seen += mine.size
         self.border = np.maximum(CLEAR * rounding, 1e-7 * size.max())
         return self.border
 
     def offsets(self, mine, exact, channel: int = 1):
-        """What to add to `mine`, so that its signs are those of `exact` in spite of rounding."""
+        """Return what to add to `mine` so that its signs are those of `exact` in spite of rounding."""
         clear = self.clear(mine, exact, channel)
         wrong = ((mine > 0) != (exact > 0)) | (np.abs(mine) < clear)
         wanted = np.where(exact > 0, np.maximum(exact, clear), np.minimum(exact, -clear))
@@ -76,25 +76,25 @@ class Settler:
         return offset
 
     def move(self, cells: dict, key: str, mine, offset):
-        """Let the cell of that key add `offset`; return `mine` with it.
+        """Make the cell of this key add `offset`. Return `mine` plus `offset`.
 
-        cells: `_cells` of the layer. Assigning the attribute would give the layer's parameters other names.
+        cells: `_cells` of the layer. Assigning the attribute would rename the layer's parameters.
         """
         if offset.any():
             cells[key] = Moved(cells[key], offset)
         return mine + offset.astype(np.float32)
 
     def relu(self, layer, mine, exact, key: str = "conv"):
-        """The ReLU of a map that `layer` has a part in."""
+        """Return the settled ReLU of a map that `layer` adds to."""
         return rectify((self.move(layer._cells, key, mine, self.offsets(mine, exact)), exact))
 
     def pool(self, layer, mine, exact):
-        """The largest of each 2x2 of what `relu` just returned for `layer`. Returns the pair before the pooling."""
+        """Settle the 2x2 max pooling of the last result of `relu`, for `layer`. Return the pair before the pooling."""
         border, theirs = self.border[..., None], windows(exact).argmax(-1)[..., None]
         best, others = np.take_along_axis(windows(mine), theirs, -1), windows(mine).copy()
         np.put_along_axis(others, theirs, -np.inf, -1)
         rival = others.max(-1, keepdims=True)
-        lead = np.diff(np.sort(windows(exact), -1)[..., -2:], axis=-1)      # 0 in plain parts of an image, where any will do
+        lead = np.diff(np.sort(windows(exact), -1)[..., -2:], axis=-1)      # 0 in uniform parts of an image, where any will do
         behind = (best - rival < border) & (lead > 1e-12 * np.abs(exact).max())
         offset = np.zeros_like(windows(mine))
         np.put_along_axis(offset, theirs, np.where(behind, rival - best + border, 0), -1)
@@ -115,7 +115,7 @@ def values(*parameters) -> list:
 
 
 def with_bias(cell, pair, stride: int = 1, dilation: int = 1):
-    """A Conv2d, without the pooling that some have behind it."""
+    """Run a Conv2d without the pooling that follows some of them."""
     weight, bias = values(cell.weight, cell.bias)
     bias = bias.reshape(-1, 1, 1)
     mine = cell.conv(Tensor(pair[0]), cell.weight).asnumpy() + bias.astype(np.float32)
@@ -123,15 +123,15 @@ def with_bias(cell, pair, stride: int = 1, dilation: int = 1):
 
 
 def dense(cell, pair):
-    """A fully connected layer."""
+    """Run a fully connected layer."""
     weight, bias = values(cell.weight, cell.bias)
     return cell(Tensor(pair[0])).asnumpy(), pair[1] @ weight.T + bias
 
 
 def settle_resnet(settler, backbone, images, stride_in_1x1: bool) -> list:
-    """A ResNet with a frozen stem on `images` (N, 3, H, W). Returns the pairs of C2..C5.
+    """Settle a ResNet with a frozen stem on `images` (N, 3, H, W). Return the pairs of C2..C5.
 
-    No gradient passes the ReLUs of frozen layers, nor the pooling of the stem.
+    No gradient passes the ReLUs of frozen layers or the pooling of the stem.
     """
     assert not backbone.conv1.weight.requires_grad
 
@@ -157,7 +157,7 @@ def settle_resnet(settler, backbone, images, stride_in_1x1: bool) -> list:
 
 
 def pyramid(neck, stages) -> list:
-    """Pairs of C2..C5 -> of P2..P6. No ReLU."""
+    """Return the pairs of P2..P6 from those of C2..C5. There is no ReLU."""
     merged, exact = None, []
     for level in (3, 2, 1, 0):
         lateral, output = neck.laterals[level], neck.outputs[level]
@@ -171,9 +171,9 @@ def pyramid(neck, stages) -> list:
 
 
 def settle_rpn(settler, rpn, features, index):
-    """The hidden layer of the RPN at the anchors `index` (N, M), on pairs of P2..P6. Returns the pair of deltas (N, M, 4).
+    """Settle the hidden layer of the RPN at the anchors `index` (N, M), on pairs of P2..P6. Return the pair of deltas (N, M, 4).
 
-    There the convolution is a product with patches, so the patches are moved: by the least change that moves the product as wanted.
+    The convolution is a product with patches there. The least change that moves the product as wanted is added to the patches.
     """
     weight, bias = values(rpn.conv.weight, rpn.conv.bias)
     channels = len(weight)
@@ -185,7 +185,7 @@ def settle_rpn(settler, rpn, features, index):
     mine = ops.matmul(patches, Tensor(weight.T.astype(np.float32))).asnumpy() + rpn.conv.bias.asnumpy()
     offset = settler.offsets(mine, exact, 2)
     if offset.any():
-        rpn.__dict__["patches"] = Moved(rpn.patches, offset @ np.linalg.pinv(weight).T)     # before the method of that name
+        rpn.__dict__["patches"] = Moved(rpn.patches, offset @ np.linalg.pinv(weight).T)     # hides the method
     weight, bias = values(rpn.reg.weight, rpn.reg.bias)
     own = index[..., None] % rpn.num_anchors * 4 + np.arange(4)
     deltas = [x @ weight.reshape(len(weight), -1).T.astype(x.dtype) + bias.astype(x.dtype)
@@ -194,7 +194,7 @@ def settle_rpn(settler, rpn, features, index):
 
 
 def settle_box_head(settler, head, pooled):
-    """The fully connected layers, on the pair of pooled features (R, C, S, S). Returns the pair of deltas (R, 4K)."""
+    """Settle the fully connected layers on the pair of pooled features (R, C, S, S). Return the pair of deltas (R, 4K)."""
     x = tuple(x.reshape(len(x), -1) for x in pooled)
     for i, fc in enumerate(head.fcs):
         x = settler.relu(head.fcs, *dense(fc, x), str(i))
@@ -202,10 +202,10 @@ def settle_box_head(settler, head, pooled):
 
 
 def settle_mask_head(settler, head, pooled):
-    """The convolutions and the transposed one, on the pair of pooled features (M, C, s, s).
+    """Settle the convolutions and the transposed convolution on the pair of pooled features (M, C, s, s).
 
-    The transposed one has four outputs per channel and runs on some RoIs at a time, so its input is moved: pixel by pixel, by the
-    least change that moves the outputs within rounding of 0 as wanted and leaves the others close to 0 alone.
+    The transposed convolution has four outputs per channel and runs on a few RoIs at a time, so its input is moved. Each pixel
+    gets the least change that moves the outputs within rounding of 0 as wanted and keeps the other outputs close to 0.
     """
     x = pooled
     for conv in head.convs:
@@ -228,7 +228,7 @@ def settle_mask_head(settler, head, pooled):
 
 
 def settle_targets(settler, deltas, targets, positive):
-    """Targets of an L1 loss (N, Q, 4) float32, moved off the pair of deltas where these are within rounding of them."""
+    """Move targets of an L1 loss (N, Q, 4) float32 away from the pair of deltas where they are within rounding. Return them."""
     mine, exact = (x[positive] for x in deltas)
     wanted = targets[positive]
     clear = settler.clear(mine, exact)
@@ -241,10 +241,10 @@ def settle_targets(settler, deltas, targets, positive):
 
 
 def settle_two_stage(settler, net, images, samples, conventions) -> list:
-    """A Faster or Mask R-CNN on `images` and on given samples. Returns the samples, their targets settled.
+    """Settle a Faster or Mask R-CNN on `images` and given samples. Return the samples with settled targets.
 
     samples: [(anchors (N, M), targets (N, M, 4), positive (N, M), ...), (RoIs (N, S, 4), labels (N, S), targets (N, Q, 4), positive
-    (N, Q), ...)], and of masks [(boxes, ...)]. conventions: stride_in_1x1, and the last arguments of numpy_layers.roi_align.
+    (N, Q), ...)], for masks also (boxes, ...). conventions: stride_in_1x1, and the last arguments of numpy_layers.roi_align.
     """
     samples = [list(part) for part in samples]
     (index, rpn_targets, rpn_positive, _), (rois, labels, targets, positive, _), *masks = samples
@@ -271,7 +271,7 @@ def settle_two_stage(settler, net, images, samples, conventions) -> list:
 
 
 def settle_vgg(settler, backbone, images) -> list:
-    """A VGG-16 without norms on `images` (N, 3, H, W). Returns the pairs of its four source maps."""
+    """Settle a VGG-16 without norms on `images` (N, 3, H, W). Return the pairs of its four source maps."""
     def relu(name, pair, stride=1, dilation=1):
         cell = getattr(backbone, name)
         return settler.relu(cell, *with_bias(cell, pair, stride, dilation))
@@ -294,7 +294,7 @@ def settle_vgg(settler, backbone, images) -> list:
 
 
 def settle_refinedet(settler, net, images) -> None:
-    """A RefineDet with a VGG-16 on `images` (N, 3, H, W): the trunk, and the transfer connection blocks."""
+    """Settle a RefineDet with a VGG-16 on `images` (N, 3, H, W): the trunk and the transfer connection blocks."""
     sources, tcb, above = settle_vgg(settler, net.backbone, images), net.tcb, None
     for level in range(len(sources) - 1, -1, -1):
         x = settler.relu(tcb.first[level], *with_bias(tcb.first[level], sources[level]))

@@ -1,6 +1,6 @@
-"""What tests of the shell scripts share: a copy of the checkout, stand-ins for what the scripts start, and a folder to call from.
+"""Helpers for tests of the shell scripts: a copy of the checkout, stand-ins for what the scripts start, a folder to call from.
 
-The stand-ins for python and mpirun lie on the PATH and write down how they were called. All paths hold a space.
+The stand-ins for python and mpirun are on the PATH and record how they were called. All paths contain a space.
 """
 import os
 import re
@@ -31,11 +31,11 @@ exit "${{STAND_IN_STATUS:-0}}"
 TABLE = """{"version": "1.0", "server_count": "1", "status": "completed", "server_list": [{"server_id": "10.0.0.1", "device": [
   {"device_id": "0", "device_ip": "192.1.0.6", "rank_id": "0"}, {"device_id": "1", "device_ip": "192.1.0.7", "rank_id": "1"}]}]}"""
 
-# What a command may name in braces, and where it lies below the folder that the commands are called from.
+# Names in braces in a command, and their paths below the folder that the commands are called from.
 PLACES = {"PRE": "my files/resnet50.ckpt", "CKPT": "my files/detector.ckpt", "COCO": "a coco",
           "JSON": "a coco/annotations/val.json", "TABLE": "my files/rank table.json", "DATA": "a coco/"}
 MR = "a mindrecord"
-# A command of each model.
+# One command per model.
 STANDALONE = {"faster_rcnn": "run_standalone_train_ascend.sh {PRE} resnet_v1.5_50 {COCO}",
               "mask_rcnn": "run_standalone_train.sh {PRE} {COCO}",
               "refinedet": "run_standardalone_train.sh 0 5 0.02 coco {PRE}"}
@@ -45,7 +45,7 @@ DISTRIBUTE = {"faster_rcnn": "run_distribute_train_gpu.sh 2 {PRE} resnet_v1.5_50
 EVAL = {"faster_rcnn": "run_eval_ascend.sh {JSON} {CKPT} resnet_v1.5_50 {COCO}",
         "mask_rcnn": "run_eval.sh {JSON} {CKPT} {COCO}",
         "refinedet": "run_eval.sh coco {CKPT}"}
-# The scripts that users know from the old READMEs. Those in test/ are detectron2's on Ascend, where train_*.sh is Mask R-CNN's.
+# Scripts that users know from the old READMEs. Those in test/ come from detectron2 on Ascend, where train_*.sh is Mask R-CNN's.
 KNOWN = {
     "faster_rcnn": {
         *(f"scripts/run_{what}_{target}.sh" for what in ("standalone_train", "distribute_train", "eval")
@@ -66,12 +66,12 @@ KNOWN = {
 
 
 def on_the_cpu(command: str) -> str:
-    """The command with the script that runs it on the CPU."""
+    """Return the command with the script that runs it on the CPU."""
     return re.sub(r"^(\w+?)(?:_ascend|_gpu)?\.sh", r"\1_cpu.sh", command).replace("standardalone", "standalone")
 
 
 def copy_checkout(root: Path) -> Path:
-    """The scripts in a copy of the repository, the configuration that they read, and bin/ with the stand-ins."""
+    """Copy the scripts and the configuration that they read to `root`, and write the stand-ins to bin/. Return `root`."""
     for model in MODELS:
         for name in ("scripts", "test"):
             if (ROOT / model / name).is_dir():
@@ -79,7 +79,7 @@ def copy_checkout(root: Path) -> Path:
         for name in ("default_config.yaml", "detectron2_config_101.yaml"):
             if (ROOT / model / name).is_file():
                 shutil.copy(ROOT / model / name, root / model)
-    for name in ("model_utils/layers/backbone_table.py", "FasterRcnn/backbones.yaml"):      # what BACKBONE is looked up in
+    for name in ("model_utils/layers/backbone_table.py", "FasterRcnn/backbones.yaml"):      # where BACKBONE is looked up
         (root / "faster_rcnn" / "src" / name).parent.mkdir(parents=True)
         shutil.copy(ROOT / "faster_rcnn" / "src" / name, root / "faster_rcnn" / "src" / name)
     (root / "utils" / "launch").mkdir(parents=True)
@@ -94,7 +94,7 @@ def copy_checkout(root: Path) -> Path:
 
 
 class Caller:
-    """A folder that commands are called from, with the files that they name, and what they started."""
+    """A folder to call commands from, with the files that they name, and a record of what they started."""
 
     def __init__(self, checkout, tmp_path):
         self.checkout, self.folder, self.calls = checkout, tmp_path / "a caller", tmp_path / "calls"
@@ -118,7 +118,7 @@ class Caller:
         return [shell, str(folder / script), *rest]
 
     def fill(self, model, text):
-        """The names in braces replaced, quoted."""
+        """Replace the names in braces by quoted paths."""
         names = {**PLACES, "MR": MR, "M": self.checkout / model, "RUN": self.checkout / "utils" / "launch" / "run.py",
                  "TABLE_PATH": self.folder / PLACES["TABLE"]}
         for name, value in names.items():
@@ -126,8 +126,8 @@ class Caller:
         return text
 
     def call(self, model, command, **environment):
-        """A command such as "bash run_eval.sh {JSON} {CKPT}", run from the folder; CompletedProcess. The script lies in the model's
-        scripts/, or where the command says: "bash ./test/train_full_1p.sh ..."."""
+        """Run a command such as "bash run_eval.sh {JSON} {CKPT}" from the folder. Return the CompletedProcess. The script is in the
+        model's scripts/, unless the command gives a folder: "bash ./test/train_full_1p.sh ..."."""
         self.forget()
         return subprocess.run(self.words(model, command), cwd=self.folder, env=self.environment(**environment), text=True,
                               capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
@@ -137,13 +137,13 @@ class Caller:
             old.unlink()
 
     def started(self) -> list:
-        """What was called: variables, program, arguments."""
+        """Return the recorded calls: variables, program, arguments."""
         paths = sorted(self.calls.iterdir(), key=lambda path: int(path.name))
         return [path.read_text().split("\0")[:-1] for path in paths]
 
 
 def split(words) -> list:
-    """[{variables}, program, {flags}, program, {flags} ...]: flags by name, the last of a name counts."""
+    """Return [{variables}, program, {flags}, program, {flags} ...]. The last flag of a name counts."""
     parts = [{}]
     for word in words:
         name, equals, value = word.partition("=")

@@ -1,6 +1,6 @@
-"""Keep files that stand in several model directories equal to their originals.
+"""Keep copies of files in several model directories equal to their originals.
 
-Line 1 of a copy (line 2 below `#!`) names its original, a path from the root, and what is spelt otherwise there:
+Line 1 of a copy (line 2 below `#!`) gives the path of its original from the root, and the renames:
 
     # Same as faster_rcnn/src/FasterRcnn/rpn.py with FasterRcnn -> MaskRcnn, faster_rcnn -> mask_rcnn
 
@@ -24,16 +24,16 @@ LISTED = "# Copies, listed by tests/sync_copies.py. Edit their originals, then r
 
 
 class SyncError(Exception):
-    """A marker that cannot be followed, told in one line."""
+    """A marker that cannot be followed. The message is one line."""
 
 
 def find_copies(root: Path) -> list:
-    """Paths of all files with a marker, sorted."""
+    """Return the paths of all files with a marker, sorted."""
     return sorted(path for path in find_files(root, SUFFIXES) if _split(path)[1])
 
 
 def find_files(root: Path, suffixes: set) -> list:
-    """Paths of the files of the checkout with one of the suffixes: no hidden folder, no environment, no output."""
+    """Return the files of the checkout with one of the suffixes. Skip hidden folders, environments and outputs."""
     found = []
     for folder, folders, names in os.walk(root):
         here = Path(folder)
@@ -45,7 +45,7 @@ def find_files(root: Path, suffixes: set) -> list:
 
 
 def wanted_text(copy: Path, root: Path) -> str:
-    """What the copy should hold: its own head, then its original with the declared renames."""
+    """Return what the copy should hold: its own head, then its original with the declared renames."""
     head, match = _split(copy)
     name = copy.relative_to(root)
     original = (root / match["original"]).resolve()
@@ -98,7 +98,7 @@ def sync_attributes(root: Path, check: bool, out=print) -> int:
 
 
 def sync(root: Path, check: bool, out=print) -> int:
-    """Rewrite every copy, or with `check` compare it. The number of faults: copies left wrong, markers not followed."""
+    """Rewrite every copy, or with `check` compare it. Return the number of faults: wrong copies, bad markers."""
     faults = 0
     for copy in find_copies(root):
         name = copy.relative_to(root).as_posix()
@@ -126,7 +126,7 @@ def _read(path: Path) -> str:
 
 
 def _split(path: Path) -> tuple:
-    """(first lines up to and with the marker, match of the marker or None)."""
+    """Return (lines up to and including the marker, match of the marker or None)."""
     with path.open("rb") as stream:
         first = stream.readline(2000)
         second = stream.readline(2000) if first.startswith(b"#!") else b""

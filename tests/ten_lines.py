@@ -1,4 +1,4 @@
-"""The ten lines of the READMEs as a program of a user: somewhere else than in the repository, with files of weights."""
+"""The ten-line example of the READMEs as a user's program, run outside the repository with weight files."""
 import json
 from pathlib import Path
 
@@ -32,18 +32,18 @@ for weights in sys.argv[3:]:
 
 
 def run_ten_lines(run_command, model: str, folder: Path, images: Path, files: list) -> list:
-    """Return what is found with each file; the names of the drawings in `folder` are those of the images."""
+    """Return the detections with each weight file. Check that each image has a drawing in `folder`."""
     code = CODE.format(model=model, score=SCORE)
     root = Path(__file__).resolve().parents[1]
     done = run_command(["python", "-c", code, root, images, *files], cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "export" not in done.stderr      # the graph of a checkpoint was found
+    assert "export" not in done.stderr      # the kept graph was found
     assert {path.name for path in (folder / "drawn").iterdir()} == {path.name for path in images.iterdir()}
     return [json.loads(line.removeprefix("RESULTS ")) for line in done.stdout.splitlines() if line.startswith("RESULTS ")]
 
 
 def assert_same(found: list, results: list, names: list) -> None:
-    """`found` is what infer.py has written. names: of the classes, background first."""
+    """Check that `found` equals what infer.py wrote. names: of the classes, background first."""
     assert len(found) == len(results) > 5
     for got, want in zip(found, results):
         x, y, width, height = want["bbox"]

@@ -4,22 +4,22 @@ import json
 import cv2
 import numpy as np
 
-SIZES = ((120, 200), (300, 161), (90, 90))      # height, width of the pictures of `write_quarters`
+SIZES = ((120, 200), (300, 161), (90, 90))      # height, width of the images of `write_quarters`
 CATEGORIES = [{"id": 11, "name": "cat"}, {"id": 5, "name": "dog"}, {"id": 7, "name": "bird"}]
 
 
 def quarters(height: int, width: int) -> list:
-    """What toy networks find: boxes x, y, width, height."""
+    """Return the boxes that toy networks find: x, y, width, height."""
     return [[x, y, width / 2, height / 2] for y in (0, height / 2) for x in (0, width / 2)]
 
 
 def left_half(x, y, width, height) -> list:
-    """What toy networks find as the mask of a box: a polygon."""
+    """Return the mask that toy networks find for a box, as a polygon."""
     return [x, y, x + width / 2, y, x + width / 2, y + height, x, y + height]
 
 
 def write_quarters(root):
-    """A validation set whose objects are the quarters of its pictures, and their masks the left halves of these."""
+    """Write a validation set. Objects are the quarters of an image; masks are the left halves of objects."""
     (root / "val2017").mkdir()
     (root / "annotations").mkdir()
     rng = np.random.default_rng(0)
@@ -30,21 +30,21 @@ def write_quarters(root):
         for box, category in zip(quarters(height, width), (11, 5, 7, 11)):
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, "category_id": category, "bbox": box,
                                 "area": box[2] * box[3] / 2, "iscrowd": 0, "segmentation": [left_half(*box)]})
-    truth = {"images": images, "annotations": annotations, "categories": CATEGORIES}
-    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(truth))
+    content = {"images": images, "annotations": annotations, "categories": CATEGORIES}
+    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     return root
 
 
 def write_noise(root):
-    """A data set of 6 training and 3 validation pictures of noise, 48 x 64, with an object each."""
+    """Write 6 training and 3 validation images of noise, 48 x 64, with one object each."""
     (root / "annotations").mkdir()
     rng = np.random.default_rng(0)
     for name, count in (("train2017", 6), ("val2017", 3)):
         (root / name).mkdir()
         images, annotations = [], []
         for i in range(count):
-            picture = rng.integers(0, 255, (48, 64, 3), np.uint8)
-            cv2.imwrite(str(root / name / f"{i}.png"), picture)
+            image = rng.integers(0, 255, (48, 64, 3), np.uint8)
+            cv2.imwrite(str(root / name / f"{i}.png"), image)
             images.append({"id": 10 + i, "file_name": f"{i}.png", "height": 48, "width": 64})
             box = [4, 6, 20 + i, 30]
             annotations.append({"id": i + 1, "image_id": 10 + i, "category_id": 1 + i % 3, "bbox": box,
@@ -56,7 +56,7 @@ def write_noise(root):
 
 
 def export_toy(net, plain, folder, height: int = 96):
-    """Write `folder`/toy.mindir and toy.onnx, for one picture of height x 128. plain: a folder without a space in its path."""
+    """Write `folder`/toy.mindir and toy.onnx, for one image of height x 128. plain: a folder without a space in its path."""
     import mindspore as ms
 
     from faster_rcnn.src.network_define import InferenceNet

@@ -1,4 +1,4 @@
-"""Networks with the interface of a detector and next to no arithmetic, for tests of what lies around one."""
+"""Networks with a detector's interface and hardly any arithmetic, for tests of the code around it."""
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
@@ -22,7 +22,7 @@ class Part(nn.Cell):
 
 
 class LinearNet(nn.Cell):
-    """Losses whose gradients are known: those of weight, gamma and bias are a + weight, b and c. Call: net(a, b, c)."""
+    """Losses with known gradients: a + weight for weight, b for gamma, c for bias. Call: net(a, b, c)."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +41,7 @@ class Head(nn.Cell):
 
 
 class ToyDetector(nn.Cell):
-    """A detector in name: two small layers, and losses that use every input. `classes` counts the background."""
+    """A detector in name only: two small layers, and losses that use every input. `classes` counts the background."""
 
     def __init__(self, classes: int = 4, width: int = 5):
         super().__init__()
@@ -73,7 +73,7 @@ class ToyDetector(nn.Cell):
         return self.quarters(image, image_info)
 
     def quarters(self, image, image_info):
-        """Four boxes a picture, each a quarter of it, of classes 1, 2, 3, 1, or of two classes 1, 2, 1, 1."""
+        """Return four boxes per image, each a quarter of it, of classes 1, 2, 3, 1, or with two classes 1, 2, 1, 1."""
         n = image.shape[0]
         height, width = image_info[:, 0:1], image_info[:, 1:2]
         fractions = Tensor(np.array([[0, 0, .5, .5], [.5, 0, 1, .5], [0, .5, .5, 1], [.5, .5, 1, 1]], np.float32))
@@ -84,7 +84,7 @@ class ToyDetector(nn.Cell):
 
 
 class ToyOneStage(ToyDetector):
-    """The same with the interface of RefineDet, which samples nothing."""
+    """The toy with RefineDet's interface, which has no noise."""
 
     @staticmethod
     def noise_shapes(batch_size: int) -> dict:
@@ -96,7 +96,7 @@ class ToyOneStage(ToyDetector):
 
 
 class ToyMaskDetector(ToyDetector):
-    """The same with the interface of Mask R-CNN; each mask is the left half of its box."""
+    """The toy with Mask R-CNN's interface. Each mask is the left half of its box."""
 
     def construct(self, image, image_info, gt_boxes, gt_labels, gt_valid, gt_edges, rpn_noise, roi_noise):
         losses = self.box_losses(image, image_info, gt_boxes, gt_labels, gt_valid, rpn_noise, roi_noise)
@@ -110,7 +110,7 @@ class ToyMaskDetector(ToyDetector):
 
 
 def toy_batch(seed: int = 0, n: int = 2, g: int = 3) -> tuple:
-    """The network's arguments."""
+    """Return arguments of ToyDetector: n images, g object slots."""
     rng = np.random.default_rng(seed)
     corner = rng.uniform(0, 30, (n, g, 2))
     boxes = np.concatenate((corner, corner + rng.uniform(1, 20, (n, g, 2))), -1)

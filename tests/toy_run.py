@@ -1,4 +1,4 @@
-"""The epochs of training/loop.py on a toy network, without pictures, for tests of checkpoints and of resuming."""
+"""Run the epochs of training/loop.py on a toy network and random batches, to test checkpoints and resuming."""
 import json
 
 import numpy as np
@@ -19,7 +19,7 @@ STEPS = 4       # per epoch
 
 
 class Wish:
-    """A wish to stop that comes while step number `step` runs, or in evaluation number `evaluation`."""
+    """A stop request that comes while step number `step` runs, or in evaluation number `evaluation`."""
 
     def __init__(self, step=None, evaluation=None):
         self.step, self.evaluation, self.here = step, evaluation, False
@@ -28,18 +28,18 @@ class Wish:
         return self.here
 
     def renew(self):
-        """Nothing took the wish away."""
+        """There is no signal handler to restore."""
 
 
 class ToyEvaluation:
-    """In place of an Evaluation: its APs are those of a ToyRun."""
+    """Stands in for an Evaluation. Its APs are those of a ToyRun."""
 
     def __init__(self, run):
         self.run = run.evaluate
 
 
 class ToyRun:
-    """A run of a toy network in `folder`; `aps` are what its evaluations find, a pair that of boxes and that of masks."""
+    """A run of a toy network in `folder`. `aps`: results of its evaluations; a pair is for boxes and masks."""
 
     def __init__(self, folder, aps=(), poison=None, **overrides):
         overrides = {"epoch_size": 3, "log_interval": 3, "output_path": str(folder), "run_eval": bool(aps), **overrides}
@@ -80,7 +80,7 @@ class ToyRun:
             self.wish.here = True
         predict(None, None)
         ap = next(self.aps)
-        if not isinstance(ap, tuple):       # of boxes alone
+        if not isinstance(ap, tuple):       # boxes only
             ap = (ap,)
         return [Scores(kind, {"AP": value, "AP50": 0.5}, {}, 2, 3) for kind, value in zip(("bbox", "segm"), ap)]
 

@@ -13,7 +13,7 @@ PACKAGES = {"faster_rcnn": "src.FasterRcnn", "mask_rcnn": "src.MaskRcnn", "refin
 
 
 def stand_ins(model: str, delay: float) -> dict:
-    """Modules that train.py imports, by name. delay: seconds that a step takes longer."""
+    """Return the modules that train.py imports, by name. delay: seconds added to each step."""
     from tests import toy_network
 
     toy, loss_names = {"faster_rcnn": (toy_network.ToyDetector, toy_network.LOSS_NAMES),
@@ -44,7 +44,7 @@ def stand_ins(model: str, delay: float) -> dict:
 
 
 class _SlowShapes(dict):
-    """Shapes of the noise, asked for once a step."""
+    """Noise shapes. Training reads them once per step."""
 
     def __init__(self, shapes, delay):
         super().__init__(shapes)

@@ -1,21 +1,21 @@
-"""Time the zoo beside torchvision and other runtimes on the CPU, by turns in one run; prints a Markdown table.
+"""Time the zoo, torchvision and other runtimes on the CPU, interleaved in one run; print a Markdown table.
 
 usage: python tests/benchmarks/compare.py [--peers_python .venv-peers/bin/python] [--tasks TASK,...] [--programs PROGRAM,...]
            [--sizes 384x640,576x960,768x1280] [--batches 1,2,4] [--layouts 1x2,2x1] [--rounds 5] [--warm 2] [--scratch FOLDER]
 
 Tasks: faster_rcnn-train, faster_rcnn-infer, mask_rcnn-train, mask_rcnn-infer. A layout is PROCESSES x THREADS: 1x2 is one process
 with two threads, 2x1 two independent processes with one thread each, which run at the same time. The first layout is timed at
-every size and batch, the others only at the first size and the first batch. --peers_python: a Python of an environment with
+size and batch, the other layouts only at the first size and the first batch. --peers_python: a Python environment with
 requirements-peers.txt. --scratch keeps the exported networks for the next run.
 
-Every program has its own processes. They build the network, warm up and stay alive; each round asks every program for one call, in
-turn, so a change of the machine's load meets all of them. A program that cannot run is left out, and a line at the end says why.
+Every program has its own processes. They build the network, warm up and stay alive. Each round asks every program in turn for one
+call, so that a change in the machine's load affects all of them. A program that cannot run is skipped; a line at the end says why.
 
-s               seconds of a call, of the slowest process
-CPU s, MB       CPU seconds and peak memory (compiling included) of all threads and processes
-images/s        of all processes together
-ours / this     the median of the rounds' ratios: below 1 ours is faster or smaller. `ours` is what the commands run by default on
-                the CPU: MindSpore in training, ONNX Runtime in inference. ONNX files take one image at a time.
+s               seconds per call, of the slowest process
+CPU s, MB       CPU seconds and peak memory (compilation included) of all threads and processes
+images/s        all processes together
+ours / this     median of the per-round ratios: below 1, ours is faster or smaller. `ours` is what the commands run by default on
+                the CPU: MindSpore for training, ONNX Runtime for inference. ONNX files take one image at a time.
 """
 import argparse
 import datetime
@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 from tests.benchmarks.workers import Group, WorkerError  # noqa: E402
 
 TASKS = ("faster_rcnn-train", "faster_rcnn-infer", "mask_rcnn-train", "mask_rcnn-infer")
-# Program -> task, file, its program, and whose network the ONNX file is. `ours` stands first: ratios are to it.
+# Program -> (file, its PROGRAM argument, whose network the ONNX file holds). `ours` comes first: ratios are relative to it.
 PROGRAMS = {
     "train": {"ours": ("ours.py", "train", None), "torchvision": ("peers.py", "torchvision-train", None)},
     "infer": {
@@ -51,7 +51,7 @@ COLUMNS = ("task", "size", "batch", "layout", "program", "version", "s", "CPU s"
 
 
 class Case(NamedTuple):
-    """What is timed: a task at a size, in so many processes of so many threads."""
+    """What is timed: a task at one size, with this many processes of this many threads."""
 
     model: str
     work: str
@@ -71,7 +71,7 @@ def pairs(text: str) -> list:
 
 
 def sizes(text: str) -> list:
-    """'384x640,...' -> [(height, width), ...], multiples of 32, to which torchvision pads."""
+    """'384x640,...' -> [(height, width), ...]. Multiples of 32, because torchvision pads to them."""
     wrong = [f"{height}x{width}" for height, width in pairs(text) if height % 32 or width % 32]
     if wrong:
         raise argparse.ArgumentTypeError(f"{', '.join(wrong)}: expected multiples of 32")
@@ -93,7 +93,7 @@ def count(text: str) -> int:
 
 
 def some_of(names):
-    """Return a parser of a list of these names."""
+    """Return a parser for a list of these names."""
     def parse(text: str) -> list:
         unknown = [item for item in text.split(",") if item not in names]
         if unknown:
@@ -118,7 +118,7 @@ def parse_arguments(argv=None):
 
 
 def cases_of(args) -> list:
-    """Return every Case; further layouts are those of the first size and batch."""
+    """Return every Case. Layouts after the first use only the first size and batch."""
     cases = []
     for model, work in (task.rsplit("-", 1) for task in args.tasks):
         first = args.sizes[0], args.batches[0]
@@ -129,7 +129,7 @@ def cases_of(args) -> list:
 
 
 def command_of(case: Case, name: str, args, scratch: Path) -> list:
-    """Return the command line of a process of this program."""
+    """Return the command line of one process of this program."""
     file, program, exported = PROGRAMS[case.work][name]
     python = sys.executable if file == "ours.py" else args.peers_python
     size = f"--height={case.height} --width={case.width} --batch={case.batch} --threads={case.threads}".split()
@@ -139,7 +139,7 @@ def command_of(case: Case, name: str, args, scratch: Path) -> list:
 
 
 def measure(case: Case, args, scratch: Path) -> tuple:
-    """Return {program: (version, [(s, CPU s, MB) of each round])} and {program: why it is left out}."""
+    """Return {program: (version, [(s, CPU s, MB) per round])} and {program: why it was left out}."""
     groups, left_out, rounds = {}, {}, {}
     try:
         for name in filter(args.programs.__contains__, PROGRAMS[case.work]):
@@ -181,7 +181,7 @@ def markdown(cells) -> str:
 
 
 def processor() -> str:
-    """Return the name of the processor, and which vector instructions decide about its speed."""
+    """Return the processor's name and the vector instructions that determine its speed."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

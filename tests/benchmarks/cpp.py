@@ -1,15 +1,14 @@
-"""Time the C++ program of ascend310_infer on the CPU beside infer.py, on real pictures; prints one JSON line.
+"""Time the C++ program of ascend310_infer against infer.py on the CPU, on real images; print one JSON line.
 
 usage: MS_LITE_HOME=LITE python tests/benchmarks/cpp.py [--model faster_rcnn] [--config YAML] [--pictures 30] [--rounds 3]
        [--scratch FOLDER]
 
-The network is that of the model's default config or of another one in its folder, with random weights that give up to 100
-detections a picture; the pictures are those of coco_mini in $DATA_DIR, over and over. Both programs detect in all pictures and
-in the first few; the difference of the two times is what the others took, without start and compilation. `python_s` and `cpp_s`
-are medians over the rounds, in seconds a picture, and `ratio` is the median of each round's python_s / cpp_s. `*_wall_s`: all
-pictures, start and compilation included. `preprocess_s`: reading, decoding and preprocessing one picture in one thread, nothing
-else running. `val2017_mb`: the results of 5000 pictures at the bytes of these. `rss_mb`: the C++ program's memory after 50
-pictures, if there are as many, and at most.
+The network is the model's default config, or another config in its folder, with random weights that give up to 100 detections per
+image. The images are those of coco_mini in $DATA_DIR, repeated. Both programs run on all images and on the first few. The
+difference between the two times is the time for the other images, without startup and compilation. `python_s` and `cpp_s` are
+medians over the rounds, in seconds per image. `ratio` is the median of python_s / cpp_s per round. `*_wall_s`: all images, startup
+and compilation included. `preprocess_s`: read, decode and preprocess one image in one thread, nothing else running.
+`val2017_mb`: size of the results, extrapolated to 5000 images. `rss_mb`: memory of the C++ program up to image 50, and its maximum.
 """
 import argparse
 import json
@@ -27,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 FEW = 5
-# Model -> further flags of export.py, and what it writes: {as exported: as version 1}.
+# Model -> (further flags of export.py, {exported file: the same file as MINDIR version 1}).
 EXPORTS = {
     "faster_rcnn": ("--split=True", {"net_dense": "v1_dense", "net_heads": "v1_heads"}),
     "mask_rcnn": ("--split=True", {"net_dense": "v1_dense", "net_heads": "v1_heads", "net_masks": "v1_masks"}),
@@ -50,7 +49,7 @@ def python(program, *flags) -> None:
 
 
 def save_network(args, folder: Path) -> None:
-    """config.yaml and net.ckpt."""
+    """Save config.yaml and net.ckpt."""
     source = f"{args.model}.src"
     import_module(f"{source}.model_utils.local_adapter").prepare_environment(2)
     config_module = import_module(f"{source}.model_utils.config")
@@ -73,11 +72,11 @@ def save_network(args, folder: Path) -> None:
 
 
 def prepare(args, folder: Path) -> None:
-    """What both programs need: the network, its MINDIR files, settings, the build, pictures."""
+    """Prepare what both programs need: the network, its MINDIR files, settings, the build, images."""
     from tests.cpp_program import build
 
     if not (folder / "settings.txt").exists():
-        saving = multiprocessing.get_context("spawn").Process(target=save_network, args=(args, folder))   # its memory is its own
+        saving = multiprocessing.get_context("spawn").Process(target=save_network, args=(args, folder))   # frees its memory at exit
         saving.start()
         saving.join()
         if saving.exitcode:
@@ -99,23 +98,23 @@ def prepare(args, folder: Path) -> None:
             shutil.copy(sources[i % len(sources)], folder / name / f"{i:06d}.jpg")
 
 
-def run_python(args, folder: Path, pictures: str) -> float:
+def run_python(args, folder: Path, images: str) -> float:
     start = time.perf_counter()
     python(ROOT / args.model / "infer.py", f"--config_path={folder / 'config.yaml'}", f"--checkpoint_path={folder / 'net.ckpt'}",
-           f"--input={folder / pictures}", f"--output_path={folder / 'python'}", "--score_thr=0", "--draw=False",
+           f"--input={folder / images}", f"--output_path={folder / 'python'}", "--score_thr=0", "--draw=False",
            "--test_batch_size=1")
     return time.perf_counter() - start
 
 
-def run_cpp(folder: Path, pictures: str) -> tuple:
-    """Seconds, and {pictures done: resident MB}."""
+def run_cpp(folder: Path, images: str) -> tuple:
+    """Return the seconds, and {images done: resident MB}."""
     mindir = next(path for path in folder.glob("v1*.mindir") if path.stem in ("v1", "v1_dense"))
     results = folder / "results.jsonl"
     results.unlink(missing_ok=True)
     start, memory = time.perf_counter(), {}
     process = subprocess.Popen(
         [str(folder / "build" / "detect"), f"--mindir_path={mindir}", f"--settings_path={folder / 'settings.txt'}",
-         f"--input_path={folder / pictures}", f"--output_path={results}", "--device_type=CPU"],
+         f"--input_path={folder / images}", f"--output_path={results}", "--device_type=CPU"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
         time.sleep(0.05)
@@ -130,7 +129,7 @@ def run_cpp(folder: Path, pictures: str) -> tuple:
 
 
 def time_preprocessing(folder: Path, count: int) -> float:
-    """Seconds a picture, in one thread."""
+    """Return the seconds per image, in one thread."""
     names = "".join(f"{path}\n" for path in sorted((folder / "all").iterdir()))
     start = time.perf_counter()
     subprocess.run([str(folder / "build" / "dump_input"), f"--settings_path={folder / 'settings.txt'}"], input=names, text=True,

@@ -1,14 +1,14 @@
-"""Time the way of the data; prints one JSON line.
+"""Time data conversion and loading; print one JSON line.
 
 usage: python tests/benchmarks/data.py [--workers 2] [--rounds 15] [--load] [--height 768] [--width 1280] [--batch 2]
                                        [--data_dir DIR] [--work_dir DIR]
 
-Conversion: the 80 training pictures of coco_mini ($DATA_DIR) to MindRecord, against copying the same files
-(shutil.copy) and parsing the same JSON; by turns, into fresh folders of one file system. `copy_ratio` is the copy's
-median time by the conversion's: the share of the speed of copying; `convert_with_masks_s` is for Mask R-CNN. All find
-the files in memory. MindSpore is not needed, and the start of the interpreter is not counted.
+Conversion: the 80 training images of coco_mini ($DATA_DIR) to MindRecord, compared with copying the same files (shutil.copy) and
+parsing the same JSON. The two alternate and write to fresh folders on one file system. `copy_ratio` is the copy's median time
+divided by the conversion's, so it is the fraction of copy speed. `convert_with_masks_s` is for Mask R-CNN. All files are in the
+page cache. MindSpore is not needed, and interpreter startup is not counted.
 
-Loading, with --load: batches made of that conversion, see loading.py; to be held against the training step of step.py.
+Loading, with --load: batches read from the converted files, see loading.py. Compare it with the training step of step.py.
 """
 import argparse
 import json
@@ -43,7 +43,7 @@ def convert_set(image_dir: Path, annotations: Path, target: Path, workers: int, 
 
 
 def time_conversion(data_dir: Path, work_dir, workers: int, rounds: int) -> dict:
-    """Medians over `rounds` turns after one that does not count."""
+    """Return median times over `rounds` rounds, after one warm-up round."""
     image_dir = data_dir / "coco_mini" / "train2017"
     annotations = data_dir / "coco_mini" / "annotations" / "instances_train2017.json"
     turns = {"copy": (copy_set,), "convert": (convert_set, workers, False), "masks": (convert_set, workers, True)}
@@ -55,11 +55,11 @@ def time_conversion(data_dir: Path, work_dir, workers: int, rounds: int) -> dict
                 times[name].append(timed(function, image_dir, annotations, target, *extra))
                 shutil.rmtree(target)
     copy_s, convert_s, masks_s = (statistics.median(times[name][1:]) for name in turns)
-    pictures = len(list(image_dir.iterdir()))
-    return {"pictures": pictures, "megabytes": round(sum(path.stat().st_size for path in image_dir.iterdir()) / 1e6, 1),
+    images = len(list(image_dir.iterdir()))
+    return {"pictures": images, "megabytes": round(sum(path.stat().st_size for path in image_dir.iterdir()) / 1e6, 1),
             "workers": workers, "rounds": rounds, "convert_s": round(convert_s, 4), "copy_s": round(copy_s, 4),
             "convert_with_masks_s": round(masks_s, 4),
-            "pictures_per_s": round(pictures / convert_s), "copy_ratio": round(copy_s / convert_s, 2)}
+            "pictures_per_s": round(images / convert_s), "copy_ratio": round(copy_s / convert_s, 2)}
 
 
 def time_loading(args) -> dict:

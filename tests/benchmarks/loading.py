@@ -1,4 +1,4 @@
-"""How fast batches of a conversion are made: what data.py --load measures."""
+"""Loading speed: what data.py --load measures."""
 import resource
 import sys
 import time
@@ -8,9 +8,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
 def measure_loading(files, count: int, height: int, width: int, batch: int, workers: int, epochs: int = 3) -> dict:
-    """Speed of reading, decoding, augmenting, normalising and batching, as training and evaluation do it.
+    """Return the speed of reading, decoding, augmenting, normalising and batching, as in training and evaluation.
 
-    files, count: of the manifest. The first epoch is not counted: it fills the file cache.
+    files, count: from the manifest. The first epoch is not counted: it fills the file cache.
     """
     from faster_rcnn.src.model_utils.data.augmentation import Augmenter
     from faster_rcnn.src.model_utils.data.loading import EvalBatches, TrainTransform, create_dataset, iterate

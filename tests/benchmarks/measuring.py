@@ -1,6 +1,6 @@
-"""What the programs that time calls share: clocks, medians, and a loop that times one call whenever it is asked to.
+"""Shared by the timing programs: clocks, medians, and a loop that times one call on request.
 
-Only the standard library: peers.py imports this in an environment without the packages of the zoo.
+Standard library only: peers.py imports this in an environment without the zoo's packages.
 """
 import argparse
 import json
@@ -11,12 +11,12 @@ import sys
 import time
 from collections.abc import Callable
 
-OBJECTS = 8         # in an image
-CORNERS = 12        # of an object's outline
+OBJECTS = 8         # per image
+CORNERS = 12        # per object outline
 
 
 def timed(function: Callable[[], object]) -> tuple:
-    """Return the seconds by the clock, and the CPU seconds of all threads."""
+    """Return the wall-clock seconds and the CPU seconds of all threads."""
     wall, cpu = time.perf_counter(), time.process_time()
     function()
     return time.perf_counter() - wall, time.process_time() - cpu
@@ -33,7 +33,7 @@ def peak_rss_mb() -> int:
 
 
 def run_apart(function: Callable[[object], None], argument) -> None:
-    """Call the function in a process of its own, so that its memory is none of this process's; exit as it does if it fails."""
+    """Call the function in a separate process, so that its memory is not counted here; exit with its status if it fails."""
     process = multiprocessing.get_context("spawn").Process(target=function, args=(argument,))
     process.start()
     process.join()
@@ -56,7 +56,7 @@ def worker_parser(description: str, programs) -> argparse.ArgumentParser:
 def run_worker(args, programs: dict) -> None:
     """Build the program, call it `warm` times, then time it; print JSON lines.
 
-    programs: name -> function of args that gives (call, facts to print). A package that is not installed is printed as
+    programs: name -> function of args that returns (call, facts to print). If a package is not installed, prints
     {"missing": reason}.
     """
     try:

@@ -1,14 +1,14 @@
-"""Time one program of the zoo on the CPU; prints one JSON line.
+"""Time one program of the zoo on the CPU; print one JSON line.
 
 usage: python tests/benchmarks/ours.py PROGRAM [--model faster_rcnn] [--height 768] [--width 1280] [--batch 2] [--threads 2]
                                        [--warm 2] [--steps 5] [--onnx FILE] [--serve]
 
 train          a training step, as step.py times it
 infer          inference in MindSpore (backend: mindspore), post-processing included; masks are pasted and encoded
-onnxruntime    the same in ONNX Runtime (backend: auto), an image at a time; the network is exported to --onnx
+onnxruntime    the same in ONNX Runtime (backend: auto), one image at a time; the network is exported to --onnx
 
-The network is that of the model's default config with random weights, and detects 100 boxes an image where it may. compare.py
-starts this with --serve.
+The network is the model's default config with random weights, and detects 100 boxes per image if possible. compare.py starts this
+with --serve.
 """
 import sys
 from importlib import import_module
@@ -27,7 +27,7 @@ def version() -> dict:
 
 
 def detecting_network(args, fast: bool):
-    """Return the network and its config; every pair of box and class takes part in the NMS, as few of random weights would."""
+    """Return the network and its config. Every (box, class) pair reaches NMS: with random weights few would pass a threshold."""
     net, config = step.build(args, fast, test_score_thr=0.0)
     import_module("tests.narrow_network").spread_heads(net)
     return net.set_train(False), config
@@ -48,7 +48,7 @@ def infer(args) -> tuple:
 
 
 def export(args) -> None:
-    """Write args.onnx, unless it is there."""
+    """Write args.onnx if it does not exist."""
     if Path(args.onnx).exists():
         return
     net, config = detecting_network(args, fast=False)
@@ -84,7 +84,7 @@ PROGRAMS = {"train": train, "infer": infer, "onnxruntime": run_onnxruntime}
 
 def main() -> None:
     parser = worker_parser(__doc__.splitlines()[0], PROGRAMS)
-    parser.set_defaults(config="default_config.yaml", backbone=None)        # what step.build asks for
+    parser.set_defaults(config="default_config.yaml", backbone=None)        # read by step.build
     args = parser.parse_args()
     if args.program == "onnxruntime" and not args.onnx:
         parser.error("onnxruntime needs --onnx")

@@ -1,17 +1,17 @@
-"""Time detectors of torchvision, and ONNX files in other runtimes, on the CPU; prints one JSON line.
+"""Time torchvision's detectors, and ONNX files in other runtimes, on the CPU; print one JSON line.
 
 usage: python tests/benchmarks/peers.py PROGRAM [--model faster_rcnn] [--height 768] [--width 1280] [--batch 2] [--threads 2]
                                         [--warm 2] [--steps 5] [--onnx FILE] [--serve]
 
-Run this with the Python of an environment that holds requirements-peers.txt; nothing of the zoo is imported. PROGRAM:
+Run this in an environment with requirements-peers.txt installed; it imports no model code of the zoo. PROGRAM:
 
 torchvision-train         a training step of ResNet-50 FPN, random weights, stem and layer1 frozen, SGD
 torchvision-infer         inference, post-processing included; masks are pasted into the image
-torchvision-onnxruntime   the same exported to --onnx, an image at a time
+torchvision-onnxruntime   the same, exported to --onnx, one image at a time
 torchvision-openvino      in OpenVINO, computing in float32
 onnxruntime, openvino     an ONNX file of the zoo's export.py
 
-Each image has 8 objects, and detection gives about 100 boxes. compare.py starts this with --serve.
+Each image has 8 objects, and a detector returns about 100 boxes. compare.py starts this with --serve.
 """
 import importlib
 import importlib.util
@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.benchmarks.measuring import OBJECTS, run_apart, run_worker, worker_parser  # noqa: E402
 
 CLASSES = 81            # with background
-# Scale of the last norm of a bottleneck: with 1 the activations of random weights grow until they overflow.
+# Scale of the last norm of each bottleneck. With scale 1, the activations of random weights grow until they overflow.
 RESIDUAL_SCALE = 0.35
-CANDIDATES = 1000       # pairs of box and class that reach the NMS of the detections
+CANDIDATES = 1000       # (box, class) pairs that reach NMS
 
 
 def build_detector(args):
@@ -44,13 +44,13 @@ def build_detector(args):
         if isinstance(module, torchvision.models.resnet.Bottleneck):
             module.bn3.weight.fill_(RESIDUAL_SCALE)
     detector = MaskRCNN if args.model == "mask_rcnn" else FasterRCNN
-    # Inference resizes in spite of _skip_resize: the bounds keep the size.
+    # Inference resizes despite _skip_resize; these bounds keep the size.
     short, long = sorted((args.height, args.width))
     return detector(_resnet_fpn_extractor(body, 3), num_classes=CLASSES, _skip_resize=True, min_size=short, max_size=long)
 
 
 def versions(*names: str) -> dict:
-    """Return the versions of these packages as one text."""
+    """Return the versions of these packages as one string."""
     return {"version": ", ".join(f"{name} {importlib.import_module(name).__version__.split('-')[0]}" for name in names)}
 
 
@@ -61,7 +61,7 @@ def random_images(args) -> list:
 
 
 def random_targets(args) -> list:
-    """Return boxes, labels and, for Mask R-CNN, masks (ellipses in the boxes) of each image."""
+    """Return boxes, labels and, for Mask R-CNN, masks (ellipses inside the boxes) per image."""
     import torch
 
     random, targets = torch.Generator().manual_seed(1), []
@@ -97,7 +97,7 @@ def train_torchvision(args) -> tuple:
 
 
 def let_pass(net, images) -> None:
-    """Set the score threshold that CANDIDATES pairs of box and class pass, which random weights would not."""
+    """Set the score threshold so that CANDIDATES (box, class) pairs pass it: random weights give low scores."""
     import torch
 
     seen = []
@@ -123,7 +123,7 @@ def infer_torchvision(args) -> tuple:
 
 
 def write_torchvision(args) -> None:
-    """Export the detector to args.onnx, unless that is there."""
+    """Export the detector to args.onnx if the file does not exist."""
     if Path(args.onnx).exists():
         return
     import torch
@@ -132,13 +132,13 @@ def write_torchvision(args) -> None:
     let_pass(net, image)
     partial = f"{args.onnx}.part"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")         # tracing warns of each shape, and each image here is of one size
+        warnings.simplefilter("ignore")         # tracing warns about each shape, but all images here have one size
         torch.onnx.export(net, (image,), partial, opset_version=17, dynamo=False)
     Path(partial).replace(args.onnx)
 
 
 def input_arrays(names_and_shapes, args) -> list:
-    """Return {input: array} for each image: the image, with or without a batch axis, and what the zoo's files take besides."""
+    """Return {input: array} per image: the image, with or without a batch axis, and image_info for the zoo's files."""
     import numpy as np
 
     random, feeds = np.random.default_rng(0), []
@@ -169,7 +169,7 @@ def run_openvino(args) -> tuple:
 
     core = openvino.Core()
     core.set_property("CPU", {"INFERENCE_NUM_THREADS": args.threads})
-    # Its own choice is bfloat16 where the processor has that; everything else here computes in float32.
+    # By default OpenVINO computes in bfloat16 where the processor supports it; everything else here computes in float32.
     network = core.compile_model(args.onnx, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     feeds = input_arrays([(item.get_any_name(), len(item.get_partial_shape())) for item in network.inputs], args)
 
@@ -180,10 +180,10 @@ def run_openvino(args) -> tuple:
 
 
 def exported_first(run):
-    """Return `run` behind the export of torchvision's detector."""
+    """Return `run` preceded by the export of torchvision's detector."""
     def export_and_run(args) -> tuple:
         runtime = "onnxruntime" if run is run_onnxruntime else "openvino"
-        for name in (runtime, "onnx", "torchvision"):       # what is missing shows before the export
+        for name in (runtime, "onnx", "torchvision"):       # fail before the export if a package is missing
             if importlib.util.find_spec(name) is None:
                 raise ModuleNotFoundError(f"No module named {name!r}")
         run_apart(write_torchvision, args)

@@ -1,10 +1,10 @@
-"""Time COCO scoring on made-up detections; prints one JSON line.
+"""Time COCO scoring on synthetic detections; print one JSON line.
 
 usage: python tests/benchmarks/score.py [--images 1000] [--detections 100] [--objects 7] [--classes 80]
                                         [--scorers faster,pycocotools]
 
-`set_rss_mb` is the memory before scoring, with the detections; `peak_rss_mb` the most that scoring takes. RefineDet on
-COCO's val2017: --images=5000 --detections=200 --scorers=faster.
+`set_rss_mb` is the memory before scoring, detections included; `peak_rss_mb` is the peak during scoring. RefineDet on COCO's
+val2017: --images=5000 --detections=200 --scorers=faster.
 """
 import argparse
 import json
@@ -23,11 +23,11 @@ SIZE = 640.0    # side of an image
 
 
 def make_set(images: int, detections: int, objects: int, classes: int, seed: int = 0) -> tuple:
-    """(ground truth, Detections): each object is found once with some error; the rest is noise of low score."""
+    """Return (ground truth, Detections). Each object is found once, with some error; the rest is low-score noise."""
     rng = np.random.default_rng(seed)
     categories = [{"id": k + 1, "name": f"class {k + 1}", "label": k + 1} for k in range(classes)]
-    pictures = [{"id": i + 1, "height": int(SIZE), "width": int(SIZE)} for i in range(images)]
-    truth = {"images": pictures, "annotations": [], "categories": categories}
+    image_list = [{"id": i + 1, "height": int(SIZE), "width": int(SIZE)} for i in range(images)]
+    ground_truth = {"images": image_list, "annotations": [], "categories": categories}
     collector = Collector(categories)
     info = np.array([[SIZE, SIZE, 1, 1, SIZE, SIZE]])
     for image_id in range(1, images + 1):
@@ -37,15 +37,15 @@ def make_set(images: int, detections: int, objects: int, classes: int, seed: int
         labels = rng.integers(1, classes + 1, len(boxes))
         for box, label in zip(boxes[:objects].tolist(), labels[:objects].tolist()):
             width, height = box[2] - box[0], box[3] - box[1]
-            truth["annotations"].append({"id": len(truth["annotations"]) + 1, "image_id": image_id,
-                                         "category_id": label, "bbox": [box[0], box[1], width, height],
-                                         "area": width * height, "iscrowd": 0})
+            ground_truth["annotations"].append({"id": len(ground_truth["annotations"]) + 1, "image_id": image_id,
+                                                "category_id": label, "bbox": [box[0], box[1], width, height],
+                                                "area": width * height, "iscrowd": 0})
         found = boxes[:detections] + rng.normal(0, 0.06, (detections, 4)) * np.tile(sides[:detections], 2)
         real = np.arange(detections) < objects
         scores = np.where(real, rng.uniform(0.2, 1, detections), rng.uniform(0.05, 0.5, detections))
         valid = np.ones((1, detections), bool)
         collector.add(found[None], scores[None], labels[None, :detections], valid, info, [image_id])
-    return truth, collector.detections()
+    return ground_truth, collector.detections()
 
 
 def main() -> None:
@@ -54,14 +54,14 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--scorers", default="faster,pycocotools")
     args = parser.parse_args()
-    truth, predictions = make_set(args.images, args.detections, args.objects, args.classes)
-    report = {"images": args.images, "detections": len(predictions), "objects": len(truth["annotations"]),
+    ground_truth, predictions = make_set(args.images, args.detections, args.objects, args.classes)
+    report = {"images": args.images, "detections": len(predictions), "objects": len(ground_truth["annotations"]),
               "classes": args.classes}
     figures = []
     report["set_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     for scorer in args.scorers.split(","):
         start, start_cpu = time.perf_counter(), time.process_time()
-        scores = coco_ap(truth, predictions, "bbox", scorer)
+        scores = coco_ap(ground_truth, predictions, "bbox", scorer)
         report[f"{scorer}_s"] = round(time.perf_counter() - start, 3)
         report[f"{scorer}_cpu_s"] = round(time.process_time() - start_cpu, 3)
         report[f"{scorer}_AP"] = round(scores["AP"], 6)

@@ -1,14 +1,13 @@
-"""Time a training step and the inference of one picture; prints one JSON line.
+"""Time a training step and the inference of one image; print one JSON line.
 
 usage: python tests/benchmarks/step.py [--model faster_rcnn] [--config YAML | --backbone NAME] [--height 768] [--width 1280]
        [--batch 2] [--threads 2] [--steps 5]
 
-The network is that of the model's default config or of another one in its folder, at the config's size unless told otherwise,
-with random weights (scaled so that numbers stay finite) and 8 objects a picture, twelve-cornered ones where there are masks.
-`compile_s` is the first step less the median of the others, `train_step_s` that median, `train_steps_s` all of them, `infer_s`
-one picture with post-processing (masks pasted and encoded), `peak_rss_mb` the peak memory of training. `*_cpu_s` are the CPU
-seconds of all threads: on a machine that others use too, they tell more than the clock. The floor that this is held against:
-torch_floor.py.
+The network is the model's default config, or another config in its folder, at the config's size without --height or --width.
+Weights are random, scaled so that values stay finite. Each image has 8 objects; for Mask R-CNN they are polygons with 12 corners.
+`compile_s` is the first step minus the median of the others; `train_step_s` is that median, `train_steps_s` lists all steps.
+`infer_s` is one image with post-processing (masks pasted and encoded); `peak_rss_mb` is the peak memory of training. `*_cpu_s` are
+the CPU seconds of all threads: on a shared machine, they are more reliable than the clock. torch_floor.py gives the lower bound.
 """
 
 import argparse
@@ -39,7 +38,7 @@ def parse_arguments():
 
 
 def random_batch(rng, config, args, batch: int) -> tuple:
-    """image, image_info, gt_boxes, gt_labels, gt_valid of 8 objects a picture; with masks gt_edges."""
+    """Return image, image_info, gt_boxes, gt_labels, gt_valid with 8 objects per image; for Mask R-CNN also gt_edges."""
     import numpy as np
 
     height, width = config.img_height, config.img_width
@@ -54,7 +53,7 @@ def random_batch(rng, config, args, batch: int) -> tuple:
     if args.model != "mask_rcnn":
         return columns
     angle = np.arange(CORNERS) * (2 * np.pi / CORNERS)
-    points = 0.5 + 0.5 * np.stack([np.cos(angle), np.sin(angle)], 1)                     # in a square of side 1
+    points = 0.5 + 0.5 * np.stack([np.cos(angle), np.sin(angle)], 1)                     # in the unit square
     points = boxes[:, :OBJECTS, None, :2] + points * (boxes[:, :OBJECTS, None, 2:] - boxes[:, :OBJECTS, None, :2])
     edges = np.zeros((batch, config.num_gts, config.max_mask_edges, 5), np.float32)
     edges[:, :OBJECTS, :CORNERS, :4] = np.concatenate([points, np.roll(points, -1, 2)], -1)
@@ -62,7 +61,7 @@ def random_batch(rng, config, args, batch: int) -> tuple:
 
 
 def build(args, fast: bool = True, **settings):
-    """The network and its config. fast: for MindSpore on the CPU, not for export; settings: further keys."""
+    """Return the network and its config. fast: for MindSpore on the CPU, not for export; settings: further config keys."""
     source = f"{args.model}.src"
     local_adapter = import_module(f"{source}.model_utils.local_adapter")
     local_adapter.prepare_environment(args.threads)
@@ -78,13 +77,13 @@ def build(args, fast: bool = True, **settings):
     import mindspore as ms
     import numpy as np
 
-    pictures = ms.Tensor(np.random.default_rng(0).standard_normal((8, 3, 256, 256), np.float32))
-    network_define.set_first_weights(net, config, lambda epoch, start: iter([(pictures,)]))
+    images = ms.Tensor(np.random.default_rng(0).standard_normal((8, 3, 256, 256), np.float32))
+    network_define.set_first_weights(net, config, lambda epoch, start: iter([(images,)]))
     return net, config
 
 
 def training_step(net, config, args):
-    """Return a function that trains a step on random images, the same each time."""
+    """Return a function that trains one step on the same random images each time."""
     import numpy as np
     from mindspore import Tensor
 
@@ -115,7 +114,7 @@ def time_training(net, config, args) -> dict:
 
 
 def paste_masks(outputs, config, args) -> None:
-    """Paste and encode the masks of the network's outputs, as infer.py does, if there are any."""
+    """Paste and encode the network's output masks as infer.py does. Other models have none."""
     if args.model == "mask_rcnn":
         paste = import_module(f"{args.model}.src.paste_masks").paste_rle
         for boxes, masks in zip(outputs[0], outputs[4]):
@@ -123,7 +122,7 @@ def paste_masks(outputs, config, args) -> None:
 
 
 def inference(net, config, args, batch: int):
-    """Return a function that detects in random images, the same each time; it returns the network's outputs."""
+    """Return a function that detects objects in the same random images each time and returns the network's outputs."""
     import numpy as np
     from mindspore import Tensor
 

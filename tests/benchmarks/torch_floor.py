@@ -1,12 +1,12 @@
-"""Time a plain network in PyTorch on the CPU, the floor that step.py is held against; prints one JSON line.
+"""Time a plain network in PyTorch on the CPU, the lower bound for step.py; print one JSON line.
 
 usage: python tests/benchmarks/torch_floor.py [--model faster_rcnn] [--height 768] [--width 1280] [--batch 2] [--threads 2]
                                               [--steps 5]
 
-PyTorch is no dependency of this project: run this with a Python that has it. For faster_rcnn and mask_rcnn it is a ResNet-50, its
-norms folded into the convolutions' biases, the stem and layer1 frozen; for refinedet all of its convolutions, without matching,
-losses and NMS. `fwd_bwd_s`: forward and backward of the batch; `fwd_s`: forward of the batch; `fwd_one_s`: of one picture.
-`*_cpu_s`: CPU seconds of all threads.
+PyTorch is not a dependency of this project: run this with a Python that has it. For faster_rcnn and mask_rcnn, the network is a
+ResNet-50 with its norms folded into the convolutions' biases and the stem and layer1 frozen. For refinedet, it is all of its
+convolutions, without matching, losses and NMS. `fwd_bwd_s`: forward and backward of the batch; `fwd_s`: forward of the batch;
+`fwd_one_s`: forward of one image. `*_cpu_s`: CPU seconds of all threads.
 """
 
 import argparse
@@ -55,7 +55,7 @@ class ResNet50(nn.Module):
 
 
 class RefineDetConvolutions(nn.Module):
-    """VGG-16, transfer connection blocks and heads with 81 classes; the normalisation of two maps is left out."""
+    """VGG-16, transfer connection blocks and heads with 81 classes, without the L2 normalisation of two feature maps."""
 
     def __init__(self, classes: int = 81, width: int = 256):
         super().__init__()
@@ -94,7 +94,7 @@ class RefineDetConvolutions(nn.Module):
 
 
 def median_times(function, steps: int) -> tuple:
-    """Medians of the clock and of the CPU seconds, after one call that does not count."""
+    """Return the median wall-clock and CPU seconds, after one warm-up call."""
     function()
     return medians([timed(function) for _ in range(steps)])
 
@@ -114,8 +114,8 @@ def main() -> None:
         net(image).sum().backward()
 
     @torch.no_grad()
-    def forward(pictures):
-        net(pictures)
+    def forward(images):
+        net(images)
 
     result = vars(args) | {"torch": torch.__version__}
     for name, function in (("fwd_bwd", forward_backward), ("fwd", lambda: forward(image)), ("fwd_one", lambda: forward(image[:1]))):

@@ -1,4 +1,4 @@
-"""Processes that measuring.run_worker serves, from the side that asks them."""
+"""Client side of the processes that measuring.run_worker serves."""
 import contextlib
 import json
 import os
@@ -9,11 +9,11 @@ SECONDS_TO_END = 20
 
 
 class WorkerError(Exception):
-    """A process cannot run the program; the text says why, in a line."""
+    """A process cannot run the program; the message is one line."""
 
 
 class Group:
-    """Processes of one command, built and warmed up one after the other, timed at the same time. version: of the program."""
+    """Processes of one command, built and warmed up one after the other, timed together. version: the program's."""
 
     def __init__(self, command: list, processes: int, threads: int):
         self.workers: list[Worker] = []
@@ -26,7 +26,7 @@ class Group:
             raise
 
     def time(self) -> tuple:
-        """Return seconds of the slowest, CPU seconds and peak MB of all together."""
+        """Return the seconds of the slowest worker, and the total CPU seconds and peak MB."""
         for worker in self.workers:
             worker.ask()
         times = [worker.read() for worker in self.workers]
@@ -38,7 +38,7 @@ class Group:
 
 
 class Worker:
-    """A process that times one call for each line it reads."""
+    """A process that times one call per line of input."""
 
     def __init__(self, command: list, threads: int):
         self.errors = tempfile.TemporaryFile("w+", errors="replace")    # noqa: SIM115 - close() closes it
@@ -57,7 +57,7 @@ class Worker:
             raise WorkerError(self.last_words()) from error
 
     def read(self) -> dict:
-        """Return the next JSON line; other lines are the program's chatter."""
+        """Return the next JSON line; skip other output."""
         for line in self.process.stdout:
             if line.startswith("{"):
                 answer = json.loads(line)
@@ -67,7 +67,7 @@ class Worker:
         raise WorkerError(self.last_words())
 
     def last_words(self) -> str:
-        """Wait for the end; return its status, and the last line that it wrote to stderr."""
+        """Wait for the process to end; return its status and its last line on stderr."""
         status = self.process.wait()
         self.errors.seek(0)
         lines = self.errors.read().strip().splitlines()
@@ -75,7 +75,7 @@ class Worker:
 
     def close(self) -> None:
         self.process.stdout.close()
-        with contextlib.suppress(OSError):      # it has ended
+        with contextlib.suppress(OSError):      # the process has ended
             self.process.stdin.close()
         try:
             self.process.wait(SECONDS_TO_END)

@@ -1,4 +1,4 @@
-"""Data sets as tools and people write them, through the commands. $CASES_DIR holds them, a folder for each."""
+"""Commands on data sets as tools and people write them, one folder each in $CASES_DIR."""
 import json
 import re
 import shutil
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOUR = "objects: 4, and 0 crowd regions"
 FINE = "problems: none"
 
-# check.py: case -> (flags, what it prints).
+# check.py: case -> (source, texts that it prints).
 CHECKS = {
     "iscrowd_string": ("coco", FOUR, FINE),
     "area_string": ("coco", FOUR, "annotation 2: area \"abc\" is not a valid area; the box's area is used"),
@@ -39,12 +39,12 @@ ANNOTATIONS = {"coco": "a.json", "other": "a.txt", "voc": "ann"}
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_check(case_file, run_command, name):
-    source, *told = CHECKS[name]
+    source, *expected = CHECKS[name]
     more = ["--image_set=train"] if name == "voc_space" else []
     run = run_command(["python", ROOT / "utils" / "mindrecord" / "check.py", f"--source={source}", *more,
                        f"--image_dir={case_file(name) / 'images'}", f"--anno_path={case_file(name) / ANNOTATIONS[source]}"])
-    assert run.returncode == (FINE not in told) and not run.stderr, run.stdout + run.stderr
-    assert [text for text in told if text not in run.stdout] == [], run.stdout
+    assert run.returncode == (FINE not in expected) and not run.stderr, run.stdout + run.stderr
+    assert [text for text in expected if text not in run.stdout] == [], run.stdout
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_evaluation_in_training_reads_what_the_conversion_reads(train, tmp_path,
 
 
 def test_split_order(train, case_file, tmp_path):
-    """Ids that the files give their classes differ: labels are those of the training set."""
+    """If the two files give the classes different ids, labels follow the training set."""
     annotations = case_file("split_order")
     run = train("faster_rcnn", "split_order", "--coco_classes=[]", f"--val_anno_path={annotations / 'val.json'}", on="split_order")
     assert run.returncode == 0, run.stdout + run.stderr
@@ -98,7 +98,7 @@ def test_split_order(train, case_file, tmp_path):
 
 
 def evaluate(run_command, model, tmp_path, *flags):
-    """Score a file of detections of the classes red and blue."""
+    """Score a file of detections of the classes red and blue; return (stdout, metrics)."""
     run = run_command(["python", ROOT / model / "eval.py", "--num_classes=3", "--coco_classes=[background, red, blue]", *flags,
                        f"--output_path={tmp_path}"])
     assert run.returncode == 0, run.stdout + run.stderr

@@ -1,4 +1,4 @@
-"""Image files that public bug reports are about, in $CASES_DIR: check.py, conversion, training, evaluation and inference agree."""
+"""Image files from public bug reports, in $CASES_DIR: check.py, conversion, training, evaluation and inference agree on them."""
 import json
 
 import numpy as np
@@ -11,7 +11,7 @@ from faster_rcnn.src.model_utils.inference.media import open_input
 from utils.mindrecord import convert, mindrecord_files
 
 PLAIN = Preprocess(InputSize(96, 96), (0,) * 3, (1,) * 3)
-# What check.py says of each: its status, and texts among its lines.
+# Case -> (exit status of check.py, texts in its output).
 KINDS = {
     "fmt_gif": (0, ["problems: none"]), "fmt_avif": (0, ["problems: none"]), "fmt_tga": (0, ["problems: none"]),
     "fmt_pcx": (0, ["problems: none"]), "exif6": (0, ["a.jpg: EXIF orientation 6", "that of the turned image", "problems: none"]),
@@ -22,7 +22,7 @@ KINDS = {
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) if name == "fmt_huge" else name for name in KINDS])
 def case(request, case_file):
-    """(name, folder of images, annotations)"""
+    """(name, image folder, annotation file)"""
     folder = case_file(request.param)
     return request.param, folder / "images", folder / "a.json"
 
@@ -39,7 +39,7 @@ def test_check_says_what_a_user_needs(case, run_command, repo_dir):
 
 
 def test_training_evaluation_and_inference_read_it(case, tmp_path):
-    """The same pixels, which way up they are included."""
+    """All of them read the same pixels in the same orientation."""
     _, image_dir, path = case
     convert("coco", image_dir, path, tmp_path / "out", progress=False)
     files = mindrecord_files(tmp_path / "out")
@@ -55,12 +55,12 @@ def test_training_evaluation_and_inference_read_it(case, tmp_path):
 
 
 def test_boxes_of_a_phone_image_lie_on_its_objects(case_file, tmp_path):
-    """The red square and the blue one."""
+    """The boxes lie on the red and the blue square."""
     folder = case_file("exif6")
     (frame,) = open_input(folder / "images", tmp_path)
     assert frame.image.shape[:2] == (96, 64)
     annotations = json.loads((folder / "a.json").read_text())["annotations"]
-    for colour, annotation in zip((2, 0), annotations):     # of blue, green, red
+    for colour, annotation in zip((2, 0), annotations):     # channels are blue, green, red
         x, y, width, height = annotation["bbox"]
         inside = frame.image[y + 3:y + height - 3, x + 3:x + width - 3].reshape(-1, 3).mean(0)
         assert inside.argmax() == colour and inside[colour] > 128

@@ -1,4 +1,4 @@
-"""Inputs after public bug reports, in $CASES_DIR: checkpoints as trainings save them, and another `utils` on the path."""
+"""Inputs from public bug reports, in $CASES_DIR: checkpoints as trainings save them, and another `utils` on the path."""
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def converted(run_command, case_file, tmp_path):
-    """converted(name, *options) -> (what convert_checkpoint prints, arrays of the file that it wrote)."""
+    """converted(name, *options) -> (stdout of convert_checkpoint, arrays of the file that it wrote)."""
     def convert(name, *options):
         output = tmp_path / "o.ckpt"
         done = run_command(["python", "-m", "src.convert_checkpoint", f"--ckpt_file={case_file('ckpt') / name}",
@@ -23,14 +23,14 @@ def converted(run_command, case_file, tmp_path):
     return convert
 
 
-@pytest.mark.parametrize(("name", "told"), [
+@pytest.mark.parametrize(("name", "line"), [
     ("tv_references.pth", "left out: entries that are not tensors (optimizer, lr_scheduler, args and 1 more)"),
     ("tv_lightning.ckpt", "names: prefix 'model.' removed"),
     ("tv_references_ema.pth", "weights: model; --weights=model_ema takes the averaged ones"),
 ])
-def test_checkpoints_of_trainings(converted, case_file, name, told):
+def test_checkpoints_of_trainings(converted, case_file, name, line):
     output, arrays = converted(name)
-    assert told in output.splitlines() and "used: 295 parameters" in output
+    assert line in output.splitlines() and "used: 295 parameters" in output
     theirs = read_checkpoint(case_file("ckpt") / name).arrays
     np.testing.assert_array_equal(arrays["rcnn.fcs.0.weight"], theirs["roi_heads.box_head.fc6.weight"])
 
@@ -44,7 +44,7 @@ def test_averaged_weights_can_be_chosen(converted, case_file):
 
 @pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn", "refinedet"])
 def test_another_utils_on_the_path(run_command, case_file, tmp_path, one_line, model):
-    """The conversion of the data, which utils/ does, comes before the key that is wrong."""
+    """The run converts the data, with utils/, before it finds the wrong key."""
     done = run_command(["python", "train.py", "--num_classes=3", "--coco_classes=[background, red, blue]",
                         f"--image_dir={case_file('base') / 'images'}", f"--anno_path={case_file('base') / 'a.json'}",
                         "--val_anno_path=nowhere", f"--output_path={tmp_path}"],

@@ -1,4 +1,4 @@
-"""A short part of tests/chaos.py, and what it counts as a fault."""
+"""A short run of tests/chaos.py, and what it counts as a fault."""
 import json
 import random
 
@@ -19,7 +19,7 @@ def test_commands_that_are_killed_and_fed_mutated_inputs(capsys):
     (Done(None, ""), "hangs"), (Done(-11, ""), "tracebacks"), (Done(5, ""), "tracebacks"), (Done(0, ""), None),
     (Done(1, 'Traceback (most recent call last):\n  File "/x/utils/files.py", line 1'), "tracebacks"),
     (Done(1, 'Traceback (most recent call last):\n  File "/x/preloaded.py", line 1'), None)])
-def test_what_counts(done, kind):
+def test_which_ends_are_faults(done, kind):
     this = object.__new__(chaos.Try)
     this.faults = []
     this.judge(done, {0, 1, 2})

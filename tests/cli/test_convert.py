@@ -1,4 +1,4 @@
-"""A detector of another framework from its file to detections, and back, with the commands alone."""
+"""Convert another framework's detector, detect with it and convert it back, with commands only."""
 import json
 
 import numpy as np
@@ -10,7 +10,7 @@ from tests.narrow_network import narrow_mask_config
 
 
 def test_convert_infer_and_back(tmp_path, coco, repo_dir, run_command):
-    """With the YAML as it is written: 800 x 1333, each picture padded to its own size."""
+    """The written YAML is used unchanged: 800 x 1333, each image padded to its own size."""
     rng = np.random.default_rng(0)
     shapes = detector_shapes(narrow_mask_config(coco_classes=[]))
     ours = {name: rng.normal(0, 0.05, shape).astype(np.float32) for name, shape in shapes.items()}
@@ -24,8 +24,8 @@ def test_convert_infer_and_back(tmp_path, coco, repo_dir, run_command):
     assert done.returncode == 0, done.stderr
     assert f"wrote {folder / 'o.ckpt'} and {folder / 'o.yaml'}" in done.stdout
 
-    picture = sorted((coco / "val2017").iterdir())[0]
-    done = run_command(["python", model / "infer.py", "--config_path=o.yaml", "--checkpoint_path=o.ckpt", f"--input={picture}",
+    image = sorted((coco / "val2017").iterdir())[0]
+    done = run_command(["python", model / "infer.py", "--config_path=o.yaml", "--checkpoint_path=o.ckpt", f"--input={image}",
                         "--output_path=found", "--score_thr=0.05", "--draw=False", "--device_target=CPU"], cwd=folder)
     assert done.returncode == 0, done.stderr
     results = json.loads((folder / "found" / "detections.json").read_text())

@@ -62,8 +62,8 @@ SETTINGS = ("num_classes 3\ntest_score_thr 0.1\ntest_iou_thr 0.5\ntest_nms_pre 3
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("kind", ["class", "box"])
-def test_what_is_no_number_silences_nothing(cpp_program, tmp_path, kind, bad):
-    """Four candidates of two classes, and better ones that overflowed: of these the place, or the score."""
+def test_non_finite_candidates_suppress_nothing(cpp_program, tmp_path, kind, bad):
+    """Better candidates whose box or score is not finite are dropped; the four valid ones of two classes stay."""
     settings = tmp_path / "settings.txt"
     settings.write_text(SETTINGS)
     boxes = np.float32([[10, 0, 20, 9], [30, 0, 40, 9], [50, 0, 60, 9], [70, 0, 80, 9], [10, 0, 20, 9]])
@@ -72,13 +72,13 @@ def test_what_is_no_number_silences_nothing(cpp_program, tmp_path, kind, bad):
     rows = boxes if kind == "class" else np.repeat(boxes[:, None], 2, 1)
     count, *lines = operator(cpp_program, kind, settings, len(boxes), data=(rows, scores)).decode().splitlines()
     wanted = ["2 0.600000024 10", "2 0.5 50", "1 0.400000006 70", "1 0.300000012 30"]
-    # A class, or all of them, has at most test_nms_pre candidates.
+    # test_nms_pre limits the candidates of each class, or for `box` those of all classes together.
     assert count == "3" and lines == (wanted if kind == "class" else wanted[:3])
 
 
 @pytest.fixture(scope="module")
 def faster_rcnn(cpp_coco, tmp_path_factory):
-    """Folder of a narrow Faster R-CNN of 80 classes, its two MINDIR files, and what infer.py finds with it."""
+    """Folder with a narrow Faster R-CNN of 80 classes, its two MINDIR files, and the detections of infer.py."""
     import mindspore as ms
 
     from faster_rcnn.src.model_utils.config import save_config
@@ -102,7 +102,7 @@ def test_faster_rcnn_finds_what_python_finds(faster_rcnn, cpp_coco, cpp_lite, cp
 
 @pytest.fixture(scope="module")
 def across_levels(faster_rcnn, cpp_coco, tmp_path_factory):
-    """The same two files, whose proposals pass an NMS over all levels: that changes more detections than may differ below."""
+    """The same network with NMS across all levels, which changes more detections than the comparison below tolerates."""
     from faster_rcnn.src.model_utils.config import load_config, save_config
 
     folder = tmp_path_factory.mktemp("across levels")
@@ -119,20 +119,20 @@ def test_nms_across_levels_finds_what_python_finds(across_levels, cpp_coco, cpp_
     check_against_python("faster_rcnn", across_levels, "v1_dense.mindir", cpp_coco, (cpp_lite, cpp_program), repo_dir, tmp_path)
 
 
-@pytest.mark.parametrize(("alone", "message"), [
+@pytest.mark.parametrize(("part", "message"), [
     ("dense", "lonely_heads.mindir: no such file; it belongs to lonely_dense.mindir"),
     ("heads", "lonely_heads.mindir is a later part of a network: give the file that ends in _dense.mindir"),
 ])
-def test_half_a_network(faster_rcnn, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path, alone, message):
-    (tmp_path / f"lonely_{alone}.mindir").write_bytes((faster_rcnn / f"v1_{alone}.mindir").read_bytes())
-    command = ["run_infer_cpp.sh", f"lonely_{alone}.mindir", cpp_coco / "val2017",
+def test_half_a_network(faster_rcnn, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path, part, message):
+    (tmp_path / f"lonely_{part}.mindir").write_bytes((faster_rcnn / f"v1_{part}.mindir").read_bytes())
+    command = ["run_infer_cpp.sh", f"lonely_{part}.mindir", cpp_coco / "val2017",
                cpp_coco / "annotations" / "instances_val2017.json", "CPU", f"--config_path={faster_rcnn / 'narrow.yaml'}"]
     assert fault(called(repo_dir, "faster_rcnn", command, tmp_path, cpp_lite, cpp_program)).endswith(message)
 
 
 @pytest.fixture(scope="module")
 def settings(faster_rcnn, repo_dir):
-    """The settings that the script hands to the program."""
+    """The settings that the script passes to the program."""
     path = faster_rcnn / "settings.txt"
     run_python(repo_dir / "faster_rcnn" / "postprocess.py", f"--settings_path={path}", "--config_path=narrow.yaml", cwd=faster_rcnn)
     return path.read_text()
@@ -147,20 +147,20 @@ def settings(faster_rcnn, repo_dir):
     ("rpn_max_num 99", "heads.mindir: the network expects an input of 100 x 32 x 7 x 7, the configuration gives 99 x 32 x 7 x 7"),
 ])
 def test_settings_of_another_network(faster_rcnn, settings, cpp_coco, cpp_sanitized, tmp_path, setting, message):
-    """Told in one line, before anything is read or written beyond its end."""
+    """The program reports the setting in one line, before it reads or writes out of bounds."""
     path = tmp_path / "settings.txt"
-    path.write_text(f"{settings}{setting}\n")      # the last line of a name counts
-    status, told = told_sanitized(cpp_sanitized, f"--settings_path={path}", f"--mindir_path={faster_rcnn / 'v1_dense.mindir'}",
-                                  f"--input_path={cpp_coco / 'val2017'}", f"--output_path={tmp_path / 'results.jsonl'}",
-                                  "--device_type=CPU")
-    assert status == 2 and message in told.strip().splitlines()[-1]
+    path.write_text(f"{settings}{setting}\n")      # the last line with a name wins
+    status, output = told_sanitized(cpp_sanitized, f"--settings_path={path}", f"--mindir_path={faster_rcnn / 'v1_dense.mindir'}",
+                                    f"--input_path={cpp_coco / 'val2017'}", f"--output_path={tmp_path / 'results.jsonl'}",
+                                    "--device_type=CPU")
+    assert status == 2 and message in output.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(("part", "message"), [
     ("dense", "the network has 14 outputs, expected boxes, scores, labels, valid: export it with this model's export.py"),
     ("heads", "export it without --split and pass the --config_path that it was exported with"),
 ])
-def test_infer_py_says_that_a_part_is_none_of_its_own(faster_rcnn, cpp_coco, repo_dir, tmp_path, part, message):
+def test_infer_py_refuses_a_part_of_a_network(faster_rcnn, cpp_coco, repo_dir, tmp_path, part, message):
     command = ["python", repo_dir / "faster_rcnn" / "infer.py", f"--mindir_path=exported_{part}.mindir",
                "--config_path=narrow.yaml", f"--input={cpp_coco / 'val2017'}", f"--output_path={tmp_path}"]
     assert message in fault(commands.run(command, faster_rcnn))

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.cpp
 SETTINGS = {"num_classes": 4, "img_height": 64, "img_width": 128, "pad_to": "fixed", "keep_ratio": False,
             "size_rounding": "nearest", "resize_mode": "opencv",
             "image_mean": "123.675 116.28 103.53", "image_std": "58.395 57.12 57.375", "to_rgb": True}
-# Of a RefineDet of 80 classes.
+# Settings of a RefineDet with 80 classes.
 OF_81 = {"num_classes": 81, "test_score_thr": 0.0125, "test_iou_thr": 0.45, "test_nms_pre": 40, "test_nms_total": 400,
          "test_max_per_img": 100}
 SIZES = [(64, 128, False, "fixed"), (128, 192, True, "fixed"), (100, 170, True, "128x192")]
@@ -48,7 +48,7 @@ def write_settings(path, **changes):
 
 
 def dumped(program, flag, files, shape, env=None) -> tuple:
-    """((image, info) of each file, None where it was not read; stderr)."""
+    """Return ((image, info) per file, None where the program could not read it; stderr)."""
     done = subprocess.run([str(program / "dump_input"), flag], input="".join(f"{file}\n" for file in files).encode(),
                           capture_output=True, timeout=120, check=False, env={**os.environ, **(env or {})})
     assert done.returncode == 0, done.stderr.decode()
@@ -61,12 +61,12 @@ def dumped(program, flag, files, shape, env=None) -> tuple:
     return found, done.stderr.decode()
 
 
-# Of mindspore-lab.
+# mindspore-lab's preprocessing.
 EXACT = {"size_rounding": "even", "scale_rule": "factor", "pad_black": True}
 
 
 @pytest.mark.parametrize("mode, more", [("opencv", {}), ("area", EXACT), ("pillow", {}), ("float", {})])
-def test_inputs_are_those_of_python(cpp_program, kinds, tmp_path, mode, more):
+def test_inputs_match_python(cpp_program, kinds, tmp_path, mode, more):
     from refinedet.src.model_utils.data.transforms import InputSize, Preprocess, decode_image
 
     for height, width, keep_ratio, pad_to in SIZES[bool(more):]:        # area needs keep_ratio
@@ -74,21 +74,21 @@ def test_inputs_are_those_of_python(cpp_program, kinds, tmp_path, mode, more):
         preprocess = Preprocess(size, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), True, mode, bool(more))
         flag = write_settings(tmp_path / "settings.txt", img_height=height, img_width=width, keep_ratio=keep_ratio, pad_to=pad_to,
                               resize_mode=mode, **more)
-        found, told = dumped(cpp_program, flag, kinds, (3, *preprocess.size.box()))
+        found, errors = dumped(cpp_program, flag, kinds, (3, *preprocess.size.box()))
         for file, got in zip(kinds, found):
             if got is None:
-                assert file.name.startswith("half of ") and str(file) in told
+                assert file.name.startswith("half of ") and str(file) in errors
                 with pytest.raises(ValueError):
                     decode_image(file.read_bytes())
                 continue
             image, info = preprocess(decode_image(file.read_bytes()))
             np.testing.assert_array_equal(got[1], info, file.name)
-            off = np.abs(got[0] - image).max() * 57     # of 255
+            off = np.abs(got[0] - image).max() * 57     # in pixel values of 0 to 255
             assert off <= {"opencv": 0, "area": 1.01, "pillow": 1, "float": 0.02}[mode], (file.name, off)
     assert sum(got is None for got in found) == 2
 
 
-def test_orientations_are_ignored_where_the_settings_say_so(cpp_program, kinds, tmp_path):
+def test_orientations_are_ignored_if_the_settings_say_so(cpp_program, kinds, tmp_path):
     flag = write_settings(tmp_path / "settings.txt", exif_orientation="ignore")
     (plain, *turned), _ = dumped(cpp_program, flag, [kinds[0].parent / f"turned {value}.jpg" for value in (1, 3, 6)], (3, 64, 128))
     for image, info in turned:
@@ -96,22 +96,22 @@ def test_orientations_are_ignored_where_the_settings_say_so(cpp_program, kinds, 
         np.testing.assert_array_equal(info, plain[1])
 
 
-def test_damaged_pictures_under_sanitizers(cpp_sanitized, kinds, tmp_path):
-    """Read or refused, without a report of the sanitizers, leaks included."""
+def test_damaged_images_under_sanitizers(cpp_sanitized, kinds, tmp_path):
+    """Each image is read or refused, and the sanitizers report nothing, not even leaks."""
     files = []
     for source in kinds:
         for seed in range(12):
             files.append(tmp_path / f"{seed} {source.name}")
             files[-1].write_bytes(mutated(source.read_bytes(), seed))
-    found, told = dumped(cpp_sanitized, write_settings(tmp_path / "settings.txt"), files, (3, 64, 128), STRICT)
+    found, errors = dumped(cpp_sanitized, write_settings(tmp_path / "settings.txt"), files, (3, 64, 128), STRICT)
     refused = sum(item is None for item in found)
-    assert 20 < refused < len(files) >= 200 and len(told.splitlines()) == refused
+    assert 20 < refused < len(files) >= 200 and len(errors.splitlines()) == refused
 
 
-def test_a_picture_too_large_for_the_memory(cpp_program, tmp_path):
-    """It is one that cannot be read, and the next is read."""
+def test_an_image_too_large_for_the_memory(cpp_program, tmp_path):
+    """The program refuses this image and reads the next one."""
     large, small = tmp_path / "large.png", tmp_path / "small.png"
-    Image.new("1", (16384, 16384)).save(large)      # 800 MB as colours
+    Image.new("1", (16384, 16384)).save(large)      # 800 MB as RGB
     Image.new("RGB", (40, 30)).save(small)
     command = ["bash", "-c", 'ulimit -v 500000; exec "$@"', "bash", str(cpp_program / "dump_input"),
                write_settings(tmp_path / "settings.txt")]
@@ -125,7 +125,7 @@ def test_a_picture_too_large_for_the_memory(cpp_program, tmp_path):
 
 @pytest.fixture(scope="module")
 def refinedet(cpp_coco, tmp_path_factory):
-    """Folder of a narrow RefineDet of 80 classes, its MINDIR, and detections/detections.json of infer.py."""
+    """Folder with a narrow RefineDet of 80 classes, its MINDIR, and infer.py's detections/detections.json."""
     import mindspore as ms
 
     from refinedet.src.model_utils.config import save_config
@@ -146,7 +146,7 @@ def test_refinedet_finds_what_python_finds(refinedet, cpp_coco, cpp_lite, cpp_pr
 
 
 def test_refinedet_by_run_infer_310(refinedet, cpp_coco, cpp_lite, cpp_program, repo_dir, tmp_path):
-    """The old arguments: a COCO folder, and no annotation file."""
+    """The old arguments work: a COCO folder and no annotation file."""
     command = ["run_infer_310.sh", refinedet / "network.mindir", cpp_coco, "0", f"--config_path={refinedet / 'narrow.yaml'}"]
     for _ in range(2):
         done = called(repo_dir, "refinedet", command, tmp_path, cpp_lite, cpp_program, DEVICE_TARGET="CPU")
@@ -195,7 +195,7 @@ def test_settings_that_do_not_fit(refinedet, cpp_coco, cpp_program, tmp_path, ch
     assert message in fault(done)
 
 
-def test_as_many_detections_as_the_configuration_has(refinedet, cpp_coco, cpp_program, tmp_path):
+def test_as_many_detections_as_the_configuration_allows(refinedet, cpp_coco, cpp_program, tmp_path):
     results = tmp_path / "results.jsonl"
     many = {**OF_81, "test_score_thr": 0.001, "test_nms_total": 2000, "test_max_per_img": 200}
     command = [cpp_program / "detect", write_settings(tmp_path / "settings.txt", **many),
@@ -204,7 +204,7 @@ def test_as_many_detections_as_the_configuration_has(refinedet, cpp_coco, cpp_pr
     subprocess.run(list(map(str, command)), capture_output=True, timeout=60, check=True)
     whole = results.read_bytes()
     assert max(len(json.loads(line)["scores"]) for line in whole.splitlines()) == 200
-    # The next run has no room: what is there stays, and what a dead process has left goes.
+    # The next run has no disk space: the results stay, and the leftover of a dead process is removed.
     gone = subprocess.Popen(["true"])
     gone.wait()
     (tmp_path / f".results.{socket.gethostname()}.{gone.pid}.part.jsonl").touch()
@@ -216,8 +216,8 @@ def test_as_many_detections_as_the_configuration_has(refinedet, cpp_coco, cpp_pr
     assert results.read_bytes() == whole and sorted(tmp_path.iterdir()) == sorted([results, tmp_path / "settings.txt", others])
 
 
-def test_names_are_told_in_one_line(refinedet, cpp_coco, cpp_program, tmp_path):
-    """Of a network that is none, and of a picture that is none."""
+def test_names_are_printed_on_one_line(refinedet, cpp_coco, cpp_program, tmp_path):
+    """Line breaks are replaced in the names of an invalid network and of an invalid image."""
     odd = tmp_path / "two\nlines\033[31m"
     odd.mkdir()
     (odd / "network.mindir").write_text("no network")
@@ -241,28 +241,28 @@ def test_threads_of_the_configuration(repo_dir, tmp_path):
         assert [line for line in (tmp_path / "settings.txt").read_text().splitlines() if line.startswith("threads")] == wanted
 
 
-def test_a_link_to_itself_is_no_picture(refinedet, cpp_coco, cpp_program, tmp_path):
-    pictures = tmp_path / "pictures"
-    shutil.copytree(cpp_coco / "val2017", pictures)
-    (pictures / "loop.jpg").symlink_to("loop.jpg")
+def test_a_link_to_itself_is_no_image(refinedet, cpp_coco, cpp_program, tmp_path):
+    images = tmp_path / "pictures"
+    shutil.copytree(cpp_coco / "val2017", images)
+    (images / "loop.jpg").symlink_to("loop.jpg")
     command = [cpp_program / "detect", write_settings(tmp_path / "settings.txt", **{**OF_81, "test_score_thr": 0.1}),
-               f"--mindir_path={refinedet / 'network.mindir'}", f"--input_path={pictures}",
+               f"--mindir_path={refinedet / 'network.mindir'}", f"--input_path={images}",
                f"--output_path={tmp_path / 'results.jsonl'}", "--device_type=CPU"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0 and done.stdout.startswith("7 images, 0 not readable"), done.stderr
 
 
 def test_memory_and_disk_stay_small(refinedet, cpp_coco, cpp_program, tmp_path):
-    """Memory is what 30 pictures take, and 100 detections in each of COCO val2017's 5000 are less than 200 MB."""
+    """240 images take no more memory than 30. 100 detections in each of COCO val2017's 5000 images take less than 200 MB."""
     flag = write_settings(tmp_path / "settings.txt", **OF_81)
     sources, peaks = sorted((cpp_coco / "val2017").iterdir()), []
     for count in (30, 240):
-        pictures, results = tmp_path / f"{count} pictures", tmp_path / f"{count}.jsonl"
-        pictures.mkdir()
+        images, results = tmp_path / f"{count} pictures", tmp_path / f"{count}.jsonl"
+        images.mkdir()
         for number in range(count):
-            (pictures / f"{number:06d}{sources[number % 7].suffix}").symlink_to(sources[number % 7])
+            (images / f"{number:06d}{sources[number % 7].suffix}").symlink_to(sources[number % 7])
         process = subprocess.Popen([str(cpp_program / "detect"), flag, f"--mindir_path={refinedet / 'network.mindir'}",
-                                    f"--input_path={pictures}", f"--output_path={results}", "--device_type=CPU"],
+                                    f"--input_path={images}", f"--output_path={results}", "--device_type=CPU"],
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "GLOG_v": "3"})
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -275,15 +275,15 @@ def test_memory_and_disk_stay_small(refinedet, cpp_coco, cpp_program, tmp_path):
 
 
 def test_detection_under_sanitizers(refinedet, cpp_coco, cpp_sanitized, tmp_path):
-    """A few pictures, some of them damaged, and damaged networks: cut off, or with bytes changed, which may go unnoticed."""
+    """Some images are damaged. The networks are intact, truncated, or have changed bytes, which may go unnoticed."""
     flag = write_settings(tmp_path / "settings.txt", **OF_81)
     data = (refinedet / "network.mindir").read_bytes()
-    pictures = some_damaged(cpp_coco / "val2017", tmp_path / "pictures")
+    images = some_damaged(cpp_coco / "val2017", tmp_path / "pictures")
     path = tmp_path / "network.mindir"
     statuses = []
     for network in (data, b"", *(mutated(data, seed) for seed in range(6))):
         path.write_bytes(network)
-        statuses.append(run_sanitized(cpp_sanitized, flag, f"--mindir_path={path}", f"--input_path={pictures}",
+        statuses.append(run_sanitized(cpp_sanitized, flag, f"--mindir_path={path}", f"--input_path={images}",
                                       f"--output_path={tmp_path / 'results.jsonl'}", "--device_type=CPU"))
     assert statuses[:2] == [0, 2] and set(statuses) == {0, 2}
 
@@ -291,7 +291,7 @@ def test_detection_under_sanitizers(refinedet, cpp_coco, cpp_sanitized, tmp_path
 # ---------------------------------------------------------------------------------------------------- the converter
 
 def test_the_converter_refuses_what_it_does_not_know(refinedet, repo_dir, tmp_path):
-    """A whole network holds NMS, which Lite's CPU does not have."""
+    """A whole network contains NMS, which MindSpore Lite lacks on the CPU."""
     run_python(repo_dir / "refinedet" / "export.py", f"--config_path={refinedet / 'narrow.yaml'}",
                f"--ckpt_file={refinedet / 'narrow.ckpt'}", "--file_name=whole", cwd=tmp_path)
     (tmp_path / "text.mindir").write_text("no network")

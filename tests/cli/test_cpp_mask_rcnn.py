@@ -1,4 +1,4 @@
-"""Mask R-CNN in the C++ program of ascend310_infer: three networks, and masks as RLE of the picture."""
+"""Mask R-CNN in the C++ program of ascend310_infer: three networks, and masks as RLE of the whole image."""
 import shutil
 
 import pytest
@@ -20,7 +20,7 @@ PARTS = {f"exported_{part}": f"v1_{part}" for part in ("dense", "heads", "masks"
 
 @pytest.fixture(scope="module")
 def mask_rcnn(cpp_coco, tmp_path_factory):
-    """Folder of a narrow Mask R-CNN of 80 classes, its three MINDIR files, and what infer.py finds with it."""
+    """Folder with a narrow Mask R-CNN of 80 classes, its three MINDIR files, and the detections of infer.py."""
     import mindspore as ms
 
     from mask_rcnn.src.model_utils.config import save_config
@@ -40,7 +40,7 @@ def mask_rcnn(cpp_coco, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def truncated(mask_rcnn, cpp_coco, tmp_path_factory):
-    """The same network, whose masks are pasted as torchvision does."""
+    """The same network, with masks pasted as in torchvision."""
     from mask_rcnn.src.model_utils.config import load_config, save_config
 
     folder = tmp_path_factory.mktemp("truncated masks")
@@ -53,7 +53,7 @@ def truncated(mask_rcnn, cpp_coco, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rounded(mask_rcnn, cpp_coco, tmp_path_factory):
-    """The same network under the rules of mindspore-lab."""
+    """The same network under mindspore-lab's convention."""
     from mask_rcnn.src.model_utils.config import load_config, save_config
 
     folder = tmp_path_factory.mktemp("rounded masks")
@@ -74,16 +74,16 @@ def test_mask_rcnn_finds_what_python_finds(request, paste, cpp_coco, cpp_lite, c
 
 
 def test_masks_under_sanitizers(mask_rcnn, cpp_coco, cpp_sanitized, repo_dir, tmp_path):
-    """Whole networks, each of the three cut off in turn, and one with bytes changed, which may go unnoticed."""
+    """Intact files, then each of the three truncated in turn, and one with changed bytes, which may go unnoticed."""
     settings = tmp_path / "settings.txt"
     run_python(repo_dir / "mask_rcnn" / "postprocess.py", f"--settings_path={settings}", "--config_path=narrow.yaml", cwd=mask_rcnn)
-    pictures = some_damaged(cpp_coco / "val2017", tmp_path / "pictures", whole=1)
+    images = some_damaged(cpp_coco / "val2017", tmp_path / "pictures", whole=1)
     files = {name: (mask_rcnn / f"{name}.mindir").read_bytes() for name in PARTS.values()}
     statuses = []
     for changed, seed in [("", 0), *((name, 0) for name in files), (next(iter(files)), 1)]:
         for name, data in files.items():
             (tmp_path / f"{name}.mindir").write_bytes(mutated(data, seed) if name == changed else data)
         statuses.append(run_sanitized(cpp_sanitized, f"--settings_path={settings}", f"--mindir_path={tmp_path / 'v1_dense.mindir'}",
-                                      f"--input_path={pictures}", f"--output_path={tmp_path / 'results.jsonl'}",
+                                      f"--input_path={images}", f"--output_path={tmp_path / 'results.jsonl'}",
                                       "--device_type=CPU"))
     assert statuses[0] == 0 and set(statuses) == {0, 2}

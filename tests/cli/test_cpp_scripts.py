@@ -1,4 +1,4 @@
-"""The scripts that build, run and score the C++ program of ascend310_infer: their arguments, and what they say is wrong."""
+"""The scripts that build, run and score the C++ program of ascend310_infer: their arguments and error messages."""
 import json
 import os
 import subprocess
@@ -10,7 +10,7 @@ from tests.cpp_program import called, fault, run_python
 
 @pytest.fixture
 def caller(tmp_path):
-    """Folder with a file or folder of each kind that the scripts take."""
+    """A folder with one file or folder of each kind that the scripts take."""
     for name in ("a net.mindir", "a net.air", "truth.json"):
         (tmp_path / name).touch()
     (tmp_path / "some pictures").mkdir()
@@ -19,7 +19,7 @@ def caller(tmp_path):
 
 @pytest.fixture
 def fake_lite(tmp_path):
-    """What the scripts look for in MS_LITE_HOME."""
+    """A fake MS_LITE_HOME with the file that the scripts look for."""
     header = tmp_path / "lite" / "runtime" / "include" / "api" / "model.h"
     header.parent.mkdir(parents=True)
     header.touch()
@@ -48,7 +48,7 @@ def test_faults_of_the_scripts(repo_dir, caller, words, message):
     assert fault(done).startswith(f"{name}: error: {message}") and len(done.stderr.splitlines()) == 1
 
 
-def test_results_that_an_earlier_run_left_stay(repo_dir, cpp_lite, caller):
+def test_results_of_an_earlier_run_stay(repo_dir, cpp_lite, caller):
     (caller / "infer_result").mkdir()
     (caller / "infer_result" / "results.jsonl").touch()
     command = ["run_infer_cpp.sh", "a net.mindir", "some pictures", "truth.json", "CPU"]
@@ -56,7 +56,7 @@ def test_results_that_an_earlier_run_left_stay(repo_dir, cpp_lite, caller):
     assert "--output_path=./infer_result_2/results.jsonl" in done.stdout, done.stderr
 
 
-def test_broken_annotations_are_told_before_anything_is_built(repo_dir, cpp_lite, caller):
+def test_broken_annotations_are_reported_before_the_build(repo_dir, cpp_lite, caller):
     command = ["run_infer_cpp.sh", "a net.mindir", "some pictures", "truth.json", "CPU"]
     done = called(repo_dir, "refinedet", command, caller, cpp_lite, caller / "a build")
     assert "truth.json: the file is empty" in fault(done) and not (caller / "a build").exists()
@@ -91,7 +91,7 @@ def test_a_dry_run_needs_no_sdk(repo_dir, caller, model, home):
     ("truth.json", 0, ""), ("truth.json|3", 3, ""), ("truth.json|63", 63, ""),
     ("truth.json|128|64", 0, " --img_width=128 --img_height=64"), ("truth.json|128|64|3", 3, " --img_width=128 --img_height=64")])
 def test_arguments_of_run_infer_310(repo_dir, fake_lite, caller, words, device, size):
-    """Those that the old READMEs have: a device alone, or behind the size."""
+    """The old READMEs pass a device, a size, or a size and a device."""
     command = ["run_infer_310.sh", "a net.mindir", "some pictures", *words.split("|")]
     done = called(repo_dir, "faster_rcnn", command, caller, fake_lite, caller, DRY_RUN="1")
     assert done.returncode == 0, done.stderr
@@ -99,8 +99,8 @@ def test_arguments_of_run_infer_310(repo_dir, fake_lite, caller, words, device, 
     assert settings.endswith(f"--val_anno_path=truth.json{size}") and run.endswith(f"--device_type=Ascend --device_id={device}")
 
 
-def test_what_stops_the_build_is_one_line(repo_dir, cpp_lite, cpp_coco, caller):
-    """The compiler's own message; the rest is in a file."""
+def test_a_failed_build_is_one_line(repo_dir, cpp_lite, cpp_coco, caller):
+    """The line is the compiler's message; the rest is in build.log."""
     compiler = caller / "c++"
     compiler.write_text("#!/bin/sh\necho 'c++: fatal error: no input is liked' >&2\nexit 1\n")
     compiler.chmod(0o755)
@@ -111,8 +111,8 @@ def test_what_stops_the_build_is_one_line(repo_dir, cpp_lite, cpp_coco, caller):
                            "c++: fatal error: no input is liked: see ./infer_result/build.log")
 
 
-def test_the_build_takes_the_folder_of_lite_that_it_is_told(cpp_lite, repo_dir, tmp_path):
-    """Relative in the environment, and another one there later; a named one stays."""
+def test_the_build_uses_the_folder_of_lite_that_is_set(cpp_lite, repo_dir, tmp_path):
+    """MS_LITE_HOME may be relative, and a later value replaces it. A folder given by -D stays."""
     for name in ("first", "second", "third"):
         (tmp_path / name).symlink_to(cpp_lite)
     for name, inherited, flags in (("first", "first", []), ("second", "second", []),

@@ -1,7 +1,7 @@
-"""eval.py and infer.py as a user calls them, on exported networks of next to no arithmetic.
+"""eval.py and infer.py as a user calls them, on exported toy networks.
 
-The toy network finds the four quarters of a picture, as labels 1, 2, 3, 1, whatever is in them: where the objects are
-just these, AP is 1 if every coordinate, label and id comes through right.
+The toy network finds the four quarters of any image, as labels 1, 2, 3, 1. If these are the objects, AP is 1 only if every
+coordinate, label and id is right.
 """
 import json
 import re
@@ -18,7 +18,7 @@ NAMES = "[background, cat, dog, bird]"
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """Folder with toy.mindir and toy.onnx, for one picture of 96 x 128."""
+    """Folder with toy.mindir and toy.onnx, for one image of 96 x 128."""
     from tests.toy_network import ToyDetector
 
     return export_toy(ToyDetector(4), tmp_path_factory.mktemp("export"), tmp_path_factory.mktemp("toy net"))
@@ -26,7 +26,7 @@ def toy(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, repo_dir):
-    """A network of the demo's size with random weights."""
+    """Checkpoint of a network of the demo's size with random weights."""
     import mindspore as ms
 
     from faster_rcnn.src.FasterRcnn.faster_rcnn import build_network
@@ -42,7 +42,7 @@ def checkpoint(tmp_path_factory, repo_dir):
 def call(run_command, repo_dir, tmp_path):
     """call(script, **options): run faster_rcnn/SCRIPT.py from another folder; it writes to tmp_path / "out put".
 
-    most_kb: no file may become larger.
+    most_kb: limit on the size of each file it writes.
     """
     def run(script, *, env=None, most_kb=None, **options):
         options = {"output_path": tmp_path / "out put", **options}
@@ -141,7 +141,7 @@ def test_infer_on_a_folder(call, toy, pictures, tmp_path):
         assert before.shape == after.shape and (before != after).any()
 
 
-def test_infer_with_mindir_draws_nothing_where_it_is_told_so(call, toy, pictures, tmp_path):
+def test_infer_with_mindir_draws_nothing_without_draw(call, toy, pictures, tmp_path):
     options = toy_options(input=pictures / "val2017" / "000000000031.png", draw=False, score_thr=0)
     found = []
     for model in ({"onnx_path": toy / "toy.onnx"}, {"mindir_path": toy / "toy.mindir"}):
@@ -184,7 +184,7 @@ def test_infer_on_a_video(call, toy, tmp_path):
 
 
 def test_infer_resumes_after_a_run_that_was_stopped(call, toy, tmp_path, one_line):
-    """Stopped here by a disk that takes 16 KB of results."""
+    """A limit of 16 KB per file stops the first run."""
     folder = tmp_path / "many"
     folder.mkdir()
     for number in range(60):
@@ -194,10 +194,10 @@ def test_infer_resumes_after_a_run_that_was_stopped(call, toy, tmp_path, one_lin
     whole = (tmp_path / "whole" / "detections.json").read_bytes()
     stopped = call("infer", most_kb=16, **options)
     partial = tmp_path / "out put" / "detections.partial.json"
-    told = re.search(r"not written: (\d+) of 60 images are done, the last is (\d+)\.png; .* --resume=auto", stopped.stderr)
-    assert stopped.returncode == 2 and told, stopped.stderr
-    done = int(told[1])
-    assert 20 < done == int(told[2]) < 60 and json.loads(partial.read_bytes())[-1]["file_name"] == f"{done:03}.png"
+    match = re.search(r"not written: (\d+) of 60 images are done, the last is (\d+)\.png; .* --resume=auto", stopped.stderr)
+    assert stopped.returncode == 2 and match, stopped.stderr
+    done = int(match[1])
+    assert 20 < done == int(match[2]) < 60 and json.loads(partial.read_bytes())[-1]["file_name"] == f"{done:03}.png"
 
     for key, before, now in (("score_thr", 0.3, 0.5), ("tta", "''", "flip")):
         other = one_line(call("infer", resume="auto", **{key: now}, **options), "infer.py")
@@ -235,7 +235,7 @@ def test_infer_names_what_is_wrong(call, options, message, one_line):
     assert message in one_line(call("infer", **options), "infer.py")
 
 
-def test_infer_fails_where_no_picture_can_be_read(call, toy, tmp_path):
+def test_infer_fails_if_no_image_can_be_read(call, toy, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     result = call("infer", onnx_path=toy / "toy.onnx", input=tmp_path / "broken.jpg", **toy_options())
     assert result.returncode == 2
@@ -245,7 +245,7 @@ def test_infer_fails_where_no_picture_can_be_read(call, toy, tmp_path):
 # Both, on a checkpoint
 
 def test_infer_finds_in_a_checkpoint_what_eval_finds(call, checkpoint, pictures, tmp_path, compiled):
-    """The one compiled, the other operator by operator."""
+    """eval.py runs compiled, infer.py operator by operator."""
     options = {"config_path": "demo_config_cpu.yaml", "checkpoint_path": checkpoint, "coco_classes": NAMES,
                "device_target": "CPU", "test_batch_size": 2, "backend": "mindspore"}
     result = call("eval", coco_root=pictures, output_path=tmp_path / "e", **options)

@@ -1,4 +1,4 @@
-"""export.py as a user calls it: its files run, in MindSpore and in onnxruntime, and give what the checkpoint gives."""
+"""export.py as a user calls it: its files run in MindSpore and ONNX Runtime, and match the checkpoint."""
 import json
 
 import cv2
@@ -8,17 +8,17 @@ import pytest
 from tests import ten_lines
 from tests.kept_graph import keep_exported
 
-# A background logit that pictures of low contrast do not overcome, and classes that all occur.
+# Low-contrast images do not exceed this background logit; the other biases make all classes occur.
 BIASES = (5, -1, 2, 2)
 CONTRASTS = (1.5, 1.5, 1.5, 0.2)
-# In place of the default's: RoIAlign's other way, fewer proposals than there is room for, two pictures at once.
+# Unlike the default: RoIAlign's other sampling, fewer proposals than slots, two images at once.
 OTHERWISE = {"test_batch_size": 2, "pad_to": "128x160", "roi_layer": "{sample_num: 0}", "rpn_nms_post": 10,
              "rpn_max_num": 60, "rpn_nms_across_levels": True}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Folder with small.ckpt, a detector of random weights, and its small.yaml."""
+    """Folder with small.ckpt, a detector with random weights, and its small.yaml."""
     import mindspore as ms
 
     from faster_rcnn.src.model_utils.config import save_config
@@ -36,7 +36,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def export(model, run_command, repo_dir):
-    """export(cwd, **options): run export.py on the model; options replace its flags."""
+    """export(cwd, **options): run export.py on the model; options override its flags."""
     def run(cwd, **options):
         options = {"config_path": model / "small.yaml", "ckpt_file": model / "small.ckpt", **options}
         flags = [f"--{name}={value}" for name, value in options.items()]
@@ -47,7 +47,7 @@ def export(model, run_command, repo_dir):
 
 @pytest.fixture(scope="module")
 def files(export, tmp_path_factory):
-    """format -> the exported file; names with and without the ending, absolute and not."""
+    """{format: exported file}; one name is absolute and has the ending, the other is neither."""
     folder = tmp_path_factory.mktemp("exported here")
     paths = {"MINDIR": folder / "new folder" / "net v1.5.mindir", "ONNX": folder / "net v1.5.onnx"}
     aipp = tmp_path_factory.mktemp("aipp") / "src" / "aipp.cfg"
@@ -73,7 +73,7 @@ def config_of(model, **overrides):
 
 
 def run_checkpoint(model, config, batches) -> list:
-    """What the network itself gives: [(boxes, scores, labels, valid), ...]."""
+    """Return the network's own outputs per batch: [(boxes, scores, labels, valid), ...]."""
     import mindspore as ms
 
     from faster_rcnn.src.FasterRcnn.faster_rcnn import build_network
@@ -93,8 +93,8 @@ def run_file(config, batches) -> list:
     return [predict(*batch) for batch in batches]
 
 
-def noise_pictures(height: int, width: int) -> tuple:
-    """Four pictures, three of which fill a part of the input alone, and the last is faint: arrays image, image_info."""
+def noise_images(height: int, width: int) -> tuple:
+    """Return image (4, 3, H, W) and image_info (4, 6) as arrays. Three images fill only a part of the input; the last is faint."""
     from tests.narrow_network import narrow_config, pictures
 
     images, infos = pictures(narrow_config(img_height=height, img_width=width), 4, seed=7)
@@ -102,7 +102,7 @@ def noise_pictures(height: int, width: int) -> tuple:
 
 
 def assert_same_detections(got, want, pixels: float, score: float) -> None:
-    """Every detection of either side is one of the other's, in whatever order."""
+    """Each detection on one side matches one on the other, in any order."""
     assert [value.shape for value in got] == [value.shape for value in want]
     assert [value.dtype for value in got] == [value.dtype for value in want]
     for (boxes, scores, labels, valid), wanted in zip(zip(*got), zip(*want)):
@@ -119,7 +119,7 @@ def assert_same_detections(got, want, pixels: float, score: float) -> None:
 
 @pytest.fixture(scope="module")
 def batches():
-    images, infos = noise_pictures(128, 192)
+    images, infos = noise_images(128, 192)
     return [(images[i:i + 1], infos[i:i + 1]) for i in range(4)]
 
 
@@ -151,7 +151,7 @@ def test_onnx_of_another_configuration(model, export, tmp_path):
     result = export(tmp_path, file_format="ONNX", file_name="other", **OTHERWISE)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "image (2, 3, 128, 160)" in result.stdout
-    images, infos = noise_pictures(128, 160)
+    images, infos = noise_images(128, 160)
     batches = [(images[:2], infos[:2]), (images[2:], infos[2:])]
     overrides = {**OTHERWISE, "roi_layer": {"sample_num": 0}}
     found = run_file(config_of(model, onnx_path=str(tmp_path / "other.onnx"), **overrides), batches)
@@ -161,7 +161,7 @@ def test_onnx_of_another_configuration(model, export, tmp_path):
 
 
 def test_the_ten_lines_find_what_infer_finds(model, files, run_command, repo_dir, tmp_path):
-    """The one in MindSpore, the others with each file; their configurations lie beside them."""
+    """infer.py runs the checkpoint in MindSpore, the ten lines run each file. The configurations lie beside the files."""
     rng = np.random.default_rng(3)
     (tmp_path / "in").mkdir()
     for name, size in (("wide", (64, 180)), ("high", (150, 100))):

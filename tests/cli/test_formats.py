@@ -1,6 +1,6 @@
-"""A folder in YOLO's and one in LabelMe's format trains, evaluates and infers with each model, from three commands.
+"""Train, evaluate and infer with each model on a folder in YOLO's and one in LabelMe's format, with three commands.
 
-Networks are toys that find the quarters of an image, as labels 1, 2, 3, 1, with the left halves as masks: what is annotated here.
+Toy networks find the quarters of an image, as labels 1, 2, 3, 1, with the left halves as masks. The annotations are just these.
 """
 import json
 
@@ -10,18 +10,18 @@ import pytest
 
 from tests.toy_data import SIZES, export_toy, quarters
 
-NAMES = ("cat", "dog", "bird", "cat")       # of the quarters; in the order of the names a LabelMe set would have others
-LABELME_NAMES = ("ant", "bee", "cow", "ant")
+NAMES = ("cat", "dog", "bird", "cat")       # per quarter
+LABELME_NAMES = ("ant", "bee", "cow", "ant")     # sorted, because a LabelMe set numbers its classes by name
 HEIGHTS = {"faster_rcnn": 96, "mask_rcnn": 96, "refinedet": 128}
 
 
 def outline(x, y, width, height) -> list:
-    """The left half of a box, with a sliver that reaches its right side: so its box is the whole."""
+    """Return the left half of a box, plus a sliver to its right side that makes the whole box the bounding box."""
     return [[x, y], [x + width, y], [x + width / 2, y + 1], [x + width / 2, y + height], [x, y + height]]
 
 
 def write_images(folder, count: int):
-    """[(path, height, width)] of images of noise."""
+    """Write noise images; return [(path, height, width)]."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     found = []
@@ -34,6 +34,7 @@ def write_images(folder, count: int):
 
 @pytest.fixture(scope="session")
 def yolo(tmp_path_factory):
+    """(flags, images to infer on, class names, number of images to evaluate)."""
     root = tmp_path_factory.mktemp("a yolo set")
     for name in ("train", "val"):
         (root / "labels" / name).mkdir(parents=True)
@@ -47,6 +48,7 @@ def yolo(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def labelme(tmp_path_factory):
+    """The same as `yolo` in LabelMe's format."""
     root = tmp_path_factory.mktemp("a labelme set") / "set"
     for path, height, width in write_images(root, 6):
         shapes = [{"label": label, "points": outline(*box), "group_id": None, "shape_type": "polygon"}
@@ -59,7 +61,7 @@ def labelme(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=HEIGHTS)
 def model(request, tmp_path_factory):
-    """(name, folder with toy.mindir)."""
+    """(model name, folder with toy.mindir)."""
     from tests import toy_network
 
     kinds = {"faster_rcnn": "ToyDetector", "mask_rcnn": "ToyMaskDetector", "refinedet": "ToyOneStage"}

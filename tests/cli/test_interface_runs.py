@@ -1,4 +1,4 @@
-"""The Python interface as a user calls it: training, evaluation and detection with toy networks, which find quarters of images."""
+"""The Python interface as a user calls it: training, evaluation and detection with toy networks that find quarters of images."""
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +16,7 @@ KINDS = ("onnx", "mindir")
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """model -> the folder with toy.mindir and toy.onnx, and the configuration of both beside them."""
+    """{package: folder with toy.mindir, toy.onnx and toy.yaml, the configuration of both}."""
     from tests.toy_network import ToyDetector, ToyMaskDetector
 
     folders = {}
@@ -49,14 +49,14 @@ def test_detector_finds_every_quarter(package, kind, exported, pictures):
 
 
 def corners_of(boxes) -> list:
-    """[(x1, y1, x2, y2)] of boxes (x, y, width, height), in pixels of a tenth."""
+    """Return [(x1, y1, x2, y2)] of boxes (x, y, width, height), rounded to tenths of a pixel."""
     return [tuple(round(float(side), 1) for side in (x, y, x + w, y + h)) for x, y, w, h in boxes]
 
 
 @pytest.mark.parametrize("package", [faster_rcnn, mask_rcnn])
 def test_views_of_an_image(package, exported, pictures, tmp_path):
-    """The toy finds the quarters of each view, as cat, dog, bird, cat. Of a tile those are left out that touch a border inside the
-    image: what stays are the quarters in the corners of the image."""
+    """The toy finds the quarters of each view, as cat, dog, bird, cat. Tiles lose detections that touch a border inside the image,
+    so only the quarters in the image's corners stay."""
     file, folder = exported[package] / "toy.onnx", pictures / "val2017"
     mirrored = ["dog", "cat", "cat", "bird"]
     for item, size in zip(package.Detector(file, tta="flip")(folder, score_thr=0), SIZES):
@@ -64,7 +64,7 @@ def test_views_of_an_image(package, exported, pictures, tmp_path):
         wanted = sorted([*zip(["cat", "dog", "bird", "cat"], boxes), *zip(mirrored, boxes)])
         found = [tuple(round(side, 1) for side in box) for box in item.boxes.tolist()]
         assert sorted(zip(item.names, found)) == wanted
-        if package is mask_rcnn:    # the left half of a box, in the mirror the right one
+        if package is mask_rcnn:    # a mask covers the left half of its box, a mirrored one the right half
             for mask, name, box in zip(item.masks, item.names, item.boxes):
                 plain = dict(zip(boxes, mirrored))[tuple(round(side, 1) for side in box.tolist())] != name
                 columns = np.flatnonzero(mask.any(0))
@@ -96,9 +96,9 @@ def test_evaluate_gives_the_scores_that_it_writes(exported, pictures, tmp_path, 
     assert (again.figures, again.others["segm"].figures) == (scores.figures, scores.others["segm"].figures)
 
 
-def test_a_run_its_scores_and_its_detections(pictures, tmp_path, toy_interface):
-    """It trains in a thread, as a server does. The run's configuration is found beside its weights. Training does not change
-    where the toy finds objects."""
+def test_a_run_with_its_scores_and_detections(pictures, tmp_path, toy_interface):
+    """Training runs in a thread, as in a server, and does not change where the toy finds objects. Evaluation and detection find the
+    configuration beside the run's weights."""
     keys = {**KEYS, "num_gts": 4, "batch_size": 1, "warmup_step": 0, "epoch_size": 1, "eval_start_epoch": 1, "backend": "mindspore"}
     images, annotations = pictures / "val2017", pictures / "annotations" / "instances_val2017.json"
     data = {"image_dir": images, "anno_path": annotations, "val_image_dir": images, "val_anno_path": annotations}
@@ -114,6 +114,6 @@ def test_a_run_its_scores_and_its_detections(pictures, tmp_path, toy_interface):
     with pytest.raises(faster_rcnn.InputError, match="epoch_size: expected a whole number, got 'many'"):
         faster_rcnn.train(**data, output_path=tmp_path / "none", epoch_size="many")
     other = {**keys, "coco_classes": ["background", "a", "b", "c"]}
-    with pytest.raises(faster_rcnn.InputError, match="none of the classes"):     # utils/ finds this
+    with pytest.raises(faster_rcnn.InputError, match="none of the classes"):     # raised by utils/
         faster_rcnn.train(**data, output_path=tmp_path / "other", **other)
     assert not (tmp_path / "none").exists()

@@ -1,4 +1,4 @@
-"""utils/launch/run.py: the ends that a run on several devices can come to. The program is a few lines without MindSpore."""
+"""utils/launch/run.py: how a run on several devices can end. The program is a few lines without MindSpore."""
 import os
 import signal
 import socket
@@ -41,7 +41,7 @@ if mode != "ends":
 
 @pytest.fixture
 def start(tmp_path):
-    """start(mode, *options) -> the launcher's process, in a folder with a space in its name."""
+    """start(mode, *options) -> the launcher's process, in a folder whose name has a space."""
     folder = tmp_path / "a run"
     folder.mkdir()
     (folder / "program.py").write_text(PROGRAM)
@@ -61,7 +61,7 @@ def wait_for(path, process) -> None:
 
 
 def running(folder) -> list:
-    """Processes that were started in this folder."""
+    """Return the processes that were started in this folder."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -79,27 +79,27 @@ def assert_all_end(folder) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("mode, status, told", [
+@pytest.mark.parametrize("mode, status, message", [
     ("killed", 137, "rank 1 was killed by signal 9 (SIGKILL); all other ranks were stopped"),
     ("fails", 3, "rank 1 ended with status 3; all other ranks were stopped")])
-def test_a_rank_that_fails_ends_all(start, tmp_path, mode, status, told):
+def test_a_rank_that_fails_ends_all(start, tmp_path, mode, status, message):
     out, errors = (process := start(mode)).communicate(timeout=60)
     assert process.returncode == status, errors
     assert "rank 0 has ['one two'] of 2" in out and "rank 1 has" not in out
-    assert told in errors and "    last words" in errors
+    assert message in errors and "    last words" in errors
     assert not running(tmp_path / "a run")
 
 
 def test_a_scheduler_that_fails_ends_all(start, tmp_path):
-    """msrun would wait for the ranks, and they for the scheduler."""
+    """msrun would wait for the ranks, and the ranks for the scheduler."""
     _, errors = (process := start("unscheduled", "--kill_after=2")).communicate(timeout=60)
     assert process.returncode == 1, errors
     assert "the scheduler ended before the ranks; all ranks were stopped" in errors and "    cannot listen" in errors
     assert not running(tmp_path / "a run")
 
 
-def test_asked_to_stop_it_asks_the_ranks(start, tmp_path):
-    """A second start in the same folder keeps the logs of the first."""
+def test_a_request_to_stop_reaches_the_ranks(start, tmp_path):
+    """The logs of an earlier run in the same folder are kept."""
     folder = tmp_path / "a run"
     (folder / "the logs").mkdir()
     (folder / "the logs" / "worker_0.log").write_text("of before")
@@ -115,8 +115,8 @@ def test_asked_to_stop_it_asks_the_ranks(start, tmp_path):
 
 
 @pytest.mark.parametrize("mark", ["ready 1", "the logs/scheduler.log"])
-def test_all_end_where_the_launcher_is_killed(start, tmp_path, mark):
-    """Also while ranks are still being started."""
+def test_all_end_if_the_launcher_is_killed(start, tmp_path, mark):
+    """This also holds while ranks are being started."""
     folder = tmp_path / "a run"
     process = start("waits")
     try:
@@ -130,8 +130,8 @@ def test_all_end_where_the_launcher_is_killed(start, tmp_path, mark):
 
 
 def test_a_node_that_fails_ends_the_others(start, tmp_path):
-    """Both ways round, the second without a word: its launcher is killed. They share a folder of logs, and leave each other's."""
-    for victim, told in ((1, "node 1 ended with status 3"), (0, "node 0 disconnected without a status")):
+    """Either node may fail; node 0 is killed and sends no status. The nodes share a log folder and keep each other's logs."""
+    for victim, message in ((1, "node 1 ended with status 3"), (0, "node 0 disconnected without a status")):
         port = cli.free_port()
         nodes = [start("fails" if victim else "waits", "--local_worker_num=1", f"--node_rank={i}", f"--master_port={port}",
                        f"--log_dir=logs {victim}") for i in (0, 1)]
@@ -141,7 +141,7 @@ def test_a_node_that_fails_ends_the_others(start, tmp_path):
             nodes[0].kill()
         _, errors = nodes[1 - victim].communicate(timeout=60)
         assert nodes[1 - victim].returncode == (3 if victim else 1), errors
-        assert f"{told}; all ranks on this node were stopped" in errors
+        assert f"{message}; all ranks on this node were stopped" in errors
         nodes[victim].communicate(timeout=60)
         assert sorted(path.name for path in (tmp_path / "a run" / f"logs {victim}").iterdir()) == [
             "msrun.log", "msrun_1.log", "scheduler.log", "worker_0.log", "worker_1.log"]
@@ -150,7 +150,7 @@ def test_a_node_that_fails_ends_the_others(start, tmp_path):
     assert_all_end(tmp_path / "a run")
 
 
-@pytest.mark.parametrize("options, told", [
+@pytest.mark.parametrize("options, message", [
     ((), "worker_num and local_worker_num: give at least one"),
     (("--worker_num=2", "--local_worker_num=3"), "worker_num and local_worker_num"),
     (("--worker_num=4", "--local_worker_num=2", "--node_rank=2"), "node_rank: 2 does not fit 4 processes with 2 per node"),
@@ -163,27 +163,27 @@ def test_a_node_that_fails_ends_the_others(start, tmp_path):
     (("--worker_num=2", "--kill_after=nan"), "argument --kill_after: invalid float value: 'nan'"),
     (("--log_dir=/dev/null/x", "--worker_num=2"), "--log_dir: /dev/null"),
 ])
-def test_faults_are_one_line(run_command, one_line, options, told):
-    assert told in one_line(run_command(["python", LAUNCHER, *options, __file__]), "run.py")
+def test_faults_are_one_line(run_command, one_line, options, message):
+    assert message in one_line(run_command(["python", LAUNCHER, *options, __file__]), "run.py")
 
 
-@pytest.mark.parametrize("options, told", [
+@pytest.mark.parametrize("options, message", [
     (("--worker_num=1_0", __file__), "invalid int value: '1_0'"), (("--worker_num=\u0663", __file__), "invalid int value"),
     (("--worker_num=" + "9" * 5000, __file__), "invalid int value: '999"),
     (("--worker_num=2", "--kill_after=1e999", __file__), "invalid float value"),
     (("--worker_num=2", "--show_ranks=\u00b2", __file__), "--show_ranks: expected comma-separated numbers"),
     (("--worker_num=2", "--master_addr=a\n--x", __file__), "--master_addr: expected an IP address or host name, got"),
     (("--worker_num=2", "--", "--x.py"), "no such program: --x.py")])
-def test_values_are_what_they_are_taken_for(tmp_path, monkeypatch, options, told):
-    """Neither int() nor msrun and what it starts take them for something else."""
+def test_values_with_a_second_meaning_are_refused(tmp_path, monkeypatch, options, message):
+    """int() would accept some of them; msrun and what it starts would misread the others."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "--x.py").touch()
     with pytest.raises(cli.LaunchError) as caught:
         cli.parse(options)
-    assert told in str(caught.value) and len(str(caught.value)) < 300
+    assert message in str(caught.value) and len(str(caught.value)) < 300
 
 
-def test_a_log_folder_is_no_option():
+def test_a_log_folder_is_not_taken_for_an_option():
     assert cli.parse(["--worker_num=2", "--log_dir=--follow", "--kill_after=20.", __file__]).log_dir == "./--follow"
 
 
@@ -191,19 +191,19 @@ def test_missing_program(run_command, one_line):
     assert "no such program: nowhere.py" in one_line(run_command(["python", LAUNCHER, "--worker_num=2", "nowhere.py"]), "run.py")
 
 
-@pytest.mark.parametrize("nodes, told", [((), "choose another port, or 0 for a free one"),
-                                         (("--local_worker_num=1",), "choose another port, the same on all nodes")])
-def test_taken_port(run_command, one_line, nodes, told):
+@pytest.mark.parametrize("nodes, message", [((), "choose another port, or 0 for a free one"),
+                                            (("--local_worker_num=1",), "choose another port, the same on all nodes")])
+def test_taken_port(run_command, one_line, nodes, message):
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
         port = taken.getsockname()[1]
         done = run_command(["python", LAUNCHER, "--worker_num=2", *nodes, f"--master_port={port}", __file__])
-    assert f"--master_port: {port} is in use; {told}" in one_line(done, "run.py")
+    assert f"--master_port: {port} is in use; {message}" in one_line(done, "run.py")
 
 
 def test_taken_port_of_several_nodes(monkeypatch):
-    """Also where nobody named it: the other nodes would wait for one that cannot come."""
+    """The default port is checked too; otherwise the other nodes would wait for a node that cannot start."""
     monkeypatch.setattr(cli, "_is_free", lambda port: port != cli.DEFAULT_PORT)
     call = ["--worker_num=2", "--local_worker_num=1", __file__]
     with pytest.raises(cli.LaunchError, match=f"--master_port: {cli.DEFAULT_PORT} is in use"):
@@ -211,8 +211,8 @@ def test_taken_port_of_several_nodes(monkeypatch):
     assert cli.parse(["--node_rank=1", *call]).master_port == cli.DEFAULT_PORT
 
 
-def test_free_port_has_a_free_one_behind_it(monkeypatch):
-    """And is none that Linux hands out to connections, unless it is set up otherwise: from 32768 on."""
+def test_free_port_is_followed_by_a_free_one(monkeypatch):
+    """It lies below Linux's default range for outgoing connections, which starts at 32768."""
     monkeypatch.setattr(cli, "_is_free", lambda port: port % 4 in (1, 2))
     ports = [cli.free_port() for _ in range(50)]
     assert all(port % 4 == 1 and 1024 < port < 32768 - 1 for port in ports) and len(set(ports)) > 1

@@ -1,4 +1,4 @@
-"""The Makefile, with a stand-in for the environment's Python that writes down what it is asked to do."""
+"""The Makefile, run with a fake Python that records its calls."""
 import os
 import shlex
 import shutil
@@ -22,7 +22,7 @@ LINT = ["[-m][ruff][check][.]", "[-m][mypy]", "shellcheck[.ci/run][model/scripts
 
 @pytest.fixture
 def make(repo_dir, run_command, tmp_path):
-    """make(*arguments) -> (CompletedProcess, calls of Python), in a copy of the checkout's scaffolding."""
+    """make(*arguments) -> (CompletedProcess, calls of Python), in a copy of the checkout's build files."""
     if not shutil.which("make"):
         pytest.skip("make is not installed")
     checkout, venv = tmp_path / "a checkout", tmp_path / "an environment"
@@ -73,7 +73,7 @@ def test_targets_pass_their_arguments_on(make, repo_dir):
     cache = f"[-o][cache_dir={make.venv}/pytest_cache]"
     assert make("demo", "MODEL=refinedet", "ARGS=--seed=3")[1] == ["[-m][utils.demo.run][--model][refinedet][--seed=3]"]
     *lint, tests = make("test", "ARGS=-k 'one and two'")[1]
-    assert lint[0] == LINT[0] and sorted(lint) == sorted(LINT)      # mypy runs beside shellcheck
+    assert lint[0] == LINT[0] and sorted(lint) == sorted(LINT)      # mypy and shellcheck run in parallel
     assert tests == f"[-m][pytest]{cache}[--numprocesses][3][--no-loadscope-reorder][tests][-k][one and two]"
     assert make("sync")[1] == ["[tests/sync_copies.py]"]
     assert make("docs", "SITE=a site")[1] == [f"[-m][mkdocs][build][--strict][--site-dir][{make.checkout / 'a site'}]"]
@@ -86,14 +86,14 @@ def test_targets_pass_their_arguments_on(make, repo_dir):
 
 # -------------------------------------------------------------------------------------------- .pre-commit-config.yaml
 
-# What a hook finds fault with, in an empty checkout: its id -> (file, text).
+# A fault that each hook finds in an empty checkout: hook id -> (file, text).
 FAULTS = {"ruff": ("utils/unused.py", "import os\n"), "mypy": ("utils/untyped.py", "def area(box):\n    return box\n"),
           "shellcheck": ("docker/unquoted.sh", "#!/bin/bash\nls $1\n"),
           "copies": ("mask_rcnn/drifted.py", "# Same as faster_rcnn/original.py\nDRIFTED = True\n")}
 
 
 def hooks(repo_dir) -> dict:
-    """{id: hook}; all run on this machine, without a download."""
+    """Return {id: hook}; every hook runs on this machine, without a download."""
     content = yaml.safe_load((repo_dir / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     (repository,) = content["repos"]
     assert repository["repo"] == "local"
@@ -114,7 +114,7 @@ def test_pre_commit_runs_every_check_of_lint_and_compares_the_copies(make, repo_
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_hook_fails_on_a_fault(repo_dir, run_command, tmp_path, name):
-    """With the programs of this environment, in .venv of a checkout."""
+    """The hook runs this environment's programs, as .venv of a checkout."""
     if not all(shutil.which(program, path=str(Path(sys.prefix) / "bin")) for program in ("mypy", "shellcheck")):
         pytest.skip("requirements-dev.txt is not installed in this environment")
     for path in (".ci/run", "pyproject.toml", "tests/sync_copies.py"):
@@ -135,7 +135,7 @@ def test_a_hook_fails_on_a_fault(repo_dir, run_command, tmp_path, name):
     assert faulty.returncode == 1 and Path(path).name in faulty.stdout, faulty.stdout + faulty.stderr
 
 
-def test_a_failure_is_the_status_of_make(make):
+def test_make_fails_if_a_check_fails(make):
     make("venv")
     done, calls = make("test", RUFF_STATUS="1")
     assert done.returncode != 0
@@ -159,7 +159,7 @@ def test_a_python_without_mindspore_wheels_is_refused(make, tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="packages are installed by root")
 @pytest.mark.parametrize("missing", ["cmake", "c++", "ip", "chromium", ""])
 def test_continuous_integration_has_what_the_tests_need(repo_dir, run_command, tmp_path, missing):
-    """A stand-in for apt-get is asked for the packages where a program is not there."""
+    """If a program is missing, .ci/run asks apt-get (a fake here) for the packages."""
     if not missing and not all(Path("/usr/include", name).is_file() for name in ("jpeglib.h", "png.h")):
         pytest.skip("libjpeg and libpng are not here to be found")
     for name in {"cmake", "c++", "ip", "chromium", "apt-get", "make"} - {missing}:

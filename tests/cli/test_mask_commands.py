@@ -1,4 +1,4 @@
-"""The commands of mask_rcnn, in what masks add to those of faster_rcnn. Networks are toys: see test_eval_infer.py."""
+"""The commands of mask_rcnn: what masks add to those of faster_rcnn. Networks are toys: see test_eval_infer.py."""
 import json
 import re
 import sys
@@ -16,12 +16,12 @@ SEGM = (0.319545, 0.562288, 0.298927, 0.387374, 0.310183, 0.326934,
 TABLES = ["Evaluate annotation type *bbox*", "Evaluate annotation type *segm*"]
 OPTIONS = {"num_classes": 4, "coco_classes": "[background, cat, dog, bird]", "img_height": 96, "img_width": 128,
            "device_target": "CPU", "num_parallel_workers": 1}
-GROWTH_MB = 25      # between two moments of a run; one mask a picture, kept as pixels, would take 49
+GROWTH_MB = 25      # from 50 to 200 images; keeping one mask per image as pixels would take 49
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """Folder with toy.mindir and toy.onnx, for one picture of 96 x 128."""
+    """Folder with toy.mindir and toy.onnx, for one image of 96 x 128."""
     from tests.toy_network import ToyMaskDetector
 
     return export_toy(ToyMaskDetector(4), tmp_path_factory.mktemp("export"), tmp_path_factory.mktemp("toy net"))
@@ -38,13 +38,13 @@ def call(run_command, repo_dir, tmp_path):
 
 
 def masks_of(height: int, width: int) -> list:
-    """The left halves of a picture's quarters."""
+    """Return the masks of the left halves of an image's quarters."""
     return [mask_utils.decode(mask_utils.frPyObjects([left_half(*box)], height, width))[..., 0] for box in
             quarters(height, width)]
 
 
 def assert_masks(results, sizes) -> None:
-    """Four results a picture, with the left halves of its quarters; a column of pixels on either side may be rounded."""
+    """Each image has four results, with the left halves of its quarters as masks; a pixel column on either side may be rounded."""
     wanted = [(size, mask) for size in sizes for mask in masks_of(*size)]
     assert len(results) == len(wanted)
     for result, (size, mask) in zip(results, wanted):
@@ -105,15 +105,15 @@ def test_infer_writes_and_draws_masks(call, toy, pictures, tmp_path):
     for onnx, mindir in zip(*found):
         assert onnx.pop("score") == pytest.approx(mindir.pop("score"), abs=1e-6)
         assert onnx == mindir
-    for path, size in zip(sorted((pictures / "val2017").iterdir()), SIZES[:2]):     # the third lies under its labels
+    for path, size in zip(sorted((pictures / "val2017").iterdir()), SIZES[:2]):     # labels cover the third
         before, after = cv2.imread(str(path)), cv2.imread(str(tmp_path / "out put" / "drawn" / path.name))
         for i, mask in enumerate(masks_of(*size)):
             tinted = 0.55 * before + 0.45 * np.array(colour_of(i))
-            as_tinted = (np.abs(after - tinted) < 1.5).all(-1)      # not so under lines and labels
+            as_tinted = (np.abs(after - tinted) < 1.5).all(-1)      # not under lines and labels
             assert as_tinted[mask == 1].mean() > 0.4 and as_tinted[mask == 0].mean() < 0.02
 
 
-def test_memory_of_infer_does_not_grow_with_the_pictures(toy, run_command, repo_dir, tmp_path):
+def test_memory_of_infer_does_not_grow_with_the_images(toy, run_command, repo_dir, tmp_path):
     (tmp_path / "in").mkdir()
     rng = np.random.default_rng(0)
     for i in range(200):
@@ -135,7 +135,7 @@ def test_a_network_without_masks_is_refused(call, pictures, tmp_path, one_line, 
 
     toy = export_toy(ToyDetector(4), tmp_path_factory.mktemp("export"), tmp_path_factory.mktemp("boxes alone"))
     result = call("infer", onnx_path=toy / "toy.onnx", input=pictures / "val2017", **OPTIONS)
-    result.stderr = result.stderr.splitlines()[-1]      # after the line of the progress
+    result.stderr = result.stderr.splitlines()[-1]      # the progress line comes first
     assert "has 4 outputs, expected boxes, scores, labels, valid, masks" in one_line(result, "infer.py")
 
 
@@ -149,8 +149,8 @@ def test_faults_are_one_line(call, one_line, script, options, message):
     assert one_line(call(script, **options), f"{script}.py") == f"{script}.py: error: {message}"
 
 
-def test_the_probe_of_memory_sees_growth(run_command, repo_dir, tmp_path):
-    """What test_memory_of_infer_does_not_grow_with_the_pictures measures with."""
+def test_the_memory_probe_sees_growth(run_command, repo_dir, tmp_path):
+    """test_memory_of_infer_does_not_grow_with_the_images measures with this probe."""
     code = ("import sys; sys.path.insert(0, sys.argv[1]); from tests.infer_memory import resident_mb; import numpy as np; "
             "before = resident_mb(); kept = np.ones(50_000_000, np.uint8); print(resident_mb() - before)")
     result = run_command([sys.executable, "-c", code, repo_dir], cwd=tmp_path)

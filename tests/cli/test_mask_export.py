@@ -1,4 +1,4 @@
-"""export.py of mask_rcnn: each exported file gives the same masks as the checkpoint; and the hub's entry."""
+"""export.py of mask_rcnn: each exported file gives the same masks as the checkpoint; and the hub entry."""
 import json
 
 import cv2
@@ -13,9 +13,9 @@ from tests.kept_graph import keep_exported
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Folder with small.ckpt, a detector of random weights for 64 x 96, its small.yaml, and pictures in in/.
+    """Folder with small.ckpt, a detector with random weights for 64 x 96, its small.yaml, and images in in/.
 
-    Under mindspore-lab's rules, which take other operators than the defaults; those are exported with Faster R-CNN.
+    It has mindspore-lab's convention, whose operators differ from the defaults. Faster R-CNN's tests export the defaults.
     """
     import mindspore as ms
 
@@ -30,7 +30,7 @@ def model(tmp_path_factory):
     rng = np.random.default_rng(6)
     logits = net.rcnn_mask.logits.weight
     weight = rng.standard_normal(logits.shape).astype(np.float32)
-    logits.set_data(ms.Tensor(weight - weight.mean(1, keepdims=True)))      # masks with insides and outsides
+    logits.set_data(ms.Tensor(weight - weight.mean(1, keepdims=True)))      # masks with foreground and background
     ms.save_checkpoint(net, str(folder / "small.ckpt"))
     save_config(config, folder / "small.yaml")
     (folder / "in").mkdir()
@@ -58,14 +58,14 @@ def wanted(model, call):
     found = json.loads((model / "out" / "detections.json").read_text())
     areas = [mask_utils.area(r["segmentation"]) / (r["bbox"][2] * r["bbox"][3]) for r in found]
     assert {r["file_name"] for r in found} == {"wide.png", "high.png"} and len(found) > 5
-    assert 0.2 < min(areas) <= max(areas) < 0.8      # neither empty nor mere boxes
+    assert 0.2 < min(areas) <= max(areas) < 0.8      # neither empty nor full
     return found
 
 
 @pytest.mark.parametrize("file_format", ["MINDIR", "ONNX"])
 def test_the_ten_lines_find_what_infer_finds(model, call, run_command, wanted, file_format):
-    told = call("export", ckpt_file=model / "small.ckpt", file_format=file_format, file_name=model / "net")
-    assert "outputs boxes, scores, labels, valid, masks" in told
+    output = call("export", ckpt_file=model / "small.ckpt", file_format=file_format, file_name=model / "net")
+    assert "outputs boxes, scores, labels, valid, masks" in output
     files = [model / f"net.{file_format.lower()}"]
     if file_format == "ONNX":
         keep_exported("mask_rcnn", load_config(model / "small.yaml"), model / "small.ckpt", *files)
@@ -76,7 +76,7 @@ def test_the_ten_lines_find_what_infer_finds(model, call, run_command, wanted, f
         ten_lines.assert_same(results, wanted, ["background", "disc", "box", "bar"])
 
 
-def test_hub_makes_the_network_that_its_keys_describe(run_command, repo_dir, model):
+def test_hub_builds_the_network_that_its_keys_describe(run_command, repo_dir, model):
     code = ("import sys; sys.path.insert(0, sys.argv[1]); import mindspore_hub_conf as hub\n"
             "net = hub.create_network('maskrcnn_resnet50', config_path=sys.argv[2], rcnn_mask_out_channels=24)\n"
             "shapes = {param.name: param.shape for param in net.get_parameters()}\n"

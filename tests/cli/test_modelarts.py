@@ -1,4 +1,4 @@
-"""Commands as ModelArts jobs against a S3 server on this machine: what is fetched, run, sent, and with which status."""
+"""Commands as ModelArts jobs against a local S3 server: what is downloaded, run and uploaded, and the exit status."""
 import io
 import json
 import os
@@ -17,7 +17,7 @@ from tests import commands
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = ROOT / "tests" / "job_command.py"
 TOY = ROOT / "tests" / "toy_train.py"
-# Of another job, or of a launcher that the tests themselves run under.
+# Variables of another job, or of a launcher that runs these tests.
 UNSET = ("RANK_TABLE_FILE", "RANK_ID", "RANK_SIZE", "DEVICE_ID", "ASCEND_DEVICE_ID", "MS_ROLE", "MS_WORKER_NUM", "MA_NUM_GPUS",
          "MA_NUM_HOSTS", "VC_WORKER_HOSTS", "VC_TASK_INDEX", "OMPI_COMM_WORLD_SIZE", "MODELARTS_JOB_COMMAND")
 
@@ -33,7 +33,7 @@ def zip_folder(folder: Path) -> bytes:
 
 @pytest.fixture
 def job(bucket, coco, tmp_path):
-    """job(*flags, **environment): the words of a job's command and its environment; data and weights are in the bucket."""
+    """job(*flags, **environment) -> arguments of commands.run or Popen for a job; data and weights are in the bucket."""
     client, name = bucket
     content = zip_folder(coco)
     client.put_object(Bucket=name, Key="sets/data.zip", Body=content)
@@ -52,7 +52,7 @@ def job(bucket, coco, tmp_path):
 
 @pytest.fixture
 def sent(bucket):
-    """sent() -> {name: bytes} of what is in train_url."""
+    """sent() -> {name: bytes} of the files in train_url."""
     client, name = bucket
 
     def read():
@@ -77,11 +77,11 @@ def last_line(done, program="job_command.py"):
 # ------------------------------------------------------------------------------------------------ a stand-in command
 
 
-def test_paths_of_what_was_fetched(job, sent, tmp_path, bucket):
+def test_paths_of_the_downloads(job, sent, tmp_path, bucket):
     done = run(job(f"--checkpoint_url=s3://{bucket[1]}/weights"), 0)
     assert "data_url: 1 files, " in done.stderr
     files = sent()
-    assert list(files) == ["loss_0.log"]       # the conversion of the data is no result
+    assert list(files) == ["loss_0.log"]       # the converted data is not a result
     seen = json.loads(files["loss_0.log"])
     assert seen["coco_root"] == str(tmp_path / "cache" / "data" / "my set")
     assert seen["pre_trained"] == str(tmp_path / "cache" / "weights" / "backbone.ckpt")
@@ -104,7 +104,7 @@ def test_interrupted(job, sent, tmp_path, number):
 
 
 def test_killed(job, tmp_path):
-    """The command does not stay behind."""
+    """The command does not outlive its job."""
     process = start_waiting(job, tmp_path)
     process.kill()
     process.communicate(timeout=60)
@@ -128,16 +128,16 @@ def wait_for(condition, process):
     time.sleep(0.1)
 
 
-def test_addresses_are_looked_at_first(job, tmp_path, bucket):
-    told = last_line(run(job("--train_url=s3://no-such-bucket/x"), 2))
-    assert "train_url: s3://no-such-bucket/x: " in told
+def test_addresses_are_checked_first(job, tmp_path, bucket):
+    line = last_line(run(job("--train_url=s3://no-such-bucket/x"), 2))
+    assert "train_url: s3://no-such-bucket/x: " in line
     assert not (tmp_path / "cache").exists()
-    told = last_line(run(job(f"--data_url=s3://{bucket[1]}/set"), 2))
-    assert told.endswith(f"data_url: s3://{bucket[1]}/set holds no files")
+    line = last_line(run(job(f"--data_url=s3://{bucket[1]}/set"), 2))
+    assert line.endswith(f"data_url: s3://{bucket[1]}/set holds no files")
 
 
 def test_train_url_that_goes_away(bucket, job, tmp_path):
-    """The status stays that of the command."""
+    """The exit status is still the command's."""
     client, name = bucket
     client.create_bucket(Bucket=f"{name}-out")
     process = start_waiting(job, tmp_path, f"--train_url=s3://{name}-out/x")
@@ -149,7 +149,7 @@ def test_train_url_that_goes_away(bucket, job, tmp_path):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_rank_table(job, sent, rank):
-    """One process per card: the first sends all, the others their own logs."""
+    """One process per card: rank 0 sends all results, the others only their logs."""
     environment = {"RANK_TABLE_FILE": "table.json", "RANK_SIZE": "2", "RANK_ID": str(rank), "ASCEND_DEVICE_ID": str(rank + 4)}
     words = job("--distribute=True", **environment)
     Path(words["cwd"], "out put").mkdir()
@@ -181,7 +181,7 @@ FLAGS = ("--num_classes=4", "--coco_classes=[background, thing 1, thing 2, thing
 
 
 def test_training(job, sent):
-    """From a zip file in a bucket to results in the bucket, and so also where training fails; the data is fetched once."""
+    """A zip file in the bucket becomes results in the bucket, also if training fails; the data is downloaded once."""
     done = run(job(*FLAGS, "--base_lr=0.002", script=TOY), 0)
     assert "last.ckpt" in done.stderr
     files = sent()
@@ -196,10 +196,10 @@ def test_training(job, sent):
 
 
 def test_evaluation(job, sent, coco, bucket):
-    """Of a file of detections, which needs no network."""
-    truth = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
+    """A file of detections is scored without a network."""
+    ground_truth = json.loads((coco / "annotations" / "instances_val2017.json").read_text())
     found = [{"image_id": item["image_id"], "category_id": item["category_id"], "bbox": item["bbox"], "score": 1.0}
-             for item in truth["annotations"]]
+             for item in ground_truth["annotations"]]
     bucket[0].put_object(Bucket=bucket[1], Key="sets/found.json", Body=json.dumps(found).encode())
     run(job("--detections=found.json", *FLAGS[:2], script=ROOT / "faster_rcnn" / "eval.py"), 0)
     files = sent()
@@ -211,7 +211,7 @@ def test_evaluation(job, sent, coco, bucket):
     ("faster_rcnn", "train"), ("faster_rcnn", "eval"), ("faster_rcnn", "export"), ("faster_rcnn", "infer"), ("mask_rcnn", "train"),
     ("refinedet", "train")])
 def test_every_command_is_a_job(bucket, tmp_path, run_command, model, script):
-    """Here up to the weights: two are there, and the key of just this command is to name one."""
+    """The job stops at the weights: the bucket holds two, and the message names this command's key."""
     for name in ("a", "b"):
         bucket[0].put_object(Bucket=bucket[1], Key=f"weights/{name}.ckpt", Body=b"w")
     done = run_command(["python", ROOT / model / f"{script}.py", "--enable_modelarts=True", f"--load_path={tmp_path / 'w'}",
@@ -223,13 +223,13 @@ def test_every_command_is_a_job(bucket, tmp_path, run_command, model, script):
 
 
 def test_code_directory_without_utils(tmp_path, run_command, one_line):
-    """It says so before anything is fetched; with a copy of utils/ inside it goes on."""
+    """The command reports this before any download; with a copy of utils/ inside, it continues."""
     shutil.copytree(ROOT / "faster_rcnn", tmp_path / "faster_rcnn", ignore=shutil.ignore_patterns("output", "__pycache__"))
     words = ["python", tmp_path / "faster_rcnn" / "train.py", "--enable_modelarts=True", f"--data_url={tmp_path / 'none'}",
              f"--data_path={tmp_path / 'cache'}"]
     environment = dict.fromkeys((*UNSET, "PYTHONPATH"))
-    told = one_line(run_command(words, cwd=tmp_path, env=environment), "train.py")
-    assert told.endswith("utils/mindrecord is not in the code directory; upload utils/ too, inside faster_rcnn/ or beside it")
+    line = one_line(run_command(words, cwd=tmp_path, env=environment), "train.py")
+    assert line.endswith("utils/mindrecord is not in the code directory; upload utils/ too, inside faster_rcnn/ or beside it")
     shutil.copytree(ROOT / "utils", tmp_path / "faster_rcnn" / "utils")
-    told = one_line(run_command(words, cwd=tmp_path, env=environment), "train.py")
-    assert told.endswith(f"data_url: no such file or folder: {tmp_path / 'none'}")
+    line = one_line(run_command(words, cwd=tmp_path, env=environment), "train.py")
+    assert line.endswith(f"data_url: no such file or folder: {tmp_path / 'none'}")

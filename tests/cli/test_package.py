@@ -1,4 +1,4 @@
-"""The package: what the wheel holds, and that it works installed, from a folder elsewhere; also `pip install -e .`."""
+"""The package: what the wheel holds, and that it works when installed, from another folder; also `pip install -e .`."""
 import shutil
 import subprocess
 import sys
@@ -12,7 +12,7 @@ import pytest
 from tests.sync_copies import find_files
 
 MODELS = {"faster_rcnn": "faster-rcnn", "mask_rcnn": "mask-rcnn", "refinedet": "refinedet"}
-# The commands are files of the trunk but for these two: of each model's own keys, and of its own names of weights.
+# The models share all commands except these two, which depend on a model's config keys and weight names.
 OWN = ("train", "convert")
 COMMANDS = {"faster_rcnn": (*OWN, "eval", "infer", "export", "check", "convert-data", "postprocess"), "mask_rcnn": OWN,
             "refinedet": OWN}
@@ -40,7 +40,7 @@ def run(*words, cwd, status=0) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def source(repo_dir, tmp_path_factory):
-    """A copy of what the package is made of: setuptools writes beside it."""
+    """A copy of the package's sources, because setuptools writes beside them."""
     folder = tmp_path_factory.mktemp("a source")
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "requirements.txt"):
         shutil.copy(repo_dir / name, folder)
@@ -51,7 +51,7 @@ def source(repo_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wheel(source, tmp_path_factory):
-    """Built from the sdist, so that this is whole too."""
+    """The wheel, built from the sdist, so that the sdist must be complete too."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ".", cwd=source)
     (file,) = folder.glob("*.whl")
@@ -60,7 +60,7 @@ def wheel(source, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """environment(what to install) -> the bin/ of a new virtual environment, with the packages of this one besides."""
+    """environment(*what to install) -> bin/ of a new virtual environment that also sees this environment's packages."""
     def make(*install) -> Path:
         folder = tmp_path_factory.mktemp("environment") / "v"
         run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
@@ -99,12 +99,12 @@ def test_the_commands_of_the_wheel(installed, pictures, tmp_path):
     for model, program in MODELS.items():
         assert f"usage: {program} COMMAND" in run(installed / program, "--help", cwd=tmp_path).stdout
         for command in COMMANDS[model]:
-            told = run(installed / program, command, "--help", cwd=tmp_path).stdout
-            assert told.startswith("usage: ") and "--help" in told, (model, command)
-        told = run(installed / program, "trian", cwd=tmp_path, status=2).stderr
-        assert told.startswith(f"{program}: error: unknown command 'trian'") and told.count("\n") == 1
-    told = run(installed / "refinedet", "train", "--nope", cwd=tmp_path, status=2).stderr
-    assert told == "train.py: error: --nope: unknown key\n"
+            output = run(installed / program, command, "--help", cwd=tmp_path).stdout
+            assert output.startswith("usage: ") and "--help" in output, (model, command)
+        output = run(installed / program, "trian", cwd=tmp_path, status=2).stderr
+        assert output.startswith(f"{program}: error: unknown command 'trian'") and output.count("\n") == 1
+    output = run(installed / "refinedet", "train", "--nope", cwd=tmp_path, status=2).stderr
+    assert output == "train.py: error: --nope: unknown key\n"
     checked = run(installed / "mask-rcnn", "check", "--source=coco", f"--image_dir={pictures / 'val2017'}",
                   f"--anno_path={pictures / 'annotations' / 'instances_val2017.json'}", "--masks", cwd=tmp_path)
     assert checked.stdout.startswith("images: 3 usable of 3") and "problems: none" in checked.stdout
@@ -112,7 +112,7 @@ def test_the_commands_of_the_wheel(installed, pictures, tmp_path):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A narrow network with its configuration, which the wheel must build."""
+    """Checkpoint of a narrow network, with its configuration beside it."""
     import mindspore as ms
 
     from faster_rcnn.src.model_utils.config import save_config

@@ -1,4 +1,4 @@
-"""Several processes on the CPU compute what one does: weights after training, detections and AP, going on after an end."""
+"""Several processes on the CPU match a single one: weights after training, detections and AP, and resumed runs."""
 import json
 import os
 import re
@@ -30,23 +30,23 @@ def run(arguments, cwd, status=0):
 # ---- the narrow networks
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory):
-    """The folder into which two ranks wrote what rank_steps.py computes."""
+def two_ranks(tmp_path_factory):
+    """The folder where two ranks wrote the results of rank_steps.py."""
     folder = tmp_path_factory.mktemp("two ranks")
     run([*LAUNCH, f"--log_dir={folder / 'log'}", ROOT / "tests" / "rank_steps.py", folder], folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def told(of_two):
-    return [json.loads((of_two / f"told_{rank}.json").read_text()) for rank in (0, 1)]
+def reports(two_ranks):
+    return [json.loads((two_ranks / f"told_{rank}.json").read_text()) for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("model", rank_steps.MODELS)
-def test_two_ranks_train_as_one_process_with_both_pictures(of_two, model):
-    """Two steps on pictures that differ in how many anchors and boxes count, compiled there, and here operator by operator."""
+def test_two_ranks_train_as_one_process_with_both_images(two_ranks, model):
+    """The images differ in how many anchors and boxes count. The ranks ran compiled; this process runs eagerly."""
     whole = rank_steps.train(model)
-    ranks = [np.load(of_two / f"{model}_{rank}.npz") for rank in (0, 1)]
+    ranks = [np.load(two_ranks / f"{model}_{rank}.npz") for rank in (0, 1)]
     names = [name for name in whole if not name.startswith("first.")]
     squares = np.zeros(2)
     for name in names:
@@ -58,51 +58,51 @@ def test_two_ranks_train_as_one_process_with_both_pictures(of_two, model):
     assert np.sqrt(squares[0] / squares[1]) < 1e-5
 
 
-def test_norms_on_batch_statistics_train_as_one_process_with_the_whole_batch(of_two):
-    """Weights, running statistics and losses of two ranks with two images each are those of one with four."""
+def test_norms_on_batch_statistics_train_as_one_process_with_the_whole_batch(two_ranks):
+    """Two ranks with two images each get the weights, running statistics and losses of one process with four."""
     whole = rank_steps.norms()
     for rank in (0, 1):
-        got = np.load(of_two / f"norms_{rank}.npz")
+        got = np.load(two_ranks / f"norms_{rank}.npz")
         assert set(got) == set(whole)
         for name in whole:
             np.testing.assert_allclose(got[name], whole[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_learnt_statistics_become_the_mean(told):
-    assert [rank["statistics"] for rank in told] == [[[0.5, 2.0], [5.0], [gamma]] for gamma in (1.0, 2.0)]
+def test_learnt_statistics_are_averaged(reports):
+    assert [rank["statistics"] for rank in reports] == [[[0.5, 2.0], [5.0], [gamma]] for gamma in (1.0, 2.0)]
 
 
-def test_ranks_tell_each_other(told):
-    for rank in told:
+def test_ranks_exchange_values(reports):
+    for rank in reports:
         assert rank["texts"] == ["", "xxxxx"]
         assert rank["big"] == [[3_000_001, 0, 0], [3_000_001, 1, 1]]
         assert rank["result"] == {"rank": 0, "of": 0.1 + 0.2}
-    assert [rank["done here"] for rank in told] == [1, 0]
-    assert told[0]["begun"] < 1.4 < told[1]["begun"]        # once the first was done
+    assert [rank["done here"] for rank in reports] == [1, 0]
+    assert reports[0]["begun"] < 1.4 < reports[1]["begun"]        # rank 1 begins once rank 0 is done
 
 
-def test_the_failure_of_the_first_is_that_of_all_at_once(told):
-    first, second = told
+def test_a_failure_of_rank_0_fails_all_at_once(reports):
+    first, second = reports
     assert first["fails"][:2] == ["ZeroDivisionError", "division by zero"]
     assert second["fails"][:2] == ["InputError", "conversion: rank 0 failed: division by zero"]
     assert first["too long"][:2] == ["InputError", "conversion: not done after 0.5 s (data_timeout)"]
     assert second["too long"][1] == "conversion: rank 0 failed: conversion: not done after 0.5 s (data_timeout)"
     assert first["no JSON"][0] == "TypeError" and "not JSON serializable" in second["no JSON"][1]
-    assert max(rank[name][2] for rank in told for name in ("fails", "too long", "no JSON")) < 20
+    assert max(rank[name][2] for rank in reports for name in ("fails", "too long", "no JSON")) < 20
 
 
 # ---- train.py with a toy network
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
-    """command(output, *flags, ranks=1) -> arguments of a run with 4 pictures a step, 2 steps an epoch, 3 pictures to evaluate."""
+    """command(output, *flags, ranks=1) -> command line of a run: 4 images per step, 2 steps per epoch, 3 images to evaluate."""
     root = toy_data.write_noise(tmp_path_factory.mktemp("coco root"))
     path = root / "annotations" / "instances_val2017.json"
-    truth = json.loads(path.read_text())
-    truth["annotations"] = [{"id": 4 * i + k + 1, "image_id": 10 + i, "category_id": category, "bbox": box, "iscrowd": 0,
-                             "area": box[2] * box[3]} for i in range(3)
-                            for k, (box, category) in enumerate(zip(toy_data.quarters(48, 64), (1, 2, 3, 2)))]
-    path.write_text(json.dumps(truth))
+    content = json.loads(path.read_text())
+    content["annotations"] = [{"id": 4 * i + k + 1, "image_id": 10 + i, "category_id": category, "bbox": box, "iscrowd": 0,
+                               "area": box[2] * box[3]} for i in range(3)
+                              for k, (box, category) in enumerate(zip(toy_data.quarters(48, 64), (1, 2, 3, 2)))]
+    path.write_text(json.dumps(content))
     config = root / "toy.yaml"
     config.write_text("num_classes: 4\ncoco_classes: [background, thing 1, thing 2, thing 3]\nimg_width: 64\nimg_height: 64\n"
                       "num_gts: 4\ntest_batch_size: 1\nepoch_size: 4\nlog_interval: 1\nwarmup_step: 2\n"
@@ -119,7 +119,7 @@ def command(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(command, tmp_path_factory):
-    """The output folder of a run on two ranks."""
+    """The output folder of an uninterrupted run on two ranks."""
     output = tmp_path_factory.mktemp("undisturbed run")
     run(command(output, ranks=2), output)
     return output
@@ -136,7 +136,7 @@ def rows(output, kind) -> list:
 
 @pytest.mark.parametrize("flags", [(), ("--accumulate_steps=2", "--batch_size=2")], ids=["one batch", "accumulated"])
 def test_a_run_on_two_ranks_equals_one_of_one(command, undisturbed, tmp_path, flags):
-    """Sharded data, noise, losses, weights and averages, and the AP of 3 pictures, which 2 does not divide."""
+    """Data, noise, losses, weights, weight averages and AP are equal, although the 3 images do not divide among 2 ranks."""
     run(command(tmp_path / "one", *flags), tmp_path)
     one, two = state(tmp_path / "one"), state(undisturbed)
     assert one.keys() == two.keys() and any(name.startswith("ema.") for name in one)
@@ -154,7 +154,7 @@ def test_a_run_on_two_ranks_equals_one_of_one(command, undisturbed, tmp_path, fl
 
 
 def started(arguments, output, lines):
-    """A run of which the log has so many lines."""
+    """Start a run and wait until its log has this many lines."""
     output.mkdir(exist_ok=True)
     process = subprocess.Popen(arguments, cwd=output, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                text=True)
@@ -167,7 +167,7 @@ def started(arguments, output, lines):
 
 
 def members(output) -> dict:
-    """Rank -> its process, of a run that writes to `output`; "scheduler" is none."""
+    """Return {rank: process} of a run that writes to `output`; other processes have their role and pid as the key."""
     found = {}
     for process in psutil.process_iter():
         try:
@@ -179,8 +179,8 @@ def members(output) -> dict:
     return found
 
 
-def test_ends_on_the_way_change_nothing(command, undisturbed, tmp_path):
-    """One rank is asked to stop, then one is killed in the middle of an epoch: with --resume=auto it comes to the same weights."""
+def test_interruptions_change_nothing(command, undisturbed, tmp_path):
+    """One rank is asked to stop, then one is killed mid-epoch: with --resume=auto the run ends with the same weights."""
     output = tmp_path / "run"
     flags = ("--resume=auto", "--toy_delay=0.4", "--save_checkpoint_steps=1")
     process = started(command(output, *flags, ranks=2), output, 1)
@@ -201,8 +201,8 @@ def test_ends_on_the_way_change_nothing(command, undisturbed, tmp_path):
     done = len((output / "loss_0.log").read_text().splitlines())
 
     run(command(output, "--resume=auto", "--save_checkpoint_steps=1", ranks=2), tmp_path)
-    goes_on = re.search(r"continuing after step (\d+)", (output / "log" / "worker_0.log").read_text())
-    assert steps < int(goes_on[1]) <= done < 8
+    resumed = re.search(r"continuing after step (\d+)", (output / "log" / "worker_0.log").read_text())
+    assert steps < int(resumed[1]) <= done < 8
     whole, parts = state(undisturbed), state(output)
     assert whole.keys() == parts.keys()
     for name, value in whole.items():
@@ -217,7 +217,7 @@ def test_without_distribute_nothing_is_done_twice(command, tmp_path):
 # ---- eval.py
 
 def test_evaluation_on_two_ranks_finds_the_same(compiled, pictures, tmp_path):
-    """3 pictures in batches of 2 and of 1, boxes and masks."""
+    """3 images, in batches of 2 and of 1, with boxes and masks."""
     plain = tmp_path / "plain"
     plain.mkdir()
     toy_data.export_toy(toy_network.ToyMaskDetector(4), plain, tmp_path)

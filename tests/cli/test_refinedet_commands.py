@@ -1,4 +1,4 @@
-"""The commands of refinedet, in what differs from faster_rcnn: flags and log of the old zoo, and two kinds of exports."""
+"""The commands of refinedet: what differs from faster_rcnn, such as the old zoo's flags and log, and two kinds of exports."""
 import functools
 import json
 import re
@@ -58,11 +58,11 @@ def test_faults_are_one_line(run_command, repo_dir, tmp_path, one_line, script, 
     assert one_line(result, f"{script}.py") == f"{script}.py: error: {message}"
 
 
-# export.py, and infer.py and eval.py with its files
+# export.py, and infer.py and eval.py on its files
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Folder with narrow.ckpt, its narrow.yaml, and pictures in in/."""
+    """Folder with narrow.ckpt, its narrow.yaml, and images in in/."""
     import mindspore as ms
 
     from refinedet.src.model_utils.config import save_config
@@ -93,6 +93,7 @@ def call(model, run_command, repo_dir):
 
 @pytest.fixture(scope="module")
 def inputs(model):
+    """[(image (1, 3, H, W), image_info (1, 6))] of the images in in/."""
     from refinedet.src.model_utils.data.loading import build_preprocess
     from tests.narrow_refinedet import narrow_config
 
@@ -132,8 +133,8 @@ def test_evaluation_ends_as_in_the_old_zoo(run_command, repo_dir, data_dir, tmp_
 def test_exported_networks_give_the_same_detections(model, exported, inputs, wanted, file_format, key, with_nms):
     from tests.narrow_refinedet import narrow_config
 
-    file, told = exported(file_format, with_nms)
-    assert told.endswith(f"outputs boxes, scores{', labels, valid' if with_nms else ''}\n")
+    file, output = exported(file_format, with_nms)
+    assert output.endswith(f"outputs boxes, scores{', labels, valid' if with_nms else ''}\n")
     assert_same(detect(inputs, narrow_config(**{key: str(file)})), wanted)
     if file_format == "ONNX" and with_nms:
         config = narrow_config(checkpoint_path=str(model / "narrow.ckpt"), backend="onnxruntime")
@@ -144,12 +145,12 @@ def test_exported_networks_give_the_same_detections(model, exported, inputs, wan
 
 @pytest.fixture(scope="module")
 def exported(model, call):
-    """exported(file_format, with_nms) -> (file, what export.py says); each is exported once."""
+    """exported(file_format, with_nms) -> (file, stdout of export.py); each combination is exported once."""
     @functools.cache
     def export(file_format, with_nms):
         name = f"net {with_nms}"
-        told = call("export", ckpt_file=model / "narrow.ckpt", file_format=file_format, file_name=model / name, with_nms=with_nms)
-        return model / f"{name}.{file_format.lower()}", told
+        output = call("export", ckpt_file=model / "narrow.ckpt", file_format=file_format, file_name=model / name, with_nms=with_nms)
+        return model / f"{name}.{file_format.lower()}", output
 
     return export
 
@@ -176,8 +177,8 @@ def assert_same(found, wanted):
         np.testing.assert_allclose(got[0][valid], want[0][valid], atol=0.01)
 
 
-def test_the_file_without_nms_is_what_programs_are_told(exported, inputs):
-    """Boxes and scores of every anchor, in one file that needs no image_info, as onnxruntime alone sees it."""
+def test_the_file_without_nms_has_the_documented_outputs(exported, inputs):
+    """The file needs no image_info and gives boxes and scores of every anchor, in plain onnxruntime."""
     import mindspore as ms
     import onnxruntime
 
@@ -202,7 +203,7 @@ def test_infer_writes_what_it_finds(model, call, compiled):
 
 
 def test_an_exported_resnet_runs_in_onnxruntime(model, call, inputs):
-    """Its norms folded, those behind transposed convolutions too; found are the detections of the checkpoint."""
+    """All norms are folded, also those after transposed convolutions; the detections are the checkpoint's."""
     import mindspore as ms
 
     from refinedet.src.model_utils.config import save_config
@@ -210,7 +211,7 @@ def test_an_exported_resnet_runs_in_onnxruntime(model, call, inputs):
 
     config = narrow_config(**NARROW_RESNET)
     net, rng = narrow_network(config), np.random.default_rng(4)
-    for param in net.get_parameters():      # values of their own in all norms; scores short of 1, which would be equal
+    for param in net.get_parameters():      # distinct values in each norm; scores below 1, where they would tie
         if param.name.endswith((".gamma", ".moving_variance")):
             param.set_data(ms.Tensor(rng.uniform(0.6, 1.5, param.shape).astype(np.float32)))
         elif param.name.startswith(HEADS) and param.name.endswith(".weight"):
@@ -229,7 +230,7 @@ def test_an_exported_resnet_runs_in_onnxruntime(model, call, inputs):
         np.testing.assert_allclose(got[0][valid], want[0][valid], atol=0.01)
 
 
-def test_hub_makes_the_network_that_its_keys_describe(run_command, repo_dir, model):
+def test_hub_builds_the_network_that_its_keys_describe(run_command, repo_dir, model):
     code = ("import sys; sys.path.insert(0, sys.argv[1]); import mindspore_hub_conf as hub\n"
             "net = hub.create_network('refinedet_vgg16', config_path=sys.argv[2], tcb_channels=24)\n"
             "shapes = {param.name: param.shape for param in net.get_parameters()}\n"

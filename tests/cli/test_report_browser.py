@@ -1,4 +1,4 @@
-"""report.html, curves.html and the page of check.py in a browser: nothing fails, what can be chosen changes what is drawn."""
+"""report.html, curves.html and the page of check.py in a browser: no errors, and each control changes what is drawn."""
 import json
 import re
 import shutil
@@ -25,32 +25,32 @@ def browser():
 
 @pytest.fixture
 def show(browser):
-    """show(path, width=1280, scheme="light") -> the page; at the end nothing may have gone wrong in it."""
-    told, pages = [], []
+    """show(path, width=1280, scheme="light") -> the page. At teardown, no page may have logged, failed or used the network."""
+    problems, pages = [], []
 
     def show(path, width: int = 1280, scheme: str = "light"):
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.set_default_timeout(10_000)
         pages.append(page)
-        page.on("console", lambda message: told.append(message.text))
-        page.on("pageerror", lambda error: told.append(str(error)))
-        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or told.append(request.url))
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or problems.append(request.url))
         page.goto(path.as_uri())
         return page
 
     yield show
     for page in pages:
         page.close()
-    assert told == []
+    assert problems == []
 
 
-def near(truth: dict, masks: bool) -> list:
-    """Detections near the objects of COCO ground truth: most of them right, some of another class, moved, twice, or missing."""
+def near(coco: dict, masks: bool) -> list:
+    """Return detections near the objects of COCO ground truth: most right, some of another class, moved, repeated or missing."""
     from pycocotools import mask as mask_utils
 
     rng, results = np.random.default_rng(3), []
-    categories = [item["id"] for item in truth["categories"]]
-    for item in truth["annotations"]:
+    categories = [item["id"] for item in coco["categories"]]
+    for item in coco["annotations"]:
         for _ in range(int(rng.choice([0, 1, 1, 2]))):
             x, y, width, height = item["bbox"]
             move = rng.normal(0, rng.choice([0.02, 0.3]), 2) * (width, height)
@@ -67,15 +67,15 @@ def near(truth: dict, masks: bool) -> list:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory, data_dir, repo_dir):
-    """{name: report.html of eval.py} of the validation sets of FaceMask, XML files, and Penn-Fudan, with masks."""
+    """{model: report.html of eval.py} for two validation sets: FaceMask from XML files, Penn-Fudan with masks."""
     from tests.commands import run
     from utils.mindrecord import read_ground_truth
 
     face, people = data_dir / "facemask", data_dir / "pennfudan"
-    truth = json.loads((people / "annotations" / "instances_val2017.json").read_text())
+    coco = json.loads((people / "annotations" / "instances_val2017.json").read_text())
     val = str(face / "ImageSets" / "Main" / "val.txt")
     faces = read_ground_truth("voc", face / "images", face / "annotations", ["background", *FACES], val)
-    sets = {"mask_rcnn": (near(truth, True), [f"--coco_root={people}", "--num_classes=2", "--coco_classes=[background, person]"]),
+    sets = {"mask_rcnn": (near(coco, True), [f"--coco_root={people}", "--num_classes=2", "--coco_classes=[background, person]"]),
             "faster_rcnn": (near(faces, False), [
                 "--dataset=voc", f"--image_dir={face / 'images'}", f"--anno_path={face / 'annotations'}", f"--image_set={val}",
                 "--num_classes=4", f"--coco_classes=[background, {', '.join(FACES)}]"])}
@@ -95,19 +95,19 @@ def column(page, number: int) -> list:
     return page.eval_on_selector_all(f"#classes tbody td:nth-child({number})", "cells => cells.map(cell => cell.textContent)")
 
 
-def test_what_is_chosen_is_drawn(show, pages):
+def test_the_selection_is_drawn(show, pages):
     page = show(pages["faster_rcnn"])
     found, shown = page.locator("#examples .found"), page.locator("#examples article")
     assert found.count() and page.locator("#examples image").first.get_attribute("href").startswith("data:image/jpeg;base64,")
     slider = page.get_by_role("slider", name="Score from")
     slider.focus()
     page.keyboard.press("End")
-    few, told = found.count(), page.locator("#at-score").text_content()
+    few, at_score = found.count(), page.locator("#at-score").text_content()
     assert page.locator("#score-shown").text_content() == "0.95"
     page.keyboard.press("Home")
     assert page.locator("#score-shown").text_content() == "0.00" and found.count() > few
-    assert page.locator("#at-score").text_content() != told
-    # Of each class and each kind of error only what has it.
+    assert page.locator("#at-score").text_content() != at_score
+    # Only examples with the selected class and error type are shown.
     for kind in ("class", "location", "duplicate", "missed"):
         page.get_by_label("Error type").select_option(kind)
         assert 0 < shown.count() <= 6
@@ -126,7 +126,7 @@ def test_tables(show, pages):
     page.keyboard.press("Enter")
     assert page.locator("#classes thead th").nth(6).get_attribute("aria-sort") == "descending"
     assert [int(text) for text in column(page, 7)] == sorted(map(int, column(page, 7)), reverse=True)
-    page.keyboard.press("Enter")        # it still has the focus
+    page.keyboard.press("Enter")        # the button keeps the focus
     assert [int(text) for text in column(page, 7)] == sorted(map(int, column(page, 7)))
     heads.nth(0).click()
     assert column(page, 1) == sorted(column(page, 1)) == ["mask_weared_incorrect", "with_mask", "without_mask"]
@@ -152,7 +152,7 @@ def test_masks_are_drawn_as_outlines(show, pages):
 
 
 def grounds(show, path) -> set:
-    """Open a page narrow and wide, light and dark: nothing needs scrolling to the side. Returns the colours of the ground."""
+    """Check that a page, narrow and wide, light and dark, does not scroll sideways; return its background colours."""
     colours = set()
     for width, scheme in ((390, "light"), (1280, "dark"), (1280, "light")):
         page = show(path, width, scheme)
@@ -179,13 +179,13 @@ def test_hostile_names_are_text(show, tmp_path):
     from tests.unit.test_report_errors import ground_truth, result, scored
     from utils.report.evaluation import write_evaluation
 
-    truth = ground_truth([(1, 4, [10, 10, 40, 40], 0), (2, 9, [10, 10, 40, 40], 0)], classes=(4, 9, 2, 5, 6, 7))
-    for item, name in zip(truth["categories"], HOSTILE):
+    coco = ground_truth([(1, 4, [10, 10, 40, 40], 0), (2, 9, [10, 10, 40, 40], 0)], classes=(4, 9, 2, 5, 6, 7))
+    for item, name in zip(coco["categories"], HOSTILE):
         item["name"] = name
-    for item, name in zip(truth["images"], HOSTILE):
+    for item, name in zip(coco["images"], HOSTILE):
         item["file_name"] = name
     path = tmp_path / "a #?% page.html"
-    found = scored(truth, [result(1, 4, [10, 10, 40, 40], 0.9)])
+    found = scored(coco, [result(1, 4, [10, 10, 40, 40], 0.9)])
     write_evaluation(path, HOSTILE[0], [found], {"file": HOSTILE[1]}, HOSTILE, tmp_path)
     page = show(path)
     assert page.title() == HOSTILE[0] == page.locator("h1").text_content()
@@ -198,13 +198,13 @@ def test_hostile_names_are_text(show, tmp_path):
 
 
 def test_a_page_of_many_images_stays_small(tmp_path):
-    """Only the images that are shown are in it."""
+    """The page holds only the images that it shows."""
     from tests.unit.test_report_errors import random_set, scored
     from utils.report.evaluation import write_evaluation
 
-    truth, results = random_set(0)
-    truth["images"] += [{"id": i, "height": 400, "width": 400, "file_name": f"{i}.jpg"} for i in range(10, 3000)]
-    write_evaluation(tmp_path / "page.html", "many", [scored(truth, results)], {})
+    coco, results = random_set(0)
+    coco["images"] += [{"id": i, "height": 400, "width": 400, "file_name": f"{i}.jpg"} for i in range(10, 3000)]
+    write_evaluation(tmp_path / "page.html", "many", [scored(coco, results)], {})
     page = (tmp_path / "page.html").read_text()
     assert len(page) < 200_000 and "2999.jpg" not in page
 
@@ -226,7 +226,7 @@ def test_curves_of_a_run(show, tmp_path):
     assert page.locator("h2").all_text_contents() == [
         "Losses", "Average precision", "Learning rate", "Images per second", "Evaluations"]
     keys = page.locator("#charts section").first.locator(".keys li").all_text_contents()
-    assert keys == ["total loss0.002", "val total loss1.5", "rpn cls loss0.001"]        # rpn_loss is the sum of others
+    assert keys == ["total loss0.002", "val total loss1.5", "rpn cls loss0.001"]        # rpn_loss is a sum, so it is omitted
     assert page.locator("#charts path").count() == 8
     cards = page.locator(".card").all_text_contents()
     assert {"total loss0.002", "validation loss1.5", "AP0.5", "mask AP0.001", "best mask AP0.002"} <= set(cards)
@@ -244,7 +244,7 @@ def test_page_of_a_data_set(show, tmp_path, monkeypatch, capsys):
     boxes = [annotation(1, 1, [2, 3, 20, 11]), annotation(2, 2, [2, 3, 8, 11], 3), annotation(3, 1, [5, 5, 0, 4], 3)]
     images, annotations = coco_set(tmp_path / "set", boxes)
     content = json.loads(annotations.read_text())
-    content["categories"][0]["name"] = HOSTILE[0]       # of label 2
+    content["categories"][0]["name"] = HOSTILE[0]       # label 2
     annotations.write_text(json.dumps(content))
     path = tmp_path / "new folder" / "check.html"
     monkeypatch.setattr(cv2, "setLogLevel", lambda level: None)

@@ -1,4 +1,4 @@
-"""The shell scripts around what test_scripts_documented.py goes through: usage, faults, environment, status, signals."""
+"""The shell scripts beyond test_scripts_documented.py: usage, faults, environment, folders."""
 import os
 import re
 import shlex
@@ -17,7 +17,7 @@ of_every_model = pytest.mark.parametrize("model", MODELS)
 
 
 def flags_of(caller) -> dict:
-    """Of the only program that was started."""
+    """Return the flags of the only program that was started."""
     (words,) = caller.started()
     return split(words)[-1]
 
@@ -50,13 +50,13 @@ def test_usage(caller, model, name):
 
 
 def is_alias(path: Path) -> bool:
-    """Whether the script only calls another script."""
+    """Return whether the script only calls another script."""
     return len(path.read_text(encoding="utf-8").splitlines()) == 2
 
 
 @of_every_model
 def test_every_script_has_a_reason(model):
-    """Users know its name from the old READMEs, or our documentation has it, or another script sources it. No alias is added."""
+    """The old READMEs or our documentation name each script, or another script sources it. No new script is an alias."""
     paths = {path.relative_to(ROOT / model).as_posix(): path for folder in ("scripts", "test")
              for path in (ROOT / model / folder).glob("*")}
     assert KNOWN[model] <= set(paths)
@@ -90,7 +90,7 @@ def test_too_many_arguments_or_in_another_order(caller, model, more):
 # ----------------------------------------------------------------------------------- faults of the arguments
 
 
-@pytest.mark.parametrize(("model", "command", "told"), [
+@pytest.mark.parametrize(("model", "command", "message"), [
     ("faster_rcnn", "run_standalone_train_ascend.sh gone.ckpt resnet_v1.5_50 {COCO}", "PRETRAINED_MODEL: no such file: gone.ckpt"),
     ("faster_rcnn", "run_standalone_train_ascend.sh {PRE} resnet_v1.5_50 'no where'", "COCO_ROOT: no such folder: no where"),
     ("faster_rcnn", "run_standalone_train_ascend.sh {PRE} resnet50 {COCO}", "BACKBONE: expected one of resnet_v1.5_50, "),
@@ -138,27 +138,27 @@ def test_too_many_arguments_or_in_another_order(caller, model, more):
     ("faster_rcnn", "test/train_faster_rcnn_performance_multinodes.sh --data_path={DATA} --batch_size=32 --nnodes=2 --node_rank=2 "
      "--local_addr=a --master_addr=b", "--node_rank: expected 0 to 1 for --nnodes=2, got 2"),
 ])
-def test_a_fault_is_one_line(caller, model, command, told):
+def test_a_fault_is_one_line(caller, model, command, message):
     done = caller.call(model, f"bash {command}")
     name = Path(command.split()[0]).name
-    assert fault(done, name).startswith(f"{name}: error: {told}")
+    assert fault(done, name).startswith(f"{name}: error: {message}")
     assert caller.started() == []
 
 
-@pytest.mark.parametrize(("environment", "told"), [
+@pytest.mark.parametrize(("environment", "message"), [
     ({"DEVICE_TARGET": "TPU"}, "DEVICE_TARGET: expected Ascend, GPU or CPU, got 'TPU'"),
     ({"LAUNCHER": "slurm"}, "LAUNCHER: expected msrun or mpirun, got 'slurm'"),
     ({"LAUNCHER": "mpirun", "DEVICE_TARGET": "CPU"}, "LAUNCHER: mpirun works on GPUs only; use msrun on CPU"),
     ({"PYTHON": "no python"}, "no python is not on the PATH: activate the environment"),
 ])
-def test_faults_of_the_environment(caller, environment, told):
+def test_faults_of_the_environment(caller, environment, message):
     done = caller.call("faster_rcnn", f"bash {DISTRIBUTE['faster_rcnn']}", **environment)
-    assert told in fault(done, "run_distribute_train_gpu.sh")
+    assert message in fault(done, "run_distribute_train_gpu.sh")
     assert caller.started() == []
 
 
 def test_weights_by_name(caller):
-    """What has neither a slash nor a dot is left to train.py, which knows the names of published weights."""
+    """A word without slash and dot is passed on: train.py knows the names of published weights."""
     done = caller.call("faster_rcnn", "bash run_standalone_train_cpu.sh resnet50 resnet_v1.5_50 {COCO}")
     assert done.returncode == 0, done.stderr
     assert any("--pre_trained=resnet50" in call for call in caller.started())
@@ -171,14 +171,14 @@ def test_a_rank_table_needs_python(caller, environment):
 
 
 def test_a_number_of_devices_in_the_environment(caller):
-    """It takes the place of a table off Ascend."""
-    for number, told in (("many", "DEVICE_NUM: expected a number, got 'many'"), ("0", "DEVICE_NUM: expected at least 1, got 0")):
+    """On a CPU or GPU, it replaces the rank table."""
+    for number, message in (("many", "DEVICE_NUM: expected a number, got 'many'"), ("0", "DEVICE_NUM: expected at least 1, got 0")):
         done = caller.call("mask_rcnn", "bash run_distribute_train.sh {TABLE}", DEVICE_TARGET="CPU", DEVICE_NUM=number)
-        assert told in fault(done, "run_distribute_train.sh")
+        assert message in fault(done, "run_distribute_train.sh")
 
 
-def test_utils_are_missed_by_name(caller, tmp_path):
-    """A model's folder alone starts on one device."""
+def test_missing_utils_are_named(caller, tmp_path):
+    """Without utils/, a model's folder still starts on one device."""
     shutil.copytree(ROOT / "mask_rcnn" / "scripts", tmp_path / "lonely" / "scripts")
     caller.checkout = tmp_path
     assert caller.call("lonely", "bash run_standalone_train_gpu.sh none", DRY_RUN="1").returncode == 0
@@ -243,7 +243,7 @@ def test_own_flags_go_last(caller, model):
 
 @of_every_model
 def test_typed_with_sh(caller, model):
-    """As some users do; it may be dash."""
+    """Some users type sh, which may be dash."""
     for command in (STANDALONE[model], DISTRIBUTE[model], EVAL[model]):
         assert caller.call(model, f"sh {command}").returncode == 0
         assert len(caller.started()) == 1
@@ -286,11 +286,11 @@ def test_an_evaluation_leaves_the_earlier_ones(caller, model):
     assert flags_of(caller)["--mindrecord_dir"] == "./eval/mindrecord"
 
 
-def test_masks_are_scored_on_the_pictures_beside_the_annotations(caller):
+def test_masks_are_scored_on_the_images_beside_the_annotations(caller):
     (caller.folder / "other.json").touch()
     assert caller.call("mask_rcnn", "bash run_eval.sh other.json {CKPT}").returncode == 0
     assert "--coco_root" not in flags_of(caller)
-    for json in ("val.json", "./val.json"):     # called beside it
+    for json in ("val.json", "./val.json"):     # called from its folder
         words = ["bash", str(caller.checkout / "mask_rcnn" / "scripts" / "run_eval.sh"), json, "../../my files/detector.ckpt"]
         caller.forget()
         done = subprocess.run(words, cwd=caller.folder / "a coco" / "annotations", env=caller.environment(), check=False)
@@ -316,7 +316,7 @@ def test_called_from_its_own_folder(caller):
     ("scripts/run_standalone_train_ascend.sh", ["none", "resnet_v1.5_50", "a coco"]),
     ("test/train_faster_rcnn_performance_1p.sh", ["--data_path=a coco"]), ("test/train_performance_1p.sh", ["--data_path=a coco"])])
 def test_called_through_links(caller, name, arguments):
-    """A link to a link, in folders that have none of the files beside the script."""
+    """A link to a link works, from folders without the files beside the script."""
     first, second = caller.folder / "my files" / "first.sh", caller.folder / "second.sh"
     first.symlink_to(caller.checkout / "faster_rcnn" / name)
     second.symlink_to("my files/first.sh")

@@ -1,4 +1,4 @@
-"""The shell scripts: every command line that users of the old zoo know starts the right program with the right arguments."""
+"""The shell scripts: every command line documented in the old zoo starts the right program with the right arguments."""
 import importlib
 import json
 import re
@@ -9,8 +9,8 @@ import pytest
 
 from tests.script_calls import MODELS, ROOT, split
 
-# Model, command as documented with its arguments filled in, what it starts: variables, program of the launcher or of one
-# device, flags. {M} is the model's folder, {RUN} utils/launch/run.py of the checkout.
+# (model, documented command with its arguments filled in, what it starts). The last has variables, the program of the launcher or
+# of one device, and flags. {M} is the model's folder, {RUN} the checkout's utils/launch/run.py.
 FASTER = "python {M}/train.py --config_path={M}/default_config.yaml --pre_trained={PRE} --coco_root={COCO} --device_target=%s"
 FASTER_EVAL = ("python {M}/eval.py --config_path={M}/default_config.yaml --anno_path={JSON} --val_anno_path={JSON} "
                "--checkpoint_path={CKPT} --coco_root={COCO} --device_target=%s --output_path=./eval")
@@ -83,7 +83,7 @@ DOCUMENTED = [
      FASTER_EVAL % "GPU" + " --device_id=2 --mindrecord_dir=./eval/mindrecord"),
     ("faster_rcnn", "bash run_eval_gpu.sh {JSON} {CKPT} resnet_v1.5_50 {COCO} 2 {MR}",
      FASTER_EVAL % "GPU" + " --device_id=2 --mindrecord_dir={MR}"),
-    # Its backbones.
+    # Faster R-CNN's backbones.
     ("faster_rcnn", "bash run_standalone_train_ascend.sh {PRE} resnet_v1_50 {COCO} 0",
      FASTER % "Ascend" + " --device_id=0 --output_path=./train --backbone=resnet_v1_50"),
     ("faster_rcnn", "bash run_standalone_train_ascend.sh {PRE} resnet_v1_101 {COCO} 0", (FASTER % "Ascend").replace(
@@ -103,7 +103,7 @@ DOCUMENTED = [
      FASTER_EVAL % "Ascend" + " --device_id=0 --mindrecord_dir={MR}"),
     ("faster_rcnn", "bash run_eval_gpu.sh {JSON} {CKPT} resnet_v1.5_50 {COCO} {MR}",
      FASTER_EVAL % "GPU" + " --device_id=0 --mindrecord_dir={MR}"),
-    # Mask R-CNN: partly typed with sh.
+    # Mask R-CNN: some commands use sh.
     ("mask_rcnn", "sh run_standalone_train.sh {PRE}", MASK),
     ("mask_rcnn", "bash run_standalone_train.sh {PRE}", MASK),
     ("mask_rcnn", "sh run_standalone_train.sh ''", MASK.replace("{PRE}", "")),
@@ -126,7 +126,7 @@ DOCUMENTED = [
     ("refinedet", "bash run_eval.sh coco  ./ckpt/refinedet.ckpt 0", REFINEDET_EVAL % ("./ckpt/refinedet.ckpt", "Ascend")),
     ("refinedet", "bash run_eval_gpu.sh coco ../ckpt/ckpt_0/refinedet-500_458.ckpt 0",
      REFINEDET_EVAL % ("../ckpt/ckpt_0/refinedet-500_458.ckpt", "GPU")),
-    # Faster and Mask R-CNN as detectron2 has them, in test/. The first command converts R-101.pkl, which lies beside the data.
+    # detectron2's recipes of Faster and Mask R-CNN, in test/. The first program converts R-101.pkl, which lies beside the data.
     ("mask_rcnn", "bash ./test/train_full_1p.sh --data_path={DATA}",
      d2_one("train_full_1p", "--run_eval=False", MASK_EIGHTFOLD)),
     ("mask_rcnn", "bash ./test/train_performance_1p.sh --data_path={DATA}", d2_one("train_performance_1p", PERFORMANCE)),
@@ -145,7 +145,7 @@ DOCUMENTED = [
      d2_many("train_faster_rcnn_performance_8p", PERFORMANCE)),
     ("faster_rcnn", "bash ./test/train_faster_rcnn_performance_multinodes.sh " + NODES,
      d2_nodes("train_faster_rcnn_performance_multinodes")),
-    # The names of Mask R-CNN train the model of the directory.
+    # Mask R-CNN's script names train the directory's model.
     ("faster_rcnn", "bash ./test/train_performance_1p.sh --data_path={DATA}",
      d2_one("train_faster_rcnn_performance_1p", PERFORMANCE)),
     ("faster_rcnn", "bash ./test/train_full_8p.sh --data_path={DATA}", d2_many("train_faster_rcnn_full_8p", "--run_eval=False")),
@@ -190,7 +190,7 @@ def assert_scored(caller, model, words, output):
 
 @pytest.mark.parametrize(("model", "command", "wanted"), DOCUMENTED, ids=[" ".join(case[:2]) for case in DOCUMENTED])
 def test_the_program_takes_the_flags(caller, model, command, wanted):
-    """They are keys of the model's configuration, with values that it allows."""
+    """The flags are keys of the model's configuration, with valid values."""
     flags = split(shlex.split(caller.fill(model, wanted)))[-1]
     config = ROOT / model / Path(flags.pop("--config_path", "default_config.yaml")).name
     parse_config = importlib.import_module(f"{model}.src.model_utils.config").parse_config
@@ -216,7 +216,7 @@ def test_documented_python_command(model, flags):
         assert (config.data_url, config.train_url) == ("obs://xxx/coco2017", "obs://xxx/train_output")
 
 
-@pytest.mark.parametrize(("command", "status", "told"), [
+@pytest.mark.parametrize(("command", "status", "message"), [
     ("convert_checkpoint.py --ckpt_file=gone.ckpt", 2, "convert_checkpoint.py: error: gone.ckpt: no such file"),
     ("split_data.py --help", 0, "(/data)"),
     ("split_data.py --data_path gone", 2, "split_data.py: error: --data_path: no such folder: gone/images"),
@@ -224,21 +224,21 @@ def test_documented_python_command(model, flags):
      "xml2coco.py: error: image_dir: no such folder: gone/train/images"),
 ], ids=lambda value: value.split()[0] if isinstance(value, str) else str(value))
 @pytest.mark.parametrize("model", MODELS)
-def test_documented_command_in_src(run_command, model, command, status, told):
-    """The old READMEs call these by their names alone, beside them. The faults are those of the files, not of the flags; what they
-    do with files: test_split_xml.py and test_convert_checkpoint.py."""
+def test_documented_command_in_src(run_command, model, command, status, message):
+    """The old READMEs call these by name from their folder. The faults here are in the files, not in the flags. The tests
+    test_split_xml.py and test_convert_checkpoint.py pass files."""
     script, *flags = command.split()
     if not (ROOT / model / "src" / script).is_file():
-        assert model == "mask_rcnn" and script != "convert_checkpoint.py"    # its data are COCO's
+        assert model == "mask_rcnn" and script != "convert_checkpoint.py"    # its data is in COCO format
         return
     done = run_command(["python", script, *flags], cwd=ROOT / model / "src")
     assert done.returncode == status, done.stderr
-    assert told in done.stdout + done.stderr and len(done.stderr.splitlines()) == (status > 0)
+    assert message in done.stdout + done.stderr and len(done.stderr.splitlines()) == (status > 0)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_commands_of_the_documentation(caller, model):
-    """They print what they would start, and that takes its flags. Those of the C++ program: test_cpp_infer.py."""
+    """Their dry runs print programs with valid flags. test_cpp_infer.py runs those of the C++ program."""
     servers = [{"server_id": "10.0.0.1", "device": [{"device_id": str(n), "rank_id": str(n)} for n in range(8)]}]
     for name in ("rank_table.json", "hccl_rank_table_8p.json"):
         (caller.folder / name).write_text(json.dumps({"version": "1.0", "server_list": servers}), encoding="utf-8")
@@ -257,5 +257,5 @@ def test_commands_of_the_documentation(caller, model):
         for words in map(shlex.split, done.stdout.splitlines()):
             flags = split(words)[-1]
             config = ROOT / model / Path(flags.pop("--config_path", "default_config.yaml")).name
-            if config.is_file() and not words[1].endswith("convert_checkpoint.py"):      # else a run's own
+            if config.is_file() and not words[1].endswith("convert_checkpoint.py"):      # otherwise it is a run's config
                 parse_config([f"--config_path={config}", *(f"{name}={value}" for name, value in flags.items())])

@@ -1,4 +1,4 @@
-"""The shell scripts: no value of a file, an argument or the environment becomes a command, a variable or an option."""
+"""The shell scripts: no value from a file, an argument or the environment becomes a command, a variable or an option."""
 import json
 import os
 import shlex
@@ -10,13 +10,13 @@ import pytest
 from tests.script_calls import DISTRIBUTE, MODELS, ROOT, STAND_IN, STANDALONE, TABLE, copy_checkout, split
 from utils.launch import rank_table
 
-# What a shell would run in $(( )), (( )) or an index of an array.
+# A shell would run this in $(( )), (( )) or an array index.
 INDEX = "a[$(touch ran)]"
 TABLE_CALL = "bash run_distribute_train.sh table.json none"
 
 
 def fault(caller, done) -> str:
-    """The line; nothing was started, and no command ran."""
+    """Return the error line; check that nothing was started and no command ran."""
     assert done.returncode == 2, done.stdout + done.stderr
     (line,) = done.stderr.splitlines()
     assert (done.stdout, caller.started()) == ("", [])
@@ -36,25 +36,25 @@ def table_with(server_id="10.0.0.1", **device) -> str:
 
 @pytest.mark.parametrize("address", ["10.0.0.1\nLD_PRELOAD=x.so\ntouch\nran", "10.0.0.1\n--worker_num=ARGS[$(touch ran)]"])
 def test_a_table_adds_nothing_to_the_command(caller, address):
-    """Neither where its address is needed nor where only its devices are counted."""
+    """This holds where the address is needed and where only the devices are counted."""
     (caller.folder / "table.json").write_text(table_with(address))
     for environment in ({"NODE_RANK": "0"}, {"DEVICE_TARGET": "CPU"}):
         line = fault(caller, caller.call("mask_rcnn", TABLE_CALL, **environment))
         assert line.startswith("rank_table.py: error: table.json: not a rank table of version 1.0: server_id: expected an IP")
 
 
-def test_what_reads_the_table_adds_nothing_either(caller):
-    """A Python that prints something of its own first, here a command for an index."""
+def test_the_reader_of_a_table_adds_nothing_to_the_command(caller):
+    """A fake Python prints its own values, for example a command as an index."""
     (caller.folder / "table.json").write_text(TABLE)
     python = caller.folder / "python"
-    for printed, told in ((f"{INDEX} 2 0 - -", f"rank_table.py: number of devices: expected a number, got '{INDEX}'"),
-                          (f"2 2 0 - {INDEX}", "rank_table.py: expected device numbers, got"),
-                          (f"2 {INDEX} 0 10.0.0.1 -", "rank_table.py: devices of this machine: expected a number"),
-                          ("2 1 0 --join -", "rank_table.py: server_id: expected an IP address or host name, got '--join'")):
+    for printed, message in ((f"{INDEX} 2 0 - -", f"rank_table.py: number of devices: expected a number, got '{INDEX}'"),
+                             (f"2 2 0 - {INDEX}", "rank_table.py: expected device numbers, got"),
+                             (f"2 {INDEX} 0 10.0.0.1 -", "rank_table.py: devices of this machine: expected a number"),
+                             ("2 1 0 --join -", "rank_table.py: server_id: expected an IP address or host name, got '--join'")):
         python.write_text(f"#!/bin/sh\nprintf '%s\\n' {shlex.quote(printed.replace(INDEX, 'a[$(touch${IFS}ran)]'))} /\n")
         python.chmod(0o755)
         line = fault(caller, caller.call("mask_rcnn", TABLE_CALL, PYTHON=str(python)))
-        assert line.startswith(f"run_distribute_train.sh: error: {told.replace(INDEX, 'a[$(touch${IFS}ran)]')}")
+        assert line.startswith(f"run_distribute_train.sh: error: {message.replace(INDEX, 'a[$(touch${IFS}ran)]')}")
 
 
 def test_the_path_of_a_table_is_one_value(caller):
@@ -92,14 +92,14 @@ def test_hostile_tables_are_refused_in_one_line(tmp_path, capsys, text):
 
 
 def test_files_that_are_no_table(tmp_path, capsys):
-    """One of 1 GB is not read, a FIFO not waited for."""
+    """A file of 1 GB is not read, and a FIFO does not block."""
     with (tmp_path / "large").open("wb") as file:
         file.truncate(1 << 30)
     os.mkfifo(tmp_path / "fifo")
-    for name, told in (("large", "larger than 8 MB"), ("fifo", "not a regular file"), ("a\nb\x1b[2J", "No such file or directory")):
+    for name, end in (("large", "larger than 8 MB"), ("fifo", "not a regular file"), ("a\nb\x1b[2J", "No such file or directory")):
         assert rank_table.main([str(tmp_path / name)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.endswith(told) and line.isprintable()
+        assert line.endswith(end) and line.isprintable()
 
 
 @pytest.mark.parametrize("number", ["²", "9" * 5000, "-1", "1_0", "1"])
@@ -112,7 +112,7 @@ def test_node_rank_is_a_number_of_a_server(tmp_path, capsys, monkeypatch, number
 
 
 def test_names_of_machines(tmp_path, capsys, monkeypatch):
-    """A server_id may be a name; this machine's own is known without asking a name server."""
+    """A server_id may be a name; this machine's name is known without a name server."""
     table = json.loads(TABLE)
     first, = table["server_list"]
     second = {"server_id": "node-2", "device": [{**device, "rank_id": str(rank)} for rank, device in enumerate(first["device"], 2)]}
@@ -130,7 +130,7 @@ def test_names_of_machines(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_python_with_an_equals_sign_in_its_path(caller, model):
-    """It is started, and what a dry run prints starts it too."""
+    """The script starts it, and so does the output of a dry run."""
     python = caller.folder / "lr=0.1" / "python"
     python.parent.mkdir()
     python.write_text(STAND_IN)
@@ -143,18 +143,18 @@ def test_a_python_with_an_equals_sign_in_its_path(caller, model):
     assert caller.started() == [started]
 
 
-@pytest.mark.parametrize(("python", "told"), [
+@pytest.mark.parametrize(("python", "message"), [
     ("eval", "eval is not on the PATH"), ("LD_PRELOAD=x.so", "LD_PRELOAD=x.so is not on the PATH"),
     ("-S", "PYTHON: expected a program")])
-def test_a_python_that_is_no_program(caller, python, told):
+def test_a_python_that_is_no_program(caller, python, message):
     line = fault(caller, caller.call("mask_rcnn", "bash run_distribute_train_gpu.sh 2 none", PYTHON=python))
-    assert line.startswith(f"run_distribute_train_gpu.sh: error: {told}")
+    assert line.startswith(f"run_distribute_train_gpu.sh: error: {message}")
 
 
 FULL = "test/train_faster_rcnn_full_8p.sh --data_path={DATA} --pre_trained=none"
 
 
-@pytest.mark.parametrize(("command", "environment", "told"), [
+@pytest.mark.parametrize(("command", "environment", "message"), [
     (STANDALONE["faster_rcnn"], {"DEVICE_ID": INDEX}, f"DEVICE_ID: expected a number, got '{INDEX}'"),
     (STANDALONE["faster_rcnn"], {"DEVICE_ID": "0 --resume"}, "DEVICE_ID: expected a number"),
     (DISTRIBUTE["faster_rcnn"].replace(" 2 ", " 'x\n--y' "), {},
@@ -173,10 +173,10 @@ FULL = "test/train_faster_rcnn_full_8p.sh --data_path={DATA} --pre_trained=none"
     (f"{DISTRIBUTE['faster_rcnn']} --epoch_size=1 : touch ran", {"LAUNCHER": "mpirun"},
      "LAUNCHER: mpirun would run the arguments after ':' as another program"),
 ])
-def test_values_are_checked_before_they_are_reckoned_with(caller, command, environment, told):
+def test_values_are_checked_before_arithmetic(caller, command, environment, message):
     done = caller.call("faster_rcnn", f"bash {command}", **environment)
     name = Path(command.split()[0]).name
-    assert fault(caller, done).startswith(f"{name}: error: {told}")
+    assert fault(caller, done).startswith(f"{name}: error: {message}")
 
 
 def test_a_data_set_is_one_name(caller):
@@ -197,7 +197,7 @@ def test_numbers_of_the_configuration_are_checked(caller, tmp_path, key):
 
 
 def test_no_program_runs_as_root_unasked(caller):
-    """Open MPI says how to ask for it. A log folder is no option of mpirun."""
+    """Open MPI itself says how to allow root. A log folder is not taken for an option of mpirun."""
     done = caller.call("mask_rcnn", f"bash {DISTRIBUTE['mask_rcnn']} --output_path=--mca", LAUNCHER="mpirun")
     assert done.returncode == 0, done.stderr
     (words,) = caller.started()
@@ -218,7 +218,7 @@ def test_a_build_folder_is_no_option(caller, tmp_path):
 
 
 def test_continuous_integration_runs_in_its_checkout(tmp_path):
-    """Whatever CDPATH has under the name of its folder."""
+    """CDPATH may hold a folder with the same name."""
     (tmp_path / "elsewhere" / ".ci").mkdir(parents=True)
     (tmp_path / "bin").mkdir()
     for name in ("make", "apt-get"):

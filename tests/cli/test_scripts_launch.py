@@ -12,7 +12,7 @@ of_every_model = pytest.mark.parametrize("model", MODELS)
 
 
 def rank_table(*servers) -> str:
-    """A table of servers, [(address, devices)]."""
+    """Return a rank table of servers, given as (address, devices)."""
     ranks = iter(range(99))
     return json.dumps({"version": "1.0", "status": "completed", "server_list": [
         {"server_id": address, "device": [{"device_id": str(number), "device_ip": "192.1.0.6", "rank_id": str(next(ranks))}
@@ -38,7 +38,7 @@ def test_devices_of_a_table(caller):
 
 
 def test_this_machine_among_those_of_a_table(caller):
-    """Of two servers, the one with an address of this machine; else NODE_RANK says."""
+    """This machine is the server that has one of its addresses; otherwise NODE_RANK selects the server."""
     options = {"--worker_num": "4", "--local_worker_num": "2", "--node_rank": "1", "--master_addr": "203.0.113.7"}
     done, (started,) = table_of(caller, rank_table(("203.0.113.7", (0, 1)), ("127.0.0.1", (0, 1))))
     assert done.returncode == 0, done.stderr
@@ -53,7 +53,7 @@ def test_this_machine_among_those_of_a_table(caller):
 
 @pytest.mark.parametrize("target", ["CPU", "GPU"])
 def test_off_ascend_a_table_says_how_many(caller, target):
-    """None of its machines need be this one."""
+    """This machine need not be in the table."""
     far = rank_table(("203.0.113.7", (0, 1)), ("203.0.113.8", (0, 1)))
     for environment in ({}, {"NODE_RANK": "1"}):
         done, (started,) = table_of(caller, far, DEVICE_TARGET=target, **environment)
@@ -62,18 +62,18 @@ def test_off_ascend_a_table_says_how_many(caller, target):
         assert started[4] == {"--worker_num": "4", "--log_dir": "./train_parallel/log", "--device_target": target}
 
 
-@pytest.mark.parametrize(("text", "told"), [
+@pytest.mark.parametrize(("text", "message"), [
     ("", "table.json: not a rank table of version 1.0: Expecting value"),
     ("{}", "table.json: not a rank table of version 1.0: no 'server_list'"),
     ("[]", "table.json: not a rank table of version 1.0: "),
     (TABLE.replace('"rank_id": "1"', '"rank_id": "5"'), "table.json: rank_id: expected 0, 1, ... over server_list, got [0, 5]"),
     (rank_table(("203.0.113.7", (0, 1)), ("203.0.113.8", (0,))), "table.json: the servers have different numbers of devices"),
 ])
-def test_tables_that_cannot_be_followed(caller, text, told):
+def test_invalid_tables_are_refused(caller, text, message):
     done, started = table_of(caller, text)
     assert (done.returncode, started) == (2, [])
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"rank_table.py: error: {told}")
+    assert line.startswith(f"rank_table.py: error: {message}")
 
 
 # -------------------------------------------------------------------------------------------- status, signals
@@ -88,8 +88,8 @@ def test_the_status_is_passed_on(caller, model):
         assert len(caller.started()) == 1
 
 
-def test_what_failed_is_not_gone_on_from(caller):
-    """Neither a conversion nor a training."""
+def test_nothing_runs_after_a_failure(caller):
+    """This holds for a failed conversion and for a failed training."""
     (caller.folder / "R-101.pkl").touch()
     for flags, program in (("", "convert_checkpoint.py"), (" --pre_trained=none", "run.py")):
         command = f"bash test/train_faster_rcnn_full_8p.sh --data_path={{DATA}}{flags}"
@@ -125,10 +125,10 @@ def test_scored_where_it_was_trained(caller, flags, device, target):
     ("mask_rcnn", "test/train_full_8p.sh", 8, "--batch_size=16", (41000, "(27333, 36444)")),
     ("mask_rcnn", "test/train_full_1p.sh", 1, "SOLVER.IMS_PER_BATCH 64", None),
     ("faster_rcnn", "test/train_faster_rcnn_full_1p.sh", 1, "--accumulate_steps=8", None),
-    ("faster_rcnn", "test/train_faster_rcnn_full_1p.sh", 1, "--config_path=mine.yaml", None),     # its own length
+    ("faster_rcnn", "test/train_faster_rcnn_full_1p.sh", 1, "--config_path=mine.yaml", None),     # another config keeps its length
     ("faster_rcnn", "test/train_faster_rcnn_full_1p.sh", 1, "--accumulate_steps=2 --batch_size=4", (90000, "(60000, 80000)"))])
-def test_the_recipe_sees_as_many_pictures_with_any_batch(caller, model, script, devices, more, length):
-    """detectron2_config_101.yaml counts iterations of 64."""
+def test_the_recipe_sees_as_many_images_with_any_batch(caller, model, script, devices, more, length):
+    """detectron2_config_101.yaml counts iterations of 64 images."""
     command = f"bash {script} --data_path={{DATA}} --pre_trained=none {more}"
     assert caller.call(model, command, DEVICE_NUM=str(devices)).returncode == 0
     words = caller.started()[0]
@@ -136,7 +136,7 @@ def test_the_recipe_sees_as_many_pictures_with_any_batch(caller, model, script, 
     assert found == ({} if length is None else {"SOLVER.MAX_ITER": str(length[0]), "SOLVER.STEPS": length[1]})
 
 
-def test_names_of_detectron2_go_over_the_scripts_own_choices(caller):
+def test_names_of_detectron2_override_the_scripts_choices(caller):
     names = "MODEL.DEVICE npu:3 OUTPUT_DIR {DATA}/out MODEL.WEIGHTS none SOLVER.MAX_ITER 30 SOLVER.IMS_PER_BATCH 4 SEED 7"
     assert caller.call("faster_rcnn", f"bash test/train_faster_rcnn_performance_1p.sh --data_path={{DATA}} {names}").returncode == 0
     flags = named(words := caller.started()[0])
@@ -147,7 +147,7 @@ def test_names_of_detectron2_go_over_the_scripts_own_choices(caller):
 
 @pytest.mark.parametrize("folder", ["coco", "coco2017"])
 def test_the_data_may_lie_in_a_folder_below(caller, folder):
-    """With the weights beside it, as the Ascend version has them."""
+    """The weights lie beside that folder, as in the Ascend version."""
     outer = caller.folder / "all data"
     (outer / folder / "annotations").mkdir(parents=True)
     (outer / "R-101.pkl").touch()
@@ -158,7 +158,7 @@ def test_the_data_may_lie_in_a_folder_below(caller, folder):
 
 
 def named(words) -> dict:
-    """The flags of a program, also those with the value in a word of its own."""
+    """Return a program's flags, also those whose value is a separate word."""
     pairs = [tuple(word.split("=", 1)) if "=" in word else (word, following) for word, following in zip(words, [*words[1:], ""])
              if word.startswith("--")]
     return dict(pairs)
@@ -172,14 +172,14 @@ def test_performance_needs_no_weights(caller):
     _, _, _, _, options, _, *_, flags = split(caller.started()[0])
     assert (options["--worker_num"], options["--device_target"]) == ("2", "CPU")
     assert (flags["--pre_trained"], flags["--perf_steps"], flags["--batch_size"]) == ("", "20", "2")
-    assert flags["--amp_level"] == "O0"     # detectron2_config_101.yaml has float16, which the CPU does not take
+    assert flags["--amp_level"] == "O0"     # detectron2_config_101.yaml sets float16, which the CPU does not support
 
 
 @pytest.mark.parametrize("command", [
     STANDALONE["faster_rcnn"], "test/train_faster_rcnn_full_1p.sh --data_path={DATA} --pre_trained=none"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_reach_the_program(caller, command, number, status):
-    """It ends by itself, the script after it with its status, and nothing is started behind it."""
+    """The program ends by itself, then the script with the same status; nothing else is started."""
     process = subprocess.Popen(caller.words("faster_rcnn", f"bash {command}"), cwd=caller.folder, text=True,
                                env=caller.environment(STAND_IN_WAITS="1"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE)

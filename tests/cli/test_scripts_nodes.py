@@ -1,8 +1,8 @@
-"""A speed run of detectron2's recipe on two machines of the CPU, with a toy network: it prints its speed.
+"""A speed run of detectron2's recipe on two CPU machines, with a toy network: it prints its speed.
 
-What the scripts for one machine start is in test_scripts_launch.py; two processes there train in test_scripts_run.py.
+test_scripts_launch.py checks what the scripts start on one machine; test_scripts_run.py trains with two processes.
 
-Two machines are two network namespaces, joined by a pair of virtual cables, where the system lets us make them.
+The machines are two network namespaces joined by a virtual cable, if the system allows them.
 """
 import os
 import re
@@ -29,7 +29,7 @@ TOY = {"img_height": 64, "img_width": 64, "num_gts": 4, "num_classes": 4, "num_p
 def start(tmp_path, coco, repo_dir):
     """start(model, script, more flags, devices, before=()) -> the running script, called from tmp_path, of five steps.
 
-    before: words in front of it.
+    before: words in front of the command.
     """
     running = []
 
@@ -49,12 +49,12 @@ def start(tmp_path, coco, repo_dir):
         if process.poll() is None:
             process.terminate()
             process.wait(30)
-            for path in sorted(tmp_path.glob("an out/log/*.log")):      # why it did not end
+            for path in sorted(tmp_path.glob("an out/log/*.log")):      # shows why it did not end
                 print(path, path.read_text(), sep="\n")
 
 
 def assert_speed(outputs):
-    """The script of the first rank prints it; it is that of the pictures of all, whatever the times of the three steps were."""
+    """Rank 0 prints the speed over the images of all ranks, whatever the times of the three steps were."""
     found = SPEED.search(outputs[0])
     assert found, "\n".join(outputs)
     fps, median, slow = map(float, found.groups())
@@ -64,7 +64,7 @@ def assert_speed(outputs):
 
 @pytest.fixture
 def machines():
-    """Names of two network namespaces whose ends have ADDRESSES; none without root and iproute2."""
+    """Names of two network namespaces whose ends have ADDRESSES; empty without root and iproute2."""
     if not shutil.which("ip") or os.geteuid() != 0:
         yield []
         return
@@ -85,7 +85,7 @@ def machines():
 
 
 def speed_of_two_nodes(start, addresses, befores):
-    port = free_port()      # other processes of this machine may have msrun's
+    port = free_port()      # another process may use msrun's default
     nodes = [start("faster_rcnn", "train_faster_rcnn_performance_multinodes.sh", [
         "--nnodes=2", f"--node_rank={i}", f"--local_addr={address}", f"--master_addr={addresses[0]}", f"--master_port={port}"], 1,
         before) for i, (address, before) in enumerate(zip(addresses, befores))]
@@ -95,11 +95,11 @@ def speed_of_two_nodes(start, addresses, befores):
 
 
 def test_speed_of_two_nodes(start, machines):
-    """Machines with a network of their own, which reach each other by their addresses; or one machine, where none can be made."""
+    """The machines have separate networks and reach each other by address; if that is impossible, both nodes are this machine."""
     if not machines:
         speed_of_two_nodes(start, ("127.0.0.1", "127.0.0.1"), ((), ()))
         return
     befores = [("ip", "netns", "exec", name) for name in machines]
-    alone = subprocess.run([*befores[0], "ip", "-brief", "addr"], capture_output=True, text=True, check=True).stdout
-    assert ADDRESSES[0] in alone and ADDRESSES[1] not in alone
+    output = subprocess.run([*befores[0], "ip", "-brief", "addr"], capture_output=True, text=True, check=True).stdout
+    assert ADDRESSES[0] in output and ADDRESSES[1] not in output
     speed_of_two_nodes(start, ADDRESSES, befores)

@@ -1,6 +1,6 @@
-"""The shell scripts for real, on the CPU: each model is trained for two steps, narrow, and its weights are scored.
+"""Run the shell scripts on the CPU: each model trains for two steps with a narrow network, and its weights are scored.
 
-On two devices it is a toy network that they train: what ranks compute is looked at in test_ranks.py.
+On two devices the scripts train a toy network; test_ranks.py checks what ranks compute.
 """
 import json
 import sys
@@ -16,7 +16,7 @@ DATA = {"num_classes": 4, "coco_classes": ["background", "thing 1", "thing 2", "
 RUN = {"batch_size": 2, "epoch_size": 1, "max_steps": 2, "run_eval": False, "num_parallel_workers": 1, "log_interval": 1,
        "warmup_step": 2, **DATA}
 SIDE = {"img_height": 64, "img_width": 64}
-# detectron2's way: bounds of the short and the long side, in a box for both ways round.
+# As in detectron2: bounds of the short and the long side, and a box that fits both orientations.
 BOUNDS = {"img_height": 64, "img_width": 80, "pad_to": "96x96"}
 MODELS = {
     "faster_rcnn": ({**WIDTHS, **SMALL, **BOUNDS}, "run_standalone_train_ascend.sh none resnet_v1.5_50 {coco}",
@@ -29,7 +29,7 @@ MODELS = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_training_and_evaluation(run_command, repo_dir, tmp_path, coco, model):
-    """The commands are those of Ascend and GPUs; DEVICE_TARGET=CPU runs them here."""
+    """The scripts are for Ascend and GPU; DEVICE_TARGET=CPU makes them run here."""
     config, train, score = MODELS[model]
     folder = tmp_path / "a caller"
     folder.mkdir()
@@ -54,8 +54,8 @@ def test_training_and_evaluation(run_command, repo_dir, tmp_path, coco, model):
 
 
 def test_two_processes(run_command, repo_dir, tmp_path, coco):
-    """Both train a toy network. The scripts of the others start the same launcher: test_scripts_launch.py looks at what it is
-    given; and the fault of a user is in test_ranks.py."""
+    """Two ranks train a toy network. Scripts of all models start this launcher: test_scripts_launch.py checks its
+    arguments, test_ranks.py user errors."""
     (tmp_path / "toy config.yaml").write_text(yaml.safe_dump({**SIDE, "num_gts": 4, **RUN}), encoding="utf-8")
     environment = {"DEVICE_TARGET": "CPU", "PYTHON": repo_dir / "tests" / "toy_python", "TOY_PYTHON": sys.executable}
     done = run_command(["bash", repo_dir / "refinedet" / "scripts" / "run_distribute_train.sh", "2", "1", "0.0001", "coco", "none",

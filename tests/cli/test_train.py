@@ -1,4 +1,4 @@
-"""train.py as a command: what a run leaves, going on, signals, and faults of the user. The network is a toy."""
+"""train.py as a command: output files, resuming, signals and user errors. The network is a toy."""
 import json
 import os
 import re
@@ -19,13 +19,13 @@ from utils.mindrecord import load_manifest
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ROOT / "tests" / "toy_train.py"
 BOX_LOSSES = ("rpn_loss", "rcnn_loss", "rpn_cls_loss", "rpn_reg_loss", "rcnn_cls_loss", "rcnn_reg_loss")
-# Of the old zoo's log lines.
+# Names in the old zoo's log lines.
 LOSSES = {"faster_rcnn": (*BOX_LOSSES, "total_loss"), "mask_rcnn": (*BOX_LOSSES, "rcnn_mask_loss", "total_loss")}
 
 
 @pytest.fixture
 def command(coco, tmp_path):
-    """command(*flags, output=...) -> arguments of a run: 3 steps an epoch."""
+    """command(*flags, output=...) -> arguments of a run with 3 steps per epoch."""
     config = tmp_path / "toy config.yaml"
     config.write_text("num_classes: 4\ncoco_classes: [background, thing 1, thing 2, thing 3]\n"
                       "img_width: 64\nimg_height: 64\nnum_gts: 4\nbatch_size: 2\ntest_batch_size: 2\nepoch_size: 2\n"
@@ -49,8 +49,8 @@ def losses(folder):
 
 
 @pytest.mark.parametrize("model", LOSSES)
-def test_what_a_run_leaves(compiled, command, tmp_path, model):
-    """With the losses of the validation set for masks, which it then needs the outlines of."""
+def test_output_of_a_run(compiled, command, tmp_path, model):
+    """Mask R-CNN also computes validation losses, for which it needs the outlines."""
     flags = "--calibrate_norm=always", "--train_norm=True", "--zero_init_residual=True", f"--val_loss={model == 'mask_rcnn'}"
     done = run(command(f"--toy_model={model}", *flags), tmp_path)
     output = tmp_path / "out put"
@@ -63,9 +63,9 @@ def test_what_a_run_leaves(compiled, command, tmp_path, model):
     page = (output / "curves.html").read_text(encoding="utf-8")
     assert f"<h1>{model}: training</h1>" in page and "<dd>ended</dd>" in page and "http-equiv=\"refresh\"" not in page
     old_line = r"epoch: \d+ step: \d+, " + ", ".join(rf"{name}: \d+\.\d{{5}}" for name in LOSSES[model])
-    of_validation = [line for line in losses(output) if " val_" in line]
-    assert [bool(re.fullmatch(old_line, line)) for line in losses(output) if line not in of_validation] == [True] * 6
-    assert [line.split(",")[0] for line in losses(output) if line not in of_validation] == [
+    val_lines = [line for line in losses(output) if " val_" in line]
+    assert [bool(re.fullmatch(old_line, line)) for line in losses(output) if line not in val_lines] == [True] * 6
+    assert [line.split(",")[0] for line in losses(output) if line not in val_lines] == [
         f"epoch: {epoch} step: {step}" for epoch in (1, 2) for step in (1, 2, 3)]
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["kind"] for row in rows] == ["train"] * 3 + ["eval"] + ["train"] * 3 + ["eval"]
@@ -74,9 +74,9 @@ def test_what_a_run_leaves(compiled, command, tmp_path, model):
     np.testing.assert_allclose([row["lr"] for row in rows if row["kind"] == "train"], 0.002, rtol=1e-6)
     assert {"AP", "AP50", "ARl", "images", "epoch"} <= rows[-1].keys()
     assert ("segm" in rows[-1]) == (model == "mask_rcnn")
-    told = [", ".join(f"val_{name}: {row[f'val_{name}']:.5f}" for name in LOSSES[model]) for row in rows if "val_total_loss" in row]
-    assert of_validation == [f"epoch: {epoch} {line}" for epoch, line in enumerate(told, 1)]
-    assert len(told) == (2 if model == "mask_rcnn" else 0) and all(line in done.stdout for line in of_validation)
+    text = [", ".join(f"val_{name}: {row[f'val_{name}']:.5f}" for name in LOSSES[model]) for row in rows if "val_total_loss" in row]
+    assert val_lines == [f"epoch: {epoch} {line}" for epoch, line in enumerate(text, 1)]
+    assert len(text) == (2 if model == "mask_rcnn" else 0) and all(line in done.stdout for line in val_lines)
     assert ("val total loss" in page) == (model == "mask_rcnn")
     assert "segm" not in rows[-1] or {"AP", "AP50", "ARl"} <= rows[-1]["segm"].keys()
     assert (rows[-1]["step"], rows[-1]["images"]) == (6, 3)
@@ -101,10 +101,10 @@ def test_parts_of_a_run_equal_the_whole(compiled, command, tmp_path):
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_leaves_a_run_to_go_on_with(command, tmp_path, number, status):
+def test_run_resumes_after_a_signal(command, tmp_path, number, status):
     output = tmp_path / "out put"
     flags = ("--run_eval=False", "--epoch_size=40")
-    # A session of its own, as of a terminal: Ctrl-C goes to every process of it.
+    # In a new session, as in a terminal, Ctrl-C reaches every process.
     process = subprocess.Popen([*command(*flags), "--toy_delay=0.2"], cwd=tmp_path, stdin=subprocess.DEVNULL, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     deadline = time.monotonic() + 120
@@ -115,8 +115,8 @@ def test_signal_leaves_a_run_to_go_on_with(command, tmp_path, number, status):
     if number == signal.SIGINT:
         written = (output / "config.yaml").stat().st_mtime_ns
         second = run(command(*flags), tmp_path, status=1)
-        told = rf"train\.py: error: output_path: {output}: another training writes to it, process {process.pid} on "
-        assert re.match(told, second.stderr.strip().splitlines()[-1]), second.stderr
+        expected = rf"train\.py: error: output_path: {output}: another training writes to it, process {process.pid} on "
+        assert re.match(expected, second.stderr.strip().splitlines()[-1]), second.stderr
         assert (output / "config.yaml").stat().st_mtime_ns == written and not (output / "earlier").exists()
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=300)
@@ -128,12 +128,12 @@ def test_signal_leaves_a_run_to_go_on_with(command, tmp_path, number, status):
     assert "stop requested: the run ends after the current step; a second signal ends it at once" in errors.splitlines()
     assert {"last.ckpt", "state.ckpt"} <= {path.name for path in (output / "checkpoint").iterdir()}
     assert (output / "curves.png").is_file()
-    went_on = run(command(*flags, f"--max_steps={done + 1}", "--resume=auto"), tmp_path)
-    assert f"continuing after step {done}" in went_on.stderr
+    resumed = run(command(*flags, f"--max_steps={done + 1}", "--resume=auto"), tmp_path)
+    assert f"continuing after step {done}" in resumed.stderr
     assert len(losses(output)) == done + 1
 
 
-def test_conversions_of_others_leave_the_one_that_a_training_reads(command, coco, tmp_path):
+def test_other_conversions_keep_the_files_that_a_training_reads(command, coco, tmp_path):
     flags, rows = ("--run_eval=False", "--epoch_size=3"), coco / "records" / "train"
     process = subprocess.Popen([*command(*flags), "--toy_delay=0.2"], cwd=tmp_path, stdin=subprocess.DEVNULL, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -146,7 +146,7 @@ def test_conversions_of_others_leave_the_one_that_a_training_reads(command, coco
                    f"--anno_path={coco / 'annotations' / 'instances_train2017.json'}", f"--output_dir={rows}"]
         for more in ("--classes=thing 1,thing 2", "--force"):
             assert "kept, because another process reads it" in run([*convert, more], tmp_path).stderr
-        assert process.poll() is None       # else the test shows nothing
+        assert process.poll() is None       # or the test shows nothing
         _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
@@ -154,7 +154,7 @@ def test_conversions_of_others_leave_the_one_that_a_training_reads(command, coco
     assert process.returncode == 0, errors
     run(command(*flags, output="undisturbed"), tmp_path)
     assert losses(tmp_path / "out put") == losses(tmp_path / "undisturbed") and len(losses(tmp_path / "out put")) == 9
-    # What nobody reads any more goes with the next conversion.
+    # The next conversion deletes files that nobody reads any more.
     assert not run([*convert, "--force"], tmp_path).stderr
     assert {path.name for path in rows.iterdir()} == {"manifest.json", load_manifest(rows)["files"][0].split("/")[0]}
 
@@ -167,7 +167,7 @@ def test_new_run_sets_the_earlier_aside(command, tmp_path):
     assert (tmp_path / "out put" / "earlier" / "1" / "checkpoint" / "last.ckpt").is_file()
 
 
-def test_what_belongs_to_a_call_is_not_saved(command, tmp_path):
+def test_keys_of_a_single_call_are_not_saved(command, tmp_path):
     flags = "--max_steps=1", "--run_eval=False"
     run(command(*flags, "--resume=auto", "--train_url=", "--checkpoint_path=of_another_command.ckpt"), tmp_path)
     output = tmp_path / "out put"
@@ -180,20 +180,20 @@ def test_what_belongs_to_a_call_is_not_saved(command, tmp_path):
     again = run([sys.executable, str(TOY), *arguments], tmp_path)
     assert "was moved to" in again.stderr and f"parameters from {weights}" in again.stderr
     resumed = run([sys.executable, str(TOY), *arguments, "--resume=auto", "--max_steps=2"], tmp_path)
-    told = f"pre_trained: {weights} is not loaded: the run resumes from {output / 'checkpoint' / 'state.ckpt'}; without --resume"
-    assert told in resumed.stderr
+    warning = f"pre_trained: {weights} is not loaded: the run resumes from {output / 'checkpoint' / 'state.ckpt'}; without --resume"
+    assert warning in resumed.stderr
     assert len(losses(output)) == 2
 
 
 def test_lengths_and_rates_in_steps(command, tmp_path):
-    """As detectron2 counts; the rate is scaled to the batch of 2 x 2 pictures."""
+    """Lengths count steps, as in detectron2. The rate is scaled to the batch of 2 x 2 images."""
     done = run(command("--run_eval=False", "--epoch_size=0", "--max_steps=4", "--lr_steps=2,3", "--warmup_step=0",
                        "--accumulate_steps=2", "--lr_reference_batch=2"), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "out put" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["lr"] for row in rows] == pytest.approx([0.004, 0.004, 0.0004, 0.00004])
     assert [(row["epoch"], row["batch"]) for row in rows] == [(1, 1), (1, 2), (2, 1), (2, 2)]
-    told = "learning rate: 0.004 for a batch of 4 (batch_size 2 x 1 devices x accumulate_steps 2, base_lr 0.002 is for 2)"
-    assert told in done.stderr
+    expected = "learning rate: 0.004 for a batch of 4 (batch_size 2 x 1 devices x accumulate_steps 2, base_lr 0.002 is for 2)"
+    assert expected in done.stderr
 
 
 def test_speed_is_measured(command, tmp_path):
@@ -217,7 +217,7 @@ def test_not_finite_ends_with_status_1(command, tmp_path):
     assert "image ids of the batch: 1" in last
 
 
-@pytest.mark.parametrize("flags, told", [
+@pytest.mark.parametrize("flags, error", [
     (("--pre_trained=nowhere.ckpt",), "pre_trained: no such file: nowhere.ckpt"),
     (("--resume=nowhere",), "resume: no such file or folder: nowhere"),
     (("--learning_rate=1",), "--learning_rate: unknown key"),
@@ -226,10 +226,10 @@ def test_not_finite_ends_with_status_1(command, tmp_path):
     (("--pad_to=divisor",), "pad_to: divisor is for evaluation"),
     (("--output_path=/dev/null/x",), "/dev/null/x/config.yaml: cannot be written"),
 ])
-def test_faults_are_one_line(command, tmp_path, flags, told):
+def test_errors_are_one_line(command, tmp_path, flags, error):
     arguments = command()
     known = {item.partition("=")[0] for item in flags}
     arguments = [item for item in arguments if item.partition("=")[0] not in known] + list(flags)
     done = run(arguments, tmp_path, status=2)
-    assert done.stderr.strip().splitlines()[-1].startswith(f"train.py: error: {told}")
+    assert done.stderr.strip().splitlines()[-1].startswith(f"train.py: error: {error}")
     assert "Traceback" not in done.stderr

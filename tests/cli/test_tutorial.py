@@ -1,11 +1,11 @@
-"""docs/tutorial.ipynb: its cells run, on fewer images and with a toy network in place of the detector."""
+"""docs/tutorial.ipynb: its cells run on fewer images, with a toy network in place of the detector."""
 import json
 import re
 
 import cv2
 import pytest
 
-# What the test has less of.
+# Replacements that shorten the run.
 FEWER = {'IMAGES = {"train": 200, "val": 40}': 'IMAGES = {"train": 8, "val": 4}', "EPOCHS = 10": "EPOCHS = 1",
          'sys.path.append("..")': "pass"}
 
@@ -27,12 +27,12 @@ def test_its_cells_run(notebook, toy_interface, tmp_path, monkeypatch, capsys):
     assert {path.name for path in (output / "drawn").iterdir()} == {f"{i}.png" for i in range(1, 5)}
     assert cv2.imread(str(output / "drawn" / "1.png")).shape == (128, 128, 3)
     assert (output / "shapes.onnx").is_file() and (output / "scores" / "metrics.json").is_file()
-    told = capsys.readouterr().out
-    assert "{'train': 8, 'val': 4}" in told and re.search(r"^AP \d\.\d{3}; weights: best\.ckpt$", told, re.M)
+    printed = capsys.readouterr().out
+    assert "{'train': 8, 'val': 4}" in printed and re.search(r"^AP \d\.\d{3}; weights: best\.ckpt$", printed, re.M)
 
 
 def test_its_outputs_are_those_of_a_whole_run(notebook):
-    """In order, without an error, with pictures of the curves and of the detections, and small."""
+    """The cells ran in order without an error and show images of curves and detections. The file is small."""
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]

@@ -20,7 +20,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def message():
-    """message(call, *arguments, **options) -> the one line of the user's fault that the call must raise."""
+    """message(call, *arguments, **options) -> the one-line user error that the call must raise."""
     def call_and_catch(call, *arguments, **options):
         with pytest.raises(ValueError) as caught:
             call(*arguments, **options)
@@ -33,7 +33,7 @@ def message():
 
 @pytest.fixture(scope="session")
 def rows():
-    """The records of `files`; see tests/example_records.py."""
+    """Records of `files`; see tests/example_records.py."""
     from tests.example_records import make_rows
 
     return make_rows()
@@ -49,7 +49,7 @@ def files(tmp_path_factory, rows):
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """A server that has the published weights in place of those of the world, and an empty cache."""
+    """A local server in place of the one with the published weights, and an empty cache."""
     from tests.http_files import serving
 
     monkeypatch.setenv("ZOO_WEIGHTS", str(tmp_path / "cache"))
@@ -63,7 +63,7 @@ def mirror(tmp_path, monkeypatch):
 
 @pytest.fixture
 def copied(monkeypatch):
-    """A conversion that copies and writes a YAML; the options of each."""
+    """[options of each conversion]. The converter only copies the file and writes a YAML."""
     calls = []
 
     def run(options):

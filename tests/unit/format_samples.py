@@ -1,4 +1,4 @@
-"""Small data sets in the formats of annotation tools. Images are of 40x30, as `draw` makes them."""
+"""Small data sets in the formats of annotation tools. Images are 40x30, as `draw` makes them."""
 import json
 from pathlib import Path
 
@@ -8,7 +8,7 @@ SIZE = 40, 30       # width, height
 
 
 def yolo_line(number: int, x: float, y: float, width: float, height: float) -> str:
-    """A line of a box in pixels."""
+    """Return the line for a box in pixels."""
     return f"{number} {(x + width / 2) / SIZE[0]} {(y + height / 2) / SIZE[1]} {width / SIZE[0]} {height / SIZE[1]}"
 
 
@@ -17,7 +17,7 @@ def yolo_polygon(number: int, *points) -> str:
 
 
 def yolo_set(root: Path, sets: dict, names=("cat", "dog")) -> Path:
-    """data.yaml of {set: {image: lines, or None without a label file}} with the folders images/SET and labels/SET."""
+    """Write images/SET, labels/SET and data.yaml for {set: {image: lines, or None for no label file}}. Return data.yaml."""
     seed = 0
     for name, images in sets.items():
         for stem, lines in images.items():
@@ -38,7 +38,7 @@ def shape(label, points, kind="polygon", **more) -> dict:
 
 
 def labelme_file(path: Path, shapes: list, image: str, size=SIZE, more=()) -> None:
-    """size: width and height, None = neither is given; more: over the entries."""
+    """size: width and height; None: both are null; more: overrides entries."""
     path.parent.mkdir(parents=True, exist_ok=True)
     width, height = size or (None, None)
     path.write_text(json.dumps({"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": image, "imageData": None,
@@ -46,7 +46,7 @@ def labelme_file(path: Path, shapes: list, image: str, size=SIZE, more=()) -> No
 
 
 def labelme_set(folder: Path, files: dict, **more) -> Path:
-    """A folder of {name: shapes} with an image for each; more: over the entries of every file."""
+    """Write a file and an image for each of {name: shapes}. more: overrides entries of every file."""
     for seed, (name, shapes) in enumerate(files.items()):
         draw(folder / f"{name}.jpg", seed=seed)
         labelme_file(folder / f"{name}.json", shapes, f"{Path(name).name}.jpg", more=more)

@@ -1,4 +1,4 @@
-"""Small data sets for the tests of utils.mindrecord, and a reader that knows nothing of it."""
+"""Small data sets for the tests of utils.mindrecord, and a reader that does not use it."""
 import json
 from pathlib import Path
 
@@ -9,7 +9,7 @@ COLUMNS = ("image", "image_id", "file_name", "index", "height", "width", "boxes"
 
 
 def draw(path: Path, width: int = 40, height: int = 30, channels: int = 3, dtype=np.uint8, seed: int = 0) -> Path:
-    """A picture of noise; the ending says the format."""
+    """Write an image of noise. The suffix is the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = (height, width) if channels == 1 else (height, width, channels)
     pixels = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype)
@@ -18,7 +18,7 @@ def draw(path: Path, width: int = 40, height: int = 30, channels: int = 3, dtype
 
 
 def cut(path: Path, share: float) -> Path:
-    """Leave the first part of a file."""
+    """Keep only the first part of a file."""
     data = path.read_bytes()
     path.write_bytes(data[:int(len(data) * share)])
     return path
@@ -29,7 +29,7 @@ def annotation(number: int, image_id, box, category=1, **more) -> dict:
 
 
 def coco_set(folder: Path, annotations: list, images: int = 3, **more) -> tuple:
-    """(image_dir, JSON file): pictures 1.png, ... of 40x30 with the ids 1, ..., the categories 1 cat and 3 dog."""
+    """Return (image_dir, JSON file): images 1.png, ... of 40x30 with ids 1, ...; categories 1 cat and 3 dog."""
     entries = []
     for number in range(1, images + 1):
         draw(folder / "pictures" / f"{number}.png", seed=number)
@@ -42,7 +42,7 @@ def coco_set(folder: Path, annotations: list, images: int = 3, **more) -> tuple:
 
 
 def voc_set(folder: Path, files: dict) -> tuple:
-    """(image_dir, folder of XML): for each name its objects [(name, xmin, ymin, xmax, ymax)], or the file's text."""
+    """Return (image_dir, XML folder). files: {name: objects [(name, xmin, ymin, xmax, ymax)], or the file's text}."""
     (folder / "Annotations").mkdir(parents=True, exist_ok=True)
     for number, (name, objects) in enumerate(files.items()):
         draw(folder / "JPEGImages" / f"{name}.jpg", seed=number)
@@ -59,9 +59,9 @@ def voc_xml(file_name: str, objects: list, size: tuple = (40, 30)) -> str:
             f"<depth>3</depth></size>{nodes}</annotation>")
 
 
-def txt_set(folder: Path, text: str, pictures: tuple = ("a.jpg", "b.jpg")) -> tuple:
-    """(image_dir, text file)."""
-    for number, name in enumerate(pictures):
+def txt_set(folder: Path, text: str, images: tuple = ("a.jpg", "b.jpg")) -> tuple:
+    """Return (image_dir, text file)."""
+    for number, name in enumerate(images):
         draw(folder / "pictures" / name, seed=number)
     path = folder / "anno.txt"
     path.write_text(text, encoding="utf-8")
@@ -69,7 +69,7 @@ def txt_set(folder: Path, text: str, pictures: tuple = ("a.jpg", "b.jpg")) -> tu
 
 
 def read_back(output_dir: Path, masks: bool = False) -> list:
-    """The rows of a conversion as MindSpore reads them, in the order of the files."""
+    """Return the rows of a conversion as MindSpore reads them, in the order of the files."""
     import mindspore.dataset as ds
 
     manifest = json.loads((output_dir / "manifest.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A new augmentation is a function in one file and a name in one list: tests/examples/vertical_flip.py in a copy of each model."""
+"""A new augmentation takes a function in one file and its name in one list. The example is tests/examples/vertical_flip.py."""
 import functools
 import importlib
 import re
@@ -16,7 +16,7 @@ NAME = "vertical_flip"
 
 @pytest.fixture(params=["faster_rcnn", "mask_rcnn", "refinedet"])
 def trees(request, repo_dir, tmp_path, monkeypatch):
-    """(module of the model as it is, module of a copy with the function): each by its path below src."""
+    """[importer of the model, importer of a copy with the function]. Each takes a module's path below src."""
     copy = tmp_path / f"extended_{request.param}"
     shutil.copytree(repo_dir / request.param, copy, ignore=shutil.ignore_patterns("__pycache__", "*.ckpt"))
     text = (repo_dir / "tests" / "examples" / f"{NAME}.py").read_text(encoding="utf-8")
@@ -33,11 +33,11 @@ def trees(request, repo_dir, tmp_path, monkeypatch):
 
 
 def transforms(trees) -> list:
-    """The model's TrainTransform before and after."""
+    """Return the model's TrainTransform without and with the function."""
     return [tree("dataset").build_train_transform(tree("model_utils.config").load_config(overrides=OVERRIDES)) for tree in trees]
 
 
-def test_the_new_one_is_known_and_the_others_draw_what_they_drew(trees):
+def test_new_augmentation_is_known_and_does_not_change_other_draws(trees):
     before, after = transforms(trees)
     assert [*after.augmenter.steps] == [*before.augmenter.steps, NAME]
     upside_down = []
@@ -54,7 +54,7 @@ def test_the_new_one_is_known_and_the_others_draw_what_they_drew(trees):
 
 
 def test_images_boxes_and_outlines_are_mirrored(trees):
-    """Against the rows of the model as it is, mirrored by hand."""
+    """The rows equal those of the original model, mirrored by hand."""
     before, after = transforms(trees)
     outline, mirrored = np.array([[3.0, 4.0], [20.0, 9.0]]), 0
     for index in range(20):
@@ -78,7 +78,7 @@ def test_images_boxes_and_outlines_are_mirrored(trees):
 
 
 def test_batches_hold_mirrored_images(trees, files):
-    """From MindRecord, by the threads that make them; masks apart, which these records do not have."""
+    """Loader threads read the batches from MindRecord files, which have no masks here."""
     before, after = transforms(trees)
     loading = trees[0]("model_utils.data.loading")
     old, new = (batches(files, loading.TrainTransform(before.preprocess, one.augmenter, 4, 3)) for one in (before, after))

@@ -1,6 +1,6 @@
-"""A data format is added by one module in utils/mindrecord/formats/ and its name in a model's YAML, here CSV.
+"""A data format is added by one module in utils/mindrecord/formats/ and its name in a model's YAML.
 
-tests/examples/csv_format.py is that module.
+The example is CSV, in tests/examples/csv_format.py.
 """
 import filecmp
 import json
@@ -25,7 +25,7 @@ CLASSES = ["background", "cat", "dog"]
 
 @pytest.fixture
 def csv_format(monkeypatch, tmp_path_factory):
-    """The folder of the module, which the package takes for a part of formats/."""
+    """Folder of the module, which the package treats as part of formats/."""
     folder = tmp_path_factory.mktemp("formats")
     shutil.copy(EXAMPLES / "csv_format.py", folder)
     monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(folder)])
@@ -34,7 +34,7 @@ def csv_format(monkeypatch, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkout(repo_dir, tmp_path_factory):
-    """A copy of the repository with the module and the choice of two models added; nothing else is changed."""
+    """A copy of the repository. Only the module, and the format in the choices of two models, are added."""
     root = tmp_path_factory.mktemp("check out")
     for name in ("utils", "faster_rcnn", "refinedet"):
         shutil.copytree(repo_dir / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "output", "train*/", "eval*/"))
@@ -52,7 +52,7 @@ def extend_choices(source: Path, target: Path) -> Path:
 
 
 def csv_set(folder: Path, rows: str = GOOD) -> tuple:
-    """(image_dir, CSV file) with the images a.jpg and b.jpg of 40 x 30."""
+    """Return (image_dir, CSV file) with the images a.jpg and b.jpg of 40 x 30."""
     for number, name in enumerate(("a.jpg", "b.jpg")):
         draw(folder / "images" / name, seed=number)
     path = folder / "boxes.csv"
@@ -81,7 +81,7 @@ def test_commands_find_the_module(checkout, repo_dir, run_command, tmp_path):
     for found in ("2 images, 3 objects", "2 images, 4 objects"):
         converted = run_command(["python", tools / "convert.py", *options(paths, f"--output_dir={tmp_path / 'o'}")])
         assert converted.returncode == 0 and f"{found}, 2 classes" in converted.stdout, converted.stderr
-        csv_set(tmp_path, f"{GOOD}b.jpg,1,2,3,4,cat\n")     # a change of the annotations is noticed
+        csv_set(tmp_path, f"{GOOD}b.jpg,1,2,3,4,cat\n")     # changed annotations are converted again
     rows = read_back(tmp_path / "o")
     assert [str(row["file_name"]) for row in rows] == ["a.jpg", "b.jpg"] and rows[0]["labels"].tolist() == [1, 2]
     assert rows[1]["boxes"].tolist() == [[5, 5, 20.5, 20], [1, 2, 3, 4]] and rows[1]["labels"].tolist() == [2, 1]
@@ -139,25 +139,25 @@ def test_models_read_it(csv_format, repo_dir, tmp_path, message, model, data, lo
 
     info = prepare()
     assert info.count == 2 and info.class_names == CLASSES
-    truth = info.ground_truth()
-    assert [image["file_name"] for image in truth["images"]] == ["a.jpg", "b.jpg"]
-    assert [item["bbox"] for item in truth["annotations"]] == [[2, 3, 28, 22], [1, 1, 8, 8], [5, 5, 15.5, 15]]
+    content = info.ground_truth()
+    assert [image["file_name"] for image in content["images"]] == ["a.jpg", "b.jpg"]
+    assert [item["bbox"] for item in content["annotations"]] == [[2, 3, 28, 22], [1, 1, 8, 8], [5, 5, 15.5, 15]]
     new = str(tmp_path / "new")
     assert message(prepare, anno_path="", output_path=new) == "anno_path is needed: give --anno_path"
-    told = message(prepare, image_set="val", output_path=new)
-    assert told == "image_set: csv has no image sets; only voc, coco_files, labelme, yolo have them"
+    error = message(prepare, image_set="val", output_path=new)
+    assert error == "image_set: csv has no image sets; only voc, coco_files, labelme, yolo have them"
     path.write_text("a.jpg,1,2,3,4,cat\n")
     assert message(prepare) == f"{path}: line 1: expected the header image,x1,y1,x2,y2,class"
 
 
-@pytest.mark.parametrize(("rows", "told"), [
+@pytest.mark.parametrize(("rows", "error"), [
     ("a.jpg,1,2,3,cat\n", "line 2: 'a.jpg,1,2,3,cat' is not image,x1,y1,x2,y2,class: not enough values"),
     ('\n"a.jpg,1,2,3,4,cat\n', "line 3: unexpected end of data"),
     ("a.jpg,1,2,3,4,tree\n", "none of the classes (cat, dog) is among its categories (tree)"),
 ])
-def test_what_ends_the_work_names_file_and_line(csv_format, tmp_path, message, rows, told):
+def test_errors_name_file_and_line(csv_format, tmp_path, message, rows, error):
     paths = csv_set(tmp_path, rows)
-    assert message(read_annotations, "csv", *paths, CLASSES).startswith(f"{paths[1]}: {told}")
+    assert message(read_annotations, "csv", *paths, CLASSES).startswith(f"{paths[1]}: {error}")
 
 
 def test_without_the_module_the_format_is_unknown(message):

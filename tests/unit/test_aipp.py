@@ -1,4 +1,4 @@
-"""Ascend's preprocessing as a file: it computes what the network input is normalised by."""
+"""The file for Ascend's preprocessing: it normalises pixels as the network's preprocessing does."""
 import re
 
 import numpy as np
@@ -17,7 +17,7 @@ def settings(config, height=64, width=96) -> dict:
 
 
 def test_literals_of_the_old_zoo():
-    """Its Mask R-CNN has this file."""
+    """The old zoo's Mask R-CNN has these values."""
     found = settings(load_config())
     assert [found[f"min_chn_{i}"] for i in range(3)] == ["123.675", "116.28", "103.53"]
     assert [float(found[f"var_reci_chn_{i}"]) for i in range(3)] == pytest.approx(
@@ -28,10 +28,10 @@ def test_literals_of_the_old_zoo():
 
 @pytest.mark.parametrize("config", [
     load_config(), load_config(overrides={"convention": "detectron2"}), load_refinedet_config()], ids=["ours", "bgr", "refinedet"])
-def test_pixels_become_those_of_the_preprocessing(config):
+def test_pixels_equal_those_of_the_preprocessing(config):
     found = settings(config)
     rgb = np.array([10, 120, 250], np.float64)
     channels = rgb[::-1] if found["rbuv_swap_switch"] == "true" else rgb
     got = [(value - float(found[f"min_chn_{i}"])) * float(found[f"var_reci_chn_{i}"]) for i, value in enumerate(channels)]
-    image, _ = build_preprocess(config)(np.full((32, 32, 3), rgb[::-1], np.uint8))      # which takes blue, green, red
+    image, _ = build_preprocess(config)(np.full((32, 32, 3), rgb[::-1], np.uint8))      # takes blue, green, red
     np.testing.assert_allclose(got, image[:, 0, 0], atol=1e-4)

@@ -1,4 +1,4 @@
-"""Anchors against a loop, and against those of other frameworks."""
+"""Anchors against a loop and other frameworks."""
 import numpy as np
 import pytest
 
@@ -33,7 +33,7 @@ def test_rounded_base():
 
 
 def test_old_anchors_count_the_last_pixel():
-    """Old zoo: base of 4 pixels around (1.5, 1.5), scale 8: 32 pixels from -14 to 17."""
+    """Old zoo: a base of 4 pixels around (1.5, 1.5) at scale 8 gives 32 pixels, from -14 to 17."""
     got = AnchorGenerator([8], [1.0], [4], round_base=True, center_offset=0.5, offset=1).grid([(1, 2)])
     np.testing.assert_array_equal(got, [[-14, -14, 17, 17], [-10, -14, 21, 17]])
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("eager")
 
 
 def compile_with(function, **options):
-    """function(*tensors, **options), compiled, on numpy arrays."""
+    """Return function(*tensors, **options), compiled, for numpy arrays."""
     @ms.jit
     def compiled(*tensors):
         return function(*tensors, **options)
@@ -29,7 +29,7 @@ def match_usable(anchors, gt_boxes, gt_valid, anchor_valid, **options):
 
 
 def iou_matrix(boxes, others):
-    """float32 like the code under test, so that equal overlaps are equal: (B, O)."""
+    """Return the IoU (B, O) in float32, like the code under test, so that ties remain ties."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     side = np.maximum(np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - low, np.float32(0))
     inter = side[..., 0] * side[..., 1]
@@ -53,7 +53,7 @@ def match_by_hand(anchors, boxes, allowed, pos=0.7, neg=0.3, least=0.0, low_qual
 
 
 def scene():
-    """Anchors, and ground truth of four pictures: some boxes with gaps between the slots, none, one, ties."""
+    """Return anchors, and ground truth of four images: boxes with gaps between the slots, none, one, ties."""
     anchors = AnchorGenerator([4], [0.5, 1.0, 2.0], [8, 16]).grid([(8, 10), (4, 5)])
     rng = np.random.default_rng(0)
     gt, valid = np.zeros((4, 9, 4), np.float32), np.zeros((4, 9), bool)
@@ -106,7 +106,7 @@ def test_anchor_masks():
 @pytest.mark.parametrize("positives, negatives, most", [
     (40, 500, 0), (5, 500, 0), (40, 3, 0), (0, 500, 0), (0, 0, 0), (5, 500, 16)])
 def test_sample_anchors(positives, negatives, most):
-    """most: of the background; 0 = as many as there is room for."""
+    """most: limit on background samples; 0: no limit but the batch."""
     rng = np.random.default_rng(2)
     labels = rng.permutation([1] * positives + [0] * negatives + [-1] * (600 - positives - negatives)).astype(np.int32)
     labels = np.stack([labels, rng.permutation(labels)])
@@ -123,11 +123,11 @@ def test_sample_anchors(positives, negatives, most):
         assert len(set(chosen)) == len(chosen)
     if positives == 40 and negatives == 500:
         other = sample(labels, rng.uniform(size=labels.shape).astype(np.float32))[0]
-        assert set(other[0]) != set(index[0])                                      # another draw, other anchors
+        assert set(other[0]) != set(index[0])                                      # other noise, other anchors
 
 
 def test_sampling_is_uniform():
-    """Each of 40 positives is drawn with probability 1/4: 400 draws, 5 standard deviations."""
+    """Each of 40 positives is drawn with probability 1/4: 400 draws, to 5 standard deviations."""
     rng = np.random.default_rng(3)
     labels = np.array([1] * 40 + [0] * 60, np.int32)[None].repeat(400, 0)
     index, positive, _ = compile_with(first.sample_anchors, num_pos=10, num_total=20)(
@@ -152,7 +152,7 @@ def test_anchor_targets():
 
 
 def proposals_of(gt, valid, rng, count=60):
-    """Proposals, half of them near to objects."""
+    """Return proposals (N, count, 4), half of them near objects."""
     boxes = np.zeros((len(gt), count, 4), np.float32)
     for i in range(len(gt)):
         corner = rng.uniform(0, 60, (count, 2))
@@ -189,7 +189,7 @@ def test_sample_rois(case):
         assert chosen[i, :total].all() and chosen[i].sum() == total
         rows = [np.flatnonzero((candidates == roi).all(1)) for roi in rois[i, :total]]
         assert all(len(row) for row in rows)
-        assert len({row[0] for row in rows}) >= total - 2                          # each once, but for twins
+        assert len({row[0] for row in rows}) >= total - 2                          # once each, except twins
         for s in range(total):
             row = rows[s][0]
             assert is_object[row] == positive[i, s]
@@ -205,9 +205,9 @@ def test_sample_rois(case):
 
 
 def sampled_by_hand(proposals, there, gt, labels, valid, noise, num_pos, num_total, num_neg):
-    """One image: rois (S, 4), labels (S,), targets (S, 4), positive (S,), valid (S,), index of the object (S,).
+    """Return rois (S, 4), labels (S,), targets (S, 4), positive (S,), valid (S,) and object index (S,) of one image.
 
-    Of the objects those with the largest noise; background likewise, `num_neg` at most.
+    Objects come first, then at most `num_neg` background samples, each by descending noise.
     """
     size, slots = min(num_total, len(proposals) + len(gt)), np.flatnonzero(valid)
     rois, targets = np.zeros((size, 4), np.float32), np.zeros((size, 4), np.float32)
@@ -233,7 +233,7 @@ def sampled_by_hand(proposals, there, gt, labels, valid, noise, num_pos, num_tot
 @pytest.mark.slow
 @pytest.mark.parametrize("num_neg", [1, 6, 24, 31, 32, 500])
 def test_background_is_limited(num_neg):
-    """All that is sampled, in its order; how much of it where the noise is equal. 24 = 32 - num_pos, 32 = num_total."""
+    """The samples and their order match the loop; with equal noise, their number. 24 = 32 - num_pos, 32 = num_total."""
     limited = compile_with(second.sample_rois, num_pos=8, num_total=32, num_neg=num_neg)
     _, gt, there_are = scene()
     for case in ("mixed", "equal noise", "no ground truth", "no proposals", "all padding"):
@@ -248,7 +248,7 @@ def test_background_is_limited(num_neg):
         got = limited(*arrays)
         for i in range(4):
             expected = sampled_by_hand(*(array[i] for array in arrays), 8, 32, num_neg)
-            if case == "equal noise":       # which ones is left open
+            if case == "equal noise":       # any choice is right
                 np.testing.assert_array_equal(got[3][i], expected[3])
                 np.testing.assert_array_equal(got[4][i], expected[4])
                 continue
@@ -257,7 +257,7 @@ def test_background_is_limited(num_neg):
 
 
 def test_boxes_are_matched_with_their_last_pixel_and_coded_without():
-    """A proposal of 9 x 9 pixels beside an object of 10 x 14: IoU 0.58 as it is, 0.61 with the last pixels."""
+    """A proposal of 9 x 9 pixels in an object of 10 x 14: IoU 0.58, or 0.61 with the last pixels."""
     proposals, gt = np.float32([[[0, 0, 9, 9]]]), np.float32([[[0, 0, 10, 14]]])
     arrays = proposals, np.ones((1, 1), bool), gt, np.full((1, 1), 3, np.int32), np.ones((1, 1), bool), np.zeros((1, 1), np.float32)
     for threshold, iou_offset, wanted in ((0.57, None, 3), (0.6, None, 0), (0.6, 1, 3), (0.62, 1, 0)):
@@ -270,7 +270,7 @@ def test_boxes_are_matched_with_their_last_pixel_and_coded_without():
 
 
 def test_rois_with_low_quality_take_the_object_they_are_best_for():
-    """The box overlaps object 0 more, but is the best one of object 1."""
+    """The second box overlaps object 0 more, but is the best box for object 1."""
     boxes = np.array([[[0, 0, 10, 10], [0, 0, 10, 9]]], np.float32)
     gt = np.array([[[0, 0, 10, 10], [0, 0, 10, 6], [0, 0, 0, 0]]], np.float32)
     valid, there = np.array([[True, True, False]]), np.ones((1, 2), bool)

@@ -29,7 +29,7 @@ def test_matcher_parity(parity_file):
 
 
 def ground_truth(model):
-    """Boxes (N, G, 4) and valid flags, two slots more than there are objects."""
+    """Return boxes (N, G, 4) and valid flags (N, G), with two slots more than objects."""
     own = [model.arrays[f"train/gt_boxes{i}"] for i in range(model.count)]
     boxes, valid = rows_of_pictures([np.pad(rows, ((0, 2), (0, 0))) for rows in own])
     return boxes, valid & (np.arange(valid.shape[1]) < np.array([[len(rows)] for rows in own]))
@@ -43,7 +43,7 @@ def test_rpn_labels_parity(folder):
     mmdet = model.framework == "mmdet"
     padded = fixture["input/pad_shapes"] if mmdet else np.array([fixture["input/images"].shape[2:]] * model.count)
     options = {"mmdet": {"min_pos_iou": 0.3, "low_quality_takes_gt": True}, "mslab": {"offset": 1}}.get(model.framework, {})
-    ties = int(model.framework == "mslab")      # of the best IoU, which the order of its operations decides
+    ties = int(model.framework == "mslab")      # of the best IoU, decided by the order of operations
     gt, valid = ground_truth(model)
     usable = compile_with(first.anchors_in_padding)(corners, padded.astype(np.float32))
     labels, matched = compile_with(match_usable, **options)(anchors, gt, valid, usable)
@@ -69,7 +69,7 @@ def test_roi_matching_parity(folder):
     size = proposals.shape[1] + gt.shape[1]
     noise = np.random.default_rng(5).uniform(size=(model.count, size)).astype(np.float32)
     own = {"iou_offset": 1} if model.framework == "mslab" else {}
-    sample = compile_with(second.sample_rois, num_pos=size, num_total=size, **own)     # all: whatever they drew is there
+    sample = compile_with(second.sample_rois, num_pos=size, num_total=size, **own)     # all, so theirs are among them
     rois, classes, targets, positive, chosen, matched = sample(proposals, there, gt, labels, valid, noise)
     for i in range(model.count):
         theirs = fixture[f"train/roi_boxes{i}"]

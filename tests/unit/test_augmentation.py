@@ -1,4 +1,4 @@
-"""Augmentations: chances and ranges of what they draw, their random streams, and what the configuration says of them."""
+"""Augmentations: probabilities and ranges of their draws, random streams, and configuration."""
 import functools
 
 import cv2
@@ -24,27 +24,27 @@ of_every_model = pytest.mark.parametrize("config", [faster_config, mask_config, 
 
 
 def plans(names, count=2000, **values):
-    """What is drawn for images of 90 x 120."""
+    """Return the plans for images of 90 x 120."""
     augmenter = Augmenter(names, {**VALUES, **values})
     return [augmenter.plan((90, 120), BOXES, functools.partial(random_stream, 7, 1, index)) for index in range(count)]
 
 
 def comparable(plan):
-    """All of a plan, functions as their names and amounts."""
+    """Return the content of a plan, with functions as names and amounts."""
     drawn = {**vars(plan), "boxes": plan.boxes.tolist()}
     return {**drawn, "recolour": [(change.func.__name__, change.keywords) for change in plan.recolour]}
 
 
 # -------------------------------------------------------------------------------------------------- colours and chances
 
-def test_colours_shift_as_told():
+def test_shift_colours():
     image = picture(20, 30)
     np.testing.assert_array_equal(shift_colours(image, 0, 1, 1, 0), image)
     np.testing.assert_array_equal(shift_colours(image, 10, 1.5, 1, 0), np.clip(np.round(image * 1.5 + 10), 0, 255))
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    np.testing.assert_array_equal(shift_colours(grey, 0, 1, 1.4, 9), grey)       # nothing to saturate or to turn
+    np.testing.assert_array_equal(shift_colours(grey, 0, 1, 1.4, 9), grey)       # grey has no saturation or hue
     red = np.array([[[0, 0, 255]]], np.uint8)
-    assert shift_colours(red, 0, 1, 1, 60).tolist() == [[[0, 255, 0]]]           # 120 degrees on: green
+    assert shift_colours(red, 0, 1, 1, 60).tolist() == [[[0, 255, 0]]]           # 120 degrees further: green
     assert shift_colours(red, 0, 1, 1, -60).tolist() == [[[255, 0, 0]]]
     np.testing.assert_allclose(shift_colours(red, 0, 1, 0.5, 0), [[[127, 127, 255]]], atol=1)
 
@@ -77,13 +77,13 @@ def test_chances_of_0_and_ranges_of_1_change_nothing(names, expand):
     idle = Augmenter(names, off), Augmenter()
     for index in range(9):
         first, second = (comparable(one.plan((90, 120), BOXES, functools.partial(random_stream, 7, 1, index))) for one in idle)
-        assert {**first, "corner": (0.0, 0.0)} == second     # where on a canvas of its own size it lies does not matter
+        assert {**first, "corner": (0.0, 0.0)} == second     # the place on a canvas of its own size does not matter
 
 
 # ------------------------------------------------------------------------------------------------------- random streams
 
 def stream_states(names, index) -> dict:
-    """Where the stream of each augmentation stands when all are done, which tells what it drew."""
+    """Return the final state of each augmentation's stream, which shows what it drew."""
     streams = {}
 
     def stream(name):
@@ -94,7 +94,7 @@ def stream_states(names, index) -> dict:
 
 
 @pytest.mark.parametrize("left_out", AUGMENTATIONS)
-def test_leaving_one_out_and_another_order_leave_what_the_others_draw(left_out):
+def test_omitting_one_or_reordering_keeps_the_draws_of_the_others(left_out):
     others = [name for name in AUGMENTATIONS if name != left_out]
     for index in range(20):
         states = stream_states(AUGMENTATIONS, index)
@@ -102,9 +102,9 @@ def test_leaving_one_out_and_another_order_leave_what_the_others_draw(left_out):
         assert states == stream_states(others, index) == stream_states(others[::-1], index)
 
 
-def test_what_is_drawn_does_not_depend_on_the_others():
-    both, alone = plans(["photo", "expand", "multi_scale", "flip"], 50), plans(["flip"], 50)
-    flips = [[plan.flip_x for plan in drawn] for drawn in (both, alone)]
+def test_draws_do_not_depend_on_the_others():
+    both, single = plans(["photo", "expand", "multi_scale", "flip"], 50), plans(["flip"], 50)
+    flips = [[plan.flip_x for plan in drawn] for drawn in (both, single)]
     assert flips[0] == flips[1] and 0 < sum(flips[0]) < 50
     windows = [[plan.window for plan in plans(names, 50)] for names in (["crop"], ["photo", "flip", "crop", "interpolation"])]
     assert windows[0] == windows[1] and len(set(windows[0])) > 10
@@ -128,7 +128,7 @@ def test_the_choice_among_too_many_objects_has_a_stream_of_its_own():
     assert chosen[0] == chosen[1] and len(chosen[0]) == 4
 
 
-# --------------------------------------------------------------------------------------------------- a further function
+# ---------------------------------------------------------------------------------------------------- a new function
 
 def test_a_function_with_a_key_and_a_default(monkeypatch):
     monkeypatch.setattr(module, "AUGMENTATIONS", dict(AUGMENTATIONS))
@@ -153,7 +153,7 @@ def test_recolouring_must_keep_shape_and_type():
 
 
 @of_every_model
-def test_every_augmentation_says_what_it_does(config):
+def test_every_augmentation_has_a_docstring_and_its_keys(config):
     assert all(function.__doc__.strip() for function in AUGMENTATIONS.values())
     defaults = config.load_config()
     assert set(defaults.augmentations) <= set(AUGMENTATIONS)
@@ -167,15 +167,15 @@ def test_every_augmentation_says_what_it_does(config):
 @pytest.mark.parametrize(("names", "expected"), [
     ("[flip, flp]", "got 'flp', did you mean flip?"), ("[photos]", "got 'photos', did you mean photo?"),
     ("[mosaic]", "got 'mosaic'"), ("[flip, photo, flip]", "given twice: flip"), ("[flip, 3]", "expected text, got 3")])
-def test_faults_name_file_line_and_key(config, message, write, names, expected):
+def test_errors_name_file_line_and_key(config, message, write, names, expected):
     path = write("variant.yaml", f"seed: 2\naugmentations: {names}\n")
-    told = message(config.load_config, path)
-    assert told.startswith(f"{path}:2: augmentations") and expected in told
+    error = message(config.load_config, path)
+    assert error.startswith(f"{path}:2: augmentations") and expected in error
     assert message(config.parse_config, [f"--augmentations={names}"]).startswith("--augmentations")
 
 
 @of_every_model
-def test_a_list_of_the_command_line(config):
+def test_a_list_on_the_command_line(config):
     assert config.parse_config(["--augmentations=flip,photo"]).augmentations == ("flip", "photo")
     assert config.parse_config(["--augmentations=[]"]).augmentations == ()
 
@@ -188,5 +188,5 @@ def test_a_key_that_the_model_lacks_is_named(message):
 
 
 def test_factors_above_the_input_are_refused(message):
-    told = message(faster_config.load_config, overrides={"multi_scale": [1.0, 1.2]})
-    assert told == "multi_scale: expected 1e-06 to 1, got 1.2"
+    error = message(faster_config.load_config, overrides={"multi_scale": [1.0, 1.2]})
+    assert error == "multi_scale: expected 1e-06 to 1, got 1.2"

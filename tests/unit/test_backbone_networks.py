@@ -1,4 +1,4 @@
-"""Detectors on the other backbones: a training step, inference, and the exported file, which gives the same detections."""
+"""Detectors on the other backbones: a training step, inference, and an exported file with the same detections."""
 import importlib
 
 import mindspore as ms
@@ -22,7 +22,7 @@ from tests.narrow_network import (
 
 pytestmark = pytest.mark.slow
 
-# resnet_v1.5_50 is everywhere else, resnet_v1_50 in test_network_parity.py.
+# Other tests use resnet_v1.5_50; test_network_parity.py uses resnet_v1_50.
 CASES = [("faster_rcnn", "inception_resnet_v2"), ("faster_rcnn", "resnet_v1_152"), ("mask_rcnn", "resnet_v1_101")]
 MODULES = {"faster_rcnn": "FasterRcnn.faster_rcnn", "mask_rcnn": "MaskRcnn.mask_rcnn"}
 BOXES = [[(1, 8, 8, 60, 40), (2, 40, 10, 90, 60)], [(3, 4, 20, 50, 44)]]
@@ -31,7 +31,7 @@ SMALLER = {"img_height": 64, "img_width": 96, "frozen_stages": 1, "rpn_nms_pre":
 
 
 class Many(nn.Cell):
-    """Weights w_i = i (2,), and half the sum of their squares as the loss, times the input."""
+    """Weights w_i = i (2,). The loss is half the sum of their squares, times the input."""
 
     def __init__(self, count: int):
         super().__init__()
@@ -42,7 +42,7 @@ class Many(nn.Cell):
 
 
 def test_a_step_of_many_parameters():
-    """MindSpore's compiler takes calls within calls 1000 deep; of Inception-ResNet-v2 up to 692 parameters train."""
+    """MindSpore's compiler allows 1000 nested calls; Inception-ResNet-v2 has up to 692 trainable parameters."""
     net = Many(400)
     step = TrainStep(net, ("loss",), momentum=0.9, weight_decay=0.1, ema_decay=0.5)
     result = step((Tensor(1.0, ms.float32),), 0.5)
@@ -83,7 +83,7 @@ def test_inference_and_export(case, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("case", CASES, ids=" on ".join, indirect=True)
 def test_training_step(case, monkeypatch):
-    """A step changes all stages but the frozen stem; nothing is nan; and the loss of the same batch falls."""
+    """A step changes all stages except the frozen stem, gives no nan, and lowers the loss of the same batch."""
     model, config, net = case
     monkeypatch.setenv("MS_JIT", "0")
     inputs = *pictures(config, 2), *objects(config, BOXES)

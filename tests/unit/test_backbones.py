@@ -1,4 +1,4 @@
-"""`backbone`: what each name stands for, who overrides whom, what is refused, and the network that comes of it."""
+"""`backbone`: the keys that each name sets, what overrides what, errors, and the network."""
 import importlib
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from tests.narrow_network import narrow_backbone, narrow_config
 ROOT = Path(__file__).resolve().parents[2]
 RESNET_FPN, INCEPTION_FPN = (256, 512, 1024, 2048), (192, 320, 1088, 1536)
 IMAGENET = (123.675, 116.28, 103.53)
-# blocks, whether a stage shrinks in its 1x1, norm_eps, channels of C2..C5, mean of the pixels.
-MEANT = {
+# blocks, whether the stride is in the 1x1, norm_eps, channels of C2..C5, image_mean.
+KEYS = {
     "resnet_v1.5_50": ((3, 4, 6, 3), False, 1e-5, RESNET_FPN, IMAGENET),
     "resnet_v1_50": ((3, 4, 6, 3), True, 1e-5, RESNET_FPN, IMAGENET),
     "resnet_v1_101": ((3, 4, 23, 3), False, 1e-5, RESNET_FPN, IMAGENET),
@@ -30,34 +30,34 @@ def facts(config):
 
 
 def test_the_choices_are_those_of_the_table():
-    assert set(BACKBONES) == set(MEANT)
+    assert set(BACKBONES) == set(KEYS)
     blocks = {name: backbone.keys.get("resnet_block") for name, backbone in BACKBONES.items()}
     assert {name: tuple(value) for name, value in blocks.items() if value} == resnet_names.BLOCKS
 
 
 @pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn"])
-@pytest.mark.parametrize("name", MEANT)
+@pytest.mark.parametrize("name", KEYS)
 def test_a_name_is_enough(name, model, tmp_path):
     config_module = importlib.import_module(f"{model}.src.model_utils.config")
     config = config_module.parse_config([f"--backbone={name}"])
-    assert facts(config) == MEANT[name]
+    assert facts(config) == KEYS[name]
     config_module.save_config(config, tmp_path / "config.yaml")
     assert config_module.load_config(tmp_path / "config.yaml") == config
     assert config_module.parse_config([f"--config_path={tmp_path / 'config.yaml'}", "--backbone=resnet_v1.5_50"]) == (
-        config_module.load_config())                                        # nothing of the other one is left
+        config_module.load_config())                                        # no key of the other one is left
 
 
 @pytest.mark.parametrize(("model", "file"), [*(("faster_rcnn", file) for file in FILES), ("mask_rcnn", "default_config_101.yaml")])
 def test_shipped_files(model, file):
     config_module = importlib.import_module(f"{model}.src.model_utils.config")
     config = config_module.load_config(ROOT / model / file)
-    assert config.backbone == FILES[file] and facts(config) == MEANT[FILES[file]]
+    assert config.backbone == FILES[file] and facts(config) == KEYS[FILES[file]]
     named = config_module.load_config(overrides={"backbone": FILES[file]})
     differing = {key for key in config if config[key] != named[key]}
     assert differing == ({"img_width", "img_height"} if config.backbone == "inception_resnet_v2" else set())
 
 
-def test_keys_of_the_same_source_go_over_the_name(tmp_path):
+def test_keys_of_the_same_source_override_the_name(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("resnet_block: [1, 1, 1, 1]\nbackbone: resnet_v1_152\nimage_mean: [1, 2, 3]\n")
     config = load_config(file)
@@ -66,14 +66,14 @@ def test_keys_of_the_same_source_go_over_the_name(tmp_path):
     assert (config.norm_eps, config.inception_block, config.fpn_in_channels) == (0.1, (1, 2, 3), INCEPTION_FPN)
 
 
-def test_another_name_goes_over_what_came_before_and_the_same_one_does_not(tmp_path):
-    """A launch script may say the name beside a file that has it already."""
+def test_a_later_name_overrides_earlier_keys_only_if_it_differs(tmp_path):
+    """A launch script may repeat the name of its file."""
     save_config(narrow_config(**narrow_backbone("resnet_v1_101")), tmp_path / "narrow.yaml")
     narrow = load_config(tmp_path / "narrow.yaml")
     same = parse_config([f"--config_path={tmp_path / 'narrow.yaml'}", "--backbone=resnet_v1_101"])
     assert same == narrow and same.resnet_block == (1, 1, 2, 1)
     other = parse_config([f"--config_path={tmp_path / 'narrow.yaml'}", "--backbone=resnet_v1_152"])
-    assert facts(other) == MEANT["resnet_v1_152"] and other.num_classes == 4 and other.frozen_stages == 0
+    assert facts(other) == KEYS["resnet_v1_152"] and other.num_classes == 4 and other.frozen_stages == 0
 
 
 @pytest.mark.parametrize("order", ["one source", "convention first", "backbone first"])
@@ -81,7 +81,7 @@ def test_another_name_goes_over_what_came_before_and_the_same_one_does_not(tmp_p
     ("resnet_v1.5_50", True, 1e-5, 103.53), ("resnet_v1_101", True, 1e-5, 103.53), ("resnet_v1_50", True, 1e-5, 103.53),
     ("inception_resnet_v2", False, 1e-3, 127.5)])
 def test_with_a_convention(order, backbone, in_1x1, eps, mean, tmp_path):
-    """detectron2's ResNets shrink in the 1x1, whichever is said first; an Inception-ResNet-v2 keeps its own pixels and eps."""
+    """detectron2's ResNets have the stride in the 1x1, in any order of keys. Inception-ResNet-v2 keeps its mean and eps."""
     file, flags = tmp_path / "own.yaml", [f"--backbone={backbone}", "--convention=detectron2"]
     first = {"one source": 0, "convention first": 2, "backbone first": 1}[order]
     file.write_text("".join(flag.removeprefix("--").replace("=", ": ") + "\n" for flag in flags[first - 1:first or None] if first))
@@ -109,7 +109,7 @@ def test_with_a_convention(order, backbone, in_1x1, eps, mean, tmp_path):
     (["--backbone=inception_resnet_v2", "--inception_width=0"], "--inception_width: expected 0.01 to 4, got 0.0"),
     (["--backbone=resnet_v1_101", "--zero_init_residual=True"], "--zero_init_residual: needs train_norm"),
 ])
-def test_what_does_not_go_together(message, flags, expected):
+def test_conflicting_keys_are_refused(message, flags, expected):
     assert message(parse_config, flags).startswith(expected)
 
 
@@ -117,8 +117,8 @@ def test_zero_init_of_an_inception_needs_no_norms():
     assert parse_config(["--backbone=inception_resnet_v2", "--zero_init_residual=True"]).zero_init_residual
 
 
-@pytest.mark.parametrize("name", MEANT)
-def test_the_network_obeys(name):
+@pytest.mark.parametrize("name", KEYS)
+def test_network_follows_the_config(name):
     config = narrow_config(**{**narrow_backbone(name), "frozen_stages": 3, "train_norm": True, "norm_eps": 0.25})
     net = build_backbone(config)
     inception = name == "inception_resnet_v2"

@@ -1,5 +1,5 @@
-"""Which runtime infer.py and eval.py take, and the graphs that are kept for ONNX Runtime. On toy networks; whole ones are compared
-in test_export.py, test_mask_export.py and test_refinedet_commands.py."""
+"""The runtime that infer.py and eval.py choose, and the graphs kept for ONNX Runtime. The networks are toys; test_export.py,
+test_mask_export.py and test_refinedet_commands.py compare whole networks."""
 import shutil
 import sys
 
@@ -23,7 +23,7 @@ SIZE = (96, 128)
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The checkpoint of a toy network, and its graph as an export made it, beside it."""
+    """(checkpoint of a toy network, its exported graph, which is kept beside it)."""
     path = tmp_path_factory.mktemp("once") / "toy.ckpt"
     save(path)
     with pytest.MonkeyPatch.context() as patch:
@@ -34,7 +34,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture
 def exports(monkeypatch, tmp_path, exported):
-    """Sizes that were exported, each as the graph above; caches are in tmp_path."""
+    """Input sizes that were exported. Each export gives the graph of `exported`; caches are in tmp_path."""
     sizes = []
     build_toys(monkeypatch)
     monkeypatch.setattr(OnnxCheckpoint, "_export", lambda self, size: sizes.append(size) or exported[1])
@@ -53,7 +53,7 @@ def checkpoint(tmp_path, exports):
 
 @pytest.fixture
 def with_graph(checkpoint, exported):
-    """The checkpoint, with the graph kept beside it."""
+    """The checkpoint with a kept graph beside it."""
     shutil.copy(graph_of(exported[0]), checkpoint.parent)
     return checkpoint
 
@@ -87,7 +87,7 @@ def inputs(height=96, width=128):
 
 
 def assert_right(predict, checkpoint, batch, onnx=True):
-    """The detections are those of MindSpore, and, if `onnx`, not made by it."""
+    """Check that detections equal MindSpore's, and if `onnx`, that MindSpore did not compute them."""
     got, want = predict(*batch), load_predictor(config_of(checkpoint), "CPU")(*batch)
     assert [value.dtype for value in got] == [value.dtype for value in want]
     for value, wanted in zip(got, want):
@@ -95,7 +95,7 @@ def assert_right(predict, checkpoint, batch, onnx=True):
     assert (isinstance(predict.run, OnnxCheckpoint) and predict.run.mindspore is None) == onnx
 
 
-# What is kept
+# Kept graphs
 
 def test_the_network_is_exported_once(checkpoint, exports, capfd):
     assert_right(open_predictor(config_of(checkpoint), "CPU"), checkpoint, inputs())
@@ -106,7 +106,7 @@ def test_the_network_is_exported_once(checkpoint, exports, capfd):
     assert_right(open_predictor(again, "CPU"), checkpoint, inputs())
     assert exports == [SIZE] and capfd.readouterr().err == ""
     assert {path.name for path in checkpoint.parent.iterdir()} == {graph.name, "toy.ckpt"}
-    open_predictor(config_of(checkpoint, test_max_per_img=7), "CPU")    # which shapes the network
+    open_predictor(config_of(checkpoint, test_max_per_img=7), "CPU")    # this key shapes the network
     assert exports == [SIZE, SIZE]
 
 
@@ -134,9 +134,9 @@ def test_a_damaged_or_stale_graph_is_made_again(with_graph, exports, exported, m
     assert exports == [SIZE] and kept_graphs.find_graph(with_graph, graph.name) == exported[1]
 
 
-def test_where_the_folder_cannot_be_written_the_cache_has_it(checkpoint, exports, tmp_path, capfd):
+def test_graph_goes_to_the_cache_if_the_folder_is_not_writable(checkpoint, exports, tmp_path, capfd):
     name = kept_graphs.graph_name(config_of(checkpoint), SIZE)
-    (checkpoint.parent / name).mkdir()      # root may write everywhere, but not this
+    (checkpoint.parent / name).mkdir()      # even root cannot write over a folder
     for _ in range(2):
         assert_right(open_predictor(config_of(checkpoint), "CPU"), checkpoint, inputs())
     assert exports == [SIZE] and (tmp_path / "cache" / "mindspore-detection" / name).is_file()
@@ -148,7 +148,7 @@ def test_where_the_folder_cannot_be_written_the_cache_has_it(checkpoint, exports
 
 
 def test_inputs_of_several_sizes(with_graph, exports, monkeypatch):
-    monkeypatch.undo()      # whole exports
+    monkeypatch.undo()      # real exports
     build_toys(monkeypatch)
     for _ in range(2):
         predict = open_predictor(config_of(with_graph, pad_to="divisor"), "CPU")
@@ -176,7 +176,7 @@ def test_a_kept_graph_hides_no_fault_of_the_checkpoint(with_graph, monkeypatch, 
 
 
 class Recorder(dict):
-    """A configuration that notes what is read of it."""
+    """A configuration that records the keys read."""
 
     def __init__(self, config):
         super().__init__(config)
@@ -203,15 +203,15 @@ def test_no_network_reads_a_key_that_the_name_leaves_out(config, build):
     assert recorder.read and not recorder.read & kept_graphs.SHAPELESS
 
 
-# Which runtime
+# Choice of runtime
 
 @pytest.mark.parametrize("options", [{"backend": "mindspore"}, {"distribute": True}])
-def test_mindspore_where_it_is_asked_for(checkpoint, exports, options):
+def test_mindspore_where_requested(checkpoint, exports, options):
     assert_right(open_predictor(config_of(checkpoint, **options), "CPU"), checkpoint, inputs(), onnx=False)
     assert exports == []
 
 
-def test_auto_leaves_it_to_mindspore_operator_by_operator(checkpoint, exports, monkeypatch):
+def test_auto_takes_mindspore_for_operator_by_operator(checkpoint, exports, monkeypatch):
     monkeypatch.setenv("MS_JIT", "0")
     assert_right(open_predictor(config_of(checkpoint), "CPU"), checkpoint, inputs(), onnx=False)
     assert exports == []
@@ -236,18 +236,18 @@ def test_without_onnxruntime_auto_says_why_and_takes_mindspore(checkpoint, expor
     assert_right(open_predictor(config_of(checkpoint), "CPU"), checkpoint, inputs(), onnx=False)
     line = capfd.readouterr().err.splitlines()[-1]
     assert line.startswith(f"backend: mindspore, because onnxruntime cannot run the network: {reason}")
-    told = message(open_predictor, config_of(checkpoint, backend="onnxruntime"), "CPU")
-    assert told.startswith(f"backend: onnxruntime cannot run the network: {reason}")
+    error = message(open_predictor, config_of(checkpoint, backend="onnxruntime"), "CPU")
+    assert error.startswith(f"backend: onnxruntime cannot run the network: {reason}")
 
 
-@pytest.mark.parametrize(("options", "device", "told"), [
+@pytest.mark.parametrize(("options", "device", "error"), [
     ({}, "GPU", "runs on the CPU only, but the device is GPU"), ({"distribute": True}, "CPU", "runs in one process only"),
     ({"checkpoint_path": "", "mindir_path": __file__}, "CPU", "backend: onnxruntime cannot run mindir_path, which needs mindspore"),
     ({"checkpoint_path": "", "onnx_path": __file__, "backend": "mindspore"}, "CPU",
      "mindspore cannot run onnx_path, which needs onnxruntime"),
 ])
-def test_what_cannot_be_is_one_line(checkpoint, message, options, device, told):
-    assert told in message(open_predictor, config_of(checkpoint, **{"backend": "onnxruntime", **options}), device)
+def test_impossible_choices_give_one_line(checkpoint, message, options, device, error):
+    assert error in message(open_predictor, config_of(checkpoint, **{"backend": "onnxruntime", **options}), device)
 
 
 @pytest.mark.parametrize(("options", "files", "sure"), [

@@ -1,4 +1,4 @@
-"""Box coder, clipping and overlap against numpy, laws and the arrays of other frameworks."""
+"""Box coder, clipping and overlap against numpy, laws and arrays of other frameworks."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def random_boxes(rng, *shape, size=200.0):
 
 
 def run(function, *arrays, **options):
-    """The function, compiled, on numpy arrays."""
+    """Run the function, compiled, on numpy arrays."""
     @ms.jit
     def compiled(*tensors):
         return function(*tensors, **options)
@@ -42,7 +42,7 @@ def test_encode_literals():
 
 
 def test_old_boxes_count_the_last_pixel():
-    """Old zoo: a box (0, 0, 9, 9) is 10 wide, its centre (4.5, 4.5)."""
+    """Old zoo: a box (0, 0, 9, 9) is 10 wide, with its centre at (4.5, 4.5)."""
     anchor = np.array([[0, 0, 9, 9]], np.float32)
     delta = np.array([[0.1, 0.0, np.log(2), 0.0]], np.float32)
     # centre 4.5 + 0.1 * 10, width 20: from 5.5 - 9.5 to 5.5 + 9.5

@@ -1,4 +1,4 @@
-"""Checkpoints of a run and going on from them, with a toy network: the epochs of training/loop.py, without pictures."""
+"""Checkpoints of a run and resuming from them: the epochs of training/loop.py with a toy network."""
 import resource
 
 import mindspore as ms
@@ -22,12 +22,12 @@ from tests.toy_run import ToyRun, Wish, equal, lines, metrics, names
 
 pytestmark = pytest.mark.usefixtures("eager")
 
-# ---- going on
+# ---- resuming
 
 @pytest.mark.parametrize("stops, options", [
     ((5,), {}), ((3, 6), {"accumulate_steps": 2}), ((1, 4, 7), {"loss_scale": 64.0, "dynamic_loss_scale": True, "ema_decay": 0.9})],
     ids=["plain", "accumulation", "averages and dynamic scale"])
-def test_resumed_run_equals_an_unbroken_one_to_the_bit(tmp_path, stops, options):
+def test_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path, stops, options):
     whole = ToyRun(tmp_path / "whole", **options).run()
     parts, losses = tmp_path / "the parts", {}
     for start, stop in zip((0, *stops), stops):
@@ -38,10 +38,10 @@ def test_resumed_run_equals_an_unbroken_one_to_the_bit(tmp_path, stops, options)
     assert {**losses, **last.losses} == whole.losses
     assert equal(last.weights(), whole.weights())
     assert last.train_step.loss_scale.state() == whole.train_step.loss_scale.state()
-    assert lines(parts) == lines(tmp_path / "whole")     # its lines are means over several steps
+    assert lines(parts) == lines(tmp_path / "whole")     # the log's lines are means over several steps
 
 
-def test_stop_in_an_evaluation_repeats_that_alone(tmp_path):
+def test_stop_in_an_evaluation_repeats_only_that(tmp_path):
     whole = ToyRun(tmp_path / "whole", aps=(0.1, 0.3, 0.2)).run()
     first = ToyRun(tmp_path / "parts", aps=(0.1, 0.3)).stopped(Wish(evaluation=2))
     assert (first.loop.step, first.loop.evaluated, first.loop.best_ap) == (8, 4, 0.1)
@@ -61,7 +61,7 @@ def test_resume_of_a_finished_run_does_nothing(tmp_path):
     assert {name: (tmp_path / "checkpoint" / name).stat().st_mtime_ns for name in names(tmp_path)} == before
 
 
-def test_a_longer_run_goes_on_from_a_shorter(tmp_path):
+def test_a_longer_run_resumes_from_a_shorter(tmp_path):
     whole = ToyRun(tmp_path / "whole").run()
     ToyRun(tmp_path / "parts", max_steps=5).run()
     assert ToyRun(tmp_path / "parts").resume().run().losses == {step: whole.losses[step] for step in range(6, 13)}
@@ -83,7 +83,7 @@ def test_where_the_state_is_found(tmp_path):
         assert find_state(str(where), tmp_path) == state
 
 
-def test_state_that_is_none(tmp_path):
+def test_wrong_or_damaged_state(tmp_path):
     run = ToyRun(tmp_path, max_steps=1).run()
     folder = tmp_path / "checkpoint"
     with pytest.raises(InputError, match=r"last\.ckpt: holds weights, not the state of a run; give .*state\.ckpt"):
@@ -100,7 +100,7 @@ def test_state_that_is_none(tmp_path):
 
 # ---- another configuration
 
-def test_what_must_not_change(tmp_path, caplog):
+def test_keys_that_must_not_change(tmp_path, caplog):
     run = ToyRun(tmp_path, max_steps=1).run()
     path = tmp_path / "checkpoint" / "state.ckpt"
     values, facts = read_state(path)[1], {"pictures": 8, "devices": 1}
@@ -123,19 +123,19 @@ def test_what_must_not_change(tmp_path, caplog):
         " seed was 1 and is now 5", " epoch_size was 3 and is now 30"]
 
 
-@pytest.mark.parametrize(("factor", "now", "told"), [
+@pytest.mark.parametrize(("factor", "now", "warnings"), [
     (4.0, {"expand_ratio": 1.0, "expand_factor": 4.0}, []), (1.0, {"expand_ratio": 0.0}, []),
     (1.0, {"expand_ratio": 1.0},
      ["resume: expand_ratio was 0.0 and is now 1.0: the rest of the run will differ from the original"])])
-def test_state_from_before_expand_ratio_was_a_chance(tmp_path, caplog, factor, now, told):
+def test_state_from_before_expand_ratio_was_a_chance(tmp_path, caplog, factor, now, warnings):
     before = {**load_config().to_dict(), "expand_ratio": factor}
     del before["expand_factor"]
     check_same_run({"config": before, "facts": {}}, load_config(overrides=now), {}, tmp_path)
-    assert [record.getMessage() for record in caplog.records] == told
+    assert [record.getMessage() for record in caplog.records] == warnings
 
 
 def test_what_a_longer_run_changes(tmp_path, caplog):
-    """Where max_steps alone is the length, the rate falls to 0 there."""
+    """If only max_steps sets the length, the learning rate falls to 0 there."""
     options = {"epoch_size": 0, "lr_schedule": "cosine"}
     run = ToyRun(tmp_path, max_steps=1, **options).run()
     path = tmp_path / "checkpoint" / "state.ckpt"
@@ -146,8 +146,8 @@ def test_what_a_longer_run_changes(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("frozen", ["backbone.weight", ""])
-def test_what_a_state_does_not_have_yet_begins_anew(tmp_path, caplog, frozen):
-    """A weight that was frozen, and averages."""
+def test_missing_entries_of_a_state_start_from_scratch(tmp_path, caplog, frozen):
+    """Missing are averages, and the momentum of a frozen weight."""
     def build(frozen="", **options):
         net = ToyDetector()
         for param in net.get_parameters():
@@ -168,7 +168,7 @@ def test_what_a_state_does_not_have_yet_begins_anew(tmp_path, caplog, frozen):
 
 
 def test_keys_that_are_named_exist():
-    """In one of the models at least: the file is the same in all of them."""
+    """At least one model has each key: all models share the file."""
     named = {*checkpoint.FREE_KEYS, *checkpoint.FIXED_KEYS}
     assert named <= set(load_config()) | set(load_refinedet_config())
     assert not checkpoint.FREE_KEYS & set(checkpoint.FIXED_KEYS)
@@ -201,7 +201,7 @@ def test_stop_after_a_checkpoint_renews_the_last_weights(tmp_path):
 def test_files_of_a_run(tmp_path):
     run = ToyRun(tmp_path, aps=(0.2, 0.3, 0.3), keep_checkpoint_max=2).run()
     assert names(tmp_path) == ["best.ckpt", "last.ckpt", "state.ckpt", "state_before.ckpt", "toy-2_4.ckpt", "toy-3_4.ckpt"]
-    assert (run.loop.best_ap, run.loop.best_epoch) == (0.3, 3)      # of equals the later
+    assert (run.loop.best_ap, run.loop.best_epoch) == (0.3, 3)      # the later of equals
     final = {param.name: param.asnumpy() for param in run.net.get_parameters()}
     for name in ("last.ckpt", "best.ckpt", "toy-3_4.ckpt"):
         path, net = tmp_path / "checkpoint" / name, ToyDetector()
@@ -238,7 +238,7 @@ def test_checkpoints_hold_the_averaged_weights(tmp_path):
 def test_intervals(tmp_path):
     run = ToyRun(tmp_path, aps=(0.1, 0.2, 0.3), epoch_size=5, save_checkpoint_epochs=2, save_checkpoint_steps=7,
                  keep_checkpoint_max=9, eval_start_epoch=2, eval_interval=2, max_steps=18).run()
-    # Steps 7 and 14, epochs 2 and 4, the end after 18 steps; evaluated after epochs 2 and 4 and at the end.
+    # Saved at steps 7 and 14, epochs 2 and 4, and the end, step 18; evaluated at epochs 2 and 4 and the end.
     saved = [name for name in names(tmp_path) if name.startswith("toy")]
     assert saved == ["toy-2_3.ckpt", "toy-2_4.ckpt", "toy-4_2.ckpt", "toy-4_4.ckpt", "toy-5_2.ckpt"]
     assert run.evaluations == 3
@@ -258,7 +258,7 @@ def test_full_disk_leaves_what_was_there(tmp_path):
     run = ToyRun(tmp_path, max_steps=4).run()
     before = {name: (tmp_path / "checkpoint" / name).read_bytes() for name in names(tmp_path)}
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300, limit[1]))      # files end after 300 bytes
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, limit[1]))      # no file may exceed 300 bytes
     try:
         for save in (lambda: run.folder.save(run.train_step, 1, 4), lambda: run.folder.save_best(run.train_step),
                      lambda: run.folder.save_state(run.train_step, run.loop.state())):
@@ -284,7 +284,7 @@ def test_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
     assert {name: (tmp_path / "checkpoint" / name).read_bytes() for name in names(tmp_path)} == before
 
 
-def test_leftovers_of_a_killed_run_go(tmp_path):
+def test_leftovers_of_a_killed_run_are_deleted(tmp_path):
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     for name in ("state.123.partial.ckpt", "last.123.partial.tmp", "mine.ckpt"):
@@ -293,7 +293,7 @@ def test_leftovers_of_a_killed_run_go(tmp_path):
     assert names(tmp_path) == ["mine.ckpt"]
 
 
-def test_other_peoples_files_are_not_pruned(tmp_path):
+def test_unrelated_files_are_not_pruned(tmp_path):
     kept = ["other-1_4.ckpt", "toy-1_4.ckpt.bak", "toy-x_1.ckpt"]
     (tmp_path / "checkpoint").mkdir()
     for name in kept:
@@ -323,7 +323,7 @@ def test_earlier_run_is_set_aside(tmp_path):
     assert set_aside(tmp_path) == tmp_path / "earlier" / "2"
 
 
-# ---- the end of a run that fails
+# ---- failing runs
 
 def test_not_finite_names_terms_and_images(tmp_path):
     run = ToyRun(tmp_path, poison=6)
@@ -332,7 +332,7 @@ def test_not_finite_names_terms_and_images(tmp_path):
     text = str(caught.value)
     assert text.startswith("step 7 (epoch 2, batch 3) is not finite: rpn_cls_loss: nan, rpn_reg_loss: nan")
     assert text.endswith("grad_norm: nan; image ids of the batch: 106, 206")
-    assert find_state("auto", tmp_path)     # of the end of epoch 1
+    assert find_state("auto", tmp_path)     # from the end of epoch 1
 
 
 def test_skipped_steps_are_counted(tmp_path):

@@ -1,4 +1,4 @@
-"""Checkpoint files that are hostile or damaged: nothing in them runs, each gives one line that names the file."""
+"""Hostile or damaged checkpoint files: none of their code runs, and each gives a one-line error that names the file."""
 import collections
 import pickle
 import re
@@ -38,9 +38,8 @@ def error_of(path) -> str:
     return text
 
 
-
 def attribute(module: str, path: str) -> Code:
-    """A dotted name, which pickles of protocol 4 look up step by step."""
+    """Return code for a dotted name, which pickle protocol 4 looks up step by step."""
     return Code(encode(module) + encode(path) + b"\x93")
 
 
@@ -85,8 +84,8 @@ def test_hostile_pickle_runs_nothing(asked, place, container, tmp_path):
     assert not marker.exists()
 
 
-def test_what_mmdetection_keeps_of_its_training_is_read_past(tmp_path):
-    """Buffers with numbers and with methods of their own class."""
+def test_training_history_of_mmdetection_is_skipped(tmp_path):
+    """It has buffers with numbers and with methods of their class."""
     buffers = name("mmengine.logging.history_buffer", "HistoryBuffer")
     method = call(name("__builtin__", "getattr"), buffers, "mean")
     buffer = build(new(buffers), {"_log_history": [1, 2], "statistics_methods": {"mean": method}})
@@ -99,7 +98,7 @@ def test_what_mmdetection_keeps_of_its_training_is_read_past(tmp_path):
 
 @pytest.mark.parametrize("asked", ["os.system", "builtins.eval", "builtins.open"])
 def test_hostile_pickles_are_hostile(asked, tmp_path):
-    """Python's own unpickler runs them: the test above can fail."""
+    """Python's own unpickler runs this code, so the test above can fail."""
     marker = tmp_path / "was here"
     pickle.loads(pickled({"x": HOSTILE[asked](marker)}))
     assert marker.exists()
@@ -217,7 +216,7 @@ def small_file(kind: str, folder):
 
 
 @pytest.mark.parametrize("kind", ["zip", "stream", "pickle", "npz"])
-def test_every_truncation_is_told(kind, tmp_path):
+def test_every_truncation_is_reported(kind, tmp_path):
     path = small_file(kind, tmp_path)
     raw = path.read_bytes()
     read_checkpoint(path)
@@ -228,22 +227,22 @@ def test_every_truncation_is_told(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["zip", "stream", "pickle", "npz"])
 def test_damaged_bytes_give_an_input_error_or_arrays(kind, tmp_path):
-    """Nothing else: no other exception, no crash, no memory without end."""
+    """There is no other exception, no crash and no unbounded memory."""
     path = small_file(kind, tmp_path)
     raw = path.read_bytes()
-    told = 0
+    refused = 0
     for place in range(len(raw)):
         for flip in (0x01, 0x80, 0xFF):
             path.write_bytes(raw[:place] + bytes([raw[place] ^ flip]) + raw[place + 1:])
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # zipfile's and NumPy's, of odd headers
+                warnings.simplefilter("ignore")  # zipfile and NumPy warn of odd headers
                 try:
                     arrays = read_checkpoint(path).arrays
                 except InputError:
-                    told += 1
+                    refused += 1
                 else:
                     assert all(isinstance(value, np.ndarray) for value in arrays.values())
-    assert told > len(raw) // 4
+    assert refused > len(raw) // 4
 
 
 NESTED = b")q\x00" + b"h\x00h\x00\x86q\x00" * 40     # t = (t, t), 40 times over: 2 ** 40 tuples to hash or to print
@@ -257,7 +256,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize("kind", SLOW)
-def test_a_small_pickle_takes_no_long_time_and_no_memory(kind, tmp_path):
+def test_a_small_pickle_takes_little_time_and_memory(kind, tmp_path):
     path = tmp_path / "a.pkl"
     path.write_bytes(b"\x80\x04" + SLOW[kind])
     assert "not a whole pickle, or a damaged one: " in error_of(path)
