@@ -1,4 +1,4 @@
-"""The feature pyramid against numpy: values, and the gradient of its enlargement."""
+"""The feature pyramid against numpy: values, and the gradients of its upsampling."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -10,11 +10,11 @@ from tests.numpy_layers import convolve
 
 CHANNELS, WIDTH = (3, 5, 6, 7), 4
 EVEN = [(16, 24), (8, 12), (4, 6), (2, 3)]
-ODD = [(19, 25), (10, 13), (5, 7), (3, 4)]     # C3 is not half of C2: the last row or column is used once
+ODD = [(19, 25), (10, 13), (5, 7), (3, 4)]     # C3 is more than half of C2, so its last row or column is used once
 
 
 def repeated(x, height, width):
-    """Nearest neighbour: pixel i of H comes from i * h // H."""
+    """Upsample to the nearest neighbour: pixel i of H comes from i * h // H."""
     rows, columns = (np.arange(big) * small // big for big, small in zip((height, width), x.shape[2:]))
     return x[:, :, rows][..., columns]
 
@@ -35,7 +35,7 @@ def naive(weights, features, extra):
 
 @pytest.mark.parametrize("shapes, num_outs, fast", [(EVEN, 5, False), (EVEN, 5, True), (ODD, 6, False), (ODD, 4, True)])
 def test_levels_match_numpy(monkeypatch, shapes, num_outs, fast):
-    """Winograd, forced on all widths, rounds ten times as much."""
+    """With `fast`, Winograd runs on all widths and rounds ten times as much."""
     monkeypatch.setattr(Convolution, "WINOGRAD_CHANNELS", 1)
     rng = np.random.default_rng(0)
     net = FeaturePyramid(CHANNELS, WIDTH, num_outs, fast=fast)
@@ -50,8 +50,8 @@ def test_levels_match_numpy(monkeypatch, shapes, num_outs, fast):
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (1, 5), (4, 1)])
-def test_bilinear_enlarging_matches_numpy(shape):
-    """Pixel centres at half a pixel, the border held; value and gradient."""
+def test_bilinear_upsampling_matches_numpy(shape):
+    """Value and gradient, with pixel centres at half a pixel and border pixels repeated."""
     height, width = shape
     rng = np.random.default_rng(2)
     x, dout = rng.standard_normal((2, 3, height, width)), rng.standard_normal((2, 3, 2 * height, 2 * width))
@@ -73,7 +73,7 @@ def test_bilinear_enlarging_matches_numpy(shape):
 
 @pytest.mark.parametrize("small, big, fast", [((3, 4), (6, 8), False), ((3, 4), (6, 8), True), ((3, 4), (5, 7), False),
                                               ((2, 2), (3, 4), False), ((1, 1), (2, 1), False)])
-def test_gradient_of_enlarging_adds_up_the_copies(small, big, fast):
+def test_gradient_of_upsampling_sums_the_copies(small, big, fast):
     rng, twice = np.random.default_rng(1), UpsampleTwice()
     x, dout = rng.standard_normal((2, 3, *small)).astype(np.float32), rng.standard_normal((2, 3, *big)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""tests/hardware.py: what it calls a deviation, what it reports, and all of it on the CPU with a small network."""
+"""tests/hardware.py: its limits, its report, and a run of its checks on the CPU with a small network."""
 import re
 
 import numpy as np
@@ -16,13 +16,13 @@ def numbers(**changes) -> dict:
     return arrays | {name.replace("_", "."): np.array(value) for name, value in changes.items()}
 
 
-def test_equal_numbers_deviate_by_nothing():
+def test_equal_numbers_do_not_deviate():
     text = hardware.compare(numbers(), numbers(), "O0")
     assert text == ("losses 0.0e+00, gradients 0.0e+00 by direction and +0.0e+00 by length, "
                     "detections 2 / 0 / 0 matched / missing / extra, boxes 0.0e+00 px")
 
 
-@pytest.mark.parametrize(("changes", "told"), [
+@pytest.mark.parametrize(("changes", "expected"), [
     ({"losses": [1.0, 2.1]}, "losses 5.0e-02"),
     ({"gradient_a": [4.0, 3.0]}, "gradients 4.0e-02 by direction"),
     ({"gradient_a": [3.1, 4.2], "gradient_b": [[0.52]]}, "by direction and +4."),
@@ -31,8 +31,8 @@ def test_equal_numbers_deviate_by_nothing():
     ({"output_labels": [[1, 1, 0]]}, "detections 1 / 1 / 1"),
     ({"output_valid": [[False, False, False]]}, "detections 0 / 2 / 0"),
 ])
-def test_deviations_fail(changes, told):
-    with pytest.raises(hardware.CheckError, match=re.escape(told)):
+def test_deviations_fail(changes, expected):
+    with pytest.raises(hardware.CheckError, match=re.escape(expected)):
         hardware.compare(numbers(**changes), numbers(), "O0")
 
 
@@ -40,7 +40,7 @@ def test_mixed_precision_has_wider_limits():
     assert "losses 5.0e-02" in hardware.compare(numbers(losses=[1.0, 2.1]), numbers(), "O2")
 
 
-def test_what_tells_most_comes_first():
+def test_the_most_informative_checks_run_first():
     checks = ["numbers", "speed", "resume", "devices"]
     assert hardware.plan(["refinedet", "mask_rcnn"], checks) == [
         ("numbers", "refinedet"), ("numbers", "mask_rcnn"), ("speed", "refinedet"), ("speed", "mask_rcnn"),
@@ -54,21 +54,21 @@ def test_wrong_usage(capsys):
 
 
 class Forked(hardware.Checks):
-    """Its commands run operator by operator, in processes forked from one that has imported MindSpore."""
+    """Runs commands operator by operator, in forks of a process that has imported MindSpore."""
 
     def call(self, command, seconds):
         return commands.run(command, self.output, {"MS_JIT": "0"}, seconds)
 
 
-def test_without_time_nothing_is_run(tmp_path, capsys):
+def test_nothing_runs_without_time_left(tmp_path, capsys):
     assert hardware.main(["--device=CPU", "--size=small", "--minutes=0", f"--output={tmp_path}", "--models=refinedet"], Forked) == 0
     assert "| resume | RefineDet | not run | no time left |" in (tmp_path / "report.md").read_text()
     assert "`tests/hardware.py --size=small`: 6 not run |" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_all_of_it_on_the_cpu(tmp_path, capsys):
-    """RefineDet; the exported network is compiled, all else is not."""
+def test_checks_on_the_cpu(tmp_path, capsys):
+    """RefineDet; only the exported network is compiled."""
     checks = "numbers,speed,resume,infer,export"
     chosen = ["--models=refinedet", f"--checks={checks}"]
     status = hardware.main(["--device=CPU", "--size=small", f"--output={tmp_path}", *chosen], Forked)

@@ -1,4 +1,4 @@
-"""Rank tables: what hccl_tools.py and merge_hccl.py write, with a stand-in hccn_tool, and their faults."""
+"""Rank tables that hccl_tools.py and merge_hccl.py write, with a fake hccn_tool, and their errors."""
 import json
 import os
 
@@ -35,7 +35,7 @@ TWO_CARDS = """{
 
 @pytest.fixture
 def conf(tmp_path, monkeypatch):
-    """A hccn.conf of 16 devices, and no hccn_tool."""
+    """An hccn.conf of 16 devices, and no hccn_tool on the path."""
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     path = tmp_path / "hccn.conf"
@@ -45,7 +45,7 @@ def conf(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tool(tmp_path, monkeypatch):
-    """tool(script): a hccn_tool that this text of sh is."""
+    """tool(script): put an hccn_tool with this shell script on the path."""
     def install(script):
         (tmp_path / "bin").mkdir()
         path = tmp_path / "bin" / "hccn_tool"
@@ -63,7 +63,7 @@ def written(folder, *flags):
 
 def test_table_from_the_tool(tool, tmp_path, conf):
     tool('[ "$1 $3 $4" = "-i -ip -g" ] && echo "ipaddr:192.1.$2.6" && echo netmask:255.255.255.0')
-    conf.write_text("address_0=1.1.1.1\naddress_1=1.1.1.2\n")     # the tool goes first
+    conf.write_text("address_0=1.1.1.1\naddress_1=1.1.1.2\n")     # the tool takes precedence
     assert written(tmp_path, "--device_num", "[0,2)", f"--hccn_conf={conf}") == {"hccl_2p_01_10.0.0.1.json": TWO_CARDS}
 
 
@@ -71,7 +71,7 @@ def test_table_from_the_file(conf, tmp_path):
     assert written(tmp_path, "--device_num=[0,2)", f"--hccn_conf={conf}") == {"hccl_2p_01_10.0.0.1.json": TWO_CARDS}
 
 
-def test_tool_that_fails_leaves_it_to_the_file(tool, tmp_path, conf):
+def test_a_failing_tool_falls_back_to_the_file(tool, tmp_path, conf):
     tool("echo 'hccn_tool: no driver' >&2; exit 3")
     assert written(tmp_path, "--device_num=[0,2)", f"--hccn_conf={conf}") == {"hccl_2p_01_10.0.0.1.json": TWO_CARDS}
 
@@ -92,7 +92,7 @@ def test_devices(conf, tmp_path, monkeypatch, flags, name, devices):
                                 for rank, device in enumerate(devices)]
 
 
-@pytest.mark.parametrize("flags, told", [
+@pytest.mark.parametrize("flags, expected", [
     (["--device_num=8"], "--device_num: expected [FIRST,END), such as [0,8), got '8'"),
     (["--device_num=[3,3)"], "--device_num: [3,3) is an empty range"),
     (["--device_num=[0,8)", "--visible_devices=0,1"], "--device_num: [0,8), but only 2 devices are visible"),
@@ -106,15 +106,15 @@ def test_devices(conf, tmp_path, monkeypatch, flags, name, devices):
     (["--hccn_conf=/no/where"], "device 0: hccn_tool reports no address (no such command), and /no/where: No such file"),
     (["--server_ip=host-1"], "server_id: expected an IP address, got 'host-1'"),
     (["--output_dir=/no/where"], "/no/where/hccl_8p_01234567_10.0.0.1.json: cannot be written: No such file")])
-def test_faults_are_one_line(conf, tmp_path, capsys, flags, told):
+def test_errors_are_one_line(conf, tmp_path, capsys, flags, expected):
     status = hccl_tools.main(["--server_ip=10.0.0.1", f"--hccn_conf={conf}", f"--output_dir={tmp_path}", *flags])
     lines = capsys.readouterr().err.splitlines()
     assert status == 2
-    assert len(lines) == 1 and lines[0].startswith("hccl_tools.py: error: " + told.format(conf=conf))
+    assert len(lines) == 1 and lines[0].startswith("hccl_tools.py: error: " + expected.format(conf=conf))
     assert not list(tmp_path.glob("*hccl_*"))
 
 
-def test_same_address_twice_is_not_written(conf, tmp_path, capsys):
+def test_a_duplicate_address_is_refused(conf, tmp_path, capsys):
     conf.write_text("address_0=192.1.0.6\naddress_1=192.1.0.6\n")
     flags = ["--device_num=[0,2)", "--server_ip=10.0.0.1", f"--hccn_conf={conf}", f"--output_dir={tmp_path}"]
     assert hccl_tools.main(flags) == 2
@@ -152,7 +152,7 @@ def test_merge(tmp_path):
         "status": "completed"}
 
 
-@pytest.mark.parametrize("second, told", [
+@pytest.mark.parametrize("second, expected", [
     (lambda folder: save(folder, "b.json", ("10.0.0.1", [(0, "192.2.0.6")])), "server_id: 10.0.0.1 is listed twice"),
     (lambda folder: save(folder, "b.json", ("10.0.0.2", [(0, "192.1.0.6")])),
      "server 10.0.0.2: device 0: device_ip 192.1.0.6 is also that of server 10.0.0.1: device 0"),
@@ -160,14 +160,14 @@ def test_merge(tmp_path):
      "{folder}/b.json: status: expected 'completed', got 'initializing'"),
     (lambda folder: save(folder, "b.json", ("10.0.0.2", [])), "{folder}/b.json: server 10.0.0.2: no device"),
     (lambda folder: str(folder / "c.json"), "{folder}/c.json: No such file or directory")])
-def test_merge_faults(tmp_path, capsys, second, told):
+def test_merge_errors(tmp_path, capsys, second, expected):
     first = save(tmp_path, "a.json", ("10.0.0.1", [(0, "192.1.0.6")]))
     assert merge_hccl.main([first, second(tmp_path), f"--output_dir={tmp_path}"]) == 2
-    assert capsys.readouterr().err == f"merge_hccl.py: error: {told.format(folder=tmp_path)}\n"
+    assert capsys.readouterr().err == f"merge_hccl.py: error: {expected.format(folder=tmp_path)}\n"
     assert not list(tmp_path.glob("*hccl_*"))
 
 
-@pytest.mark.parametrize("change, told", [
+@pytest.mark.parametrize("change, expected", [
     (lambda table: table["server_list"][0]["device"][1].update(rank_id="2"), "rank_id: expected 0 to 1 in this order, got 0, 2"),
     (lambda table: table["server_list"][0]["device"][1].update(device_id="0"), "server 10.0.0.1: device 0 is listed twice"),
     (lambda table: table["server_list"][0]["device"][1].update(device_id=1), "device_id: expected a number as a string, got 1"),
@@ -180,25 +180,25 @@ def test_merge_faults(tmp_path, capsys, second, told):
     (lambda table: table.update(server_count="2"), "server_count: '2', but server_list has 1"),
     (lambda table: table.pop("server_list"), "server_list: expected at least one server"),
     (lambda table: table.update(version="1.2"), "version: expected '1.0', got '1.2'")])
-def test_check(change, told):
+def test_check(change, expected):
     table = json.loads(TWO_CARDS)
     check_table(table)
     change(table)
     with pytest.raises(TableError) as caught:
         check_table(table)
-    assert told in str(caught.value) and len(str(caught.value)) < 500
+    assert expected in str(caught.value) and len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize(("text", "told"), [
+@pytest.mark.parametrize(("text", "expected"), [
     ("[" * 100_000, "nested too deeply"), ("9" * 5000, "Exceeds the limit"), ("1e999", "not a rank table: expected a JSON object"),
     (None, "larger than 8 MB")])
-def test_hostile_files(tmp_path, capsys, text, told):
+def test_hostile_files(tmp_path, capsys, text, expected):
     path = tmp_path / "table.json"
     with path.open("w") as file:
         file.write(text) if text else file.truncate(1 << 30)
     assert merge_hccl.main([str(path), f"--output_dir={tmp_path}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"merge_hccl.py: error: {path}: {told}")
+    assert line.startswith(f"merge_hccl.py: error: {path}: {expected}")
 
 
 def test_runs_from_any_folder(run_command, conf, tmp_path, repo_dir):

@@ -1,4 +1,4 @@
-"""NMS on the host: against the network's own last step, and against loops over boxes and classes."""
+"""NMS on the host against the network's last step, and against loops over boxes and classes."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def iou(a, b) -> float:
 
 
 def by_loops(boxes, scores, score_thr, iou_thr, per_class, total, max_per_img) -> list:
-    """(score, label, box) of one picture, best first."""
+    """Return [(score, label, box)] of one image, best first."""
     candidates = []
     for k in range(scores.shape[1]):
         best = sorted(((scores[a, k], k + 1, tuple(boxes[a])) for a in range(len(boxes)) if scores[a, k] > score_thr), reverse=True)
@@ -50,19 +50,19 @@ def test_detections_match_loops(limits):
         assert not got_scores[len(wanted):].any()
 
 
-def test_shapes_are_fixed_and_nothing_is_found_in_nothing():
+def test_shapes_are_fixed_without_detections():
     boxes, scores = crowd(2, a=5, k=2)
     found = detections_of(boxes, scores * 0, **LIMITS)
     assert [value.shape for value in found] == [(2, 10, 4), (2, 10), (2, 10), (2, 10)]
     assert not found[3].any()
 
 
-def test_equal_to_the_network():
+def test_host_steps_match_the_network():
     config = narrow_config(test_batch_size=2)
     net = narrow_network(config)
     image = ms.Tensor(np.random.default_rng(5).normal(0, 1.5, (2, 3, 64, 128)).astype(np.float32))
     boxes, scores = (value.asnumpy() for value in net.decode(image))
-    assert 0 < (scores == 0).mean() < 1         # the objectness leaves out some
+    assert 0 < (scores == 0).mean() < 1         # low objectness sets some scores to 0
     got = host_steps(config)[2](boxes, scores)
     want = [value.asnumpy() for value in net.predict(image, ms.ops.ones((2, 6)))]
     assert [value.shape for value in got] == [value.shape for value in want]

@@ -1,4 +1,4 @@
-"""Texts that are wrong on purpose: numbers in other notations, values without end, and what takes long to read."""
+"""Malicious or malformed text: numbers in other notations, endless values, input that is slow to parse."""
 import json
 import re
 
@@ -28,14 +28,14 @@ BOMB = "x0: &x0 [a, a, a, a, a, a, a, a, a]\n" + "".join(f"x{n}: &x{n} [{', '.jo
 # --------------------------------------------------------------------------------------------------------------- numbers
 
 
-def test_numbers_of_other_notations_are_none():
+def test_other_notations_are_not_numbers():
     assert [number(text) for text in WRONG] == [whole_number(text) for text in WRONG] == [None] * len(WRONG)
     assert [number(text) for text in ("10", " 1e1\n", "+.5", "1.", "-Infinity")] == [10, 10, 0.5, 1, -np.inf]
     assert number(np.float32(1.5)) == 1.5 and number(b"1") is None
 
 
 @pytest.mark.parametrize("text", ["1_0", FULL_WIDTH])
-def test_formats_refuse_them_with_file_and_place(tmp_path, message, text):
+def test_formats_refuse_other_notations_and_name_the_place(tmp_path, message, text):
     for folder in "txt", "voc", "yolo", "coco":
         (tmp_path / folder).mkdir()
     paths = txt_set(tmp_path / "txt", f"a.jpg 1,1,9,9,1\nb.jpg 1,1,{text},9,1\n")
@@ -52,7 +52,7 @@ def test_formats_refuse_them_with_file_and_place(tmp_path, message, text):
 
 
 @pytest.mark.parametrize("text", ["1_0", FULL_WIDTH, " 10", "010_"])
-def test_commands_refuse_them(tmp_path, message, capsys, text):
+def test_commands_refuse_other_notations(tmp_path, message, capsys, text):
     path = tmp_path / "variant.yaml"
     path.write_text(f'batch_size: "{text}"\n', encoding="utf-8")
     assert message(load_config, path).startswith(f"{path}:1: batch_size: expected a whole number")
@@ -62,7 +62,7 @@ def test_commands_refuse_them(tmp_path, message, capsys, text):
         check_main(["--source=coco", "--anno_path=x", f"--workers={text}_"])
     with pytest.raises(SystemExit):
         split_main([f"--data_path={tmp_path}", f"--val_ratio={text}"])
-    assert "expected a positive integer" in (told := capsys.readouterr().err) and "is not a number" in told
+    assert "expected a positive integer" in (output := capsys.readouterr().err) and "is not a number" in output
 
 
 @pytest.mark.parametrize("text", ["1_0", "010", "1:30", "0x10", "9" * 30])
@@ -78,7 +78,7 @@ def test_numbers_in_yaml_are_decimal(tmp_path, message, text):
 # ------------------------------------------------------------------------------------------------------------------ YAML
 
 
-@pytest.mark.parametrize(("text", "line", "told"), [
+@pytest.mark.parametrize(("text", "line", "expected"), [
     ("a: " + "[" * 200_000, 0, "nested more than"), ("a: 1\nb:\n " + "- " * 50_000, 0, "nested more than"),
     ("a:\n" + "".join(" " * n + "-\n" for n in range(1, 800)), 0, "nested more than"),
     ("".join(" " * n + "a:\n" for n in range(800)), 101, "nested more than"), (BOMB, 6, "more than 200000 values"),
@@ -87,19 +87,19 @@ def test_numbers_in_yaml_are_decimal(tmp_path, message, text):
     ("b: 1\na: !!timestamp x", 2, "not valid YAML: a: "), ("a: !!int x", 1, "not valid YAML: a: "),
     ("a: !!float x", 1, "not valid YAML: a: "), ("a: !!binary \u00e9", 1, "not valid YAML: a: "),
     ("a: {[1]: 2}", 1, "not valid YAML: a: "), ("a: " + "9" * 5000, 1, "not valid YAML: a: "), ("a: \0", 0, "not valid YAML: ")])
-def test_hostile_yaml_is_one_line(text, line, told):
+def test_hostile_yaml_is_one_line(text, line, expected):
     with pytest.raises(YamlError) as caught:
         read_mapping(text)
-    assert caught.value.line == line and str(caught.value).startswith(told)
+    assert caught.value.line == line and str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
-def test_yaml_of_commands_and_data_sets(tmp_path, message):
+def test_hostile_yaml_in_commands_and_data_sets(tmp_path, message):
     path = tmp_path / "variant.yaml"
     path.write_text(BOMB)
     assert message(load_config, path).startswith(f"{path}:6: more than 200000 values")
-    told = message(parse_config, ["--anchor_scales=&a [*a]"])
-    assert told.startswith("--anchor_scales: not a valid YAML value: '[&a [*a]]'")
+    error = message(parse_config, ["--anchor_scales=&a [*a]"])
+    assert error.startswith("--anchor_scales: not a valid YAML value: '[&a [*a]]'")
     assert message(parse_config, [f"--anchor_scales=[{'[' * 5000}"]).endswith("nested more than 100 levels deep")
     assert message(parse_config, [f"--roi_layer=dict(a={'(' * 5000}1)"]).startswith("--roi_layer: ")
     path.write_text("epoch_size: " + "9" * 4000)
@@ -112,7 +112,7 @@ def test_yaml_of_commands_and_data_sets(tmp_path, message):
     assert read_mapping("no: 010", TextLoader)[0][0][:2] == ("no", "010") and read_value("[1, 1_0, .5]") == [1, "1_0", 0.5]
 
 
-def test_values_are_shown_in_a_line():
+def test_values_are_shown_on_one_line():
     for value in (json.loads(DEEP), 10**5000, "x" * 10**6, list(range(10**6)), {10**5000: 1}, "a\nb", [[["a"] * 99] * 99] * 99):
         assert len(shown(value)) <= 90 and "\n" not in shown(value) and len(short(value)) <= 200
     assert (short([1, "a", None]), shown("a"), shown([1])) == ('[1, "a", null]', "a", "[1]")
@@ -142,7 +142,7 @@ def test_hostile_json_is_one_line(tmp_path, message, text):
 
 @pytest.mark.parametrize("value", ["@DEEP", "@LONG"])
 def test_each_value_may_be_nested_or_long(tmp_path, value):
-    """None of them ends a check, a conversion or a score in a traceback, and messages stay short."""
+    """No value makes a check, a conversion or scoring end in a traceback, and messages stay short."""
     image, item = content()["images"][0], content()["annotations"][0]
     paths = coco_set(tmp_path, [], images=1)
     cases = [*({"images": [image, {**image, "id": 2, "file_name": "x", key: value}]} for key in image),
@@ -155,15 +155,15 @@ def test_each_value_may_be_nested_or_long(tmp_path, value):
             try:
                 problems = read_annotations("coco", *paths)[2]
                 convert("coco", *paths, tmp_path / "out", progress=False, masks=masks)
-                truth = read_ground_truth("coco", *paths)
-                coco_ap(truth, [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.5}])
+                ground_truth = read_ground_truth("coco", *paths)
+                coco_ap(ground_truth, [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.5}])
             except (DataError, InputError) as error:
                 problems = [error]
             assert all(len(str(problem)) < 600 + len(str(tmp_path)) for problem in problems), case
 
 
-def test_many_categories_and_long_names_take_no_longer(tmp_path):
-    """A second where it was minutes, or all the memory."""
+def test_many_categories_and_long_names_are_fast(tmp_path):
+    """This takes a second. It once took minutes, or all the memory."""
     categories = [{"id": number, "name": f"c{number // 2}"} for number in range(100_000)]
     found = read_content("x", content(categories=categories, annotations=[]))
     assert len(found.categories) == 50_000
@@ -187,24 +187,24 @@ def test_many_categories_and_long_names_take_no_longer(tmp_path):
 RLE = {"size": [30, 40], "counts": mask_utils.encode(np.zeros((30, 40), np.uint8, order="F"))["counts"].decode()}
 
 
-@pytest.mark.parametrize(("rle", "told"), [
+@pytest.mark.parametrize(("rle", "expected"), [
     ({"size": [0, 0], "counts": "0"}, "size: expected [height, width]"),
     ({"size": "ab", "counts": "0"}, "size: expected [height, width]"),
     ({"size": [30, 2**40], "counts": "0"}, "size: expected [height, width]"), ({**RLE, "counts": "oooo"}, "truncated"),
     ({**RLE, "counts": "\u00e9"}, "not written by pycocotools"), ({**RLE, "counts": ""}, "empty"),
     ({**RLE, "counts": "oooo0"}, "do not fit into 40x30 pixels")])
-def test_masks_of_results_are_checked_before_they_are_decoded(rle, told):
-    """pycocotools divides by a height of 0, and reads on where counts are cut off."""
+def test_masks_of_results_are_checked_before_they_are_decoded(rle, expected):
+    """pycocotools divides by a height of 0, and reads past the end of truncated counts."""
     for kind in ("bbox", "segm"):
         with pytest.raises(InputError, match="detections: result 1: segmentation: ") as caught:
             read_results([{"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": item} for item in (RLE, rle)], kind)
-        assert told in str(caught.value)
+        assert expected in str(caught.value)
 
 
 LINE = {"file_name": "a.jpg", "image_info": [64, 64, 1, 1, 64, 64], "boxes": [[1, 1, 9, 9]], "scores": [0.5], "labels": [1]}
 
 
-@pytest.mark.parametrize(("change", "told"), [
+@pytest.mark.parametrize(("change", "expected"), [
     ({"labels": [1.5]}, "labels: expected integers, got [1.5]"), ({"labels": [True]}, "labels: expected integers"),
     ({"labels": ["1"]}, "labels: expected integers"), ({"labels": [7]}, "label 7"), ({"labels": [2**70]}, "OverflowError"),
     ({"labels": []}, "differ in length"), ({"scores": ["0.5"]}, "scores: expected 1 finite numbers"),
@@ -213,13 +213,13 @@ LINE = {"file_name": "a.jpg", "image_info": [64, 64, 1, 1, 64, 64], "boxes": [[1
     ({"masks": [5]}, "masks: expected a list of strings"), ({"masks": []}, "differ in length"),
     ({"file_name": ["a.jpg"]}, "TypeError"),
     ({"file_name": "b.jpg"}, "b.jpg is given twice, first in line 1"), ({"scores": 5}, "TypeError")])
-def test_postprocess_takes_no_wrong_line(tmp_path, change, told):
+def test_postprocess_refuses_malformed_lines(tmp_path, change, expected):
     path = tmp_path / "results.jsonl"
     path.write_text("\n".join(json.dumps(line) for line in ({**LINE, "file_name": "b.jpg"}, {**LINE, **change})))
     categories = [{"id": 5, "name": "cat", "label": 1}]
     with pytest.raises(InputError) as caught:
         read_program(path, categories, {"a.jpg": 1, "b.jpg": 2})
-    assert str(caught.value).startswith(f"{path}: line 2: not a line of the program's results (") and told in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: line 2: not a line of the program's results (") and expected in str(caught.value)
     path.write_text("\n".join([json.dumps(LINE), "[" * 100_000]))
     with pytest.raises(InputError, match="line 2: not a line of the program's results .RecursionError"):
         read_program(path, categories, {"a.jpg": 1})

@@ -1,4 +1,4 @@
-"""Inception-ResNet-v2 against numpy, forward and backward, the literature's number of parameters, what trains, its norms."""
+"""Inception-ResNet-v2 against numpy, forward and backward; its number of parameters, what trains, calibration of its norms."""
 import mindspore as ms
 import numpy as np
 import onnxruntime
@@ -20,7 +20,7 @@ STATISTICS = ("moving_mean", "moving_variance")
 
 
 def small(seed=0, **options):
-    """A network all of whose parameters are random."""
+    """Return a narrow network with random parameters."""
     ms.set_seed(seed)
     net = InceptionResNetV2(BLOCKS, WIDTH, **options)
     rng = np.random.default_rng(seed)
@@ -41,7 +41,7 @@ def arrays_of(net):
 
 
 def average_pool(x):
-    """3x3, stride 1, of those inside."""
+    """3x3, stride 1; divide by the number of pixels inside the image."""
     ones, out = np.ones((1, 1, 3, 3)), np.zeros(x.shape)
     for channel in range(x.shape[1]):
         out[:, channel:channel + 1] = convolve(x[:, channel:channel + 1], ones)
@@ -49,7 +49,7 @@ def average_pool(x):
 
 
 def naive(weights, x, blocks=BLOCKS, eps=1e-3):
-    """C2..C5 in float64 from {name: array}, written out after the paper's figures 3 and 10 to 13, everything padded."""
+    """C2..C5 in float64 from {name: array}, after figures 3 and 10 to 13 of the paper, with padding everywhere."""
     def conv(x, name, stride=1):
         norm = [weights[f"{name}.{part}"] for part in ("gamma", "beta", "moving_mean", "moving_variance")]
         return np.maximum(batch_norm(convolve(x, weights[f"{name}.weight"], stride), *norm, eps), 0)
@@ -84,7 +84,7 @@ def naive(weights, x, blocks=BLOCKS, eps=1e-3):
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_stages_match_numpy(monkeypatch, fast):
-    """Sides that no stride divides. Winograd, forced on all widths, rounds ten times as much."""
+    """No stride divides the sides. With `fast`, Winograd runs on all widths and rounds ten times as much."""
     monkeypatch.setattr(Convolution, "WINOGRAD_CHANNELS", 1)
     net, x = small(fast=fast), images()
     got = [stage.asnumpy() for stage in (ms.jit(net) if fast else net)(Tensor(x))]
@@ -93,8 +93,8 @@ def test_stages_match_numpy(monkeypatch, fast):
         np.testing.assert_allclose(stage, expected, atol=(2e-4 if fast else 2e-5) * expected.std())
 
 
-def test_onnx_computes_the_same(tmp_path, monkeypatch):
-    """Kernels of unequal sides and the average of what is inside go wrong silently where their padding is exported wrongly."""
+def test_onnx_matches_numpy(tmp_path, monkeypatch):
+    """Non-square kernels and average pooling without padded pixels give wrong values if their padding is exported wrongly."""
     monkeypatch.chdir(tmp_path)
     net, x = small(), images(64, 96, 1)
     ms.onnx.export(net.set_train(False), Tensor(x), file_name="net.onnx", input_names=["image"])
@@ -104,7 +104,7 @@ def test_onnx_computes_the_same(tmp_path, monkeypatch):
 
 
 def test_gradients_match_numpy_and_stop_at_frozen_stages():
-    """Along a random direction of all that trains, the gradient is the difference of two of numpy's losses."""
+    """Along a random direction of the trainable parameters, the gradient equals a central difference of numpy's loss."""
     net, x = small(frozen_stages=2, train_norm=True), images(64, 96, 1)
     params = net.trainable_params()
 
@@ -125,11 +125,11 @@ def test_gradients_match_numpy_and_stop_at_frozen_stages():
 
 
 def test_number_of_parameters():
-    """timm's count, 55.84M, with the classifier (1536 * 1000 + 1000) taken off; running statistics are not counted."""
+    """timm's 55.84M without the classifier (1536 * 1000 + 1000) and running statistics."""
     net = InceptionResNetV2()
     counted = {param.name: param.size for param in net.get_parameters() if not param.name.endswith(STATISTICS)}
     assert sum(counted.values()) == 55_843_464 - 1_537_000
-    assert len(counted) == 3 * 204 + 2 * 40         # convolutions with norm, and last ones of blocks
+    assert len(counted) == 3 * 204 + 2 * 40         # convolutions with a norm; the last ones of blocks, with a bias
 
 
 @pytest.mark.parametrize(("width", "expected"), [
@@ -144,7 +144,7 @@ def test_channels_of_the_stages(width, expected):
 
 @pytest.mark.parametrize("frozen", range(6))
 @pytest.mark.parametrize("train_norm", [False, True])
-def test_what_trains(frozen, train_norm):
+def test_trainable_parameters(frozen, train_norm):
     net = InceptionResNetV2(BLOCKS, WIDTH, frozen, train_norm)
     stage_of = {name: number for number, names in enumerate(STAGES) for name in names}
     leaves = ("weight", "bias", "gamma", "beta") if train_norm else ("weight", "bias")
@@ -155,11 +155,11 @@ def test_what_trains(frozen, train_norm):
 
 
 @pytest.mark.parametrize(("frozen_stages", "expected"), [(0, ["repeat.0", "repeat_2.0"]), (3, ["repeat_2.0"]), (5, [])])
-def test_fresh_blocks_begin_as_the_identity(frozen_stages, expected):
+def test_new_blocks_start_as_the_identity(frozen_stages, expected):
     net = small(frozen_stages=frozen_stages)
     names = [param.name for param in net.get_parameters() if param.name.startswith(("repeat.0", "repeat_2.0", "mixed"))]
     for block in (net.repeat[0], net.repeat_2[0]):
-        block.conv2d.bias.set_data(Tensor(np.zeros(block.conv2d.bias.shape, np.float32)))      # as of a fresh layer
+        block.conv2d.bias.set_data(Tensor(np.zeros(block.conv2d.bias.shape, np.float32)))      # as in a new layer
     assert zero_init_residuals(net, names) == len(expected)
     zero = [param.name for param in net.get_parameters() if param.name.endswith("weight") and not param.asnumpy().any()]
     assert zero == [f"{block}.conv2d.weight" for block in expected]
@@ -168,7 +168,7 @@ def test_fresh_blocks_begin_as_the_identity(frozen_stages, expected):
 
 
 def test_calibration():
-    """Statistics are those of the convolutions' outputs, in order: the first by numpy, all by what a second time changes."""
+    """Statistics are those of the convolutions' outputs: numpy checks the first layer; repeating changes none."""
     net, x = small(), 10 + 5 * images(64, 96)
     names = [param.name for param in net.get_parameters()]
     assert calibrate_norms(net, Tensor(x), names) == sum(name.endswith("moving_mean") for name in names)

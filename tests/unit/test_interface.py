@@ -1,4 +1,4 @@
-"""The Python interface: what is imported when, where a configuration is found, what is read and what is written."""
+"""The Python interface: lazy imports, where a configuration is found, inputs, results and drawings."""
 import copy
 import importlib
 import itertools
@@ -29,7 +29,7 @@ from tests import narrow_network, narrow_refinedet
 from tests.toy_data import quarters
 
 MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
-# A program beside a `utils` of its own that imports the three models.
+# Imports the three models beside another module named `utils`.
 PROGRAM = """
 import os, sys
 sys.path.append(sys.argv[1])
@@ -48,7 +48,7 @@ print(utils.__file__, "src" in sys.modules)
 """
 
 
-def test_three_models_in_a_program_that_has_a_utils_of_its_own(run_command, repo_dir, tmp_path):
+def test_three_models_beside_another_module_named_utils(run_command, repo_dir, tmp_path):
     (tmp_path / "utils.py").write_text("")
     done = run_command(["python", "-c", PROGRAM, repo_dir], cwd=tmp_path, env={"ONEDNN_MAX_CPU_ISA": None}, new_process=True)
     assert done.returncode == 0, done.stderr
@@ -59,14 +59,14 @@ def test_three_models_in_a_program_that_has_a_utils_of_its_own(run_command, repo
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_names(model):
+def test_exported_names(model):
     package = importlib.import_module(model)
     assert all(getattr(package, name).__name__ == name for name in package.__all__) and {*package.__all__} <= {*dir(package)}
     with pytest.raises(AttributeError, match=f"module '{model}' has no attribute 'detect'"):
         _ = package.detect
 
 
-def test_one_line_says_that_mindspore_was_imported_too_early(monkeypatch, caplog):
+def test_importing_mindspore_too_early_is_warned_about_once(monkeypatch, caplog):
     environ = {}
     monkeypatch.setattr(local_adapter.os, "environ", environ)
     monkeypatch.setattr(local_adapter.platform, "machine", lambda: "x86_64")
@@ -78,7 +78,7 @@ def test_one_line_says_that_mindspore_was_imported_too_early(monkeypatch, caplog
     assert environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
 
 
-def test_a_second_network_of_a_process_computes_with_the_threads_of_the_first(monkeypatch):
+def test_a_second_network_keeps_the_number_of_threads(monkeypatch):
     def refuse(*_):
         raise RuntimeError("The 'threads_num' can not be set repeatedly.")
 
@@ -86,7 +86,7 @@ def test_a_second_network_of_a_process_computes_with_the_threads_of_the_first(mo
     assert local_adapter.setup_device(configure(None, {"device_target": "CPU"})) == "CPU"
 
 
-def test_another_device_of_the_process_is_one_line(monkeypatch, message):
+def test_changing_the_device_is_a_one_line_error(monkeypatch, message):
     def refuse(*_):
         raise RuntimeError("The 'mindspore.set_device' can not be modified.\nMore")
 
@@ -98,7 +98,7 @@ def test_another_device_of_the_process_is_one_line(monkeypatch, message):
 # Configurations
 
 def test_where_a_configuration_is_found(tmp_path, message):
-    """The first of these places that there is."""
+    """The first existing file in a fixed order of places."""
     run = tmp_path / "output" / "checkpoint"
     run.mkdir(parents=True)
     for name in ("best.ckpt", "net.onnx"):
@@ -123,14 +123,14 @@ def test_keys_override_a_file_and_a_configuration(tmp_path, message):
     assert (config.epoch_size, config.batch_size, config.coco_root, config.size_rounding) == (3, 4, str(tmp_path), "nearest")
     again = configure(config, {"convention": "torchvision", "batch_size": 1})
     assert (again.epoch_size, again.batch_size, again.size_rounding) == (3, 1, "floor")
-    assert configure("demo_config_cpu.yaml", {}).img_height < configure(None, {}).img_height    # of the model's folder
+    assert configure("demo_config_cpu.yaml", {}).img_height < configure(None, {}).img_height    # in the model's folder
     assert configure(configure(None, {}, classes_of_data=True), {}, classes_of_data=True).num_classes == 0
     assert message(configure, None, {"batch_sise": 4}) == "batch_sise: unknown key, did you mean batch_size?"
     assert message(configure, "absent.yaml", {}) == "--config_path: no such file: absent.yaml"
 
 
-def test_faults_are_told_in_the_words_of_python(tmp_path, message):
-    for told, wanted in {
+def test_errors_use_python_syntax(tmp_path, message):
+    for text, expected in {
             "give exactly one of --checkpoint_path, --onnx_path": "give exactly one of checkpoint_path, onnx_path",
             "is for --backbone=resnet_v1.5_50, not b": 'is for backbone="resnet_v1.5_50", not b',
             "use --draw=False, or --val_ratio=0.2": "use draw=False, or val_ratio=0.2",
@@ -139,7 +139,7 @@ def test_faults_are_told_in_the_words_of_python(tmp_path, message):
             "python -m src.convert_checkpoint --ckpt_file=a.pth": "python -m src.convert_checkpoint --ckpt_file=a.pth",
             "faster-rcnn convert --ckpt_file=a": "faster-rcnn convert --ckpt_file=a", "pip --draft --list": "pip --draft --list",
     }.items():
-        assert in_python(told) == wanted
+        assert in_python(text) == expected
     (tmp_path / "best.ckpt").touch()
     assert message(detection.Detector, tmp_path / "best.ckpt", "absent.yaml") == "config_path: no such file: absent.yaml"
     assert message(faster_rcnn.evaluate, output_path=tmp_path / "out") == (
@@ -148,8 +148,8 @@ def test_faults_are_told_in_the_words_of_python(tmp_path, message):
         "anno_path: scoring needs annotations; give anno_path=GROUND_TRUTH.json or coco_root=DIR")
 
 
-def test_weights_of_another_model_are_named(tmp_path, message):
-    """Of the three models' own networks. What differs is found in the configuration, or only in the weights."""
+def test_weights_of_another_model_are_refused(tmp_path, message):
+    """Networks of all three models. The configuration or, failing that, the weights reveal the model."""
     networks = {"faster_rcnn": (narrow_network.narrow_config(), build_network),
                 "mask_rcnn": (narrow_network.narrow_mask_config(), build_mask_network),
                 "refinedet": (narrow_refinedet.narrow_config(), build_one_stage)}
@@ -161,20 +161,20 @@ def test_weights_of_another_model_are_named(tmp_path, message):
         (folder.parent / "config.yaml").write_text(text)
     for model, other in itertools.permutations(networks, 2):
         path = tmp_path / other / "checkpoint" / "best.ckpt"
-        told = f"{path}: holds weights of {other}, not of {model}; use {other}.Detector, or the commands in {other}/"
+        expected = f"{path}: holds weights of {other}, not of {model}; use {other}.Detector, or the commands in {other}/"
         package = importlib.import_module(model)
         for call in (package.Detector, package.export):
-            assert message(call, path, device_target="CPU", file_name=str(tmp_path / "net")) == told, (model, other)
+            assert message(call, path, device_target="CPU", file_name=str(tmp_path / "net")) == expected, (model, other)
 
 
-def test_version_is_that_of_the_package(repo_dir):
+def test_version_matches_pyproject(repo_dir):
     wanted = tomllib.loads((repo_dir / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert [importlib.import_module(model).__version__ for model in MODELS] == [wanted] * 3
 
 
 # Images
 
-def test_what_is_read(tmp_path, message):
+def test_input_sources(tmp_path, message):
     image = np.full((20, 30, 3), 7, np.uint8)
     for name in ("a/x.png", "b/x.png", "b/c/y.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -186,7 +186,7 @@ def test_what_is_read(tmp_path, message):
     assert names(tmp_path / "b") == ["c/y.png", "x.png"] and names(str(tmp_path / "a" / "x.png")) == ["x.png"]
     assert names(image) == ["image_1.png"]
     assert names([tmp_path / "b" / "c" / "y.png", image, tmp_path / "a"]) == ["y.png", "image_2.png", "x.png"]
-    assert names([tmp_path / "b", tmp_path / "a" / "x.png"]) == ["b/c/y.png", "b/x.png", "a/x.png"]     # of one name
+    assert names([tmp_path / "b", tmp_path / "a" / "x.png"]) == ["b/c/y.png", "b/x.png", "a/x.png"]     # duplicate file names
     open_sources = detection.open_sources
     assert message(open_sources, tmp_path / "absent") == f"input: no such file or folder: {tmp_path / 'absent'}"
     assert message(open_sources, [image, 3]) == "image 2: expected a path or an array (H, W, 3), got int"
@@ -196,7 +196,7 @@ def test_what_is_read(tmp_path, message):
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """(a Detector that finds the quarters of each image, the sizes of the batches that its network got)."""
+    """(Detector that finds the quarters of each image, list of the batch sizes that its network received)."""
     config = configure(None, {"num_classes": 3, "coco_classes": ["background", "cat", "dog"], "img_height": 64, "img_width": 96,
                               "test_batch_size": 2, "score_thr": 0.5})
     batches = []
@@ -213,7 +213,7 @@ def toy(tmp_path_factory):
     return detector, batches
 
 
-def test_what_is_found(toy, tmp_path, caplog, message):
+def test_detector_results(toy, tmp_path, caplog, message):
     detector, batches = toy
     (tmp_path / "in").mkdir()
     for i, size in enumerate(((20, 60), (40, 30), (33, 77))):
@@ -235,11 +235,11 @@ def test_what_is_found(toy, tmp_path, caplog, message):
     assert len(next(detector(found[0].image, score_thr=0.8))) == 1 and len(next(detector([found[0].image], score_thr=0))) == 4
     assert message(detector, tmp_path / "in", score_thr=2) == "score_thr: expected 0 to 1, got 2"
     assert message(detector, tmp_path / "in", score_thr="0.5") == "score_thr: expected 0 to 1, got '0.5'"
-    assert message(detector, tmp_path / "absent").endswith("absent")       # at the call
+    assert message(detector, tmp_path / "absent").endswith("absent")       # raised by the call, before iteration
     assert message(list, detector(tmp_path / "in" / "1.jpg")).startswith("none of the images can be read; the last: ")
 
 
-def test_frames_of_a_video_have_their_time(toy, tmp_path):
+def test_video_frames_have_timestamps(toy, tmp_path):
     writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
     for i in range(3):
         writer.write(np.full((48, 64, 3), 40 * i, np.uint8))
@@ -249,7 +249,7 @@ def test_frames_of_a_video_have_their_time(toy, tmp_path):
     assert found[2].draw().save(tmp_path / "drawn") == tmp_path / "drawn" / "clip_000002.jpg"
 
 
-def test_labels_beyond_the_configuration_are_named(toy, message):
+def test_labels_beyond_the_configuration_are_refused(toy, message):
     predict, detector = toy[0]._detector.predict, copy.copy(toy[0]._detector)
     detector.predict = lambda *inputs: [value + (i == 2) for i, value in enumerate(predict(*inputs))]
     frames = [Frame(1, "a.png", np.zeros((9, 9, 3), np.uint8))]
@@ -260,7 +260,7 @@ def test_labels_beyond_the_configuration_are_named(toy, message):
 
 # Drawings
 
-def test_where_drawings_go(tmp_path, message, monkeypatch):
+def test_paths_of_drawings(tmp_path, message, monkeypatch):
     monkeypatch.chdir(tmp_path)
     image = np.full((40, 60, 3), 90, np.uint8)
     Path("in").mkdir()
@@ -280,7 +280,7 @@ def test_where_drawings_go(tmp_path, message, monkeypatch):
 
 # Runs
 
-def test_what_a_run_gives(tmp_path):
+def test_attributes_of_a_run(tmp_path):
     run = Run(tmp_path, status=0, steps=6, best_ap=None, best_epoch=None)
     assert (run.checkpoint, run.metrics(), run.config_path) == (None, [], tmp_path / "config.yaml")
     (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n{"kind": "eval", "AP": 0.5}\n')
@@ -294,7 +294,7 @@ def test_what_a_run_gives(tmp_path):
 # Commands of the package
 
 def call(monkeypatch, *words) -> list | int:
-    """What takes the place of the process, or its status."""
+    """Return the arguments of the program that replaces the process, or the exit status."""
     monkeypatch.setattr(sys, "argv", ["/bin/faster-rcnn", *words])
     started = []
     monkeypatch.setattr(os, "execv", lambda program, arguments: started.append((program, arguments)))
@@ -306,7 +306,7 @@ def call(monkeypatch, *words) -> list | int:
     return started[0][1][1:]
 
 
-def test_commands_are_the_files(monkeypatch, repo_dir, capsys):
+def test_commands_run_the_files(monkeypatch, repo_dir, capsys):
     model = repo_dir / "faster_rcnn"
     assert call(monkeypatch, "train", "--a=b c", "--help") == [str(model / "train.py"), "--a=b c", "--help"]
     assert call(monkeypatch, "check", "DATA") == [str(repo_dir / "utils" / "mindrecord" / "check.py"), "DATA"]

@@ -1,8 +1,8 @@
-"""No configuration key without a reader: each is read by its model's code, or by utils/.
+"""Every configuration key has a reader, in its model's code or in utils/.
 
 A read is `config.KEY`, `config["KEY"]`, `config.get("KEY", ...)` or `getattr(config, "KEY")`, where the receiver is a variable or
-an attribute of the name `config`. A name that a variable holds counts where the variable runs over literals; of a table of losses,
-`weights_of(LOSSES, config)` reads the keys that are its values. An augmentation reads the keys that its parameters are named after.
+attribute named `config`. KEY may be a variable that loops over literals. `weights_of(LOSSES, config)` reads the keys that are the
+values of LOSSES. An augmentation reads the keys that its parameters are named after.
 """
 import ast
 import itertools
@@ -15,23 +15,23 @@ from tests.narrow_network import narrow_config, narrow_mask_config
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("faster_rcnn", "mask_rcnn", "refinedet")
-# Where naming a key, or comparing its value with a bound, is no use of it: ranges and rules, presets, detectron2's names.
+# Files with ranges and rules, presets, and detectron2's names. Naming or checking a key there does not count as a read.
 TABLES = ("key_rules.py", "configuration/*.py", "conventions.py", "backbones.py")
-# Keys that other keys, or the network, leave one value, kept for the old zoo's YAML files: any other value is refused, so there
-# is nothing to read. {key: values that are refused}
+# Keys that can have only one value, because of other keys or the network. They stay for the old zoo's YAML files, and nothing has
+# to read them. {key: values that are refused}
 ONE_VALUE = {"rpn_cls_out_channels": (0, 2), "mask_shape": ([14, 14], [28, 56], [56, 56])}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 
 
 class Names:
-    """What the variables of a scope may hold, as far as it is literal: {variable: expressions that it may stand for}."""
+    """Literals that the variables of a scope may hold, as {variable: [expression]}."""
 
     def __init__(self, outer=None):
         self.values = {name: list(nodes) for name, nodes in outer.values.items()} if outer else {}
 
     def strings(self, node) -> set:
-        """The strings that an expression may be."""
+        """Return the strings that an expression may evaluate to."""
         if isinstance(node, ast.Constant):
             return {node.value} if isinstance(node.value, str) else set()
         if isinstance(node, ast.Name):
@@ -45,7 +45,7 @@ class Names:
         return set()
 
     def elements(self, node) -> list:
-        """The expressions that a loop over an expression runs over."""
+        """Return the expressions that a loop over `node` yields."""
         if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
             return [part for item in node.elts for part in
                     (self.elements(item.value) if isinstance(item, ast.Starred) else [item])]
@@ -62,7 +62,7 @@ class Names:
         return []
 
     def entries(self, node) -> set:
-        """The strings that the values of a literal dict may be."""
+        """Return the strings that the values of a literal dict may be."""
         if isinstance(node, ast.Dict):
             return set().union(*(self.strings(value) for value in node.values))
         if isinstance(node, ast.DictComp):
@@ -86,7 +86,7 @@ class Names:
 
 
 def own_nodes(scope):
-    """The nodes of a module or a function without those of the functions in it, which come as they are."""
+    """Yield the nodes of a module or a function, but not the nodes inside nested functions."""
     waiting = list(ast.iter_child_nodes(scope))
     while waiting:
         node = waiting.pop()
@@ -96,7 +96,7 @@ def own_nodes(scope):
 
 
 def reads(scope, outer=None) -> set:
-    """Names that the code of a module or a function asks a configuration for."""
+    """Return the keys that a module or a function reads from a configuration."""
     names, found = Names(outer), set()
     if isinstance(scope, FUNCTIONS):
         for argument in ast.walk(scope.args):
@@ -123,7 +123,7 @@ def reads(scope, outer=None) -> set:
 
 
 def keys_of_augmentation(function) -> set:
-    """The parameters behind plan and rng of a function that `augmentation` decorates, unless they have defaults."""
+    """If `augmentation` decorates the function, return its parameters after plan and rng that have no default."""
     if not any(getattr(item, "id", None) == "augmentation" for item in getattr(function, "decorator_list", ())):
         return set()
     arguments = [item.arg for item in function.args.args]
@@ -131,7 +131,7 @@ def keys_of_augmentation(function) -> set:
 
 
 def read_by(node, names: Names) -> set:
-    """Names that this one expression asks a configuration for."""
+    """Return the keys that this expression reads from a configuration."""
     if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and is_config(node.value):
         return {node.attr}
     if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and is_config(node.value):
@@ -150,7 +150,7 @@ def is_config(node) -> bool:
 
 
 def unread(keys, *folders) -> set:
-    """Those of the keys that no Python file below the folders reads."""
+    """Return the keys that no Python file below the folders reads."""
     paths = [path for folder in folders for path in folder.rglob("*.py") if not is_table(path)]
     assert paths
     return set(keys).difference(*(reads(ast.parse(path.read_text(encoding="utf-8"))) for path in paths))
@@ -171,13 +171,13 @@ def test_every_key_has_a_reader(model):
 
 
 @pytest.mark.parametrize("load", [narrow_config, narrow_mask_config])
-def test_keys_with_one_value_take_no_other(load):
+def test_keys_with_one_value_refuse_others(load):
     for key, value in ((key, value) for key, values in ONE_VALUE.items() if key in load() for value in values):
         with pytest.raises(ValueError, match=f"{key}: "):
             load(**{key: value})
 
 
-MENTIONS = {    # what a key without a reader may still be named in
+MENTIONS = {    # code that names a key without reading it
     "src/key_rules.py": 'RANGES = {(0, 1): "new_key"}\n\ndef check(config):\n    return config.new_key < 1\n',
     "src/model_utils/configuration/new.py": 'CONVENTIONS = {"mmdet": {"new_key": 1}}\n',
     "src/FasterRcnn/backbones.py": 'def check(config):\n    return config["new_key"]\n',
@@ -185,8 +185,8 @@ MENTIONS = {    # what a key without a reader may still be named in
 }
 
 
-def test_a_key_that_nothing_reads_is_reported(tmp_path):
-    """The key alone, in a tree whose tables name it; nothing once a file reads it."""
+def test_an_unread_key_is_reported(tmp_path):
+    """Only the new key is reported, although tables name it. Once a file reads it, nothing is."""
     text = (ROOT / "refinedet" / "default_config.yaml").read_text(encoding="utf-8")
     (tmp_path / "default_config.yaml").write_text(f"{text}\n# Help\nnew_key: 1\n", encoding="utf-8")
     for name, code in MENTIONS.items():
@@ -208,7 +208,7 @@ def test_a_key_that_nothing_reads_is_reported(tmp_path):
      "get a b val_a val_b"),
     ("for address, folder in (('a', 'b'), ('c', 'd')):\n    config[address]", "a c"),
     ("config['a' if x else 'b']", "a b"),
-    # A loop of another function, a parameter of the same name, an unused list.
+    # A loop in another function, a parameter of the same name, an unused list.
     ("def f():\n    for name in ('a', 'b'):\n        print(name)\ndef g(config, name):\n    return config[name]", ""),
     ("NAME = 'a'\ndef g(config, NAME):\n    return config[NAME]", ""),
     ("NAMES = ('a', 'b')\nTABLE = {'c': 1}\n'config.d'", ""),

@@ -1,4 +1,4 @@
-"""Temporary files of killed processes: the next that writes to the folder removes them, and no others."""
+"""Temporary files of killed processes: the next process that writes to the folder removes them, and no other files."""
 import os
 import signal
 
@@ -15,7 +15,7 @@ def _first_time():
 
 
 def killed_while_writing(folder) -> int:
-    """The id of a process that was killed while it wrote a file and a folder of files."""
+    """Kill a process while it writes a file and a folder of files; return its id."""
     child = os.fork()
     if child == 0:
         with replacing(folder / "results.json") as partial, scratch_folder(folder / "net.onnx") as scratch:
@@ -26,11 +26,11 @@ def killed_while_writing(folder) -> int:
     return child
 
 
-def test_those_of_a_dead_process_go(tmp_path):
+def test_files_of_a_dead_process_are_removed(tmp_path):
     child = killed_while_writing(tmp_path)
     assert sorted(path.name.rpartition(f".{child}.part")[2] for path in tmp_path.iterdir()) == [".folder", ".json", ".tmp"]
     mine = own_name(tmp_path / "other.json")
-    foreign = tmp_path / f".other.00000000.{child}.part.json"       # of another machine or container
+    foreign = tmp_path / f".other.00000000.{child}.part.json"       # from another machine or container
     kept = [mine, foreign, tmp_path / ".other.123.part.json", tmp_path / f"part.{child}", tmp_path / ".config"]
     for path in kept:
         path.write_text("x")
@@ -38,15 +38,15 @@ def test_those_of_a_dead_process_go(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted([*kept, tmp_path / "results.json"])
 
 
-def test_those_of_a_living_process_stay(tmp_path):
-    ready, told = os.pipe()
+def test_files_of_a_running_process_stay(tmp_path):
+    read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         with replacing(tmp_path / "results.json") as partial:
             partial.write_text("half")
-            os.write(told, b"1")
+            os.write(write_end, b"1")
             signal.pause()
-    os.read(ready, 1)
+    os.read(read_end, 1)
     try:
         write_text(tmp_path / "more.json", "x")
         assert len(list(tmp_path.iterdir())) == 2
@@ -55,14 +55,14 @@ def test_those_of_a_living_process_stay(tmp_path):
         os.waitpid(child, 0)
     files._cleared.clear()
     utils.files._cleared.clear()
-    utils.files.clear_leftovers(tmp_path)       # both copies know the names
+    utils.files.clear_leftovers(tmp_path)       # either copy of files.py removes them
     assert [path.name for path in tmp_path.iterdir()] == ["more.json"]
 
 
-def test_a_folder_is_looked_through_once(tmp_path):
+def test_a_folder_is_scanned_once(tmp_path):
     clear_leftovers(tmp_path)
     killed_while_writing(tmp_path)
-    for name in ("a.png", "b.png"):             # thousands of drawn pictures
+    for name in ("a.png", "b.png"):             # a scan for each of thousands of drawings would be slow
         write_text(tmp_path / name, "x")
     assert len(list(tmp_path.iterdir())) == 5
     clear_leftovers(tmp_path / "nowhere")
@@ -78,8 +78,8 @@ def test_a_link_to_a_folder_is_not_followed(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["mine", "file"]
 
 
-def test_those_of_a_process_with_the_same_id_go(tmp_path):
-    """As in a container, whose command has the same id whenever it starts."""
+def test_files_of_a_process_with_the_same_id_are_removed(tmp_path):
+    """In a container, a command has the same process id at every start."""
     older, target = tmp_path / "net-1_20.ckpt", tmp_path / "last.ckpt"
     older.write_text("older")
     os.link(older, own_name(target))        # killed before `target` was replaced

@@ -75,7 +75,7 @@ def test_distribute_needs_a_launcher(run_setup):
     assert "error: distribute: True, but RANK_SIZE and MS_WORKER_NUM are not set" in done.stderr
 
 
-def test_device_that_is_not_there(run_setup):
+def test_unavailable_device(run_setup):
     done = run_setup({"device_target": "Ascend"})
     if done.returncode == 0:
         pytest.skip("an Ascend device is here")

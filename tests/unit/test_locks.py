@@ -1,4 +1,4 @@
-"""Two processes and one folder: the second stops, names the first and changes nothing; a dead process holds no lock."""
+"""Locks on a folder: a second process stops, names the first and changes nothing. A dead process holds no lock."""
 import contextlib
 import json
 import os
@@ -17,19 +17,19 @@ from faster_rcnn.src.model_utils.training import ranks
 
 @contextlib.contextmanager
 def other_process(work):
-    """A forked process that has done `work` and then waits for its end: its id."""
-    ready, told = os.pipe()
+    """Run `work` in a forked process, yield its id, and kill it at the end of the block."""
+    read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             work()
-            os.write(told, b"1")
+            os.write(write_end, b"1")
             signal.pause()
         finally:
             os._exit(1)
-    os.close(told)
-    assert os.read(ready, 1) == b"1"
-    os.close(ready)
+    os.close(write_end)
+    assert os.read(read_end, 1) == b"1"
+    os.close(read_end)
     try:
         yield child
     finally:
@@ -38,36 +38,36 @@ def other_process(work):
 
 
 def in_another_process(work) -> str:
-    """What `work` raises there as InUseError, or nothing."""
-    read, write = os.pipe()
+    """Run `work` in a forked process; return the text of its InUseError, or an empty string."""
+    read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             work()
         except InUseError as error:
-            os.write(write, str(error).encode())
+            os.write(write_end, str(error).encode())
         finally:
             os._exit(0)
-    os.close(write)
+    os.close(write_end)
     os.waitpid(child, 0)
-    with open(read, encoding="utf-8") as file:
+    with open(read_end, encoding="utf-8") as file:
         return file.read()
 
 
-def test_the_second_process_is_told_of_the_first(tmp_path):
+def test_the_second_process_names_the_first(tmp_path):
     folder = tmp_path / "out"
     with other_process(lambda: take(folder, TRAINING)) as pid:
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         with pytest.raises(InUseError) as caught:
             take(folder, TRAINING)
-        told = re.fullmatch(r"output_path: (.+): another training writes to it, process (\d+) on (.+) \(.+\), since "
+        match = re.fullmatch(r"output_path: (.+): another training writes to it, process (\d+) on (.+) \(.+\), since "
                             r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d; wait until it ends, or set another --output_path", str(caught.value))
-        assert told.groups() == (str(folder), str(pid), socket.gethostname())
+        assert match.groups() == (str(folder), str(pid), socket.gethostname())
         assert caught.value.status == 1
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-        with writing_alone(folder, RESULTS):        # of another kind
+        with writing_alone(folder, RESULTS):        # a lock of another kind is free
             assert len(list(folder.iterdir())) == 2
-    with writing_alone(folder, TRAINING):           # of the killed process, whose file is still there
+    with writing_alone(folder, TRAINING):           # the killed process left its file, but no lock
         assert json.loads((folder / ".training.lock").read_bytes())["pid"] == os.getpid()
     assert list(folder.iterdir()) == []
 
@@ -76,7 +76,7 @@ def test_a_lock_ends_with_its_block_and_leaves_nothing(tmp_path):
     folder = tmp_path / "new"
     with pytest.raises(KeyboardInterrupt), writing_alone(folder, RESULTS):
         assert in_another_process(lambda: take(folder, RESULTS)).startswith("output_path: ")
-        take(folder, RESULTS)       # this process has it already
+        take(folder, RESULTS)       # this process already holds it
         raise KeyboardInterrupt
     assert not folder.exists()
     with writing_alone(folder, RESULTS):
@@ -85,16 +85,16 @@ def test_a_lock_ends_with_its_block_and_leaves_nothing(tmp_path):
     assert in_another_process(lambda: take(folder, RESULTS)) == ""
 
 
-def test_a_forked_process_does_not_free_it_and_does_not_keep_it(tmp_path):
+def test_a_forked_process_neither_frees_nor_keeps_the_lock(tmp_path):
     take(tmp_path, TRAINING)
     assert in_another_process(lambda: release(tmp_path, RESULTS)) == ""
-    with other_process(lambda: None) as worker:     # has the descriptor, as a loader of data does
+    with other_process(lambda: None) as worker:     # inherits the descriptor, as a data loader does
         assert in_another_process(lambda: take(tmp_path, TRAINING)) != ""
         release(tmp_path, TRAINING)
         assert in_another_process(lambda: take(tmp_path, TRAINING)) == "" and worker
 
 
-def test_the_file_goes_while_another_waits_for_it(tmp_path, monkeypatch):
+def test_the_lock_file_is_removed_while_it_is_opened(tmp_path, monkeypatch):
     path = tmp_path / ".training.lock"
     opened, real = [], os.open
 
@@ -110,7 +110,7 @@ def test_the_file_goes_while_another_waits_for_it(tmp_path, monkeypatch):
         assert len(opened) == 2 and os.path.samestat(os.fstat(opened[1]), path.stat())
 
 
-def test_without_locks_nothing_is_locked(tmp_path, monkeypatch):
+def test_file_systems_without_locks(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(37, "No locks available")
 
@@ -122,7 +122,7 @@ def test_without_locks_nothing_is_locked(tmp_path, monkeypatch):
         assert not locks._held
 
 
-def test_locks_are_not_sent(tmp_path):
+def test_lock_files_are_not_uploaded(tmp_path):
     from types import SimpleNamespace
 
     with writing_alone(tmp_path, TRAINING):
@@ -131,13 +131,13 @@ def test_locks_are_not_sent(tmp_path):
 
 
 def test_all_ranks_end_with_the_status_of_the_first(monkeypatch):
-    """Rank 0 takes the lock; the others hear how that went."""
-    told, turn = {}, threading.Barrier(2)
+    """Rank 0 takes the lock and sends the outcome to the other ranks."""
+    sent, turn = {}, threading.Barrier(2)
 
     def exchange(data, _):
-        told[threading.current_thread().name] = data
+        sent[threading.current_thread().name] = data
         turn.wait()
-        both = [told["0"], told["1"]]
+        both = [sent["0"], sent["1"]]
         turn.wait()
         return both
 

@@ -1,4 +1,4 @@
-"""Learning rate: literals of detectron2's 1x schedule and of a short run."""
+"""The learning rate against literals of detectron2's 1x schedule and of a short run."""
 import math
 
 import pytest
@@ -7,7 +7,7 @@ from faster_rcnn.src.lr_schedule import learning_rate, scaled_base_lr, warmup_fa
 from faster_rcnn.src.model_utils.config import load_config
 from faster_rcnn.src.model_utils.training.schedule import build_rate
 
-# detectron2's R50-FPN 1x: base 0.02, factor 1/1000 over 1000 steps, falls at 60k and 80k of 90k.
+# detectron2's R50-FPN 1x: base rate 0.02, warm-up from 1/1000 over 1000 steps, drops at 60k and 80k of 90k steps.
 ONE_X = {"base_lr": 0.02, "warmup_steps": 1000, "warmup_ratio": 1e-3, "total_steps": 90000, "schedule": "multistep",
          "milestones": (60000, 80000), "gamma": 0.1}
 
@@ -20,7 +20,7 @@ def test_multistep(step, expected):
 
 
 @pytest.mark.parametrize("step, expected", [
-    # init_lr + (base_lr - init_lr) * step / warmup_steps, as the old zoo has it, with base_lr 0.02 and ratio 1/3
+    # The old zoo's init_lr + (base_lr - init_lr) * step / warmup_steps, with base_lr 0.02 and ratio 1/3.
     (0, 0.02 / 3), (1, 0.02 / 3 + (0.02 - 0.02 / 3) / 500), (250, 0.02 * 2 / 3), (500, 0.02)])
 def test_linear_warmup_of_the_old_zoo(step, expected):
     got = learning_rate(step, **{**ONE_X, "warmup_steps": 500, "warmup_ratio": 1 / 3})
@@ -46,7 +46,7 @@ def test_no_warmup_starts_at_the_base_rate(schedule):
 
 
 def test_milestone_inside_the_warmup_counts():
-    """detectron2's way: the warm-up is a factor on what the schedule says."""
+    """As in detectron2, the warm-up multiplies the rate of the schedule."""
     got = learning_rate(6, **{**ONE_X, "warmup_steps": 12, "warmup_ratio": 0.5, "milestones": (6,)})
     assert got == pytest.approx(0.02 * 0.1 * 0.75, rel=1e-12)
 
@@ -64,8 +64,8 @@ def test_warmup_longer_than_the_run():
 
 
 @pytest.mark.parametrize(("warmup", "epochs", "taken"), [(500, 10, 50), (50, 10, 50), (51, 10, 50), (30, 10, 30), (0, 10, 0)])
-def test_a_warmup_is_a_tenth_of_the_run_at_most(caplog, warmup, epochs, taken):
-    """Of 50 steps an epoch; max_steps, which only ends a run earlier, changes nothing."""
+def test_warmup_is_at_most_a_tenth_of_the_run(caplog, warmup, epochs, taken):
+    """50 steps per epoch. max_steps only ends a run earlier and does not change the warm-up."""
     config = load_config(overrides={"warmup_step": warmup, "epoch_size": epochs, "warmup_ratio": 0.25, "max_steps": 60,
                                     "base_lr": 1.0, "sgd_step": [], "lr_reference_batch": 0})
     rate = build_rate(config, 50, 1)

@@ -1,4 +1,4 @@
-"""The numpy parts of tests/make_parity_set.py: crops of images and objects, orders of classes, samples."""
+"""The numpy parts of tests/make_parity_set.py: crops of images and objects, class orders, sampling."""
 import json
 
 import cv2
@@ -9,11 +9,11 @@ from tests import make_parity_set as made
 from tests.crop_images import crop_images, crop_objects
 from tests.parity_models import ParityModel
 
-SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]     # corners (x, y) of an object of 20 x 20 pixels
+SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]     # (x, y) corners of an object of 20 x 20 pixels
 
 
 def annotation(dx=0, dy=0, **fields) -> dict:
-    """The square, moved."""
+    """Return an annotation of the square, shifted by (dx, dy)."""
     polygon = (np.reshape(SQUARE, (-1, 2)) + (dx, dy)).ravel().tolist()
     return {"bbox": [10 + dx, 10 + dy, 20, 20], "segmentation": [polygon], "category_id": 1, "area": 400, **fields}
 
@@ -24,7 +24,7 @@ def test_objects_are_clipped_to_the_crop():
     assert inside[0]["segmentation"] == [[25, 15, 45, 15, 45, 35, 25, 35]] and inside[0]["area"] == 400
     cut = crop_objects([annotation()], (18, 15), (40, 60))
     assert cut == [annotation(bbox=[0, 0, 12, 15], segmentation=[[0, 0, 12, 0, 12, 15, 0, 15]], area=180)]
-    assert crop_objects([annotation()], (24, 0), (40, 60)) == []    # 6 of 20 columns are left, less than a third
+    assert crop_objects([annotation()], (24, 0), (40, 60)) == []    # less than a third is left: 6 of 20 columns
 
 
 def test_the_upper_right_part_of_images_is_kept(tmp_path):
@@ -50,7 +50,7 @@ def test_the_upper_right_part_of_images_is_kept(tmp_path):
 
 @pytest.fixture(params=["detectron2", "torchvision", "mmdet"])
 def model(request, tmp_path):
-    """A fixture of two classes without arrays."""
+    """Return a ParityModel of two classes, without arrays."""
     names = dict.fromkeys(("rpn_cls", "rpn_box", "cls", "box"), "loss")
     config = {"framework": request.param, "num_foreground_classes": 2, "losses": {"names": names},
               "background_index": 0 if request.param == "torchvision" else 2}
@@ -60,7 +60,7 @@ def model(request, tmp_path):
 
 
 def test_orders_of_classes(model):
-    """Our background is 0. Theirs is the last class, or class 0 with its own box deltas and masks."""
+    """Our background is class 0. Theirs is the last class, or class 0 with box deltas and masks."""
     torchvision, ours = model.framework == "torchvision", np.arange(3)
     assert made.their_labels(model, ours).tolist() == ([0, 1, 2] if torchvision else [2, 0, 1])
     assert made.their_classes(model, ours).tolist() == ([0, 1, 2] if torchvision else [1, 2, 0])
@@ -82,7 +82,7 @@ def test_targets_of_boxes():
 
 @pytest.mark.parametrize("objects, expected", [(3, 3), (40, 8)])
 def test_samples(objects, expected):
-    """At most half of the batch are objects; background fills the rest."""
+    """At most half of the batch is foreground; background fills the rest."""
     labels = np.zeros(100, int)
     labels[10:10 + objects], labels[:5] = 1, -1
     positive, negative = made.draw(np.random.default_rng(0), labels == 1, labels == 0, {"batch": 16, "pos_fraction": 0.5})

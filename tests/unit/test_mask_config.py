@@ -1,4 +1,4 @@
-"""Configuration of Mask R-CNN: the old zoo's table of keys, what the mask branch adds, and its rules."""
+"""Configuration of Mask R-CNN: the old zoo's keys, the keys of the mask branch, and their rules."""
 import re
 
 import pytest
@@ -9,7 +9,7 @@ from mask_rcnn.src.model_utils.config import DEFAULT_CONFIG, load_config, parse_
 from mask_rcnn.src.model_utils.configuration.schema import read_keys
 
 KEYS = read_keys(DEFAULT_CONFIG)
-# The table of the old zoo's README, names and values.
+# Names and values of the table in the old zoo's README.
 OLD = {
     "img_width": 1280, "img_height": 768, "keep_ratio": True, "flip_ratio": 0.5, "photo_ratio": 0.5, "expand_ratio": 1.0,
     "max_instance_count": 128, "mask_shape": (28, 28), "feature_shapes": [(192, 320)], "anchor_scales": (8,),
@@ -38,7 +38,7 @@ OLD = {
     "mindrecord_dir": "MindRecord_COCO2017_Train", "coco_root": "maskrcnn", "train_data_type": "train2017",
     "val_data_type": "val2017", "instance_set": "annotations/instances_{}.json", "num_classes": 81,
 }
-# Defaults that are others here: torchvision's and detectron2's recipe, and paths that everybody has to set.
+# Defaults that differ here: the recipe of torchvision and detectron2, and paths that every user has to set.
 OTHERWISE = {"photo_ratio", "expand_ratio", "momentum", "test_batch_size", "keep_checkpoint_max", "mindrecord_dir", "coco_root"}
 
 
@@ -51,10 +51,10 @@ def yaml_text(values: dict) -> str:
     return "".join(lines)
 
 
-def test_table_of_the_old_zoo_loads_and_is_the_default(write, caplog):
+def test_table_of_the_old_zoo_loads_and_equals_the_defaults(write, caplog):
     config = load_config(write("old.yaml", yaml_text(OLD)))
-    told = {re.match(r".*:\d+: (\w+): no longer read", line)[1] for line in caplog.messages}
-    assert told == set(OLD) & set(RETIRED)
+    warned = {re.match(r".*:\d+: (\w+): no longer read", line)[1] for line in caplog.messages}
+    assert warned == set(OLD) & set(RETIRED)
     default = load_config()
     differing = {name for name, value in default.items()
                  if config[name] != (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value)}
@@ -64,7 +64,7 @@ def test_table_of_the_old_zoo_loads_and_is_the_default(write, caplog):
 
 
 def test_table_as_config_py_writes_it(write):
-    """Tuples and dict(...) of Python are read where YAML takes them for text."""
+    """Python's tuples and dict(...), which YAML reads as text, are parsed."""
     config = load_config(write("old.yaml", "mask_shape: (28, 28)\nfeature_shapes: [(192, 320), (96, 160)]\n"
                                "anchor_ratios: (0.25, 1., 4.)\n"
                                "roi_layer: dict(type='RoIAlign', out_size=9, mask_out_size=14, sample_num=3)\nnum_classes: 4\n"
@@ -75,16 +75,17 @@ def test_table_as_config_py_writes_it(write):
     assert parse_config(["--anchor_ratios=(0.5, 2)"]).anchor_ratios == (0.5, 2)
 
 
-@pytest.mark.parametrize(("text", "told"), [("(28, x)", "expected a list, got '(28, x)'"), ("(28", "expected a list, got '(28'"),
-                                            ("(open('x'), 1)", "expected a list, got"), ("dict(28)", "expected a list, got {}")])
-def test_python_that_is_no_value(message, write, text, told):
-    assert told in message(load_config, write("old.yaml", f"mask_shape: {text}\n"))
+@pytest.mark.parametrize(("text", "expected"), [
+    ("(28, x)", "expected a list, got '(28, x)'"), ("(28", "expected a list, got '(28'"),
+    ("(open('x'), 1)", "expected a list, got"), ("dict(28)", "expected a list, got {}")])
+def test_python_text_that_is_no_literal(message, write, text, expected):
+    assert expected in message(load_config, write("old.yaml", f"mask_shape: {text}\n"))
 
 
 def test_expand_ratio_is_a_chance_as_in_the_old_zoo(write, caplog, message):
     config = load_config(write("old.yaml", "expand_ratio: 1.0\n"))
     assert (config.expand_ratio, config.expand_factor) == (1.0, 4.0) and not caplog.messages
-    config = load_config(write("ours.yaml", "expand_ratio: 1.5\n"))        # a factor in an earlier version
+    config = load_config(write("ours.yaml", "expand_ratio: 1.5\n"))        # an earlier version read it as a factor
     assert (config.expand_ratio, config.expand_factor) == (1.0, 1.5)
     assert "ours.yaml:1: expand_ratio: more than 1, so it is read as expand_factor" in caplog.text
     assert "given twice" in message(load_config, write("both.yaml", "expand_ratio: 1.5\nexpand_factor: 2.0\n"))
@@ -99,13 +100,13 @@ def test_keys_are_those_of_faster_rcnn_and_the_mask_branch():
     assert [name for name in KEYS if name in faster] == [name for name in faster if name in KEYS]
 
 
-def test_every_key_has_a_section_and_a_help_line_of_its_own():
+def test_every_key_has_a_section_and_a_help_line():
     assert [key.name for key in KEYS.values() if len(key.help) < 5 or key.section == "Keys"] == []
     assert not (set(ALIASES) | set(RETIRED)) & set(KEYS)
 
 
-def test_the_side_of_the_mask_features_is_read(repo_dir):
-    """An entry of a mapping; test_key_readers.py sees to the keys themselves."""
+def test_mask_out_size_has_a_reader(repo_dir):
+    """roi_layer is a mapping; test_key_readers.py checks only top-level keys."""
     network = repo_dir / "mask_rcnn" / "src" / "MaskRcnn"
     assert 'config.roi_layer["mask_out_size"]' in (network / "mask_rcnn.py").read_text()
 
@@ -120,7 +121,7 @@ def test_the_side_of_the_mask_features_is_read(repo_dir):
     ({"max_mask_edges": 3}, "max_mask_edges: expected at least 4, got 3"),
     ({"rcnn_mask_out_channels": 0}, "rcnn_mask_out_channels: expected at least 1, got 0"),
     ({"rcnn_loss_mask_fb_weight": -1}, "rcnn_loss_mask_fb_weight: expected at least 0, got -1.0"),
-    # Those of box detectors hold as well.
+    # The rules of box detectors apply as well.
     ({"num_classes": 4}, "num_classes: 4, but coco_classes has 81 names including the background"),
     ({"flip_ratio": 1.5}, "flip_ratio: expected 0 to 1, got 1.5"),
 ])

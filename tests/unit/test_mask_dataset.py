@@ -1,4 +1,4 @@
-"""Batches with outlines: these lie where the pixels of the objects lie, and belong to the boxes beside them."""
+"""Batches with outlines: outlines match the pixels of their objects and the boxes in the same rows."""
 import json
 
 import cv2
@@ -14,11 +14,11 @@ from mask_rcnn.src.model_utils.data.transforms import InputSize, Preprocess
 from tests.unit.test_mask_edges import fill, overlap, runs_of
 from utils import mindrecord
 
-GREYS = (100, 170, 240)     # one object of each picture has each
+GREYS = (100, 170, 240)     # of the three objects in each image
 
 
 def draw_set(folder, count=6, as_runs=False) -> tuple:
-    """(image_dir, JSON): black pictures with three polygons that do not touch, each in its grey; label 1, 2, 3."""
+    """Return (image_dir, JSON file): black images with three separate polygons, one for each grey, labels 1, 2, 3."""
     rng = np.random.default_rng(5)
     (folder / "pictures").mkdir(parents=True)
     content = {"images": [], "annotations": [],
@@ -31,7 +31,7 @@ def draw_set(folder, count=6, as_runs=False) -> tuple:
             angles = np.sort(rng.uniform(0, 2 * np.pi, 9)) + 0.1
             radii = rng.uniform(0.6, 1, 9) * min(width / 7, height / 2.2)
             points = np.stack([width * (2 * k + 1) / 6 + radii * np.cos(angles), height / 2 + radii * np.sin(angles)], 1)
-            fine = np.zeros((8 * height, 8 * width), np.uint8)      # OpenCV paints the pixels of the outline too
+            fine = np.zeros((8 * height, 8 * width), np.uint8)      # OpenCV also fills the pixels on the outline
             cv2.fillPoly(fine, [np.round(8 * points - 0.5).astype(np.int32)], 255)
             mask = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA) > 127
             image[mask] = grey
@@ -47,12 +47,12 @@ def draw_set(folder, count=6, as_runs=False) -> tuple:
 
 
 def grey_transform(augmenter, num_gts=4, size=(160, 256)) -> MaskTransform:
-    """The values as they are."""
+    """Return a transform that does not normalise; num_gts slots, at most 64 edges."""
     return MaskTransform(Preprocess(InputSize(*size), (0, 0, 0), (1, 1, 1)), augmenter, num_gts, 3, 64)
 
 
 def rows_of(manifest, folder, transform, epochs=(1,), batch_size=2) -> list:
-    """[(image, info, boxes, labels, valid, edges, image_id)], one a picture."""
+    """Return [(image, info, boxes, labels, valid, edges, image_id)], one tuple per image."""
     files = [folder / name for name in manifest["files"]]
     rows = []
     for epoch in epochs:
@@ -77,7 +77,7 @@ def test_outlines_follow_the_pixels(tmp_path, as_runs, augmenter):
         flipped.add(bool(boxes[0, 0] > boxes[2, 0]))
         for k, grey in enumerate(GREYS):
             x, y, right, bottom = np.round(boxes[k]).astype(int)
-            seen = np.zeros((160, 256), bool)       # the pixels of which the object has half
+            seen = np.zeros((160, 256), bool)       # pixels that the object covers at least half
             seen[y:bottom, x:right] = image[0, y:bottom, x:right] >= grey / 2
             overlaps.append(overlap(fill(edges[k], 160, 256), seen))
     assert flipped == {False, True}
@@ -85,7 +85,7 @@ def test_outlines_follow_the_pixels(tmp_path, as_runs, augmenter):
 
 
 def test_outlines_follow_the_pixels_of_crops(tmp_path):
-    """Within the box, which ends where the crop ends; the outline goes on beyond it."""
+    """Compared within the box, which the crop clips. The outline continues outside."""
     augmenter = Augmenter(["ssd_expand", "crop", "expand", "multi_scale", "flip"],
                           {"expand_ratio": 1.0, "expand_factor": 1.5, "crop_ratio": 1.0, "multi_scale": (0.8, 1.0),
                            "flip_ratio": 0.5})
@@ -95,7 +95,7 @@ def test_outlines_follow_the_pixels_of_crops(tmp_path):
         for box, label, outline in zip(boxes[valid], labels[valid], edges[valid]):
             x, y, right, bottom = np.round(box).astype(int)
             if min(right - x, bottom - y) < 12:
-                continue        # a few pixels, all of them at the border
+                continue        # too small: every pixel is on the border
             seen = image[0, y:bottom, x:right] >= GREYS[label - 1] / 2
             overlaps.append(overlap(fill(outline, 160, 256)[y:bottom, x:right], seen))
             points = outline[outline[:, :4].any(axis=1)][:, :2]
@@ -104,8 +104,8 @@ def test_outlines_follow_the_pixels_of_crops(tmp_path):
     assert min(overlaps) > 0.75 and np.median(overlaps) > 0.94
 
 
-def test_objects_left_out_take_their_outlines_along(tmp_path):
-    """A crowd, an object without a mask, which has none in the record, and those beyond num_gts."""
+def test_outlines_of_dropped_objects_are_dropped(tmp_path):
+    """Crowds, objects without a mask, which the records lack, and objects beyond num_gts."""
     image_dir, path = draw_set(tmp_path, count=4)
     content = json.loads(path.read_text())
     for item in content["annotations"]:
@@ -126,8 +126,8 @@ def test_objects_left_out_take_their_outlines_along(tmp_path):
     assert seen == {50: {1, 3}, 51: {1, 2}, 52: {1, 2, 3}, 53: {1, 2, 3}}
 
 
-def test_an_object_that_is_empty_once_clipped_takes_its_outline_along():
-    """The first of three lies outside of the picture."""
+def test_outlines_of_objects_outside_the_image_are_dropped():
+    """The first of three objects is outside the image."""
     squares = [[50, 1, 60, 9], [2, 3, 8, 9], [10, 12, 20, 25]]
     masks = [[[x, y, right, y, right, bottom, x, bottom]] for x, y, right, bottom in squares]
     data = np.array([cv2.imencode(".png", np.zeros((30, 40, 3), np.uint8))[1].tobytes()])
@@ -140,8 +140,8 @@ def test_an_object_that_is_empty_once_clipped_takes_its_outline_along():
 
 
 @pytest.mark.parametrize("name, classes", [("pennfudan", 2), ("coco_mini", 81)])
-def test_real_masks_arrive(data_dir, tmp_path, name, classes):
-    """Run lengths and polygons: what is filled is what pycocotools decodes, scaled."""
+def test_masks_of_real_data(data_dir, tmp_path, name, classes):
+    """Run lengths and polygons: filled outlines match the scaled masks that pycocotools decodes."""
     config = load_config(overrides={"coco_root": str(data_dir / name), "output_path": str(tmp_path), "num_classes": classes,
                                     "coco_classes": [], "img_height": 160, "img_width": 256, "num_gts": 40,
                                     "train_data_type": "val2017"})
@@ -167,7 +167,7 @@ def test_real_masks_arrive(data_dir, tmp_path, name, classes):
         size, original = info[:2].astype(int), info[4:].astype(int)
         for item, outline, box in zip(found, edges, boxes):
             if min(box[2:] - box[:2]) < 8:
-                continue        # a few pixels, all of them at the border
+                continue        # too small: every pixel is on the border
             runs = item["segmentation"]
             runs = mask_utils.merge(mask_utils.frPyObjects(runs, *original)) if isinstance(runs, list) else runs
             want = cv2.resize(mask_utils.decode(runs).astype(np.float32), size[::-1].tolist(), interpolation=cv2.INTER_AREA)
@@ -181,12 +181,12 @@ def test_configuration_reaches_the_transform(message):
     transform = build_train_transform(config)
     assert (transform.max_edges, transform.num_gts, transform.seed) == (33, 7, 9)
     assert transform.preprocess.size == InputSize(64, 96)
-    told = message(load_config, overrides={"dataset": "voc"})
-    assert told.startswith("dataset: 'voc' has no masks")
+    error = message(load_config, overrides={"dataset": "voc"})
+    assert error.startswith("dataset: 'voc' has no masks")
 
 
-def test_a_conversion_without_masks_is_left_alone(data_dir, tmp_path):
-    """Faster R-CNN's, in the same mindrecord_dir; one that was made with masks is used."""
+def test_a_conversion_without_masks_is_kept(data_dir, tmp_path):
+    """A conversion without masks in mindrecord_dir is neither used nor replaced; a conversion with masks is used."""
     root = data_dir / "coco_mini"
     paths = root / "train2017", root / "annotations" / "instances_train2017.json"
     classes = load_config().coco_classes

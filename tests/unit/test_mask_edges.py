@@ -1,4 +1,4 @@
-"""Outlines of masks, filled again by a plain reference: they cover what the masks cover."""
+"""Outlines of masks: filled by a plain reference, they cover the pixels of the masks."""
 import math
 
 import numpy as np
@@ -10,18 +10,18 @@ from mask_rcnn.src.model_utils.data.render import Placement
 
 
 def still(height, width) -> Placement:
-    """An image that is taken as it is."""
+    """Return the placement of an unchanged image."""
     return whole((height, width), (height, width), (height, width), (0, 0))
 
 
 def whole(original, size, inner, corner, flip=False) -> Placement:
-    """An image of which all is seen."""
+    """Return the placement of an image that is not cropped."""
     window = (0, 0, original[1], original[0])
     return Placement(original, window, window, size, inner, corner, flip_x=flip)
 
 
 def fill(edges, height, width) -> np.ndarray:
-    """(height, width) bool: pixels whose centre lies inside. A ray to the left crosses an odd number of a part's edges."""
+    """Return (height, width) bool: pixels from whose centre a ray to the left crosses an odd number of a part's edges."""
     mask = np.zeros((height, width), bool)
     rows = np.arange(height)[:, None] + 0.5
     for part in range(PARTS):
@@ -63,7 +63,7 @@ def painted(height, width, *rectangles) -> np.ndarray:
 
 
 def test_edges_of_a_triangle():
-    """Resized to twice the width and thrice the height, at (5, 7) of a canvas of 100 pixels, and mirrored with it."""
+    """Resized to twice the width and three times the height, placed at (5, 7) of a canvas 100 pixels wide, and mirrored."""
     placed = whole((20, 20), (90, 100), (60, 40), (5, 7), flip=True)
     edges = mask_edges([[1, 2, 3, 4, 5, 6.5]], placed, 4)
     assert edges.dtype == np.float32
@@ -82,7 +82,7 @@ def test_a_polygon_is_filled_as_pycocotools_fills_it():
         got = fill(mask_edges([polygon], still(60, 64), 32), 60, 64)
         want = mask_utils.decode(mask_utils.merge(mask_utils.frPyObjects([polygon], 60, 64))).astype(bool)
         differing = np.argwhere(got != want)[:, ::-1] + 0.5
-        # Pixels that the outline passes through are rounded in other ways there.
+        # pycocotools rounds pixels on the outline differently.
         for centre in differing:
             assert distance(centre, points) < 0.75
         assert len(differing) < 0.1 * want.sum() + 12
@@ -111,8 +111,8 @@ def test_many_polygons_share_the_last_part():
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("make", [lambda dense, polygons: polygons, lambda dense, polygons: runs_of(dense)])
-def test_edges_follow_the_picture(make, flip):
-    """Thrice as wide and twice as high, on a canvas that is larger, perhaps mirrored."""
+def test_edges_follow_the_image(make, flip):
+    """Three times as wide and twice as high, on a larger canvas, and optionally mirrored."""
     squares = [(2, 3, 9, 8), (5, 6, 14, 12)]
     dense = painted(16, 20, *squares)
     placed = whole((16, 20), (40, 70), (32, 60), (5, 3), flip)
@@ -120,7 +120,7 @@ def test_edges_follow_the_picture(make, flip):
     want = np.zeros((40, 70), bool)
     want[5:37, 3:63] = dense.repeat(2, 0).repeat(3, 1)
     got = fill(edges, 40, 70)
-    assert overlap(got, want[:, ::-1] if flip else want) > 0.93     # run lengths: an eighth of a pixel inside
+    assert overlap(got, want[:, ::-1] if flip else want) > 0.93     # outlines of run lengths are an eighth of a pixel inside
     assert (edges[:, :4].any(axis=1)).sum() <= 16
 
 
@@ -128,11 +128,11 @@ def test_edges_follow_the_picture(make, flip):
 
 
 def test_run_lengths_with_holes_islands_and_borders():
-    """Every pixel: the traced outline lies less than half of one beside the true one."""
+    """Every pixel is equal: the traced outline is less than half a pixel off."""
     dense = painted(40, 50, (0, 0, 30, 33), (44, 36, 50, 40), (35, 5, 36, 6), (38, 10, 39, 30))
     dense[5:25, 6:20] = False
-    dense[10:15, 9:14] = True       # an island in the hole
-    dense[12, 11] = False           # and a hole of one pixel in it
+    dense[10:15, 9:14] = True       # island in the hole
+    dense[12, 11] = False           # hole of one pixel in the island
     edges = mask_edges(runs_of(dense), still(40, 50), 256)
     assert not edges[:, 4].any()
     np.testing.assert_array_equal(fill(edges, 40, 50), dense)
@@ -140,7 +140,7 @@ def test_run_lengths_with_holes_islands_and_borders():
 
 @pytest.mark.parametrize("density", [0.05, 0.5, 0.9])
 def test_run_lengths_of_noise(density):
-    """Pixels that touch at a corner, alone, with holes of one pixel."""
+    """Single pixels, pixels that touch at a corner, holes of one pixel."""
     dense = np.random.default_rng(3).random((24, 31)) < density
     edges = loop_edges(outline(runs_of(dense)))
     np.testing.assert_array_equal(fill(edges, 24, 31), dense)
@@ -153,7 +153,7 @@ def test_run_lengths_of_a_large_object_are_not_enlarged():
     assert part == 0 and len(points) == 4
     np.testing.assert_allclose([points.min(0), points.max(0)], [[50, 100], [1300, 1400]], atol=0.5)
     line = np.zeros((1500, 1400), bool)
-    np.fill_diagonal(line[:, :1400], True)      # nothing is left of it when it is traced: its box stands for it
+    np.fill_diagonal(line[:, :1400], True)      # tracing leaves nothing, so its box replaces it
     assert [points.tolist() for _, points in outline(runs_of(line))] == [[[0, 0], [1400, 0], [1400, 1400], [0, 1400]]]
 
 
@@ -171,15 +171,15 @@ def test_long_outlines_are_simplified(count, capacity, least):
     assert overlap(fill(edges, 90, 100), exact) > least
 
 
-def test_what_fits_is_taken_as_it_is():
+def test_outlines_that_fit_are_unchanged():
     polygon = circle(20, 20, 15, 64)
     edges = mask_edges([polygon], still(40, 40), 64)
     np.testing.assert_allclose(edges[:, :2], np.reshape(polygon, (-1, 2)), rtol=1e-6)
     np.testing.assert_array_equal(edges[:, 2:4], np.roll(edges[:, :2], -1, axis=0))
 
 
-def test_small_loops_go_first():
-    """A body and 30 specks: the body stays."""
+def test_small_loops_are_dropped_first():
+    """Of a large loop and 30 specks, the large loop stays."""
     specks = [circle(5 + 6 * k, 95, 0.4, 8) for k in range(15)] + [circle(5 + 6 * k, 85, 0.4, 8) for k in range(15)]
     body = circle(50, 40, 30, 40)
     edges = mask_edges([body, *specks], still(100, 100), 48)
@@ -189,7 +189,7 @@ def test_small_loops_go_first():
 
 @pytest.mark.parametrize("capacity", [4, 5, 16])
 def test_what_cannot_be_simplified_becomes_its_box(capacity):
-    """Specks of one size: all of them go at once."""
+    """All specks have the same size, so simplification drops them all at once."""
     specks = [circle(5 + 6 * k, 9, 0.3, 3) for k in range(20)]
     loops = outline(specks)
     ((part, points),) = simplified(loops, capacity)
@@ -198,8 +198,8 @@ def test_what_cannot_be_simplified_becomes_its_box(capacity):
     assert part == 0 and points.tolist() == [[*low], [high[0], low[1]], [*high], [low[0], high[1]]]
 
 
-def test_the_outline_of_a_comb_fits_at_last():
-    """Teeth that are thinner than what is left out."""
+def test_the_outline_of_a_comb_fits():
+    """The teeth are thinner than the tolerance of the simplification."""
     teeth = [value for k in range(200) for value in (k / 4, 10 + k % 2)]
     polygon = [*teeth, 50.0, 12.0, 0.0, 12.0]
     edges = mask_edges([polygon], still(20, 60), 8)

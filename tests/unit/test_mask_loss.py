@@ -1,4 +1,4 @@
-"""The mask loss of the positive slots, some at a time, against that of all slots at once."""
+"""The mask loss of positive slots in groups, against the loss of all slots at once."""
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -15,7 +15,7 @@ CORNERS = np.array([[0, 0.4], [0.5, 0], [1, 0.6], [0.4, 1]])
 
 
 class Losses(nn.Cell):
-    """Of all slots at once or some at a time, with a weight, as other losses of the sum have one."""
+    """The mask loss, weighted by 0.7, of all slots at once or of groups of slots."""
 
     def __init__(self, align, head, rule, some):
         super().__init__()
@@ -34,7 +34,7 @@ class Losses(nn.Cell):
 
 
 def sampled(counts, seed=0):
-    """Levels, and slots of which the first `counts` of each image are positive; what is beyond would show."""
+    """Return levels and slots; image i has counts[i] positive slots, then random ones that would change the loss if read."""
     rng = np.random.default_rng(seed)
     levels = [rng.standard_normal((N, CHANNELS, 64 // s, 96 // s)).astype(np.float32) for s in (4, 8)]
     boxes = np.concatenate([low := rng.uniform(0, 30, (N, G, 2)), low + rng.uniform(8, 40, (N, G, 2))], -1)
@@ -50,7 +50,7 @@ def sampled(counts, seed=0):
 def gradients_of(rule, some, monkeypatch):
     monkeypatch.setattr(Convolution, "WINOGRAD_CHANNELS", 1)
     monkeypatch.setattr(mask_loss, "ROIS_AT_ONCE", AT_ONCE)
-    ms.set_seed(1)      # the same weights
+    ms.set_seed(1)      # equal weights in both networks
     net = Losses(RoiAlign(SIDE, 2, (4, 8), 20.0, fast=True), MaskHead(CHANNELS, CHANNELS, 3, num_convs=1, fast=True), rule, some)
     params = ms.ParameterTuple(net.trainable_params())
     assert [param.name.split(".")[0] for param in params] == ["head"] * 6
@@ -59,7 +59,7 @@ def gradients_of(rule, some, monkeypatch):
 
 
 def test_losses_and_gradients_equal_those_of_all_slots(monkeypatch):
-    """No positive slot, fewer than there are at once, as many, one more, and all; in one compiled graph."""
+    """No positive slots, fewer than a group, one group, one more, and all slots, in one compiled graph."""
     some, whole = gradients_of("outline", True, monkeypatch), gradients_of("outline", False, monkeypatch)
     for counts in ([0, 0], [2, 0], [0, 3], [3, 1], [5, 5]):
         inputs = sampled(counts)
@@ -72,7 +72,7 @@ def test_losses_and_gradients_equal_those_of_all_slots(monkeypatch):
 
 
 def test_targets_of_a_bitmap_compile_with_all_slots(monkeypatch):
-    """Which is how they are trained on; the gradients of the compiled graph are those operator by operator."""
+    """Training uses all slots with bitmap targets. Compiled gradients equal those computed operator by operator."""
     plain, inputs = gradients_of("bitmap", False, monkeypatch), sampled([3, 1])
     (loss, (dlevels, dparams)), (expected, (levels, params)) = ms.jit(plain)(*inputs), plain(*inputs)
     np.testing.assert_allclose(float(loss), float(expected), rtol=1e-5)

@@ -1,5 +1,4 @@
-"""Targets of masks against detectron2, mmdet and mindspore-lab; torchvision's are soft ones, from bitmaps: see
-test_mask_targets.py."""
+"""Mask targets against detectron2, mmdet and mindspore-lab, but not torchvision, whose targets are soft and come from bitmaps."""
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -13,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("folder", [folder for folder in fixture_folders(masks=True) if not folder.name.startswith("torchvision")],
                          ids=label)
 def test_mask_targets_parity(folder):
-    """Of all sampled RoIs, pixel by pixel; of a bitmap, corners between two fifths of a pixel may be rounded otherwise."""
+    """Every pixel of all sampled RoIs. From bitmaps, corners midway between two fifths of a pixel may round differently."""
     model = ParityModel(folder)
     for i in range(model.count):
         chosen = model.labels(model.arrays[f"train/roi_classes{i}"]) > 0

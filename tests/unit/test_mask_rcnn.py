@@ -1,4 +1,4 @@
-"""The whole of Mask R-CNN at an eighth of its widths: its own losses and masks; what it has in common with Faster R-CNN, there."""
+"""Mask R-CNN at an eighth of its widths: losses and masks. Tests of Faster R-CNN cover the shared parts."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -34,22 +34,22 @@ def config():
 
 @pytest.fixture(scope="module")
 def net(config):
-    """For inference and export."""
+    """Network for inference."""
     net = narrow_network(config, seed=4)
     spread_heads(net)
-    net.rcnn_mask.logits.weight.set_data(net.rcnn_mask.logits.weight * 500)         # masks with insides and outsides
+    net.rcnn_mask.logits.weight.set_data(net.rcnn_mask.logits.weight * 500)         # masks with foreground and background
     return net
 
 
 @pytest.fixture(scope="module")
 def learner(config):
-    """For training: with the convolutions and the exact targets of the CPU."""
+    """Network for training, with the CPU's fast convolutions and exact targets."""
     return narrow_network(config, seed=2, fast=True)
 
 
 @pytest.fixture(scope="module")
 def train(learner):
-    """Arguments of the network -> losses by name, gradients by name, what the mask loss is made of."""
+    """train(*inputs) -> ({name: loss}, {name: gradient}, [rois, labels, positive, matched, mask logits])."""
     params = ms.ParameterTuple(learner.trainable_params())
 
     def forward(*inputs):
@@ -79,29 +79,29 @@ def predict(net):
     return predictions(InferenceNet(net))
 
 
-def batch(config, net, objects_of_pictures):
-    return (*pictures(config, 2), *objects(config, objects_of_pictures), outlines(config, objects_of_pictures), *noise(net, 2))
+def batch(config, net, objects_of_images):
+    return (*pictures(config, 2), *objects(config, objects_of_images), outlines(config, objects_of_images), *noise(net, 2))
 
 
-@pytest.mark.parametrize("objects_of_pictures", [[[], []], [MANY, MANY[:1]]])
-def test_losses_and_gradients(config, learner, train, objects_of_pictures):
-    """Where there is an object, every parameter that trains has a gradient; where there is none, the mask head has none."""
-    losses, grads, _ = train(*batch(config, learner, objects_of_pictures))
+@pytest.mark.parametrize("objects_of_images", [[[], []], [MANY, MANY[:1]]])
+def test_losses_and_gradients(config, learner, train, objects_of_images):
+    """With objects, every trainable parameter has a gradient. Without objects, the mask head has none."""
+    losses, grads, _ = train(*batch(config, learner, objects_of_images))
     assert tuple(losses) == ("rpn_cls_loss", "rpn_reg_loss", "rcnn_cls_loss", "rcnn_reg_loss", "rcnn_mask_loss")
     assert np.isfinite(list(losses.values())).all()
-    learns = any(objects_of_pictures)
-    # Logits begin near 0: log 2 for each pixel, times the weight.
+    learns = any(objects_of_images)
+    # Initial logits are near 0, so the loss of each pixel is log 2, times the weight.
     np.testing.assert_allclose(losses["rcnn_mask_loss"], 2 * np.log(2) * learns, rtol=0.25)
     size = {name: np.abs(grad).max() for name, grad in grads.items()}
     assert np.isfinite(list(size.values())).all()
     assert len([name for name in size if name.startswith("rcnn_mask.")]) == 12
     assert all((value > 0) == learns for name, value in size.items() if name.startswith("rcnn_mask."))
-    if learns:    # anchors and boxes of so small pictures need not be on the coarsest levels
+    if learns:    # in such small images, the coarsest levels may have no anchors or boxes
         assert {name for name, value in size.items() if value == 0} <= {"neck.outputs.3.weight", "neck.outputs.3.bias"}
 
 
-def test_mask_loss_is_that_of_the_positives_by_hand(config, learner, train):
-    """Targets by pycocotools, cross entropy by numpy, times the weight."""
+def test_mask_loss_of_positives_matches_numpy(config, learner, train):
+    """Targets from pycocotools, cross entropy in numpy, times the weight."""
     shown = [MANY[:2], MANY]
     losses, _, (rois, labels, positive, matched, logits) = train(*batch(config, learner, shown))
     terms = []
@@ -116,8 +116,8 @@ def test_mask_loss_is_that_of_the_positives_by_hand(config, learner, train):
     np.testing.assert_allclose(losses["rcnn_mask_loss"], 2 * np.mean(terms), rtol=1e-4)
 
 
-def test_padding_of_objects_and_order_of_pictures_change_nothing(config, learner, train):
-    """Outlines in slots that are not valid are never looked at; exchanged pictures have the same losses."""
+def test_padding_of_objects_and_order_of_images_change_nothing(config, learner, train):
+    """Outlines in invalid slots are ignored. Swapped images give the same losses."""
     inputs = batch(config, learner, [MANY, MANY[:1]])
     losses, grads, _ = train(*inputs)
     valid, edges = inputs[4].asnumpy(), inputs[5].asnumpy()
@@ -130,7 +130,7 @@ def test_padding_of_objects_and_order_of_pictures_change_nothing(config, learner
 
 
 def test_steps_lower_the_losses(config, learner, train):
-    """30 steps of gradient descent with momentum on two pictures; the weights are set back. Later ones leap as rounding has it."""
+    """30 steps of gradient descent with momentum on two images. Rounding makes later steps erratic. Restores the weights."""
     inputs = batch(config, learner, [[(1, 20, 20, 90, 80), (2, 110, 60, 180, 120)], MANY[:1]])
     params = {param.name: param for param in learner.trainable_params()}
     kept = {name: param.asnumpy().copy() for name, param in params.items()}
@@ -151,7 +151,7 @@ def test_steps_lower_the_losses(config, learner, train):
 
 
 class DetectionFeatures(nn.Cell):
-    """Pooled features of boxes."""
+    """Pools features of boxes."""
 
     def __init__(self, net):
         super().__init__(auto_prefix=False)
@@ -162,8 +162,8 @@ class DetectionFeatures(nn.Cell):
         return self.net.mask_align(features[:4], boxes)
 
 
-def test_masks_are_those_of_the_boxes_by_numpy(config, net, predict):
-    """The head of numpy on the features of the detections' boxes, the channel of each one's class, sigmoid."""
+def test_masks_of_detections_match_numpy(config, net, predict):
+    """The numpy head on pooled features of the detected boxes, the channel of each label, sigmoid."""
     image, info = pictures(config, 2)
     boxes, _, labels, valid, masks = predict(image, info)
     assert masks.shape == (2, config.test_max_per_img, 28, 28) and valid.sum() > 10
@@ -174,7 +174,7 @@ def test_masks_are_those_of_the_boxes_by_numpy(config, net, predict):
     np.testing.assert_allclose(masks[valid], 1 / (1 + np.exp(-logits)), atol=2e-4)
 
 
-def test_masks_of_given_boxes_are_those_of_the_detections(config, net, predict):
+def test_masks_of_given_boxes_equal_those_of_detections(config, net, predict):
     image, info = pictures(config, 2, seed=3)
     boxes, _, labels, valid, masks = predict(image, info)
     given = predictor_of(net).masks(image.asnumpy(), boxes[:, ::-1].copy(), labels[:, ::-1].copy())
@@ -182,7 +182,7 @@ def test_masks_of_given_boxes_are_those_of_the_detections(config, net, predict):
     np.testing.assert_allclose(given[:, ::-1], masks, atol=1e-5)
 
 
-def test_repeated_prediction_is_equal_and_batch_of_two_equals_two_pictures(config, predict):
+def test_prediction_is_repeatable_and_independent_of_the_batch(config, predict):
     image, info = pictures(config, 2)
     together = predict(image, info)
     for again, part in zip(predict(image, info), together):

@@ -1,4 +1,4 @@
-"""Mask targets against pycocotools, which rasterises the polygons of each object one by one, and other frameworks' fixtures."""
+"""Mask targets against pycocotools, object by object, and against fixtures of other frameworks."""
 import cv2
 import mindspore as ms
 import numpy as np
@@ -13,7 +13,7 @@ SIZE, EDGES, OBJECTS = 28, 256, 16
 
 
 def edges_of(polygons, count: int = EDGES):
-    """[(part, (P, 2) corners), ...] -> (count, 5) float32, what is left over 0."""
+    """[(part, (P, 2) corners), ...] -> (count, 5) float32, padded with 0."""
     out = np.zeros((count, 5), np.float32)
     rows = [np.concatenate([points, np.roll(points, -1, 0), np.full((len(points), 1), part)], 1) for part, points in polygons]
     if rows:
@@ -23,7 +23,7 @@ def edges_of(polygons, count: int = EDGES):
 
 
 def rasterise(polygons, box):
-    """As detectron2's rasterize_polygons_within_box, of corners as float32 has them."""
+    """detectron2's rasterize_polygons_within_box, with corners rounded to float32."""
     box = np.asarray(box, np.float32)
     ratio = SIZE / np.maximum(box[2:] - box[:2], np.float32(0.1)).astype(np.float64)
     flat = [((np.asarray(points, np.float32).astype(np.float64) - box[:2]) * ratio).ravel().tolist() for _, points in polygons]
@@ -32,13 +32,13 @@ def rasterise(polygons, box):
 
 @pytest.fixture(scope="module")
 def targets():
-    """targets(polygons of each object, boxes): one box for each object -> (objects, S, S)."""
+    """targets(objects, boxes) -> (objects, S, S); objects: a list of polygons per object, boxes: one per object."""
     compiled = {precise: ms.jit(Targets(precise)) for precise in (True, False)}
 
     def run(objects, boxes, precise=True):
         assert len(objects) == len(boxes)
         out = []
-        for start in range(0, len(objects), OBJECTS):              # one graph for all
+        for start in range(0, len(objects), OBJECTS):              # one graph serves any count
             edges, part = np.zeros((1, OBJECTS, EDGES, 5), np.float32), objects[start:start + OBJECTS]
             edges[0, :len(part)] = [edges_of(polygons) for polygons in part]
             rois, order = np.zeros((1, OBJECTS, 4), np.float32), np.arange(OBJECTS)[::-1]
@@ -60,7 +60,7 @@ class Targets(ms.nn.Cell):
 
 
 def blob(rng, centre, size, corners):
-    """A star-shaped polygon, or one that crosses itself."""
+    """Return a polygon, star-shaped or self-intersecting."""
     angle = rng.uniform(0, 2 * np.pi, corners)
     if rng.uniform() < 0.7:
         angle.sort()
@@ -68,14 +68,14 @@ def blob(rng, centre, size, corners):
 
 
 def around(polygons, rng, jitter):
-    """The box of all corners, moved."""
+    """Return the bounding box of all corners, jittered."""
     points = np.concatenate([points for _, points in polygons])
     box = np.concatenate([points.min(0), points.max(0)])
     return box + rng.uniform(-jitter, jitter, 4) * np.tile(box[2:] - box[:2], 2)
 
 
 def random_objects(rng, count, parts, whole=False):
-    """Polygons and boxes; `whole` numbers make ties, where a rounding of pycocotools shows."""
+    """Return polygons and boxes. `whole` coordinates make ties, which show how pycocotools rounds."""
     objects, boxes = [], []
     for _ in range(count):
         centre, size = rng.uniform(20, 300, 2), 10 ** rng.uniform(0.3, 2.2, 2)
@@ -84,7 +84,7 @@ def random_objects(rng, count, parts, whole=False):
         if whole:
             polygons = [(part, np.round(points)) for part, points in polygons]
         box = around(polygons, rng, 0.3)
-        if whole:    # sides in which pixels of the target are whole or half pixels
+        if whole:    # a target pixel is a multiple of half an image pixel
             box[:2] = np.round(box[:2])
             sides = np.array([14, 28, 56, 112, 140, 280])
             box[2:] = box[:2] + [sides[np.abs(sides - side).argmin()] for side in box[2:] - box[:2]]
@@ -96,7 +96,7 @@ def random_objects(rng, count, parts, whole=False):
 @pytest.mark.slow
 @pytest.mark.parametrize("parts, whole", [(1, False), (3, False), (1, True), (4, True)])
 def test_random_polygons_equal_pycocotools(targets, parts, whole):
-    """With float32, ties may fall to the other side: a pixel in a thousand at most."""
+    """In float32, ties may round differently, in less than one pixel of a thousand."""
     rng = np.random.default_rng([parts, whole])
     objects, boxes = random_objects(rng, 100, parts, whole)
     expected = np.array([rasterise(*pair) for pair in zip(objects, boxes)])
@@ -105,8 +105,8 @@ def test_random_polygons_equal_pycocotools(targets, parts, whole):
     assert (targets(objects, boxes, precise=False) != expected).mean() < 1e-3
 
 
-def test_corners_of_interest(targets):
-    """Outside of the RoI on all sides, around it, degenerate, thin, of no size, padding."""
+def test_edge_cases(targets):
+    """Objects on each side of the RoI, around the RoI and degenerate; thin and empty RoIs; padding."""
     square = np.array([[0, 0], [30, 0], [30, 20], [0, 20]], float)
     line, point = np.array([[0, 0], [30, 20], [0, 0]], float), np.full((3, 2), 7.0)
     boxes = [(40, 2, 60, 18), (-30, 2, -5, 18), (5, 30, 25, 50), (5, -30, 25, -2), (3, 2, 27, 18), (-3, -2, 41, 27), (3, -4, 7, 40),
@@ -125,11 +125,11 @@ def test_parts_are_united_and_within_a_part_holes_stay(targets):
     united, hole, many = targets([[(0, outer), (1, inner)], [(0, outer), (0, inner)], [(9, outer)]], box)
     assert united[4:24, 4:24].all() and united.sum() == 400
     assert hole.sum() == 400 - 64 and hole[10:18, 10:18].sum() == 0
-    np.testing.assert_array_equal(many, united)                     # numbers beyond the last part count as that one
+    np.testing.assert_array_equal(many, united)                     # part numbers are clamped to the last part
 
 
-def test_turned_and_shifted_outlines_are_the_same(targets):
-    """Corners in the other order, and RoI and outline moved by whole pixels."""
+def test_reversed_and_shifted_outlines_give_the_same_targets(targets):
+    """Corners in reverse order; RoI and outline shifted by whole pixels."""
     rng = np.random.default_rng(5)
     objects, boxes = random_objects(rng, 16, 2, whole=True)
     first = targets(objects, boxes)
@@ -153,14 +153,14 @@ def test_polygon_targets_parity(targets, parity_file):
 
 
 def outlines(bitmap):
-    """The corners of a bitmap's pixels, as polygons of one part: four times as large, so that each pixel has a corner."""
+    """Return the outlines of a bitmap as polygons of one part, traced at four times the size to keep single pixels."""
     large = np.kron(bitmap, np.ones((4, 4), np.uint8))
     loops, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     return [(0, (cv2.approxPolyDP(loop, 1.0, True)[:, 0] + 0.5) / 4) for loop in loops]
 
 
 def test_bitmap_targets_parity(targets, parity_file):
-    """Outlines of bitmaps against detectron2's RoIAlign of these: a pixel on the outline may differ, 2 of 100 at most."""
+    """Outlines of bitmaps against detectron2's RoIAlign of the bitmaps. At most 2 of 100 pixels differ, on the outline."""
     fixture = np.load(parity_file("op_fixtures.npz"))
     objects = [outlines(bitmap) for bitmap in fixture["masktgt/bitmasks"]]
     differing = (targets(objects, fixture["masktgt/boxes"]) != fixture["masktgt/d2_bitmask"]).sum((1, 2))
@@ -168,7 +168,7 @@ def test_bitmap_targets_parity(targets, parity_file):
 
 
 def cut_out(bitmap, box):
-    """CropAndResize of MindSpore ("bilinear_v2"), rounded, in a plain loop: pixels int(x1)..int(x2), centres at half a pixel."""
+    """MindSpore's CropAndResize ("bilinear_v2") in a loop: pixels int(x1)..int(x2), pixel centres at 0.5."""
     (left, top, right, bottom), (height, width) = map(int, box), bitmap.shape
     sides, out = (bottom - top + 1, right - left + 1), np.zeros((SIZE, SIZE))
     for i, j in np.ndindex(SIZE, SIZE):
@@ -183,7 +183,7 @@ def cut_out(bitmap, box):
 
 @pytest.mark.parametrize("precise", [True, False])
 def test_targets_cut_out_of_a_bitmap(precise):
-    """Of boxes of less than a pixel to the whole image, with parts and concave outlines; what is just 0.5 is outside."""
+    """Boxes from below a pixel to the whole image, objects of several concave parts; exactly 0.5 is background."""
     rng, (height, width) = np.random.default_rng(7), (64, 96)
     boxes = np.float32([[10.3, 7.8, 50.2, 40.9], [0, 0, 95, 63], [0, 0, 96, 64], [20.2, 20.7, 20.9, 20.9], [3, 30.5, 90, 33.1],
                         [40.5, 2.2, 44.4, 60.6]])

@@ -1,4 +1,4 @@
-"""Pictures, folders and videos as frames, and drawn frames as files."""
+"""Images, folders and videos as frames, and drawn frames as files."""
 import re
 import threading
 import time
@@ -13,17 +13,17 @@ from faster_rcnn.src.model_utils.data.decoding import SUFFIXES
 from faster_rcnn.src.model_utils.inference.media import Frame, Images, ImageWriter, Video, open_input, read_ahead, writer_of
 
 
-def picture(height=24, width=32) -> np.ndarray:
+def random_image(height=24, width=32) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two pictures, one in a folder of its own, a broken one, an empty one and a text."""
+    """A folder with two images, one of them in a subfolder, a broken image, an empty image and a text file."""
     root = tmp_path / "my pictures"
     (root / "sub").mkdir(parents=True)
-    cv2.imwrite(str(root / "b.PNG"), picture())
-    cv2.imwrite(str(root / "sub" / "a.jpg"), picture())
+    cv2.imwrite(str(root / "b.PNG"), random_image())
+    cv2.imwrite(str(root / "sub" / "a.jpg"), random_image())
     (root / "broken.jpg").write_bytes(b"no picture")
     (root / "empty.png").write_bytes(b"")
     (root / "notes.txt").write_text("x")
@@ -38,24 +38,24 @@ def make_video(path, frames=7, size=(32, 24)):
     return path
 
 
-def test_a_folder_gives_its_pictures_and_names_the_unreadable(folder):
+def test_a_folder_yields_its_images_and_reports_unreadable_ones(folder):
     source = open_input(folder, folder / "out")
     frames = list(source)
     assert source.total == 4
     assert [frame.file_name for frame in frames] == ["b.PNG", "broken.jpg", "empty.png", "sub/a.jpg"]
     assert [frame.image_id for frame in frames] == [1, 2, 3, 4]
     assert [frame.image is None for frame in frames] == [False, True, True, False]
-    assert "not an image" in frames[1].problem and np.array_equal(frames[0].image, picture())
+    assert "not an image" in frames[1].problem and np.array_equal(frames[0].image, random_image())
 
 
-def test_a_folder_gives_every_kind_that_is_decoded(repo_dir, tmp_path):
+def test_a_folder_yields_every_decodable_format(repo_dir, tmp_path):
     kinds = {".jfif": "JPEG", ".jp2": "JPEG2000", ".TIFF": "TIFF"}
     for suffix, kind in kinds.items():
-        Image.fromarray(picture()).save(tmp_path / f"a{suffix}", kind)
+        Image.fromarray(random_image()).save(tmp_path / f"a{suffix}", kind)
     frames = list(open_input(tmp_path, tmp_path / "out"))
     assert {frame.file_name for frame in frames} == {f"a{suffix}" for suffix in kinds}
     assert all(frame.image.shape == (24, 32, 3) for frame in frames)
-    # Programs that list folders without this module list the same.
+    # These programs repeat the list of suffixes, which must be the same.
     for name in ("faster_rcnn/src/split_data.py", "refinedet/src/split_data.py", "ascend310_infer/src/files.cc"):
         listed = re.search(r"(?:EXTENSIONS|kEndings) = [({](.*?)[)}]", (repo_dir / name).read_text(), re.DOTALL)[1]
         assert sorted(re.findall(r'"(.+?)"', listed)) == sorted(SUFFIXES)
@@ -64,10 +64,10 @@ def test_a_folder_gives_every_kind_that_is_decoded(repo_dir, tmp_path):
 def test_numbers_in_file_names_are_the_ids(tmp_path):
     files = [tmp_path / name for name in ("000000000139.jpg", "42.jpg")]
     assert list(Images(tmp_path, files)._ids) == [139, 42]
-    assert list(Images(tmp_path, [*files, tmp_path / "0042.png"])._ids) == [1, 2, 3]      # 42 twice
+    assert list(Images(tmp_path, [*files, tmp_path / "0042.png"])._ids) == [1, 2, 3]      # 42 is not unique
 
 
-def test_drawn_pictures_of_an_earlier_run_are_not_read_again(folder):
+def test_drawings_of_an_earlier_run_are_not_read(folder):
     writer = ImageWriter(folder)
     for frame in open_input(folder, folder):
         if frame.image is not None:
@@ -77,8 +77,8 @@ def test_drawn_pictures_of_an_earlier_run_are_not_read_again(folder):
     assert open_input(folder, folder / "elsewhere").total == 6
 
 
-def test_a_single_picture_may_have_any_name(tmp_path):
-    encoded = cv2.imencode(".jpg", picture())[1].tobytes()
+def test_a_single_image_may_have_any_name(tmp_path):
+    encoded = cv2.imencode(".jpg", random_image())[1].tobytes()
     (tmp_path / "photo").write_bytes(encoded)
     (frame,) = open_input(tmp_path / "photo", tmp_path)
     assert frame.file_name == "photo" and frame.image.shape == (24, 32, 3)
@@ -86,7 +86,7 @@ def test_a_single_picture_may_have_any_name(tmp_path):
     assert (tmp_path / "o" / "drawn" / "photo.jpg").is_file()
 
 
-def test_a_gif_is_a_picture_or_an_animation(tmp_path):
+def test_a_gif_is_an_image_or_a_video(tmp_path):
     frames = [Image.fromarray(np.full((24, 32, 3), value, np.uint8)) for value in (0, 100, 200)]
     frames[1].save(tmp_path / "still.gif")
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
@@ -94,28 +94,28 @@ def test_a_gif_is_a_picture_or_an_animation(tmp_path):
     assert still.image[5, 5].tolist() == [100] * 3
     moving = open_input(tmp_path / "moving.gif", tmp_path)
     assert isinstance(moving, Video) and [round(frame.image.mean(), -1) for frame in moving] == [0, 100, 200]
-    assert [frame.image.mean() for frame in open_input(tmp_path, tmp_path / "out")] == [0, 100]     # of a folder the first frames
+    assert [frame.image.mean() for frame in open_input(tmp_path, tmp_path / "out")] == [0, 100]     # in a folder, only first frames
 
 
 @pytest.mark.parametrize("suffix", ["gif", "avif", "tga"])
-def test_what_opencv_cannot_write_is_drawn_as_jpeg(tmp_path, suffix):
-    Image.fromarray(picture()).save(tmp_path / f"a.{suffix}")
+def test_formats_that_opencv_cannot_write_are_drawn_as_jpeg(tmp_path, suffix):
+    Image.fromarray(random_image()).save(tmp_path / f"a.{suffix}")
     (frame,) = open_input(tmp_path, tmp_path / "out")
     ImageWriter(tmp_path / "out").write(frame, frame.image)
     assert (tmp_path / "out" / "drawn" / f"a.{suffix}.jpg").is_file()
 
 
 @pytest.mark.parametrize("upright", [True, False])
-def test_pictures_are_turned_as_asked_for(tmp_path, upright):
+def test_exif_orientation_is_applied_on_request(tmp_path, upright):
     exif = Image.Exif()
     exif[0x112] = 6
-    Image.fromarray(picture()).save(tmp_path / "a.jpg", exif=exif)
+    Image.fromarray(random_image()).save(tmp_path / "a.jpg", exif=exif)
     (frame,) = open_input(tmp_path, tmp_path / "out", upright)
     assert frame.image.shape == ((32, 24, 3) if upright else (24, 32, 3))
 
 
 @pytest.mark.parametrize("name", ["clip.avi", "clip"])
-def test_a_video_gives_numbered_frames_with_times(tmp_path, name):
+def test_a_video_yields_numbered_frames_with_times(tmp_path, name):
     make_video(tmp_path / "clip.avi").rename(tmp_path / name)
     source = open_input(tmp_path / name, tmp_path)
     assert isinstance(source, Video) and source.total == 7 and source.rate == 12.5
@@ -136,7 +136,7 @@ def test_a_drawn_video_has_the_frames_of_the_original(tmp_path):
     assert [round(frame.image.mean() / 30) for frame in written] == list(range(7)) and written.rate == 12.5
 
 
-def test_inputs_that_are_none_are_named(tmp_path):
+def test_invalid_inputs_are_reported(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     (tmp_path / "nothing").mkdir()
     cases = {"": "input is needed", tmp_path / "absent": "no such file or folder",
@@ -146,12 +146,12 @@ def test_inputs_that_are_none_are_named(tmp_path):
             open_input(path, tmp_path)
 
 
-def test_a_picture_that_cannot_be_encoded_is_an_error(tmp_path):
+def test_an_image_that_cannot_be_encoded_is_an_error(tmp_path):
     with pytest.raises((OSError, cv2.error)):
         ImageWriter(tmp_path).write(Frame(1, "a.jpg"), np.zeros((0, 5, 3), np.uint8))
 
 
-def test_read_ahead_keeps_order_and_does_not_run_away():
+def test_read_ahead_keeps_order_and_is_bounded():
     started = []
 
     def work(item):
@@ -161,7 +161,7 @@ def test_read_ahead_keeps_order_and_does_not_run_away():
     results = read_ahead(range(100), work, depth=3)
     assert next(results) == 0
     time.sleep(0.3)
-    assert len(started) <= 6        # one taken, three that wait, one at the door
+    assert len(started) <= 6        # one taken, three queued, one waiting to be queued
     assert list(results) == [i * 10 for i in range(1, 100)]
 
 
@@ -178,5 +178,5 @@ def test_read_ahead_passes_errors_on_and_ends_its_thread():
         next(results)
     results = read_ahead(range(1000), lambda item: item, depth=1)
     next(results)
-    results.close()                 # given up half-way
+    results.close()                 # abandoned half-way
     assert threading.active_count() <= before

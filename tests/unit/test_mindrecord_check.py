@@ -1,4 +1,4 @@
-"""The data doctor, and both commands as people run them."""
+"""check.py, convert.py and the diagnosis of data sets."""
 import json
 
 import numpy as np
@@ -11,7 +11,7 @@ from utils.mindrecord.image_files import ImageError, inspect
 
 @pytest.fixture
 def command(run_command, repo_dir, tmp_path):
-    """command("check" or "convert", options) in a folder with a space: by its path, or as a module."""
+    """command("check" or "convert", *options): run it by path or as a module, in a folder with a space in its name."""
     cwd = tmp_path / "some where"
     cwd.mkdir()
 
@@ -47,7 +47,7 @@ def test_coco_mini_is_clean(command, data_dir):
 
 
 def test_four_channels_are_no_problem(data_dir):
-    """The set as it comes: its boxes that reach a pixel too far are all there is."""
+    """An unmodified data set: the only problems are boxes that extend one pixel too far."""
     folder = data_dir / "facemask_png_sample"
     found = diagnose("voc", folder / "images", folder / "annotations", progress=False)
     assert {problem.kind for problem in found.problems} == {"box partly outside the image"} and found.usable == 16
@@ -55,15 +55,15 @@ def test_four_channels_are_no_problem(data_dir):
 
 
 def test_ids_as_text_are_no_problem(command, data_dir):
-    """A public file whose image has its id as text, and most of whose annotations do not."""
+    """A public file: the id of the image is text, and most annotations refer to it by number."""
     path = data_dir / "coco_known_answer" / "gt_ignore_test.json"
     run = command("check", *options("coco", (data_dir / "coco_mini" / "val2017", path)))
     assert run.stdout.splitlines()[0].endswith("000000002299.jpg: no such image in " + str(data_dir / "coco_mini" / "val2017"))
     assert run.returncode == 1 and "problems: 1\n" in run.stdout and run.stderr == ""
 
 
-def test_everything_wrong_is_listed(command, tmp_path):
-    """All lines of another form, all bad boxes, all bad pictures: not the first alone."""
+def test_all_problems_are_listed(command, tmp_path):
+    """All malformed lines, bad boxes and bad images are reported, not only the first."""
     lines = "a.jpg 1,1,5,5,1 1,2,3,4", "b.jpg 5,5,5,9,1 50,5,60,9,1 1,1,50,9,1 1,1,9,9,9", "c.jpg 1", "half.jpg"
     paths = txt_set(tmp_path, "\n".join(lines), ("a.jpg", "b.jpg", "half.jpg"))
     cut(paths[0] / "half.jpg", 0.6)
@@ -80,7 +80,7 @@ def test_everything_wrong_is_listed(command, tmp_path):
     assert "problems: 8" in run.stdout
 
 
-def test_summary_is_what_numpy_says(tmp_path):
+def test_summary_matches_numpy(tmp_path):
     sizes = [[4, 2], [8, 8], [16, 4], [6, 12]]
     paths = coco_set(tmp_path, [annotation(k, 1 + k // 3, [1, 1, *size], 3) for k, size in enumerate(sizes)]
                      + [annotation(9, 3, [0, 0, 40, 30], 1, iscrowd=1)])
@@ -94,7 +94,7 @@ def test_summary_is_what_numpy_says(tmp_path):
         np.testing.assert_allclose([float(word) for word in line.split(name)[1].split()], want, atol=0.005)
 
 
-def test_data_that_does_not_read_at_all_is_a_problem(command, tmp_path):
+def test_unreadable_annotations_are_a_problem(command, tmp_path):
     image_dir, path = coco_set(tmp_path, [])
     path.write_text('{"images": [}')
     run = command("check", *options("coco", (image_dir, path)))
@@ -106,7 +106,7 @@ def test_wrong_usage(command, tmp_path, name):
     image_dir, path = coco_set(tmp_path, [annotation(1, 1, [1, 1, 5, 5])])
     more = [f"--output_dir={tmp_path / 'o'}"] if name == "convert" else []
     good = options("coco", (image_dir, path)) + more
-    for wrong, told in ((options("coco", (tmp_path / "no", path)) + more, "image_dir: no such folder: "),
+    for wrong, expected in ((options("coco", (tmp_path / "no", path)) + more, "image_dir: no such folder: "),
                         (options("coco", (image_dir, tmp_path / "no")) + more, "anno_path: no such file: "),
                         (options("nolo", (image_dir, path)) + more, "--source"), (good + ["--wrong=1"], "--wrong=1"),
                         (good + ["--workers=0"], "--workers"), (good + ["--classes=@nothing"], "nothing cannot be read"),
@@ -114,7 +114,7 @@ def test_wrong_usage(command, tmp_path, name):
                          "image_set: coco has no image sets; only voc, coco_files, labelme, yolo have them"),
                         (more, "--source")):
         run = command(name, *wrong)
-        assert run.returncode == 2 and told in run.stderr and "Traceback" not in run.stderr and not run.stdout
+        assert run.returncode == 2 and expected in run.stderr and "Traceback" not in run.stderr and not run.stdout
         assert run.stderr.splitlines()[-1].startswith(f"{name}.py: error: ")
     assert not (tmp_path / "o").exists()
 
@@ -140,29 +140,29 @@ def test_convert(command, tmp_path):
     assert len(read_back(output)) == 1
 
 
-def test_convert_says_in_one_line_what_is_wrong(command, tmp_path):
+def test_convert_reports_errors_in_one_line(command, tmp_path):
     paths = txt_set(tmp_path, "a.jpg 1,1,5,5,1 1,2,3,4\n")
     run = command("convert", *options("other", paths), f"--output_dir={tmp_path / 'o'}")
     assert run.returncode == 2 and run.stderr == (
         f"convert.py: error: {paths[1]}:1: box 2 '1,2,3,4' has 4 numbers, expected x1,y1,x2,y2,class[,crowd]\n")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")      # Pillow's, of the tags of half a TIFF file
+@pytest.mark.filterwarnings("ignore::UserWarning")      # Pillow warns about the tags of half a TIFF file
 @pytest.mark.parametrize("name, channels", [
     ("a.jpg", 1), ("a.jpg", 3), ("a.png", 1), ("a.png", 3), ("a.png", 4), ("a.bmp", 1), ("a.bmp", 3), ("a.bmp", 4),
     ("a.webp", 3), ("a.webp", 4), ("a.tiff", 1), ("a.tiff", 3), ("a.tiff", 4)])
-def test_header_and_end_of_pictures(tmp_path, name, channels):
+def test_header_and_end_of_images(tmp_path, name, channels):
     data = draw(tmp_path / name, 123, 45, channels).read_bytes()
-    picture = inspect(data)
-    assert (picture.width, picture.height) == (123, 45)
+    image = inspect(data)
+    assert (image.width, image.height) == (123, 45)
     for share in (0.02, 0.5, 0.97):
         with pytest.raises(ImageError):
             inspect(data[:int(len(data) * share)])
 
 
 def test_jpeg_with_much_metadata(tmp_path):
-    """Segments of the greatest length before the frame header, and padding between segments."""
+    """Segments of the maximum length before the frame header, and padding between segments."""
     data = draw(tmp_path / "a.jpg", 123, 45).read_bytes()
     segment = b"\xff\xe1\xff\xff" + b"\xff\xd9" * 32766 + b"\0"
-    picture = inspect(data[:2] + segment * 3 + b"\xff\xff" + data[2:])
-    assert (picture.width, picture.height, picture.channels) == (123, 45, 3)
+    image = inspect(data[:2] + segment * 3 + b"\xff\xff" + data[2:])
+    assert (image.width, image.height, image.channels) == (123, 45, 3)

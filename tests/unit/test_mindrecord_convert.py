@@ -1,4 +1,4 @@
-"""Conversion: what is read back equals what was there; bad data is dropped and counted."""
+"""Conversion: records read back as their source. Bad data is dropped and counted."""
 import json
 import logging
 import sys
@@ -20,8 +20,8 @@ def quietly(source, paths, output, **more) -> dict:
 
 
 @pytest.mark.parametrize("split, workers, shards", [("train2017", 2, None), ("val2017", 3, 5), ("val2017", 1, 1)])
-def test_coco_reads_back_as_json_has_it(data_dir, tmp_path, monkeypatch, split, workers, shards):
-    monkeypatch.setattr(conversion_module, "WORTH_A_THREAD", 1)     # as many threads as for a large set
+def test_coco_reads_back_as_in_the_json(data_dir, tmp_path, monkeypatch, split, workers, shards):
+    monkeypatch.setattr(conversion_module, "WORTH_A_THREAD", 1)     # as many threads as for a large data set
     image_dir, path = data_dir / "coco_mini" / split, data_dir / "coco_mini" / "annotations" / f"instances_{split}.json"
     manifest = quietly("coco", (image_dir, path), tmp_path / "out dir", workers=workers, shards=shards, keep_empty=True)
     content = json.loads(path.read_text())
@@ -38,14 +38,14 @@ def test_coco_reads_back_as_json_has_it(data_dir, tmp_path, monkeypatch, split, 
         boxes = np.array([item["bbox"] for item in found])
         boxes[:, 2:] += boxes[:, :2]
         assert row["count"] == len(found)
-        # What annotation tools rounded beyond the border is cut off.
+        # Annotation tools round boxes beyond the border; the conversion clips them.
         np.testing.assert_allclose(row["boxes"], np.clip(boxes, 0, [image["width"], image["height"]] * 2), atol=1e-3)
         assert row["boxes"].dtype == np.float32
         assert row["labels"].tolist() == [labels[item["category_id"]] for item in found]
         assert row["crowds"].tolist() == [item["iscrowd"] for item in found]
 
 
-def test_voc_reads_back_as_xml_has_it(data_dir, tmp_path):
+def test_voc_reads_back_as_in_the_xml(data_dir, tmp_path):
     folder = data_dir / "facemask"
     classes = ["background", "with_mask", "without_mask", "mask_weared_incorrect"]
     paths = folder / "images", folder / "annotations"
@@ -81,8 +81,8 @@ def test_txt_reads_back(tmp_path):
     assert mindrecord_files(tmp_path / "o") == [str(tmp_path / "o" / name) for name in manifest["files"]]
 
 
-def test_images_without_objects_are_left_out_unless_they_are_kept(tmp_path):
-    """Crowds alone are no objects to learn from."""
+def test_images_without_objects_are_dropped_unless_kept(tmp_path):
+    """An image with only crowds counts as empty."""
     paths = coco_set(tmp_path, [annotation(1, 1, [1, 1, 5, 5]), annotation(2, 2, [1, 1, 9, 9], iscrowd=1)])
     assert quietly("coco", paths, tmp_path / "o")["count"] == 1
     manifest = quietly("coco", paths, tmp_path / "o", keep_empty=True)
@@ -97,7 +97,7 @@ def test_images_without_objects_are_left_out_unless_they_are_kept(tmp_path):
     ("grey.jpg", 1, np.uint8), ("grey.png", 1, np.uint8), ("alpha.png", 4, np.uint8), ("deep.png", 3, np.uint16),
     ("plain.bmp", 3, np.uint8), ("other.webp", 3, np.uint8), ("other.tiff", 3, np.uint8),
 ])
-def test_pictures_of_all_kinds_are_taken_as_they_are(tmp_path, name, channels, dtype):
+def test_images_of_all_formats_are_stored_unchanged(tmp_path, name, channels, dtype):
     path = draw(tmp_path / "p" / name, 33, 21, channels, dtype)
     (tmp_path / "a.txt").write_text(f"{name} 1,1,5,5,1\n")
     manifest = quietly("other", (tmp_path / "p", tmp_path / "a.txt"), tmp_path / "o")
@@ -106,7 +106,7 @@ def test_pictures_of_all_kinds_are_taken_as_they_are(tmp_path, name, channels, d
     assert row["image"].tobytes() == path.read_bytes()
 
 
-def test_pictures_that_cannot_be_used_are_dropped_counted_and_told(tmp_path, caplog):
+def test_unusable_images_are_dropped_counted_and_reported(tmp_path, caplog):
     names = ["good.jpg", "half.jpg", "end.jpg", "half.png", "empty.jpg", "text.jpg", "missing.jpg", "folder.jpg",
              "padded.jpg"]
     paths = txt_set(tmp_path, "".join(f"{name} 1,1,5,5,1\n" for name in names),
@@ -117,20 +117,20 @@ def test_pictures_that_cannot_be_used_are_dropped_counted_and_told(tmp_path, cap
     (paths[0] / "empty.jpg").write_bytes(b"")
     (paths[0] / "text.jpg").write_text("not found")
     (paths[0] / "folder.jpg").mkdir()
-    with open(paths[0] / "padded.jpg", "ab") as file:     # some tools fill up the last block: nothing is wrong
+    with open(paths[0] / "padded.jpg", "ab") as file:     # valid: some tools pad the last block
         file.write(b"\0" * 700)
     with caplog.at_level(logging.WARNING):
         manifest = quietly("other", paths, tmp_path / "o", workers=2)
     assert [row["file_name"].item() for row in read_back(tmp_path / "o")] == ["good.jpg", "padded.jpg"]
     assert manifest["dropped"] == {"truncated image": 3, "unreadable image": 3, "missing image": 1}
-    told = caplog.messages
-    assert "3 x truncated image: dropped" in told
-    assert any(f"{paths[0] / 'half.jpg'}: " in line and "truncated" in line for line in told)
-    assert f"    {paths[1]}:7: missing.jpg: no such image in {paths[0]}" in told
+    messages = caplog.messages
+    assert "3 x truncated image: dropped" in messages
+    assert any(f"{paths[0] / 'half.jpg'}: " in line and "truncated" in line for line in messages)
+    assert f"    {paths[1]}:7: missing.jpg: no such image in {paths[0]}" in messages
 
 
-def test_boxes_outside_of_the_picture(tmp_path, caplog):
-    """By the picture's own size: the JSON has it wrong here."""
+def test_boxes_outside_the_image(tmp_path, caplog):
+    """The size of the image file counts; the size in the JSON is wrong."""
     image_dir, path = coco_set(tmp_path, [
         annotation(1, 1, [-5, -5, 20, 20]), annotation(2, 1, [30, 20, 10.4, 10.4]), annotation(3, 1, [41, 1, 5, 5]),
         annotation(4, 1, [40, 1, 5, 5]), annotation(5, 1, [0, 0, 41, 30]), annotation(6, 2, [39.9999999, 1, 0.6, 5])])
@@ -144,23 +144,23 @@ def test_boxes_outside_of_the_picture(tmp_path, caplog):
     assert (row["width"], row["height"]) == (40, 30)
     assert manifest["dropped"] == {"box outside the image": 3} and manifest["clipped"] == 2
     assert manifest["told"] == {"size differs from the annotation": 1}
-    told = f"    {path}: annotation 1: box (-5, -5, 15, 15) lies partly outside the image 1.png of 40x30"
-    assert told in caplog.messages
+    expected = f"    {path}: annotation 1: box (-5, -5, 15, 15) lies partly outside the image 1.png of 40x30"
+    assert expected in caplog.messages
 
 
-def test_many_problems_are_told_in_a_few_lines(tmp_path, caplog):
+def test_many_problems_are_reported_in_a_few_lines(tmp_path, caplog):
     paths = coco_set(tmp_path, [annotation(k, 1, [1, 1, int(k == 0), 5]) for k in range(60)])
     with caplog.at_level(logging.WARNING):
         assert quietly("coco", paths, tmp_path / "o")["dropped"] == {"box without area": 59}
     assert len(caplog.messages) == 5 and "... and 56 more" in caplog.messages[-1]
 
 
-def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path, message):
+def test_no_usable_image_is_an_error_and_leaves_no_files(tmp_path, message):
     image_dir, path = coco_set(tmp_path, [annotation(1, 1, [1, 1, 5, 5])])
     output = tmp_path / "o"
     cut(image_dir / "1.png", 0.5)
-    told = message(quietly, "coco", (image_dir, path), output)
-    assert told.startswith(f"{path}: no usable image: {image_dir / '1.png'}: ") and list(output.iterdir()) == []
+    error = message(quietly, "coco", (image_dir, path), output)
+    assert error.startswith(f"{path}: no usable image: {image_dir / '1.png'}: ") and list(output.iterdir()) == []
     (image_dir / "1.png").unlink()
     assert "1.png: no such image" in message(quietly, "coco", (image_dir, path), output)
     assert "none of its 3 images has an object" in message(quietly, "coco", coco_set(tmp_path, []), output)
@@ -168,7 +168,7 @@ def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path, message):
     assert "'1,2,3,4' has 4 numbers" in message(quietly, "other", (image_dir, path), output)
 
 
-def test_places_that_cannot_be_written_to(tmp_path, message, monkeypatch):
+def test_unwritable_output(tmp_path, message, monkeypatch):
     paths = coco_set(tmp_path, [annotation(1, 1, [1, 1, 5, 5])])
     (tmp_path / "file").write_text("")
     assert message(quietly, "coco", paths, tmp_path / "file").startswith(f"{tmp_path / 'file'}: ")
@@ -177,7 +177,7 @@ def test_places_that_cannot_be_written_to(tmp_path, message, monkeypatch):
     assert list((tmp_path / "o").iterdir()) == []
 
 
-def test_a_picture_larger_than_a_record_is_dropped(tmp_path, monkeypatch):
+def test_an_image_larger_than_a_record_is_dropped(tmp_path, monkeypatch):
     paths = txt_set(tmp_path, "a.jpg 1,1,5,5,1\nb.jpg 1,1,5,5,1\n")
     monkeypatch.setattr(conversion_module, "MAX_IMAGE", (paths[0] / "a.jpg").stat().st_size)
     with open(paths[0] / "b.jpg", "ab") as file:
@@ -185,14 +185,14 @@ def test_a_picture_larger_than_a_record_is_dropped(tmp_path, monkeypatch):
     assert quietly("other", paths, tmp_path / "o")["dropped"] == {"image too large": 1}
 
 
-def test_progress_is_told(tmp_path, monkeypatch, capsys):
+def test_progress_is_reported(tmp_path, monkeypatch, capsys):
     paths = voc_set(tmp_path, {name: [("dog", 1, 1, 5, 5)] for name in "abcdef"})
     seen = []
     convert("voc", *paths, tmp_path / "o", workers=2, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (6, 6) and all(done <= total == 6 for done, total in seen)
     quietly("voc", paths, tmp_path / "o")
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("utils.mindrecord.progress.INTERVAL", 0)    # plain lines, where no terminal is
+    monkeypatch.setattr("utils.mindrecord.progress.INTERVAL", 0)    # without a terminal, plain lines
     convert("voc", *paths, tmp_path / "o")
     assert "MindRecord: 6 of 6 images, " in capsys.readouterr().err
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

@@ -1,4 +1,4 @@
-"""check.py tells the format of a folder, names the exports that nothing reads, and draws."""
+"""check.py detects the format of a folder, names exports that are not supported, and draws."""
 import shlex
 
 import cv2
@@ -15,50 +15,50 @@ from utils.mindrecord.drawing import Drawing, colour_of, draw_objects
 BOX = yolo_line(0, 2, 3, 10, 12)
 
 
-def told(folder):
+def detected(folder):
     return [(item.entry.name, *(str(part.relative_to(folder)) for part in item.place[:2]), item.place.image_set)
             for item in find_data(folder)]
 
 
 def test_coco(tmp_path):
     image_dir, path = coco_set(tmp_path, [annotation(1, 1, [1, 1, 5, 5])])
-    assert told(tmp_path) == [("coco", "pictures", "anno.json", None)]
+    assert detected(tmp_path) == [("coco", "pictures", "anno.json", None)]
     (tmp_path / "annotations").mkdir()
     path.rename(tmp_path / "annotations" / "instances_train.json")
     (tmp_path / "annotations" / "other.json").write_text("[1]")
-    assert told(tmp_path) == [("coco", "pictures", "annotations/instances_train.json", None)]
-    path = image_dir / "_annotations.coco.json"     # Roboflow's place
+    assert detected(tmp_path) == [("coco", "pictures", "annotations/instances_train.json", None)]
+    path = image_dir / "_annotations.coco.json"     # where Roboflow puts it
     (tmp_path / "annotations" / "instances_train.json").rename(path)
-    assert told(tmp_path) == [("coco", "pictures", "pictures/_annotations.coco.json", None)]
+    assert detected(tmp_path) == [("coco", "pictures", "pictures/_annotations.coco.json", None)]
 
 
 def test_voc(tmp_path):
     voc_set(tmp_path / "a", {"1": [("nut", 1, 1, 9, 9)]})
-    assert told(tmp_path / "a") == [("voc", "JPEGImages", "Annotations", None)]
+    assert detected(tmp_path / "a") == [("voc", "JPEGImages", "Annotations", None)]
     image_dir, xml = voc_set(tmp_path / "b", {"1": [("nut", 1, 1, 9, 9)]})
     (xml / "1.xml").rename(image_dir / "1.xml")
     xml.rmdir()
-    assert told(image_dir) == [("voc", ".", ".", None)]
+    assert detected(image_dir) == [("voc", ".", ".", None)]
 
 
 def test_txt(tmp_path):
     txt_set(tmp_path, "# boxes\na.jpg 1,1,5,5,1 2,2,9,9,2\nb.jpg\n")
-    assert told(tmp_path) == [("other", "pictures", "anno.txt", None)]
+    assert detected(tmp_path) == [("other", "pictures", "anno.txt", None)]
 
 
 def test_yolo(tmp_path):
     path = yolo_set(tmp_path, {"train": {"a": [BOX]}, "val": {"b": [BOX]}})
-    assert told(tmp_path) == [("yolo", f"images/{name}", "data.yaml", name) for name in ("train", "val")]
+    assert detected(tmp_path) == [("yolo", f"images/{name}", "data.yaml", name) for name in ("train", "val")]
     path.unlink()
-    assert told(tmp_path) == [("yolo", "images", ".", None)]
+    assert detected(tmp_path) == [("yolo", "images", ".", None)]
     draw(tmp_path / "beside" / "a.png")
     (tmp_path / "beside" / "a.txt").write_text(BOX)
-    assert told(tmp_path / "beside") == [("yolo", ".", ".", None)]
+    assert detected(tmp_path / "beside") == [("yolo", ".", ".", None)]
 
 
 def test_labelme(tmp_path):
     labelme_set(tmp_path, {"x/a": [shape("dog", [[1, 1], [9, 9]], "rectangle")]})
-    assert told(tmp_path) == [("labelme", ".", ".", None)]
+    assert detected(tmp_path) == [("labelme", ".", ".", None)]
 
 
 @pytest.mark.parametrize(("name", "text", "what"), [
@@ -68,12 +68,12 @@ def test_labelme(tmp_path):
     ("project.json", '[{"id": 1, "annotations": [], "data": {}}]', "project.json is Label Studio JSON"),
     ("notes.txt", "some words", "no annotations found (known formats: COCO JSON, "),
 ])
-def test_what_nothing_reads_is_named(tmp_path, message, name, text, what):
+def test_unsupported_exports_are_named(tmp_path, message, name, text, what):
     (tmp_path / name).write_text(text)
     assert message(find_data, tmp_path).startswith(f"{tmp_path}: {what}")
 
 
-def test_the_command_checks_all_that_is_there(tmp_path, capsys):
+def test_the_command_checks_every_set_that_it_finds(tmp_path, capsys):
     yolo_set(tmp_path, {"train": {"a": [BOX], "b": [BOX]}, "val": {"c": [BOX, "0 1 2"]}})
     assert check_main([str(tmp_path)]) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -85,9 +85,9 @@ def test_the_command_checks_all_that_is_there(tmp_path, capsys):
     assert capsys.readouterr().err == f"check.py: error: {tmp_path / 'no'}: no such folder\n"
 
 
-def test_the_flags_that_the_command_tells_are_taken(tmp_path, capsys):
+def test_the_flags_that_the_command_prints_are_accepted(tmp_path, capsys):
     folder = labelme_set(tmp_path / "my set", {"a": [shape("dog", [[1, 1], [9, 9]], "rectangle")]})
-    assert check_main(["--masks", str(folder)]) == 0        # in this order too
+    assert check_main(["--masks", str(folder)]) == 0        # options before FOLDER work too
     first, *lines = capsys.readouterr().out.splitlines()
     assert check_main(["--masks", *shlex.split(first.partition(": ")[2])]) == 0
     assert capsys.readouterr().out.splitlines() == lines and lines[0].startswith("images: 1 usable of 1")

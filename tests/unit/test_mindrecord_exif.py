@@ -1,4 +1,4 @@
-"""EXIF orientations in conversion and check.py: which way up the pixels of a record are, and its boxes with them."""
+"""EXIF orientations in conversion and check.py: the image of a record is upright or as stored, and its boxes match."""
 import json
 import logging
 
@@ -15,12 +15,12 @@ from utils.mindrecord import DataError, convert, ensure, read_ground_truth
 from utils.mindrecord.doctor import diagnose
 from utils.mindrecord.drawing import Drawing
 
-# Stored 60 wide and 40 high; a viewer shows it 40 wide and 60 high, with the red square at (10, 5, 25, 20).
+# The image is stored as 60x40. Viewers show it as 40x60, with the red square at (10, 5, 25, 20).
 STORED, TURNED, BOX_STORED, BOX_TURNED = (60, 40), (40, 60), [5, 15, 20, 30], [10, 5, 25, 20]
 LOOKS = {"turned": (TURNED, BOX_TURNED), "stored": (STORED, BOX_STORED)}
 
 
-def picture(path, orientation=6) -> None:
+def write_image(path, orientation=6) -> None:
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[15:30, 5:20] = 255, 0, 0
     exif = Image.Exif()
@@ -30,8 +30,8 @@ def picture(path, orientation=6) -> None:
 
 
 def data_set(folder, source, size, box, name="a.jpg") -> tuple:
-    """(image_dir, annotations) of one image with one box; size: (width, height) as annotated, None without."""
-    picture(folder / "images" / name)
+    """Write one image with one box; return (image_dir, annotations). size: the annotated (width, height), or None."""
+    write_image(folder / "images" / name)
     x1, y1, x2, y2 = box
     if source == "voc":
         path = folder / "anno"
@@ -59,7 +59,7 @@ def data_set(folder, source, size, box, name="a.jpg") -> tuple:
 
 
 def redness_of_box(row) -> float:
-    """Share of the red pixels that lie in the record's box, of all of them and of the box."""
+    """Return the IoU of the red pixels and the record's box."""
     blue, _, red = (decode_image(row["image"])[..., c].astype(int) for c in range(3))
     inside = np.zeros(red.shape, bool)
     x1, y1, x2, y2 = row["boxes"][0].astype(int)
@@ -84,8 +84,8 @@ def test_boxes_lie_on_what_they_mark(tmp_path, source, annotated, looks, rule):
 
 
 @pytest.mark.parametrize("looks, rule", [("turned", "auto"), ("stored", "ignore")])
-def test_fractions_are_of_the_image_that_is_used(tmp_path, looks, rule):
-    """Masks as boxes, and the ground truth with the sizes of the conversion."""
+def test_fractions_refer_to_the_size_that_is_used(tmp_path, looks, rule):
+    """Masks and ground truth refer to the size that the conversion uses."""
     (width, height), box = LOOKS[looks]
     paths = data_set(tmp_path, "yolo", None, box)
     convert("yolo", *paths, tmp_path / "out", progress=False, masks=True, exif_orientation=rule)
@@ -94,14 +94,14 @@ def test_fractions_are_of_the_image_that_is_used(tmp_path, looks, rule):
     ((mask,),) = json.loads(row["masks"].tobytes())
     assert mask == pytest.approx([x1, y1, x2, y1, x2, y2, x1, y2])
     for more in ({"sizes": {1: (height, width)}}, {"exif_orientation": rule}):
-        truth = read_ground_truth("yolo", *paths, **more)
-        assert truth["images"] == [{"id": 1, "file_name": "a.jpg", "height": height, "width": width}]
-        assert truth["annotations"][0]["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1])
-        assert truth["annotations"][0]["area"] == pytest.approx(225)
+        ground_truth = read_ground_truth("yolo", *paths, **more)
+        assert ground_truth["images"] == [{"id": 1, "file_name": "a.jpg", "height": height, "width": width}]
+        assert ground_truth["annotations"][0]["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1])
+        assert ground_truth["annotations"][0]["area"] == pytest.approx(225)
 
 
 @pytest.mark.parametrize("looks", LOOKS)
-def test_images_are_drawn_as_their_boxes_count_them(tmp_path, looks):
+def test_drawings_match_their_boxes(tmp_path, looks):
     size, box = LOOKS[looks]
     paths = data_set(tmp_path, "coco", size, box)
     diagnose("coco", *paths, progress=False, drawings=[Drawing(tmp_path / "drawn")])
@@ -111,7 +111,7 @@ def test_images_are_drawn_as_their_boxes_count_them(tmp_path, looks):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tiff"])
-def test_other_formats_are_left_as_they_are_stored(tmp_path, name):
+def test_other_formats_stay_as_stored(tmp_path, name):
     paths = data_set(tmp_path, "coco", STORED, BOX_STORED, name)
     convert("coco", *paths, tmp_path / "out", progress=False)
     (row,) = read_back(tmp_path / "out")
@@ -142,7 +142,7 @@ def test_check_names_images_and_readings(tmp_path, source, size, support, looks,
     assert found.image_sizes.tolist() == [list(used)]
 
 
-def test_a_conversion_from_before_images_were_turned_is_made_anew(tmp_path, caplog):
+def test_a_conversion_that_ignored_exif_orientation_is_repeated(tmp_path, caplog):
     paths = data_set(tmp_path, "coco", TURNED, BOX_TURNED)
     ensure("coco", *paths, tmp_path / "out", progress=False)
     path = tmp_path / "out" / "manifest.json"
@@ -153,7 +153,7 @@ def test_a_conversion_from_before_images_were_turned_is_made_anew(tmp_path, capl
     path.write_text(json.dumps({**old, "files": json.loads(path.read_text())["files"],
                                 "sizes": json.loads(path.read_text())["sizes"]}))
     caplog.clear()
-    with caplog.at_level(logging.WARNING):      # on a machine without the data set, it is read all the same
+    with caplog.at_level(logging.WARNING):      # without the data set, it is still used
         assert ensure("coco", tmp_path / "gone", tmp_path / "gone.json", tmp_path / "out", progress=False)["count"] == 1
     assert "which did not apply EXIF orientations" in caplog.text
 
@@ -169,7 +169,7 @@ def test_another_rule_is_another_conversion(tmp_path):
 
 
 @pytest.mark.parametrize("annotated, size", [(TURNED, TURNED), (None, TURNED), (STORED, STORED)])
-def test_xml2coco_writes_the_size_that_the_boxes_count(tmp_path, annotated, size):
+def test_xml2coco_writes_the_size_that_the_boxes_refer_to(tmp_path, annotated, size):
     data_set(tmp_path, "voc", annotated, BOX_TURNED if size == TURNED else BOX_STORED)
     (tmp_path / "anno").rename(tmp_path / "annotations")
     (image,) = to_coco(tmp_path)["images"]

@@ -1,4 +1,4 @@
-"""Conversion with masks: what is read back equals what was there; what cannot be a mask is dropped, counted and told."""
+"""Conversion with masks: masks read back as their source. Invalid masks are dropped, counted and reported."""
 import json
 import logging
 
@@ -13,7 +13,7 @@ from utils.mindrecord.doctor import diagnose
 from utils.mindrecord.masks import encode_masks, most_bytes, run_lengths, usable_mask
 
 SQUARE = [1, 1, 9, 1, 9, 9, 1, 9]
-LEFT_HALF = {"size": [30, 40], "counts": [0, 600, 600]}     # columns of 30, as those of the pictures of coco_set
+LEFT_HALF = {"size": [30, 40], "counts": [0, 600, 600]}     # columns of 30 pixels, as in the images of coco_set
 
 
 def with_masks(paths, output, **more) -> dict:
@@ -32,10 +32,10 @@ def compressed(dense) -> str:
     return mask_utils.encode(np.asfortranarray(dense, np.uint8))["counts"].decode()
 
 
-# ------------------------------------------------------------------------------------------- what is kept
+# ------------------------------------------------------------------------------------------- valid masks
 
 
-def test_coco_masks_read_back_as_json_has_them(data_dir, tmp_path):
+def test_coco_masks_read_back_as_in_the_json(data_dir, tmp_path):
     image_dir = data_dir / "coco_mini" / "train2017"
     path = data_dir / "coco_mini" / "annotations" / "instances_train2017.json"
     manifest = with_masks((image_dir, path), tmp_path / "o", keep_empty=True, shards=3)
@@ -56,7 +56,7 @@ def test_coco_masks_read_back_as_json_has_them(data_dir, tmp_path):
     assert kinds == {(list, 0), (dict, 1)}
 
 
-def test_compressed_run_lengths_are_taken_as_they_are(data_dir, tmp_path):
+def test_compressed_run_lengths_are_stored_unchanged(data_dir, tmp_path):
     folder = data_dir / "pennfudan"
     path = folder / "annotations" / "instances_val2017.json"
     manifest = with_masks((folder / "val2017", path), tmp_path / "o")
@@ -74,8 +74,8 @@ def test_an_image_without_objects_has_no_mask(tmp_path):
     assert [(int(row["count"]), masks_of(row)) for row in rows] == [(1, [[SQUARE]]), (0, [])]
 
 
-def test_boxes_and_masks_stay_beside_each_other(tmp_path):
-    """Of five objects a box and a mask are dropped, and a box is clipped."""
+def test_boxes_and_masks_stay_paired(tmp_path):
+    """Of five objects, one has a bad box, one has no mask, and one box is clipped."""
     boxes = [[1, 2, 3, 4], [50, 1, 5, 5], [30, 2, 30, 4], [2, 3, 4, 5], [5, 6, 7, 8]]
     masks = [[[*SQUARE[:-1], 5 + k]] for k in range(5)]
     masks[3] = None
@@ -87,14 +87,14 @@ def test_boxes_and_masks_stay_beside_each_other(tmp_path):
     assert manifest["dropped"] == {"box outside the image": 1, "object without segmentation": 1}
 
 
-# ------------------------------------------------------------------------------------------- which conversion
+# ------------------------------------------------------------------------------------------- choice of the conversion
 
 
-def test_a_conversion_without_masks_is_not_taken_for_one_with(tmp_path, caplog):
+def test_a_conversion_without_masks_is_repeated_for_masks(tmp_path, caplog):
     paths = coco_set(tmp_path, [masked(1, [SQUARE]), masked(2, None)])
     plain = convert("coco", *paths, tmp_path / "o", progress=False)
     assert "masks" not in plain["options"] and plain["objects"] == 2
-    assert len(read_back(tmp_path / "o")) == 1       # the columns are as ever
+    assert len(read_back(tmp_path / "o")) == 1       # the usual columns
     with caplog.at_level(logging.WARNING):
         made = ensure("coco", *paths, tmp_path / "o", progress=False, masks=True)
     assert "it was made with other options" in caplog.text and made["objects"] == 1
@@ -106,8 +106,8 @@ def test_a_conversion_without_masks_is_not_taken_for_one_with(tmp_path, caplog):
 def test_other_sources_have_no_masks(tmp_path, message):
     paths = txt_set(tmp_path, "a.jpg 1,1,5,5,1\n")
     for call in (convert, ensure):
-        told = message(call, "other", *paths, tmp_path / "o", masks=True)
-        assert told == "masks: other has boxes only; coco, coco_files, labelme, yolo have masks"
+        error = message(call, "other", *paths, tmp_path / "o", masks=True)
+        assert error == "masks: other has boxes only; coco, coco_files, labelme, yolo have masks"
     assert not (tmp_path / "o").exists()
 
 
@@ -117,18 +117,18 @@ def test_the_commands_take_masks(tmp_path, capsys):
     assert check_main(options) == 0
     capsys.readouterr()
     assert check_main([*options, "--masks"]) == 1
-    told = capsys.readouterr().out.splitlines()
-    assert told[0] == f"{path}: annotation 2: segmentation is null or missing (1.png)"
-    assert told[-2:] == ["problems: 1", "           1  object without segmentation"]
+    output = capsys.readouterr().out.splitlines()
+    assert output[0] == f"{path}: annotation 2: segmentation is null or missing (1.png)"
+    assert output[-2:] == ["problems: 1", "           1  object without segmentation"]
     assert convert_main([*options, "--masks", f"--output_dir={tmp_path / 'o'}"]) == 0
-    told = capsys.readouterr().out
-    assert "1 images, 1 objects, 2 classes, masks, " in told and "dropped: 1 x object without segmentation" in told
+    output = capsys.readouterr().out
+    assert "1 images, 1 objects, 2 classes, masks, " in output and "dropped: 1 x object without segmentation" in output
     assert convert_main(["--source=voc", "--masks", *options[1:], f"--output_dir={tmp_path / 'p'}"]) == 2
     assert "coco, coco_files, labelme, yolo have masks" in capsys.readouterr().err
 
 
 def test_a_polygon_without_the_list_around_it(tmp_path):
-    """As the VGG Image Annotator exports it."""
+    """The VGG Image Annotator exports polygons like this."""
     paths = coco_set(tmp_path, [masked(1, SQUARE)])
     assert convert("coco", *paths, tmp_path / "o", masks=True, progress=False)["dropped"] == {}
     row, = read_back(tmp_path / "o", masks=True)
@@ -148,7 +148,7 @@ def test_run_lengths_in_any_notation():
         {"size": [30, 40], "counts": [0, 600, 600]}, 30, 40)
 
 
-# ------------------------------------------------------------------------------------------- bad masks
+# ------------------------------------------------------------------------------------------- invalid masks
 
 BAD = {
     "null": (None, "object without segmentation", "segmentation is null or missing"),
@@ -220,16 +220,16 @@ def test_a_polygon_that_is_not_usable_is_dropped_from_its_object(tmp_path, name)
     assert problem.what == f"{what.replace('1 of 1', '2 of 3')} (1.png)"
 
 
-def test_all_masks_are_bad(tmp_path, message):
+def test_all_masks_are_invalid(tmp_path, message):
     paths = coco_set(tmp_path, [masked(1, None), masked(2, [[1, 2]])])
-    told = message(with_masks, paths, tmp_path / "o")
-    assert told == (f"{paths[1]}: no usable image: {paths[1]}: annotation 1: segmentation is null or missing (1.png) "
+    error = message(with_masks, paths, tmp_path / "o")
+    assert error == (f"{paths[1]}: no usable image: {paths[1]}: annotation 1: segmentation is null or missing (1.png) "
                     "(and 2 more problems)")
     assert with_masks(paths, tmp_path / "o", keep_empty=True)["objects"] == 0
 
 
-def test_the_size_that_counts_is_the_pictures_own(tmp_path):
-    """The JSON has 400x300, and the run lengths are those of the image."""
+def test_the_size_of_the_image_file_counts(tmp_path):
+    """The JSON says 400x300, but the run lengths match the image file."""
     image_dir, path = coco_set(tmp_path, [masked(1, LEFT_HALF), masked(2, [[50, 1, 60, 1, 60, 9]])])
     content = json.loads(path.read_text())
     content["images"][0].update(width=400, height=300)
@@ -242,7 +242,7 @@ def test_the_size_that_counts_is_the_pictures_own(tmp_path):
 
 
 def test_run_lengths_are_those_of_pycocotools():
-    """Long and short runs, and such that are shorter than the one before the last: their difference is negative."""
+    """Long and short runs, and runs whose difference from the run before the previous one is negative."""
     rng = np.random.default_rng(0)
     for density in (0.001, 0.1, 0.5, 0.97):
         for shape in ((1, 1), (300, 500), (7, 900), (1500, 1100)):
@@ -256,8 +256,8 @@ def test_run_lengths_are_those_of_pycocotools():
                 assert usable_mask(by_list, *shape) == ({"size": list(shape), "counts": compressed(dense)}, [])
 
 
-def test_the_bound_of_a_rows_bytes_holds():
-    """Numbers of all lengths, run lengths of many characters that JSON escapes, and what is no mask at all."""
+def test_most_bytes_bounds_the_size_of_a_row():
+    """Numbers of all lengths, run lengths with many characters that JSON escapes, and values that are no masks."""
     rng = np.random.default_rng(1)
     polygons = [[float(value) for value in rng.normal(0, 1, 40) * 10.0 ** rng.integers(-300, 9, 40)] for _ in range(3)]
     lengths = rng.integers(0, 2**20, 99).tolist()
@@ -272,8 +272,8 @@ def test_the_bound_of_a_rows_bytes_holds():
         assert most_bytes([odd]) > 0
 
 
-def test_a_row_of_long_masks_gets_room(tmp_path):
-    """More than the smallest page holds beside pictures of a few kilobytes."""
+def test_long_masks_get_larger_pages(tmp_path):
+    """The masks do not fit into the smallest page beside images of a few kilobytes."""
     long = np.stack([np.linspace(1, 9, 30000), 5 + 3 * np.sin(np.arange(30000))], 1).ravel().tolist()
     image_dir, path = coco_set(tmp_path, [masked(k, [long], image_id=1 + k % 2) for k in range(4)], images=2)
     draw(image_dir / "1.png", seed=9)

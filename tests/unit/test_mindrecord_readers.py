@@ -48,8 +48,8 @@ def test_coco_classes_are_matched_by_name(tmp_path):
 
 def test_coco_without_any_of_the_classes(tmp_path, message):
     paths = coco_set(tmp_path, [annotation(1, 1, [1, 1, 2, 2])])
-    told = message(read, "coco", paths, classes=["background", "bird"])
-    assert "(bird)" in told and "(cat, dog)" in told
+    error = message(read, "coco", paths, classes=["background", "bird"])
+    assert "(bird)" in error and "(cat, dog)" in error
 
 
 @pytest.mark.parametrize("entry, kind, what", [
@@ -78,13 +78,13 @@ def test_coco_bad_object_is_dropped(tmp_path, entry, kind, what):
     assert str(problems[0]).startswith(f"{paths[1]}: annotation 5: ") and what in str(problems[0])
 
 
-def test_coco_objects_that_are_no_objects(tmp_path):
+def test_coco_annotations_that_are_not_json_objects(tmp_path):
     paths = coco_set(tmp_path, [annotation(1, 1, [1, 1, 5, 5]), 17, None, "x"])
     _, _, problems = read("coco", paths)
     assert [problem.place for problem in problems] == ["annotations[1]", "annotations[2]", "annotations[3]"]
 
 
-@pytest.mark.parametrize("text, told", [
+@pytest.mark.parametrize("text, expected", [
     ("", "the file is empty"),
     (" \n", "the file is empty"),
     ('{"images": [],\n "annotations": [}', ":2:18: not valid JSON: Expecting value"),
@@ -98,14 +98,14 @@ def test_coco_objects_that_are_no_objects(tmp_path):
     ("[" * 100000, "nested too deeply"),
     ("9" * 5000, "not valid JSON"),
 ])
-def test_coco_file_that_does_not_read(tmp_path, message, text, told):
+def test_coco_unreadable_file(tmp_path, message, text, expected):
     image_dir, path = coco_set(tmp_path, [])
     path.write_text(text)
     line = message(read, "coco", (image_dir, path))
-    assert line.startswith(str(path)) and told in line
+    assert line.startswith(str(path)) and expected in line
 
 
-def test_coco_file_that_is_no_text(tmp_path, message):
+def test_coco_file_that_is_not_utf8(tmp_path, message):
     image_dir, path = coco_set(tmp_path, [])
     path.write_bytes(b'{"images": "\xff"}')
     assert "byte 12 is not UTF-8" in message(read, "coco", (image_dir, path))
@@ -123,7 +123,7 @@ def test_coco_image_id_given_twice(tmp_path, message):
     ({"id": "x"}, 'id "x" is not a whole number'), ({"id": None}, "id null is not a whole number"), ({"id": 2**70}, "64 bits"),
     ({"id": 1.5}, "id 1.5 is not a whole number"), ({"file_name": None}, "file_name null is not a name"),
 ])
-def test_coco_bad_image_is_told_once(tmp_path, change, what):
+def test_coco_bad_image_is_reported_once(tmp_path, change, what):
     image_dir, path = coco_set(tmp_path, [annotation(k, k, [1, 1, 5, 5]) for k in (1, 2)])
     content = json.loads(path.read_text())
     content["images"][0].update(change)
@@ -134,7 +134,7 @@ def test_coco_bad_image_is_told_once(tmp_path, change, what):
     assert len(first) == 1 and first[0].place == "images[0]" and what in first[0].what
 
 
-def test_ids_of_a_public_file_that_are_text_in_the_images_alone(data_dir):
+def test_public_file_whose_image_ids_are_text(data_dir):
     path = data_dir / "coco_known_answer" / "gt_ignore_test.json"
     records, _, problems = read("coco", (data_dir / "coco_mini" / "val2017", path))
     assert [(record.image_id, len(record.boxes), int(record.crowds.sum())) for record in records] == [(2299, 14, 1)]
@@ -168,7 +168,7 @@ def test_voc_difficult_parts_and_stray_text(tmp_path):
     assert (records[0].height, records[0].width) == (None, None)
 
 
-def test_voc_picture_is_found_by_stem_where_the_name_is_wrong(tmp_path):
+def test_voc_image_is_found_by_stem_if_its_name_is_wrong(tmp_path):
     image_dir, xmls = voc_set(tmp_path, {"a": voc_xml("C:\\photos\\other.jpg", [("dog", 1, 1, 5, 5)])})
     draw(image_dir / "other.jpg")
     records, _, problems = read("voc", (image_dir, xmls))
@@ -182,7 +182,7 @@ def test_voc_picture_is_found_by_stem_where_the_name_is_wrong(tmp_path):
     assert read("voc", (image_dir, xmls))[0][0].file_name == "a.PNG"
 
 
-def test_voc_two_files_with_one_picture_are_told(tmp_path):
+def test_voc_two_files_with_one_image_are_reported(tmp_path):
     box = [("dog", 1, 1, 5, 5)]
     image_dir, xmls = voc_set(tmp_path, {"a": box, "b": voc_xml("a.jpg", box)})
     (image_dir / "b.jpg").unlink()
@@ -198,7 +198,7 @@ def test_voc_two_files_with_one_picture_are_told(tmp_path):
     ('<?xml version="1.0" encoding="nonsense"?><annotation/>', "not valid XML"),
     ('<?xml version="1.0" encoding="gbk"?><annotation>€</annotation>', "not valid XML"),
 ])
-def test_voc_xml_that_does_not_read_is_dropped(tmp_path, message, text, what):
+def test_voc_unreadable_xml_is_dropped(tmp_path, message, text, what):
     paths = voc_set(tmp_path, {"a": text, "b": [("dog", 1, 1, 5, 5)]})
     records, _, problems = read("voc", paths)
     assert [record.file_name for record in records] == ["b.jpg"]
@@ -218,7 +218,7 @@ def test_voc_bad_object_is_dropped(tmp_path, box, what):
     assert len(problems) == 1 and problems[0].place == "object 1" and what in problems[0].what
 
 
-def test_voc_unknown_category_and_missing_picture(tmp_path):
+def test_voc_unknown_category_and_missing_image(tmp_path):
     image_dir, xmls = voc_set(tmp_path, {"a": [("dog", 1, 1, 5, 5), ("elk", 1, 1, 5, 5)], "b": []})
     (image_dir / "b.jpg").unlink()
     records, _, problems = read("voc", (image_dir, xmls), classes=CLASSES)
@@ -286,10 +286,10 @@ def test_txt_classes_by_number_or_name(tmp_path):
     ("1,2,3,4,1,", "has the crowd flag , which"), ("1,2,3,4,1,yes", "has the crowd flag yes"),
     ("1,2,3,,1", "has '', which is not a number"),
 ])
-def test_txt_line_of_another_form(tmp_path, message, word, what):
+def test_txt_malformed_line(tmp_path, message, word, what):
     paths = txt_set(tmp_path, f"\nb.jpg\na.jpg 1,1,5,5,1 {word}\n")
-    told = message(read, "other", paths)
-    assert told.startswith(f"{paths[1]}:3: box 2 ") and what in told
+    error = message(read, "other", paths)
+    assert error.startswith(f"{paths[1]}:3: box 2 ") and what in error
 
 
 def test_txt_bad_boxes_are_dropped(tmp_path):
@@ -299,17 +299,17 @@ def test_txt_bad_boxes_are_dropped(tmp_path):
     assert [problem.place for problem in problems] == ["box 2", "box 3", "box 4"]
 
 
-def test_txt_without_a_picture_or_text(tmp_path, message):
+def test_txt_without_an_image_or_not_utf8(tmp_path, message):
     image_dir, path = txt_set(tmp_path, "# nothing\n")
     assert message(read, "other", (image_dir, path)) == f"{path}: no line names an image"
     path.write_bytes(b"a.jpg\nb\xff.jpg\n")
     assert message(read, "other", (image_dir, path)).startswith(f"{path}:2: not UTF-8 text")
 
 
-# ------------------------------------------------------------------------------------------- all of them
+# ------------------------------------------------------------------------------------------- all sources
 
 
-def test_paths_that_are_not_there_are_named(tmp_path, message):
+def test_missing_paths_are_named(tmp_path, message):
     image_dir, path = coco_set(tmp_path, [])
     assert message(read, "coco", (tmp_path / "no", path)) == f"image_dir: no such folder: {tmp_path / 'no'}"
     assert message(read, "coco", (path, path)) == f"image_dir: {path} is not a folder"
@@ -321,16 +321,16 @@ def test_paths_that_are_not_there_are_named(tmp_path, message):
     assert "no XML file" in message(read, "voc", (image_dir, image_dir))
 
 
-@pytest.mark.parametrize("classes, told", [
+@pytest.mark.parametrize("classes, expected", [
     (["cat"], "the first must be 'background'"), (["background"], "expected at least one class besides"),
     (["background", "a", "a"], "'a' is given twice"),
 ])
-def test_classes_that_make_no_sense(tmp_path, message, classes, told):
+def test_invalid_classes(tmp_path, message, classes, expected):
     paths = coco_set(tmp_path, [annotation(1, 1, [1, 1, 5, 5])])
-    assert told in message(read, "coco", paths, classes=classes)
+    assert expected in message(read, "coco", paths, classes=classes)
 
 
-def test_records_to_coco_is_the_source(data_dir):
+def test_records_to_coco_restores_the_source(data_dir):
     path = data_dir / "coco_mini" / "annotations" / "instances_val2017.json"
     want = json.loads(path.read_text())
     records, categories, problems = read("coco", (data_dir / "coco_mini" / "val2017", path))
@@ -340,7 +340,7 @@ def test_records_to_coco_is_the_source(data_dir):
     assert sorted(item["id"] for item in got["categories"]) == sorted(item["id"] for item in want["categories"])
     def key(item):
         return item["image_id"], item["category_id"], item["area"], item["iscrowd"]
-    got, want = (sorted(truth["annotations"], key=key) for truth in (got, want))
+    got, want = (sorted(ground_truth["annotations"], key=key) for ground_truth in (got, want))
     assert [key(item) for item in got] == [key(item) for item in want]
     np.testing.assert_allclose([item["bbox"] for item in got], [item["bbox"] for item in want], atol=1e-9)
     assert [item["segmentation"] for item in got] == [item["segmentation"] for item in want]

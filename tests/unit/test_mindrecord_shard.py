@@ -1,4 +1,4 @@
-"""Our MindRecord files beside those of MindSpore's own FileWriter: a change of the format shows here."""
+"""Our MindRecord files against files of MindSpore's FileWriter. A change of the format fails here."""
 import json
 import sqlite3
 import struct
@@ -22,7 +22,7 @@ from utils.mindrecord.shard import (
 
 
 def random_rows(count: int, seed: int = 0, largest: int = 9000, masks: bool = False) -> list:
-    """What the columns can hold: large ids, long and foreign names, negative labels, zero bytes at the end."""
+    """Return rows with large ids, long and non-ASCII names, negative labels, and zero bytes at the end."""
     rng = np.random.default_rng(seed)
     rows = []
     for index in range(count):
@@ -81,7 +81,7 @@ def assert_same_rows(got, want) -> None:
 
 @pytest.mark.parametrize("count, page, masks", [(1, 1 << 16, False), (40, 1 << 15, True), (400, 1 << 15, False)])
 def test_rows_read_back_as_from_file_writer(tmp_path, count, page, masks):
-    """One page, several, and several of those that hold the numbers and names."""
+    """One page, several pages of bytes, and several pages of numbers and names."""
     rows, layout = random_rows(count, masks=masks), Layout(page, 1 << 18)
     write_ours(tmp_path / "ours.mindrecord", rows, layout)
     write_theirs(tmp_path / "theirs.mindrecord", [dict(row) for row in rows], layout)
@@ -94,12 +94,12 @@ def test_rows_read_back_as_from_file_writer(tmp_path, count, page, masks):
 
 @pytest.mark.parametrize("masks", [False, True])
 def test_header_and_index_are_those_of_file_writer(tmp_path, masks):
-    rows, layout = random_rows(30, masks=masks), Layout(1 << 20, 1 << 15)      # one page of each kind: laid out the same way
+    rows, layout = random_rows(30, masks=masks), Layout(1 << 20, 1 << 15)      # one page of each kind, so the layouts agree
     for name, write in (("ours", write_ours), ("theirs", write_theirs)):
         (tmp_path / name).mkdir()
         write(tmp_path / name / "a.mindrecord", [dict(row) for row in rows], layout)
     ours, theirs = (header_of(tmp_path / name / "a.mindrecord") for name in ("ours", "theirs"))
-    # Integers are packed less tightly than there.
+    # FileWriter packs integers more tightly.
     for header in (ours, theirs):
         assert header.pop("compression_size") >= 0
         for page in header["page"]:
@@ -114,7 +114,7 @@ def test_header_and_index_are_those_of_file_writer(tmp_path, masks):
     assert tables[0] == tables[1]
 
 
-def test_shards_read_as_one_in_order_also_in_a_renamed_folder(tmp_path):
+def test_shards_read_in_order_also_in_a_renamed_folder(tmp_path):
     rows = random_rows(50, seed=1)
     layout = Layout(1 << 15, 1 << 15)
     (tmp_path / "a b").mkdir()
@@ -130,7 +130,7 @@ def test_shards_read_as_one_in_order_also_in_a_renamed_folder(tmp_path):
 
 
 def test_a_renamed_shard_does_not_read(tmp_path):
-    """Why shards keep their names from the start."""
+    """This is why shards are written under their final names."""
     write_ours(tmp_path / "a.mindrecord", random_rows(2), Layout(1 << 15, 1 << 15))
     for ending in ("", ".db"):
         (tmp_path / f"a.mindrecord{ending}").rename(tmp_path / f"b.mindrecord{ending}")
@@ -147,7 +147,7 @@ def test_a_shard_without_its_end_does_not_read(tmp_path):
         read([tmp_path / "a.mindrecord"])
 
 
-def test_a_row_that_was_not_planned_for_is_refused(tmp_path):
+def test_a_row_that_is_larger_than_planned_is_refused(tmp_path):
     row, writer = random_rows(1)[0], ShardWriter(tmp_path / "a.mindrecord", Layout(1 << 15, 1 << 15))
     with pytest.raises(OSError, match="grew while it was converted"):
         writer.add(bytes(1 << 15), row["boxes"], row["labels"], row["crowds"])

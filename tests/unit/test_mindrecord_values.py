@@ -1,4 +1,4 @@
-"""Values in any notation, names of images, and the ground truth that is scored: what a conversion keeps."""
+"""Notations of values, names of images and text encodings that the readers accept, and the ground truth for scoring."""
 import json
 import math
 
@@ -53,7 +53,7 @@ def test_iscrowd_in_any_notation(tmp_path, crowd, want):
     assert records[0].crowds.tolist() == [want] and not problems
 
 
-def test_values_that_are_none_are_told_and_cost_no_object(tmp_path):
+def test_invalid_values_are_reported_and_drop_no_object(tmp_path):
     paths = coco_set(tmp_path, [annotation(4, 1, [1, 1, 5, 5], area="big"), annotation(5, 1, [1, 1, 6, 5]) | {"iscrowd": "maybe"}])
     images = json.loads(paths[1].read_text())["images"]
     images[1].update(width="wide", height=-3)
@@ -80,7 +80,7 @@ def test_ids_in_any_notation(tmp_path, write):
     assert records[1].labels.tolist() == [2, 1] and records[1].boxes.tolist() == [[1, 1, 6, 6], [1, 1, 5.5, 6]]
 
 
-def test_repeated_category_that_no_annotation_has_is_passed_over(tmp_path, message):
+def test_unused_duplicate_category_is_ignored(tmp_path, message):
     categories = [{"id": 0, "name": "cat"}, {"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}]
     paths = changed(coco_set(tmp_path, [annotation(1, 1, [1, 1, 5, 5], 1)]), categories=categories)
     records, found, problems = read_annotations("coco", *paths)
@@ -94,7 +94,7 @@ def test_repeated_category_that_no_annotation_has_is_passed_over(tmp_path, messa
 
 
 @pytest.mark.parametrize("name", ["x\\1.png", "./1.png", "../pictures/1.png", "{folder}/1.png", "sub/../1.png"])
-def test_image_in_two_entries_is_told(tmp_path, name):
+def test_image_in_two_entries_is_reported(tmp_path, name):
     paths = coco_set(tmp_path, [annotation(1, 1, [1, 1, 5, 5]), annotation(2, 3, [2, 2, 5, 5])])
     images = json.loads(paths[1].read_text())["images"]
     (paths[0] / "sub").mkdir()
@@ -122,7 +122,7 @@ def test_images_behind_folders_are_found(tmp_path, name, source):
 
 
 def test_backslash_in_the_name_of_a_file(tmp_path):
-    """Linux has such files: the name as it is comes first."""
+    """Linux allows such names, so the unchanged name is tried first."""
     paths = coco_set(tmp_path, [annotation(1, 1, [1, 1, 5, 5])])
     (paths[0] / "1.png").rename(paths[0] / "a\\1.png")
     images = json.loads(paths[1].read_text())["images"]
@@ -138,13 +138,13 @@ def test_ground_truth_is_what_a_conversion_keeps(tmp_path):
     images[0].update(width=30, height=40)
     changed(paths, images=images)
     problems = []
-    truth = read_ground_truth("coco", *paths, sizes={1: (30, 40)}, problems=problems)
-    assert [(item["bbox"], item["area"]) for item in truth["annotations"]] == [
+    ground_truth = read_ground_truth("coco", *paths, sizes={1: (30, 40)}, problems=problems)
+    assert [(item["bbox"], item["area"]) for item in ground_truth["annotations"]] == [
         ([1.1, 2.2, 5.3, 6.7], 9), ([35, 20, 15.25, 5], 15.25 * 5), ([1, 1, 5, 5], 25)]
-    assert truth["annotations"][2]["category_id"] == 3 and truth["annotations"][2]["difficult"] == 1
-    assert [(image["height"], image["width"]) for image in truth["images"]] == [(30, 40)] * 3
+    assert ground_truth["annotations"][2]["category_id"] == 3 and ground_truth["annotations"][2]["difficult"] == 1
+    assert [(image["height"], image["width"]) for image in ground_truth["images"]] == [(30, 40)] * 3
     assert count_kinds(problems) == {"box outside the image": 1, "box without area": 1}
-    without = read_ground_truth("coco", tmp_path / "gone", paths[1])       # the images need not be there
+    without = read_ground_truth("coco", tmp_path / "gone", paths[1])       # without the images
     assert len(without["annotations"]) == 4 and without["images"][0]["height"] == 40
 
 
@@ -216,7 +216,7 @@ def test_lines_of_lists(tmp_path, line, want):
     assert names == {"a", want} - {None} and len(problems) == (want is None)
 
 
-def test_file_name_counts_where_no_image_is_called_like_the_xml_file(tmp_path):
+def test_file_name_is_used_if_no_image_matches_the_xml_file(tmp_path):
     box = [("dog", 1, 1, 5, 5)]
     image_dir, xmls = voc_set(tmp_path, {"a": voc_xml("b.jpg", box), "b": voc_xml("c", box), "c": voc_xml("photo.jpg", box),
                                          "d": voc_xml("d.png", box)})
@@ -228,7 +228,7 @@ def test_file_name_counts_where_no_image_is_called_like_the_xml_file(tmp_path):
         (str(xmls / "a.xml"), "is 'b.jpg', but the image is a.jpg"), (str(xmls / "b.xml"), "is 'c', but the image is b.jpg")]
 
 
-def test_home_in_the_paths_of_the_commands(tmp_path, run_command, repo_dir):
+def test_tilde_in_the_paths_of_the_commands(tmp_path, run_command, repo_dir):
     voc_set(tmp_path, {"a": [("Bär", 1, 1, 5, 5)]})
     (tmp_path / "classes.txt").write_bytes("Bär\n".encode("utf-16"))
     run = run_command(["python", repo_dir / "utils" / "mindrecord" / "convert.py", "--source=voc", "--image_dir=~/JPEGImages",
@@ -236,7 +236,7 @@ def test_home_in_the_paths_of_the_commands(tmp_path, run_command, repo_dir):
     assert run.returncode == 0 and load_manifest(tmp_path / "out")["objects"] == 1, run.stderr
 
 
-# ------------------------------------------------------------------------------------------- conversions that are there
+# ------------------------------------------------------------------------------------------- existing conversions
 
 
 def test_conversion_of_an_earlier_reader_is_repeated(tmp_path, caplog):
@@ -251,7 +251,7 @@ def test_conversion_of_an_earlier_reader_is_repeated(tmp_path, caplog):
     assert load_manifest(tmp_path / "out")["files"] != manifest["files"]
 
 
-def test_conversion_of_all_classes_is_one_of_their_names(tmp_path):
+def test_conversion_of_all_classes_serves_their_names(tmp_path):
     paths = coco_set(tmp_path, [annotation(1, 1, [1, 1, 5, 5], 1), annotation(2, 1, [2, 2, 5, 5], 3)])
     files = ensure("coco", *paths, tmp_path / "out")["files"]
     assert ensure("coco", *paths, tmp_path / "out", classes=["background", "cat", "dog"])["files"] == files

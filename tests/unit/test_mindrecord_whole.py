@@ -1,4 +1,4 @@
-"""A conversion is whole or none, whatever ends it; a stale one is made again."""
+"""A conversion is complete or absent, however it ends. A stale conversion is repeated."""
 import errno
 import json
 import logging
@@ -26,7 +26,7 @@ def quietly(source, paths, output, **more) -> dict:
 
 @pytest.fixture
 def converted(tmp_path):
-    """(paths of a small set, folder of its whole conversion)."""
+    """((image_dir, JSON file) of 3 images, folder of their conversion)."""
     paths = coco_set(tmp_path, [annotation(k, k, [1, 1, 5, 5]) for k in (1, 2, 3)])
     quietly("coco", paths, tmp_path / "out dir")
     return paths, tmp_path / "out dir"
@@ -36,7 +36,7 @@ def again(converted, **more) -> dict:
     return ensure("coco", *converted[0], converted[1], progress=False, **more)
 
 
-def test_ensure_uses_a_whole_conversion(converted, tmp_path):
+def test_ensure_uses_a_complete_conversion(converted, tmp_path):
     before = files_of(converted[1])
     assert again(converted, workers=1, shards=3) == load_manifest(converted[1])
     assert files_of(converted[1]) == before
@@ -44,8 +44,8 @@ def test_ensure_uses_a_whole_conversion(converted, tmp_path):
     assert made["count"] == 3 and len(read_back(tmp_path / "new" / "folder")) == 3
 
 
-def test_ensure_goes_along_when_all_is_copied_elsewhere(converted, tmp_path):
-    """The manifest holds no path of this machine."""
+def test_a_conversion_can_be_moved(converted, tmp_path):
+    """The manifest contains no path of this machine."""
     moved = converted[1].rename(tmp_path / "elsewhere")
     assert len(read_back(moved)) == 3 and str(tmp_path) not in (moved / "manifest.json").read_text()
 
@@ -54,12 +54,12 @@ def change_annotations(image_dir, path, output):
     path.write_text(path.read_text() + " ")
 
 
-def change_picture(image_dir, path, output):
+def change_image(image_dir, path, output):
     draw(image_dir / "2.png", seed=77)
     os.utime(image_dir / "2.png", ns=(1, 1))
 
 
-def remove_picture(image_dir, path, output):
+def remove_image(image_dir, path, output):
     (image_dir / "2.png").unlink()
 
 
@@ -84,20 +84,20 @@ def older_schema(image_dir, path, output):
     file.write_text(json.dumps({**json.loads(file.read_text()), "schema": 0}))
 
 
-@pytest.mark.parametrize("change", [change_annotations, change_picture, remove_picture, cut_shard, remove_index,
+@pytest.mark.parametrize("change", [change_annotations, change_image, remove_image, cut_shard, remove_index,
                                     cut_manifest, empty_manifest, older_schema])
-def test_ensure_converts_anew_what_is_stale_or_broken(converted, change, caplog):
+def test_ensure_repeats_stale_and_broken_conversions(converted, change, caplog):
     paths, output = converted
     change(*paths, output)
     with caplog.at_level(logging.WARNING):
         manifest = again(converted)
     assert any("converting again" in line for line in caplog.messages)
-    assert manifest["count"] == len(read_back(output)) == (2 if change is remove_picture else 3)
+    assert manifest["count"] == len(read_back(output)) == (2 if change is remove_image else 3)
     assert sorted(path.name for path in output.iterdir()) == ["manifest.json", manifest["files"][0].split("/")[0]]
     assert again(converted) == manifest
 
 
-def test_ensure_converts_anew_for_other_options(converted):
+def test_ensure_converts_again_for_other_options(converted):
     first = again(converted)
     assert again(converted, keep_empty=True)["options"]["keep_empty"]
     with_classes = again(converted, classes=["background", "dog", "cat"])
@@ -105,7 +105,7 @@ def test_ensure_converts_anew_for_other_options(converted):
     assert again(converted, classes=["background", "dog", "cat"]) == with_classes
 
 
-def test_ensure_notices_a_picture_that_was_missing(converted):
+def test_ensure_notices_an_image_that_was_missing(converted):
     image_dir, _ = converted[0]
     data = (image_dir / "2.png").read_bytes()
     (image_dir / "2.png").unlink()
@@ -114,7 +114,7 @@ def test_ensure_notices_a_picture_that_was_missing(converted):
     assert again(converted)["count"] == 3
 
 
-def test_ensure_does_without_the_source(converted, message, caplog):
+def test_ensure_works_without_the_source(converted, message, caplog):
     (image_dir, path), output = converted
     image_dir.rename(image_dir.with_name("gone"))
     with caplog.at_level(logging.WARNING):
@@ -129,11 +129,11 @@ def test_ensure_does_without_the_source(converted, message, caplog):
     assert "no such folder" in message(again, converted)
 
 
-def test_load_manifest_of_what_is_no_conversion(tmp_path, message):
+def test_load_manifest_without_a_conversion(tmp_path, message):
     assert message(load_manifest, tmp_path) == f"{tmp_path}: no complete conversion: no {tmp_path / 'manifest.json'}"
 
 
-def test_other_files_in_the_folder_are_left_alone(converted):
+def test_other_files_in_the_folder_are_kept(converted):
     _, output = converted
     (output / "rows-of mine").mkdir()
     (output / "notes.txt").write_text("mine")
@@ -191,7 +191,7 @@ convert(*sys.argv[1:5], workers=2, progress=lambda done, total: os.kill(os.getpi
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_conversion_leaves_the_old_one(converted, repo_dir, number):
-    """The signal comes when the rows are written, and the shards not finished."""
+    """The signal arrives after the rows are written, before the shards are finished."""
     (image_dir, path), output = converted
     before = files_of(output)
     run = subprocess.run([sys.executable, "-c", CRASH, "coco", image_dir, path, output, str(int(number))], cwd=repo_dir,
@@ -207,7 +207,7 @@ def test_a_killed_conversion_leaves_the_old_one(converted, repo_dir, number):
     assert sorted(entry.name for entry in output.iterdir()) == ["manifest.json", manifest["files"][0].split("/")[0]]
 
 
-def test_a_killed_first_conversion_is_none(tmp_path, repo_dir):
+def test_a_killed_first_conversion_does_not_load(tmp_path, repo_dir):
     paths = coco_set(tmp_path, [annotation(1, 1, [1, 1, 5, 5])])
     run = subprocess.run([sys.executable, "-c", CRASH, "coco", *map(str, paths), tmp_path / "o", "9"], cwd=repo_dir,
                          timeout=300, check=False)
@@ -230,7 +230,7 @@ print(ensure(*sys.argv[1:5], progress=False)["files"])
 """
 
 
-def test_of_processes_at_once_one_converts(tmp_path, repo_dir):
+def test_only_one_of_several_processes_converts(tmp_path, repo_dir):
     paths = coco_set(tmp_path, [annotation(k, 1 + k % 9, [1, 1, 5, 5]) for k in range(60)], images=9)
     command = [sys.executable, "-c", SLOW, "coco", *map(str, paths), str(tmp_path / "o")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -253,10 +253,10 @@ def test_a_held_conversion_stays(converted, tmp_path, monkeypatch, caplog):
     holds.pop(0).close()
     quietly("coco", paths, output)
     assert not shard.exists() and second.is_file()
-    holds.clear()       # as a process ends, or collects its data
+    holds.clear()       # as at the end of a process
     quietly("coco", paths, output)
     assert not second.exists() and len(list(output.iterdir())) == 2
-    for way in ("errno", "mount"):      # a file system without locks, and one whose locks other machines do not see
+    for way in ("errno", "mount"):      # a file system without locks; locks that other machines do not see
         rows = output / load_manifest(output)["files"][0]
         with monkeypatch.context() as patch:
             if way == "errno":

@@ -1,4 +1,4 @@
-"""MindSpore's checkpoints as they are read without it: what MindSpore reads, it reads too, and nothing else."""
+"""Reading MindSpore's checkpoints without MindSpore, compared with ms.load_checkpoint."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ NAMES = '["background", "chat", "犬"]'
 
 
 @pytest.mark.parametrize("crc", [False, True])
-def test_all_that_mindspore_reads(tmp_path, crc):
+def test_values_match_load_checkpoint(tmp_path, crc):
     path = tmp_path / "a b.ckpt"
     tensors = [{"name": name, "data": ms.Tensor(value)} for name, value in TENSORS.items()]
     ms.save_checkpoint(tensors, str(path), append_dict={"class_names": NAMES, "epoch": 3}, crc_check=crc)
@@ -25,7 +25,7 @@ def test_all_that_mindspore_reads(tmp_path, crc):
 
 
 def test_a_tensor_in_parts(tmp_path):
-    """As MindSpore writes those of more than 512 MB."""
+    """MindSpore writes tensors of more than 512 MB in parts."""
     def part(values):
         tensor = int_field(1, 2) + int_field(1, 300) + bytes_field(2, b"Float32") + bytes_field(3, values.tobytes())
         return bytes_field(1, bytes_field(1, b"large") + bytes_field(2, tensor))
@@ -37,7 +37,7 @@ def test_a_tensor_in_parts(tmp_path):
     np.testing.assert_array_equal(found["large"], wanted["large"].asnumpy())
 
 
-def test_what_is_no_checkpoint_is_left_to_mindspore(tmp_path):
+def test_other_files_are_left_to_mindspore(tmp_path):
     path = tmp_path / "net.ckpt"
     ms.save_checkpoint([{"name": "w", "data": ms.Tensor(TENSORS["weight"])}], str(path))
     whole = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Jobs: which paths of the configuration lie in what was fetched, what is sent, and the status of a job."""
+"""ModelArts jobs: paths of the configuration in the fetched folders, uploaded files, and exit status."""
 import pytest
 
 from faster_rcnn.src.model_utils import moxing_adapter
@@ -17,7 +17,7 @@ def touch(folder, *names):
 
 @pytest.fixture
 def located(tmp_path):
-    """located(weights, **keys) -> the configuration with paths relative to the two fetched folders where they lie there."""
+    """located(weights, **keys) -> {key: text} that `localize` returns, with paths relative to tmp_path."""
     def build(weights="pre_trained", load=load_config, adapter=localize, **keys):
         config = load(overrides={
             "enable_modelarts": True, "data_url": "s3://b/data", "checkpoint_url": "s3://b/weights", "output_path": "/out",
@@ -42,7 +42,7 @@ def test_relative_paths(located, tmp_path):
 
 
 def test_absolute_paths_below_data_path(located, tmp_path):
-    """Also where a mounted folder is used in place of a copy."""
+    """Paths below data_path move to a mounted folder that replaces the copy."""
     touch(tmp_path / "mounted", "coco/a.json")
     touch(tmp_path / "weights", "model.ckpt")
     found = located(data_url=str(tmp_path / "mounted"), coco_root=str(tmp_path / "data" / "coco"), image_dir="/pictures",
@@ -74,7 +74,7 @@ def test_voc_is_found(located, tmp_path):
     assert located(dataset="voc")["coco_root"] == ""
 
 
-def test_which_weights(located, tmp_path, message):
+def test_choice_of_weights(located, tmp_path, message):
     (tmp_path / "weights").mkdir()
     assert message(located, "ckpt_file") == ("ckpt_file: checkpoint_url s3://b/weights holds no .ckpt file; set --ckpt_file to "
                                              "the name of one file")
@@ -83,19 +83,19 @@ def test_which_weights(located, tmp_path, message):
     assert located(pre_trained="best.ckpt")["pre_trained"] == "/weights/best.ckpt"
 
 
-def test_without_modelarts_nothing_happens(monkeypatch):
+def test_without_modelarts_the_configuration_is_unchanged(monkeypatch):
     monkeypatch.setenv("MA_NUM_GPUS", "no number")
     config = load_config(overrides={"data_url": "s3://no/where", "coco_root": "coco"})
     assert as_job(config, "pre_trained", data=True) is config
 
 
-def test_command_of_a_job_fetches_nothing(monkeypatch):
+def test_commands_of_a_job_fetch_nothing(monkeypatch):
     monkeypatch.setenv(CHILD, "1")
     config = load_config(overrides={"enable_modelarts": True, "data_url": "s3://no/where", "file_name": "/tmp/net"})
     assert as_job(config, "pre_trained", data=True) == config
 
 
-def test_what_is_sent(tmp_path):
+def test_uploaded_files(tmp_path):
     touch(tmp_path, "config.yaml", "checkpoint/a.ckpt", "checkpoint/last.123.partial.ckpt", "loss_0.log", "loss_1.log",
           "loss_11.log", "mindrecord/train/x", "msrun_log/worker_1.log", "earlier/1/mindrecord/x")
     all_of_it = ["checkpoint/a.ckpt", "config.yaml", "earlier/1/mindrecord/x", "loss_0.log", "loss_1.log", "loss_11.log",

@@ -1,4 +1,4 @@
-"""The training step against a loop in numpy, loss scale, averaged weights, and weights out of checkpoints."""
+"""The training step against a loop in numpy; loss scale, averaged weights, and loading of checkpoints."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def linear_inputs(step: int) -> list:
 
 
 def sgd_by_hand(weights, rates, momentum, decay, clip=0.0, ema=0.0, bias_factor=1.0, bias_decay=True):
-    """PyTorch's SGD, float64: (weights, averaged weights, norms before clipping) after a step per rate."""
+    """PyTorch's SGD in float64, one step per rate; return (weights, averaged weights, gradient norms before clipping)."""
     weights = {name: value.astype(np.float64) for name, value in weights.items()}
     velocity, average, norms = {}, {name: value.copy() for name, value in weights.items()}, []
     for step, rate in enumerate(rates):
@@ -78,12 +78,12 @@ def test_losses_are_those_of_the_network():
     assert not result.stop
 
 
-def test_a_wish_to_stop_comes_back():
+def test_stop_is_returned():
     step = TrainStep(ToyDetector(), LOSS_NAMES, momentum=0.9, weight_decay=0.0)
     assert [step(toy_batch(), 0.1, stop=stop).stop for stop in (False, True, False)] == [False, True, False]
 
 
-def test_two_runs_are_equal_to_the_bit():
+def test_runs_are_bitwise_equal():
     runs = []
     for _ in range(2):
         net = ToyDetector()
@@ -100,7 +100,7 @@ def test_losses_fall():
     assert totals[-1] < 0.5 * totals[0]
 
 
-# ---- what is not finite
+# ---- non-finite values
 
 def poisoned(value=np.nan, seed=0) -> tuple:
     image, *rest = toy_batch(seed)
@@ -109,7 +109,7 @@ def poisoned(value=np.nan, seed=0) -> tuple:
     return Tensor(array), *rest
 
 
-def test_not_finite_stops_and_leaves_everything_as_it_was():
+def test_a_non_finite_step_raises_and_changes_nothing():
     net = ToyDetector()
     step = TrainStep(net, LOSS_NAMES, momentum=0.9, weight_decay=0.1, ema_decay=0.5)
     step(toy_batch(), 0.1)
@@ -131,13 +131,13 @@ def test_dynamic_scale_skips_and_counts():
     assert step(toy_batch(), 0.1).applied
     assert not step(poisoned(), 0.1).applied
     assert not step(poisoned(), 0.1).applied
-    with pytest.raises(NotFiniteError):  # the factor is 1: the numbers themselves are at fault
+    with pytest.raises(NotFiniteError):  # at scale 1, the values themselves are at fault
         step(poisoned(), 0.1)
     assert scale.skipped == 3
 
 
-def test_gradient_overflow_alone_is_seen():
-    """The losses are finite, the scaled gradients are not."""
+def test_gradient_overflow_is_detected_with_finite_losses():
+    """The losses are finite, but the scaled gradients are not."""
     scale = LossScale(2.0 ** 20, dynamic=True)
     step = TrainStep(LinearNet(), LOSS_NAMES, momentum=0.9, weight_decay=0.0, loss_scale=scale)
     big = [Tensor(np.full(shape, 1e33, np.float32)) for shape in ((2, 3), (3,), (3,))]
@@ -157,13 +157,13 @@ def test_dynamic_scale_grows_after_its_window(monkeypatch):
     assert factors == [4, 4, 8, 8, 4, 4, 4, 8, 8, 8, 16, 16, 16, 16]
 
 
-def test_dynamic_scale_begins_high_unless_told():
+def test_initial_dynamic_scale():
     assert (LossScale(1.0, True).value, LossScale(256.0, True).value, LossScale(1.0).value) == (65536.0, 256.0, 1.0)
 
 
 # ---- averaged weights, precision, inference
 
-def test_averaged_weights_are_lent():
+def test_averaged_weights_are_swapped_in_and_out():
     net = ToyDetector()
     step = TrainStep(net, LOSS_NAMES, momentum=0.9, weight_decay=0.0, ema_decay=0.9)
     predict = InferenceNet(net)
@@ -178,7 +178,7 @@ def test_averaged_weights_are_lent():
     assert not np.array_equal(raw_scores, lent_scores)
     assert all(np.array_equal(raw[name], value) for name, value in values(net).items())
     assert np.array_equal(predict(image, info)[1].asnumpy(), raw_scores)
-    # Training goes on from the raw weights, as if nothing had been lent.
+    # Training continues from the raw weights.
     other = TrainStep(ToyDetector(), LOSS_NAMES, momentum=0.9, weight_decay=0.0, ema_decay=0.9)
     for i in range(3):
         other(toy_batch(i), 0.1)
@@ -209,8 +209,8 @@ def test_o2_rounds_matrix_products_and_keeps_float32_around_them():
         def construct(self, x, y):
             return ops.matmul(x, y), x + y
 
-    net = mixed_precision(Products(), "O2", "GPU")  # the casts do not ask for the device
-    x = np.array([[2049.0]], np.float32)            # float16 has 2048 and 2050
+    net = mixed_precision(Products(), "O2", "GPU")  # the casts do not depend on the device
+    x = np.array([[2049.0]], np.float32)            # not in float16, which has 2048 and 2050
     product, total = ms.jit(net)(Tensor(x), Tensor(x))
     assert float(product.asnumpy().item()) in (2048.0 ** 2, 2050.0 ** 2, np.inf)
     assert total.asnumpy().item() == 4098.0
@@ -221,7 +221,7 @@ def test_o2_rounds_matrix_products_and_keeps_float32_around_them():
 
 @pytest.fixture
 def saved(tmp_path):
-    """saved(net, name, **extra) -> path, in a folder with a space in its name."""
+    """saved(net, name, **extra) -> path of a checkpoint, in a folder with a space in its name."""
     folder = tmp_path / "with space"
     folder.mkdir()
 
@@ -294,7 +294,7 @@ def test_pretrained_backbone(saved):
         assert np.array_equal(value, before[name] if name in missing else values(source)[name])
 
 
-def test_pretrained_detector_with_other_classes_says_so(saved, caplog):
+def test_pretrained_detector_with_other_classes_is_reported(saved, caplog):
     source, net = shifted(classes=81), ToyDetector(classes=4)
     caplog.set_level("INFO")
     path = saved(source, extra=np.zeros(2, np.float32))

@@ -1,9 +1,9 @@
-"""The whole network, stage by stage, against detectron2, torchvision and mmdet, as a user gets it: by convert_checkpoint.
+"""The whole network, stage by stage, against detectron2, torchvision and mmdet, with weights from convert_checkpoint.
 
-Every fixture in $PARITY_DIR is taken, whatever its sizes and classes. Tolerances are those that the fixtures recommend for each
-model (tolerances.json), ten times the noise between float32 and float64; ours was measured at a tenth to a third of them. With
-`fast` the CPU's Winograd convolutions are forced on all widths: they round up to twice as much. Inference of such a network is
-compiled; all else runs operator by operator. The gradients' tolerances are ours: see test_losses_and_gradients_parity.
+Every fixture in $PARITY_DIR is used, whatever its sizes and classes. The fixtures recommend the tolerances (tolerances.json): ten
+times the noise between float32 and float64. Our errors were measured at a tenth to a third of them. With `fast`, the CPU's Winograd
+convolutions run on all widths and round up to twice as much. Only inference of such a network is compiled; the rest runs operator
+by operator. The tolerances of gradients are ours, see test_losses_and_gradients_parity.
 """
 import tempfile
 from functools import cache
@@ -23,13 +23,13 @@ FAST = [folder for folder in FOLDERS if folder.name.startswith("torchvision")]
 CASES = [*((folder, False) for folder in FOLDERS), *((folder, True) for folder in FAST[:1])]
 STAGES = ("c/res2", "c/res3", "c/res4", "c/res5", *(f"{stage}{level}" for stage in ("fpn/", "rpn/logits_", "rpn/deltas_")
                                                     for level in LEVELS), "fix/box_feat", "fix/cls_logits", "fix/deltas")
-# What is computed of given RoIs, and its number of dimensions for one of them.
+# Outputs of the heads on given RoIs, and their number of dimensions for one RoI.
 HEADS = {"fix/box_feat": 3, "fix/cls_logits": 1, "fix/deltas": 1, "fix/mask_feat": 3, "fix/mask_logits": 2}
-# Relative errors of the norms of gradients, the worst and the median; the fixtures' own where these are stricter. Measured: 6e-5 (a
-# bias whose gradient is a small difference of sums) and 2.5e-6; with the rounding of 101 layers raised by half 6e-5 and 3.4e-6.
+# Limits for the largest and the median relative error of gradient norms, unless those of the fixtures are stricter. Measured: 6e-5
+# (a bias whose gradient is a small difference of sums) and 2.5e-6; if 101 layers round half as much again, 6e-5 and 3.4e-6.
 NORM, MEDIAN_NORM = 5e-4, 2e-5
-MOVED = 1e-3      # of all activations: those within rounding of a border. Measured: 4e-5
-STEPS = {"c/res2": 4, "c/res3": 2, "c/res4": 2, "fpn/p2": 4, "fpn/p3": 2}     # every so many pixels are stored
+MOVED = 1e-3      # limit for the share of activations within rounding of a border. Measured: 4e-5
+STEPS = {"c/res2": 4, "c/res3": 2, "c/res4": 2, "fpn/p2": 4, "fpn/p3": 2}     # stride of the stored pixels
 
 
 def label(case):
@@ -37,7 +37,7 @@ def label(case):
 
 
 class Stages(nn.Cell):
-    """Everything that inference computes, and the heads on given RoIs (N, R, 4), of masks with these classes (N, R)."""
+    """All stages of inference, and the heads on given RoIs (N, R, 4); mask logits are those of the labels (N, R)."""
 
     def __init__(self, net, masks):
         super().__init__(auto_prefix=False)
@@ -57,19 +57,19 @@ class Stages(nn.Cell):
 
 
 def compute_answers(folder, fast) -> tuple:
-    """What stages_of returns; `eager` decides whether the network is compiled."""
+    """Build the network and return what stages_of returns. `eager` of `isolated` decides whether it is compiled."""
     with tempfile.TemporaryDirectory() as work:
         model = ParityModel(folder, work)
-        fewer = {"test_max_per_img": 150} if model.framework == "mslab" else {}     # of as many boxes the masks are computed
+        fewer = {"test_max_per_img": 150} if model.framework == "mslab" else {}     # fewer masks to compute
         return stages_of(model, ms.jit(Stages(model.network(fast, **fewer), model.masks)))
 
 
 def stages_of(model, network) -> tuple:
-    """({stage: array}, [boxes, scores, labels, valid, masks] of all images); network: Stages, as it is or compiled."""
+    """Run `network`, a Stages, compiled or not. Return ({stage: array}, [boxes, scores, labels, valid, masks]) of all images."""
     rois = model.arrays["fix/rois"]
     labels = model.mask_labels() if model.masks else np.zeros(len(rois))
-    pictures = [rois[:, 0] == i for i in range(model.count)]
-    (boxes, valid), (own, _) = (rows_of_pictures([x[mine] for mine in pictures]) for x in (rois[:, 1:], labels))
+    images = [rois[:, 0] == i for i in range(model.count)]
+    (boxes, valid), (own, _) = (rows_of_pictures([x[mine] for mine in images]) for x in (rois[:, 1:], labels))
     inputs = model.arrays["input/images"], model.image_info, boxes, own.astype(np.int32)
     *levels, head, of_masks, outputs = network(*map(Tensor, inputs))
     names = ([f"c/res{i}" for i in (2, 3, 4, 5)], *([f"{kind}{level}" for level in LEVELS]
@@ -87,12 +87,12 @@ def answers_of(folder, fast) -> tuple:
 
 @pytest.fixture(scope="module", params=CASES, ids=label)
 def case(request, tmp_path_factory):
-    """(model, arrays that our network computes, its detections)."""
+    """(model, {stage: array} of our network, its detections)."""
     return ParityModel(request.param[0], tmp_path_factory.mktemp("converted")), *answers_of(*request.param)
 
 
 def check_stage(model, name, array):
-    """Stored pixels, and sums over the whole array."""
+    """Compare the stored pixels, and sums over the whole array."""
     expected, step = model.arrays[name], STEPS.get(name, 1)
     tolerance = model.tolerances["stages"][name.split("_p")[0]]["atol"]
     if f"{name}_checksum" in model.arrays:
@@ -121,7 +121,7 @@ def test_stages_parity(case):
 
 
 def unmatched(got, expected, box_px, score):
-    """Detections of one picture, (boxes, scores, labels) each, without a partner; counted from both sides."""
+    """Count unmatched detections of one image on both sides; got and expected: (boxes, scores, labels)."""
     near = np.abs(got[0][:, None] - expected[0]).max(-1) < box_px
     near &= np.abs(got[1][:, None] - expected[1]) < score
     near &= got[2][:, None] == expected[2]
@@ -143,7 +143,7 @@ def test_detections_end_to_end_parity(case):
 
 
 def test_results_parity(case):
-    """COCO results by the configuration that the conversion wrote, masks as RLE of the picture."""
+    """COCO results with the configuration that the conversion wrote; masks are RLE of the image."""
     model, _, outputs = case
     config, module = model.config(), model.module("model_utils.evaluation.detections")
     results = module.to_results(*outputs[:4], model.image_info, model.image_ids, module.config_categories(config), *outputs[4:],
@@ -167,7 +167,7 @@ def test_mask_features_and_logits_parity(case):
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[0] in MASKS], ids=label, indirect=True)
 def test_masks_of_detections_parity(case):
-    """Probabilities of the best detections; pasted, those of all, as the configuration of the conversion says."""
+    """Mask probabilities of the best detections, and pasted masks of all detections, by the converted configuration."""
     model, _, (boxes, _, labels, valid, masks) = case
     arrays, compared, many = model.arrays, 0, 0
     paste = model.module("model").mask_encoder(model.config())
@@ -186,16 +186,16 @@ def test_masks_of_detections_parity(case):
             differing = (coco_mask.decode(pasted[own]) != coco_mask.decode(rows[k]["segmentation"])).sum()
             many += differing > model.tolerances["detections"]["mask_pixels_one_object"]
     assert compared >= len(model.json) - model.count
-    # torchvision cuts corners to whole pixels: one within rounding of one may move.
+    # torchvision truncates corners to whole pixels, so rounding may move a corner by one.
     assert many <= (model.count if model.framework == "torchvision" else 0)
 
 
 def detections_of_stored(model, detector) -> list:
-    """Of each picture (boxes, scores, labels), from the framework's proposals and box head output."""
+    """Return (boxes, scores, labels) per image, from the framework's proposals and box head output."""
     arrays = model.arrays
-    pictures = [arrays[f"proposals/boxes{i}"] for i in range(model.count)]
-    places = np.cumsum([len(boxes) for boxes in pictures])[:-1]
-    proposals, valid = rows_of_pictures(pictures)
+    images = [arrays[f"proposals/boxes{i}"] for i in range(model.count)]
+    places = np.cumsum([len(boxes) for boxes in images])[:-1]
+    proposals, valid = rows_of_pictures(images)
     logits, _ = rows_of_pictures(np.split(model.class_rows(arrays["prop/cls_logits"].T).T, places))
     deltas, _ = rows_of_pictures(np.split(model.box_rows(arrays["prop/deltas"].T).T, places))
     inputs = logits, deltas, proposals, valid, arrays["input/image_sizes"].astype(np.float32)
@@ -205,7 +205,7 @@ def detections_of_stored(model, detector) -> list:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_detector_parity(folder, tmp_path):
-    """Post-processing alone, none without a partner."""
+    """Only post-processing, so every detection must match."""
     model = ParityModel(folder, tmp_path)
     for i, got in enumerate(detections_of_stored(model, model.without_features().detector)):
         assert len(got[0]) == len(model.arrays[f"det/boxes{i}"])
@@ -213,7 +213,7 @@ def test_detector_parity(folder, tmp_path):
 
 
 def gradient_errors(model, grads) -> tuple:
-    """Relative errors of the norms of all gradients, and of those gradients that are stored whole."""
+    """Return relative errors of the norms of all gradients, and of the gradients that are stored as a whole."""
     arrays = model.arrays
     grads = {model.theirs(name): grad.astype(np.float64) for name, grad in grads.items()}
     names = arrays["train/grad_names"]
@@ -232,13 +232,13 @@ def gradient_errors(model, grads) -> tuple:
 
 
 def step_errors(folder, fast) -> tuple:
-    """(share of moved activations, [(losses, errors of the gradients' norms, of the whole ones)]).
+    """Return (share of moved activations, [(losses, errors of gradient norms, errors of whole gradients)]).
 
-    The second, of a Faster R-CNN, has an epsilon of 1e-4 in place of 1e-5 in all batch norms; it needs no other graph.
+    For a Faster R-CNN, a second, wrong entry has an epsilon of 1e-4 instead of 1e-5 in all batch norms. It reuses the graph.
     """
     with tempfile.TemporaryDirectory() as work:
         model = ParityModel(folder, work)
-        # The fixtures of mindspore-lab have no gradients in float64, so nothing is settled.
+        # mindspore-lab's fixtures have no gradients in float64, so the step cannot be settled.
         moved, detector, step = plain_step(model) if model.framework == "mslab" else settled_step(model, fast)
 
     def errors():
@@ -246,12 +246,12 @@ def step_errors(folder, fast) -> tuple:
         return losses, *gradient_errors(model, grads)
 
     right, wrong = errors(), []
-    if model.framework == "mslab":      # its recipe: norms on the statistics of the batch
+    if model.framework == "mslab":      # its recipe normalises with batch statistics
         detector.set_train()
         losses = InjectedLosses(detector, model.masks).set_train()(Tensor(model.arrays["input/images"]),
                                                                    *tensors_of(injected_arrays(model)))
         wrong = [([float(loss) for loss in losses],)]
-    if not (model.masks or fast or model.framework == "mslab"):     # of one model per framework, for the time that it takes
+    if not (model.masks or fast or model.framework == "mslab"):     # one model per framework, to save time
         for param in detector.backbone.get_parameters():
             if param.name.endswith("moving_variance"):
                 ms.ops.assign(param, param + 9e-5)
@@ -264,9 +264,9 @@ def step_errors(folder, fast) -> tuple:
 def test_losses_and_gradients_parity(folder, fast):
     """One training step on the framework's samples: each loss, the norm of each gradient, some whole gradients.
 
-    The norms are those of the framework's step in float64, and every ReLU here takes the side that it has in float64, so that no
-    processor's order of additions decides. The whole gradients are stored from the framework's float32 step, with the sides of
-    the processor that it ran on. Their error is therefore a constant of the fixture, up to a fifth of its tolerance.
+    The norms come from the framework's float64 step. Every ReLU here takes the side that it takes in float64, so that the order
+    of additions on a processor has no effect. The whole gradients come from the framework's float32 step, with the ReLU sides of
+    its processor. Their error is therefore a constant of the fixture, up to a fifth of its tolerance.
     """
     model = ParityModel(folder)
     moved, ((losses, norms, whole), *wrong) = isolated(step_errors, folder, fast, eager=True)
@@ -275,7 +275,7 @@ def test_losses_and_gradients_parity(folder, fast):
     expected = dict(zip(model.arrays["train/loss_names"], model.arrays["train/losses"]))
     np.testing.assert_allclose(losses, [expected[name] for name in names], rtol=1e-5)
     tolerance = model.tolerances["grad_norms"]
-    if model.framework == "mslab":      # float32 against float32: which side a ReLU takes depends on the processor
+    if model.framework == "mslab":      # the fixture is float32, whose ReLU sides depend on the processor
         np.testing.assert_allclose(wrong[0][0], model.arrays["train/losses_batch_statistics"], rtol=1e-5)
         assert norms.max() < 0.05 and np.median(norms) < tolerance["rtol_median"] and np.median(whole) < 0.01 and len(whole) > 10
         return

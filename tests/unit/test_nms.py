@@ -1,4 +1,4 @@
-"""Non-maximum suppression against the greedy loop."""
+"""Non-maximum suppression against a greedy loop."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("eager")
 
 
 def greedy(boxes, valid, threshold, labels=None):
-    """Keep flags; boxes are best first."""
+    """Return the keep flags of boxes that are sorted by score, best first."""
     boxes = boxes.astype(np.float64)
     keep = np.zeros(len(boxes), bool)
     for i in np.flatnonzero(valid):
@@ -28,7 +28,7 @@ def greedy(boxes, valid, threshold, labels=None):
 
 
 def crowd(rng, n, k):
-    """Boxes in clusters."""
+    """Return n images of k boxes in clusters."""
     centre = rng.uniform(0, 300, (n, 8, 2))[:, rng.integers(0, 8, k)] + rng.normal(0, 8, (n, k, 2))
     half = rng.uniform(20, 40, (n, k, 2)) / 2
     return np.concatenate([centre - half, centre + half], -1).astype(np.float32)
@@ -39,8 +39,8 @@ def test_nms_matches_greedy_loop(threshold):
     rng = np.random.default_rng(0)
     boxes, valid = crowd(rng, 3, 120), rng.uniform(size=(3, 120)) < 0.8
     valid[2] = False                                                               # all padding
-    boxes[1, 50:60] = 0                                                            # empty boxes suppress nothing
-    boxes[0, ~valid[0]] = np.nan                                                   # and padding may hold anything
+    boxes[1, 50:60] = 0                                                            # empty boxes, which suppress nothing
+    boxes[0, ~valid[0]] = np.nan                                                   # padding may hold any value
     got = ms.jit(Nms(threshold))(Tensor(boxes), Tensor(valid)).asnumpy()
     expected = np.stack([greedy(b, v, threshold) for b, v in zip(boxes, valid)])
     np.testing.assert_array_equal(got, expected)
@@ -64,7 +64,7 @@ def test_class_nms_matches_greedy_loop():
 
 
 def test_class_nms_of_boxes_that_are_not_clipped():
-    """Boxes that lie far outside, and padding of any value, meet none of another class."""
+    """Boxes far outside the image and padding of any value suppress no box of another class."""
     rng = np.random.default_rng(3)
     boxes, valid, labels = crowd(rng, 2, 120) * 4 - 700, rng.uniform(size=(2, 120)) < 0.9, rng.integers(0, 5, (2, 120))
     boxes[0, ~valid[0]] = np.inf

@@ -1,4 +1,4 @@
-"""The launchers of several nodes: who is listened to, and who may take an early-ended child of msrun for the scheduler."""
+"""Launchers of several nodes: which connections they trust, and which node watches the scheduler."""
 import os
 import socket
 import threading
@@ -22,7 +22,7 @@ def port():
 
 @pytest.fixture
 def started(port):
-    """started(number, token="a") -> a node of the run."""
+    """started(number, token="a", patience=5) -> a started node of the run."""
     running = []
 
     def start(number, token="a", patience=5):
@@ -44,7 +44,7 @@ def wait(condition) -> None:
 
 
 def stranger(port, *lines) -> bytes:
-    """What the first node answers to these bytes until it closes the connection."""
+    """Send lines to the first node; return its answer until it closes the connection."""
     with socket.create_connection((HOST, port + PORT_OFFSET), timeout=5) as connection:
         answer = connection.recv(100)
         for line in lines:
@@ -58,7 +58,7 @@ def stranger(port, *lines) -> bytes:
     return answer
 
 
-def test_nodes_of_a_run_hear_of_each_other(started):
+def test_nodes_learn_of_failures_of_other_nodes(started):
     first, other, third = started(0), started(1), started(2)
     wait(lambda: len(first.connections) == 2 and other.connections and third.connections)
     other.finish(5)
@@ -78,13 +78,13 @@ def test_strangers_are_ignored_and_reported(started, port, capsys):
         assert answer.startswith(b"nodes ") and answer.count(b"\n") == 1
     wait(lambda: first.reports == 7)
     assert first.failed is None and other.failed is None and len(first.connections) == 1
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 5 and all(line.startswith(f"run.py: port {port + 1}: {HOST} ") and ": ignored" in line for line in told)
-    assert sum("does not know the token of this run (LAUNCH_TOKEN)" in line for line in told) == 1
-    assert told[-1].endswith("further ones are not reported")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5 and all(line.startswith(f"run.py: port {port + 1}: {HOST} ") and ": ignored" in line for line in lines)
+    assert sum("does not know the token of this run (LAUNCH_TOKEN)" in line for line in lines) == 1
+    assert lines[-1].endswith("further ones are not reported")
 
 
-def test_a_stranger_that_says_nothing_does_not_keep_others_out(started, port, monkeypatch):
+def test_silent_strangers_do_not_block_nodes(started, port, monkeypatch):
     monkeypatch.setattr(nodes, "HANDSHAKE_S", 0.3)
     first = started(0)
     silent = [socket.create_connection((HOST, port + PORT_OFFSET)) for _ in range(nodes.MOST_STRANGERS + 3)]
@@ -97,12 +97,12 @@ def test_a_stranger_that_says_nothing_does_not_keep_others_out(started, port, mo
 def test_another_token(started, port, capsys):
     first, other = started(0), started(1, "b")
     wait(lambda: first.reports)
-    told = ""
+    text = ""
     deadline = time.monotonic() + 10
-    while "has a different token" not in told and time.monotonic() < deadline:
-        told += capsys.readouterr().err
+    while "has a different token" not in text and time.monotonic() < deadline:
+        text += capsys.readouterr().err
         time.sleep(0.01)
-    assert f"run.py: {HOST}:{port + 1}: has a different token (LAUNCH_TOKEN): failures of other nodes will not be noticed\n" in told
+    assert f"run.py: {HOST}:{port + 1}: has a different token (LAUNCH_TOKEN): failures of other nodes will not be noticed\n" in text
     assert not other.connections and first.failed is None
 
 
@@ -126,7 +126,7 @@ def test_hello_does_not_raise_in_its_thread(port, monkeypatch):
     with socket.create_server((HOST, port + PORT_OFFSET)) as server:
         node = Nodes(1, HOST, port, 5, token_of("a"))
         node.start()
-        for _ in range(2):      # each ends at another place of the handshake
+        for _ in range(2):      # each connection ends at another step of the handshake
             connection, _ = server.accept()
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             connection.close()
@@ -134,19 +134,19 @@ def test_hello_does_not_raise_in_its_thread(port, monkeypatch):
     assert not raised
 
 
-def test_only_the_address_of_the_cluster_listens(port, monkeypatch, capsys):
+def test_the_server_binds_only_the_address_of_the_cluster(port, monkeypatch, capsys):
     node = Nodes(0, HOST, port, 5, b"")
     node.start()
     assert node.server.getsockname()[0] == HOST
     node.finish(0)
-    place = socket.AF_INET, socket.SOCK_STREAM, 0, "", ("192.0.2.1", port)      # of no interface of this machine
+    place = socket.AF_INET, socket.SOCK_STREAM, 0, "", ("192.0.2.1", port)      # not an address of this machine
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [place])
     Nodes(0, "cluster", port, 5, b"").start()
     assert capsys.readouterr().err == (f"run.py: cluster:{port + 1}: Cannot assign requested address: "
                                        "failures of other nodes will not be noticed\n")
 
 
-def test_the_token_comes_from_the_environment_and_does_not_go_to_the_ranks(monkeypatch):
+def test_the_token_comes_from_the_environment_and_ranks_do_not_get_it(monkeypatch):
     derived = token_of("10.0.0.1", 8118, 16, 8)
     assert derived == token_of("10.0.0.1", 8118, 16, 8) != token_of("10.0.0.2", 8118, 16, 8)
     monkeypatch.setenv("LAUNCH_TOKEN", "secret")
@@ -158,8 +158,8 @@ def test_the_token_comes_from_the_environment_and_does_not_go_to_the_ranks(monke
 # ---- the scheduler
 
 @pytest.mark.parametrize(("number", "found"), [(None, True), (0, True), (1, False), (3, False)])
-def test_only_the_first_node_takes_an_early_ended_child_for_the_scheduler(monkeypatch, number, found):
-    """Elsewhere it is a program that msrun asks about the machine, and its end would end the run."""
+def test_only_the_first_node_treats_an_ended_child_as_the_scheduler(monkeypatch, number, found):
+    """On other nodes, the child is a program that msrun queries the machine with, and its end must not end the run."""
     child = SimpleNamespace(pid=os.getpid(), is_running=lambda: True, status=lambda: psutil.STATUS_ZOMBIE)
     monkeypatch.setattr(supervisor.psutil, "Process", lambda pid: SimpleNamespace(children=lambda: [child]))
     monkeypatch.setattr(supervisor.os, "getsid", lambda pid: pid + 1)

@@ -1,4 +1,4 @@
-"""`from src.FasterRcnn.faster_rcnn_resnet import Faster_Rcnn_Resnet`, as programs of the old zoo have it."""
+"""`from src.FasterRcnn.faster_rcnn_resnet import Faster_Rcnn_Resnet`, as in programs for the old zoo."""
 import pytest
 
 from faster_rcnn.src.FasterRcnn.faster_rcnn import build_network
@@ -24,6 +24,6 @@ def test_it_builds_the_network(run_command, repo_dir, tmp_path, module, backbone
     assert done.stdout == f"FasterRcnn {len(list(build_network(config).get_parameters()))}\n", done.stderr
 
 
-def test_that_of_one_backbone_refuses_others():
+def test_the_module_of_one_backbone_refuses_others():
     with pytest.raises(InputError, match=r"backbone: expected resnet_v1_50, got resnet_v1\.5_50; for other backbones import "):
         Faster_Rcnn_Resnet(narrow_config())

@@ -1,4 +1,4 @@
-"""Pasted masks against detectron2's fixture and against a loop over pixels, and what their encoding says."""
+"""Pasted masks against fixtures and a loop over pixels, and their encoding."""
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ SIZE = 28
 
 
 def paste_by_hand(mask, box, height, width):
-    """Probability at the centre of each pixel, in float64."""
+    """Return the probability at the centre of each pixel, (height, width) float64."""
     padded = np.pad(mask.astype(np.float64), 1)
     out = np.zeros((height, width))
     for y, x in np.ndindex(height, width):
@@ -60,7 +60,7 @@ def test_equals_loop_over_pixels(monkeypatch, strip):
 
 @pytest.mark.parametrize("value, expected", [(1.0, 1), (0.0, 0)])
 def test_full_and_empty_masks(value, expected):
-    """Runs that go on from the bottom of a column at the top of the next are one run."""
+    """A run continues from the bottom of a column to the top of the next column."""
     masks = np.full((2, SIZE, SIZE), value, np.float32)
     whole, part = paste_rle(masks, [(-50, -50, 110, 95), (10, 5, 30, 25)], 45, 60)
     assert (coco_mask.decode(whole) == expected).all()
@@ -68,8 +68,8 @@ def test_full_and_empty_masks(value, expected):
     assert whole["counts"] == coco_mask.encode(np.full((45, 60), expected, np.uint8, order="F"))["counts"].decode()
 
 
-def test_encoding_is_that_of_the_decoded_mask():
-    """Byte by byte: no runs of length 0, which decode to the same mask."""
+def test_encoding_equals_pycocotools():
+    """The bytes are equal: there are no runs of length 0, which would decode to the same mask."""
     rng = np.random.default_rng(1)
     corner = rng.uniform(-20, 50, (50, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(1, 60, (50, 2))], 1)
@@ -92,7 +92,7 @@ def test_pasting_parity(parity_file):
 
 
 def test_truncated_pasting_parity(parity_file):
-    """torchvision's, before its threshold; pixels within rounding of the threshold may fall on either side."""
+    """torchvision's soft masks. Pixels within rounding of the threshold may differ."""
     fixture = np.load(parity_file("op_fixtures.npz"))
     soft = fixture["paste/tv_soft"]
     for threshold in (0.5, 0.2, 0.8):
@@ -103,19 +103,19 @@ def test_truncated_pasting_parity(parity_file):
         assert sure.mean() > 0.99 and got.any()
 
 
-def test_truncated_boxes_beyond_the_picture_have_no_pixel():
+def test_truncated_boxes_outside_the_image_have_no_pixels():
     boxes = [(70, 10, 90, 30), (-30, -30, -10, -10), (5, 5, 5, 20), (np.nan, 0, 9, 9)]
     rles = paste_rle(np.ones((4, SIZE, SIZE)), boxes, 45, 60, rule="truncated")
     assert coco_mask.area(rles).tolist() == [0, 0, 0, 0]
 
 
 def test_rounded_pasting_is_resizing_to_whole_pixels():
-    """mindspore-lab's: OpenCV resizes the mask to the rounded size, it lies at the truncated corner, and its end is cut off."""
+    """mindspore-lab's rule: OpenCV resizes the mask to the rounded size; it starts at the truncated corner and is clipped."""
     rng = np.random.default_rng(1)
     boxes = [(10.3, 5.7, 40.2, 30.1), (0, 0, 60, 45), (41.1, 10.6, 60, 45), (20.2, 13.1, 21.4, 13.8), (3, 22.3, 57, 23.1),
              (20.2, 13.1, 20.6, 20), (60, 5, 60, 20), (5, 45, 20, 45)]
     masks = smooth_masks(rng, len(boxes))
-    masks[0, :14] = 0.5         # just the threshold is outside
+    masks[0, :14] = 0.5         # exactly the threshold is background
     for mask, box, rle in zip(masks, boxes, paste_rle(masks, boxes, 45, 60, rule="rounded")):
         expected = np.zeros((45, 60), np.uint8)
         width, height = (int(box[i + 2] - box[i] + 0.5) for i in (0, 1))
