@@ -58,9 +58,10 @@ std::string Summary::Report() const {
   const double elapsed = Elapsed();
   char text[400];
   std::snprintf(text, sizeof text,
-                "%zu images, %zu not readable, %zu detections, %.1f s: %.2f images/s\n"
+                "%zu image%s, %zu not readable, %zu detection%s, %.1f s: %.2f images/s\n"
                 "latency of network and NMS in ms: 50%% %.2f, 90%% %.2f, 99%% %.2f, most %.2f\n",
-                read(), unreadable_, detections_, elapsed, static_cast<double>(read()) / std::max(elapsed, 1e-9),
+                read(), read() == 1 ? "" : "s", unreadable_, detections_, detections_ == 1 ? "" : "s", elapsed,
+                static_cast<double>(read()) / std::max(elapsed, 1e-9),
                 1e3 * Percentile(sorted, 0.5), 1e3 * Percentile(sorted, 0.9), 1e3 * Percentile(sorted, 0.99),
                 1e3 * sorted.back());
   return not_finite_ == 0 ? text : text + std::to_string(not_finite_) + " boxes or scores were left out: not finite\n";

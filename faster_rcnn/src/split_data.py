@@ -174,7 +174,7 @@ def main(argv=None) -> int:
     for warning in warnings:
         print(printable(warning), file=sys.stderr)
     for side in SIDES:
-        print(f"{data_path / side}: {len(sides[side])} images")
+        print(f"{data_path / side}: {len(sides[side])} image{'' if len(sides[side]) == 1 else 's'}")
     return 0
 
 

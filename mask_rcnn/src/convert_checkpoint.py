@@ -48,7 +48,7 @@ from .model_utils.weights.resnet_names import (
 )
 from .model_utils.weights.writer import check_output, write_weights
 from .model_utils.yaml_text import shown
-from .util import first_of, user_path
+from .util import counted, first_of, user_path
 
 CONVERTED = ("backbone.conv1.gamma", "backbone.layer1.0.conv1.gamma", "conv1.gamma", "layer1.0.conv1.gamma",
              "backbone.conv2d_1a.gamma")
@@ -118,7 +118,7 @@ def report(checkpoint, conversion, backbone: str) -> list:
     belonging = "norms or biases" if backbone == INCEPTION.name else "norms"
     lines = [f"{checkpoint.path}: {checkpoint.container}, {conversion.depth}, {count_of(checkpoint.arrays, 'tensor')}",
              *checkpoint.notes,
-             f"used: {len(conversion.tensors)} tensors ({used} convolutions with their {belonging}) for {backbone}"]
+             f"used: {count_of(conversion.tensors, 'tensor')} ({counted(used, 'convolution')} with {belonging}) for {backbone}"]
     for reason, names in conversion.left_out.items():
         lines.append(f"left out: {count_of(names, 'tensor')} {reason} ({first_of(names)})")
     if checkpoint.extras:

@@ -5,7 +5,13 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["Progress", "first_of", "format_seconds", "user_path"]
+__all__ = ["Progress", "counted", "first_of", "format_seconds", "user_path"]
+
+
+def counted(number: int, noun: str) -> str:
+    """Format a number with its noun: "1 image", "2 images", "2 classes"."""
+    plural = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{plural}"
 
 
 def first_of(names: Iterable[str], most: int = 3) -> str:

@@ -29,7 +29,7 @@ from .model_utils.local_adapter import prepare_environment
 from .model_utils.weights.published import ListAction
 from .model_utils.weights.reader import read_checkpoint
 from .model_utils.weights.writer import check_output, write_weights
-from .util import first_of, user_path
+from .util import counted, first_of, user_path
 
 # Classes of PASCAL VOC, for detectors with 21 classes.
 VOC = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -107,9 +107,9 @@ def check_fit(tensors: dict, config, detector: bool, place: str) -> list:
 
 def report(checkpoint, source: str, tensors: dict, left_out: list, missing: list) -> list:
     """Return one line each on what was used, left out and is missing."""
-    lines = [f"{checkpoint.path}: {checkpoint.container}, {source}, {len(checkpoint.arrays)} tensors",
+    lines = [f"{checkpoint.path}: {checkpoint.container}, {source}, {counted(len(checkpoint.arrays), 'tensor')}",
              *checkpoint.notes,
-             f"used: {len(tensors)} parameters"]
+             f"used: {counted(len(tensors), 'parameter')}"]
     if left_out:
         lines.append(f"left out: {first_of(left_out)}")
     if missing:

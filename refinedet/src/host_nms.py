@@ -1,6 +1,7 @@
 """The last step of inference in numpy, for networks exported without it: the same as Detector of refinedet.py.
 
-Shapes: N images, A anchors, K foreground classes, C candidates, D detections per image. Boxes are (x1, y1, x2, y2).
+Shapes: N images, A anchors, K foreground classes, C candidates, D detections per image. Boxes are
+(x1, y1, x2, y2) in input-image pixels, width = x2 - x1.
 """
 import numpy as np
 
@@ -10,11 +11,12 @@ from .model_utils.inference.merging import suppress
 def detections_of(boxes, scores, *, score_thr: float, iou_thr: float, per_class: int, total: int, max_per_img: int) -> tuple:
     """Return the detections in descending order of score.
 
-    Take the best `per_class` of each class above score_thr, of these the best `total`, apply NMS within each class, and keep the
-    best max_per_img; the rest is padded with 0.
+    Per class, take the best `per_class` scores above score_thr. Of these, take the best `total`, apply NMS within each class, and
+    keep the best max_per_img; the remaining slots are padding.
 
     Args:
-        boxes: (N, A, 4); scores: (N, A, K).
+        boxes: (N, A, 4); scores: (N, A, K), 0 to 1.
+        score_thr: score that a detection must exceed; iou_thr: IoU above which NMS drops the worse box.
 
     Returns:
         boxes (N, D, 4), scores (N, D), labels int32 (N, D) in 1..K, valid bool (N, D).

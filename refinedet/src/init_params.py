@@ -11,6 +11,7 @@ from .model_utils.local_adapter import pynative
 from .model_utils.weights.loading import load_pretrained
 from .model_utils.weights.named import pretrained_file
 from .norm_conv import NormConv2d
+from .util import counted
 
 # Number of images from which scales of new convolutions and statistics of folded norms are computed.
 CALIBRATION_IMAGES = 8
@@ -42,10 +43,11 @@ def set_first_weights(net, config, batches) -> None:
     images, count = ms.ops.concat(images)[:CALIBRATION_IMAGES], min(count, CALIBRATION_IMAGES)
     if fresh:
         standardise(net, fresh, images)
-        log.info("calibrate_init: scaled %d convolutions on %d images", len(fresh), count)
+        log.info("calibrate_init: scaled %s on %s", counted(len(fresh), "convolution"), counted(count, "image"))
     if folded:
         unfold(net.backbone, folded, images)
-        log.info("calibrate_init: computed the statistics of %d folded norms from %d images", len(folded), count)
+        log.info("calibrate_init: computed the statistics of %s from %s", counted(len(folded), "folded norm"),
+                 counted(count, "image"))
 
 
 def find_folded(backbone, missing) -> list:

@@ -89,7 +89,7 @@ def check_config(config):
 
 
 def check_device(config, device, training=False):
-    """(key, what is wrong with it) if the device lacks what the configuration asks for, else None. training: training is run."""
+    """Return (key, fault) if the device lacks what the configuration asks for, else None. training: whether training runs."""
     if training and not config.run_eval:
         return None
     boxes = min(config.test_nms_total, (config.num_classes - 1) * config.test_nms_pre)
@@ -97,7 +97,7 @@ def check_device(config, device, training=False):
 
 
 def _levels(config):
-    """Each source map must have half the side of the map before it, which the transposed convolutions double."""
+    """Check that each source map has half the side of the map before it, which the transposed convolutions double."""
     if config.anchor_strides != STRIDES:
         yield "anchor_strides", f"expected the strides of the four source maps, {list(STRIDES)}, got {list(config.anchor_strides)}"
     for name in ("img_height", "img_width"):
@@ -106,7 +106,7 @@ def _levels(config):
 
 
 def _stages(config):
-    """Each stage of the ResNet must take as many channels as the stage before it returns; a bottleneck needs a quarter of them."""
+    """Check that each stage of the ResNet takes as many channels as the one before it returns, and a multiple of 4."""
     if config.resnet_in_channels[1:] != config.resnet_out_channels[:-1]:
         expected = [config.resnet_in_channels[0], *config.resnet_out_channels[:-1]]
         yield "resnet_in_channels", (f"expected {expected}, the stem's channels and then resnet_out_channels of the stage before, "

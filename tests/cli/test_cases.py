@@ -107,7 +107,7 @@ def evaluate(run_command, model, tmp_path, *flags):
 
 @pytest.mark.parametrize("name, note", [
     ("good", ""), ("bom", ""), ("strings", ""), ("leading_zero", ""),
-    ("neg", "note: 1 detections have a negative width or height, so they match nothing; the first: result 4"),
+    ("neg", "note: 1 detection with a negative width or height, matching nothing; the first: result 4"),
 ])
 def test_results(case_file, run_command, tmp_path, name, note):
     text, metrics = evaluate(run_command, "faster_rcnn", tmp_path, f"--detections={case_file('results') / f'{name}.json'}",
@@ -118,7 +118,7 @@ def test_results(case_file, run_command, tmp_path, name, note):
 def test_many(case_file, run_command, tmp_path):
     files = f"--detections={case_file('many') / 'perfect.json'}", f"--anno_path={case_file('many') / 'a.json'}"
     text, metrics = evaluate(run_command, "refinedet", tmp_path, *files)
-    assert metrics["bbox"]["AP"] < 0.7 and "note: 1 images have more than 100 objects of a class (image 1: 600 x red)" in text
+    assert metrics["bbox"]["AP"] < 0.7 and "note: 1 image with more than 100 objects of a class (image 1: 600 x red)" in text
     text, metrics = evaluate(run_command, "refinedet", tmp_path, *files, "--max_dets=600")
     assert metrics["bbox"]["AP"] == metrics["bbox"]["AR600"] == pytest.approx(1) and "note:" not in text
 
@@ -128,7 +128,7 @@ def test_masks_of_images_whose_size_is_wrong(case_file, run_command, tmp_path, n
     text, metrics = evaluate(run_command, "mask_rcnn", tmp_path, f"--detections={case_file('size_swapped') / 'perfect_masks.json'}",
                              f"--anno_path={case_file(name) / 'a.json'}")
     assert metrics["segm"]["AP"] == metrics["bbox"]["AP"] == pytest.approx(1)
-    assert "note: 2 images of the ground truth have " in text
+    assert "note: 2 images of the ground truth with " in text
 
 
 def test_stale_file_names_in_xml2coco(case_file, run_command, tmp_path):

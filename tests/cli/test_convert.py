@@ -31,7 +31,7 @@ def test_convert_infer_and_back(tmp_path, coco, repo_dir, run_command):
     results = json.loads((folder / "found" / "detections.json").read_text())
     assert results and {result["category_id"] for result in results} <= {0, 1, 2}
     assert all("segmentation" in result for result in results)
-    assert "1 images; detections with a score of 0.05 or more: " in done.stdout
+    assert "1 image; detections with a score of 0.05 or more: " in done.stdout
 
     done = run_command(["python", model / "src" / "convert_checkpoint.py", "--ckpt_file=o.ckpt", "--to=mmdet"], cwd=folder)
     assert done.returncode == 0, done.stderr

@@ -69,7 +69,7 @@ def test_names_of_any_bytes_are_scored(cpp_coco, repo_dir, tmp_path):
     (tmp_path / "results.jsonl").write_bytes("\n".join(lines).encode().replace(b"?", b"\xe9"))
     done = run_python(repo_dir / "refinedet" / "postprocess.py", "--results_path=results.jsonl", "--output_path=scores",
                       f"--coco_root={cpp_coco}", cwd=tmp_path)
-    assert "1 images have no annotations and are not scored; the first: lat\\udce9.jpg\n" in done.stderr
+    assert "1 image without annotations, not scored; the first: lat\\udce9.jpg\n" in done.stderr
 
 
 @pytest.mark.parametrize(("home", "message"), [

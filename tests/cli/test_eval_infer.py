@@ -226,7 +226,7 @@ def test_infer_says_that_onnxruntime_is_missing(call, toy, pictures, tmp_path, o
     ({"input": __file__}, "give exactly one of --checkpoint_path, --mindir_path, --onnx_path"),
     ({"input": __file__, "onnx_path": "a", "mindir_path": "b"}, "not mindir_path and onnx_path"),
     ({"input": __file__, "onnx_path": "absent.onnx"}, "onnx_path: no such file: absent.onnx"),
-    ({"onnx_path": __file__}, "input is needed"),
+    ({"onnx_path": __file__}, "input is required"),
     ({"onnx_path": __file__, "input": "absent.jpg"}, "input: no such file or folder: absent.jpg"),
     ({"onnx_path": __file__, "input": __file__}, "neither an image nor a video"),
     ({"score_thr": 2}, "score_thr"),

@@ -183,7 +183,7 @@ def test_the_ten_lines_find_what_infer_finds(model, files, run_command, repo_dir
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"ckpt_file": ""}, "ckpt_file is needed"),
+    ({"ckpt_file": ""}, "ckpt_file is required"),
     ({"ckpt_file": "absent.ckpt"}, "ckpt_file: no such file or folder: absent.ckpt"),
     ({"ckpt_file": __file__}, "not a MindSpore checkpoint (.ckpt)"),
     ({"num_classes": 3, "coco_classes": "[background, disc, box]"}, "the config's num_classes asks for (3, 64)"),

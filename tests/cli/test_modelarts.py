@@ -79,7 +79,7 @@ def last_line(done, program="job_command.py"):
 
 def test_paths_of_the_downloads(job, sent, tmp_path, bucket):
     done = run(job(f"--checkpoint_url=s3://{bucket[1]}/weights"), 0)
-    assert "data_url: 1 files, " in done.stderr
+    assert "data_url: 1 file, " in done.stderr
     files = sent()
     assert list(files) == ["loss_0.log"]       # the converted data is not a result
     seen = json.loads(files["loss_0.log"])
@@ -191,7 +191,7 @@ def test_training(job, sent):
 
     failed = run(job(*FLAGS, "--base_lr=1e30", script=TOY), 1)
     assert "is not finite" in failed.stderr
-    assert "data_url: 1 files" not in failed.stderr
+    assert "data_url: 1 file" not in failed.stderr
     assert sent()["loss_0.log"].count(b"epoch: 1 step: ") < 3
 
 

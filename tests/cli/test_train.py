@@ -192,7 +192,7 @@ def test_lengths_and_rates_in_steps(command, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "out put" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["lr"] for row in rows] == pytest.approx([0.004, 0.004, 0.0004, 0.00004])
     assert [(row["epoch"], row["batch"]) for row in rows] == [(1, 1), (1, 2), (2, 1), (2, 2)]
-    expected = "learning rate: 0.004 for a batch of 4 (batch_size 2 x 1 devices x accumulate_steps 2, base_lr 0.002 is for 2)"
+    expected = "learning rate: 0.004 for a batch of 4 (batch_size 2 x devices 1 x accumulate_steps 2, base_lr 0.002 is for 2)"
     assert expected in done.stderr
 
 

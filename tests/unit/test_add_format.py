@@ -143,7 +143,7 @@ def test_models_read_it(csv_format, repo_dir, tmp_path, message, model, data, lo
     assert [image["file_name"] for image in content["images"]] == ["a.jpg", "b.jpg"]
     assert [item["bbox"] for item in content["annotations"]] == [[2, 3, 28, 22], [1, 1, 8, 8], [5, 5, 15.5, 15]]
     new = str(tmp_path / "new")
-    assert message(prepare, anno_path="", output_path=new) == "anno_path is needed: give --anno_path"
+    assert message(prepare, anno_path="", output_path=new) == "anno_path is required: give --anno_path"
     error = message(prepare, image_set="val", output_path=new)
     assert error == "image_set: csv has no image sets; only voc, coco_files, labelme, yolo have them"
     path.write_text("a.jpg,1,2,3,4,cat\n")

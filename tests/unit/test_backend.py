@@ -282,4 +282,4 @@ def test_infer_imports_no_mindspore(run_command, repo_dir, with_graph, exported,
     done = run_command(["python", "-c", CODE, repo_dir / "faster_rcnn" / "infer.py", *(f"--{k}={v}" for k, v in flags.items())],
                        cwd=tmp_path, new_process=True, env={"MS_JIT": None})
     assert done.returncode == 0, done.stderr
-    assert "1 images; detections with a score of 0 or more: " in done.stdout
+    assert "1 image; detections with a score of 0 or more: " in done.stdout

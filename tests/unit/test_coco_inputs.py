@@ -85,11 +85,11 @@ def test_bad_ground_truth_is_named(gt, message):
 
 @pytest.mark.parametrize(("size", "ap", "note"), [
     ({"width": 200, "height": 100}, 1, None),
-    ({"width": 100, "height": 200}, 1, "1 images of the ground truth have height and width swapped compared to the masks of "
+    ({"width": 100, "height": 200}, 1, "1 image of the ground truth with height and width swapped compared to the masks of "
                                        "their detections, whose sizes are used; the first: image 1"),
-    ({}, 1, "1 images of the ground truth have no height and width; the sizes of their detections are used"),
+    ({}, 1, "1 image of the ground truth without height and width; the sizes of their detections are used"),
     ({"width": "200", "height": 100.0}, 1, None),
-    ({"width": 300, "height": 100}, 0, "1 detections dropped: their masks differ in size from the image; the first: result 0: "
+    ({"width": 300, "height": 100}, 0, "1 detection dropped: mask and image differ in size; the first: result 0: "
                                        "[100, 200], expected [100, 300]"),
 ])
 def test_size_of_an_image_for_masks(size, ap, note):
@@ -108,7 +108,7 @@ def test_sizes_that_are_not_swapped_stay():
         item["segmentation"] = [[left, 10, left + 50, 10, left + 50, 50, left, 50]]
     wrong = encoded(slice(10, 50), slice(10, 60))
     scores = coco_ap(gt, [found(segmentation={**wrong, "size": [200, 100]})], "segm")
-    assert scores["AP"] == 0 and scores.notes[0].startswith("1 detections dropped: their masks differ in size")
+    assert scores["AP"] == 0 and scores.notes[0].startswith("1 detection dropped: mask and image differ in size")
     gt["images"][0].update(height=None, width=None)      # no detection gives the size either
     assert coco_ap(gt, [], "segm").per_class["cat"]["objects"] == 2
 

@@ -169,7 +169,7 @@ def test_negative_sides_of_results_count_as_in_pycocotools(scorer, box):
     want.accumulate()
     want.summarize()
     np.testing.assert_allclose([scores[name] for name in NAMES], want.stats)
-    assert scores.notes == ["1 detections have a negative width or height, so they match nothing; the first: result 1: bbox "
+    assert scores.notes == ["1 detection with a negative width or height, matching nothing; the first: result 1: bbox "
                             f"{list(map(float, box))}"]
 
 
@@ -208,7 +208,7 @@ def test_objects_without_a_usable_mask_are_left_out_of_mask_scores(scorer, mask,
     scores = coco_ap(gt, [result], "segm", scorer)
     assert scores["AP"] == pytest.approx(1) and scores.per_class["cat"]["objects"] == 1
     assert len(scores.notes) == 1
-    assert re.match(r"1 annotations of the ground truth dropped: no mask; the first: an object of image 1: .*" + expected,
+    assert re.match(r"1 annotation of the ground truth dropped: no mask; the first: an object of image 1: .*" + expected,
                     scores.notes[0])
     assert coco_ap(gt, [result], "bbox", scorer).per_class["cat"]["objects"] == 2
 
@@ -261,7 +261,7 @@ def test_more_objects_than_coco_counts(scorer):
     scores = coco_ap(gt, results, scorer=scorer)
     assert scores["AR100"] == pytest.approx(100 / 150) and scores["AP"] == pytest.approx(67 / 101)
     (note,) = scores.notes
-    assert note.startswith("1 images have more than 100 objects of a class (image 1: 150 x cat)")
+    assert note.startswith("1 image with more than 100 objects of a class (image 1: 150 x cat)")
     more = coco_ap(gt, results, scorer=scorer, max_dets=150)
     assert more["AP"] == more["AR150"] == pytest.approx(1) and not more.notes and "AR100" not in more.figures
     assert "maxDets=150" in more.lines()[0] and "maxDets=100" in scores.lines()[0]

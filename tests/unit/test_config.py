@@ -152,7 +152,7 @@ def test_save_config_names_a_path_that_cannot_be_written(message, tmp_path):
 
 def test_required_keys(message, tmp_path):
     assert message(parse_config, [], required=("checkpoint_path",)) == (
-        "checkpoint_path is needed: give --checkpoint_path=... or set it in the YAML")
+        "checkpoint_path is required: give --checkpoint_path=... or set it in the YAML")
     gone = tmp_path / "gone.ckpt"
     assert message(parse_config, [f"--checkpoint_path={gone}"], required=("checkpoint_path",)) == (
         f"checkpoint_path: no such file or folder: {gone}")
@@ -164,7 +164,7 @@ def test_require_path_looks_at_the_kind(message, tmp_path):
     config = load_config(overrides={"input": str(tmp_path)})
     assert require_path(config, "input", "folder") == tmp_path
     assert message(require_path, config, "input", "file") == f"input: no such file: {tmp_path}"
-    assert message(require_path, config, "pre_trained").startswith("pre_trained is needed")
+    assert message(require_path, config, "pre_trained").startswith("pre_trained is required")
 
 
 # ---- the process

@@ -202,7 +202,7 @@ def test_convert_each_container(container, tmp_path, monkeypatch, capsys):
     assert convert_checkpoint.main([f"--ckpt_file={source}"]) == 0
     assert_converted(tmp_path / "backbone_my resnet.ckpt", arrays, style)
     out, err = capsys.readouterr()
-    assert "used: 15 tensors (3 convolutions with their norms)" in out
+    assert "used: 15 tensors (3 convolutions with norms)" in out
     assert "missing: layer1.0.conv2 ... layer1.0.conv3 (2 convolutions): will be initialised" in out
     assert "missing: layer1.1.conv1 ... layer4.2.conv3 (48 convolutions): will be initialised" in out
     assert "RGB / 255, mean 0.485 0.456 0.406, std 0.229 0.224 0.225" in out

@@ -123,7 +123,7 @@ def test_the_command(container, tmp_path, capsys):
     assert convert_checkpoint.main([f"--ckpt_file={path}", f"--output_file={output}"]) == 0
     out, err = capsys.readouterr()
     assert "Inception-ResNet-v2, 18 tensors" in out
-    assert "used: 12 tensors (3 convolutions with their norms or biases) for inception_resnet_v2" in out
+    assert "used: 12 tensors (3 convolutions with norms or biases) for inception_resnet_v2" in out
     assert "left out: 4 tensors of convolutions with an incomplete norm (repeat.3.branch0." in out
     assert "left out: 1 tensor of the classifier (last_linear.bias)" in out
     assert "missing: conv2d_2b ... repeat.3.branch2.2 (" in out and "missing: repeat.4.branch0 ... conv2d_7b (" in out

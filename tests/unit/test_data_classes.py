@@ -155,7 +155,7 @@ def test_batches_are_drawn_as_trained(tmp_path, module, configuration, outline):
 def test_an_evaluation_set_is_required(tmp_path, message):
     folder = labelme_set(tmp_path / "in", {"a": [shape("dog", BOX, "rectangle")]})
     text = message(find_data, open_config(tmp_path, dataset="labelme", anno_path=str(folder)), 0, 1)
-    assert text == ("val_anno_path is needed for run_eval: give --val_anno_path, or --val_ratio=0.2 to split it off the training "
+    assert text == ("val_anno_path is required for run_eval: give --val_anno_path, or --val_ratio=0.2 to split it off the training "
                     "set")
     nowhere = open_config(tmp_path / "new", dataset="labelme", anno_path=str(tmp_path / "no"))
     text = message(find_data, nowhere, 0, 1)

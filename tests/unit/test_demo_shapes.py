@@ -127,7 +127,7 @@ def test_colour_gives_no_class_away():
 
 def test_command_line_draws(tmp_path, capsys):
     shapes.main([str(tmp_path / "a b"), "--train=1", "--val=1", "--size=64"])
-    assert "1 images" in capsys.readouterr().out
+    assert "1 image," in capsys.readouterr().out
     entry = json.loads((tmp_path / "a b/annotations/instances_val2017.json").read_text())["annotations"][0]
     assert rle.area(entry["segmentation"]) == entry["area"]
     assert Path(tmp_path / "a b/val2017/000001.jpg").stat().st_size > 500

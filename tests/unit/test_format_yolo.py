@@ -63,7 +63,7 @@ def test_classes_are_matched_by_name(tmp_path, message):
     ("cat 0.5 0.5 0.2 0.2", "'cat' is not a number"), ("0.5 0.5 0.5 0.2 0.2", "class 0.5 is not a whole number >= 0"),
     ("-1 0.5 0.5 0.2 0.2", "class -1 is not a whole number >= 0"), ("0 nan 0.5 0.2 0.2", "'nan' is not a number"),
     ("0 20 15 10 5", "20 is not a fraction of the image's side: expected 0 to 1, not pixels"),
-    ("2 0.5 0.5 0.2 0.2", "class 2 has no name: there are 2 names, 0 to 1"),
+    ("2 0.5 0.5 0.2 0.2", "class 2 has no name: the names are those of classes 0 to 1"),
     ("0 0.5 0.5 0 0.2", "box (20, 12, 20, 18) has no area"),
     (yolo_line(1, 2, 3, 10, 9), "the same object as line 1"),
     (yolo_line(1, 2, 3, 10, 9).replace(" 0.", "  .") + "0", "the same object as line 1"),

@@ -95,7 +95,7 @@ def test_devices(conf, tmp_path, monkeypatch, flags, name, devices):
 @pytest.mark.parametrize("flags, expected", [
     (["--device_num=8"], "--device_num: expected [FIRST,END), such as [0,8), got '8'"),
     (["--device_num=[3,3)"], "--device_num: [3,3) is an empty range"),
-    (["--device_num=[0,8)", "--visible_devices=0,1"], "--device_num: [0,8), but only 2 devices are visible"),
+    (["--device_num=[0,8)", "--visible_devices=0,1"], "--device_num: [0,8), but the number of visible devices is 2"),
     (["--visible_devices=0,1,1"], "--visible_devices: 1 is listed twice"),
     (["--visible_devices=0;1"], "--visible_devices: expected numbers such as 0,1,2,3, got '0;1'"),
     (["--device_num=[0,17)"], "device 16: no address from hccn_tool or in {conf} (address_16=...)"),

@@ -139,7 +139,7 @@ def test_a_drawn_video_has_the_frames_of_the_original(tmp_path):
 def test_invalid_inputs_are_reported(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     (tmp_path / "nothing").mkdir()
-    cases = {"": "input is needed", tmp_path / "absent": "no such file or folder",
+    cases = {"": "input is required", tmp_path / "absent": "no such file or folder",
              tmp_path / "nothing": "no images in", tmp_path / "a.mp4": "neither an image nor a video"}
     for path, words in cases.items():
         with pytest.raises(InputError, match=words):

@@ -126,7 +126,7 @@ def test_convert(command, tmp_path):
     call = [*options("coco", paths), f"--output_dir={output}", "--workers=2", f"--classes=@{tmp_path / 'classes.txt'}"]
     run = command("convert", *call, "--keep_empty")
     assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[0].startswith(f"{output}: 3 images, 1 objects, 2 classes, 2 files, ")
+    assert run.stdout.splitlines()[0].startswith(f"{output}: 3 images, 1 object, 2 classes, 2 files, ")
     assert run.stdout.splitlines()[1:] == ["    dropped: 1 x box without area"]
     assert f"    {paths[1]}: annotation 2: box (1, 1, 1, 6) has no area" in run.stderr.splitlines()
     rows = read_back(output)

@@ -138,7 +138,7 @@ def test_check_names_images_and_readings(tmp_path, source, size, support, looks,
     found = diagnose(source, *paths, progress=False)
     (note,) = map(str, found.notes)
     assert note.startswith(f"{paths[0]}/a.jpg: EXIF orientation 6: stored as 60x40, turned 40x60; ") and support in note
-    assert len(found.problems) == problems and "EXIF orientation: 1 images have one" in found.lines()
+    assert len(found.problems) == problems and "EXIF orientation: 1 image" in found.lines()
     assert found.image_sizes.tolist() == [list(used)]
 
 

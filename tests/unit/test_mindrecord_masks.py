@@ -122,7 +122,7 @@ def test_the_commands_take_masks(tmp_path, capsys):
     assert output[-2:] == ["problems: 1", "           1  object without segmentation"]
     assert convert_main([*options, "--masks", f"--output_dir={tmp_path / 'o'}"]) == 0
     output = capsys.readouterr().out
-    assert "1 images, 1 objects, 2 classes, masks, " in output and "dropped: 1 x object without segmentation" in output
+    assert "1 image, 1 object, 2 classes, masks, " in output and "dropped: 1 x object without segmentation" in output
     assert convert_main(["--source=voc", "--masks", *options[1:], f"--output_dir={tmp_path / 'p'}"]) == 2
     assert "coco, coco_files, labelme, yolo have masks" in capsys.readouterr().err
 

@@ -159,10 +159,10 @@ def test_missing_data_is_named(coco, message, tmp_path):
     _, config = coco
     for error, keys in ((f"coco_root: no such folder: {tmp_path / 'no'}", {"coco_root": str(tmp_path / "no")}),
                        ("anno_path: no such file: no.json", {"anno_path": "no.json"}),
-                       ("image_dir is needed: give --coco_root or --image_dir", {"coco_root": ""})):
+                       ("image_dir is required: give --coco_root or --image_dir", {"coco_root": ""})):
         assert message(prepare_data, config(**keys), train=True) == error
     error = message(prepare_data, config(coco_root="", image_dir="a", anno_path="b"), train=False, in_training=True)
-    assert error.startswith("val_image_dir is needed for run_eval")
+    assert error.startswith("val_image_dir is required for run_eval")
 
 
 def test_which_keys_name_which_set():

@@ -54,7 +54,7 @@ def test_torchvision_weights(tmp_path, capsys, net):
     arrays = torchvision()
     path = convert(tmp_path, arrays, "--source=resnet")
     text = capsys.readouterr().out
-    assert "used: 10 parameters (2 convolutions with their norms)" in text
+    assert "used: 10 parameters (2 convolutions with norms)" in text
     assert "left out: 2 of the classifier: fc.weight, fc.bias" in text and "left out: 2 that count batches: " in text
     assert "missing: layer1.0.conv2 ... layer4.2.conv3 (102 convolutions)" in text and "missing: res6, transfer conn" in text
     assert (f"keys to set: backbone: resnet101; {TORCHVISION}\nwrote {path}\n") in text

@@ -124,8 +124,9 @@ def spoil(source, keys, fault) -> dict:
     return keys
 
 
-TEXTS = {"no pictures": "image_dir: no such folder: ", "no annotations": "anno_path: no such f", "not given": "anno_path is needed",
-        "number of classes": "num_classes: 5, but ", "other classes": "", "unreadable": "", "empty": ""}
+TEXTS = {"no pictures": "image_dir: no such folder: ", "no annotations": "anno_path: no such f",
+         "not given": "anno_path is required", "number of classes": "num_classes: 5, but ", "other classes": "", "unreadable": "",
+         "empty": ""}
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -182,9 +183,9 @@ def test_missing_parts_of_voc_root_are_named(tmp_path, message):
     assert message(prepare_data, make_config(tmp_path, **{**keys, "voc_root": "/no"}), train=True) == \
         "voc_root: no such folder: /no"
     reported = message(prepare_data, make_config(tmp_path, **{**keys, "val_image_set": ""}), train=False, in_training=True)
-    assert reported.startswith("val_image_set is needed for run_eval: give --val_image_set, or --val_ratio=0.2")
+    assert reported.startswith("val_image_set is required for run_eval: give --val_image_set, or --val_ratio=0.2")
     reported = message(prepare_data, make_config(tmp_path, dataset="voc"), train=True)
-    assert reported == "image_dir is needed: give --voc_root or --image_dir"
+    assert reported == "image_dir is required: give --voc_root or --image_dir"
     reported = message(prepare_data, make_config(tmp_path, **{**keys, "image_set": "train"}), train=True)
     assert reported.startswith("train: no such list of images")
     (tmp_path / "VOC 2007" / "JPEGImages").rename(tmp_path / "pictures")

@@ -97,7 +97,7 @@ def test_skipped_steps_are_reported_and_leave_the_weights(tmp_path, capsys):
     run = ToyRun(tmp_path, poison=1, log_interval=1, max_steps=3, loss_scale=64.0).run()
     assert [row["skipped_steps"] for row in metrics(tmp_path, "train")] == [0, 1, 1]
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
-    assert [line.endswith(", 1 steps skipped") for line in said] == [False, True, True]
+    assert [line.endswith(", 1 step skipped") for line in said] == [False, True, True]
     assert run.loop.step == 3 and np.isfinite(run.weights()["network.backbone.weight"]).all()
 
 

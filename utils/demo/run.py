@@ -30,6 +30,7 @@ if str(ROOT) not in sys.path:
 from utils.demo import report, shapes  # noqa: E402
 from utils.demo.report import duration  # noqa: E402
 from utils.files import write_text  # noqa: E402
+from utils.mindrecord.errors import counted  # noqa: E402
 
 MIN_AP50 = {"bbox": 0.8, "segm": 0.75}
 MIN_AP50_OF_MODEL = {"refinedet": 0.75}     # overrides MIN_AP50
@@ -158,7 +159,7 @@ class Demo:
         objects = sum(info["objects"].values())
         if not info["drawn"]:
             _say("  already drawn")
-        return f"{train} training images, {val} validation images, {objects} objects"
+        return f"{counted(train, 'training image')}, {counted(val, 'validation image')}, {counted(objects, 'object')}"
 
     def train(self) -> str:
         if self.state["trained"]:
@@ -214,7 +215,7 @@ class Demo:
         _run_program(self.command("infer.py", f"--mindir_path={self.exported('MINDIR')}",
                                   f"--input={self.data / 'val2017'}", f"--output_path={folder}",
                                   f"--score_thr={SCORE_THR}"), folder)
-        return f"{len(_read_json(folder / 'detections.json'))} detections in {self.image_counts[1]} images"
+        return f"{counted(len(_read_json(folder / 'detections.json')), 'detection')} in {counted(self.image_counts[1], 'image')}"
 
     def show(self) -> str:
         values = report.write(self, SCORE_THR)

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as rle
 
+from ..mindrecord.errors import counted
 from . import paint
 from .forms import FORMS
 
@@ -247,7 +248,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parser.parse_args(argv)
     info = draw_dataset(args.output_dir, args.train, args.val, args.size, args.seed)
     for split, count in info["pictures"].items():
-        print(f"{Path(args.output_dir) / split}: {count} images, {info['objects'][split]} objects")
+        print(f"{Path(args.output_dir) / split}: {counted(count, 'image')}, {counted(info['objects'][split], 'object')}")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def chosen_devices(device_num: str, visible_devices: str) -> list[int]:
     if twice is not None:
         raise TableError(f"--visible_devices: {twice} is listed twice")
     if end > len(visible):
-        raise TableError(f"--device_num: {device_num}, but only {len(visible)} devices are visible")
+        raise TableError(f"--device_num: {device_num}, but the number of visible devices is {len(visible)}")
     return visible[first:end]
 
 

@@ -21,7 +21,7 @@ from .conversion import convert, ensure
 from .detection import find_data
 from .doctor import diagnose
 from .drawing import Drawing
-from .errors import DataError
+from .errors import DataError, counted
 from .format import decode_text
 from .formats import all_formats
 from .image_files import EXIF_RULES
@@ -53,13 +53,14 @@ def _convert(args: argparse.Namespace) -> int:
     manifest = (convert if args.force else ensure)(
         args.source, args.image_dir, args.anno_path, args.output_dir, args.classes, args.image_set, args.workers,
         args.keep_empty, args.shards, masks=args.masks, exif_orientation=args.exif_orientation, split=_split(args))
-    print(f"{args.output_dir}: {manifest['count']} images, {manifest['objects']} objects, "
-          f"{len(manifest['categories'])} classes, {'masks, ' if args.masks else ''}{len(manifest['files'])} files, "
+    print(f"{args.output_dir}: {counted(manifest['count'], 'image')}, {counted(manifest['objects'], 'object')}, "
+          f"{counted(len(manifest['categories']), 'class')}, {'masks, ' if args.masks else ''}"
+          f"{counted(len(manifest['files']), 'file')}, "
           f"{time.monotonic() - start:.1f} s")
     for kind, count in manifest["dropped"].items():
         print(f"    dropped: {count} x {kind}")
     if manifest["clipped"]:
-        print(f"    clipped: {manifest['clipped']} boxes")
+        print(f"    clipped: {counted(manifest['clipped'], 'box')}")
     return 0
 
 
@@ -125,9 +126,9 @@ def _check(args: argparse.Namespace, draw: Optional[Path]) -> int:
         write_dataset(args.report, "Data set", found, gallery, facts)
         print(f"written: {args.report}")
     if drawing:
-        print(f"drawn: {drawing.drawn} images in {draw}")
+        print(f"drawn: {counted(drawing.drawn, 'image')} in {draw}")
     if draw and args.config_path:
-        print(f"drawn: {draw_batches(args, draw / 'batches')} augmented images in {draw / 'batches'}")
+        print(f"drawn: {counted(draw_batches(args, draw / 'batches'), 'augmented image')} in {draw / 'batches'}")
     return 1 if found.problems or not found.images else 0
 
 

@@ -213,7 +213,7 @@ def _nothing(request: Request, found: Annotations, problems: list[Problem]) -> D
 def _refuse_full_disk(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise DataError(f"{folder}: {size / 1e6:.0f} MB are needed, but only {free / 1e6:.0f} MB are free")
+        raise DataError(f"{folder}: {size / 1e6:.0f} MB are required, but only {free / 1e6:.0f} MB are free")
 
 
 def _divide(records: list[ImageRecord], rows: list[int], count: int, folder: Path) -> list[_Part]:

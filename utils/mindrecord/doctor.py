@@ -9,7 +9,7 @@ import numpy as np
 
 from ..files import printable
 from .conversion import size_fault
-from .errors import Problem, count_kinds
+from .errors import Problem, count_kinds, counted
 from .fitting import Fitted, fit
 from .image_files import ImageError, check_rule, inspect, read_image
 from .manifest import image_file_sizes
@@ -49,7 +49,7 @@ class Diagnosis:
     def lines(self) -> list[str]:
         """Return the summary as text."""
         text = [f"images: {self.usable} usable of {self.images}, {self.empty} of them without objects",
-                f"objects: {len(self.boxes)}, and {self.crowds} crowd regions"]
+                f"objects: {len(self.boxes)}, and {counted(self.crowds, 'crowd region')}"]
         counts = np.bincount(self.labels, minlength=len(self.categories) + 1)
         for category in sorted(self.categories, key=lambda item: -counts[item["label"]]):
             text.append(f"    {counts[category['label']]:8d}  {printable(category['name'])}")
@@ -62,7 +62,7 @@ class Diagnosis:
             if len(values):
                 text.append(f"    {name:22}" + "".join(f"{value:9.2f}" for value in np.quantile(values, QUANTILES)))
         if self.notes:
-            text.append(f"EXIF orientation: {len(self.notes)} images have one")
+            text.append(f"EXIF orientation: {counted(len(self.notes), 'image')}")
             text += [f"    {count:8d}  {kind}" for kind, count in count_kinds(self.notes).items()]
         text.append(f"problems: {len(self.problems) or 'none'}")
         text += [f"    {count:8d}  {kind}" for kind, count in count_kinds(self.problems).items()]

@@ -93,6 +93,12 @@ def _quoted(name: object) -> str:
     return repr(name if len(name) <= NAME else f"{name[:NAME - 3]}...") if isinstance(name, str) else shown(name)
 
 
+def counted(number: int, noun: str) -> str:
+    """Format a number with its noun: "1 image", "2 images", "2 classes"."""
+    plural = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{plural}"
+
+
 def count_kinds(problems: Iterable[Problem]) -> dict[str, int]:
     """Return {kind: count}, most frequent first."""
     counts: dict[str, int] = {}

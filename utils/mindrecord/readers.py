@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from .errors import DataError, Problem
+from .errors import DataError, Problem, counted
 from .format import Format
 from .formats import all_formats, find_format
 from .formats.coco import read_content
@@ -171,5 +171,5 @@ def refuse_fatal(problems: Iterable[Problem]) -> None:
 def nothing_left(anno_path: AnyPath, problems: Sequence[Problem]) -> DataError:
     """Return the error that no image is usable, with the first reason."""
     reason = f": {problems[0]}" if problems else ""
-    more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    more = f" (and {counted(len(problems) - 1, 'more problem')})" if len(problems) > 1 else ""
     return DataError(f"{anno_path}: no usable image{reason}{more}")

@@ -8,6 +8,7 @@ import yaml
 from ..model_utils.local_adapter import pynative
 from ..model_utils.weights.loading import load_pretrained
 from ..model_utils.weights.named import pretrained_file
+from ..util import counted
 from .resnet import calibrate_norms, zero_init_residuals
 
 # Number of images from which the statistics of norms without pretrained weights are computed.
@@ -27,7 +28,7 @@ def set_first_weights(net, config, batches) -> None:
     missing = load_pretrained(net, pretrained_file(config), config.coco_classes) if config.pre_trained else names
     compare_pools(config)
     if config.zero_init_residual:
-        log.info("zero_init_residual: %d blocks begin as the identity", zero_init_residuals(net.backbone, missing))
+        log.info("zero_init_residual: blocks that start as the identity: %d", zero_init_residuals(net.backbone, missing))
     wanted = {"never": [], "auto": missing, "always": names}[config.calibrate_norm]
     if not any(name.startswith("backbone.") for name in wanted):
         return
@@ -40,7 +41,7 @@ def set_first_weights(net, config, batches) -> None:
     with pynative():
         changed = calibrate_norms(net.backbone, ms.ops.concat(images), wanted)
     if changed:
-        log.info("calibrate_norm: computed the statistics of %d norms from %d images", changed, count)
+        log.info("calibrate_norm: computed the statistics of %s from %s", counted(changed, "norm"), counted(count, "image"))
 
 
 def compare_pools(config) -> None:

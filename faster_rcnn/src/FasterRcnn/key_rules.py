@@ -74,7 +74,7 @@ def check_config(config):
 
 
 def check_device(config, device, training=False):
-    """(key, what is wrong with it) if the device lacks what the configuration asks for, else None. training: training is run."""
+    """Return (key, fault) if the device lacks what the configuration asks for, else None. training: whether training runs."""
     boxes = _nms_of_proposals(config, "rpn_proposal") if training else []
     if not training or config.run_eval:
         boxes += [*_nms_of_proposals(config, "rpn"), ("test_nms_pre", config.test_nms_pre)]
@@ -82,7 +82,7 @@ def check_device(config, device, training=False):
 
 
 def _nms_of_proposals(config, stage):
-    """[(key, boxes)] of each NMS of a stage, rpn_proposal (training) or rpn (inference)."""
+    """Return [(key, boxes)] of each NMS of a stage, rpn_proposal (training) or rpn (inference)."""
     key, levels = f"{stage}_nms_pre", len(config.anchor_strides)
     boxes = [(key, config[key])]
     if config[f"{stage}_nms_across_levels"]:
@@ -98,7 +98,7 @@ def _order(config):
 
 
 def _widths(config):
-    """Each part must take as many channels as the part before it returns."""
+    """Check that each part takes as many channels as the part before it returns."""
     for name, other in (("rpn_in_channels", "fpn_out_channels"), ("roi_align_out_channels", "fpn_out_channels"),
                         ("rcnn_in_channels", "roi_align_out_channels")):
         if config[name] != config[other]:
@@ -117,7 +117,7 @@ def _levels(config):
 
 
 def _input_size(config):
-    """The padded input must be a multiple of the last stage's stride, so that each level is twice the size of the next."""
+    """Check that the padded input is a multiple of the last stage's stride, so that each level is twice the size of the next."""
     stride = config.anchor_strides[3]
     if config.pad_to == "fixed":
         sizes = (("img_height", config.img_height), ("img_width", config.img_width))

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ..util import counted
 from .cloud.fetching import fetch, fetched_root
 from .cloud.object_storage import Storage, open_storage
 from .config import Config, InputError
@@ -190,7 +191,7 @@ def _send(results: Storage | None, launch: Launch, output: Path, status: int) ->
         return status or 1
     finally:
         signal.signal(signal.SIGTERM, ignored)
-    log.info("train_url: %d files of %s", len(names), output)
+    log.info("train_url: %s of %s", counted(len(names), "file"), output)
     return status
 
 

@@ -140,7 +140,7 @@ def save_config(config: Config, path: Path | str, left_out: Sequence[str] = ()) 
 
 def _check_given(config: Config, name: str) -> None:
     if config[name] in ("", ()):
-        raise InputError(f"{name} is needed: give --{name}=... or set it in the YAML")
+        raise InputError(f"{name} is required: give --{name}=... or set it in the YAML")
 
 
 def _existing(path: Path | str, what: str) -> Path:

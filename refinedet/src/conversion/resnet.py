@@ -18,7 +18,7 @@ from ..model_utils.weights.resnet_names import (
 )
 from ..model_utils.weights.writer import write_weights
 from ..norm_conv import EPS
-from ..util import first_of
+from ..util import counted, first_of
 
 WHOLE = "resnet_v1_101"
 TORCHVISION = ("stride_in_1x1: False, stem_pool: padded, to_rgb: True, image_mean: [123.675, 116.28, 103.53], "
@@ -53,15 +53,15 @@ def depth_of(arrays) -> str:
 def report(checkpoint, conversion, depth: str) -> list:
     """Return one line each on what was used, left out and is missing, and on the keys to set."""
     used = len(conversion.tensors)
-    lines = [f"{checkpoint.path}: {checkpoint.container}, {conversion.depth}, {len(checkpoint.arrays)} tensors",
+    lines = [f"{checkpoint.path}: {checkpoint.container}, {conversion.depth}, {counted(len(checkpoint.arrays), 'tensor')}",
              *checkpoint.notes,
-             f"used: {used} parameters ({used // len(PARAMETERS)} convolutions with their norms)"]
+             f"used: {counted(used, 'parameter')} ({counted(used // len(PARAMETERS), 'convolution')} with norms)"]
     lines += [f"left out: {len(names)} {reason}: {first_of(names)}" for reason, names in conversion.left_out.items()]
     if checkpoint.extras:
-        lines.append(f"left out: entries that are not tensors:  {first_of(checkpoint.extras)}")
+        lines.append(f"left out: entries that are not tensors: {first_of(checkpoint.extras)}")
     for cells in conversion.missing:
         stretch = cells[0] if len(cells) == 1 else f"{cells[0]} ... {cells[-1]}"
-        lines.append(f"missing: {stretch} ({len(cells)} convolutions): will be initialised")
+        lines.append(f"missing: {stretch} ({counted(len(cells), 'convolution')}): will be initialised")
     lines.append("missing: res6, transfer connections and heads, which no ImageNet network has: will be initialised")
     blocks = "" if BLOCKS[depth] == BLOCKS[WHOLE] else f"resnet_block: {list(BLOCKS[depth])}; "
     keys = next(text for names, text in KEYS if any(names.match(PREFIX.sub("", name)) for name in checkpoint.arrays))

@@ -146,7 +146,7 @@ def _record(image_id: int, image: Path, label: Path, rows: list[_Row], image_dir
 def _unknown(number: int, names: list[str]) -> tuple[str, str]:
     if number < len(names):
         return no_class(names[number])
-    return unknown_category(str(number)), f"class {number} has no name: there are {len(names)} names, 0 to {len(names) - 1}"
+    return unknown_category(str(number)), f"class {number} has no name: the names are those of classes 0 to {len(names) - 1}"
 
 
 def _scaled(row: _Row, height: int, width: int) -> tuple[list[float], Optional[float], Any]:

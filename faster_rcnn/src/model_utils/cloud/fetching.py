@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
+from ...util import counted
 from ..configuration.schema import InputError
 from ..turns import turn
 from .object_storage import FolderStorage, Storage, open_storage
@@ -76,7 +77,8 @@ def _bring(storage: Storage, address: str, folder: Path, key: str, folder_key: s
     size = storage.size()
     if size is not None and size > shutil.disk_usage(folder).free:
         raise InputError(f"{folder_key}: {folder} has no room for {size / 1e9:.1f} GB from {address}")
-    log.info("%s: %d files%s from %s to %s", key, len(listing), f", {size / 1e6:.1f} MB," if size else "", address, folder)
+    log.info("%s: %s%s from %s to %s", key, counted(len(listing), "file"), f", {size / 1e6:.1f} MB," if size else "",
+             address, folder)
     start = time.monotonic()
     storage.download(folder)
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".zip" and path.is_file()):

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...util import counted
 from ..config import InputError
 from ..files import printable
 from .coco_inputs import Detections, GroundTruth, Results, clean_ground_truth, clean_results, read_results
@@ -140,7 +141,7 @@ def crowded(truth: Mapping[str, Any], max_dets: int) -> list[str]:
         return []
     images = len({image for (image, _), count in counts.items() if count > max_dets})
     name = next(item["name"] for item in truth["categories"] if item["id"] == category_id)
-    return [f"{images} images have more than {max_dets} objects of a class (image {image_id}: {most} x {name}), but AP "
+    return [f"{counted(images, 'image')} with more than {max_dets} objects of a class (image {image_id}: {most} x {name}), but AP "
             f"counts only the {max_dets} best detections per image and class, as COCO does; --max_dets={most} counts more"]
 
 

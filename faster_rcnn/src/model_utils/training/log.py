@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ...model import LOSS_SUMS, epoch_line, loss_line
-from ...util import format_seconds
+from ...util import counted, format_seconds
 from ..config import InputError
 from ..files import write_text, writing
 from .precision import LossScale
@@ -96,7 +96,7 @@ class TrainLog:
             if scale.dynamic or scale.value != 1:
                 more.update(loss_scale=scale.value, skipped_steps=scale.skipped)
             self.record("train", step, {"epoch": epoch, "batch": batch, **losses, **more})
-            skipped = f", {scale.skipped} steps skipped" if scale.skipped else ""
+            skipped = f", {counted(scale.skipped, 'step')} skipped" if scale.skipped else ""
             self.say(f"{line}, lr: {lr:.6f}{self._pace(step, rate)}{skipped}")
         if last:
             self._end_epoch(batch)

@@ -13,7 +13,7 @@ from ...model_utils.files import printable
 from ...model_utils.weights.resnet_names import BLOCKS, DEPTHS, checked, count_blocks
 from ...model_utils.weights.writer import UNUSED, write_weights
 from ...model_utils.yaml_text import shown
-from ...util import first_of
+from ...util import counted, first_of
 from .detector_weights import UNKNOWN, convert_detector, detector_shapes, to_framework
 from .inception_names import KIND, is_inception
 from .torch_writer import write_pickle, write_torch
@@ -175,9 +175,10 @@ def check_fit(tensors: dict, shapes: dict, place) -> None:
 def report(checkpoint, framework: str, detector, missing: list, config) -> list:
     """Return one line each on what was used, left out and is missing, then on the configuration."""
     depth = DEPTHS.get(tuple(config.resnet_block), f"ResNet of {', '.join(map(str, config.resnet_block))} blocks")
-    lines = [f"{checkpoint.path}: {checkpoint.container}, {framework}, {len(checkpoint.arrays)} tensors",
+    classes = counted(config.num_classes - 1, "class")
+    lines = [f"{checkpoint.path}: {checkpoint.container}, {framework}, {count_of(checkpoint.arrays, 'tensor')}",
              *checkpoint.notes,
-             f"used: {len(detector.tensors)} parameters ({depth}, {config.num_classes - 1} classes and the background)"]
+             f"used: {count_of(detector.tensors, 'parameter')} ({depth}, {classes} and the background)"]
     for reason, names in detector.left_out.items():
         lines.append(f"left out: {count_of(names, 'tensor')} {reason} ({first_of(map(shown, names))})")
     if checkpoint.extras:
@@ -199,7 +200,7 @@ def report(checkpoint, framework: str, detector, missing: list, config) -> list:
 
 def count_of(items, noun: str) -> str:
     """Return the number of items with the noun in the right number: "2 tensors", "1 tensor"."""
-    return f"{len(items)} {noun}" + "s" * (len(items) != 1)
+    return counted(len(items), noun)
 
 
 # --- ours -> theirs ---
@@ -222,7 +223,8 @@ def export_detector(checkpoint, config, framework: str, output: Path) -> None:
     background = _background(checkpoint.arrays, tensors, place)
     others = [name for name in checkpoint.arrays if name not in shapes and name not in background]
     named = to_framework({**tensors, **background}, framework)
-    print(f"{place}: {checkpoint.container}, {len(tensors)} parameters, {config.num_classes - 1} classes and the background")
+    classes = counted(config.num_classes - 1, "class")
+    print(f"{place}: {checkpoint.container}, {count_of(tensors, 'parameter')}, {classes} and the background")
     if others:
         print(f"left out: {count_of(others, 'tensor')} that the network does not have ({first_of(map(shown, others))})")
     for line in _differences(config, framework):

@@ -18,6 +18,7 @@ import mindspore.dataset as ds
 import numpy as np
 from mindspore import Tensor
 
+from ...util import counted
 from ..config import Config, InputError
 from .augmentation import Augmenter, random_stream
 from .broken_images import BrokenImageError, BrokenImages, Replacing
@@ -78,8 +79,8 @@ class TrainTransform:
         with self._lock:
             warned, self._warned = self._warned, True
         if not warned:
-            log.warning("%s has %d objects, num_gts is %d: %d of them, different ones in each epoch, are left out; further "
-                        "images like it are not reported", file_name, count, self.num_gts, count - self.num_gts)
+            log.warning("%s has %s, but num_gts is %d: each epoch leaves out a random %d of them; further images like it are not "
+                        "reported", file_name, counted(count, "object"), self.num_gts, count - self.num_gts)
 
 
 def build_train_transform(config: Config) -> TrainTransform:
@@ -124,7 +125,8 @@ def epoch_indices(count: int, seed: int, epoch: int, batch_size: int, rank: int 
     if not 0 <= rank < rank_size:
         raise ValueError(f"rank: expected 0 to {rank_size - 1}, got {rank}")
     if steps == 0:
-        raise InputError(f"the training set has {count} images, but a step takes {batch_size * rank_size}; reduce batch_size")
+        raise InputError(f"the training set has {counted(count, 'image')}, but a step takes {batch_size * rank_size}; "
+                         "reduce batch_size")
     rng = np.random.default_rng([seed, epoch])
     numbers = np.arange(count)
     if repeats is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ...util import first_of
+from ...util import counted, first_of
 from ..config import Config, InputError
 from ..own_utils import own_utils
 from .resampling import read_presence, read_sizes, repeat_factors, resampled_count
@@ -106,7 +106,7 @@ def prepare_data(config: Config, train: bool, in_training: bool = False, masks: 
     if source.split:
         # A separate evaluation may be meant for other images than those that training split.
         (log.warning if not train and not in_training else log.info)(
-            "val_ratio: %g: using %d images of %s for %s", config.val_ratio, info.count, source.anno_path,
+            "val_ratio: %g: using %s of %s for %s", config.val_ratio, counted(info.count, "image"), source.anno_path,
             "training" if train else "validation")
     if config.num_classes and len(info.class_names) != config.num_classes:
         raise InputError(f"num_classes: {config.num_classes}, but {source.anno_path} has {len(info.class_names)} classes including "
@@ -225,7 +225,7 @@ def _require_source(config: Config, source: Source, prefix: str, converted: bool
         missing = "image_set"   # the root determines the folders
     if missing:
         choice = "" if root is None or missing == "image_set" else f"--{key} or "
-        needed = f"{prefix}{missing} is needed{' for run_eval' if prefix else ''}"
+        needed = f"{prefix}{missing} is required{' for run_eval' if prefix else ''}"
         division = ", or --val_ratio=0.2 to split it off the training set" if prefix else ""
         raise InputError(f"{needed}: give {choice}--{prefix}{missing}{division}")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...util import counted
 from ..config import InputError
 from ..own_utils import own_utils
 from .detections import Detections, present
@@ -43,10 +44,11 @@ def settle_sizes(truth: Mapping[str, Any], found: Detections | None) -> list[str
         image["height"], image["width"] = size
     notes = []
     if missing:
-        notes.append(f"{missing} images of the ground truth have no height and width; the sizes of their detections are used")
+        notes.append(f"{counted(missing, 'image')} of the ground truth without height and width; the sizes of their "
+                     "detections are used")
     if swapped:
-        notes.append(f"{len(swapped)} images of the ground truth have height and width swapped compared to the masks of their "
-                     f"detections, whose sizes are used; the first: image {swapped[0]}")
+        notes.append(f"{counted(len(swapped), 'image')} of the ground truth with height and width swapped compared to the masks of "
+                     f"their detections, whose sizes are used; the first: image {swapped[0]}")
     return notes
 
 
@@ -88,7 +90,7 @@ def keep_masks(where: str, truth: dict[str, Any]) -> list[str]:
     if faults and not kept:
         raise InputError(f"{where}: {faults[0]}, so masks cannot be scored; expected a polygon or an RLE")
     truth["annotations"] = kept
-    return [f"{len(faults)} annotations of the ground truth dropped: no mask; the first: {faults[0]}"] if faults else []
+    return [f"{counted(len(faults), 'annotation')} of the ground truth dropped: no mask; the first: {faults[0]}"] if faults else []
 
 
 def _as_text(segmentation: Any) -> Any:
@@ -116,6 +118,6 @@ def match_image_size(found: Detections, known: np.ndarray, images: Mapping[int, 
     bad = np.flatnonzero(~fits & known)
     if len(bad):
         image = images[int(found.image_ids[bad[0]])]
-        notes.append(f"{len(bad)} detections dropped: their masks differ in size from the image; the first: result {bad[0]}: "
+        notes.append(f"{counted(len(bad), 'detection')} dropped: mask and image differ in size; the first: result {bad[0]}: "
                      f"{list(rles[bad[0]].size)}, expected {[image['height'], image['width']]}")
     return fits

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from ...util import Progress
+from ...util import Progress, counted
 from ..config import Config, InputError
 from ..evaluation.detections import config_categories
 from ..evaluation.results_writer import Kept, ResultsWriter
@@ -161,5 +161,6 @@ def summary(done: Done, source: Images | Video, config: Config) -> None:
     missing = f", {done.unreadable} not readable" if done.unreadable else ""
     if isinstance(source, Video) and source.total and done.read < source.total:
         missing = f" of the {source.total} in the header"
-    print(f"{done.read} {kind}{missing}; detections with a score of {config.score_thr:g} or more: {classes}")
+    read = counted(done.read, kind.removesuffix("s"))
+    print(f"{read}{missing}; detections with a score of {config.score_thr:g} or more: {classes}")
     print(f"detections.json{' and drawn/ are' if config.draw else ' is'} in {config.output_path}")

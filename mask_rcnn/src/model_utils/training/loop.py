@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from mindspore import Parameter, Tensor
 
+from ...util import counted
 from ..config import Config
 from ..evaluation.evaluate import Evaluation
 from ..inference.predictors import Outputs, Predictor
@@ -147,7 +148,7 @@ class TrainLoop:
                 self.save_state()
             if self.gave_up and not final:
                 self.save(epoch)
-                self.log.say(f"stopped early: no better AP in {self.waited} evaluations (early_stop_patience)")
+                self.log.say(f"stopped early: no better AP in {counted(self.waited, 'evaluation')} (early_stop_patience)")
         self.log.draw_curves(CURVES_PAUSE)
 
     def check(self) -> None:
@@ -200,7 +201,7 @@ class TrainLoop:
                 self.folder.save_best(self.train_step)
         figures = [f"{'' if item is boxes else item.iou_type + ' '}{name}: {item[name]:.4f}"
                    for item in scores for name in ("AP", "AP50")]
-        self.log.say(f"epoch: {epoch + 1} {', '.join(figures)} on {boxes.images} images in {seconds:.1f} s"
+        self.log.say(f"epoch: {epoch + 1} {', '.join(figures)} on {counted(boxes.images, 'image')} in {seconds:.1f} s"
                      + (", the best so far" if best else f"; best: {self.best_ap:.4f}"))
         self.log.pause()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ...util import counted
 from ..config import InputError
 from ..own_utils import own_utils
 from ..yaml_text import shown
@@ -116,19 +117,19 @@ def clean_results(results: Named, truth: Mapping[str, Any], iou_type: str, notes
     unknown = np.flatnonzero(~np.isin(found.image_ids, list(images)))
     if len(unknown):
         raise InputError(f"{where}: result {unknown[0]}: image_id {found.image_ids[unknown[0]]} is not in the ground truth "
-                         f"({len(images)} images); give the annotations of the images that the detections were made on")
+                         f"({counted(len(images), 'image')}); give the annotations of the images that the detections were made on")
     known = np.isin(found.category_ids, [item["id"] for item in truth["categories"]])
     if not known.all():
         others = found.category_ids[~known]
         some = ", ".join(map(str, np.unique(others)[:5].tolist())) + (" ..." if len(np.unique(others)) > 5 else "")
-        notes.append(f"{len(others)} detections dropped: category_id {some} is not in the ground truth")
+        notes.append(f"{counted(len(others), 'detection')} dropped: category_id {some} is not in the ground truth")
     if iou_type == "segm":
         known &= match_image_size(found, known, images, notes)
     elif found.boxes is not None:
         negative = np.flatnonzero((found.boxes[:, 2:] < 0).any(axis=1) & known)
         if len(negative):
             box = found.boxes[negative[0]].tolist()
-            notes.append(f"{len(negative)} detections have a negative width or height, so they match nothing; the first: "
+            notes.append(f"{counted(len(negative), 'detection')} with a negative width or height, matching nothing; the first: "
                          f"result {negative[0]}: bbox {box}")
     if not known.all():
         found = found.keep(np.flatnonzero(known))

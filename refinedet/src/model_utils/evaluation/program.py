@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...model import program_settings
+from ...util import counted
 from ..config import Config, InputError, require_path
 from ..data.source import find_source, source_format
 from ..files import tell, write_text
@@ -120,9 +121,9 @@ def read_results(path: Path, categories: list[dict], ids: dict[str, int], keep_e
                 unannotated.append(name)
     missing = [name for name in ids if name not in seen]
     if unannotated:
-        tell(f"warning: {path}: {len(unannotated)} images have no annotations and are not scored; the first: {unannotated[0]}")
+        tell(f"warning: {path}: {counted(len(unannotated), 'image')} without annotations, not scored; the first: {unannotated[0]}")
     if missing:
-        tell(f"warning: {path}: has no results for {len(missing)} annotated images, whose objects count as missed; "
+        tell(f"warning: {path}: has no results for {counted(len(missing), 'annotated image')}, whose objects count as missed; "
              f"the first: {missing[0]}")
     if len(missing) == len(ids):
         raise InputError(f"{path}: has results for none of the {len(ids)} annotated images; expected the annotations' file names: "

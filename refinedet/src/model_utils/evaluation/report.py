@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...model import IOU_TYPES, closing_lines
+from ...util import counted
 from ..config import Config, InputError, require_path
 from ..data.source import DataInfo, find_source, source_format
 from ..files import printable, tell, write_text
@@ -119,7 +120,8 @@ def report(scores: list[Scores], others: Mapping[str, VocScores], config: Config
     figures = [printable(line) for line in _lines(scores, others)]
     print("\n".join(figures), flush=True)
     main_figure = others["voc"].figures["mAP"] if "voc" in others else scores[0]["AP"]
-    ending = [f"{scores[0].images} images, {scores[0].detections} detections, {seconds:.1f} s; written to {output}",
+    counts = f"{counted(scores[0].images, 'image')}, {counted(scores[0].detections, 'detection')}"
+    ending = [f"{counts}, {seconds:.1f} s; written to {output}",
               *closing_lines(main_figure)]
     text = "".join(f"{line}\n" for line in [*figures, *ending])
     more = {key: item.to_dict() for key, item in others.items()}

@@ -124,7 +124,7 @@ def open_input(path: Path | str, output_path: Path | str | None = None, upright:
         InputError: the path does not exist, holds no images, or cannot be decoded as an image or a video.
     """
     if not path:
-        raise InputError("input is needed: pass --input=IMAGE, FOLDER or VIDEO")
+        raise InputError("input is required: pass --input=IMAGE, FOLDER or VIDEO")
     path = Path(path)
     if path.is_dir():
         drawn = None if output_path is None else (Path(output_path) / DRAWN).resolve()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ...model import OUTPUTS
+from ...util import counted
 from ..config import Config, InputError
 from .onnx_session import open_session
 
@@ -60,8 +61,8 @@ class Predictor:
             steps = self.steps()
             if len(outputs) in steps:
                 return steps[len(outputs)](*outputs)
-            raise InputError(f"the network has {len(outputs)} outputs, expected {', '.join(OUTPUTS)}: export it with this "
-                             "model's export.py, without --split (whose files are for ascend310_infer)")
+            raise InputError(f"the network has {counted(len(outputs), 'output')}, expected {', '.join(OUTPUTS)}: export it with "
+                             "this model's export.py, without --split (whose files are for ascend310_infer)")
         return outputs
 
 

@@ -65,7 +65,7 @@ def wait_for_all(ranks: int) -> None:
 
 
 def first_then_others(work: Callable[[], T], rank: int, ranks: int, what: str, timeout: float = 0) -> T:
-    """Run work() on rank 0, and then on the other ranks, which find done what needs doing only once.
+    """Run work() on rank 0, then on the other ranks, which reuse what rank 0 has produced.
 
     Fails on all ranks at once if rank 0 fails or takes more than `timeout` seconds (0 = no limit).
     """

@@ -12,7 +12,7 @@ from mindspore import nn
 
 from ... import dataset, network_define
 from ...model import NAME
-from ...util import format_seconds
+from ...util import counted, format_seconds
 from .. import locks
 from ..config import Config, InputError, save_config
 from ..data.loading import TrainBatches
@@ -108,8 +108,8 @@ def build_loop(config: Config) -> TrainLoop:
         open_output(config)
     if rank == 0 and state and state_path and Path(config.output_path, "checkpoint").resolve() == state_path.resolve().parent:
         cut_logs(config.output_path, state.values)
-    log.info("%s: %d images, %d steps of %d per epoch, %d epochs", device, data.count, batches.steps_per_epoch,
-             images_per_step(config, ranks), -(-end // batches.steps_per_epoch))
+    log.info("%s: %s, %s of %d per epoch, %s", device, counted(data.count, "image"), counted(batches.steps_per_epoch, "step"),
+             images_per_step(config, ranks), counted(-(-end // batches.steps_per_epoch), "epoch"))
     loop = TrainLoop(
         train_step, config=config, facts=facts, steps_per_epoch=batches.steps_per_epoch, end=end, batches=batches,
         noise=SamplingNoise(net.noise_shapes(config.batch_size), config, rank),
@@ -205,4 +205,5 @@ def summary(loop: TrainLoop, config: Config, seconds: float) -> str:
     if not config.save_checkpoint or config.perf_steps:
         weights = "no weights written (save_checkpoint is False, or perf_steps is set)"
     early = " (stopped early)" if loop.gave_up and loop.step < loop.end else ""
-    return f"trained {loop.step} steps{early} in {format_seconds(seconds)}{best}; {weights}, losses in {root / 'loss_0.log'}"
+    trained = f"trained {counted(loop.step, 'step')}{early} in {format_seconds(seconds)}"
+    return f"{trained}{best}; {weights}, losses in {root / 'loss_0.log'}"

@@ -42,7 +42,7 @@ def build_rate(config: Config, steps_per_epoch: int, ranks: int) -> Callable[[in
     base = scaled_base_lr(config.base_lr, batch, config.lr_reference_batch) * rate_left(config)
     done = config.pre_trained_epoch_size * steps_per_epoch
     scaled = f", base_lr {config.base_lr:g} is for {config.lr_reference_batch}" if config.lr_reference_batch else ""
-    log.info("learning rate: %g for a batch of %d (batch_size %d x %d devices x accumulate_steps %d%s)", base, batch,
+    log.info("learning rate: %g for a batch of %d (batch_size %d x devices %d x accumulate_steps %d%s)", base, batch,
              config.batch_size, ranks, config.accumulate_steps, scaled)
     total = schedule_steps(config, steps_per_epoch)
     return functools.partial(

@@ -9,7 +9,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
 from ...model import CLASS_LAYERS
-from ...util import first_of
+from ...util import counted, first_of
 from ..config import InputError
 from ..own_utils import CONVERT
 from .checksum import load_checked, require_finite
@@ -114,8 +114,9 @@ def load_pretrained(net: nn.Cell, path: Path | str, classes: Sequence[str] = ())
         log.warning("pre_trained: %s is %s in %s, expected %s: reinitialised", name, found[name].shape, path,
                     wanted[name].shape)
     if other and names:
-        log.warning("pre_trained: %s was trained on %s; these layers start from random weights: %s", path,
-                    first_difference(names, classes) if len(names) == len(classes) else f"{len(names)} classes", ", ".join(other))
+        trained_on = first_difference(names, classes) if len(names) == len(classes) else counted(len(names), "class")
+        log.warning("pre_trained: %s was trained on %s; these layers start from random weights: %s", path, trained_on,
+                    ", ".join(other))
     elif heads and classes and not names:
         log.info("pre_trained: %s does not name its classes; its class layers are assumed to be those of coco_classes", path)
     absent = [name for name in missing if name not in differing and name not in other]
