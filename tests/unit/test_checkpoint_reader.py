@@ -1,4 +1,4 @@
-"""Reading checkpoints: values against literals, the bytes in the container, Python's own unpickler."""
+"""Checkpoints are read exactly: compared with literals, the container's bytes and Python's unpickler."""
 import pickle
 import zipfile
 
@@ -78,7 +78,7 @@ def test_view_of_a_block_in_the_old_container(tmp_path):
 
 
 @both
-def test_parameters_of_every_age(container, tmp_path):
+def test_parameters_of_old_and_new_versions(container, tmp_path):
     parameter = name("torch.nn.parameter", "Parameter")
 
     def tree(block):
@@ -116,7 +116,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("kind", SETTINGS)
 @pytest.mark.parametrize("container", ["zip", "stream"])
-def test_settings_of_a_training_are_read_past(kind, container, tmp_path):
+def test_training_settings_are_skipped(kind, container, tmp_path):
     checkpoint = read_checkpoint(write_numbers(container, tmp_path, lambda block: {
         "model": {"x": tensor(block, 0, (2,), (1,))}, "args": SETTINGS[kind]}))
     assert checkpoint.arrays["x"].tolist() == NUMBERS[:2].tolist() and checkpoint.extras == ("args",)
@@ -143,7 +143,7 @@ def test_averaged_weights_are_offered(tmp_path):
         read_checkpoint(path, "optimizer")
 
 
-def test_averaged_weights_alone_are_taken(tmp_path):
+def test_averaged_weights_are_taken_if_there_are_no_others(tmp_path):
     checkpoint = read_checkpoint(write_numbers("zip", tmp_path, lambda block: {
         "epoch": 3, "model_ema": {"x": tensor(block, 0, (2,), (1,))}}))
     assert list(checkpoint.arrays) == ["x"] and checkpoint.notes == ("weights: model_ema",)
@@ -158,8 +158,8 @@ def test_averaged_weights_alone_are_taken(tmp_path):
     (["model.my_vgg.features.0.w", "model.my_vgg.features.2.w"], ["features.0.w", "features.2.w"]),
     (["student.backbone.a", "teacher.backbone.a"], ["student.backbone.a", "teacher.backbone.a"]),
     (["backbone.features.a", "backbone.features.b"], ["backbone.features.a", "backbone.features.b"]),
-    (["a.w", "b.w", "model.c"], ["a.w", "b.w", "model.c"]),             # a layer of this name
-    (["model.a.w", "model.b.w", "a.w"], ["model.a.w", "model.b.w", "a.w"]),     # two would be one
+    (["a.w", "b.w", "model.c"], ["a.w", "b.w", "model.c"]),             # "model" is also a layer
+    (["model.a.w", "model.b.w", "a.w"], ["model.a.w", "model.b.w", "a.w"]),     # two names would become one
 ])
 def test_prefixes_of_wrapped_networks(names, bare, tmp_path):
     checkpoint = read_checkpoint(write_numbers("zip", tmp_path, lambda block: dict.fromkeys(names, tensor(block, 0, (2,), (1,)))))
@@ -183,7 +183,7 @@ def test_pickle_of_numpy_arrays(protocol, tmp_path):
 
 
 def test_pickle_of_python_2_and_of_numpy_2(tmp_path):
-    """Python 2 wrote bytes as text strings (opcode U), NumPy 2 renamed its modules."""
+    """Python 2 wrote bytes as text strings (opcode U). NumPy 2 renamed its modules."""
     raw = NUMBERS[:2].tobytes()
     for core in ("numpy.core", "numpy._core"):
         dtype = build(call(name("numpy", "dtype"), "f4", 0, 1), (3, "<", None, None, None, -1, -1, 0))
@@ -204,7 +204,7 @@ def test_npz(tmp_path):
     "torchvision_fasterrcnn_resnet50_fpn", "torchvision_maskrcnn_resnet50_fpn",
     "mmdet_faster_rcnn_r50_fpn", "mmdet_mask_rcnn_r50_fpn"])
 def test_parity_zip_files_hold_their_storages_in_order(model, parity_file):
-    """In these files tensor n is contiguous and alone in storage n: its bytes are compared with the zip's own."""
+    """In these files storage n holds exactly tensor n, contiguous, so its bytes equal those of the zip member."""
     path = parity_file(f"{model}/model.pth")
     checkpoint = read_checkpoint(path)
     assert len(checkpoint.arrays) > 290
@@ -230,7 +230,7 @@ def test_parity_old_container_equals_the_new(parity_file):
 
 
 @pytest.mark.parametrize("model", ["detectron2_faster_rcnn_R50_FPN", "detectron2_mask_rcnn_R101_FPN"])
-def test_parity_pickles_equal_pythons_own_reading(model, parity_file):
+def test_parity_pickles_equal_python_unpickling(model, parity_file):
     path = parity_file(f"{model}/model.pkl")
     with open(path, "rb") as file:
         expected = pickle.load(file)["model"]

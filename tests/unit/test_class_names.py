@@ -1,4 +1,4 @@
-"""Classes go by their names: those of two sets in training, and those of a checkpoint."""
+"""Classes are matched by name: between the training and evaluation sets, and with a checkpoint."""
 import json
 import re
 import types
@@ -25,7 +25,7 @@ def values(net) -> dict:
 
 @pytest.fixture
 def trained():
-    """A network whose parameters are not those that a new one has."""
+    """A ToyDetector whose parameters differ from the initial ones."""
     net = ToyDetector()
     for param in net.get_parameters():
         param.set_data(param + 1)
@@ -34,7 +34,7 @@ def trained():
 
 @pytest.fixture(params=["in the file", "yaml beside", "config of the run"])
 def checkpoint(request, tmp_path, trained):
-    """A checkpoint of PETS, which tells their names in one of three places."""
+    """Path of a checkpoint of PETS that stores the class names in one of three places."""
     folder = CheckpointFolder(tmp_path, "toy", keep=1, classes=PETS if request.param == "in the file" else ())
     folder.save_best(types.SimpleNamespace(weights=lambda: {param.name: param for param in trained.get_parameters()}))
     path = tmp_path / "checkpoint" / "best.ckpt"
@@ -45,26 +45,26 @@ def checkpoint(request, tmp_path, trained):
     return path
 
 
-def test_head_of_the_same_classes_is_taken(checkpoint, trained):
+def test_head_of_the_same_classes_is_loaded(checkpoint, trained):
     net = ToyDetector()
     assert load_pretrained(net, checkpoint, PETS) == []
     assert all(np.array_equal(value, values(trained)[name]) for name, value in values(net).items())
 
 
-@pytest.mark.parametrize("classes, told", [
+@pytest.mark.parametrize("classes, expected", [
     (["background", "cat", "dog", "fish"], "label 3 is 'bird' in the checkpoint and 'fish' in coco_classes"),
     (["background", "dog", "cat", "bird"], "label 1 is 'cat' in the checkpoint and 'dog' in coco_classes"),
 ])
-def test_head_of_other_classes_is_initialised_and_told(checkpoint, trained, caplog, classes, told):
+def test_head_of_other_classes_is_reported_and_not_loaded(checkpoint, trained, caplog, classes, expected):
     net = ToyDetector()
     before = values(net)
     assert load_pretrained(net, checkpoint, classes) == HEADS
     for name, value in values(net).items():
         assert np.array_equal(value, before[name] if name in HEADS else values(trained)[name])
-    assert told in caplog.text and ", ".join(HEADS) in caplog.text
+    assert expected in caplog.text and ", ".join(HEADS) in caplog.text
 
 
-def test_head_without_names_is_taken_and_told(tmp_path, trained, caplog):
+def test_head_without_names_is_reported_and_loaded(tmp_path, trained, caplog):
     path = tmp_path / "old.ckpt"
     ms.save_checkpoint(trained, str(path))
     with caplog.at_level("INFO"):
@@ -72,7 +72,7 @@ def test_head_without_names_is_taken_and_told(tmp_path, trained, caplog):
     assert f"{path} does not name its classes" in caplog.text
 
 
-def test_classes_of_a_checkpoint_that_is_run(checkpoint, caplog):
+def test_classes_of_a_checkpoint_for_inference(checkpoint, caplog):
     load_checkpoint_into(ToyDetector(), checkpoint, PETS)
     load_checkpoint_into(ToyDetector(), checkpoint)
     assert not caplog.text
@@ -82,7 +82,7 @@ def test_classes_of_a_checkpoint_that_is_run(checkpoint, caplog):
         load_checkpoint_into(ToyDetector(), checkpoint, ["background", "bird", "cat", "dog"])
 
 
-def test_configuration_without_names_has_those_of_the_checkpoint(checkpoint):
+def test_configuration_without_names_takes_them_from_the_checkpoint(checkpoint):
     unnamed = load_config(overrides={"num_classes": 4, "coco_classes": []})
     assert with_class_names(unnamed, checkpoint).coco_classes == tuple(PETS)
     other = load_config(overrides={"num_classes": 3, "coco_classes": []})
@@ -95,7 +95,7 @@ def test_configuration_without_names_has_those_of_the_checkpoint(checkpoint):
 
 
 def two_sets(tmp_path, source, train, val):
-    """The configuration of a training and an evaluation set; train, val: names of the classes in the order of their ids."""
+    """Return the configuration of a training and an evaluation set. train, val: class names in the order of their ids."""
     overrides = {"dataset": source, "coco_classes": [], "num_classes": len(train) + 1, "output_path": str(tmp_path / "out")}
     for prefix, names in (("", train), ("val_", val)):
         folder = tmp_path / f"{prefix}set"
@@ -112,7 +112,7 @@ def two_sets(tmp_path, source, train, val):
 
 
 def heights_by_label(data) -> dict:
-    """{label: height of its box less 5}: the length of the name that was annotated."""
+    """Return {label: box height - 5}, which is the length of the annotated class name."""
     import mindspore.dataset as ds
 
     rows = ds.MindDataset([str(file) for file in data.files], ["labels", "boxes"], shuffle=False)
@@ -129,32 +129,32 @@ def test_ids_in_another_order_mean_the_same_labels(tmp_path):
     val = prepare_data(named, train=False, in_training=True)
     assert heights_by_label(data) == heights_by_label(val) == {1: 3, 2: 4, 3: 5}
     assert [(item["name"], item["id"]) for item in val.categories] == [("red", 2), ("blue", 3), ("green", 1)]
-    assert prepare_data(named, train=True).files == data.files      # the same conversion
+    assert prepare_data(named, train=True).files == data.files      # not converted again
 
 
-@pytest.mark.parametrize("source, train, val, told", [
+@pytest.mark.parametrize("source, train, val, expected", [
     ("coco", ["red", "blue"], ["red", "green"], "blue is only in .*/set/anno.json and green is only in .*/val_set/anno.json"),
     ("coco", ["red", "blue"], ["red"], "differ: blue is only in .*/set/anno.json;"),
     ("voc", ["red", "blue"], ["red", "blue", "green"], "differ: green is only in .*/val_set/Annotations;"),
     ("other", ["1", "2"], ["1", "3"], "differ: 3 is only in .*/val_set/.*;"),
 ])
-def test_classes_of_one_side_only_are_refused(tmp_path, message, source, train, val, told):
+def test_classes_of_only_one_set_are_refused(tmp_path, message, source, train, val, expected):
     config = two_sets(tmp_path, source, train, val)
     text = message(require_same_classes, config, prepare_data(config, train=True))
     assert text.startswith("coco_classes: the classes to train and to evaluate on differ: ")
-    assert re.search(told, text), text
-    named = name_classes(config, prepare_data(config, train=True))      # as told: the names to take are given
+    assert re.search(expected, text), text
+    named = name_classes(config, prepare_data(config, train=True))      # the way out that the message names
     require_same_classes(named, prepare_data(named, train=True))
 
 
-def test_labels_that_no_evaluation_image_has_are_fine(tmp_path):
+def test_labels_absent_from_the_evaluation_set_are_accepted(tmp_path):
     config = two_sets(tmp_path, "other", ["1", "2"], ["1"])
     data = prepare_data(config, train=True)
     require_same_classes(config, data)
     assert prepare_data(name_classes(config, data), train=False, in_training=True).class_names == ["background", "1", "2"]
 
 
-def test_run_that_an_earlier_version_began_without_names_resumes(tmp_path):
+def test_run_of_an_earlier_version_without_names_resumes(tmp_path):
     before = load_config(overrides={"num_classes": 4, "coco_classes": []})
     now = load_config(overrides={"num_classes": 4, "coco_classes": PETS})
     check_same_run({"config": before.to_dict(), "facts": {}}, now, {}, "state.ckpt")

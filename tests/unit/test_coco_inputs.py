@@ -1,4 +1,4 @@
-"""Ground truth and results to be scored, as files of users have them: other notations and encodings, and faults."""
+"""Ground truth and results as users supply them: other notations, other encodings and faults."""
 import json
 
 import pytest
@@ -9,18 +9,18 @@ from tests.unit.test_coco_scores import SCORERS, SQUARE, encoded, found, ground_
 
 
 def test_bad_public_ground_truth_is_scored(data_dir):
-    # String ids beside numbers, no segmentations: 13 people and a crowd.
-    truth = data_dir / "coco_known_answer" / "gt_ignore_test.json"
+    # 13 people and a crowd; some ids are strings, and there are no segmentations.
+    gt = data_dir / "coco_known_answer" / "gt_ignore_test.json"
     result = {"image_id": 2299, "category_id": 1, "bbox": [70.18, 189.51, 64.2, 112.04], "score": 0.5}
     for scorer in SCORERS:
-        assert coco_ap(truth, [result], scorer=scorer)["AR100"] == pytest.approx(1 / 13)
+        assert coco_ap(gt, [result], scorer=scorer)["AR100"] == pytest.approx(1 / 13)
 
 
-def test_bad_objects_of_the_ground_truth_are_left_out_and_told():
+def test_bad_objects_of_the_ground_truth_are_dropped_and_reported():
     good, sides = (10, 10, 50, 40), ((float("nan"), 1, 2, 3), (30, 30, -20, -20), (1, 1, 0, 5))
-    truth = ground_truth([good, *sides])
-    truth["annotations"].append({"id": 9, "image_id": 1, "category_id": 7})
-    scores = coco_ap(truth, [found()])
+    gt = ground_truth([good, *sides])
+    gt["annotations"].append({"id": 9, "image_id": 1, "category_id": 7})
+    scores = coco_ap(gt, [found()])
     assert scores["AP"] == pytest.approx(1) and scores.per_class["cat"]["objects"] == 1
     assert [note.partition(";")[0] for note in scores.notes] == [
         "1 x box with a non-finite number in the ground truth, dropped",
@@ -33,9 +33,9 @@ def test_bad_objects_of_the_ground_truth_are_left_out_and_told():
     {"image_id": 1.0}, {"category_id": "7"}, {"category_id": 7.0},
 ])
 def test_values_are_read_in_any_notation(change):
-    truth = ground_truth()
-    truth["annotations"][0].update(change)
-    scores = coco_ap(truth, [found()])
+    gt = ground_truth()
+    gt["annotations"][0].update(change)
+    scores = coco_ap(gt, [found()])
     assert scores["AP"] == scores["APm"] == pytest.approx(1) and scores.per_class["cat"]["objects"] == 1
     assert bool(scores.notes) == (change == {"area": "x"})
 
@@ -49,7 +49,7 @@ def test_files_in_other_encodings(tmp_path, encoding):
     assert coco_ap(*paths)["AP"] == pytest.approx(1)
 
 
-def test_unknown_categories_are_told():
+def test_unknown_categories_are_reported():
     scores = coco_ap(ground_truth(), [found(), found(category_id=91), found(category_id=12)])
     assert scores["AP"] == pytest.approx(1) and scores.detections == 1
     assert scores.notes == ["2 detections dropped: category_id 12, 91 is not in the ground truth"]
@@ -70,7 +70,7 @@ def test_bad_results_are_named(result, message):
         coco_ap(ground_truth(), [found(), result])
 
 
-@pytest.mark.parametrize(("truth", "message"), [
+@pytest.mark.parametrize(("gt", "message"), [
     ([], "expected an object with images"),
     ({"images": []}, "has no 'annotations'"),
     (ground_truth(images=[]), "no usable image"),
@@ -78,9 +78,9 @@ def test_bad_results_are_named(result, message):
     (ground_truth(images=[{"name": "a"}]), r"images\[0\]: has no id"),
     (ground_truth(categories=["cat"]), r"categories\[0\]"),
 ])
-def test_bad_ground_truth_is_named(truth, message):
+def test_bad_ground_truth_is_named(gt, message):
     with pytest.raises(InputError, match=message):
-        coco_ap(truth, [])
+        coco_ap(gt, [])
 
 
 @pytest.mark.parametrize(("size", "ap", "note"), [
@@ -93,27 +93,27 @@ def test_bad_ground_truth_is_named(truth, message):
                                        "[100, 200], expected [100, 300]"),
 ])
 def test_size_of_an_image_for_masks(size, ap, note):
-    """What is wrong costs these masks at most, never the scores of the others."""
-    truth = ground_truth(images=[{"id": 1, **size}, {"id": 2, "width": 200, "height": 100}])
-    truth["annotations"][0]["segmentation"] = SQUARE
-    scores = coco_ap(truth, [found(segmentation=encoded(slice(10, 50), slice(10, 60)))], "segm")
+    """A wrong image size drops at most the masks of that image."""
+    gt = ground_truth(images=[{"id": 1, **size}, {"id": 2, "width": 200, "height": 100}])
+    gt["annotations"][0]["segmentation"] = SQUARE
+    scores = coco_ap(gt, [found(segmentation=encoded(slice(10, 50), slice(10, 60)))], "segm")
     assert scores["AP"] == pytest.approx(ap)
     assert [text for text in scores.notes if not text.startswith("no detections")] == ([note] if note else [])
 
 
 def test_sizes_that_are_not_swapped_stay():
-    """An object does not fit into the swapped image: it is the mask that has the wrong size."""
-    truth = ground_truth([(10, 10, 50, 40), (120, 10, 50, 40)])
-    for item, left in zip(truth["annotations"], (10, 120)):
+    """If an object does not fit into the swapped image, the size of the mask is wrong, not that of the image."""
+    gt = ground_truth([(10, 10, 50, 40), (120, 10, 50, 40)])
+    for item, left in zip(gt["annotations"], (10, 120)):
         item["segmentation"] = [[left, 10, left + 50, 10, left + 50, 50, left, 50]]
     wrong = encoded(slice(10, 50), slice(10, 60))
-    scores = coco_ap(truth, [found(segmentation={**wrong, "size": [200, 100]})], "segm")
+    scores = coco_ap(gt, [found(segmentation={**wrong, "size": [200, 100]})], "segm")
     assert scores["AP"] == 0 and scores.notes[0].startswith("1 detection dropped: mask and image differ in size")
-    truth["images"][0].update(height=None, width=None)      # no detection says how large it is
-    assert coco_ap(truth, [], "segm").per_class["cat"]["objects"] == 2
+    gt["images"][0].update(height=None, width=None)      # no detection gives the size either
+    assert coco_ap(gt, [], "segm").per_class["cat"]["objects"] == 2
 
 
-def test_files_that_are_not_there_or_not_json(tmp_path):
+def test_missing_files_and_files_that_are_not_json(tmp_path):
     with pytest.raises(InputError, match=r"gt\.json: no such file \(ground truth\)"):
         coco_ap(tmp_path / "gt.json", [])
     bad = tmp_path / "bad one.json"

@@ -1,4 +1,4 @@
-"""COCO AP of results: the published figures, cases by hand, and both scorers; what a user may get wrong: test_coco_inputs.py."""
+"""COCO AP by both scorers against published figures and cases by hand. test_coco_inputs.py covers faulty inputs."""
 import json
 import re
 
@@ -23,7 +23,7 @@ CATEGORIES = [{"id": 7, "name": "cat", "label": 1}, {"id": 3, "name": "dog", "la
 
 
 def ground_truth(boxes=((10, 10, 50, 40),), **changes) -> dict:
-    """Picture 1 with a cat at each box (x, y, w, h), picture 2 empty."""
+    """Return ground truth with a cat at each box (x, y, w, h) of image 1; image 2 is empty."""
     annotations = [{"id": i, "image_id": 1, "category_id": 7, "bbox": list(box), "area": box[2] * box[3], "iscrowd": 0}
                    for i, box in enumerate(boxes)]
     images = [{"id": i, "width": 200, "height": 100, "file_name": f"{i}.jpg"} for i in (1, 2)]
@@ -76,7 +76,7 @@ def test_a_few_classes_at_a_time_give_the_same(data_dir, monkeypatch, scorer, io
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
-def test_predictions_score_as_the_dicts_that_they_give(iou_type):
+def test_predictions_score_like_the_dicts_they_yield(iou_type):
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 60, (2, 5, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(10, 40, (2, 5, 2))], 2)
@@ -87,15 +87,15 @@ def test_predictions_score_as_the_dicts_that_they_give(iou_type):
         collector.add(boxes[image:image + 1], rng.random((1, 5)), [[1, 2, 1, 2, 1]], np.ones((1, 5), bool),
                       info[:1], [image + 1], np.zeros((1, 5, 1)))
     predictions = collector.detections()
-    truth = ground_truth([(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes[0].tolist()])
-    for item, (x, y, width, height) in zip(truth["annotations"], [item["bbox"] for item in truth["annotations"]]):
+    gt = ground_truth([(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes[0].tolist()])
+    for item, (x, y, width, height) in zip(gt["annotations"], [item["bbox"] for item in gt["annotations"]]):
         item["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
-    got, want = coco_ap(truth, predictions, iou_type), coco_ap(truth, list(predictions), iou_type)
+    got, want = coco_ap(gt, predictions, iou_type), coco_ap(gt, list(predictions), iou_type)
     assert got.to_dict() == want.to_dict() and got.detections == 10 and got["AP"] > 0.1
     np.testing.assert_array_equal(got.precision, want.precision)
 
 
-def test_predictions_with_a_score_that_is_no_number_are_named():
+def test_predictions_with_a_nan_score_are_named():
     collector = Collector(CATEGORIES)
     collector.add([[[1, 1, 5, 5], [2, 2, 9, 9]]], [[0.5, np.nan]], [[1, 1]], [[True, True]],
                   [[100, 200, 1, 1, 100, 200]], [1])
@@ -105,7 +105,7 @@ def test_predictions_with_a_score_that_is_no_number_are_named():
 
 @pytest.mark.parametrize("scorer", SCORERS)
 def test_half_right_by_hand(scorer):
-    # 2 objects; found: one exactly (0.9), one wrong (0.8). Precision 1 up to recall 0.5, so 51 of 101 points.
+    # 2 objects, an exact detection (0.9) and a wrong one (0.8): precision is 1 up to recall 0.5, at 51 of 101 points.
     scores = coco_ap(ground_truth([(10, 10, 50, 40), (100, 10, 50, 40)]), [found(), found((60, 60, 9, 9), score=0.8)],
                      scorer=scorer)
     assert scores["AP"] == scores["AP50"] == scores["APm"] == pytest.approx(51 / 101)
@@ -113,7 +113,7 @@ def test_half_right_by_hand(scorer):
     assert (scores["APs"], scores["APl"], scores["ARl"]) == (-1, -1, -1)
     assert scores.per_class["cat"] == {"AP": pytest.approx(51 / 101), "AP50": pytest.approx(51 / 101), "objects": 2}
     assert scores.per_class["dog"] == {"AP": -1, "AP50": -1, "objects": 0}
-    assert re.match(r"dog +- +- +0$", class_table([scores])[1])      # in the order of category ids, 3 before 7
+    assert re.match(r"dog +- +- +0$", class_table([scores])[1])      # rows follow the category ids, 3 before 7
     curve = scores.precision[0, :, 1]
     assert (curve[:51] == pytest.approx(1)) and not curve[51:].any()
 
@@ -121,9 +121,9 @@ def test_half_right_by_hand(scorer):
 @pytest.mark.parametrize("scorer", SCORERS)
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_no_detections_gives_zeros_and_says_so(scorer, iou_type):
-    truth = ground_truth()
-    truth["annotations"][0]["segmentation"] = [[10, 10, 60, 10, 60, 50, 10, 50]]
-    scores = coco_ap(truth, [], iou_type, scorer)
+    gt = ground_truth()
+    gt["annotations"][0]["segmentation"] = [[10, 10, 60, 10, 60, 50, 10, 50]]
+    scores = coco_ap(gt, [], iou_type, scorer)
     assert {name for name, value in scores.figures.items() if value == 0} == set(NAMES) - {"APs", "APl", "ARs", "ARl"}
     assert scores.detections == 0 and "no detections" in scores.notes[0]
     json.dumps(scores.to_dict(), allow_nan=False)
@@ -137,14 +137,14 @@ def test_no_objects_gives_minus_one(scorer):
 
 @pytest.mark.parametrize("scorer", SCORERS)
 def test_flaws_that_do_not_matter_do_not_change_the_figures(scorer):
-    # Ids of 0 and given twice, no area, no iscrowd, ids as text, an unlisted image, `segmentation: null`.
-    truth = ground_truth([(10, 10, 50, 40), (100, 10, 50, 40)])
-    want = coco_ap(truth, [found()], scorer=scorer)
-    for item in truth["annotations"]:
+    # Id 0 twice, no area, no iscrowd, image ids as text, an unlisted image, `segmentation: null`.
+    gt = ground_truth([(10, 10, 50, 40), (100, 10, 50, 40)])
+    want = coco_ap(gt, [found()], scorer=scorer)
+    for item in gt["annotations"]:
         item.update(id=0, image_id="1", segmentation=None)
         del item["area"], item["iscrowd"]
-    truth["annotations"].append({**truth["annotations"][0], "image_id": 99})
-    got = coco_ap(truth, [found(image_id="1")], scorer=scorer)
+    gt["annotations"].append({**gt["annotations"][0], "image_id": 99})
+    got = coco_ap(gt, [found(image_id="1")], scorer=scorer)
     assert got.figures == want.figures
     assert got.notes == ["1 x annotation of an unknown image in the ground truth, dropped; the first: annotation 0: "
                          "image_id 99 is the id of no image"]
@@ -156,13 +156,13 @@ def test_negative_sides_of_results_count_as_in_pycocotools(scorer, box):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth = ground_truth([(10, 10, 50, 40), (100, 10, 50, 40)])
+    gt = ground_truth([(10, 10, 50, 40), (100, 10, 50, 40)])
     results = [found(), found(box, score=0.95), found((100, 10, 50, 40), score=0.8)]
-    for number, item in enumerate(truth["annotations"], 1):
-        item["id"] = number         # 0 is no match inside pycocotools
-    scores = coco_ap(truth, results, scorer=scorer)
+    for number, item in enumerate(gt["annotations"], 1):
+        item["id"] = number         # pycocotools treats id 0 as no match
+    scores = coco_ap(gt, results, scorer=scorer)
     whole = COCO()
-    whole.dataset = {**truth, "info": {}}
+    whole.dataset = {**gt, "info": {}}
     whole.createIndex()
     want = COCOeval(whole, whole.loadRes(results), "bbox")
     want.evaluate()
@@ -173,24 +173,24 @@ def test_negative_sides_of_results_count_as_in_pycocotools(scorer, box):
                             f"{list(map(float, box))}"]
 
 
-def test_scoring_leaves_its_arguments_alone():
-    truth, results = ground_truth(), [found()]
-    before = json.dumps([truth, results])
+def test_scoring_does_not_change_its_arguments():
+    gt, results = ground_truth(), [found()]
+    before = json.dumps([gt, results])
     for scorer in SCORERS:
-        coco_ap(truth, results, scorer=scorer)
-    assert json.dumps([truth, results]) == before
+        coco_ap(gt, results, scorer=scorer)
+    assert json.dumps([gt, results]) == before
 
 
 @pytest.mark.parametrize("scorer", SCORERS)
-def test_crowds_are_not_counted_against(scorer):
-    truth = ground_truth([(10, 10, 50, 40), (100, 0, 100, 100)])
-    truth["annotations"][1]["iscrowd"] = 1
-    scores = coco_ap(truth, [found(), found((120, 20, 30, 30), score=0.95)], scorer=scorer)
+def test_detections_in_crowds_are_ignored(scorer):
+    gt = ground_truth([(10, 10, 50, 40), (100, 0, 100, 100)])
+    gt["annotations"][1]["iscrowd"] = 1
+    scores = coco_ap(gt, [found(), found((120, 20, 30, 30), score=0.95)], scorer=scorer)
     assert scores["AP"] == pytest.approx(1) and scores.per_class["cat"]["objects"] == 1
 
 
 @pytest.mark.parametrize("scorer", SCORERS)
-@pytest.mark.parametrize(("mask", "told"), [
+@pytest.mark.parametrize(("mask", "expected"), [
     (None, "segmentation is null or missing"),
     ([], "segmentation is empty"),
     ([[10, 10, 60, 50]], "none of its polygons is usable"),
@@ -199,21 +199,21 @@ def test_crowds_are_not_counted_against(scorer):
     ({"size": [100, 201], "counts": "PPYo0"}, "RLE size is 201x100, but the image is 200x100"),
     (7, "segmentation is neither polygons nor RLE: 7"),
 ])
-def test_objects_without_a_proper_mask_are_left_out_of_the_scores_of_masks(scorer, mask, told):
-    truth = ground_truth([(10, 10, 50, 40), (100, 10, 50, 40)])
+def test_objects_without_a_usable_mask_are_left_out_of_mask_scores(scorer, mask, expected):
+    gt = ground_truth([(10, 10, 50, 40), (100, 10, 50, 40)])
     square = [[10, 10, 60, 10, 60, 50, 10, 50]]
-    truth["annotations"][0]["segmentation"] = [*square, [1, 2, 3]]      # a broken part of a mask does no harm
-    truth["annotations"][1]["segmentation"] = mask
+    gt["annotations"][0]["segmentation"] = [*square, [1, 2, 3]]      # a broken polygon beside a good one is ignored
+    gt["annotations"][1]["segmentation"] = mask
     result = {**found(), "segmentation": encoded(slice(10, 50), slice(10, 60))}
-    scores = coco_ap(truth, [result], "segm", scorer)
+    scores = coco_ap(gt, [result], "segm", scorer)
     assert scores["AP"] == pytest.approx(1) and scores.per_class["cat"]["objects"] == 1
     assert len(scores.notes) == 1
-    assert re.match(r"1 annotation of the ground truth dropped: no mask; the first: an object of image 1: .*" + told,
+    assert re.match(r"1 annotation of the ground truth dropped: no mask; the first: an object of image 1: .*" + expected,
                     scores.notes[0])
-    assert coco_ap(truth, [result], "bbox", scorer).per_class["cat"]["objects"] == 2
+    assert coco_ap(gt, [result], "bbox", scorer).per_class["cat"]["objects"] == 2
 
 
-def test_results_of_masks_alone_have_the_boxes_of_their_masks():
+def test_results_without_boxes_get_the_boxes_of_their_masks():
     result = found(segmentation=encoded(slice(10, 50), slice(10, 60)))
     del result["bbox"]
     assert coco_ap(ground_truth(), [result])["AP"] == pytest.approx(1)
@@ -223,10 +223,10 @@ SQUARE = [[10, 10, 60, 10, 60, 50, 10, 50]]
 
 
 def test_class_table_of_boxes_and_masks():
-    truth = ground_truth()
-    truth["annotations"][0]["segmentation"] = [[10, 10, 60, 10, 60, 50, 10, 50]]
-    result = found(segmentation=encoded(slice(10, 50), slice(10, 36)))      # 26 of 50 columns: right at IoU 0.5 alone
-    rows = class_table([coco_ap(truth, [result], kind) for kind in ("bbox", "segm")])
+    gt = ground_truth()
+    gt["annotations"][0]["segmentation"] = [[10, 10, 60, 10, 60, 50, 10, 50]]
+    result = found(segmentation=encoded(slice(10, 50), slice(10, 36)))      # 26 of 50 columns: a match at IoU 0.5 only
+    rows = class_table([coco_ap(gt, [result], kind) for kind in ("bbox", "segm")])
     assert [re.split("  +", row) for row in rows] == [
         ["class", "AP", "AP50", "segm AP", "segm AP50", "objects"], ["dog", "-", "-", "-", "-", "0"],
         ["cat", "1.000", "1.000", "0.100", "1.000", "1"]]
@@ -236,16 +236,16 @@ def test_class_table_of_boxes_and_masks():
 def test_masks_need_segmentations():
     with pytest.raises(InputError, match="an object of image 1: segmentation is null or missing, so masks cannot be scored"):
         coco_ap(ground_truth(), [], "segm")
-    truth = ground_truth([])
+    gt = ground_truth([])
     with pytest.raises(InputError, match="result 0: segmentation: expected a compressed RLE"):
-        coco_ap(truth, [found()], "segm")
+        coco_ap(gt, [found()], "segm")
 
 
 def test_metrics_file(tmp_path):
-    truth = ground_truth()
-    truth["annotations"][0]["segmentation"] = [[10, 10, 60, 10, 60, 50, 10, 50]]
-    boxes = coco_ap(truth, [found()])
-    content = write_metrics(tmp_path / "m.json", [boxes, coco_ap(truth, [], "segm")], config={"a": 1}, seconds=1.5)
+    gt = ground_truth()
+    gt["annotations"][0]["segmentation"] = [[10, 10, 60, 10, 60, 50, 10, 50]]
+    boxes = coco_ap(gt, [found()])
+    content = write_metrics(tmp_path / "m.json", [boxes, coco_ap(gt, [], "segm")], config={"a": 1}, seconds=1.5)
     assert json.loads((tmp_path / "m.json").read_text()) == content
     assert set(content) == {"bbox", "segm", "per_class", "images", "detections", "notes", "config", "seconds"}
     assert content["bbox"] == boxes.figures and tuple(content["segm"]) == NAMES
@@ -255,14 +255,14 @@ def test_metrics_file(tmp_path):
 
 @pytest.mark.parametrize("scorer", SCORERS)
 def test_more_objects_than_coco_counts(scorer):
-    """150 objects of a class in an image, all found: recall ends at 100 of them, and it is said; max_dets counts them all."""
+    """If an image has 150 objects of a class, recall counts 100 and a note says so. max_dets=150 counts all."""
     boxes = [(10 * (i % 15), 10 * (i // 15), 8, 8) for i in range(150)]
-    truth, results = ground_truth(boxes), [found(box) for box in boxes]
-    scores = coco_ap(truth, results, scorer=scorer)
+    gt, results = ground_truth(boxes), [found(box) for box in boxes]
+    scores = coco_ap(gt, results, scorer=scorer)
     assert scores["AR100"] == pytest.approx(100 / 150) and scores["AP"] == pytest.approx(67 / 101)
     (note,) = scores.notes
     assert note.startswith("1 image with more than 100 objects of a class (image 1: 150 x cat)")
-    more = coco_ap(truth, results, scorer=scorer, max_dets=150)
+    more = coco_ap(gt, results, scorer=scorer, max_dets=150)
     assert more["AP"] == more["AR150"] == pytest.approx(1) and not more.notes and "AR100" not in more.figures
     assert "maxDets=150" in more.lines()[0] and "maxDets=100" in scores.lines()[0]
     assert coco_ap(ground_truth(boxes[:100]), results[:100], scorer=scorer).notes == []

@@ -1,4 +1,4 @@
-"""compare.py of the benchmarks: command line, cases, table, and processes that a short script stands for."""
+"""compare.py of the benchmarks: command line, cases, table and worker processes, for which a short script stands in."""
 import argparse
 import io
 import json
@@ -9,7 +9,7 @@ import pytest
 from tests.benchmarks import compare, measuring
 from tests.benchmarks.workers import Group, WorkerError
 
-# Answers like run_worker: facts, then the numbers of the command line, one for each line that it reads.
+# Answers like run_worker: facts, then one number of its command line for each line it reads.
 STUB = """
 import json, os, sys
 print("chatter")
@@ -31,14 +31,14 @@ def test_command_line_is_read():
     assert (args.sizes, args.batches, args.layouts, args.tasks) == ([(128, 192)], [3], [(2, 1)], ["mask_rcnn-infer"])
 
 
-@pytest.mark.parametrize("flag, told", [
+@pytest.mark.parametrize("flag, expected", [
     ("--sizes=100x192", "100x192: expected multiples of 32"), ("--sizes=128", "expected AxB,..., got '128'"),
     ("--layouts=0x2", "expected AxB"), ("--batches=1,x", "expected N,..., got '1,x'"), ("--rounds=1,2", "expected a number"),
     ("--tasks=refinedet-train", "unknown: refinedet-train; there is faster_rcnn-train"), ("--programs=our", "unknown: our")])
-def test_wrong_arguments_are_named(flag, told, capsys):
+def test_wrong_arguments_are_named(flag, expected, capsys):
     with pytest.raises(SystemExit, match="2"):
         compare.parse_arguments([flag])
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 def test_further_layouts_run_at_the_first_size_and_batch_only():
@@ -70,7 +70,7 @@ def test_ratios_are_medians_of_the_rounds():
     assert compare.markdown(["a", "b"]) == "| a | b |"
 
 
-def test_table_of_what_runs(monkeypatch, capsys, tmp_path):
+def test_table_of_the_programs_that_run(monkeypatch, capsys, tmp_path):
     commands = {"ours": stub(1, 2), "torchvision": [str(tmp_path / "python")]}
     monkeypatch.setattr(compare, "command_of", lambda case, name, *_: commands[name])
     monkeypatch.setattr(sys, "argv", ["compare.py", "--tasks=faster_rcnn-train", "--sizes=32x64", "--batches=2", "--layouts=1x3",
@@ -82,7 +82,7 @@ def test_table_of_what_runs(monkeypatch, capsys, tmp_path):
     assert lines[-1] == f"left out: torchvision (faster_rcnn train): {tmp_path / 'python'}: No such file or directory"
 
 
-def test_processes_of_a_group_are_added():
+def test_measurements_of_a_group_are_combined():
     group = Group(stub(0.5, 0.25), processes=2, threads=1)
     try:
         assert [group.version, group.time(), group.time()] == ["stub 1", (0.5, 2.0, 20), (0.25, 1.0, 20)]
@@ -93,16 +93,16 @@ def test_processes_of_a_group_are_added():
     assert [worker.process.returncode for worker in group.workers] == [0, 0]
 
 
-@pytest.mark.parametrize("program, told", [
+@pytest.mark.parametrize("program, expected", [
     ("print('{\"missing\": \"No module named torch\"}')", "No module named torch"),
     ("import sys; sys.exit('first\\nno memory')", "status 1, no memory")])
-def test_what_cannot_run_says_why(program, told):
+def test_program_that_cannot_run_says_why(program, expected):
     with pytest.raises(WorkerError) as error:
         Group([sys.executable, "-S", "-c", program], processes=1, threads=1)
-    assert str(error.value) == told
+    assert str(error.value) == expected
 
 
-def test_a_call_is_timed_for_each_line(monkeypatch, capsys):
+def test_each_line_times_one_call(monkeypatch, capsys):
     calls = []
     args = measuring.worker_parser("", ["one"]).parse_args(["one", "--warm=3", "--serve"])
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n"))
@@ -113,5 +113,5 @@ def test_a_call_is_timed_for_each_line(monkeypatch, capsys):
     assert [sorted(time) for time in times] == [["cpu_s", "peak_rss_mb", "s"]] * 2
 
 
-def test_medians_are_of_columns():
+def test_medians_are_per_column():
     assert measuring.medians([(1, 10), (5, 30), (2, 20)]) == (2, 20)

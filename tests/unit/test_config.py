@@ -1,4 +1,4 @@
-"""Configuration: the shipped defaults, layers, the object, help, and the round trip of a saved one."""
+"""Configuration: shipped defaults, layers and their precedence, the frozen object, help, and saving and loading."""
 import copy
 import pickle
 import sys
@@ -83,7 +83,7 @@ def test_config_path_is_relative_to_the_working_directory_else_to_the_model(mess
     assert message(parse_config, ["--config_path=none.yaml"], model) == "--config_path: no such file: none.yaml"
 
 
-def test_circle_of_bases_is_named(message, write):
+def test_circular_bases_are_named(message, write):
     path = write("a.yaml", "__BASE__: b.yaml\n")
     write("b.yaml", "__BASE__: a.yaml\n")
     assert "is circular: a.yaml -> b.yaml -> a.yaml" in message(load_config, path)
@@ -148,7 +148,7 @@ def test_save_config_names_a_path_that_cannot_be_written(message, tmp_path):
     assert "cannot be written" in message(save_config, load_config(), tmp_path / "file" / "config.yaml")
 
 
-# ---- needed keys
+# ---- required keys
 
 def test_required_keys(message, tmp_path):
     assert message(parse_config, [], required=("checkpoint_path",)) == (
@@ -208,6 +208,6 @@ def test_import_reads_no_arguments_and_no_mindspore(run_command, repo_dir, tmp_p
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_config_is_a_mapping_of_its_own_kind():
+def test_config_freezes_lists_and_to_dict_restores_them():
     assert Config({"a": {"b": [1, [2]]}}).a.b == (1, (2,))
     assert Config({"a": {"b": [1, [2]]}}).to_dict() == {"a": {"b": [1, [2]]}}

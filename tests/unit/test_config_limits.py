@@ -1,4 +1,4 @@
-"""Configuration: ranges and lengths, as the comments of default_config.yaml declare them."""
+"""Configuration: ranges and lengths that the comments of default_config.yaml declare."""
 import pytest
 
 from faster_rcnn.src.model_utils import config as faster_config
@@ -8,7 +8,7 @@ from mask_rcnn.src.model_utils import config as mask_config
 from refinedet.src.model_utils import config as refinedet_config
 
 MODELS = {"faster_rcnn": faster_config, "mask_rcnn": mask_config, "refinedet": refinedet_config}
-# Numbers of either sign and any size, so that their keys have no range.
+# These keys take numbers of either sign and any size, so they have no range.
 WITHOUT_RANGE = {
     "image_mean": "pixel values may be centred on any number",
     "rpn_target_means": "box deltas have either sign",
@@ -41,7 +41,7 @@ def takes_numbers(key) -> bool:
     ("Means [4 values]", "[0.0]", (None, None, 4, False)),
     ("Blocks [4 values, each 1..]", "[1]", (1, None, 4, False)),
     ("Thresholds [12 values, each >0..1]", "[1]", (0, 1, 12, True)),
-    # An empty list takes numbers; lists of numbers are examples.
+    # An empty list takes numbers. Lists in the comment are examples, not limits.
     ("Factors such as [0.8, 0.9,1.0] and [2]; [] = off [each 1e-6..]", "[]", (1e-6, None, None, False)),
     ("Factors such as [-1, 1]", "[]", (None, None, None, False)),
     ("Kind {a|b}, see [1] and ../docs ...", "a", (None, None, None, False)),
@@ -72,7 +72,7 @@ def test_malformed_limits_are_refused(write, comment, value):
 
 @pytest.mark.parametrize("value", ["text", "True", "[a, b]", "{a: 1}"])
 @pytest.mark.parametrize("limits", ["[1..]", "[2 values]"])
-def test_limits_are_of_numbers(write, value, limits):
+def test_limits_need_numbers(write, value, limits):
     path = write("keys.yaml", f"# Something {limits}\nkey: {value}\n")
     with pytest.raises(InputError) as caught:
         read_keys(path)
@@ -158,7 +158,7 @@ def test_every_number_has_a_range(model):
 
 @of_every_model
 def test_limits_end_the_help(model):
-    """Where a reader looks for them."""
+    """Readers look for them there."""
     for key in read_keys(MODELS[model].DEFAULT_CONFIG).values():
         if takes_numbers(key):
             end = " values]" if key.lowest is None else "..]" if key.highest is None else f"..{key.highest:g}]"
@@ -177,7 +177,7 @@ def test_help_shows_the_limits(model, capsys):
 
 
 def test_notation_of_the_documentation_is_understood(write):
-    """The table in the docstring of schema.py."""
+    """Every example in the docstring of schema.py is parsed."""
     lines = [line for line in config_schema.__doc__.splitlines() if line.startswith("[")]
     examples = [f"[{part.partition(']')[0]}]" for line in lines for part in line.split("[")[1:]]
     assert len(examples) == 6

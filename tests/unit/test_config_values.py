@@ -1,4 +1,4 @@
-"""Configuration: what values are taken, and the line that names each fault."""
+"""Configuration: accepted values, and the message that names each fault."""
 import re
 
 import pytest
@@ -32,7 +32,7 @@ def test_values_of_yaml_and_of_the_command_line(write, key, text, expected):
 
 
 def test_home_in_paths(write, monkeypatch, tmp_path):
-    """No shell expands it behind --key=, nor in a YAML file."""
+    """The shell expands ~ neither after --key= nor in a YAML file, so the configuration does."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.yaml").write_text("image_dir: ~/pictures\nanno_path: a~/b\n")
     config = parse_config(["--config_path=~/mine.yaml", "--output_path=~/out"])
@@ -79,12 +79,12 @@ def test_faults_in_yaml_name_file_line_and_key(message, write, text, expected):
     ("just words\n", "expected lines of `key: value`"),
     ("seed: !!python/object:os.system {}\n", "not valid YAML"),
 ])
-def test_files_that_are_no_mapping(message, write, text, expected):
+def test_files_that_are_not_a_mapping(message, write, text, expected):
     path = write("variant.yaml", text)
     assert re.match(re.escape(str(path)) + r":\d+: " + re.escape(expected), message(load_config, path))
 
 
-def test_file_that_is_no_text(message, write):
+def test_file_that_is_not_text(message, write):
     path = write("variant.yaml", "")
     path.write_bytes(b"\xff\xfe\x00")
     assert message(load_config, path) == f"{path}: not UTF-8 text"
@@ -105,12 +105,12 @@ def test_faults_of_the_command_line(message, argv, expected):
     assert message(parse_config, argv).startswith(expected)
 
 
-def test_nearest_needs_a_likeness():
+def test_nearest_needs_similarity():
     assert nearest("IMG-WIDTH", ["img_width", "seed"]) == ", did you mean img_width?"
     assert nearest("qqq", ["img_width", "seed"]) == ""
 
 
-# ---- what must hold between keys
+# ---- keys that must agree
 
 @pytest.mark.parametrize(("overrides", "expected"), [
     ({"num_classes": 4}, "num_classes: 4, but coco_classes has 81 names including the background"),
@@ -146,7 +146,7 @@ def test_contradiction_names_where_the_value_was_given(message, write):
     assert message(parse_config, ["--flip_ratio=2"]) == "--flip_ratio: expected 0 to 1, got 2.0"
 
 
-def test_image_bounds_are_free_where_they_are_not_the_input_size():
+def test_image_bounds_need_no_multiple_of_32_if_the_input_is_padded():
     sizes = {"img_height": 800, "img_width": 1333}
     assert load_config(overrides={**sizes, "pad_to": "divisor"}).img_width == 1333
     assert load_config(overrides={**sizes, "pad_to": "192x288"}).img_width == 1333
@@ -163,7 +163,7 @@ def test_aliases(write):
     assert parse_config(["--interval=3"]).eval_interval == 3
 
 
-def test_retired_keys_are_told_and_change_nothing(write, caplog):
+def test_retired_keys_are_reported_and_change_nothing(write, caplog):
     path = write("old.yaml", "num_anchors: 3\nuse_sigmoid_cls: True\n")
     assert parse_config([f"--config_path={path}", "--sgd_momentum=0.9"]) == load_config()
     assert caplog.messages == [
@@ -180,7 +180,7 @@ def test_retired_keys_that_ask_for_more_stop_the_run(message, write):
 
 
 def test_yaml_of_the_old_zoo_loads(write, caplog):
-    """Values as the old FaceMask file has them, with its second and third document."""
+    """Values of the old FaceMask file, with its second and third YAML document."""
     path = write("old.yaml", """
 enable_modelarts: False
 device_target: "CPU"

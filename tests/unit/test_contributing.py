@@ -1,6 +1,6 @@
-"""The worked examples of CONTRIBUTING.md: shown as they are tested; a backbone and a loss in a copy of the repository.
+"""The examples of CONTRIBUTING.md: the text shows the tested code; the backbone and the loss train in a copy of the repository.
 
-The data format is tested in test_add_format.py, the augmentation in test_add_augmentation.py.
+test_add_format.py tests the data format, test_add_augmentation.py the augmentation.
 """
 import json
 import os
@@ -20,7 +20,7 @@ NARROW = {"fpn_in_channels": [8, 16, 32, 64], "img_height": 64, "img_width": 128
 
 
 def shown(text: str) -> str:
-    """What CONTRIBUTING.md shows of an example: without the head that only the tests need."""
+    """Return the part of an example that CONTRIBUTING.md shows: without the head that only the tests need."""
     return text[text.index("@augmentation"):] if "\n@augmentation" in text else text
 
 
@@ -33,7 +33,7 @@ def test_the_examples_are_shown_as_they_are_tested(repo_dir, name):
 
 @pytest.fixture(scope="module")
 def checkout(repo_dir, tmp_path_factory):
-    """A copy of the repository with the backbone and the loss: one Python file and one YAML each."""
+    """A copy of the repository with the example backbone and loss added, each as one Python and one YAML file."""
     root = tmp_path_factory.mktemp("check out")
     for name in ("utils", "faster_rcnn"):
         shutil.copytree(repo_dir / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "output", "*.ckpt"))
@@ -44,14 +44,14 @@ def checkout(repo_dir, tmp_path_factory):
     patch = examples / "logit_loss.patch"
     changed = [line.removeprefix("+++ b/") for line in patch.read_text().splitlines() if line.startswith("+++ ")]
     assert sorted(name.rpartition(".")[2] for name in changed) == ["py", "yaml"]
-    # Outside of any repository, so that git takes the paths as they are.
+    # git must find no enclosing repository: it would resolve the paths from its root.
     outside = {**os.environ, "GIT_CEILING_DIRECTORIES": str(root.parent)}
     subprocess.run(["git", "apply", "--whitespace=error", patch], cwd=root, check=True, env=outside)
     return root
 
 
 def test_a_new_backbone_and_a_new_loss_train(checkout, run_command, tmp_path):
-    """By train.py: the log names the loss, and the checkpoint holds the backbone."""
+    """train.py logs the new loss and saves the new backbone."""
     of_resnets = ("resnet_in_channels", "resnet_out_channels", "resnet_block")
     keys = {key: value for key, value in {**WIDTHS, **SMALL, **NARROW}.items() if key not in of_resnets}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"backbone": "plain_convnet", **keys, "coco_classes": []}))

@@ -1,7 +1,7 @@
-"""Each convention, set wrong on purpose, is noticed: a stage of the network then differs from the framework's.
+"""A wrong value of each convention key is noticed: a stage of the network then differs from the framework's.
 
-Of every Faster R-CNN in $PARITY_DIR. The stages take the framework's own input of that stage where it is stored, so that a wrong
-convention shows where it acts. What a mistake does to the detections is told in the fixtures' README.
+This covers every Faster R-CNN in $PARITY_DIR. A stage takes the framework's stored input where there is one, so a wrong convention
+shows in the stage that it affects. The fixtures' README describes what each mistake does to the detections.
 """
 from functools import cache
 
@@ -23,8 +23,8 @@ FOLDERS = fixture_folders(masks=False)
 
 @pytest.fixture(scope="module")
 def model_of(tmp_path_factory):
-    """model_of(folder) -> ParityModel with `as_converted`, its network, and the `stages` and `features` of the images. Not a
-    parametrised fixture: pytest would set that up again for each case."""
+    """Return a cached function: folder -> ParityModel with `as_converted`, its network, and the `stages` and `features` of the
+    images. pytest would set up a parametrised fixture again for each case."""
     @cache
     def build(folder):
         model = ParityModel(folder, tmp_path_factory.mktemp("converted"))
@@ -44,7 +44,7 @@ def model(request, model_of):
 # ------------------------------------------------------------------------------------------------ checks of stages
 
 def check_input(model, overrides):
-    """The padded batch, from the pictures."""
+    """Compare the padded batch made from the image files."""
     preprocess = build_preprocess(model.config(**overrides))
     for i, path in enumerate(model.images):
         image, _ = preprocess(decode_image(path.read_bytes()))
@@ -90,14 +90,14 @@ def check_detector(model, overrides):
 
 
 def check_matching(model, overrides):
-    """Labels of all anchors before any is sampled, and the objects of those that were."""
+    """Compare the labels of all anchors before sampling, and the objects matched to the sampled positive anchors."""
     net, arrays = model.without_features(**overrides), model.arrays
     gt, valid = rows_of_pictures([arrays[f"train/gt_boxes{i}"] for i in range(model.count)])
     image = np.zeros(arrays["input/images"].shape, np.float32)
     own = net.valid_anchors(model.shapes, image, Tensor(arrays["input/image_sizes"].astype(np.float32)))
     anchors = ms.ops.cat(net.anchors(model.shapes, image.shape[2:]))
     labels, matched = match_anchors(anchors, Tensor(gt), Tensor(valid), anchor_valid=own, **net.matching)
-    ties = 1 if model.framework == "mslab" else 0       # of the best IoU, which its own order of operations decides
+    ties = 1 if model.framework == "mslab" else 0       # equal best IoUs, which the order of operations decides
     for i in range(model.count):
         assert (labels.asnumpy()[i] != np.maximum(arrays[f"train/rpn_labels_presample{i}"], -1)).sum() <= ties
         index = arrays[f"train/rpn_pos_idx{i}"]
@@ -124,17 +124,17 @@ CHECKS = {check.__name__.removeprefix("check_"): check for check in (
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_as_converted_all_is_right_parity(model, check):
+def test_as_converted_every_check_passes_parity(model, check):
     CHECKS[check](model, {})
 
 
-# --------------------------------------------------------------------------------------------- one thing wrong each
+# --------------------------------------------------------------------------------------------- one wrong key each
 
 def other(value: bool):
     return lambda config: not config[value]
 
 
-# Key, another value of it or a function of the configuration that gives one, the check that notices.
+# Key, a wrong value (or a function: configuration -> wrong value), the check that notices.
 WRONG = [
     ("to_rgb", other("to_rgb"), "input"),
     ("image_mean", [120.0, 120.0, 120.0], "input"),
@@ -161,7 +161,7 @@ WRONG = [
     ("rcnn_smooth_l1_beta", lambda config: 1 / 9 - config.rcnn_smooth_l1_beta, "losses"),
     ("first_category_id", lambda config: 1 - config.first_category_id, "categories"),
 ]
-# Of mindspore-lab's only, instead of the above: what no other framework does.
+# The cases of mindspore-lab's models instead of the above: keys that only they need.
 WRONG_OF_MSLAB = [
     ("pad_black", False, "input"),
     ("stem_pool_padding", "both", "backbone"),
@@ -183,10 +183,10 @@ CASES = [pytest.param(folder, *case, id=f"{folder.name}-{case[0]}-{case[2]}") fo
 
 
 @pytest.mark.parametrize("model, key, value, check", CASES, indirect=["model"])
-def test_one_thing_wrong_is_noticed_parity(model, key, value, check):
+def test_a_wrong_key_is_noticed_parity(model, key, value, check):
     config = model.config()
     overrides = {key: value(config) if callable(value) else value}
-    if key == "stride_in_1x1":      # by a name that goes with both, as narrow as it is
+    if key == "stride_in_1x1":      # this backbone accepts both values; the widths stay narrow
         kept = ("resnet_block", "resnet_in_channels", "resnet_out_channels", "fpn_in_channels")
         overrides.update({"backbone": "resnet_v1_101", **{name: config[name] for name in kept}})
     with pytest.raises(AssertionError):
@@ -195,6 +195,6 @@ def test_one_thing_wrong_is_noticed_parity(model, key, value, check):
 
 @pytest.mark.parametrize("model", [folder for folder in FOLDERS if folder.name.startswith("mmdet")], indirect=True,
                          ids=lambda folder: folder.name)
-def test_anchors_in_padding_taken_along_are_noticed_parity(model):
+def test_anchors_in_padding_are_noticed_parity(model):
     with pytest.raises(AssertionError):
         check_matching(model, {"anchors_in_padding": True})

@@ -1,4 +1,4 @@
-"""The presets of `convention`: what they stand for, who overrides whom, and that the network obeys each key."""
+"""The presets of `convention`: the keys they set, what overrides what, and that the network follows each key."""
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -17,8 +17,8 @@ CONVENTIONS = PRESETS["convention"]
 NAMES = list(CONVENTIONS)
 
 
-def test_presets_name_the_same_keys():
-    """But for what is only of the old zoo or of mindspore-lab."""
+def test_presets_set_the_same_keys():
+    """Only the old zoo and mindspore-lab set further keys."""
     first = set(CONVENTIONS["torchvision"])
     more = {name: set(preset) - first for name, preset in CONVENTIONS.items() if set(preset) != first}
     assert all(first <= set(preset) for preset in CONVENTIONS.values())
@@ -41,14 +41,14 @@ def test_a_preset_sets_its_keys(name):
 
 
 def test_presets_differ_where_the_frameworks_do():
-    """In the table of conventions no two frameworks are alike."""
+    """Any two frameworks differ in at least 8 keys."""
     differing = {(a, b): sum(CONVENTIONS[a][key] != CONVENTIONS[b][key] for key in CONVENTIONS["torchvision"])
                  for a in NAMES for b in NAMES if a < b}
     assert min(differing.values()) >= 8, differing
 
 
 def test_a_run_keeps_what_it_had_before_a_key_existed(tmp_path):
-    """A run's config.yaml without stem_pool_padding is of a version that padded in front; converted weights get what they need."""
+    """Without stem_pool_padding, the config.yaml of an older run keeps both, and that of converted weights takes the preset's."""
     for name, left_out, padding in (("run", ("resume", "stem_pool_padding"), "both"), ("converted", (), "same")):
         file = tmp_path / f"{name}.yaml"
         save_config(load_config(overrides={"convention": "zoo", "stem_pool_padding": "same"}), file, left_out)
@@ -58,7 +58,7 @@ def test_a_run_keeps_what_it_had_before_a_key_existed(tmp_path):
         assert load_config(file, {"stem_pool_padding": "same"}).stem_pool_padding == "same"
 
 
-def test_keys_of_the_same_source_go_over_the_preset(tmp_path):
+def test_keys_of_the_same_source_override_the_preset(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("norm_eps: 0.0\nconvention: torchvision\nroi_layer: {sample_num: 3}\n")
     config = load_config(file)
@@ -66,7 +66,7 @@ def test_keys_of_the_same_source_go_over_the_preset(tmp_path):
     assert config.anchor_rounding and config.convention == "torchvision"
 
 
-def test_a_preset_goes_over_what_came_before_and_under_what_comes_after(tmp_path):
+def test_a_preset_overrides_earlier_sources_and_yields_to_later_ones(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("convention: detectron2\nnorm_eps: 0.1\nimg_width: 640\n")
     config = parse_config(["--config_path", str(file), "--convention=mmdet", "--min_pos_iou=0.2"])
@@ -77,14 +77,14 @@ def test_a_preset_goes_over_what_came_before_and_under_what_comes_after(tmp_path
     assert config.to_rgb and config.stride_in_1x1 and config.norm_eps == 0.1
 
 
-def test_default_sets_everything_back(tmp_path):
+def test_default_resets_everything(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("convention: torchvision\n")
     config = parse_config(["--config_path", str(file), "--convention=default"])
     assert config == load_config()
 
 
-def test_a_preset_leaves_what_neither_it_nor_the_one_before_names(tmp_path):
+def test_a_preset_keeps_keys_outside_it_and_the_previous_preset(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("stem_pool_padding: same\ntest_max_per_img: 50\n")
     config = parse_config(["--config_path", str(file), "--convention=torchvision"])
@@ -102,7 +102,7 @@ def test_unknown_convention_is_refused():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_network_obeys(name):
-    """Each key of the preset, where the network keeps it."""
+    """The network holds the value of each key of the preset."""
     preset = CONVENTIONS[name]
     config = narrow_config(convention=name, **{key: preset[key] for key in ("train_norm", "frozen_stages")})
     net = build_network(config)
@@ -133,7 +133,7 @@ def test_the_network_obeys(name):
 
 
 def test_anchors_follow_the_convention():
-    """Of a 32 x 32 map of stride 4 and a 3 x 3 one of stride 64 in a picture of 128 x 128 pixels."""
+    """Anchors of a 32 x 32 map of stride 4 and a 3 x 3 map of stride 64 in an image of 128 x 128 pixels."""
     def anchors(**overrides):
         levels = build_network(narrow_config(**overrides)).anchors(((32, 32), (16, 16), (8, 8), (4, 4), (3, 3)), (128, 128))
         return [level.asnumpy() for level in levels]
@@ -144,11 +144,11 @@ def test_anchors_follow_the_convention():
     np.testing.assert_array_equal(torchvision[0][0], [-23, -11, 23, 11])
     np.testing.assert_array_equal(torchvision[4][3] - torchvision[4][0], [42, 0, 42, 0])      # 128 // 3, not 64
     np.testing.assert_array_equal(plain[4][3] - plain[4][0], [64, 0, 64, 0])
-    np.testing.assert_array_equal(zoo[0][1], [-14, -14, 17, 17])    # 32 pixels around 1.5, the last one counted
+    np.testing.assert_array_equal(zoo[0][1], [-14, -14, 17, 17])    # 32 pixels around 1.5, both ends included
 
 
-def test_anchors_beyond_a_picture_count_for_nothing():
-    """The second picture is 60 x 100: its cells end at 64 x 128."""
+def test_anchors_outside_an_image_are_invalid():
+    """The second image is 60 x 100, so its cells end at 64 x 128."""
     net = build_network(narrow_config(convention="mmdet"))
     shapes = ((32, 48), (16, 24), (8, 12), (4, 6), (2, 3))
     image = np.zeros((2, 3, 128, 192))
@@ -165,7 +165,7 @@ def test_anchors_beyond_a_picture_count_for_nothing():
     assert build_network(narrow_config()).valid_anchors(shapes, image, sizes) is None
 
 
-def test_masks_are_pasted_as_told():
+def test_masks_are_pasted_by_the_convention():
     masks, boxes = np.ones((1, 28, 28), np.float32), [[10.4, 10.4, 20.4, 20.4]]
     areas = {}
     for name in ("detectron2", "torchvision"):

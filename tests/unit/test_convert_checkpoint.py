@@ -1,4 +1,4 @@
-"""Conversion of an ImageNet ResNet: each name to its place, wrong networks refused, what is missing told."""
+"""Conversion of an ImageNet ResNet: names are mapped, wrong networks are refused, missing layers are reported."""
 import json
 import re
 
@@ -22,7 +22,7 @@ STYLES = (*DOWNSAMPLE, "old zoo")
 
 
 def name_in(style: str, cell: str, parameter: str) -> str:
-    """The name that a framework gives to a parameter of ours: written down from their sources."""
+    """Return the framework's name of our parameter, as its sources spell it."""
     place, last = cell.rpartition(".")[::2]
     place += "." if place else ""
     conv = parameter == "weight"
@@ -37,7 +37,7 @@ def name_in(style: str, cell: str, parameter: str) -> str:
 
 
 def weights(style="torchvision", cells=CELLS, dtype=np.float32) -> dict:
-    """Arrays of one value each, a different one for each parameter, in the framework's names."""
+    """Return arrays under the framework's names, each filled with a different value."""
     arrays = {}
     for cell in cells:
         for parameter in PARAMETERS:
@@ -55,7 +55,7 @@ def test_shapes_of_resnet50():
     assert CELLS["conv1"] == (64, 3, 7, 7) and CELLS["layer1.0.downsample"] == (256, 64, 1, 1)
     assert CELLS["layer2.0.conv1"] == (128, 256, 1, 1) and CELLS["layer4.2.conv3"] == (2048, 512, 1, 1)
     count = sum(np.prod(shape) + 4 * shape[0] for shape in CELLS.values())
-    assert count == 25_557_032 - 2_049_000 + 53_120  # torchvision's count, less fc, and both running statistics
+    assert count == 25_557_032 - 2_049_000 + 53_120  # torchvision's count without fc, plus the running statistics
 
 
 def test_names_and_shapes_are_those_of_the_network():
@@ -81,7 +81,7 @@ def test_translate(theirs, ours):
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_every_name_goes_to_its_place(style):
+def test_every_name_is_mapped(style):
     conversion = convert_resnet(weights(style, dtype=np.float16), R50, "file")
     assert conversion.missing == [] and conversion.left_out == {} and conversion.depth == "ResNet-50"
     names = [f"backbone.{cell}.{parameter}" for cell in CELLS for parameter in PARAMETERS]
@@ -92,7 +92,7 @@ def test_every_name_goes_to_its_place(style):
         assert value.shape == (CELLS[name[9:-7]] if name.endswith(".weight") else value.shape[:1])
 
 
-def test_cells_are_taken_whole():
+def test_incomplete_cells_are_left_out():
     arrays = some("conv1", "layer1.0.conv1", "layer1.0.conv2", "layer1.0.conv3", "layer2.0.conv1")
     del arrays["layer1.0.conv1.weight"], arrays["layer1.0.bn3.running_var"]
     conversion = convert_resnet(arrays, R50, "file")
@@ -107,7 +107,7 @@ def test_cells_are_taken_whole():
     assert sum(map(len, conversion.missing)) == 53 - 3
 
 
-def test_what_is_left_out_is_grouped():
+def test_left_out_tensors_are_grouped_by_reason():
     extra = {"fc.weight": "classifier", "end_point.bias": "classifier", "classifier.weight": "classifier",
              "bn1.num_batches_tracked": "batches", "moments.layer1.0.conv1.weight": "optimiser",
              "global_step": "optimiser", "accum.conv1.weight": "optimiser", "layer1.0.se.weight": "unknown",
@@ -125,7 +125,7 @@ def with_blocks(*counts):
     return {f"layer{stage}.{count - 1}.bn3.bias": np.zeros(1) for stage, count in enumerate(counts, start=1)}
 
 
-@pytest.mark.parametrize("arrays, said", [
+@pytest.mark.parametrize("arrays, expected", [
     (changed("conv1.weight", np.zeros((8, 3, 7, 7))),
      r"1 of 15 tensors do not fit .*: conv1.weight is \(8, 3, 7, 7\), expected \(64, 3, 7, 7\)$"),
     (changed("bn1.bias", np.zeros(32)), r"bn1.bias is \(32,\), expected \(64,\)"),
@@ -142,10 +142,10 @@ def with_blocks(*counts):
     (with_blocks(3, 8, 36, 3), "holds a ResNet-152"),
     ({"layer1.0.conv1.weight": np.zeros(1), "layer1.0.conv2.weight": np.zeros(1)}, "ResNet-18 or ResNet-34"),
 ])
-def test_weights_that_do_not_fit(arrays, said):
+def test_weights_that_do_not_fit(arrays, expected):
     with pytest.raises(InputError) as caught:
         convert_resnet(arrays, R50, "some file.pth")
-    assert re.match("some file.pth: .*" + said, str(caught.value)), caught.value
+    assert re.match("some file.pth: .*" + expected, str(caught.value)), caught.value
 
 
 def test_first_of_many_that_do_not_fit_are_named():
@@ -159,7 +159,7 @@ def test_first_of_many_that_do_not_fit_are_named():
 # --- the command ---
 
 def write_torch(container, path, arrays):
-    """`arrays` as a state dict, each in a storage of its own."""
+    """Write `arrays` as a state dict, one storage per array."""
     stream = container == "stream"
     tree, blocks = {}, {}
     for number, (key, array) in enumerate(arrays.items()):
@@ -176,7 +176,7 @@ def random_weights(**options) -> dict:
 
 
 def assert_converted(path, arrays, style="torchvision"):
-    """The checkpoint at `path` holds what `some()` names, with the values of `arrays`."""
+    """Assert that the checkpoint at `path` holds the parameters of `some()` with the values of `arrays`."""
     loaded = ms.load_checkpoint(str(path))
     assert len(loaded) == 15
     for name, value in loaded.items():
@@ -233,7 +233,7 @@ def test_blocks_of_another_network_are_warned_of(tmp_path, capsys):
     assert "its blocks hold 1 tensor more than a ResNet's (layer1.0.se.fc1.weight)" in capsys.readouterr().err
 
 
-def test_failed_write_leaves_nothing_and_keeps_what_was_there(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     source = write_torch("zip", tmp_path / "m.pth", random_weights())
     output = tmp_path / "o.ckpt"
     output.write_text("of an earlier run")
@@ -261,7 +261,7 @@ def test_nothing_used_is_status_1(tmp_path, capsys):
     assert not output.exists()
 
 
-@pytest.mark.parametrize("options, said", [
+@pytest.mark.parametrize("options, expected", [
     ([], "--ckpt_file"), (["--ckpt_file=absent.pth"], "absent.pth: no such file"),
     (["--ckpt_file=m.npz", "--source=keras"], "'keras'"), (["--ckpt_file=m.npz", "--backbone=vgg"], "'vgg'"),
     (["--ckpt_file=m.npz", "--unknown=1"], "--unknown"),
@@ -269,12 +269,12 @@ def test_nothing_used_is_status_1(tmp_path, capsys):
     (["--ckpt_file=m.npz", "--output_file=absent/o.ckpt"], "no such folder: absent"),
     (["--ckpt_file=m.npz", "--output_file=folder.ckpt"], "is a folder"),
     (["--ckpt_file=own.ckpt", "--output_file=own.ckpt"], "is the file to convert")])
-def test_faults_of_the_command_line(options, said, tmp_path, monkeypatch):
+def test_faults_of_the_command_line(options, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez("m.npz", x=np.zeros(1))
     (tmp_path / "folder.ckpt").mkdir()
     (tmp_path / "own.ckpt").touch()
-    with pytest.raises(InputError, match=re.escape(said)):
+    with pytest.raises(InputError, match=re.escape(expected)):
         convert_checkpoint.main(options)
 
 

@@ -1,4 +1,4 @@
-"""Conversion of whole detectors, on made-up ones: names, classes, the configuration, the report, what is refused."""
+"""Conversion of whole detectors, on synthetic ones: names, classes, configuration, report and refusals."""
 import importlib
 import re
 
@@ -23,17 +23,17 @@ NETWORKS = {"faster_rcnn": "FasterRcnn", "mask_rcnn": "MaskRcnn"}
 WRITTEN = ("torchvision", "detectron2", "mmdet")
 
 @pytest.mark.parametrize("model", ["faster_rcnn", "mask_rcnn"])
-def test_shapes_are_those_of_the_network(model):
+def test_shapes_match_the_network(model):
     config = (narrow_mask_config if model == "mask_rcnn" else narrow_config)(resnet_block=[2, 1, 1, 2], rcnn_num_layers=3)
     shapes = {param.name: tuple(param.shape) for param in narrow_network(config).get_parameters()}
     weights = importlib.import_module(f"{model}.src.{NETWORKS[model]}.conversion.detector_weights")
     assert weights.detector_shapes(config) == shapes
 
 
-# --- classes: K = 2 foreground classes, rows that tell which class they are of ---
+# --- classes: K = 2 foreground classes; the values of a row identify its class ---
 
 def rows(*values):
-    """(rows, 1) weights and (rows,) biases of a layer."""
+    """Return the weight, (rows, 1), and the bias, (rows,), of a layer."""
     array = np.array(values, np.float32)
     return {"weight": array[:, None], "bias": array}
 
@@ -76,7 +76,7 @@ def test_fully_connected_layers_of_the_zoo_are_transposed():
 # --- the configuration ---
 
 def detector(framework: str, masks: bool = False, **keys) -> dict:
-    """A narrow detector in the framework's names, random."""
+    """Return a narrow detector with random weights under the framework's names."""
     rng = np.random.default_rng(0)
     config = (narrow_mask_config if masks else narrow_config)(coco_classes=[], **keys)
     ours = {name: rng.random(shape, np.float32) for name, shape in detector_shapes(config).items()}
@@ -84,13 +84,13 @@ def detector(framework: str, masks: bool = False, **keys) -> dict:
 
 
 def configuration(framework: str, classes: int, meta=None, **extra):
-    """What is read off a file with that many foreground classes, and these arrays beside the detector's."""
+    """Return the configuration read from a file with `classes` foreground classes and the arrays of `extra`."""
     arrays = {**detector(framework, num_classes=classes + 1), **extra}
     tensors = sort_tensors(arrays, framework, False, "file").tensors
     return convert_detector.read_config(Checkpoint("file", "pickle", arrays, (), meta or {}), tensors, framework)
 
 
-def test_widths_and_depth_are_those_of_the_file():
+def test_widths_and_depth_come_from_the_file():
     keys = {"resnet_block": [1, 2, 3, 1], "rcnn_num_layers": 3, "rpn_feat_channels": 24, "rcnn_fc_out_channels": 40,
             "roi_layer": {"out_size": 5}, "num_classes": 6}
     arrays = detector("detectron2", **keys)
@@ -143,8 +143,8 @@ def convert(path, *flags, main=convert_checkpoint.main) -> int:
 
 @pytest.mark.parametrize("framework", WRITTEN)
 @pytest.mark.parametrize("masks", [False, True])
-def test_there_and_back(framework, masks, tmp_path):
-    """Ours -> theirs -> ours is bit for bit the same."""
+def test_round_trip(framework, masks, tmp_path):
+    """Ours -> theirs -> ours keeps every bit."""
     main = mask_convert.main if masks else convert_checkpoint.main
     source = write(tmp_path / "a.pth", detector(framework, masks))
     assert convert(source, main=main) == 0
@@ -160,7 +160,7 @@ def test_there_and_back(framework, masks, tmp_path):
 
 
 def zoo_detector(masks: bool) -> tuple:
-    """(its arrays, what they are here): fully connected weights turned, background last without boxes or first with them."""
+    """Return (zoo's arrays, ours): fully connected weights are transposed; background is last, or first with boxes if `masks`."""
     rng = np.random.default_rng(0)
     config = (narrow_mask_config if masks else narrow_config)(coco_classes=[])
     theirs, ours = {}, {name: rng.random(shape, np.float32) for name, shape in detector_shapes(config).items()}
@@ -211,7 +211,7 @@ def test_report_names_what_is_left_out(tmp_path, capsys):
     assert "convention: detectron2, norm_eps 1e-05" in out and "warning: names unknown to this network" in out
 
 
-def test_a_detector_that_is_not_whole(tmp_path, capsys):
+def test_an_incomplete_detector(tmp_path, capsys):
     arrays = detector("mmdet")
     del arrays["rpn_head.rpn_cls.bias"], arrays["backbone.layer2.0.bn1.running_var"]
     source = write(tmp_path / "a.pth", arrays)
@@ -246,7 +246,7 @@ def test_default_output_and_source(tmp_path, monkeypatch):
 
 
 def test_converted_weights_start_another_network(tmp_path):
-    """Heads of another number of classes are named and keep their own weights."""
+    """Heads with another number of classes are reported and keep their initial weights."""
     arrays = detector("torchvision", num_classes=13)
     assert convert(write(tmp_path / "a.pth", arrays)) == 0
     net = narrow_network(narrow_config())
@@ -282,10 +282,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_the_network_cannot_be(case, tmp_path):
-    arrays, said = REFUSED[case]
+def test_detectors_that_the_network_cannot_hold(case, tmp_path):
+    arrays, expected = REFUSED[case]
     source = write(tmp_path / "a.pkl", arrays)
-    with pytest.raises(InputError, match=f"^{re.escape(str(source))}: .*{said}"):
+    with pytest.raises(InputError, match=f"^{re.escape(str(source))}: .*{expected}"):
         convert(source)
     assert [path.name for path in tmp_path.iterdir()] == ["a.pkl"]
 
@@ -296,21 +296,21 @@ def test_five_mask_convolutions(tmp_path):
         convert(write(tmp_path / "a.pth", arrays), main=mask_convert.main)
 
 
-def test_sizes_without_measure():
+def test_oversized_tensors_are_refused():
     huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (2 ** 20, 2 ** 20), (0, 0))
     with pytest.raises(InputError, match=f"^file: its tensors have {2 ** 40} elements"):
         sort_tensors({"roi_heads.box_head.fc6.weight": huge}, "torchvision", False, "file")
     assert 2 ** 28 < MOST_ELEMENTS < 2 ** 40
 
 
-@pytest.mark.parametrize(("flags", "said"), [
+@pytest.mark.parametrize(("flags", "expected"), [
     (["--to=mmdet"], "--config_path: no such file: .*o.yaml"), (["--to=keras"], "'keras'"),
     (["--norm_eps=-1"], "--norm_eps: expected"),
     (["--norm_eps=x"], "--norm_eps"), (["--to=detectron2", "--config_path=c.yaml", "--output_file=x.pth"], "must end with .pkl"),
     (["--to=mmdet", "--config_path=c.yaml"], "lacks backbone.conv1.weight, .*; expected a checkpoint of the configuration"),
     (["--to=mmdet", "--config_path=d.yaml"], "4 of 117 parameters do not fit the network: rcnn.cls_score.weight is"),
     (["--to=torchvision", "--config_path=e.yaml"], "its box head has 3 hidden layers; torchvision's has 2")])
-def test_faults_of_the_way_back(flags, said, tmp_path, monkeypatch):
+def test_faults_of_converting_back(flags, expected, tmp_path, monkeypatch):
     from faster_rcnn.src.model_utils.config import save_config
     from faster_rcnn.src.model_utils.weights.writer import write_weights
 
@@ -323,12 +323,12 @@ def test_faults_of_the_way_back(flags, said, tmp_path, monkeypatch):
     save_config(narrow_config(num_classes=3, coco_classes=[], rcnn_num_layers=3), "d.yaml")
     save_config(three, "e.yaml")
     before = sorted(path.name for path in tmp_path.iterdir())
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=expected):
         convert_checkpoint.main([f"--ckpt_file={source}", *flags])
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_notes_of_the_way_back(tmp_path, capsys):
+def test_notes_of_converting_back(tmp_path, capsys):
     assert convert(write(tmp_path / "a.pth", detector("torchvision")), "--norm_eps=0") == 0
     flags = ["--to=detectron2", f"--output_file={tmp_path / 'x.pkl'}"]
     assert convert_checkpoint.main([f"--ckpt_file={tmp_path / 'o.ckpt'}", *flags]) == 0

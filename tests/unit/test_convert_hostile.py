@@ -1,4 +1,4 @@
-"""The command on hostile and damaged detectors: one line, status 2, nothing written, nothing run; and zip bombs."""
+"""Hostile and damaged detectors give one line and status 2; nothing is written or run. Zip bombs are refused."""
 import json
 import struct
 import tracemalloc
@@ -27,7 +27,7 @@ def arrays() -> dict:
 
 @pytest.fixture
 def fault(tmp_path, capsys):
-    """fault(path) -> the line on stderr, of a command that left nothing but `path`."""
+    """Return a function: path -> the line on stderr. It asserts that the conversion fails and leaves only `path`."""
     def run(path, *flags) -> str:
         argv = [f"--ckpt_file={path}", f"--output_file={tmp_path / 'o.ckpt'}", *flags]
         with pytest.raises(SystemExit) as caught:
@@ -92,14 +92,14 @@ def test_another_network(names, tmp_path, fault):
 
 
 def test_one_number_for_a_whole_layer(tmp_path, fault):
-    """Strides of 0 make a tensor of any size out of four bytes."""
+    """With strides of 0, four bytes make a tensor of any size."""
     huge = tensor(storage("FloatStorage", "0", 12), 0, (2 ** 18, 2 ** 17), (0, 0))
     write_zip(tmp_path / "m.pth", {"roi_heads.box_head.fc6.weight": huge}, {"0": NUMBERS.tobytes()})
     assert f"bytes declare tensors of {2 ** 37}" in fault(tmp_path / "m.pth")
 
 
 def zip_with(path, members: dict):
-    """A zip whose storage "0" is what `members` says, compressed."""
+    """Write a compressed zip with the tensor conv1.weight in storage "0", and `members`."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", pickled({"conv1.weight": tensor(storage("FloatStorage", "0", 12), 0, (12,), (1,))}))
         for member, raw in members.items():
@@ -120,8 +120,8 @@ def test_zip_bombs(tmp_path):
     assert read_checkpoint(zip_with(path, {"data/0": NUMBERS.tobytes()})).arrays["conv1.weight"].tolist() == NUMBERS.tolist()
 
 
-def test_zip_bomb_that_says_it_is_none(tmp_path):
-    """Sizes in the directory that are too small: no more is unpacked than they say."""
+def test_zip_bomb_that_understates_its_size(tmp_path):
+    """The zip directory understates the size. No more than that is unpacked."""
     path = zip_with(tmp_path / "m.pth", {"data/0": bytes(BOMB)})
     path.write_bytes(path.read_bytes().replace(struct.pack("<I", BOMB), struct.pack("<I", 48)))
     tracemalloc.start()

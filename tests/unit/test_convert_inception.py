@@ -1,4 +1,4 @@
-"""ImageNet weights of Inception-ResNet-v2 with the names of timm and of Cadene, and of the old zoo's backbone."""
+"""ImageNet weights of Inception-ResNet-v2 under the names of timm, Cadene and the old zoo's backbone."""
 import numpy as np
 import pytest
 from mindspore import load_checkpoint
@@ -11,7 +11,7 @@ from faster_rcnn.src.model_utils.config import InputError
 from tests.unit.test_convert_checkpoint import write_torch
 
 NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
-# Shapes in the PyTorch implementations, of one block where there are several alike: (in, out, height, width) of each branch.
+# Shapes in the PyTorch implementations: (in, out, height, width) of each branch. Equal blocks are listed once.
 STEM = {"conv2d_1a": (3, 32, 3, 3), "conv2d_2a": (32, 32, 3, 3), "conv2d_2b": (32, 64, 3, 3), "conv2d_3b": (64, 80, 1, 1),
         "conv2d_4a": (80, 192, 3, 3), "conv2d_7b": (2080, 1536, 1, 1)}
 MIXED = {
@@ -35,7 +35,7 @@ BLOCKS = {
 
 
 def layers():
-    """name -> (in, out, height, width) of every convolution in a file."""
+    """Return {name: (in, out, height, width)} of every convolution in a file."""
     found = dict(STEM)
     for place, branches in (*MIXED.items(), ("block8", BLOCK8)):
         found |= {f"{place}.{branch}": shape for branch, shape in branches.items()}
@@ -45,7 +45,7 @@ def layers():
 
 
 def weights(names=None, counters=True) -> dict:
-    """Arrays of one value each, a different one for each tensor; not written out, they take no memory."""
+    """Return arrays that are each filled with a different value. They are broadcast, so they take no memory."""
     arrays = {}
 
     def add(name, shape):
@@ -74,7 +74,7 @@ def ours(name: str) -> str:
 
 
 @pytest.mark.parametrize(("classifier", "prefix"), [("classif", ""), ("last_linear", ""), ("classif", "module.")])
-def test_every_name_goes_to_its_place(classifier, prefix):
+def test_every_name_is_mapped(classifier, prefix):
     arrays = {**weights(), f"{classifier}.weight": np.zeros((2, 2)), f"{classifier}.bias": np.zeros(2)}
     conversion = convert_inception({prefix + name: array for name, array in arrays.items()}, "inception_resnet_v2",
                                    "file")
@@ -137,7 +137,7 @@ def test_the_command(container, tmp_path, capsys):
             np.testing.assert_array_equal(loaded[ours(name)].asnumpy(), array, name, strict=True)
 
 
-def test_what_does_not_fit(tmp_path):
+def test_files_that_do_not_fit(tmp_path):
     path = tmp_path / "m.npz"
     np.savez(path, **{"conv2d_1a.conv.weight": np.zeros((32, 3, 5, 5), np.float32)})
     with pytest.raises(InputError, match=r"m.npz: 1 of 1 tensors do not fit inception_resnet_v2: conv2d_1a.conv.weight is \(32"):

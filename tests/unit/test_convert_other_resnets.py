@@ -1,4 +1,4 @@
-"""ImageNet ResNets with the names of Caffe2 and detectron2, and of more layers than 50."""
+"""ImageNet ResNets with the names of Caffe2 and detectron2, and with more than 50 layers."""
 import pickle
 
 import numpy as np
@@ -36,7 +36,7 @@ def detectron2_name(cell: str, parameter: str) -> str:
 
 
 def weights(backbone: str, name, parameters=PARAMETERS) -> dict:
-    """Arrays of one value each, a different one for each parameter; not written out, they take no memory."""
+    """Return arrays that are each filled with a different value. They are broadcast, so they take no memory."""
     arrays = {}
     for cell, shape in cell_shapes(BLOCKS[backbone]).items():
         for parameter in parameters:
@@ -58,8 +58,8 @@ def test_translate(theirs, ours):
 
 
 @pytest.mark.parametrize("eps", [1e-5, 0.0, 1e-3])
-def test_folded_norms_stay_what_they_are(eps):
-    """(x - mean) * scale / sqrt(variance + eps) + shift is x * scale + shift in float32."""
+def test_folded_norms_keep_their_values(eps):
+    """In float32, (x - mean) * scale / sqrt(variance + eps) + shift equals x * scale + shift."""
     arrays = with_statistics({"res_conv1_bn_s": np.ones(4, np.float32), "res_conv1_bn_b": np.ones(4, np.float32)}, eps)
     mean, variance = arrays["res_conv1_bn_rm"], arrays["res_conv1_bn_riv"]
     assert mean.shape == variance.shape == (4,) and not mean.any()
@@ -69,15 +69,15 @@ def test_folded_norms_stay_what_they_are(eps):
     assert kept.keys() == own.keys() and all(kept[name] is own[name] for name in own)
 
 
-@pytest.mark.parametrize("backbone", [name for name in BLOCKS if name != "resnet_v1_50"])     # whose names are v1.5's
-def test_depth_is_that_of_the_blocks(backbone):
+@pytest.mark.parametrize("backbone", [name for name in BLOCKS if name != "resnet_v1_50"])     # it has the names of v1.5
+def test_depth_follows_the_blocks(backbone):
     assert backbone_of(weights(backbone, detectron2_name)) == backbone
     some = {"stem.conv1.weight": 0, f"res4.{BLOCKS[backbone][2] - 1}.conv3.weight": 0}
     assert backbone_of(some) == backbone
 
 
 def test_caffe2_resnet101(tmp_path, capsys):
-    """The names of detectron2's R-101.pkl, with what else such a file holds."""
+    """A file like detectron2's R-101.pkl: its names and its other entries."""
     rng = np.random.default_rng(0)
     names = {f"backbone.{cell}.{parameter}": caffe2_name(cell, parameter) for cell in cell_shapes(BLOCKS["resnet_v1_101"])
              for parameter in ("weight", "gamma", "beta")}

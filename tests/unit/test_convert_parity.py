@@ -1,4 +1,4 @@
-"""Whole detectors of other frameworks, converted: they detect what they detected there, and come back as they were."""
+"""Converted detectors of other frameworks give the same detections, and convert back unchanged."""
 import importlib
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ MODELS = {"faster_rcnn": "FasterRcnn", "mask_rcnn": "MaskRcnn"}
 
 
 class Fixture:
-    """A checkpoint of another framework, and the model of ours that it is for."""
+    """A checkpoint of another framework, and our model for it."""
 
     def __init__(self, path):
         self.path, self.folder = path, path.parent
@@ -28,7 +28,7 @@ class Fixture:
             self.model = "mask_rcnn" if "fix/mask_feat" in file else "faster_rcnn"
 
     def part(self, name: str):
-        """A module of our model."""
+        """Return a module of our model."""
         return importlib.import_module(f"{self.model}.src.{name}")
 
     def convert(self, path, *flags) -> int:
@@ -43,14 +43,14 @@ def fixtures(parity_dir) -> list:
     return found
 
 
-# Keys by which a fixture's network is narrower than the shipped configurations, and its number of classes.
+# The keys of widths and classes in which a fixture differs from the shipped configurations.
 NARROW = ("resnet_in_channels", "resnet_out_channels", "fpn_in_channels", "fpn_out_channels", "rpn_in_channels",
           "rpn_feat_channels", "roi_align_out_channels", "rcnn_in_channels", "rcnn_fc_out_channels", "rcnn_mask_out_channels",
           "num_classes", "coco_classes")
 
 
 def test_parity_of_the_shipped_recipe(fixtures, tmp_path):
-    """detectron2_config_101.yaml, made as narrow as the fixture with 101 layers, and in float32, detects the same."""
+    """detectron2_config_101.yaml, narrowed to the 101-layer fixture and in float32, detects the same."""
     output = tmp_path / "o.ckpt"
     for fixture in (fixture for fixture in fixtures if fixture.framework == "detectron2" and "R101" in fixture.folder.name):
         assert fixture.convert(fixture.path, f"--output_file={output}") == 0
@@ -68,7 +68,7 @@ def test_parity_of_the_shipped_recipe(fixtures, tmp_path):
 
 
 def detect(fixture, config, paths) -> list:
-    """COCO results of pictures whose names are their ids."""
+    """Return the COCO results of images whose file names are their ids."""
     predict = fixture.part("model_utils.inference.predictors").load_predictor(config, "CPU")
     preprocess = fixture.part("model_utils.data.loading").build_preprocess(config)
     decode = fixture.part("model_utils.data.transforms").decode_image
@@ -80,8 +80,8 @@ def detect(fixture, config, paths) -> list:
                                  encode=fixture.part("model").mask_encoder(config))
 
 
-def test_parity_of_the_way_there_and_back(fixtures, tmp_path):
-    """theirs -> ours -> theirs -> ours, bit for bit; what the network lacks travels along."""
+def test_parity_of_the_round_trip(fixtures, tmp_path):
+    """theirs -> ours -> theirs -> ours keeps every bit, also of tensors that our network lacks."""
     ours, again = tmp_path / "ours.ckpt", tmp_path / "again.ckpt"
     for fixture in fixtures:
         theirs = tmp_path / f"theirs{SUFFIXES[fixture.framework]}"
@@ -108,8 +108,8 @@ def assert_same_in_their_names(fixture, written: dict):
             np.testing.assert_array_equal(value, today[name], name, strict=True)
 
 
-def test_parity_of_what_travels_along(fixtures, tmp_path):
-    """torchvision's rows of the background: in the checkpoint, and not in the network; without them they are 0."""
+def test_parity_of_unused_rows(fixtures, tmp_path):
+    """The checkpoint keeps torchvision's background rows, which our network lacks. Without them, zeros are written."""
     output, theirs = tmp_path / "o.ckpt", tmp_path / "theirs.pth"
     for fixture in (fixture for fixture in fixtures if fixture.framework == "torchvision"):
         assert fixture.convert(fixture.path, f"--output_file={output}") == 0
@@ -137,7 +137,7 @@ def test_parity_of_older_names(fixtures, tmp_path):
 
 
 def test_parity_of_a_mask_rcnn_without_masks(fixtures, tmp_path, capsys):
-    """Faster R-CNN takes its boxes; Mask R-CNN does not take a Faster R-CNN."""
+    """Faster R-CNN converts a Mask R-CNN without its masks. Mask R-CNN refuses a Faster R-CNN."""
     from faster_rcnn.src import convert_checkpoint as faster
     from mask_rcnn.src import convert_checkpoint as mask
 
@@ -154,7 +154,7 @@ def test_parity_of_a_mask_rcnn_without_masks(fixtures, tmp_path, capsys):
             assert "no checkpoint was written: 12 of the network's" in err
 
 
-def test_parity_of_what_another_list_of_classes_starts_from(fixtures, tmp_path):
+def test_parity_of_starting_from_other_classes(fixtures, tmp_path):
     from faster_rcnn.src.FasterRcnn.faster_rcnn import build_network
     from faster_rcnn.src.model_utils.weights.loading import load_pretrained
 
@@ -173,7 +173,7 @@ def test_parity_of_what_another_list_of_classes_starts_from(fixtures, tmp_path):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_parity_of_the_old_zoo(model, parity_file):
-    """Names and shapes of its two detectors; which values go where is told in test_convert_detector.py."""
+    """Names and shapes of the zoo's two detectors. test_convert_detector.py tests the values."""
     weights = importlib.import_module(f"{model}.src.{MODELS[model]}.conversion.detector_weights")
     config = importlib.import_module(f"{model}.src.model_utils.config").load_config()
     shapes = json.loads(parity_file(f"zoo_names/{model}.json").read_text())
@@ -186,7 +186,7 @@ def test_parity_of_the_old_zoo(model, parity_file):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_parity_of_the_names_of_mindspore_lab(model, parity_file):
-    """Names and shapes of the full networks, and of a training's checkpoint, whose optimiser is left out."""
+    """Names and shapes of the full networks. The optimiser of a training checkpoint is left out."""
     weights = importlib.import_module(f"{model}.src.{MODELS[model]}.conversion.detector_weights")
     config = importlib.import_module(f"{model}.src.model_utils.config").load_config(overrides={"convention": "mslab"})
     expected, table = weights.detector_shapes(config), FRAMEWORKS["mslab"]
@@ -201,8 +201,8 @@ def test_parity_of_the_names_of_mindspore_lab(model, parity_file):
     assert list(detector.left_out) == ["of the optimiser and the training state"]
 
 
-def test_parity_of_a_file_of_mindspore_lab_called_another(fixtures, tmp_path):
-    """--source of another framework is refused in one line, and so is a file of which a layer is missing, without --partial."""
+def test_parity_of_a_wrong_source_for_mindspore_lab(fixtures, tmp_path):
+    """--source of another framework is refused. Without --partial, so is a file that lacks a layer."""
     for fixture in (fixture for fixture in fixtures if fixture.framework == "mslab"):
         for source in ("detectron2", "mmdet", "zoo"):
             with pytest.raises(ValueError, match=f"--source: {source}, but the names in .* are those of mslab"):

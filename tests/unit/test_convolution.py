@@ -1,8 +1,8 @@
 """Convolutions and folded norms against float64 loops.
 
-Tolerances are in units of the standard deviation of the expected array, to which the error of a sum of many products in
-float32 is in proportion. Direct convolutions were measured at 2e-6 and below. Winograd's transforms multiply by up to 8 * 8
-and subtract: 3e-6 to 7e-6, and 3e-5 with 96 channels. A wrong tap or border pixel gives errors of the order of 1.
+Tolerances are in standard deviations of the expected array: the error of a long float32 sum is proportional to it. The
+measured error of direct convolutions is 2e-6 and below. That of Winograd, whose transforms multiply by up to 8 * 8 and subtract,
+is 3e-6 to 7e-6, and 3e-5 with 96 channels. A wrong tap or border pixel gives an error of about 1.
 """
 import mindspore as ms
 import numpy as np
@@ -21,14 +21,14 @@ def arrays(*shapes, seed=0):
 
 
 def error(got, expected):
-    """Largest difference in standard deviations of what is expected."""
+    """Return the largest difference in standard deviations of `expected`."""
     got = got.asnumpy()
     assert got.shape == expected.shape
     return np.abs(got - expected).max() / expected.std()
 
 
 def with_gradients(net, *inputs, dout, weights=None):
-    """Output, and the gradients of sum(output * dout): of the inputs, then of `weights` (parameters) if given."""
+    """Return the output and the gradients of sum(output * dout) for the inputs, then for `weights` (parameters) if given."""
     def loss(dout, *inputs):
         out = net(*inputs)
         return (out * dout).sum(), out
@@ -45,7 +45,7 @@ def with_gradients(net, *inputs, dout, weights=None):
     (2, 4, 6, 9, 8),        # one of them
     (3, 2, 1, 12, 4),       # both
     (2, 1, 3, 1, 2),        # less than a tile
-    (1, 96, 96, 11, 14),    # channels that the network would use it for
+    (1, 96, 96, 11, 14),    # enough channels for the network to use it
 ])
 def test_winograd_and_its_gradients_match_loop(n, channels, out_channels, height, width):
     x, weight, dout = arrays((n, channels, height, width), (out_channels, channels, 3, 3), (n, out_channels, height, width))
@@ -56,8 +56,8 @@ def test_winograd_and_its_gradients_match_loop(n, channels, out_channels, height
     assert error(dweight, expected_dweight) < WINOGRAD
 
 
-def test_winograd_knows_a_convolution_by_hand():
-    """One bright pixel shows the kernel, turned by 180 degrees; at the corner, the part that is inside."""
+def test_winograd_matches_a_convolution_by_hand():
+    """One bright pixel gives the kernel, turned by 180 degrees and cropped at the corner."""
     x = np.zeros((1, 1, 6, 6), np.float32)
     x[0, 0, 2, 3] = 1
     weight = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
@@ -83,7 +83,7 @@ def test_winograd_knows_a_convolution_by_hand():
     ((256, 256, 7, 1, True), False),
     ((256, 256, (3, 1), 1, True), False),
 ])
-def test_where_winograd_is_taken(arguments, winograd):
+def test_where_winograd_is_used(arguments, winograd):
     assert (Convolution(*arguments).winograd is not None) == winograd
 
 
@@ -98,7 +98,7 @@ def test_kernels_of_unequal_sides(kernel):
 
 
 def test_conv2d_fast_equals_direct(monkeypatch):
-    """The same layer with its bias, by both ways, in graph and in PyNative mode."""
+    """Both algorithms compute the same layer with its bias, in graph and in PyNative mode."""
     monkeypatch.setattr(Convolution, "WINOGRAD_CHANNELS", 1)
     x, weight, bias, dout = arrays((2, 5, 9, 6), (4, 5, 3, 3), (4,), (2, 4, 9, 6))
     expected = convolve(x, weight) + bias.reshape(-1, 1, 1)
@@ -118,7 +118,7 @@ def test_conv2d_fast_equals_direct(monkeypatch):
 
 
 def norm_arrays(channels, seed=1):
-    """gamma, beta, mean, variance; the variances begin where eps = 1e-5 is a tenth of them."""
+    """Return gamma, beta, mean and variance, each (channels,). eps = 1e-5 is a tenth of the first variance."""
     rng = np.random.default_rng(seed)
     variance = np.concatenate([[1e-4], rng.uniform(0.2, 3, channels - 1)])
     return [a.astype(np.float32) for a in (rng.uniform(0.5, 1.5, channels), *rng.standard_normal((2, channels)), variance)]
@@ -126,7 +126,7 @@ def norm_arrays(channels, seed=1):
 
 @pytest.mark.parametrize("kernel, stride, eps", [(1, 1, 1e-5), (3, 2, 1e-5), (7, 2, 1e-3), (1, 2, 0.0)])
 def test_conv_norm_matches_norm_after_convolution(kernel, stride, eps):
-    """Values, and the gradients of weight, gamma and beta through the folded weight."""
+    """The output matches, and so do the gradients of weight, gamma and beta through the folded weight."""
     x, weight = arrays((2, 3, 9, 11), (4, 3, kernel, kernel))
     gamma, beta, mean, variance = norm_arrays(4)
     net = ConvNorm(3, 4, kernel, stride, eps=eps)
@@ -146,7 +146,7 @@ def test_conv_norm_matches_norm_after_convolution(kernel, stride, eps):
 
 
 def test_conv_norm_calibrates_to_the_batch():
-    """Its statistics become those of the convolution's output, and its output has them at once."""
+    """The statistics become those of the convolution's output, and the same call already uses them."""
     x, = arrays((4, 3, 8, 10))
     net = ConvNorm(3, 6, 3, fast=True)
     gamma, beta, *_ = norm_arrays(6)
@@ -176,14 +176,14 @@ def test_initial_weights(net, bound):
 
 
 def test_names_of_the_parameters():
-    """They are the names in checkpoints; statistics do not train."""
+    """Checkpoints use these names. The statistics are not trained."""
     net = nn.SequentialCell(ConvNorm(2, 3, 1))
     assert {p.name: p.requires_grad for p in net.get_parameters()} == {
         "0.weight": True, "0.gamma": True, "0.beta": True, "0.moving_mean": False, "0.moving_variance": False}
 
 
 class Two(nn.Cell):
-    """A layer that `dense` calls, of two kinds, and one that it does not."""
+    """`dense` calls a layer of each kind, and not `other`."""
 
     def __init__(self, fast):
         super().__init__()
@@ -198,7 +198,7 @@ class Two(nn.Cell):
         return self.other(self.dense(image))
 
 
-def test_kept_filters_change_nothing_but_stay():
+def test_kept_filters_give_the_same_output_and_ignore_new_weights():
     image = Tensor(np.random.default_rng(0).standard_normal((2, 3, 20, 24)).astype(np.float32))
     net, mode = Two(True), ms.get_context("mode")
     before, names = net(image).asnumpy(), {param.name for param in net.get_parameters()}

@@ -1,4 +1,4 @@
-"""Images that are damaged, and files that are none: check.py lists them, a conversion drops them, nothing waits for them."""
+"""Damaged images and files that are not images: check.py lists them, a conversion drops them, nothing blocks on them."""
 import importlib
 import io
 import json
@@ -31,7 +31,7 @@ def encoded(kind: str, mode: str = "RGB", **more) -> bytes:
 
 
 def png(data: bytes, width: int = 160, height: int = 120) -> bytes:
-    """A PNG with right checksums; without `data` it has no chunk for it."""
+    """Return a PNG with correct checksums; without `data` it has no IDAT chunk."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + (chunk(b"IDAT", data) if data else b"") + chunk(b"IEND", b"")
 
@@ -43,14 +43,14 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 JPEGS = {"plain": encoded("JPEG"), "progressive": encoded("JPEG", progressive=True), "grey": encoded("JPEG", "L"),
          "restarts": encoded("JPEG", restart_marker_rows=1), "cmyk": encoded("JPEG", "CMYK")}
 PLAIN = JPEGS["plain"]
-THUMBNAIL = b"Exif\0\0MM\0*\0\0\0\x08" + bytes(6) + encoded("JPEG", "L", quality=1)     # as cameras write it into the file
+THUMBNAIL = b"Exif\0\0MM\0*\0\0\0\x08" + bytes(6) + encoded("JPEG", "L", quality=1)     # as cameras embed it
 JPEGS["thumbnail"] = PLAIN[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(THUMBNAIL)) + THUMBNAIL + PLAIN[2:]
 PNG = encoded("PNG")
 BMP = encoded("BMP")
 WHOLE = {**{f"{name}.jpg": data for name, data in JPEGS.items()}, "zeros.jpg": PLAIN + bytes(1000), "two.jpg": PLAIN + PLAIN,
          "metadata.jpg": encoded("JPEG", comment=bytes(5000)), "whole.png": PNG, "whole.bmp": BMP,
          "size_field.bmp": BMP[:2] + bytes(4) + BMP[6:]}
-# Whether a conversion, which does not decode the usual kinds, sees it too.
+# Damage that a conversion does not notice, because it does not decode the usual formats.
 LIKE_WHOLE = {**{f"half_{name}.jpg": data[:len(data) // 2] + END for name, data in JPEGS.items()},
               "no_pixels.jpg": PLAIN[:PLAIN.index(b"\xff\xda") + 20] + END, "compression.png": png(PNG[60:2000])}
 DAMAGED = {
@@ -65,7 +65,7 @@ DAMAGED = {
 
 @pytest.fixture
 def in_time():
-    """What would wait for ever is a failure."""
+    """Fail a test that blocks for 60 seconds."""
     def stop(*_):
         raise TimeoutError
 
@@ -91,7 +91,7 @@ def describe(folder, names):
     return folder / "anno.json"
 
 
-def test_check_lists_what_is_damaged_and_a_conversion_drops_it(tmp_path, caplog):
+def test_check_lists_damaged_images_and_a_conversion_drops_them(tmp_path, caplog):
     paths = write_set(tmp_path, {**WHOLE, **LIKE_WHOLE, **DAMAGED})
     found = diagnose("coco", *paths, progress=False)
     listed = {os.path.basename(problem.file): problem.what for problem in found.problems}
@@ -101,10 +101,10 @@ def test_check_lists_what_is_damaged_and_a_conversion_drops_it(tmp_path, caplog)
     assert "60000x60000 pixels" in listed["bomb.png"] and "truncated" in listed["header.bmp"]
     manifest = convert("coco", *paths, tmp_path / "out", progress=False)
     assert manifest["count"] == len(WHOLE) + len(LIKE_WHOLE) and sum(manifest["dropped"].values()) == len(DAMAGED)
-    assert all(any(f"/{name}: " in line for line in caplog.messages) for name in DAMAGED)     # each is named
+    assert all(any(f"/{name}: " in line for line in caplog.messages) for name in DAMAGED)
 
 
-def test_what_is_no_regular_file_is_not_opened(in_time, tmp_path):
+def test_only_regular_files_are_opened(in_time, tmp_path):
     images, anno = write_set(tmp_path, {"a.jpg": PLAIN, "b.jpg": JPEGS["grey"], "c.jpg": JPEGS["progressive"]})
     os.mkfifo(images / "fifo.jpg")
     (images / "folder.jpg").mkdir()
@@ -118,7 +118,7 @@ def test_what_is_no_regular_file_is_not_opened(in_time, tmp_path):
     assert [file.name for file in open_input(images, tmp_path / "drawn").files] == ["a.jpg", "b.jpg", "c.jpg"]
 
 
-def test_annotations_that_are_no_regular_files_are_not_opened(in_time, tmp_path):
+def test_only_regular_annotation_files_are_opened(in_time, tmp_path):
     for name in ("data.json", "list.txt", "a.xml"):
         os.mkfifo(tmp_path / name)
     with pytest.raises(DataError, match="no annotations found"):

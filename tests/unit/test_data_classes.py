@@ -1,4 +1,4 @@
-"""What follows from the data: sets that annotations name, val_ratio, and classes where the configuration names none."""
+"""Settings that follow from the data: named sets, val_ratio, and classes that the configuration leaves out."""
 import logging
 
 import cv2
@@ -19,7 +19,7 @@ BOX = [[5, 5], [15, 15]]
 
 
 def open_config(tmp_path, **keys):
-    """As train.py reads it: the data is to name the classes."""
+    """Return the configuration as train.py reads it: the data names the classes."""
     base = {"output_path": str(tmp_path / "out"), "img_height": 32, "img_width": 64, "flip_ratio": 0}
     return load_config(overrides={**base, **keys}, classes_of_data=True)
 
@@ -34,7 +34,7 @@ def voc_keys(tmp_path, files, train, val):
 
 # ------------------------------------------------------------------------------------------- classes
 
-def test_classes_that_are_given_stay():
+def test_given_classes_are_kept():
     def parsed(*flags):
         config = parse_config(list(flags), classes_of_data=True)
         return config.num_classes, len(config.coco_classes)
@@ -47,7 +47,7 @@ def test_classes_that_are_given_stay():
 
 
 def test_classes_of_the_training_set(tmp_path, caplog):
-    """In the order of the names in VOC; the evaluation set has the same labels."""
+    """VOC classes are in alphabetical order. The evaluation set has the same labels."""
     keys = voc_keys(tmp_path, {name: [(kind, 1, 1, 9, 9) for kind in kinds] for name, kinds in (
         ("a", ("dog", "ant", "cat")), ("b", ("cat", "dog", "ant")))}, ["a"], ["b"])
     with caplog.at_level(logging.INFO):
@@ -58,11 +58,11 @@ def test_classes_of_the_training_set(tmp_path, caplog):
     assert [item["category_id"] for item in val.ground_truth()["annotations"]] == [2, 3, 1]
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml").coco_classes == config.coco_classes
-    again, same, _ = find_data(config, 0, 1)        # as a resumed run has it: nothing is converted again
+    again, same, _ = find_data(config, 0, 1)        # a resumed run converts nothing again
     assert again == config and same.files == data.files
 
 
-def test_order_of_yolo_is_that_of_its_names(tmp_path):
+def test_yolo_classes_keep_the_order_of_names(tmp_path):
     path = yolo_set(tmp_path, {"train": {"a": [yolo_line(1, 2, 3, 10, 12)]}, "val": {"b": [yolo_line(0, 2, 3, 10, 12)]}},
                     names=("zebra", "ant"))
     config, data, val = find_data(open_config(tmp_path, dataset="yolo", anno_path=str(path)), 0, 1)
@@ -71,13 +71,13 @@ def test_order_of_yolo_is_that_of_its_names(tmp_path):
     assert data.source.image_dir == str(tmp_path / "images" / "train")
 
 
-def test_classes_of_one_side_only_are_refused(tmp_path, message):
+def test_classes_of_only_one_set_are_refused(tmp_path, message):
     keys = voc_keys(tmp_path, {name: [(kind, 1, 1, 9, 9) for kind in kinds] for name, kinds in (
         ("a", ("dog", "ant")), ("b", ("dog", "cat")))}, ["a"], ["b"])
-    told = message(find_data, open_config(tmp_path, **keys), 0, 1)
+    text = message(find_data, open_config(tmp_path, **keys), 0, 1)
     sides = " and ".join(f"{name} is only in {tmp_path / 'Annotations'} ({tmp_path / f'{side}.txt'})"
                          for name, side in (("ant", "train"), ("cat", "val")))
-    assert told == (f"coco_classes: the classes to train and to evaluate on differ: {sides}; select classes, for example "
+    assert text == (f"coco_classes: the classes to train and to evaluate on differ: {sides}; select classes, for example "
                     "--num_classes=3 --coco_classes='[background, ant, dog]'")
     classes = ["background", "ant", "dog"]
     _, data, val = find_data(open_config(tmp_path, **keys, num_classes=3, coco_classes=classes), 0, 1)
@@ -92,11 +92,11 @@ def test_val_ratio_divides_the_training_set(tmp_path, caplog, message):
     _, data, val = find_data(open_config(tmp_path, **keys), 0, 1)
     assert (data.count, val.count) == (7, 3) and val.source.split == Split(0.3, "val")
     assert len(val.ground_truth()["images"]) == 3
-    # eval.py on the run's configuration: the same side, and said.
+    # eval.py on the run's configuration evaluates the same images.
     source = find_source(load_config(overrides=keys), train=False)
     assert source == val.source.__class__(**{**vars(val.source), "classes": source.classes})
-    told = message(load_config, overrides={**keys, "val_anno_path": "x"})
-    assert told == "val_ratio: 0.3 splits the training set, but val_anno_path names a validation set; set one of them"
+    text = message(load_config, overrides={**keys, "val_anno_path": "x"})
+    assert text == "val_ratio: 0.3 splits the training set, but val_anno_path names a validation set; set one of them"
     assert message(load_config, overrides={"val_ratio": 1.0}).startswith("val_ratio: expected 0 to 0.9")
 
 
@@ -125,10 +125,10 @@ def test_which_set_of_yolo(tmp_path):
     assert sets(anno_path=str(tmp_path / "no")) == (None, None, None)
 
 
-def test_a_set_without_one_for_evaluation(tmp_path, message):
+def test_yolo_without_an_evaluation_set_is_refused(tmp_path, message):
     path = yolo_set(tmp_path, {"train": {"a": [yolo_line(0, 2, 3, 10, 12)]}})
-    told = message(find_data, open_config(tmp_path, dataset="yolo", anno_path=str(path)), 0, 1)
-    assert told == f"{path}: has no set 'val'; it has train"
+    text = message(find_data, open_config(tmp_path, dataset="yolo", anno_path=str(path)), 0, 1)
+    assert text == f"{path}: has no set 'val'; it has train"
 
 
 # -------------------------------------------------------------------------------------------- drawings
@@ -136,7 +136,7 @@ def test_a_set_without_one_for_evaluation(tmp_path, message):
 @pytest.mark.parametrize(("module", "configuration", "outline"), [
     (drawn_batches, DEFAULT_CONFIG, False), (drawn_mask_batches, mask_config.DEFAULT_CONFIG, True)])
 def test_batches_are_drawn_as_trained(tmp_path, module, configuration, outline):
-    """An image of 40x30 in an input of 64x64: resized to 64x48, mirrored in every second epoch or so."""
+    """A 40x30 image in a 64x64 input is resized to 64x48 and may be mirrored."""
     folder = labelme_set(tmp_path / "in", {name: [shape("dog", [[10, 10], [30, 10], [20, 25]])] for name in "ab"})
     for path in folder.glob("*.jpg"):
         cv2.imwrite(str(path), np.zeros((30, 40, 3), np.uint8))
@@ -147,16 +147,16 @@ def test_batches_are_drawn_as_trained(tmp_path, module, configuration, outline):
     assert [name[:6] for name in names] == ["0_0000", "0_0001", "1_0002"]
     image = cv2.imread(str(tmp_path / "out" / names[0])).astype(int)
     assert image.shape == (64, 64, 3)
-    assert image[16:40, 16:18].max() > 150 and image[16:40, 46:48].max() > 150     # the box from 16 to 48, and to 40 below
+    assert image[16:40, 16:18].max() > 150 and image[16:40, 46:48].max() > 150     # the box from x 16 to 48, down to y 40
     inside = image[22:36, 21:43].max() > 100            # the legs of the triangle
     assert inside == outline
 
 
-def test_a_set_for_evaluation_is_asked_for(tmp_path, message):
+def test_an_evaluation_set_is_required(tmp_path, message):
     folder = labelme_set(tmp_path / "in", {"a": [shape("dog", BOX, "rectangle")]})
-    told = message(find_data, open_config(tmp_path, dataset="labelme", anno_path=str(folder)), 0, 1)
-    assert told == ("val_anno_path is required for run_eval: give --val_anno_path, or --val_ratio=0.2 to split it off the training "
+    text = message(find_data, open_config(tmp_path, dataset="labelme", anno_path=str(folder)), 0, 1)
+    assert text == ("val_anno_path is required for run_eval: give --val_anno_path, or --val_ratio=0.2 to split it off the training "
                     "set")
     nowhere = open_config(tmp_path / "new", dataset="labelme", anno_path=str(tmp_path / "no"))
-    told = message(find_data, nowhere, 0, 1)
-    assert told == f"anno_path: no such folder: {tmp_path / 'no'} (labelme: the folder of JSON files)"
+    text = message(find_data, nowhere, 0, 1)
+    assert text == f"anno_path: no such folder: {tmp_path / 'no'} (labelme: the folder of JSON files)"

@@ -1,4 +1,4 @@
-"""MindRecord -> batches: what is in them, in which order, and that nothing but seed, epoch and record decides it."""
+"""MindRecord -> batches: their contents and order, which only seed, epoch and record decide."""
 import logging
 
 import mindspore.dataset as ds
@@ -40,7 +40,7 @@ def test_dropping_the_remainder_repeats_nothing(message):
     assert "3 images" in message(epoch_indices, 3, 5, 2, 4, drop_remainder=True)
 
 
-def test_order_depends_on_seed_and_epoch_alone():
+def test_order_depends_only_on_seed_and_epoch():
     first = epoch_indices(50, 1, 1, 5)
     assert first.tolist() == epoch_indices(50, 1, 1, 5).tolist()
     for other in (epoch_indices(50, 1, 2, 5), epoch_indices(50, 2, 1, 5)):
@@ -96,7 +96,7 @@ def test_workers_do_not_change_batches(files):
 
 
 def test_a_rank_sees_its_part_of_what_one_process_sees(files):
-    """A step over 2 ranks with batches of 2 holds the same pictures, augmented alike, as a batch of 4."""
+    """A step of 2 ranks with batches of 2 holds the same augmented images as a batch of 4."""
     transform = TrainTransform(PLAIN, EVERYTHING, num_gts=2, seed=3)
     whole = batches(files, transform, batch_size=4)
     for rank in range(2):
@@ -115,8 +115,8 @@ def test_epochs_are_augmented_differently(files):
 # -------------------------------------------------------------------------------------------------- what is in a batch
 
 
-def test_columns_hold_picture_and_objects(files, rows):
-    """Without augmentation, against the records; crowds and the row of a picture without objects are left out."""
+def test_columns_hold_image_and_objects(files, rows):
+    """Without augmentation, batches match the records. Crowds and the placeholder row of an empty image are left out."""
     transform = TrainTransform(PLAIN, Augmenter(), num_gts=3, seed=3)
     seen = set()
     for image, info, boxes, labels, valid, image_id in batches(files, transform):
@@ -138,15 +138,15 @@ def test_columns_hold_picture_and_objects(files, rows):
     assert rows[6]["count"] == 3 and rows[3]["count"] == 0      # a crowd, and no object at all
 
 
-def test_zero_bytes_at_the_end_of_a_picture_arrive(files, rows):
-    """NumPy's byte strings lose them, element by element."""
+def test_zero_bytes_at_the_end_of_an_image_survive(files, rows):
+    """NumPy's byte strings would strip them."""
     assert any(row["image"].endswith(bytes(50)) for row in rows)
     data = ds.MindDataset([str(path) for path in files], ["image", "index"], shuffle=False)
     for image, index in data.create_tuple_iterator(num_epochs=1, output_numpy=True):
         assert image.tobytes() == rows[int(index)]["image"]
 
 
-def test_objects_beyond_num_gts_are_drawn_and_told_once(tmp_path, caplog):
+def test_objects_beyond_num_gts_are_sampled_and_reported_once(tmp_path, caplog):
     crowded = write_records(tmp_path, [make_row(i, objects=9) for i in range(4)])
     boxes = make_row(0, objects=9)["boxes"]
     chosen = []
@@ -155,8 +155,8 @@ def test_objects_beyond_num_gts_are_drawn_and_told_once(tmp_path, caplog):
         with caplog.at_level(logging.WARNING, module.__name__):
             caplog.clear()
             got = batches(crowded, transform, count=4, epoch=epoch)
-        (told,) = caplog.messages
-        assert "9 objects" in told and "num_gts is 6" in told and ".png" in told
+        (warning,) = caplog.messages
+        assert "9 objects" in warning and "num_gts is 6" in warning and ".png" in warning
         assert_equal(batches(crowded, transform, count=4, epoch=epoch), got)
         (row,) = [(batch[2][n], batch[4][n]) for batch in got for n in range(2) if batch[-1][n] == 1000]
         assert row[1].all()
@@ -167,17 +167,17 @@ def test_objects_beyond_num_gts_are_drawn_and_told_once(tmp_path, caplog):
     assert chosen[0] != chosen[1]
 
 
-def test_objects_that_vanish_are_left_out(tmp_path):
-    """Boxes outside of the picture, and such without area, are not ground truth."""
+def test_objects_outside_or_without_area_are_left_out(tmp_path):
+    """Boxes outside the image or without area are not ground truth."""
     row = make_row(0, objects=3)
-    row["boxes"] = np.array([[60, 5, 80, 9], [5, 6, 5, 20], [10, 20, 500, 500]], np.float32)     # of 52 x 30 pixels
+    row["boxes"] = np.array([[60, 5, 80, 9], [5, 6, 5, 20], [10, 20, 500, 500]], np.float32)     # in 52 x 30 pixels
     transform = TrainTransform(Preprocess(InputSize(30, 52), (0,) * 3, (1,) * 3), Augmenter(), num_gts=2, seed=3)
     ((_, _, boxes, labels, valid, _),) = batches(write_records(tmp_path, [row]), transform, batch_size=1, count=1)
     assert boxes[0].tolist() == [[10, 20, 52, 30], [0] * 4]
     assert labels[0].tolist() == [3, 0] and valid[0].tolist() == [True, False]
 
 
-def test_an_image_that_does_not_decode_costs_its_place_alone(tmp_path, message, caplog):
+def test_only_the_place_of_an_undecodable_image_changes(tmp_path, message, caplog):
     rows = [make_row(i) for i in range(5)]
     whole = batches(write_records(tmp_path, rows), TrainTransform(PLAIN, EVERYTHING, 4, 3), count=5)
     for index in (1, 2):
@@ -186,7 +186,7 @@ def test_an_image_that_does_not_decode_costs_its_place_alone(tmp_path, message, 
     files = write_records(tmp_path / "broken", rows)
     transform = TrainTransform(PLAIN, EVERYTHING, 4, 3)
     order = epoch_indices(5, 3, 1, 2).ravel()
-    for epoch in (1, 1):        # the second tells nothing new
+    for epoch in (1, 1):        # the second pass reports nothing new
         got = batches(files, transform, count=5, epoch=epoch)
         for place, index in enumerate(order):
             taken = int(np.flatnonzero(order == {1: 3, 2: 3}.get(index, index))[0])     # the next that decodes
@@ -225,8 +225,7 @@ for epoch in range(60):
 
 
 def test_memory_does_not_grow_with_epochs(tmp_path, run_command):
-    """An epoch makes 25 MB of pictures: a leak of one in five would show as 100 MB. In a process of its own, so that what other
-    tests have left does not count."""
+    """An epoch makes 25 MB of images: leaking one in five would add 100 MB. A separate process excludes what other tests left."""
     files = write_records(tmp_path, [make_row(i) for i in range(8)])
     run = run_command(["python", "-c", EPOCHS_OF_A_FOLDER, *files], env={"MALLOC_ARENA_MAX": "2"})
     assert run.returncode == 0, run.stderr
@@ -239,7 +238,7 @@ def test_memory_does_not_grow_with_epochs(tmp_path, run_command):
 
 
 @pytest.mark.parametrize("batch_size, rank_size", [(1, 1), (4, 1), (3, 2), (2, 15)])
-def test_evaluation_takes_every_picture_once(files, rows, batch_size, rank_size):
+def test_evaluation_takes_every_image_once(files, rows, batch_size, rank_size):
     found = []
     for rank in range(rank_size):
         data = EvalBatches(files, COUNT, PLAIN, batch_size, rank=rank, rank_size=rank_size)
@@ -260,7 +259,7 @@ def test_evaluation_takes_every_picture_once(files, rows, batch_size, rank_size)
     assert sorted(found) == [row["image_id"] for row in rows]
 
 
-def test_pictures_of_one_padded_size_share_a_batch(files, rows):
+def test_images_of_one_padded_size_share_a_batch(files, rows):
     size = InputSize(40, 80, pad_to="divisor")
     data = EvalBatches(files, COUNT, Preprocess(size, (0,) * 3, (1,) * 3), 2)
     shapes, found = [], []

@@ -1,4 +1,4 @@
-"""An epoch that has some pictures more often than others."""
+"""Epochs that repeat some images."""
 import numpy as np
 import pytest
 
@@ -9,20 +9,20 @@ from tests.example_records import COUNT, EVERYTHING, PLAIN, assert_equal, batche
 REPEATS = np.linspace(1, 3.5, COUNT)
 
 
-def test_an_epoch_has_every_picture_and_more_of_some():
+def test_an_epoch_has_every_image_and_repeats_some():
     ranks = [epoch_indices(COUNT, 1, 4, 3, rank, 2, repeats=REPEATS) for rank in range(2)]
     total = epoch_images(COUNT, REPEATS)
-    assert total == 25      # of 24.75
+    assert total == 25      # rounded from 24.75
     order = np.stack(ranks, 1).ravel()[:total]
     assert len(set(order.tolist())) == total
     counts = np.bincount(order % COUNT)
-    # Scaled to the rounded sum: at most one more or less than the factor.
+    # The factors are scaled to the rounded sum, so a count is at most 1 off its factor.
     assert (np.abs(counts - REPEATS) <= 1).all() and counts[-1] >= 3
     assert (order // COUNT < counts[order % COUNT]).all()
 
 
 @pytest.mark.parametrize("rank, rank_size", [(0, 1), (1, 2)])
-def test_repeated_pictures_are_augmented_anew_and_a_resumed_run_sees_the_same(files, rows, rank, rank_size):
+def test_repeats_are_augmented_differently_and_a_resumed_run_sees_the_same(files, rows, rank, rank_size):
     options = {"epoch": 2, "rank": rank, "rank_size": rank_size, "repeats": REPEATS}
     transform = TrainTransform(PLAIN, EVERYTHING, num_gts=4, seed=3)
     whole = batches(files, transform, **options)
@@ -45,7 +45,7 @@ def test_without_repeats_nothing_changes(files):
 
 
 def test_presence_is_read_from_the_records(files, rows):
-    """A crowd, and the row that stands for no objects, are not counted."""
+    """Crowds and the placeholder rows of empty images are not counted."""
     expected = np.zeros((COUNT, 5), bool)
     for index, row in enumerate(rows):
         for label, crowd in list(zip(row["labels"], row["crowds"]))[:row["count"]]:

@@ -1,4 +1,4 @@
-"""The one decoder of images: formats, EXIF orientations against Pillow's own turning, limits, and what is refused."""
+"""The image decoder: formats, EXIF orientations compared with Pillow's, limits and refusals."""
 import io
 import struct
 import zlib
@@ -26,7 +26,7 @@ def encoded(kind: str, orientation=None, image=PICTURE, **options) -> bytes:
 
 
 def by_pillow(data: bytes) -> np.ndarray:
-    """Blue, green, red of the image as a viewer shows it."""
+    """Return the image as a viewer shows it: (H, W, 3) uint8 in the order blue, green, red."""
     return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))[..., ::-1]
 
 
@@ -43,27 +43,27 @@ def test_images_are_turned_as_pillow_turns_them(kind, orientation):
     got, want = decode_image(data), by_pillow(data)
     assert got.shape == want.shape == ((58, 37, 3) if orientation >= 5 else (37, 58, 3))
     assert np.abs(got.astype(int) - want).max() <= {"PNG": 0, "TIFF": 0}.get(kind, 4)
-    picture = inspect(data)
-    assert (picture.turned().height, picture.turned().width) == got.shape[:2]
-    if kind != "AVIF":      # whose orientation is no tag
-        assert picture.orientation == orientation and (picture.height, picture.width) == (37, 58)
+    info = inspect(data)
+    assert (info.turned().height, info.turned().width) == got.shape[:2]
+    if kind != "AVIF":      # which has no orientation tag
+        assert info.orientation == orientation and (info.height, info.width) == (37, 58)
         plain = decode_image(encoded(kind, 1))
         np.testing.assert_array_equal(decode_image(data, upright=False), plain)
         rewritten = without_orientation(data)
         assert len(rewritten) == len(data) and find_orientation(rewritten) is None
         np.testing.assert_array_equal(decode_image(rewritten), plain)
-        np.testing.assert_allclose(by_pillow(rewritten), plain, atol=4)     # Pillow checks the sums of PNG
+        np.testing.assert_allclose(by_pillow(rewritten), plain, atol=4)     # Pillow verifies PNG checksums
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_turning_twice(orientation):
-    """A quarter back undoes a quarter; the other ways of turning undo themselves."""
+    """A quarter turn back undoes a quarter turn. Every other orientation undoes itself."""
     image = np.asarray(PICTURE)
     back = {6: 8, 8: 6}.get(orientation, orientation)
     np.testing.assert_array_equal(turn(turn(image, orientation), back), image)
 
 
-def test_orientations_that_are_none():
+def test_invalid_and_unusual_orientations():
     for orientation in (0, 1, 9, 300):
         data = encoded("JPEG", orientation)
         assert find_orientation(data) is None and without_orientation(data) == data and inspect(data).orientation == 1
@@ -75,9 +75,9 @@ def test_orientations_that_are_none():
     assert find_orientation(without_orientation(as_long)) is None
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")      # Pillow's
+@pytest.mark.filterwarnings("ignore::UserWarning")      # Pillow warns
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_damaged_headers_are_no_accident(kind):
+def test_damaged_headers_are_handled(kind):
     data = encoded(kind, 6)
     for seed in range(100):
         damaged = mutated(data[:200], seed) + data[200:]
@@ -128,8 +128,8 @@ def refusals():
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("reason", refusals())
-def test_what_is_refused_is_refused_before_training(reason):
-    """By conversion, which need not decode, and by the decoder alike."""
+def test_refused_images_are_refused_before_training(reason):
+    """The conversion, which need not decode, refuses the same files as the decoder."""
     for data in refusals()[reason]:
         with pytest.raises(DecodeError, match=reason):
             decode_image(data)
@@ -138,7 +138,7 @@ def test_what_is_refused_is_refused_before_training(reason):
                 inspect(data, whole)
 
 
-def test_the_largest_image_is_no_fault():
+def test_the_largest_image_is_accepted():
     assert inspect(png_of_size(16384, 16384)).width == 16384
 
 
@@ -154,10 +154,10 @@ def test_bits_that_a_16_bit_image_uses(kind, largest, bits):
     (6, (64, 96), "auto", False, "turned"), (6, (96, 64), "auto", True, "stored"), (6, (None, None), "auto", False, "no size"),
     (6, (50, 50), "auto", False, "neither"), (3, (96, 64), "auto", False, "both"), (6, (96, 64), "apply", False, "stored"),
     (6, (64, 96), "ignore", True, "turned"), (1, (64, 96), "ignore", False, ""), (1, (64, 96), "auto", False, "")])
-def test_the_annotated_size_chooses_the_frame(orientation, size, rule, stored, support):
-    """Of an image stored as 96x64."""
-    picture = inspect(encoded("JPEG", orientation, image=PICTURE.resize((96, 64))))
+def test_the_annotated_size_decides_the_orientation(orientation, size, rule, stored, support):
+    """The image is stored as 96x64."""
+    info = inspect(encoded("JPEG", orientation, image=PICTURE.resize((96, 64))))
     width, height = size
-    frame = choose_frame(picture, height, width, rule)
+    frame = choose_frame(info, height, width, rule)
     assert frame.stored == stored and support in frame.support
     assert (frame.info.width, frame.info.height) == ((64, 96) if orientation == 6 and not stored else (96, 64))

@@ -1,4 +1,4 @@
-"""The demo's course: stages, resuming, failures, exit status. Stand-ins take the place of a model's entry points."""
+"""The demo's stages, resuming, failures and exit status. Stand-ins replace the models' entry points."""
 
 import json
 import os
@@ -57,7 +57,7 @@ if name == "infer":
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A repository whose entry points are stand-ins, in a path with a space."""
+    """Root of a repository with stand-in entry points, in a path with a space."""
     for model in ("faster_rcnn", "mask_rcnn", "refinedet"):
         folder = tmp_path / "a repository" / model
         folder.mkdir(parents=True)
@@ -96,14 +96,14 @@ def test_too_low_an_ap50_fails(root, capsys):
     assert "FAILED: AP50 is 0.790" in capsys.readouterr().out
 
 
-def test_the_demo_of_one_stage_asks_for_less(root, capsys):
+def test_the_one_stage_demo_needs_a_lower_ap50(root, capsys):
     assert demo("--model=refinedet", "--ap50=0.74") == 1
     assert "FAILED: AP50 is 0.740; a working detector reaches at least 0.75" in capsys.readouterr().out
     assert demo("--model=refinedet", "--ap50=0.76") == 0
 
 
 def test_demo_with_masks_is_judged_by_their_ap50(root, tmp_path, capsys):
-    assert demo("--model=mask_rcnn", "--ap50=0.84") == 1    # that of masks is 0.1 less
+    assert demo("--model=mask_rcnn", "--ap50=0.84") == 1    # mask AP50 is 0.1 lower
     assert "FAILED: mask AP50 is 0.740; a working detector reaches at least 0.75" in capsys.readouterr().out
     assert demo("--model=mask_rcnn", "--ap50=0.86") == 0
     text = capsys.readouterr().out
@@ -113,13 +113,13 @@ def test_demo_with_masks_is_judged_by_their_ap50(root, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("stage", ["train", "eval", "export", "infer"])
-def test_a_stage_that_fails_shows_why_and_the_next_run_goes_on(root, tmp_path, capsys, stage):
+def test_a_failed_stage_shows_why_and_keeps_the_training(root, tmp_path, capsys, stage):
     assert demo(f"--fail_in={stage}") == 1
     shown = capsys.readouterr().out
     assert f"{stage}.py ended with status 3" in shown and "    a reason" in shown
     runs = tmp_path / "demo output/train/runs.txt"
     trained = runs.is_file() and runs.read_text()
-    assert demo(f"--fail_in={stage}") == 1      # the same demo: what was trained stays
+    assert demo(f"--fail_in={stage}") == 1      # the same demo keeps its training
     assert not trained or runs.read_text() == trained
 
 
@@ -129,7 +129,7 @@ def test_missing_result_of_a_stage_is_named(root, capsys):
     assert "eval/metrics.json was not written" in capsys.readouterr().out
 
 
-def test_finished_or_changed_demo_begins_anew_and_keeps_the_old_one(root, tmp_path, capsys):
+def test_finished_or_changed_demo_starts_from_scratch_and_keeps_the_old_one(root, tmp_path, capsys):
     assert demo() == 0
     assert demo() == 0
     assert demo("--seed=2") == 0
@@ -141,13 +141,13 @@ def test_finished_or_changed_demo_begins_anew_and_keeps_the_old_one(root, tmp_pa
 
 
 def test_interrupted_training_is_resumed(root, tmp_path):
-    """A demo in a process of its own, interrupted as by Ctrl-C in a terminal: the whole group gets the signal."""
+    """Ctrl-C in a terminal signals the whole process group, so the demo runs in a group of its own."""
     code = ("import sys, pathlib; from utils.demo import run; run.ROOT = pathlib.Path(sys.argv[1]); "
             "sys.exit(run.main(['--output=demo output', '--train_pictures=2', '--val_pictures=3', '--sleep_s=60']))")
     repository = str(Path(run.__file__).resolve().parents[2])
     process = subprocess.Popen([sys.executable, "-c", code, str(root)], cwd=tmp_path, start_new_session=True,
                                env={**os.environ, "PYTHONPATH": repository}, stdout=subprocess.PIPE, text=True,
-                               # A shell has what it starts in the background ignore SIGINT, and that is inherited.
+                               # Background jobs of a shell ignore SIGINT, and their children inherit that.
                                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
     runs = tmp_path / "demo output/train/runs.txt"
     deadline = time.monotonic() + 60
@@ -168,12 +168,12 @@ def test_wrong_commands_are_refused(root, capsys, flags, named):
     assert stop.value.code == 2 and named in capsys.readouterr().err
 
 
-def test_pictures_are_chosen_by_the_ground_truth(tmp_path):
-    """Only pictures of the richer half, each once, and the richest first."""
+def test_images_are_chosen_by_the_ground_truth(tmp_path):
+    """Images come from the half with more objects, each once; the one with the most objects comes first."""
     images = [{"id": n, "file_name": f"{n}.png"} for n in range(8)]
     annotations = [{"image_id": n} for n in range(8) for _ in range(n)]
     for n in range(8):
         cv2.imwrite(str(tmp_path / f"{n}.png"), np.full((9, 9, 3), 30 * n, np.uint8))
     chosen = poster.choose_images(tmp_path, {"images": images, "annotations": annotations}, 3)
     assert chosen[0] == "7.png" and len(set(chosen)) == 3 and set(chosen) <= {"4.png", "5.png", "6.png", "7.png"}
-    assert chosen[1] == "4.png"     # of the rich ones, the most unlike in colour
+    assert chosen[1] == "4.png"     # in that half, the most different in colour

@@ -1,4 +1,4 @@
-"""The demo's data set: what the annotations say must be what the pictures show, every time the same."""
+"""The demo's data set: the annotations match the images, and a seed always gives the same images."""
 
 import json
 from pathlib import Path
@@ -15,12 +15,12 @@ from utils.demo.forms import FORMS
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """A tiny data set in a folder whose name holds a space."""
+    """(folder, info) of a tiny data set; the folder's name holds a space."""
     folder = tmp_path_factory.mktemp("drawn pictures")
     return folder, shapes.draw_dataset(folder, train=5, val=3, size=128, seed=11, workers=1)
 
 
-def test_layout_and_annotations_agree_with_pictures(dataset):
+def test_layout_and_annotations_agree_with_images(dataset):
     folder, info = dataset
     assert info["pictures"] == {"train2017": 5, "val2017": 3}
     for split, count in info["pictures"].items():
@@ -38,7 +38,7 @@ def test_layout_and_annotations_agree_with_pictures(dataset):
             assert annotation["iscrowd"] == 0
 
 
-def test_masks_of_a_picture_are_disjoint(dataset):
+def test_masks_of_an_image_are_disjoint(dataset):
     folder, _ = dataset
     coco = COCO(str(folder / "annotations" / "instances_train2017.json"))
     for image_id in coco.imgs:
@@ -47,17 +47,17 @@ def test_masks_of_a_picture_are_disjoint(dataset):
 
 
 def test_mask_covers_the_object_and_nothing_else(monkeypatch):
-    """Objects painted pure white on black without light or shadow: the mask must be the bright pixels."""
+    """If white objects are painted on black without light or shadow, the masks are the bright pixels."""
     monkeypatch.setattr(paint, "background", lambda rng, size: np.zeros((size, size, 3), np.float32))
     monkeypatch.setattr(paint, "shade", lambda albedo, height, light, gloss: np.ones((*height.shape, 3), np.float32))
     monkeypatch.setattr(shapes, "_cast_shadow", lambda *args: None)
     for clutter in ("_pebble", "_weed"):
         monkeypatch.setattr(shapes, clutter, lambda *args: None)
     for seed in range(4):
-        picture, objects = shapes.draw_scene(np.random.default_rng(seed), 160)
-        shown = picture.min(axis=2) > 127
+        image, objects = shapes.draw_scene(np.random.default_rng(seed), 160)
+        shown = image.min(axis=2) > 127
         masks = np.any([o.mask for o in objects], axis=0)
-        assert np.mean(shown != masks) < 0.003       # the camera's grain may turn a pixel of an edge
+        assert np.mean(shown != masks) < 0.003       # camera grain may flip pixels of an edge
 
 
 def test_every_object_stays_visible(monkeypatch):
@@ -78,7 +78,7 @@ def test_every_object_stays_visible(monkeypatch):
         assert min(visible) >= shapes.MIN_VISIBLE
 
 
-def test_same_seed_same_bytes_whatever_the_number_of_workers_and_pictures(dataset, tmp_path):
+def test_same_seed_same_bytes_whatever_the_number_of_workers_and_images(dataset, tmp_path):
     folder, _ = dataset
     shapes.draw_dataset(tmp_path, train=3, val=1, size=128, seed=11, workers=2)
     for name in ("train2017/000001.jpg", "train2017/000003.jpg", "val2017/000001.jpg"):
@@ -93,11 +93,11 @@ def test_drawn_once_and_again_when_changed_or_interrupted(tmp_path):
     assert not shapes.draw_dataset(tmp_path, **wish, seed=1)["drawn"]
     assert shapes.draw_dataset(tmp_path, **wish, seed=2)["drawn"]
     assert (tmp_path / "train2017/000001.jpg").read_bytes() != first
-    (tmp_path / "drawn.json").unlink()      # what an interrupted drawing leaves behind
+    (tmp_path / "drawn.json").unlink()      # as after an interrupted drawing
     assert shapes.draw_dataset(tmp_path, **wish, seed=2)["drawn"]
 
 
-def test_smaller_data_set_leaves_no_old_pictures(tmp_path):
+def test_smaller_data_set_leaves_no_old_images(tmp_path):
     shapes.draw_dataset(tmp_path, train=3, val=1, size=64, seed=1, workers=1)
     shapes.draw_dataset(tmp_path, train=1, val=1, size=64, seed=1, workers=1)
     assert len(list((tmp_path / "train2017").iterdir())) == 1
@@ -105,7 +105,7 @@ def test_smaller_data_set_leaves_no_old_pictures(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(FORMS))
 def test_forms_fill_the_unit_circle_and_vary(name):
-    """An outline beyond it would be cut off by its patch; two of one class must not be the same."""
+    """A patch would crop a larger outline. Two objects of a class must differ."""
     outlines = [FORMS[name](np.random.default_rng(seed)).polygons for seed in range(40)]
     for polygons in outlines:
         assert max(np.linalg.norm(p, axis=1).max() for p in polygons) == pytest.approx(1, abs=1e-6)
@@ -113,7 +113,7 @@ def test_forms_fill_the_unit_circle_and_vary(name):
 
 
 def test_colour_gives_no_class_away():
-    """The mean colours of the classes are closer together than the spread within one."""
+    """The mean colours of the classes differ less than the colours within a class."""
     means = {name: [] for name in shapes.CLASSES}
     light = np.float32([0.4, 0.5, 0.77])
     for name, values in means.items():

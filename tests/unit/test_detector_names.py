@@ -1,4 +1,4 @@
-"""Names of detectors in other frameworks: both ways, and what is no part of the network."""
+"""Parameter names of detectors in other frameworks: both directions, and names outside the network."""
 import pytest
 
 from faster_rcnn.src import convert_checkpoint
@@ -73,8 +73,8 @@ NAMES["mslab"] = """
         mask_head.mask_fcn_logits.bias rcnn_mask.logits.bias
         """
 
-# Spellings that are read and never written.
-READ_ALONE = {
+# Spellings that are only read, never written.
+READ_ONLY = {
     "torchvision": """
         backbone.fpn.inner_blocks.2.weight neck.laterals.2.weight
         rpn.head.conv.bias rpn.conv.bias
@@ -94,7 +94,7 @@ READ_ALONE = {
         rcnn_mask.fpn_mask.mask_deconv5.bias rcnn_mask.deconv.bias
         """,
 }
-NO_NAMES = {
+UNKNOWN = {
     "torchvision": ["rpn.head.conv.1.0.weight", "backbone.fpn.inner_blocks.0.1.weight", "roi_heads.box_head.fc5.weight",
                     "backbone.body.fc.weight", "roi_heads.box_predictor.cls_score.scale"],
     "detectron2": ["backbone.fpn_lateral1.weight", "roi_heads.box_predictor.0.cls_score.weight", "pixel_mean",
@@ -106,7 +106,6 @@ NO_NAMES = {
 }
 
 
-
 def pairs(text: str) -> list:
     return [line.split() for line in text.splitlines() if line.strip()]
 
@@ -116,9 +115,9 @@ def test_names(framework):
     table = FRAMEWORKS[framework]
     for theirs, ours in pairs(NAMES.get(framework, "")):
         assert (table.ours(theirs), table.theirs(ours)) == (ours, theirs)
-    for theirs, ours in pairs(READ_ALONE.get(framework, "")):
+    for theirs, ours in pairs(READ_ONLY.get(framework, "")):
         assert table.ours(theirs) == ours
-    assert [table.ours(name) for name in NO_NAMES[framework]] == [None] * len(NO_NAMES[framework])
+    assert [table.ours(name) for name in UNKNOWN[framework]] == [None] * len(UNKNOWN[framework])
 
 
 @pytest.mark.parametrize("names, framework", [
@@ -131,7 +130,7 @@ def test_names(framework):
     (["backbone.conv1.weight", "rpn_with_loss.rpn_convs_list.0.rpn_conv.bias"], "zoo"),
     (["conv1.weight"], None), (["stem.conv1.weight"], None), (["conv1_w", "res2_0_branch2a_w"], None),
     (["backbone.conv1.weight"], None)])
-def test_source_is_told_by_names(names, framework):
+def test_source_is_found_by_names(names, framework):
     assert convert_checkpoint.find_source(dict.fromkeys(names), "auto", "file") == framework
     assert convert_checkpoint.find_source(dict.fromkeys(names), "resnet", "file") is None
     if not framework:
@@ -143,11 +142,11 @@ def test_source_is_told_by_names(names, framework):
             convert_checkpoint.find_source(dict.fromkeys(names), other, "file")
 
 
-@pytest.mark.parametrize("names, said", [
+@pytest.mark.parametrize("names, expected", [
     (["backbone.conv1.gamma"], "already a checkpoint of this project"),
     (["neck.laterals.0.bias", "backbone.layer1.0.conv1.gamma"], "already a checkpoint of this project"),
     (["features.0.weight", "features.0.bias"], "the names are those of no known backbone or detector; the first are features.0.")])
-def test_other_files_are_refused_by_name(names, said):
-    with pytest.raises(InputError, match=f"^file: .*{said}"):
+def test_other_files_are_refused_by_name(names, expected):
+    with pytest.raises(InputError, match=f"^file: .*{expected}"):
         convert_checkpoint.find_source(dict.fromkeys(names), "auto", "file")
     assert convert_checkpoint.find_source(dict.fromkeys(names), "resnet", "file") is None

@@ -1,4 +1,4 @@
-"""From the environment of a ModelArts job to what is started: literals."""
+"""The environment of a ModelArts job decides what is launched."""
 import pytest
 
 from faster_rcnn.src.model_utils.device_adapter import Launch, plan_launch
@@ -24,7 +24,7 @@ def msrun(ranks, cards, master, index):
     (RANK_TABLE, Launch(11, 16, {"DEVICE_ID": "3"})),
     (BY_MSRUN, Launch(5, 8)),
     ({**BY_MSRUN, "MS_ROLE": "MS_SCHED", "RANK_ID": "0"}, Launch(0, 8, scheduler=True)),
-    # msrun goes before a rank table that is there too
+    # msrun takes precedence over a rank table
     ({**RANK_TABLE, "MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "16"}, Launch(11, 16)),
     ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_RANK": "1", "MA_NUM_GPUS": "2"},
      Launch(3, 4, {"RANK_ID": "3", "RANK_SIZE": "4", "DEVICE_ID": "1"})),
@@ -42,11 +42,11 @@ def test_launch(environ, launch):
     assert environ == before
 
 
-def test_without_distribute_one_card_of_a_machine_is_taken():
+def test_without_distribute_one_card_is_used():
     assert plan_launch({"MA_NUM_HOSTS": "1", "MA_NUM_GPUS": "8"}, False, "/out/msrun_log") == Launch()
 
 
-@pytest.mark.parametrize("environ, distribute, told", [
+@pytest.mark.parametrize("environ, distribute, expected", [
     (RANK_TABLE, False, "distribute: False, but the job has 16 processes; set distribute=True, or use one card"),
     ({"MA_NUM_HOSTS": "2", "MA_NUM_GPUS": "1", "VC_WORKER_HOSTS": HOSTS}, False, "distribute: False, but the job has 2 processes"),
     ({"MA_NUM_HOSTS": "3", "MA_NUM_GPUS": "8", "VC_WORKER_HOSTS": HOSTS}, True,
@@ -55,9 +55,9 @@ def test_without_distribute_one_card_of_a_machine_is_taken():
      "VC_TASK_INDEX is 2, but MA_NUM_HOSTS is 2"),
     ({"MA_NUM_GPUS": "eight"}, True, "the environment variable MA_NUM_GPUS: expected a number, got 'eight'"),
     ({"RANK_TABLE_FILE": "t.json", "RANK_SIZE": "8"}, True, "the environment variable RANK_ID: expected a number, got ''")])
-def test_contradictions(message, environ, distribute, told):
-    assert message(plan_launch, environ, distribute, "log").startswith(told)
+def test_contradictions(message, environ, distribute, expected):
+    assert message(plan_launch, environ, distribute, "log").startswith(expected)
 
 
-def test_who_sends_what_a_machine_has():
+def test_which_launches_act_for_the_whole_machine():
     assert [Launch(*args).whole_machine for args in ((0, 1), (5, 8), (8, 16, {}, ("--worker_num=16",)))] == [True, False, True]

@@ -1,4 +1,4 @@
-"""The Dockerfiles, as far as they can be looked at without building, and what docker_start.sh asks docker for."""
+"""The Dockerfiles, checked without building them, and the docker command of docker_start.sh."""
 import os
 import re
 import shlex
@@ -12,14 +12,14 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
 FILES = sorted(DOCKER.glob("Dockerfile.*"))
 HADOLINT = Path(sys.executable).parent / "hadolint"
-# Versions of Debian's packages are those of the base image.
+# The base image decides the versions of Debian's packages.
 LINT = [str(HADOLINT), "--no-color", "--failure-threshold=style", "--ignore=DL3008", "--ignore=DL3059", "--ignore=DL3066"]
 
 of_each = pytest.mark.parametrize("path", FILES, ids=lambda path: path.suffix[1:])
 
 
 def instructions(path) -> list:
-    """[(name, rest)]; comments and line ends are gone."""
+    """Return [(name, rest)] without comments; continued lines are joined."""
     text = re.sub(r"^#.*\n", "", path.read_text(encoding="utf-8"), flags=re.M).replace("\\\n", " ")
     return [tuple(line.split(maxsplit=1)) for line in text.splitlines() if line.strip()]
 
@@ -30,13 +30,13 @@ def test_there_is_one_for_each_device():
 
 @of_each
 def test_linter_finds_nothing(path):
-    """It parses the file, and the commands in it as shellcheck does."""
+    """hadolint parses the file and checks its shell commands."""
     done = subprocess.run([*LINT, str(path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("line", ["RUNN true", "RUN echo $x*[", "COPY --form=python a b"])
-def test_linter_would_find_it(tmp_path, line):
+def test_linter_finds_faults(tmp_path, line):
     (tmp_path / "Dockerfile").write_text((DOCKER / "Dockerfile.cpu").read_text() + f"{line}\n")
     assert subprocess.run([*LINT, str(tmp_path / "Dockerfile")], capture_output=True, check=False).returncode == 1
 
@@ -66,7 +66,7 @@ def test_what_an_image_holds(path):
 
 @pytest.fixture
 def start(tmp_path, run_command):
-    """start(*arguments, cards=(), gpus=False) -> CompletedProcess; docker prints its arguments, one a line."""
+    """Return start(*arguments, cards, gpus, lite) -> CompletedProcess. A stand-in docker prints one argument per line."""
     tools, devices = tmp_path / "bin", tmp_path / "dev"
     tools.mkdir()
     devices.mkdir()
@@ -94,7 +94,7 @@ def bind(path, *more):
 def test_container(start, tmp_path):
     done = start("detection:cpu", "data set", "zoo/faster_rcnn", "python", "train.py", "--coco_root=a b")
     model = tmp_path / "zoo" / "faster_rcnn"
-    assert done.returncode == 5     # that of docker
+    assert done.returncode == 5     # docker's status
     assert done.stdout.splitlines() == [
         "run", "--rm", "--init", "--shm-size", "8g", "--user", f"{os.getuid()}:{os.getgid()}", "--env", "HOME=/tmp",
         "--workdir", str(model), *bind(tmp_path / "data set"), *bind(model), *bind(tmp_path / "zoo" / "utils", "readonly"),
@@ -102,7 +102,7 @@ def test_container(start, tmp_path):
 
 
 def test_dry_run_prints_the_command(tmp_path, run_command):
-    """Where docker is not installed, too."""
+    """Docker need not be installed."""
     for name in ("data set", "zoo"):
         (tmp_path / name).mkdir()
     done = run_command(["bash", DOCKER / "docker_start.sh", "i", "data set", "zoo", "python", "a b.py"], cwd=tmp_path,
@@ -113,7 +113,7 @@ def test_dry_run_prints_the_command(tmp_path, run_command):
     assert " ".join(bind(tmp_path / "data set")) in " ".join(words)
 
 
-def test_whole_checkout_brings_its_utils(start, tmp_path):
+def test_whole_checkout_includes_its_utils(start, tmp_path):
     done = start("i", "data set", "zoo")
     assert "readonly" not in done.stdout
     assert done.stdout.splitlines()[-2:] == ["i", "bash"]
@@ -128,7 +128,7 @@ def test_a_folder_is_mounted_once(start, tmp_path, data, model, mounted):
         str(tmp_path / name) for name in mounted]
 
 
-def test_lite_is_brought(start, tmp_path):
+def test_lite_is_mounted(start, tmp_path):
     done = start("i", "data set", "zoo", lite="lite")
     assert " ".join(["--env", f"MS_LITE_HOME={tmp_path / 'lite'}", *bind(tmp_path / "lite", "readonly")]) in " ".join(
         done.stdout.splitlines())
@@ -136,7 +136,7 @@ def test_lite_is_brought(start, tmp_path):
 
 @pytest.mark.parametrize("device", ["cpu", "ascend"])
 def test_the_cpp_program_can_be_built(device):
-    """What ascend310_infer/README.md asks for, as Debian and Ubuntu call it."""
+    """The packages that ascend310_infer/README.md requires, by their Debian and Ubuntu names."""
     packages = {word for name, rest in instructions(DOCKER / f"Dockerfile.{device}") if name == "RUN" for word in rest.split()}
     assert {"cmake", "g++", "make", "libjpeg-dev", "libpng-dev"} <= packages
 
@@ -151,7 +151,7 @@ def test_cards(start, tmp_path):
     assert found[found.index("--gpus") + 1] == "all"
 
 
-@pytest.mark.parametrize(("arguments", "told"), [
+@pytest.mark.parametrize(("arguments", "expected"), [
     (("i", "data set"), "usage: bash docker_start.sh IMAGE DATA_DIR MODEL_DIR [COMMAND...]"),
     (("i", "none", "zoo"), "docker_start.sh: error: DATA_DIR: no such folder: none"),
     (("i", "data set", "none"), "docker_start.sh: error: MODEL_DIR: no such folder: none"),
@@ -160,16 +160,16 @@ def test_cards(start, tmp_path):
     (("i", "a\nb", "zoo"), "docker_start.sh: error: DATA_DIR: docker does not accept a path with a line break"),
     (("--privileged", "data set", "zoo"), "docker_start.sh: error: IMAGE: expected the name of an image, got '--privileged'"),
     (("", "data set", "zoo"), "docker_start.sh: error: IMAGE: expected the name of an image, got ''")])
-def test_faults(start, tmp_path, arguments, told):
+def test_faults(start, tmp_path, arguments, expected):
     for name in ("a,b", "a\n", "a\nb", "a"):
         (tmp_path / name).mkdir()
     done = start(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(told)
+    assert done.stderr.startswith(expected)
 
 
-def test_folders_are_those_of_the_working_directory(tmp_path, run_command):
-    """Also one that is called -, and one of a name that a folder of CDPATH has too."""
+def test_folders_are_relative_to_the_working_directory(tmp_path, run_command):
+    """This includes a folder called - and one whose name CDPATH also holds."""
     for name in ("-", "zoo", "elsewhere/zoo", "before"):
         (tmp_path / name).mkdir(parents=True)
     done = run_command(["bash", DOCKER / "docker_start.sh", "i", "-", "zoo"], cwd=tmp_path,
@@ -180,16 +180,16 @@ def test_folders_are_those_of_the_working_directory(tmp_path, run_command):
     assert words[words.index("--shm-size") + 1] == "16.5 GiB"
 
 
-@pytest.mark.parametrize(("name", "value", "told"), [
+@pytest.mark.parametrize(("name", "value", "expected"), [
     ("SHM_SIZE", "--privileged", "SHM_SIZE: expected a size such as 8g, got '--privileged'"),
     ("DEVICE_DIR", "/dev:/x", "DEVICE_DIR: docker does not accept a path with a colon")])
-def test_faults_of_the_environment(tmp_path, run_command, name, value, told):
+def test_faults_of_the_environment(tmp_path, run_command, name, value, expected):
     done = run_command(["bash", DOCKER / "docker_start.sh", "i", ".", "."], cwd=tmp_path, env={"DRY_RUN": "1", name: value})
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"docker_start.sh: error: {told}")
+    assert done.stderr.startswith(f"docker_start.sh: error: {expected}")
 
 
 def test_cards_have_numbers(start, tmp_path):
-    """What follows a colon docker would take for the place of the card in the container."""
+    """docker would take text after a colon for the card's path in the container."""
     done = start("i", "data set", "zoo", cards=("davinci0", "davinci1:x"))
     assert str(tmp_path / "dev" / "davinci0") in done.stdout and "davinci1" not in done.stdout

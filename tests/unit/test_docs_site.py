@@ -13,7 +13,7 @@ INTERFACE = [name for name in faster_rcnn.__all__ if name not in ("Config", "Inp
 
 @pytest.fixture(scope="module")
 def site(run_command, tmp_path_factory):
-    """The folder of the pages: built strictly, so that a broken link is an error."""
+    """Folder of the pages, built strictly so that a broken link is an error."""
     folder = tmp_path_factory.mktemp("a site")
     done = run_command([sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder], cwd=ROOT,
                        env={"NO_MKDOCS_2_WARNING": "1"})
@@ -43,4 +43,4 @@ def test_the_reference_has_the_public_interface(site, page):
     text = (site / page / "index.html").read_text(encoding="utf-8")
     for name in INTERFACE:
         assert re.search(rf'id="([\w.]*\.)?{name}"', text, re.I), name
-    assert "scores.per_class" in text       # what a docstring says
+    assert "scores.per_class" in text       # from a docstring

@@ -1,4 +1,4 @@
-"""Files over HTTP from a server that breaks off, lies, is slow and sends other bytes: whole under their names, or not there."""
+"""Downloads from a server that disconnects, lies, is slow or sends other bytes: the file is complete or absent."""
 import contextlib
 import hashlib
 import socket
@@ -25,7 +25,7 @@ def shared_server():
 
 @pytest.fixture
 def server(shared_server, monkeypatch):
-    """The server with the file data.bin and no faults; retries do not wait, and no proxy is in between."""
+    """The server with the file data.bin and no faults. Retries hardly wait, and no proxy is used."""
     shared_server.files, shared_server.faults, shared_server.requests = {"data.bin": DATA}, [], []
     monkeypatch.setattr(downloads, "PAUSE", 0.01)
     monkeypatch.setattr(downloads, "LONGEST_PAUSE", 0.02)
@@ -43,7 +43,7 @@ def left(folder) -> list:
     return sorted(path.name for path in folder.iterdir())
 
 
-# The faults of the answers in turn; the ranges that are asked for, "" where the whole file is.
+# The faults of successive answers; the start of each requested range, "" for the whole file.
 RECOVERED = {
     "none": ([], [""]),
     "breaks off": ([Fault(cut=40_000), Fault(cut=25_000)], ["", 40_000, 65_000]),
@@ -64,7 +64,7 @@ RECOVERED = {
 }
 
 
-def test_a_file_comes_whole_after_these_faults(server, tmp_path):
+def test_a_file_is_complete_after_these_faults(server, tmp_path):
     for name, (faults, ranges) in RECOVERED.items():
         folder = tmp_path / name
         folder.mkdir()
@@ -86,7 +86,7 @@ REFUSED = {
 }
 
 
-def test_a_file_is_not_there_after_these_faults(server, tmp_path):
+def test_no_file_is_left_after_these_faults(server, tmp_path):
     for name, (faults, reason) in REFUSED.items():
         server.faults = list(faults)
         with pytest.raises(NotFetchedError) as caught:
@@ -95,7 +95,7 @@ def test_a_file_is_not_there_after_these_faults(server, tmp_path):
         assert left(tmp_path) == [], name
 
 
-def test_a_server_that_ends_after_every_byte_is_given_up(server, tmp_path, monkeypatch):
+def test_a_server_that_disconnects_after_every_byte_is_given_up(server, tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "MOST_TRIES", 7)
     server.faults = [Fault(cut=1)] * 20
     with pytest.raises(NotFetchedError, match="7 times in a row"):
@@ -132,16 +132,16 @@ def test_a_trickle_is_given_up(server, tmp_path, monkeypatch):
         download(wanted(server), tmp_path / "data.bin")
 
 
-def test_an_address_that_is_none_is_not_tried_again(server, tmp_path, monkeypatch):
+def test_an_invalid_address_is_not_retried(server, tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "TRIES", 1)
-    for url, told in (("mirror/data.bin", "Invalid URL 'mirror/data.bin': No scheme supplied"),
+    for url, expected in (("mirror/data.bin", "Invalid URL 'mirror/data.bin': No scheme supplied"),
                       ("file:///data.bin", "No connection adapters")):
-        with pytest.raises(NotFetchedError, match=told) as caught:
+        with pytest.raises(NotFetchedError, match=expected) as caught:
             download(wanted(server, url=url), tmp_path / "data.bin")
         assert "in a row" not in str(caught.value)
 
 
-def test_without_a_checksum_the_size_must_be_said(server, tmp_path):
+def test_without_a_checksum_the_size_must_be_known(server, tmp_path):
     bare = wanted(server, "", "", None)
     server.faults = [Fault(chunked=True)]
     with pytest.raises(NotFetchedError, match="does not state the file's size, and no checksum of the file is published"):
@@ -160,7 +160,7 @@ def test_md5_and_redirects(server, tmp_path):
 
 
 def test_a_redirect_to_plain_http_is_refused(tmp_path, monkeypatch):
-    """The answer is made up: a server of this machine has no certificate."""
+    """The answer is made up, because a local server has no certificate."""
     first, last = (requests.Response() for _ in range(2))
     first.url, last.url, last.status_code, last.history = "https://published/data.bin", "http://mirror/data.bin", 200, [first]
     monkeypatch.setattr(requests.Session, "get", lambda *_, **__: contextlib.nullcontext(last))
@@ -168,8 +168,8 @@ def test_a_redirect_to_plain_http_is_refused(tmp_path, monkeypatch):
         download(Wanted("data", first.url, "", "", None), tmp_path / "data.bin")
 
 
-def test_nobody_listens_and_a_proxy(server, tmp_path, monkeypatch):
-    """A proxy of the environment is asked; one that refuses, or does not listen, is one line."""
+def test_dead_servers_and_proxies(server, tmp_path, monkeypatch):
+    """The environment's proxy is used. If it refuses or does not listen, the error says so."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -183,7 +183,7 @@ def test_nobody_listens_and_a_proxy(server, tmp_path, monkeypatch):
     server.faults = [Fault(status=407)]
     with pytest.raises(NotFetchedError, match="the server answers 407 Proxy Authentication Required"):
         download(wanted(server, url="http://published.invalid/data.bin"), tmp_path / "other.bin")
-    monkeypatch.setenv("https_proxy", server.url)       # it knows no CONNECT
+    monkeypatch.setenv("https_proxy", server.url)       # the server does not support CONNECT
     with pytest.raises(NotFetchedError, match="the proxy refuses: Tunnel connection failed: 501"):
         download(wanted(server, url="https://published.invalid/data.bin"), tmp_path / "other.bin")
     monkeypatch.setenv("https_proxy", dead)
@@ -192,7 +192,7 @@ def test_nobody_listens_and_a_proxy(server, tmp_path, monkeypatch):
     assert left(tmp_path) == ["data.bin"]
 
 
-def test_a_full_disk_keeps_what_came(server, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_incomplete_file(server, tmp_path, monkeypatch):
     class Full:
         def __init__(self, file):
             self.file = file

@@ -36,7 +36,7 @@ def net(config):
 
 @pytest.fixture(scope="module")
 def train(net, eager):
-    """Arguments of the network -> losses by name, gradients by name."""
+    """Function: arguments of the network -> losses by name, gradients by name."""
     params = net.trainable_params()
     compiled = losses_and_gradients(net, params)
 
@@ -53,14 +53,14 @@ def predict(net):
     return predictions(InferenceNet(net))
 
 
-@pytest.mark.parametrize("objects_of_pictures", [[[], []], [[], MANY], [MANY, MANY[:1]]])
-def test_losses_and_gradients_are_finite(config, net, train, objects_of_pictures):
-    """Pictures without any object have nothing to learn about boxes, and their background counts."""
-    losses, grads = train(*pictures(config, 2), *objects(config, objects_of_pictures), *noise(net, 2))
+@pytest.mark.parametrize("objects_of_images", [[[], []], [[], MANY], [MANY, MANY[:1]]])
+def test_losses_and_gradients_are_finite(config, net, train, objects_of_images):
+    """Images without objects give no box losses, but their background gives classification losses."""
+    losses, grads = train(*pictures(config, 2), *objects(config, objects_of_images), *noise(net, 2))
     assert np.isfinite(list(losses.values())).all()
     assert all(np.isfinite(grad).all() for grad in grads.values())
     assert losses["rpn_cls_loss"] > 0 and losses["rcnn_cls_loss"] > 0
-    learns = any(objects_of_pictures)
+    learns = any(objects_of_images)
     assert (losses["rpn_reg_loss"] > 0, losses["rcnn_reg_loss"] > 0) == (learns, learns)
     for name in ("rpn.reg.weight", "rcnn.bbox_pred.weight"):
         assert (np.abs(grads[name]).max() > 0) == learns, name
@@ -68,8 +68,8 @@ def test_losses_and_gradients_are_finite(config, net, train, objects_of_pictures
         assert np.abs(grads[name]).max() > 0, name
 
 
-def test_padding_of_objects_and_order_of_pictures_change_nothing(config, net, train):
-    """What stands in slots that are not valid is never looked at; exchanged pictures have the same losses."""
+def test_padding_of_objects_and_order_of_images_change_nothing(config, net, train):
+    """Invalid slots are ignored. Exchanged images have the same losses."""
     image, info = pictures(config, 2)
     boxes, labels, valid = objects(config, [MANY, MANY[:1]])
     rpn_noise, roi_noise = noise(net, 2)
@@ -92,7 +92,7 @@ def test_repeated_step_is_equal_to_itself(config, net, train):
         assert again == losses
         assert all(np.array_equal(grad, again_grads[name]) for name, grad in grads.items())
     other, _ = train(*inputs[:5], *noise(net, 2, seed=1))
-    assert other != losses                                              # the noise decides about what is sampled
+    assert other != losses                                              # the noise decides what is sampled
 
 
 def test_repeated_prediction_is_equal_to_itself(config, predict):
@@ -102,7 +102,7 @@ def test_repeated_prediction_is_equal_to_itself(config, predict):
         np.testing.assert_array_equal(again, part)
 
 
-def test_detections_are_ordered_and_inside_their_picture(config, predict):
+def test_detections_are_ordered_and_inside_their_image(config, predict):
     image, info = pictures(config, 2)
     boxes, scores, labels, valid = predict(image, info)
     sizes = info.asnumpy()[:, None, 1::-1]                              # (N, 1, 2), width and height without padding
@@ -114,8 +114,8 @@ def test_detections_are_ordered_and_inside_their_picture(config, predict):
     assert len(set(labels[valid]) & {1, 2, 3}) == len(set(labels[valid])) > 1
 
 
-def test_batch_of_two_equals_two_pictures(config, predict):
-    """Nothing of a picture reaches another. Sums run in another order: scores to 1e-4, boxes to 0.01 pixels."""
+def test_batch_of_two_equals_two_images(config, predict):
+    """Images of a batch do not affect each other. Sums run in another order: scores to 1e-4, boxes to 0.01 pixels."""
     image, info = pictures(config, 2)
     together = predict(image, info)
     for i in range(2):
@@ -125,7 +125,7 @@ def test_batch_of_two_equals_two_pictures(config, predict):
 
 
 def test_exchanged_classes_exchange_labels(config, net, predict):
-    """Rows of the last layers in another order give the same boxes under other names."""
+    """If the class rows of the last layers are permuted, the labels are permuted and the boxes stay."""
     first = predict(*pictures(config, 2))
     layers = net.rcnn.cls_score, net.rcnn.bbox_pred
     scores_of, boxes_of = kept = [layer.weight.asnumpy().copy() for layer in layers]
@@ -145,7 +145,7 @@ def test_exchanged_classes_exchange_labels(config, net, predict):
 
 
 def test_fast_convolutions_and_loss_weights(monkeypatch, config, net, train):
-    """Winograd on all widths, where the losses are 1, 2, 3 and 4 times those of the direct convolutions, to 1e-3."""
+    """With Winograd and loss weights 1, 2, 3 and 4, the losses are those multiples of the direct ones, to 1e-3."""
     monkeypatch.setattr(Convolution, "WINOGRAD_CHANNELS", 1)
     weighted = narrow_config(rpn_loss_cls_weight=1.0, rpn_loss_reg_weight=2.0, rcnn_loss_cls_weight=3.0, rcnn_loss_reg_weight=4.0)
     fast = build_network(weighted, fast=True)
@@ -160,14 +160,14 @@ def test_fast_convolutions_and_loss_weights(monkeypatch, config, net, train):
 
 
 @pytest.mark.parametrize("height, width", [(96, 160), (70, 101)])
-def test_levels_have_the_shapes_that_training_matches_anchors_of(net, height, width):
-    """Anchors are matched before there are features."""
+def test_levels_have_the_shapes_that_anchors_are_matched_on(net, height, width):
+    """Training matches anchors before it computes features."""
     features = net.neck(net.backbone(Tensor(np.zeros((1, 3, height, width), np.float32))))
     assert tuple(shapes_of(features)) == level_shapes((height, width), net.strides)
 
 
 def test_moved_object_moves_its_detections():
-    """64 pixels are whole cells on all levels. Without shifts in the network, black surroundings are as good as none."""
+    """64 pixels are whole cells on all levels. Without biases in the network, black surroundings act like zero padding."""
     config = narrow_config(img_height=448, img_width=512, anchor_scales=[2.0], rpn_nms_pre=10, rpn_nms_post=10, rpn_max_num=50)
     net = narrow_network(config, seed=1)
     for param in net.get_parameters():

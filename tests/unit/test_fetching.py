@@ -1,4 +1,4 @@
-"""What a job fetches and sends: buckets of a S3 server, folders, moxing; zip files, hostile ones too; one process at a time."""
+"""What a job fetches and sends: S3 buckets, folders, moxing and zip files, hostile ones too, by one process at a time."""
 import io
 import json
 import stat
@@ -26,7 +26,7 @@ def zip_of(members: dict) -> bytes:
 
 
 def tree(folder) -> dict:
-    """{name: bytes} below a folder, but for what fetching keeps for itself."""
+    """Return {name: bytes} of the files below a folder, except those that fetching adds."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*"))
             if path.is_file() and path.name not in (MARK, LOCK)}
 
@@ -58,14 +58,14 @@ def test_one_object(bucket, tmp_path):
 
 
 def test_many_objects_come_in_pages(bucket, tmp_path, monkeypatch):
-    paginate = Paginator.paginate       # a page has 1000 otherwise
+    paginate = Paginator.paginate       # the default page has 1000 objects
     monkeypatch.setattr(Paginator, "paginate", lambda self, **options: paginate(self, PaginationConfig={"PageSize": 2}, **options))
     put(bucket, {f"set/{i}.txt": str(i).encode() for i in range(5)})
     bring(f"s3://{bucket[1]}/set", tmp_path / "data")
     assert tree(tmp_path / "data") == {f"{i}.txt": str(i).encode() for i in range(5)}
 
 
-def test_fetched_once_and_anew_where_it_changed(bucket, tmp_path):
+def test_fetched_once_and_again_if_changed(bucket, tmp_path):
     address, folder = f"s3://{bucket[1]}/set", tmp_path / "data"
     put(bucket, {"set/a.txt": b"a", "set/b.txt": b"b"})
     bring(address, folder)
@@ -75,7 +75,7 @@ def test_fetched_once_and_anew_where_it_changed(bucket, tmp_path):
     bucket[0].delete_object(Bucket=bucket[1], Key="set/b.txt")
     bring(address, folder)
     assert tree(folder) == {"a.txt": b"a"}
-    (folder / MARK).write_text("{}")        # a fetch that was killed
+    (folder / MARK).write_text("{}")        # as after a killed fetch
     (folder / "half").write_text("h")
     bring(address, folder)
     assert tree(folder) == {"a.txt": b"a"}
@@ -94,7 +94,7 @@ def test_faults_name_key_and_address(bucket, tmp_path, message, monkeypatch):
         "data_url: s3://a/b needs boto3: pip install -r requirements.txt")
 
 
-def test_full_disk_is_told_before(bucket, tmp_path, message, monkeypatch):
+def test_full_disk_is_reported_before_fetching(bucket, tmp_path, message, monkeypatch):
     put(bucket, {"set/a.txt": b"a" * 1000})
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 999}))
     assert "has no room for" in message(bring, f"s3://{bucket[1]}/set", tmp_path / "d")
@@ -102,7 +102,7 @@ def test_full_disk_is_told_before(bucket, tmp_path, message, monkeypatch):
 
 def test_upload(bucket, tmp_path, message):
     (tmp_path / "checkpoint").mkdir()
-    (tmp_path / "checkpoint" / "last.ckpt").write_bytes(b"w" * 9_000_000)      # in parts
+    (tmp_path / "checkpoint" / "last.ckpt").write_bytes(b"w" * 9_000_000)      # uploaded in parts
     (tmp_path / "log.txt").write_text("log")
     storage = open_storage(f"s3://{bucket[1]}/runs/1/", "train_url")
     storage.check_writable()
@@ -152,12 +152,12 @@ def test_folder_with_zip_files_is_copied(tmp_path, message):
     assert message(bring, tmp_path / "none", tmp_path / "d") == f"data_url: no such file or folder: {tmp_path / 'none'}"
 
 
-def test_folder_that_holds_other_files_is_left_alone(tmp_path, message):
+def test_folder_that_holds_other_files_is_not_touched(tmp_path, message):
     (tmp_path / "data.zip").write_bytes(zip_of({"a.txt": b"a"}))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("t")
-    told = message(bring, tmp_path / "data.zip", tmp_path / "mine")
-    assert told == f"data_path: {tmp_path / 'mine'} holds other files, such as thesis.txt; give a new or empty folder"
+    text = message(bring, tmp_path / "data.zip", tmp_path / "mine")
+    assert text == f"data_path: {tmp_path / 'mine'} holds other files, such as thesis.txt; give a new or empty folder"
     assert tree(tmp_path / "mine") == {"thesis.txt": b"t"}
 
 
@@ -170,8 +170,8 @@ def test_results_to_a_folder(tmp_path, message):
     assert tree(tmp_path / "results") == {"1/a/x.txt": b"x"}
     open_storage(str(tmp_path / "out"), "train_url").upload(tmp_path / "out", ["a/x.txt"])
     assert tree(tmp_path / "out") == {"a/x.txt": b"x"}
-    told = message(open_storage(str(tmp_path / "out" / "a" / "x.txt" / "y"), "train_url").check_writable)
-    assert told.startswith("train_url: ") and "cannot be written" in told
+    text = message(open_storage(str(tmp_path / "out" / "a" / "x.txt" / "y"), "train_url").check_writable)
+    assert text.startswith("train_url: ") and "cannot be written" in text
 
 
 MOXING = '''
@@ -249,7 +249,7 @@ except ValueError as error:
 
 @pytest.mark.parametrize("fault", ["", "raise fetching.InputError('data_url: gone')"])
 def test_one_process_of_a_machine_fetches(tmp_path, repo_dir, fault):
-    """And where it fails, those who were waiting fail with it, without trying for themselves."""
+    """If it fails, the waiting processes fail with it and do not fetch."""
     (tmp_path / "data.zip").write_bytes(zip_of({"a.txt": b"a"}))
     script = FETCHER.format(root=str(repo_dir), log=str(tmp_path / "log"), fault=fault, source=str(tmp_path / "data.zip"),
                             target=str(tmp_path / "data"))
@@ -260,7 +260,7 @@ def test_one_process_of_a_machine_fetches(tmp_path, repo_dir, fault):
     assert fault or tree(tmp_path / "data") == {"a.txt": b"a"}
 
 
-def test_waiting_ends(tmp_path, message):
+def test_waiting_times_out(tmp_path, message):
     (tmp_path / "data.zip").write_bytes(zip_of({"a.txt": b"a"}))
     (tmp_path / "data").mkdir()
     inside, leave = threading.Event(), threading.Event()
@@ -275,8 +275,8 @@ def test_waiting_ends(tmp_path, message):
     inside.wait(30)
     try:
         start = time.monotonic()
-        told = message(bring, tmp_path / "data.zip", tmp_path / "data", wait_seconds=0.3)
-        assert "another process has been fetching for 0.005 minutes" in told
+        text = message(bring, tmp_path / "data.zip", tmp_path / "data", wait_seconds=0.3)
+        assert "another process has been fetching for 0.005 minutes" in text
         assert time.monotonic() - start < 5
     finally:
         leave.set()
@@ -293,7 +293,7 @@ def member(name, mode=0o644 | stat.S_IFREG):
     return info
 
 
-@pytest.mark.parametrize("info, told", [
+@pytest.mark.parametrize("info, expected", [
     (member("../out.txt"), "'../out.txt' would be written outside the folder"),
     (member("a/../../out.txt"), "would be written outside the folder"),
     (member("..\\out.txt"), "would be written outside the folder"),
@@ -303,20 +303,20 @@ def member(name, mode=0o644 | stat.S_IFREG):
     (member("link", stat.S_IFLNK | 0o777), "'link' is a link or a device"),
     (member("pipe", stat.S_IFIFO | 0o644), "'pipe' is a link or a device"),
     (member("there.txt"), "there.txt already exists")])
-def test_hostile_members(tmp_path, message, info, told):
+def test_hostile_members(tmp_path, message, info, expected):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "there.txt").write_text("t")
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr(info, b"/etc/passwd")
     text = message(unpack, tmp_path / "bad.zip", folder, "data_url")
-    assert text.startswith("data_url: bad.zip: ") and told in text
+    assert text.startswith("data_url: bad.zip: ") and expected in text
     assert tree(tmp_path) == {"bad.zip": (tmp_path / "bad.zip").read_bytes(), "data/there.txt": b"t"}
     assert not [path for path in tmp_path.rglob("*") if path.is_symlink()]
 
 
 def test_more_than_declared(tmp_path, message):
-    """Both headers of a member of 20 MB say 10 bytes."""
+    """Both headers of a 20 MB member declare 10 bytes."""
     content = zip_of({"a.bin": bytes(20_000_000)})
     size = (20_000_000).to_bytes(4, "little")
     assert content.count(size) == 2
@@ -340,5 +340,5 @@ def test_broken_files(tmp_path, message):
     middle[40] ^= 0xFF
     for name, data in (("text.zip", b"no zip"), ("cut.zip", content[:50]), ("flip.zip", bytes(middle))):
         (tmp_path / name).write_bytes(data)
-        told = message(unpack, tmp_path / name, tmp_path, "data_url")
-        assert told.startswith(f"data_url: {name}: damaged, incomplete or unsupported zip file: ")
+        text = message(unpack, tmp_path / name, tmp_path, "data_url")
+        assert text.startswith(f"data_url: {name}: damaged, incomplete or unsupported zip file: ")

@@ -1,4 +1,4 @@
-"""What commands write is whole or what it was before, and names of files and classes cannot steer a terminal or a chart."""
+"""Results are written completely or the old file stays. Names of files and classes cannot control a terminal or a chart."""
 import contextlib
 import importlib
 import json
@@ -26,7 +26,7 @@ HOSTILE = ["$\\frac$", "_hidden", "lone \udc80", "esc \x1b[2J\x07", "猫 cat", "
 
 @contextlib.contextmanager
 def full_disk(size: int = 20):
-    """Files end after `size` bytes."""
+    """Limit files to `size` bytes."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
     try:
@@ -36,7 +36,7 @@ def full_disk(size: int = 20):
 
 
 def killed(work) -> None:
-    """Call `work` in a process that ends by SIGKILL in it."""
+    """Call `work` in a child process and assert that SIGKILL ends it."""
     child = os.fork()
     if child == 0:
         try:
@@ -61,9 +61,9 @@ def scores_of(model: str, names=("cat",)):
     return [scores("bbox", {row[0]: 0.5 for row in FIGURES}, per_class, 5, 9, [], precision)]
 
 
-# One helper
+# The helper
 
-def test_replaced_when_whole(tmp_path):
+def test_a_file_is_replaced_when_complete(tmp_path):
     path = tmp_path / "new" / ("n" * 240 + ".json")
     for text in ("one", "two"):
         write_text(path, text)
@@ -74,7 +74,7 @@ def test_replaced_when_whole(tmp_path):
     assert path.read_text() == "two" and list(path.parent.iterdir()) == [path]
 
 
-def test_links_and_devices_stay_what_they_are(tmp_path):
+def test_links_and_devices_are_kept(tmp_path):
     link, pipe = tmp_path / "link", tmp_path / "pipe"
     link.symlink_to(tmp_path / "target")
     write_text(link, "x")
@@ -91,7 +91,7 @@ def test_links_and_devices_stay_what_they_are(tmp_path):
     os.close(writer)
 
 
-def test_folder_in_the_place_of_a_file_and_a_file_in_that_of_a_folder(tmp_path):
+def test_a_folder_in_place_of_a_file_and_the_reverse(tmp_path):
     (tmp_path / "file").write_text("mine")
     for path in (tmp_path, tmp_path / "file" / "x.json"):
         with pytest.raises(WriteError) as caught:
@@ -105,7 +105,7 @@ def test_printable():
     assert printable("a\x1b[2J\r\n\x9b\u202e\u2028\udc80\0") == r"a\x1b[2J\r\n\x9b\u202e\u2028\udc80\x00"
 
 
-# What writes results
+# Writers of results
 
 def torch_file(path):
     part("faster_rcnn", "FasterRcnn.conversion.torch_writer").write_torch({"a": np.zeros(99, np.float32)}, path)
@@ -167,7 +167,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_full_disk_leaves_what_was_there(name, tmp_path):
+def test_full_disk_keeps_the_old_file(name, tmp_path):
     path = tmp_path / "drawn" / name
     path.parent.mkdir()
     path.write_text("of an earlier run")
@@ -179,7 +179,7 @@ def test_full_disk_leaves_what_was_there(name, tmp_path):
     assert path.read_bytes()[:17] != b"of an earlier run" and list(path.parent.iterdir()) == [path]
 
 
-def test_kill_while_results_are_written_leaves_those_that_were_there(tmp_path, monkeypatch):
+def test_kill_while_results_are_written_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "detections.json"
     detections(path)
     before = path.read_bytes()
@@ -189,7 +189,7 @@ def test_kill_while_results_are_written_leaves_those_that_were_there(tmp_path, m
     assert path.read_bytes() == before
 
 
-# Figures first
+# Figures before drawings
 
 def report(model: str, names, output, page=False):
     config = SimpleNamespace(to_dict=lambda: {"coco_classes": list(names)}, report=page)
@@ -199,8 +199,8 @@ def report(model: str, names, output, page=False):
 @pytest.mark.parametrize("model", MODELS)
 def test_hostile_class_names_are_scored_written_and_drawn(model, tmp_path, capsys):
     text = report(model, HOSTILE, tmp_path)
-    told = capsys.readouterr()
-    assert told.out == text == (tmp_path / "eval.log").read_text(encoding="utf-8") and told.err == ""
+    shown = capsys.readouterr()
+    assert shown.out == text == (tmp_path / "eval.log").read_text(encoding="utf-8") and shown.err == ""
     assert all(line.isprintable() for line in text.splitlines()) and r"esc \x1b[2J\x07  " in text and r"lone \udc80  " in text
     metrics = json.loads((tmp_path / "metrics.json").read_bytes())
     assert list(metrics["per_class"]) == HOSTILE == metrics["config"]["coco_classes"]
@@ -220,21 +220,21 @@ def test_names_in_a_legend_are_text(monkeypatch, tmp_path):
         r"\$\frac\$", "_hidden", r"lone \udc80", r"esc \x1b[2J\x07", "猫 cat", r"a\nb", "mean"]
 
 
-def test_a_fault_in_drawing_costs_no_figure(monkeypatch, tmp_path, capsys):
+def test_a_fault_in_drawing_loses_no_figure(monkeypatch, tmp_path, capsys):
     def fails(*_):
         raise RuntimeError("of the library\x1b[2J")
 
     for name in ("plot_pr_curves", "write_html"):
         monkeypatch.setattr(part("refinedet", "model_utils.evaluation.report"), name, fails)
     text = report("refinedet", ["cat"], tmp_path, page=True)
-    told = capsys.readouterr()
-    assert told.out == text and told.err == "".join(
+    shown = capsys.readouterr()
+    assert shown.out == text and shown.err == "".join(
         f"warning: {tmp_path}/{name}: not drawn: RuntimeError: of the library\\x1b[2J\n"
         for name in ("pr_curves.png", "report.html"))
     assert json.loads((tmp_path / "metrics.json").read_bytes())["bbox"]["AP"] == 0.5
 
 
-def test_figures_are_printed_though_the_disk_is_full(tmp_path, capsys):
+def test_figures_are_printed_even_if_the_disk_is_full(tmp_path, capsys):
     with full_disk(), pytest.raises(OSError, match=r"metrics\.json: cannot be written"):
         report("faster_rcnn", ["cat"], tmp_path)
     assert "maxDets=100 ] = 0.500\n" in capsys.readouterr().out and list(tmp_path.iterdir()) == []
@@ -244,7 +244,7 @@ def test_figures_are_printed_though_the_disk_is_full(tmp_path, capsys):
 
 @pytest.fixture(params=MODELS)
 def growing(request, tmp_path):
-    """growing(after): run over three images of a set, of which each gives a result; `after` is called after the second."""
+    """Return growing(after): it infers three images, one result each, and calls `after` after the second."""
     infer = part(request.param, "model_utils.inference.infer")
     (tmp_path / "detections.json").write_text("[]")
 
@@ -265,7 +265,7 @@ def results(path) -> list:
     return [item["image_id"] for item in json.loads(path.read_bytes())]
 
 
-def test_a_killed_inference_is_marked_and_costs_no_earlier_result(growing, tmp_path, capsys):
+def test_a_killed_inference_is_marked_and_keeps_earlier_results(growing, tmp_path, capsys):
     final, partial = tmp_path / "detections.json", tmp_path / "detections.partial.json"
     killed(lambda: growing(kill_self))
     assert final.read_text() == "[]" and results(partial) == [0, 1]
@@ -275,15 +275,15 @@ def test_a_killed_inference_is_marked_and_costs_no_earlier_result(growing, tmp_p
 
 def test_a_stopped_inference_says_what_is_missing(growing, tmp_path, capsys):
     def stop():
-        words.extend(word() for word in growing.last_words)     # what a signal within MindSpore lets it say
+        words.extend(word() for word in growing.last_words)     # what a signal within MindSpore still prints
         raise KeyboardInterrupt
 
     words = []
     with pytest.raises(KeyboardInterrupt):
         growing(stop)
-    told = capsys.readouterr().err
-    assert f"{words[0]}\n" == told and not growing.last_words
-    assert "detections.json: not written: 2 of 3 images are done, the last is 1\\x1b.jpg; " in told
+    shown = capsys.readouterr().err
+    assert f"{words[0]}\n" == shown and not growing.last_words
+    assert "detections.json: not written: 2 of 3 images are done, the last is 1\\x1b.jpg; " in shown
     assert (tmp_path / "detections.json").read_text() == "[]" and results(tmp_path / "detections.partial.json") == [0, 1]
 
 
@@ -302,7 +302,7 @@ def test_a_full_disk_ends_inference_with_whole_results(growing, tmp_path, capsys
     (PermissionError(13, "Permission denied", "a\x1b.json"), "a\\x1b.json: Permission denied"),
     (IsADirectoryError(21, "Is a directory", "a", None, "b"), "b: Is a directory"),
     (utils.files.WriteError(28, "No space left on device", "o.json"), "o.json: cannot be written: No space left on device")])
-def test_an_error_of_the_system_is_one_line(model, error, line, monkeypatch, capsys):
+def test_a_system_error_is_one_line(model, error, line, monkeypatch, capsys):
     def main():
         raise error
 

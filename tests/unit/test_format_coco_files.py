@@ -7,7 +7,7 @@ from utils.mindrecord.readers import source_digest
 
 
 def write(path, images, annotations, categories):
-    """images: names, whose ids are 1, 2, ...; categories: {id: name}."""
+    """Write a COCO file. images: names, with the ids 1, 2, ...; categories: {id: name}."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({
         "images": [{"id": number, "file_name": name, "width": 40, "height": 30} for number, name in enumerate(images, 1)],
@@ -21,7 +21,7 @@ def read(folder, image_set=None, classes=None, image_dir=""):
 
 
 def example(tmp_path):
-    """Categories in another order, ids that occur in both files, an image of both."""
+    """Write two files whose categories differ in order and that share ids and an image."""
     for name in ("a.png", "b.png"):
         draw(tmp_path / name)
     square = [[5, 5, 15, 5, 15, 15, 5, 15]]
@@ -60,7 +60,7 @@ def test_classes_and_choice(tmp_path, message):
 
 
 def test_values_and_names_as_in_one_file(tmp_path):
-    """Numbers as text, and Windows paths, below image_dir and beside the file."""
+    """Numbers may be text. Images of Windows paths are found below image_dir and beside the file."""
     draw(tmp_path / "pics" / "a.png")
     draw(tmp_path / "json" / "b.png", seed=1)
     write(tmp_path / "json" / "one.json", ["D:\\x\\pics\\a.png"], [
@@ -75,7 +75,7 @@ def test_values_and_names_as_in_one_file(tmp_path):
 
 
 def test_images_beside_their_files(tmp_path):
-    """A folder for each export, with images of the same names."""
+    """Each export has its own folder, with the same image names."""
     for part in ("first", "second"):
         draw(tmp_path / part / "a.png")
         write(tmp_path / part / "anno.json", ["a.png"], [annotation(1, 1, [5, 5, 10, 10], 1)], {1: "cat"})

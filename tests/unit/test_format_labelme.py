@@ -62,7 +62,7 @@ def test_masks_of_pixels(tmp_path):
                         f"{tmp_path}/a.json: shapes[2]: mask is not a PNG in base64"]
 
 
-@pytest.mark.parametrize(("bad", "told"), [
+@pytest.mark.parametrize(("bad", "expected"), [
     (shape("dog", [[1, 2]], "point"), "a point has no area: expected polygon, rectangle, circle or mask"),
     (shape("dog", [[1, 2], [3, 4]], "line"), "a line has no area: expected polygon, rectangle, circle or mask"),
     (shape("dog", [[1, 2], [3, 4]]), "a polygon needs at least 3 points, got 2"),
@@ -74,19 +74,19 @@ def test_masks_of_pixels(tmp_path):
     (shape("dog", None), "points are not a list of pairs of numbers: null"), (shape(None, SQUARE), "label None is not a name"),
     (7, "is not an object with label and points"),
 ])
-def test_a_bad_shape_costs_its_object(tmp_path, bad, told):
+def test_a_bad_shape_drops_its_object(tmp_path, bad, expected):
     record, problems = one(tmp_path, shape("dog", SQUARE), bad)
-    assert len(record.labels) == 1 and problems == [f"{tmp_path}/a.json: shapes[1]: {told}"]
+    assert len(record.labels) == 1 and problems == [f"{tmp_path}/a.json: shapes[1]: {expected}"]
 
 
-def test_a_shape_that_is_there_twice(tmp_path):
+def test_duplicate_shapes(tmp_path):
     record, problems = one(tmp_path, shape("dog", SQUARE), shape(" dog", SQUARE), shape("cat", SQUARE),
                            shape("dog", SQUARE, group_id=1))
     assert record.labels.tolist() == [2, 1, 2]
     assert problems == [f"{tmp_path}/a.json: shapes[1]: the same object as shapes[0]"]
 
 
-def test_labels_that_are_no_objects_are_passed_over(tmp_path):
+def test_ignored_labels_are_skipped(tmp_path):
     labelme_set(tmp_path, {"a": [shape("__ignore__", SQUARE), shape("dog", SQUARE)]})
     assert read(tmp_path)[1:] == (["dog"], [])
 
@@ -101,7 +101,7 @@ def test_classes_are_matched_by_name(tmp_path, message):
 
 
 def test_images_of_files(tmp_path):
-    """The image that is called like the file counts, whatever imagePath says; then that of imagePath, on Windows too."""
+    """The image named like the JSON file is used, whatever imagePath says; otherwise that of imagePath, on Windows too."""
     labelme_set(tmp_path, {"a": [], "deep/b": [], "c": []}, imagePath="..\\old\\x.jpg", shapes=[shape("dog", SQUARE)])
     draw(tmp_path / "x.jpg")
     (tmp_path / "c.jpg").unlink()
@@ -109,7 +109,7 @@ def test_images_of_files(tmp_path):
     assert [record.file_name for record in records] == ["a.jpg", "x.jpg", "deep/b.jpg"]
     assert problems == [f"{tmp_path}/{file}.json: imagePath: names '../old/x.jpg'; {image} is used"
                         for file, image in (("a", "a.jpg"), ("c", "x.jpg"), ("deep/b", "deep/b.jpg"))]
-    draw(tmp_path / "c.png")        # HEIC images are exported as another kind
+    draw(tmp_path / "c.png")        # HEIC images are exported in another format
     labelme_file(tmp_path / "c.json", [shape("dog", SQUARE)], "c.HEIC")
     assert [read(tmp_path)[0][1].file_name, len(read(tmp_path)[2])] == ["c.png", 2]
     (tmp_path / "c.png").unlink()
@@ -126,12 +126,12 @@ def test_images_in_a_folder_of_their_own(tmp_path):
     assert read(tmp_path / "json", image_dir=tmp_path / "img")[0][0].file_name == "a.png"
 
 
-def test_sizes_that_are_missing_are_the_image_s(tmp_path):
+def test_missing_sizes_come_from_the_image(tmp_path):
     text = base64.b64encode(cv2.imencode(".png", np.full((5, 5), 255, np.uint8))[1]).decode()
     record, problems = one(tmp_path, shape("dog", SQUARE), shape("dog", [[30, 20], [34, 24]], "mask", mask=text),
                            imageHeight=None, imageWidth="0")
     assert (record.height, record.width, problems) == (None, None, [])
-    assert record.segmentations[1]["size"] == [30, 40]      # run lengths need one
+    assert record.segmentations[1]["size"] == [30, 40]      # run lengths need a size
     record, problems = one(tmp_path, shape("dog", SQUARE), imageHeight="wide")
     assert (record.height, record.width) == (None, 40)
     assert problems == [f'{tmp_path}/a.json: imageHeight: "wide" is not a valid image size; the image\'s own size is used']
@@ -146,26 +146,26 @@ def test_values_in_any_notation(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["C:\\data\\pics\\x.gif", "/home/somebody/pics/x.gif", "pics/x.gif"])
-def test_images_behind_folders_that_are_not_there(tmp_path, name):
+def test_images_of_missing_folders_are_found_by_name(tmp_path, name):
     labelme_set(tmp_path, {"a": [shape("dog", SQUARE)]}, imagePath=name)
     (tmp_path / "a.jpg").unlink()
     assert cv2.imwrite(str(tmp_path / "x.png"), np.zeros((30, 40, 3), np.uint8))
     (tmp_path / "pics").mkdir()
-    (tmp_path / "x.png").rename(tmp_path / "pics" / "x.gif")        # contents tell the format
+    (tmp_path / "x.png").rename(tmp_path / "pics" / "x.gif")        # the contents decide the format
     assert read(tmp_path)[0][0].file_name == "pics/x.gif"
 
 
-@pytest.mark.parametrize(("text", "told"), [
+@pytest.mark.parametrize(("text", "expected"), [
     ("{", "not a LabelMe file: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
     ("[]", "not a LabelMe file: it has no list 'shapes'"), ('{"shapes": 3}', "not a LabelMe file: it has no list 'shapes'"),
     ('{"images": [], "annotations": [], "categories": []}', "not a LabelMe file: it has no list 'shapes'; it is a COCO file"),
 ])
-def test_other_files_are_reported(tmp_path, message, text, told):
+def test_other_files_are_reported(tmp_path, message, text, expected):
     (tmp_path / "z.json").write_text(text)
-    assert message(read, tmp_path) == f"{tmp_path}: holds no LabelMe file: {tmp_path}/z.json: {told}"
+    assert message(read, tmp_path) == f"{tmp_path}: holds no LabelMe file: {tmp_path}/z.json: {expected}"
     labelme_set(tmp_path, {"a": [shape("dog", SQUARE)]})
     records, _, problems = read(tmp_path)
-    assert len(records) == 1 and problems == [f"{tmp_path}/z.json: {told}"]
+    assert len(records) == 1 and problems == [f"{tmp_path}/z.json: {expected}"]
 
 
 def test_folders_and_lists(tmp_path, message):
@@ -186,9 +186,9 @@ def test_conversion_and_ground_truth(tmp_path):
     assert (manifest["objects"], manifest["dropped"]) == (2, {})
     row, = read_back(tmp_path / "o", masks=True)
     assert json.loads(row["masks"].tobytes()) == [[[5, 5, 15, 5, 15, 15, 5, 15]], [[1, 1, 9, 1, 9, 9, 1, 9]]]
-    truth = read_ground_truth("labelme", "", tmp_path / "in")
-    assert truth["images"] == [{"id": 1, "file_name": "a.jpg", "height": 30, "width": 40}]
-    assert [(item["area"], len(item["segmentation"])) for item in truth["annotations"]] == [(100, 1), (64, 1)]
+    gt = read_ground_truth("labelme", "", tmp_path / "in")
+    assert gt["images"] == [{"id": 1, "file_name": "a.jpg", "height": 30, "width": 40}]
+    assert [(item["area"], len(item["segmentation"])) for item in gt["annotations"]] == [(100, 1), (64, 1)]
     before = source_digest("labelme", tmp_path / "in")
     labelme_set(tmp_path / "in", {"b": []})
     assert source_digest("labelme", tmp_path / "in") != before
