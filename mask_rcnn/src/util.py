@@ -9,8 +9,8 @@ __all__ = ["Progress", "counted", "first_of", "format_seconds", "user_path"]
 
 
 def counted(number: int, noun: str) -> str:
-    """Format a number with its noun: "1 image", "2 images", "2 classes"."""
-    plural = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    """Format a number with its noun: "1 image", "2 images", "2 classes", "2 boxes"."""
+    plural = "" if number == 1 else "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
     return f"{number} {noun}{plural}"
 
 

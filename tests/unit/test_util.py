@@ -13,11 +13,19 @@ from faster_rcnn.src.model_utils.evaluation.detections import (
     to_results,
 )
 from faster_rcnn.src.model_utils.evaluation.results_writer import ResultsWriter, read_kept
-from faster_rcnn.src.util import Progress, format_seconds
+from faster_rcnn.src.util import Progress, counted, format_seconds
+from utils.mindrecord import errors
 
 CATEGORIES = [{"id": 7, "name": "cat", "label": 1}, {"id": 3, "name": "dog", "label": 2}]
 # A 200 x 100 (w x h) image that was resized to 400 x 300: factors 2 and 3.
 INFO = np.array([[300, 400, 3, 2, 100, 200]], np.float32)
+
+
+@pytest.mark.parametrize("function", [counted, errors.counted])
+def test_counts_agree_with_their_nouns(function):
+    assert [function(n, noun) for noun in ("image", "class", "box", "batch") for n in (0, 1, 2)] == [
+        "0 images", "1 image", "2 images", "0 classes", "1 class", "2 classes", "0 boxes", "1 box", "2 boxes",
+        "0 batches", "1 batch", "2 batches"]
 
 
 def test_names_of_any_bytes_can_be_written(tmp_path):

@@ -94,8 +94,8 @@ def _quoted(name: object) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Format a number with its noun: "1 image", "2 images", "2 classes"."""
-    plural = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    """Format a number with its noun: "1 image", "2 images", "2 classes", "2 boxes"."""
+    plural = "" if number == 1 else "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
     return f"{number} {noun}{plural}"
 
 
