@@ -128,7 +128,7 @@ def test_masks_of_images_whose_size_is_wrong(case_file, run_command, tmp_path, n
     text, metrics = evaluate(run_command, "mask_rcnn", tmp_path, f"--detections={case_file('size_swapped') / 'perfect_masks.json'}",
                              f"--anno_path={case_file(name) / 'a.json'}")
     assert metrics["segm"]["AP"] == metrics["bbox"]["AP"] == pytest.approx(1)
-    assert "note: 2 images of the ground truth with " in text
+    assert "note: 2 images of the ground truth with" in text
 
 
 def test_stale_file_names_in_xml2coco(case_file, run_command, tmp_path):

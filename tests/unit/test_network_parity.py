@@ -186,8 +186,8 @@ def test_masks_of_detections_parity(case):
             differing = (coco_mask.decode(pasted[own]) != coco_mask.decode(rows[k]["segmentation"])).sum()
             many += differing > model.tolerances["detections"]["mask_pixels_one_object"]
     assert compared >= len(model.json) - model.count
-    # torchvision truncates corners to whole pixels, so rounding may move a corner by one.
-    assert many <= (model.count if model.framework == "torchvision" else 0)
+    # torchvision and mindspore-lab place masks at whole pixels: if a coordinate is 8.008 there and 7.9997 here, the mask moves by one.
+    assert many <= (model.count if model.config().mask_paste in ("truncated", "rounded") else 0)
 
 
 def detections_of_stored(model, detector) -> list:
