@@ -186,7 +186,7 @@ def test_masks_of_detections_parity(case):
             differing = (coco_mask.decode(pasted[own]) != coco_mask.decode(rows[k]["segmentation"])).sum()
             many += differing > model.tolerances["detections"]["mask_pixels_one_object"]
     assert compared >= len(model.json) - model.count
-    # torchvision and mindspore-lab place masks at whole pixels: if a coordinate is 8.008 there and 7.9997 here, the mask moves by one.
+    # torchvision and mindspore-lab place masks at whole pixels: a coordinate of 8.008 there and 7.9997 here moves a mask by one.
     assert many <= (model.count if model.config().mask_paste in ("truncated", "rounded") else 0)
 
 
