@@ -1,4 +1,5 @@
 """Launchers of several nodes: which connections they trust, and which node watches the scheduler."""
+import contextlib
 import os
 import socket
 import threading
@@ -49,12 +50,10 @@ def stranger(port, *lines) -> bytes:
         answer = connection.recv(100)
         for line in lines:
             connection.sendall(line)
-        connection.shutdown(socket.SHUT_WR)
-        try:
+        with contextlib.suppress(OSError):      # the node has already closed it
+            connection.shutdown(socket.SHUT_WR)
             while more := connection.recv(100):
                 answer += more
-        except ConnectionError:
-            pass
     return answer
 
 

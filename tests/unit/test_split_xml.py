@@ -49,8 +49,8 @@ def test_split(mask_set, ratio, seed, capsys):
             for kind, ending in (("images", "png"), ("annotations", "xml")):
                 file = f"{kind}/{name}.{ending}"
                 assert (mask_set / side / file).read_bytes() == (mask_set / file).read_bytes()
-    told = capsys.readouterr().out.splitlines()
-    assert told == [f"{mask_set / 'train'}: {len(train)} images", f"{mask_set / 'val'}: {len(val)} images"]
+    wanted = [f"{mask_set / side}: {len(names)} image{'s' * (len(names) != 1)}" for side, names in (("train", train), ("val", val))]
+    assert capsys.readouterr().out.splitlines() == wanted
 
 
 def test_split_depends_only_on_the_seed(mask_set):
