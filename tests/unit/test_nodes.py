@@ -1,5 +1,4 @@
 """Launchers of several nodes: which connections they trust, and which node watches the scheduler."""
-import contextlib
 import os
 import socket
 import threading
@@ -50,10 +49,14 @@ def stranger(port, *lines) -> bytes:
         answer = connection.recv(100)
         for line in lines:
             connection.sendall(line)
-        with contextlib.suppress(OSError):      # the node has already closed it
+        try:
             connection.shutdown(socket.SHUT_WR)
             while more := connection.recv(100):
                 answer += more
+        except TimeoutError:
+            raise
+        except OSError:         # the node has already closed it
+            pass
     return answer
 
 
